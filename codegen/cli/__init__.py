@@ -1,0 +1,34 @@
+"""The command line. Errors raised on purpose end it with a message and exit code 2; exit code 1 means a mismatch was found."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from codegen.cli.sample import sample
+from codegen.cli.train import train
+from engine.errors import SymgradError
+
+ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="codegen",
+    help="Write a forward pass once, in plain PyTorch; get its backward pass derived, emitted, checked, and trained with.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train)
+app.command()(sample)
+
+
+def main() -> None:
+    """The console script `codegen`."""
+    try:
+        app()
+    except SymgradError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(ERROR)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,171 @@
+"""What a command-line TARGET names: a bundled forward, `path/to/file.py[:function]`, or `package.module:name`."""
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import inspect
+import linecache
+import os
+import pkgutil
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import examples
+from engine.errors import TargetError
+
+FORMS = "TARGET is a bundled name, path/to/file.py:function, or package.module:name"
+_FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<attribute>[^:/\\]+))?")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A forward and where it was found.
+
+    `name` is an identifier for folders and messages. `module` is the module the forward was looked up in, `path` that module's
+    file (None for a module without one). `bundled` says that the forward is one of `examples/`, with its emission in `generated/`.
+    """
+
+    name: str
+    module: ModuleType | None
+    forward: Callable[..., Any]
+    path: Path | None
+    bundled: bool = False
+
+
+def bundled_names() -> tuple[str, ...]:
+    """Names of the forwards under `examples/`, sorted."""
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(examples.__path__) if not m.name.startswith("_")))
+
+
+def load_target(text: str) -> Target:
+    """Resolve a TARGET. Paths are relative to the working directory; a file is executed anew on each call.
+
+    Raises TargetError: an unknown name, a missing file, a file that does not compile or run (with file and line), a missing
+    attribute, or one that is neither a function nor an `nn.Module`.
+    """
+    if file := _FILE.fullmatch(text):
+        path = Path(file["file"]).expanduser()
+        return _target(path.stem, _load_file(path), file["attribute"])
+    if ":" in text:
+        module_name, _, attribute = text.partition(":")
+        module = _load_module(module_name, text)
+        return _target(module_name.rpartition(".")[2], module, attribute or None)
+    if text in bundled_names():
+        module = importlib.import_module(f"examples.{text}")
+        return _target(text, module, None, bundled=True)
+    close = difflib.get_close_matches(text, bundled_names(), n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise TargetError(f"no bundled forward is named {text!r}.{hint} {FORMS}. Bundled: {', '.join(bundled_names())}.")
+
+
+def _target(stem: str, module: ModuleType, attribute: str | None, bundled: bool = False) -> Target:
+    where = str(getattr(module, "__file__", None) or module.__name__)
+    found: Any = _lookup(module, attribute or "forward", where, explicit=attribute is not None)
+    name = stem if attribute in (None, "forward") else attribute
+    file = getattr(module, "__file__", None)
+    return Target(
+        name=re.sub(r"\W|^(?=\d)", "_", name or stem),
+        module=module,
+        forward=_callable(found, f"{where}:{attribute or 'forward'}"),
+        path=Path(file) if file else None,
+        bundled=bundled,
+    )
+
+
+def _lookup(module: ModuleType, attribute: str, where: str, explicit: bool) -> object:
+    """`module.a.b` for the attribute `a.b`."""
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            names = [n for n, v in vars(module).items() if inspect.isroutine(v) or inspect.isclass(v)]
+            own = [n for n in names if getattr(getattr(module, n), "__module__", None) == module.__name__]
+            if not own:
+                raise TargetError(f"{where} has nothing named {attribute!r}, and defines no function or class at all.")
+            reason = "has nothing named" if explicit else "has no function named"
+            choices = ", ".join(f":{n}" for n in own[:8])
+            raise TargetError(f"{where} {reason} {attribute!r}. Name one that it has: {choices}.")
+        found = getattr(found, part)
+    return found
+
+
+def _callable(found: Any, where: str) -> Callable[..., Any]:
+    """A function or module as it is; an `nn.Module` class as an instance made without arguments."""
+    if inspect.isclass(found):
+        from torch import nn  # after the target's own import of torch, so it costs nothing here
+
+        if not issubclass(found, nn.Module):
+            raise TargetError(f"{where} is the class {found.__name__}, which is not an nn.Module. Name a function or an nn.Module.")
+        try:
+            return found()
+        except TypeError as error:
+            raise TargetError(
+                f"{where} cannot be made without arguments ({error}). Name a module-level instance, or a function that calls one."
+            ) from error
+    if not callable(found):
+        raise TargetError(f"{where} is a {type(found).__name__}, not a function or an nn.Module.")
+    return found
+
+
+def _load_module(name: str, text: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise TargetError(f"{text!r} names no module: {name!r} is not a dotted module name. {FORMS}.")
+    with _importable_from(Path.cwd()):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and (name == error.name or name.startswith(error.name + ".")):
+                raise TargetError(f"no module named {error.name!r} (in TARGET {text!r}, from {Path.cwd()}). {FORMS}.") from error
+            raise _failed(error, name) from error
+        except (Exception, SystemExit) as error:
+            raise _failed(error, name) from error
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Execute a file as a fresh module: compiled from its present text, never from a cached .pyc."""
+    if not path.exists():
+        raise TargetError(f"no file {path} (looked in {Path.cwd()}). {FORMS}.")
+    path = path.resolve()
+    name = f"symgrad_target_{re.sub(r'[^0-9a-zA-Z_]', '_', path.stem)}"
+    loader = SourceFileLoader(name, str(path))
+    module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(path)))
+    module.__file__ = str(path)
+    linecache.checkcache(str(path))
+    with _importable_from(path.parent):
+        sys.modules[name] = module
+        try:
+            code = loader.source_to_code(loader.get_data(str(path)), str(path))
+            exec(code, module.__dict__)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            raise _failed(error, str(path)) from error
+    return module
+
+
+def _failed(error: BaseException, where: str) -> TargetError:
+    """The error of executing a target, located at the innermost line that belongs to it."""
+    if isinstance(error, SyntaxError):
+        return TargetError(f"{error.filename or where}:{error.lineno}: syntax error: {error.msg}. Python cannot read this file.")
+    if isinstance(error, OSError) and error.filename and os.fspath(error.filename) == where:
+        return TargetError(f"cannot read {where}: {error.strerror}.")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == where]
+    line = f":{frames[-1].lineno}" if frames else ""
+    return TargetError(f"{where}{line}: {type(error).__name__}: {error}. The target fails while it is imported; fix it there.")
+
+
+@contextlib.contextmanager
+def _importable_from(folder: Path) -> Iterator[None]:
+    """Let a target import its neighbours, as it could if it were run from that folder."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(folder))

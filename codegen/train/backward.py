@@ -1,0 +1,96 @@
+"""Two ways to a step's gradients behind one interface: emitted code, and torch autograd over the forward itself."""
+
+import inspect
+import sys
+from collections.abc import Callable
+from types import FrameType, SimpleNamespace
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from codegen.train.recipe import Tensors
+
+
+class Backward(Protocol):
+    """One step's loss and gradients. Parameters are plain tensors without `requires_grad`, and are not changed."""
+
+    def step(self, params: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensors, object]:
+        """(scalar loss, gradient by parameter name, the forward's named values as attributes)."""
+        ...
+
+
+class Emitted(Protocol):
+    """An emitted module, or a program: what `generated/NAME/steps.py` defines."""
+
+    @property
+    def forward(self) -> Callable[..., tuple[Tensor, Any]]: ...
+
+    @property
+    def backward(self) -> Callable[..., Tensors]: ...
+
+
+class GeneratedBackward:
+    """Gradients from emitted code, with autograd off."""
+
+    def __init__(self, emitted: Emitted) -> None:
+        self._forward = emitted.forward
+        self._backward = emitted.backward
+
+    def step(self, params: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensors, object]:
+        with torch.inference_mode():
+            loss, saved = self._forward(x, y, *params.values())
+            return loss, self._backward(saved), saved
+
+
+class AutogradBackward:
+    """Gradients from `torch.autograd` over the forward as the user wrote it."""
+
+    def __init__(self, forward: Callable[..., Tensor]) -> None:
+        self._forward = forward
+
+    def step(self, params: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensors, object]:
+        with torch.enable_grad():
+            leaves = [p.detach().requires_grad_() for p in params.values()]
+            loss, named = call_with_locals(self._forward, x, y, *leaves)
+            grads = torch.autograd.grad(loss, leaves)
+        saved = {name: value.detach() for name, value in named.items() if isinstance(value, Tensor)}
+        return loss.detach(), dict(zip(params, grads, strict=True)), SimpleNamespace(**saved)
+
+
+def call_with_locals(function: Callable[..., Any], *args: object) -> tuple[Any, dict[str, object]]:
+    """The function's result, and its local variables as they were when it returned, in the order of their first appearance."""
+    code = inspect.unwrap(function).__code__
+    captured: dict[str, object] = {}
+
+    def watch(frame: FrameType, event: str, argument: object) -> None:
+        if event == "return" and frame.f_code is code:
+            captured.clear()
+            captured.update(frame.f_locals)
+
+    previous = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        result = function(*args)
+    finally:
+        sys.setprofile(previous)
+    return result, captured
+
+
+def first_non_finite(params: Tensors, saved: object) -> str:
+    """What went bad first, in the order of computation: a parameter, a named value of the forward, or only the loss."""
+    for name, value in params.items():
+        if not value.isfinite().all():
+            return f"the parameter {name} (already after the step before)"
+    for name, value in named_values(saved).items():
+        if name not in params and isinstance(value, Tensor) and not value.isfinite().all():
+            kind = "nan" if value.isnan().any() else "inf"
+            return f"the node {name} ({kind})"
+    return "the loss itself"
+
+
+def named_values(saved: object) -> dict[str, object]:
+    """The fields of an emitted `Saved`, or the locals captured under autograd, in order."""
+    if isinstance(saved, tuple) and hasattr(saved, "_asdict"):
+        return cast(dict[str, object], cast(Any, saved)._asdict())
+    return vars(saved)

@@ -1,0 +1,137 @@
+"""Lists of names: reading, vocabulary, (context, next) pairs, the 80/10/10 split."""
+
+import hashlib
+import random
+import unicodedata
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import examples
+from engine.errors import DataError
+
+END = "."  # marks a name's end, and pads the context of its beginning
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The symbols a model knows, sorted, `END` among them; a symbol's index is its position."""
+
+    symbols: tuple[str, ...]
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        return {symbol: i for i, symbol in enumerate(self.symbols)}
+
+    @property
+    def end(self) -> int:
+        return self.index[END]
+
+
+class Split(NamedTuple):
+    """Pairs to train or evaluate on: contexts (n, context) int64, next symbols (n,) int64."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A list of names as training pairs. `digest` is the SHA-256 of the file."""
+
+    path: Path
+    digest: str
+    names: int
+    vocabulary: Vocabulary
+    train: Split
+    val: Split
+    test: Split
+
+
+def bundled_path() -> Path:
+    """The bundled list: US national baby names of 2017."""
+    return Path(next(iter(examples.__path__))) / "data" / "ssa2017.txt"
+
+
+def load_dataset(path: Path, context: int, seed: int, vocabulary: Vocabulary | None = None) -> Dataset:
+    """Distinct names of a file, one per line, sorted and shuffled by `seed`, as pairs split 80/10/10.
+
+    With a `vocabulary` (that of a checkpoint) symbols are numbered by it, otherwise by the sorted characters of the file.
+    Raises DataError for a file that is missing, unreadable, empty, binary, not UTF-8, too short to split, or that has `END` or
+    a character the vocabulary lacks inside a name.
+    """
+    lines, digest = _read_lines(path)
+    words = sorted({line for line in lines if line})
+    random.Random(seed).shuffle(words)
+    if vocabulary is None:
+        vocabulary = Vocabulary(tuple(sorted({END}.union(*words))))
+    else:
+        _check_known(path, lines, vocabulary)
+    x, y = _pairs(words, context, vocabulary)
+    cuts = int(0.8 * len(x)), int(0.9 * len(x))
+    train, val, test = (Split(a, b) for a, b in zip(x.tensor_split(cuts), y.tensor_split(cuts), strict=True))
+    if not all(len(part.x) for part in (train, val, test)):
+        raise DataError(f"{path} gives {len(x)} pairs of context and next character, too few to split 80/10/10. Add names.")
+    return Dataset(path, digest, len(words), vocabulary, train, val, test)
+
+
+def _read_lines(path: Path) -> tuple[list[str], str]:
+    """The file's lines without surrounding blanks, and its SHA-256."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"no data file {path} (looked in {Path.cwd()}). Give a text file with one name per line.") from error
+    except OSError as error:
+        raise DataError(f"cannot read the data file {path}: {error.strerror}. Give a readable text file.") from error
+    if b"\0" in content:
+        at = content.index(b"\0")
+        raise DataError(f"{path} is binary: a zero byte at offset {at}. Give a text file with one name per line.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = content[error.start]
+        raise DataError(f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8. Save the file as UTF-8.") from error
+    lines = [line.strip() for line in text.split("\n")]
+    if not any(lines):
+        raise DataError(f"{path} is empty: no name in {len(content)} bytes. Give a text file with one name per line.")
+    suspect = {c for c in set(text) - set("\n\r\t") if c == END or unicodedata.category(c) == "Cc"}
+    for number, line in enumerate(lines, 1) if suspect else ():
+        for character in line:
+            if character == END:
+                raise DataError(f"{path}, line {number}: {line!r} has a {END!r}, which marks the end of a name. Remove it.")
+            if character in suspect:
+                raise DataError(f"{path}, line {number}: control character {character!r}. Give a text file with one name per line.")
+    return lines, hashlib.sha256(content).hexdigest()
+
+
+def _check_known(path: Path, lines: list[str], vocabulary: Vocabulary) -> None:
+    """Refuse a character outside of the vocabulary, naming its first line."""
+    unknown = set().union(*lines) - set(vocabulary.symbols)
+    for number, line in enumerate(lines, 1) if unknown else ():
+        for character in line:
+            if character in unknown:
+                raise DataError(
+                    f"{path}, line {number}: {character!r} in {line!r} is not among the {len(vocabulary.symbols)} symbols "
+                    f"of the checkpoint. Use the data it was trained on, or train anew in another --out."
+                )
+
+
+def _pairs(words: list[str], context: int, vocabulary: Vocabulary) -> Split:
+    """Every character of every word and its end, each with the `context` symbols before it, in the order of the words."""
+    text = "".join(END * context + word + END for word in words)
+    index = vocabulary.index
+    stream = torch.tensor([index[character] for character in text])
+    windows = stream.unfold(0, context + 1, 1)
+    # a window that begins inside of one word and ends in the padding of the next is no pair; a pair's last symbol is not padding
+    starts = torch.zeros(len(stream), dtype=torch.bool)
+    position = 0
+    for word in words:
+        starts[position : position + len(word) + 1] = True
+        position += context + len(word) + 1
+    chosen = windows[starts[: len(windows)]]
+    return Split(chosen[:, :context].contiguous(), chosen[:, context].contiguous())

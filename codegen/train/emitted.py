@@ -1,0 +1,43 @@
+"""Trainers for a target: from its emitted code, from autograd over its forward, or both."""
+
+import importlib
+from collections.abc import Callable
+from typing import cast
+
+from torch import Generator
+
+from codegen.targets import Target
+from codegen.train.backward import AutogradBackward, Backward, Emitted, GeneratedBackward
+from codegen.train.recipe import Recipe, Tensors
+from codegen.train.settings import BackwardMode, Settings
+from codegen.train.state import MakeTrainer
+from codegen.train.trainer import StepTrainer, Trainer
+from engine.errors import TargetError
+
+
+def trainer_makers(target: Target, recipe: Recipe, settings: Settings) -> tuple[MakeTrainer, MakeTrainer | None]:
+    """The trainer of a run and, for `both`, its twin under autograd. Raises TargetError when emitted code is missing."""
+
+    def maker(backward: Backward) -> MakeTrainer:
+        def make(params: Tensors, buffers: Tensors) -> Trainer:
+            return StepTrainer(backward, params, buffers, recipe.update_buffers, settings.batch)
+
+        return make
+
+    by_autograd = maker(AutogradBackward(recipe.forward))
+    if settings.backward is BackwardMode.autograd:
+        return by_autograd, None
+    by_emitted = maker(GeneratedBackward(emitted_code(target, recipe)))
+    return by_emitted, by_autograd if settings.backward is BackwardMode.both else None
+
+
+def emitted_code(target: Target, recipe: Recipe) -> Emitted:
+    """The committed `generated/NAME/steps.py` of a bundled target; for any other the code is generated now."""
+    if target.bundled:
+        name = f"generated.{target.name}.steps"
+        try:
+            return cast(Emitted, importlib.import_module(name))
+        except ModuleNotFoundError as error:
+            raise TargetError(f"{name} is not there ({error}). Emit it with `codegen build {target.name}`.") from error
+    generate = cast(Callable[..., Emitted], importlib.import_module("codegen").generate)
+    return generate(recipe.forward, *recipe.example_inputs(Generator().manual_seed(0)).values(), mode="steps")

@@ -1,0 +1,75 @@
+"""Files that survive a kill, and a folder that only one run writes to."""
+
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from engine.errors import TrainingError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file by its new content, whole or not at all. Raises OSError; the previous file is then as it was."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where a folder can be opened for that."""
+    if sys.platform != "win32":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class FolderLock:
+    """Exclusive use of a folder, released by the operating system however the process ends.
+
+    Entering raises TrainingError when another process has it, or when the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._descriptor = -1
+
+    def __enter__(self) -> "FolderLock":
+        path = self._folder / ".lock"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise TrainingError(f"cannot write to {self._folder}: {error.strerror}. Choose a writable folder with --out.") from error
+        try:
+            _lock(self._descriptor)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise TrainingError(f"another run is writing to {self._folder}. Wait for it, or choose another --out.") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock without waiting; OSError if it is taken."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,84 @@
+"""The outer loop: log lines, checkpoints, stopping. How steps are taken is the trainer's business."""
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from codegen.train.folder import RunFolder
+from codegen.train.metrics import Row
+from codegen.train.settings import Settings
+from codegen.train.state import Training
+from codegen.train.trainer import NonFiniteLoss
+from engine.errors import TrainingError
+
+QUICK = 0.05  # seconds: how long the steps between two looks at the clock and at Ctrl-C should take, at most twice that
+MOST = 512
+
+
+class Report(Protocol):
+    """What wants to be told about a run."""
+
+    def progress(self, step: int, loss: float) -> None: ...
+
+    def row(self, row: Row, difference: float) -> None: ...
+
+
+class Stop(Protocol):
+    """Says whether somebody asked for an end."""
+
+    @property
+    def requested(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: after all its steps, or at a request."""
+
+    interrupted: bool
+    steps_taken: int
+    seconds: float
+
+
+def run(training: Training, folder: RunFolder, report: Report, stop: Stop) -> Outcome:
+    """Train to the settings' last step, saving at every log line, at the end, and at a requested stop.
+
+    Raises TrainingError when the loss stops being finite (at which step, and what went bad first) or the folder cannot be
+    written; the checkpoint before that is intact, and the message says where.
+    """
+    settings, first, began = training.settings, training.step, time.perf_counter()
+    chunk = 1
+    folder.save(training.checkpoint(), training.rows)
+    while training.step < settings.steps and not stop.requested:
+        steps = min(chunk, steps_to_boundary(training.step, settings))
+        started = time.perf_counter()
+        try:
+            loss = training.advance(steps)
+        except NonFiniteLoss as error:
+            raise TrainingError(
+                f"the loss became {error.loss} at step {training.step + error.offset:,}, and training stopped. "
+                f"The first value that is not finite is {error.culprit}. {folder.describe()} "
+                f"A lower --lr or a larger --batch usually helps."
+            ) from error
+        chunk = next_chunk(chunk, time.perf_counter() - started)
+        report.progress(training.step, loss)
+        if training.step % settings.log_every == 0 or training.step == settings.steps:
+            report.row(training.evaluate(), training.difference)
+            folder.save(training.checkpoint(), training.rows)
+    if folder.saved_step != training.step:
+        folder.save(training.checkpoint(), training.rows)
+    return Outcome(training.step < settings.steps, training.step - first, time.perf_counter() - began)
+
+
+def steps_to_boundary(step: int, settings: Settings) -> int:
+    """Steps until the next log line, the change of the learning rate, or the end."""
+    boundaries = [step + settings.log_every - step % settings.log_every, settings.steps]
+    if step < settings.steps // 2:
+        boundaries.append(settings.steps // 2)
+    return min(boundaries) - step
+
+
+def next_chunk(chunk: int, seconds: float) -> int:
+    """Twice as many steps while they are quick, half as many when they are slow. Results do not depend on it."""
+    if seconds > 2 * QUICK:
+        return max(1, chunk // 2)
+    return min(MOST, chunk * 2) if seconds < QUICK else chunk

@@ -1,0 +1,31 @@
+"""The loss log: one row per line that was printed."""
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Row(NamedTuple):
+    """After `step` steps: the mean training loss of the steps since the row before, and the validation loss."""
+
+    step: int
+    train_loss: float
+    val_loss: float
+
+
+def metrics_file(rows: Sequence[Row]) -> bytes:
+    """The rows as JSON lines. Numbers are written so that they read back exactly."""
+    return "".join(json.dumps(row._asdict()) + "\n" for row in rows).encode()
+
+
+def rows_to_tensor(rows: Sequence[Row]) -> Tensor:
+    """(rows, 3) float64."""
+    return torch.tensor([list(row) for row in rows], dtype=torch.float64).reshape(-1, 3)
+
+
+def rows_from_tensor(table: Tensor) -> list[Row]:
+    """Inverse of `rows_to_tensor`."""
+    return [Row(int(step), train, val) for step, train, val in table.tolist()]

@@ -1,0 +1,36 @@
+"""Drawing names from a trained model."""
+
+import torch
+from torch import Generator
+
+from codegen.train.data import Vocabulary
+from codegen.train.recipe import Recipe, Tensors
+from engine.errors import TrainingError
+
+LONGEST = 64  # characters; a name that has not ended by then is cut
+
+
+def sample_names(
+    recipe: Recipe, params: Tensors, buffers: Tensors, vocabulary: Vocabulary, count: int, generator: Generator
+) -> list[str]:
+    """`count` names, one character at a time from the model's distribution, with the running statistics.
+
+    The first k names are the same for every count >= k. Raises TrainingError when the model's scores are not finite.
+    """
+    with torch.inference_mode():
+        return [_sample_name(recipe, params, buffers, vocabulary, generator) for _ in range(count)]
+
+
+def _sample_name(recipe: Recipe, params: Tensors, buffers: Tensors, vocabulary: Vocabulary, generator: Generator) -> str:
+    window = [vocabulary.end] * recipe.context
+    name = ""
+    while len(name) < LONGEST:
+        scores = recipe.logits(torch.tensor([window]), params, buffers, False)
+        if not scores.isfinite().all():
+            raise TrainingError(f"cannot sample: the model {recipe.name} gives scores that are not finite. Train it with a lower --lr.")
+        drawn = int(torch.multinomial(scores.softmax(dim=-1), 1, generator=generator).item())
+        if drawn == vocabulary.end:
+            break
+        name += vocabulary.symbols[drawn]
+        window = [*window[1:], drawn]
+    return name

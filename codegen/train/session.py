@@ -1,0 +1,64 @@
+"""From what the command line was given to a training run: a new one, or the one a folder holds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from codegen.targets import Target
+from codegen.train.checkpoint import Checkpoint
+from codegen.train.data import Dataset, Vocabulary, bundled_path, load_dataset
+from codegen.train.emitted import trainer_makers
+from codegen.train.folder import RunFolder
+from codegen.train.recipe import Recipe, recipe_of
+from codegen.train.settings import Settings, fresh_settings, resumed_settings
+from codegen.train.state import Training, check_model, restore, start
+from engine.errors import DataError, TrainingError
+
+
+def open_training(
+    target: Target, given: Mapping[str, Any], data: Path | None, folder: RunFolder, resume: bool, overwrite: bool
+) -> Training:
+    """A run in `folder`, which must be locked. `given` are the settings named explicitly, `data` the file if one was.
+
+    With `resume` the folder's checkpoint goes on, or step 0 begins if it has none yet. A checkpoint is only replaced by a new
+    run with `overwrite`. Raises TargetError, DataError, CheckpointError, TrainingError.
+    """
+    recipe = recipe_of(target)
+    if resume and folder.holds_checkpoint():
+        return _resumed(target, recipe, given, data, folder)
+    if folder.holds_checkpoint() and not overwrite:
+        raise TrainingError(
+            f"{folder.path} already holds a checkpoint. Continue it with --resume, replace it with --overwrite, or choose another --out."
+        )
+    settings = fresh_settings(recipe.defaults, given)
+    dataset = load_dataset((data or bundled_path()).resolve(), recipe.context, settings.seed)
+    return start(recipe, dataset, settings, *trainer_makers(target, recipe, settings))
+
+
+def _resumed(
+    target: Target, recipe: Recipe, given: Mapping[str, Any], data: Path | None, folder: RunFolder
+) -> Training:
+    checkpoint = folder.read()
+    where = str(folder.checkpoint_path)
+    check_model(checkpoint, recipe, where)
+    settings = resumed_settings(checkpoint.settings, given, where)
+    if settings.steps < checkpoint.step:
+        raise TrainingError(f"{where} is at step {checkpoint.step:,}, beyond --steps {settings.steps:,}. Give more, or leave --steps out.")
+    dataset = _same_data(checkpoint, recipe, settings, data, where)
+    return restore(checkpoint, recipe, dataset, settings, *trainer_makers(target, recipe, settings), where)
+
+
+def _same_data(
+    checkpoint: Checkpoint, recipe: Recipe, settings: Settings, data: Path | None, where: str
+) -> Dataset:
+    """The data a checkpoint was trained on, from the file given or else the one it remembers."""
+    path = data.resolve() if data else Path(checkpoint.data_path)
+    if not data and not path.exists() and path.name == bundled_path().name:
+        path = bundled_path()  # the bundled list of another installation
+    dataset = load_dataset(path, recipe.context, settings.seed, Vocabulary(checkpoint.vocabulary.symbols))
+    if dataset.digest != checkpoint.data_digest:
+        raise DataError(
+            f"{path} is not the data {where} was trained on (SHA-256 differs), and resuming must repeat it exactly. "
+            f"Give that file with --data, or train anew in another --out."
+        )
+    return dataset

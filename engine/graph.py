@@ -1,0 +1,144 @@
+"""A traced forward as data: nodes in order of execution, each with its index notation, its torch call and its place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from engine.notation import base, instantiate
+from engine.spelling import Ref, render_call, size_text
+
+if TYPE_CHECKING:
+    import torch
+    from sympy import Expr, Symbol
+
+    from engine.sizes import Guard
+    from engine.table import Definition
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where in the user's forward a node was made."""
+
+    file: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One torch call of the forward: the callable as the user spelled it, with `Ref`s for tensors."""
+
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One tensor of the forward.
+
+    `operands` are the names of the tensors its op reads, `template` its definition over operands `_0, _1, ...` (None for
+    an input, a constant and what has no definition, such as an argmax), shared by every node of the same structure.
+    `sizes` maps the template's size symbols to this graph's.
+    """
+
+    name: str
+    op: str
+    operands: tuple[str, ...]
+    template: Definition | None
+    sizes: tuple[tuple[Symbol, Expr], ...]
+    shape: tuple[Expr, ...]
+    dtype: torch.dtype
+    differentiable: bool
+    source: Source | None
+    call: Call | None = None
+    output: int | None = None
+    outputs: int = 1
+    view: bool = False
+    value: Any = None
+    positive: bool = False
+    named: bool = False
+
+    @property
+    def is_input(self) -> bool:
+        return self.op == "input"
+
+    @cached_property
+    def definition(self) -> tuple[tuple[Expr, ...], Expr] | None:
+        """Indices and expression with this node's own operand names, or None for inputs and opaque nodes."""
+        if self.template is None:
+            return None
+        mapping: dict[Any, Any] = dict(self.sizes)
+        for a in self.template.expr.atoms(type(base("x"))):
+            position = int(str(cast("Any", a).label)[1:])
+            label = cast("Any", a).label
+            mapping[a] = base(self.operands[position], positive=bool(label.is_positive), integer=bool(label.is_integer))
+        return self.template.indices, instantiate(self.template.expr, mapping)
+
+    def forward_text(self, idents: dict[str, str] | None = None) -> str:
+        """The torch call, with operands by name."""
+        if self.call is None:
+            return self.op
+        names = [idents[o] if idents else o for o in self.operands]
+        return render_call(self.call.function, self.call.args, dict(self.call.kwargs), names)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A forward, recorded. `repr` reads as a program.
+
+    `sizes` says for every size symbol which input's dimension it is; `guards` what the forward fixed; `keys` maps a
+    node's name to the key of its gradient where they differ (`fc1_weight` to `fc1.weight`).
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    sizes: dict[Symbol, tuple[str, int]]
+    guards: tuple[Guard, ...]
+    structure: Any = None
+    keys: dict[str, str] = field(default_factory=dict[str, str])
+    example: dict[Symbol, int] = field(default_factory=dict["Symbol", int])
+    buffers: dict[str, str] = field(default_factory=dict[str, str])
+    parameters: tuple[str, ...] = ()
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        """Nodes by name."""
+        return {n.name: n for n in self.nodes}
+
+    def __getitem__(self, name: str) -> Node:
+        return self.by_name[name]
+
+    def key(self, name: str) -> str:
+        """The name under which a node's gradient is returned."""
+        return self.keys.get(name, name)
+
+    @cached_property
+    def single(self) -> bool:
+        """Whether the forward returned one tensor (and not a tuple of them)."""
+        return self.structure is None
+
+    def __repr__(self) -> str:
+        width = max((len(n.name) for n in self.nodes), default=0)
+        lines = [f"def {self.name}({', '.join(self.inputs)}):"]
+        for n in self.nodes:
+            shape = "(" + ", ".join(size_text(s) for s in n.shape) + ("," if len(n.shape) == 1 else "") + ")"
+            dtype = str(n.dtype).removeprefix("torch.")
+            if n.is_input:
+                lines.append(f"    # {n.name:<{width}} : {dtype} {shape}")
+                continue
+            text = n.forward_text() + (f"[{n.output}]" if n.output is not None else "")
+            place = f"  # {dtype} {shape}" + (f"  line {n.source.line}" if n.source else "")
+            lines.append(f"    {n.name:<{width}} = {text}{place}")
+        lines.append(f"    return {', '.join(self.outputs)}")
+        return "\n".join(lines)
+
+
+__all__ = ["Call", "Graph", "Node", "Ref", "Source"]

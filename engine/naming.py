@@ -1,0 +1,115 @@
+"""Names for nodes: the forward's own local variables, read from its frames while it runs."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sympy
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import FrameType
+
+_HERE = str(Path(__file__).parent)
+_FOREIGN = (
+    str(Path(torch.__file__).parent),
+    str(Path(sympy.__file__).parent),
+    _HERE,
+    str(Path(sysconfig.get_paths()["stdlib"])),
+    "<",
+)
+
+
+def is_user_code(filename: str) -> bool:
+    """Whether a frame of this file belongs to the user's forward rather than to torch, Python or this package."""
+    site = "site-packages" in filename
+    return site if site and not filename.startswith(_FOREIGN) else not filename.startswith(_FOREIGN)
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame of the user's own code."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not is_user_code(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+class LocalsWatcher:
+    """Watches the forward's frames line by line and reports every local variable that holds something of interest.
+
+    `seen(value, name, depth)` is called once for each binding; the outermost frame has depth 0.
+    """
+
+    def __init__(self, interesting: Callable[[Any], bool], seen: Callable[[Any, str, int], None]) -> None:
+        self._interesting, self._seen = interesting, seen
+        self._known: dict[int, dict[str, int]] = {}
+        self._depth: dict[int, int] = {}
+        self._level = 0
+        self._previous: Any = None
+
+    def __enter__(self) -> LocalsWatcher:
+        self._previous = sys.gettrace()
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._previous)
+
+    def _call(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if not is_user_code(frame.f_code.co_filename):
+            return None
+        self._depth[id(frame)] = self._level
+        self._known[id(frame)] = {}
+        self._level += 1
+        return self._line
+
+    def _line(self, frame: FrameType, event: str, arg: Any) -> Any:
+        known = self._known.get(id(frame))
+        if known is None:
+            return None
+        depth = self._depth[id(frame)]
+        for name, value in frame.f_locals.items():
+            if self._interesting(value) and known.get(name) != id(value):
+                known[name] = id(value)
+                self._seen(value, name, depth)
+        if event == "return":
+            self._level = depth
+            del self._known[id(frame)], self._depth[id(frame)]
+        return self._line
+
+
+RESERVED = frozenset(
+    ["torch", "math", "saved", "Saved", "grad_out", "forward", "backward", "step", "function", "Function", "Module", "NamedTuple", "Tensor", "grads"]
+    + ["self", "cls", "ctx", "dict", "float", "int", "len", "range", "tuple", "list", "zip", "min", "max", "sum", "abs", "ValueError", "value_and_grad"]
+)
+
+
+class Namer:
+    """Hands out identifiers, each once: a name already taken becomes `name_1`, `name_2`."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = {*taken}
+
+    def identifier(self, wanted: str) -> str:
+        """`wanted` as a Python identifier that nothing in an emitted file shadows."""
+        name = re.sub(r"\W", "_", wanted).strip() or "x"
+        if not name.isidentifier():
+            name = f"x_{name}"
+        if keyword.iskeyword(name) or name in RESERVED:
+            name += "_"
+        return name
+
+    def __call__(self, wanted: str) -> str:
+        name = self.identifier(wanted)
+        unique, number = name, 0
+        while unique in self._taken:
+            number += 1
+            unique = f"{name}_{number}"
+        self._taken.add(unique)
+        return unique

@@ -1,0 +1,357 @@
+"""Index notation: one sympy scalar expression for one element of a tensor.
+
+`hpreact[i,k] = Sigma(emb[i,j]*w1[j,k], (j, n))` is written with sympy's `Indexed` for accesses and the inert heads
+below for what sympy would otherwise evaluate wrongly or slowly: finite sums, Kronecker deltas, brackets and choices.
+Truth values are the numbers 0 and 1, so conditions multiply like anything else.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import sympy as sp
+from sympy import Expr, Indexed, IndexedBase, Integer, Symbol, Tuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+T = TypeVar("T")
+_counter = count()
+
+
+class Index(Symbol):
+    """An index symbol. Fresh ones are numbered, so that two sums never share a bound index by accident."""
+
+    __slots__ = ()
+
+    def __new__(cls, name: str) -> Index:
+        return cast("Index", Symbol.__new__(cls, name, integer=True, nonnegative=True))
+
+
+def fresh(prefix: str = "i") -> Index:
+    """A new index, different from every other one of this process."""
+    return Index(f"{prefix}_{next(_counter)}")
+
+
+def size_symbol(name: str) -> Symbol:
+    """The symbol of a tensor dimension."""
+    return Symbol(name, integer=True, positive=True)
+
+
+def base(name: str, positive: bool = False, integer: bool = False) -> IndexedBase:
+    """The tensor `name` in index notation; `positive` lets sympy take logarithms and powers of its elements apart."""
+    if integer:
+        return IndexedBase(Symbol(name, integer=True))
+    return IndexedBase(Symbol(name, positive=True) if positive else Symbol(name, real=True))
+
+
+def name_of(access: Indexed) -> str:
+    """The name of the tensor that an access reads."""
+    return str(access.base.label)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+
+
+class Head(sp.Function):
+    """An inert function: never evaluated by sympy beyond what `eval` says."""
+
+    is_commutative = True
+    is_real = True
+
+    def _latex(self, printer: Any, exp: str | None = None) -> str:
+        body = self._math(printer)
+        return body if exp is None else rf"\left({body}\right)^{{{exp}}}"
+
+    def _math(self, printer: Any) -> str:
+        inner = ", ".join(printer._print(a) for a in self.args)
+        return rf"\operatorname{{{type(self).__name__.lower()}}}\left({inner}\right)"
+
+
+class Sigma(Head):
+    """`Sigma(body, (i, n), (j, m), ...)`: the finite sum of `body` over i < n, j < m, ... Bound indices are fresh.
+
+    sympy's own `Sum` turns deltas into Piecewise when it is evaluated, so it is not used.
+    """
+
+    @classmethod
+    def eval(cls, *args: Any) -> None:
+        return None
+
+    @property
+    def body(self) -> Expr:
+        return self.args[0]
+
+    @property
+    def limits(self) -> tuple[tuple[Index, Expr], ...]:
+        return tuple((t.args[0], t.args[1]) for t in self.args[1:])  # type: ignore[misc]
+
+    def _eval_is_positive(self) -> bool | None:
+        return True if self.body.is_positive else None
+
+    def _eval_is_nonnegative(self) -> bool | None:
+        return True if self.body.is_nonnegative else None
+
+    def _math(self, printer: Any) -> str:
+        lower = ", ".join(printer._print(i) for i, _ in self.limits)
+        inner = printer._print(self.body)
+        return rf"\sum_{{{lower}}} " + (rf"\left({inner}\right)" if self.body.is_Add else inner)
+
+
+class Delta(Head):
+    """Kronecker's delta of two integer expressions: 1 where they are equal, else 0."""
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        a, b = args
+        if a == b:
+            return sp.S.One
+        difference = a - b
+        if difference.is_Integer:
+            return sp.S.Zero
+        if difference.is_positive or difference.is_negative:
+            return sp.S.Zero
+        if sp.default_sort_key(a) > sp.default_sort_key(b):
+            return cls(b, a)
+        return None
+
+    def _eval_is_nonnegative(self) -> bool:
+        return True
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sp.S.Zero
+
+    def _math(self, printer: Any) -> str:
+        a, b = (printer._print(x) for x in self.args)
+        return rf"\delta_{{{a},\,{b}}}"
+
+
+class Less(Head):
+    """The Iverson bracket [a < b]."""
+
+    symbol = "<"
+    latex_symbol = "<"
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        a, b = args
+        difference = b - a
+        if difference.is_positive:
+            return sp.S.One
+        if difference.is_nonpositive:
+            return sp.S.Zero
+        return None
+
+    def _eval_is_nonnegative(self) -> bool:
+        return True
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sp.S.Zero
+
+    def _math(self, printer: Any) -> str:
+        a, b = (printer._print(x) for x in self.args)
+        return rf"\left[{a} {self.latex_symbol} {b}\right]"
+
+
+class LessEqual(Less):
+    """The Iverson bracket [a <= b]."""
+
+    symbol = "<="
+    latex_symbol = r"\le"
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        a, b = args
+        difference = b - a
+        if difference.is_nonnegative:
+            return sp.S.One
+        if difference.is_negative:
+            return sp.S.Zero
+        return None
+
+
+class Equal(Head):
+    """The Iverson bracket [a == b] of two real values (`Delta` is the one of two integer indices)."""
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        a, b = args
+        if a == b and not a.has(sp.S.Infinity, sp.S.NegativeInfinity):
+            return sp.S.One
+        return None
+
+    def _eval_is_nonnegative(self) -> bool:
+        return True
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sp.S.Zero
+
+    def _math(self, printer: Any) -> str:
+        a, b = (printer._print(x) for x in self.args)
+        return rf"\left[{a} = {b}\right]"
+
+
+class Where(Head):
+    """`Where(condition, a, b)`: a where the condition (0 or 1) holds, else b. The branch not taken is never used."""
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        condition, a, b = args
+        if condition == 1:
+            return a
+        if condition == 0:
+            return b
+        if a == b:
+            return a
+        if a == 1 and b == 0:
+            return condition
+        return None
+
+    def _eval_is_positive(self) -> bool | None:
+        return True if self.args[1].is_positive and self.args[2].is_positive else None
+
+    def _eval_is_nonnegative(self) -> bool | None:
+        return True if self.args[1].is_nonnegative and self.args[2].is_nonnegative else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        condition = cast("Expr", self.args[0])
+        return {1: sp.S.Zero, 2: condition, 3: 1 - condition}[argindex]
+
+    def _math(self, printer: Any) -> str:
+        condition, a, b = (printer._print(x) for x in self.args)
+        return rf"\begin{{cases}} {a} & \text{{if }} {condition} \\ {b} & \text{{else}} \end{{cases}}"
+
+
+class Sign(Head):
+    """The sign of a real number, 0 at 0. Its derivative is 0, torch's convention at the kink."""
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        (a,) = args
+        if a.is_positive:
+            return sp.S.One
+        if a.is_zero:
+            return sp.S.Zero
+        if a.is_negative:
+            return sp.S.NegativeOne
+        return None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sp.S.Zero
+
+
+class Quo(Head):
+    """Integer quotient of a nonnegative index expression by a size."""
+
+    is_integer = True
+    is_nonnegative = True
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        a, b = args
+        if b == 1:
+            return a
+        if a.is_zero:
+            return sp.S.Zero
+        if a.is_Integer and b.is_Integer:
+            return Integer(int(a) // int(b))
+        return None
+
+    def _math(self, printer: Any) -> str:
+        a, b = (printer._print(x) for x in self.args)
+        return rf"\left\lfloor {a} / {b} \right\rfloor"
+
+
+class Rem(Head):
+    """Remainder of a nonnegative index expression by a size."""
+
+    is_integer = True
+    is_nonnegative = True
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        a, b = args
+        if b == 1 or a.is_zero:
+            return sp.S.Zero
+        if a.is_Integer and b.is_Integer:
+            return Integer(int(a) % int(b))
+        return None
+
+    def _math(self, printer: Any) -> str:
+        a, b = (printer._print(x) for x in self.args)
+        return rf"\left({a} \bmod {b}\right)"
+
+
+class Amax(Head):
+    """`Amax(body, (i, n), ...)`: the largest value of `body` over the indices. Only ever a shift or a comparison:
+    what is differentiated is never an `Amax`, so that torch's rule for ties can be written out."""
+
+    body = Sigma.body
+    limits = Sigma.limits
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sp.S.Zero
+
+    def _math(self, printer: Any) -> str:
+        lower = ", ".join(printer._print(i) for i, _ in self.limits)
+        return rf"\max_{{{lower}}} {printer._print(self.body)}"
+
+
+BINDERS = (Sigma, Amax)
+
+
+def sigma(body: Expr, *limits: tuple[Index, Expr]) -> Expr:
+    """An inert sum; of nothing it is the body, of an index of size one the body at 0."""
+    kept: list[Tuple] = []
+    for index, size in limits:
+        if size == 1:
+            body = cast("Expr", body.xreplace({index: sp.S.Zero}))
+        else:
+            kept.append(Tuple(index, size))
+    return cast("Expr", Sigma(body, *kept)) if kept and body != 0 else body
+
+
+def bound(e: Expr) -> set[Index]:
+    """The bound indices of every sum inside of an expression."""
+    return {i for b in e.atoms(*BINDERS) for i, _ in b.limits}
+
+
+def free_indices(e: Expr) -> set[Index]:
+    """The indices an expression depends on, bound ones left out."""
+    return {s for s in e.free_symbols if isinstance(s, Index)} - bound(e)
+
+
+def instantiate(e: Expr, where: Mapping[Any, Any]) -> Expr:
+    """`e` with indices (or sizes) replaced and every bound index renamed to a fresh one, so that copies never collide."""
+    mapping = dict(where)
+    mapping.update({i: fresh() for i in ordered(bound(e))})
+    return cast("Expr", e.xreplace(mapping))
+
+
+def ordered(items: Iterable[T]) -> list[T]:
+    """A set in an order that does not depend on the hash seed."""
+    return sorted(items, key=sp.default_sort_key)
+
+
+def accesses(e: Expr, name: str | None = None) -> list[Indexed]:
+    """Every access (of the tensor `name`) in an expression, in a fixed order."""
+    found = cast("set[Indexed]", e.atoms(Indexed))
+    return ordered(a for a in found if name is None or name_of(a) == name)
+
+
+def canonical(e: Expr) -> Expr:
+    """Bound indices renamed by the order in which a walk from the root meets them, so that equal sums are equal objects."""
+    numbers = count()
+
+    def walk(x: Any, mapping: dict[Any, Any]) -> Any:
+        if isinstance(x, BINDERS):
+            inner = dict(mapping)
+            names = [Index(f"_b{next(numbers)}") for _ in x.limits]
+            inner.update({i: b for (i, _), b in zip(x.limits, names, strict=True)})
+            limits = [Tuple(b, walk(s, mapping)) for (_, s), b in zip(x.limits, names, strict=True)]
+            return x.func(walk(x.body, inner), *limits)
+        if not x.args:
+            return mapping.get(x, x)
+        if isinstance(x, IndexedBase):
+            return x
+        return x.func(*[walk(a, mapping) for a in x.args])
+
+    return walk(e, {})

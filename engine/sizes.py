@@ -1,0 +1,288 @@
+"""Sizes that Python code may read and compute with, while the trace remembers where they came from.
+
+A `Dim` is a real `int` carrying its sympy expression, so `view(n, -1)`, `1 / n` and `torch.arange(n)` work and stay
+symbolic. Where Python needs the number itself (a comparison, a loop, `math.floor`), the value is fixed: the trace
+keeps a guard, and the emitted code checks it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
+
+import sympy as sp
+from sympy import Expr, Symbol
+
+from engine.errors import ShapeError
+from engine.notation import Quo, size_symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+
+def exact(value: float) -> Expr:
+    """A Python number as the exact rational that its shortest decimal text names: 0.1 is 1/10."""
+    if isinstance(value, bool):
+        return sp.Integer(int(value))
+    if isinstance(value, int):
+        return sp.Integer(int(value))
+    if math.isinf(value):
+        return sp.S.Infinity if value > 0 else sp.S.NegativeInfinity
+    if math.isnan(value):
+        return sp.S.NaN
+    return sp.Rational(repr(float(value)))
+
+
+def evaluate(e: Expr, values: Mapping[Symbol, int]) -> int:
+    """An expression in sizes as a number."""
+    return int(cast("Any", e.xreplace({s: sp.Integer(v) for s, v in values.items()})).doit())
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A size that the forward fixed: `expr` was read as the number `value` at `where`."""
+
+    expr: Expr
+    value: int
+    where: str
+
+
+class Sizes:
+    """The sizes of one trace: their symbols, the values at the example, what was found equal, and what was fixed."""
+
+    def __init__(self) -> None:
+        self.values: dict[Symbol, int] = {}
+        self.guards: list[Guard] = []
+        self._same: dict[Symbol, Expr] = {}
+        self._locate: Callable[[], str] = lambda: ""
+
+    def locate_with(self, locate: Callable[[], str]) -> None:
+        """Use `locate` to say where in the user's forward a size was fixed."""
+        self._locate = locate
+
+    def new(self, name: str, value: int) -> Expr:
+        """A fresh size symbol; sizes of one at the example are the number 1 (broadcasting depends on it)."""
+        if value == 1:
+            return sp.S.One
+        symbol = size_symbol(name)
+        self.values[symbol] = value
+        return symbol
+
+    def resolve(self, e: Expr) -> Expr:
+        """An expression with every size replaced by the one it was found equal to."""
+        while True:
+            known = {s: self._same[s] for s in e.free_symbols if s in self._same}  # type: ignore[index]
+            if not known:
+                return e
+            e = cast("Expr", e.xreplace(known))
+
+    def value(self, e: Expr) -> int:
+        """The number that a size had at the example."""
+        return evaluate(e, self.values)
+
+    def fix(self, e: Expr, value: int) -> None:
+        """Remember that `e` must be `value` for the trace to hold."""
+        e = self.resolve(e)
+        if e.is_Integer:
+            return
+        where = self._locate()
+        if isinstance(e, Symbol):
+            self._same[e] = sp.Integer(value)
+        self.guards.append(Guard(e, value, where))
+
+    def unify(self, a: Expr, b: Expr) -> Expr:
+        """The common size of two dimensions that an op needs to be equal. Raises ShapeError where they differ."""
+        a, b = self.resolve(a), self.resolve(b)
+        if a == b:
+            return a
+        if self.value(a) != self.value(b):
+            raise ShapeError(f"sizes {a} = {self.value(a)} and {b} = {self.value(b)} differ at {self._locate()}")
+        for one, other in ((a, b), (b, a)):
+            if one.is_Integer:
+                self.fix(other, int(one))
+                return one
+        order = list(self.values)
+        if isinstance(a, Symbol) and isinstance(b, Symbol):
+            keep, drop = sorted((a, b), key=order.index)
+            self._same[drop] = keep
+            return keep
+        for one, other in ((b, a), (a, b)):
+            if isinstance(one, Symbol) and one not in other.free_symbols:
+                self._same[one] = other
+                return other
+        self.guards.append(Guard(a - b, 0, self._locate()))
+        return a
+
+
+class Dim(int):
+    """A size read by Python code: an `int` with the expression it stands for."""
+
+    expr: Expr
+    sizes: Sizes
+
+    def __new__(cls, value: int, expr: Expr, sizes: Sizes) -> Dim:
+        self = int.__new__(cls, value)
+        self.expr, self.sizes = expr, sizes
+        return self
+
+    def plain(self) -> int:
+        """The number itself; from now on the trace holds for it only."""
+        self.sizes.fix(self.expr, int.__int__(self))
+        return int.__int__(self)
+
+
+class Real:
+    """A float computed from sizes, such as `1 / n`: a number with the expression it stands for."""
+
+    __slots__ = ("expr", "sizes", "value")
+
+    def __init__(self, value: float, expr: Expr, sizes: Sizes) -> None:
+        self.value, self.expr, self.sizes = value, expr, sizes
+
+    def plain(self) -> float:
+        """The number itself; from now on the trace holds for the sizes of the example only."""
+        for symbol in sorted(self.sizes.resolve(self.expr).free_symbols, key=str):
+            self.sizes.fix(cast("Symbol", symbol), self.sizes.values[cast("Symbol", symbol)])
+        return self.value
+
+    def __repr__(self) -> str:
+        return f"Real({self.value}, {self.expr})"
+
+
+Sized = (Dim, Real)
+
+
+def number(x: Any) -> Any:
+    """The plain number below a Dim or Real, without fixing anything."""
+    if isinstance(x, Dim):
+        return int.__int__(x)
+    return x.value if isinstance(x, Real) else x
+
+
+def expression(x: Any) -> Expr:
+    """A number, Dim or Real as a sympy expression."""
+    return x.expr if isinstance(x, Sized) else exact(x)
+
+
+def _wrap(value: Any, expr: Expr, sizes: Sizes) -> Any:
+    if expr.is_number:
+        return value
+    return Dim(value, expr, sizes) if isinstance(value, int) else Real(float(value), expr, sizes)
+
+
+def _arithmetic(name: str, symbolic: Callable[[Expr, Expr], Expr | None], reflected: bool) -> Callable[[Any, Any], Any]:
+    plain = getattr(int, f"__{name}__")
+
+    def method(self: Any, other: Any) -> Any:
+        if isinstance(other, bool) or not isinstance(other, (int, float, Real)):
+            return NotImplemented
+        a, b = (other, self) if reflected else (self, other)
+        value = plain(number(a), number(b)) if isinstance(number(a), int) and isinstance(number(b), int) else NotImplemented
+        if value is NotImplemented:
+            value = getattr(float, f"__{name}__")(float(number(a)), float(number(b)))
+        expr = symbolic(expression(a), expression(b))
+        if expr is None:
+            return value if not any(isinstance(v, Sized) and v.plain() is None for v in (a, b)) else value
+        return _wrap(value, expr, self.sizes)
+
+    return method
+
+
+def _floordiv(a: Expr, b: Expr) -> Expr | None:
+    quotient = sp.cancel(a / b)
+    if quotient.is_integer:
+        return quotient
+    return cast("Expr", Quo(a, b)) if a.is_integer and b.is_integer and a.is_nonnegative and b.is_positive else None
+
+
+def _mod(a: Expr, b: Expr) -> Expr | None:
+    return sp.S.Zero if sp.cancel(a / b).is_integer else None
+
+
+_OPERATORS: dict[str, Callable[[Expr, Expr], Expr | None]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "truediv": lambda a, b: a / b,
+    "floordiv": _floordiv,
+    "mod": _mod,
+    "pow": lambda a, b: a**b,
+}
+
+
+def _comparison(name: str) -> Callable[[Any, Any], Any]:
+    def method(self: Any, other: Any) -> Any:
+        if not isinstance(other, (int, float, Real)):
+            return NotImplemented
+        if self.sizes.resolve(expression(self)) != self.sizes.resolve(expression(other)):
+            for x in (self, other):
+                if isinstance(x, Sized):
+                    x.plain()
+        return getattr(float, f"__{name}__")(float(number(self)), float(number(other)))
+
+    return method
+
+
+def _install() -> None:
+    for cls in Sized:
+        for name, symbolic in _OPERATORS.items():
+            setattr(cls, f"__{name}__", _arithmetic(name, symbolic, reflected=False))
+            setattr(cls, f"__r{name}__", _arithmetic(name, symbolic, reflected=True))
+        for name in ("eq", "ne", "lt", "le", "gt", "ge"):
+            setattr(cls, f"__{name}__", _comparison(name))
+        cls.__neg__ = lambda self: _wrap(-number(self), -self.expr, self.sizes)  # type: ignore[method-assign,assignment]
+        cls.__hash__ = lambda self: hash(number(self))  # type: ignore[method-assign,assignment]
+        cls.__float__ = lambda self: float(self.plain())  # type: ignore[method-assign,assignment]
+        cls.__int__ = lambda self: int(self.plain())  # type: ignore[method-assign,assignment]
+        cls.__bool__ = lambda self: bool(self.plain())  # type: ignore[method-assign,assignment]
+    Dim.__index__ = lambda self: self.plain()  # type: ignore[method-assign]
+
+
+_install()
+
+
+class _SizedRange(type):
+    def __call__(cls, *args: SupportsIndex) -> Any:
+        return _range(*[a.plain() if isinstance(a, Dim) else a for a in args])
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, _range)
+
+
+_range = builtins.range
+
+
+class _Range(metaclass=_SizedRange):
+    """Stands in for `range` during a trace: a loop over a size fixes it, which `range` itself would not tell anyone."""
+
+
+_MATH: dict[str, Callable[[Expr], Expr]] = {"sqrt": sp.sqrt, "log": sp.log, "exp": sp.exp}
+
+
+@contextlib.contextmanager
+def symbolic_python() -> Iterator[None]:
+    """While the forward runs, `range` over a size fixes it, and `math.sqrt`, `log` and `exp` of a size stay symbolic."""
+    saved = {name: getattr(math, name) for name in _MATH}
+
+    def patched(name: str) -> Callable[..., Any]:
+        plain, symbolic = saved[name], _MATH[name]
+
+        def function(x: Any, *rest: Any) -> Any:
+            if isinstance(x, Sized) and not rest:
+                return _wrap(plain(number(x)), symbolic(x.expr), x.sizes)
+            return plain(x, *rest)
+
+        return function
+
+    builtins.range = _Range  # type: ignore[misc,assignment]
+    for name in _MATH:
+        setattr(math, name, patched(name))
+    try:
+        yield
+    finally:
+        builtins.range = _range  # type: ignore[misc]
+        for name, plain in saved.items():
+            setattr(math, name, plain)

@@ -1,0 +1,168 @@
+"""Torch calls as Python text, in the user's spelling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+import torch
+from sympy import Expr
+from sympy.printing.str import StrPrinter
+
+from engine.notation import Quo, Rem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A tensor argument: the position of the operand in its node's list."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class SizeArg:
+    """An argument computed from sizes."""
+
+    expr: Expr
+
+
+class _SizePrinter(StrPrinter):
+    """Python text of an expression in sizes: `//` and `%` for Quo and Rem, `**` for roots."""
+
+    def _print_Quo(self, e: Expr) -> str:
+        a, b = (self.parenthesize(x, 60) for x in e.args)
+        return f"{a} // {b}"
+
+    def _print_Rem(self, e: Expr) -> str:
+        a, b = (self.parenthesize(x, 60) for x in e.args)
+        return f"{a} % {b}"
+
+    def _print_Pow(self, expr: Expr, rational: bool = False) -> str:
+        b, e = cast("tuple[Expr, Expr]", expr.args)
+        if e == sp.S.Half:
+            return f"{self.parenthesize(b, 70)} ** 0.5"
+        if e == -sp.S.Half:
+            return f"{self.parenthesize(b, 70)} ** -0.5"
+        return StrPrinter._print_Pow(self, expr, rational=rational).replace("**", " ** ")
+
+    def _print_Mul(self, expr: Expr) -> str:
+        return StrPrinter._print_Mul(self, expr).replace("*", " * ").replace(" *  * ", " ** ").replace("  ", " ").replace("/", " / ")
+
+
+def size_text(e: Expr) -> str:
+    """A size as Python."""
+    if e.is_Symbol:
+        return str(e)
+    return _SizePrinter().doprint(e)
+
+
+_BINARY = {
+    "__add__": "{0} + {1}",
+    "__radd__": "{1} + {0}",
+    "__iadd__": "{0} + {1}",
+    "__sub__": "{0} - {1}",
+    "__rsub__": "{1} - {0}",
+    "__isub__": "{0} - {1}",
+    "__mul__": "{0} * {1}",
+    "__rmul__": "{1} * {0}",
+    "__imul__": "{0} * {1}",
+    "__truediv__": "{0} / {1}",
+    "__itruediv__": "{0} / {1}",
+    "__idiv__": "{0} / {1}",
+    "__rtruediv__": "{1} / {0}",
+    "__rdiv__": "{1} / {0}",
+    "__matmul__": "{0} @ {1}",
+    "__rmatmul__": "{1} @ {0}",
+    "__pow__": "{0} ** {1}",
+    "__rpow__": "{1} ** {0}",
+    "__neg__": "-{0}",
+    "__abs__": "{0}.abs()",
+    "__gt__": "{0} > {1}",
+    "__lt__": "{0} < {1}",
+    "__ge__": "{0} >= {1}",
+    "__le__": "{0} <= {1}",
+    "__eq__": "{0} == {1}",
+    "__ne__": "{0} != {1}",
+    "__and__": "{0} & {1}",
+    "__or__": "{0} | {1}",
+    "__invert__": "~{0}",
+    "matmul": "{0} @ {1}",
+    "pow": "{0} ** {1}",
+    "add": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} * {1}",
+    "div": "{0} / {1}",
+    "gt": "{0} > {1}",
+    "lt": "{0} < {1}",
+    "ge": "{0} >= {1}",
+    "le": "{0} <= {1}",
+    "eq": "{0} == {1}",
+    "ne": "{0} != {1}",
+    "neg": "-{0}",
+    "rsub": "{1} - {0}",
+}
+
+
+def value_text(value: Any, names: Sequence[str]) -> str:
+    """An argument as Python: tensors by name, sizes as expressions, slices as they are written inside of brackets."""
+    if isinstance(value, Ref):
+        return names[value.position]
+    if isinstance(value, SizeArg):
+        return size_text(value.expr)
+    if isinstance(value, slice):
+        s = cast("Any", value)
+        parts = ["" if p is None else value_text(p, names) for p in (s.start, s.stop)]
+        return ":".join(parts) + ("" if s.step is None else ":" + value_text(s.step, names))
+    if isinstance(value, tuple):
+        items = [value_text(v, names) for v in cast("tuple[Any, ...]", value)]
+        return "(" + ", ".join(items) + ("," if len(items) == 1 else "") + ")"
+    if isinstance(value, list):
+        return "[" + ", ".join(value_text(v, names) for v in cast("list[Any]", value)) + "]"
+    if value is Ellipsis:
+        return "..."
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return 'float("inf")' if value > 0 else '-float("inf")'
+    if isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
+        return f'torch.device("{value}")' if isinstance(value, torch.device) else str(value)
+    return repr(value)
+
+
+def item_text(item: Any, names: Sequence[str]) -> str:
+    """What stands inside of the brackets of an indexing."""
+    if isinstance(item, tuple) and item:
+        items = cast("tuple[Any, ...]", item)
+        return ", ".join(value_text(v, names) for v in items) + ("," if len(items) == 1 else "")
+    return value_text(item, names)
+
+
+def _operand(text: str) -> str:
+    simple = all(c.isalnum() or c in "_." for c in text) and not text.startswith("-")
+    closed = text.endswith((")", "]")) and not text.startswith("(") and " " not in text.split("(")[0].split("[")[0]
+    return text if simple or closed else f"({text})"
+
+
+def render_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]) -> str:
+    """One torch call as the Python expression a person would write for it."""
+    name = str(getattr(function, "__name__", function))
+    owner = getattr(function, "__self__", None)
+    if name == "__get__" and owner is not None:
+        return f"{value_text(args[0], names)}.{owner.__name__}"
+    if name == "__getitem__":
+        return f"{value_text(args[0], names)}[{item_text(args[1], names)}]"
+    given = [value_text(a, names) for a in args]
+    if name in _BINARY and not kwargs and len(args) == _BINARY[name].count("{"):
+        return _BINARY[name].format(*[_operand(g) for g in given])
+    extra = [f"{k}={value_text(v, names)}" for k, v in kwargs.items()]
+    for space, prefix in ((torch, "torch"), (torch.nn.functional, "torch.nn.functional"), (torch.special, "torch.special")):
+        if getattr(space, name, None) is function:
+            return f"{prefix}.{name}({', '.join([*given, *extra])})"
+    if getattr(torch.Tensor, name, None) is function and isinstance(args[0], Ref):
+        return f"{given[0]}.{name}({', '.join([*given[1:], *extra])})"
+    for space in (torch.nn.functional, torch.linalg, torch.special):
+        if getattr(space, name, None) is function:
+            return f"{space.__name__}.{name}({', '.join([*given, *extra])})"
+    return f"torch.{name}({', '.join([*given, *extra])})"

@@ -1,0 +1,287 @@
+"""The op table: what each torch callable computes, as index notation. A row has no derivative; sympy finds it.
+
+    @elementwise("tanh", probes=REALS)
+    def tanh(x): return sp.tanh(x)
+
+    @op("mv")
+    def mv(matrix, vector):
+        i, j = index("i"), index("j")
+        n = equal(matrix.shape[1], vector.shape[0])
+        return define((matrix.shape[0],), (i,), sigma(matrix[i, j] * vector[j], (j, n)))
+
+A row's function has the parameters of the torch callable. Tensors come as `Operand`s, everything else as it was given.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+import torch
+from sympy import Expr, Integer
+
+from engine.errors import ShapeError, TraceError
+from engine.notation import Index, base, fresh, sigma
+from engine.sizes import Sized, evaluate, expression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Shape = tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One output of an op: its shape and the expression of its element at `indices` (0 for a dimension of size one)."""
+
+    shape: Shape
+    indices: tuple[Expr, ...]
+    expr: Expr
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """An output that the algebra takes as it is: an argmax, a random mask, a detached tensor. It has no derivative."""
+
+    shape: Shape
+
+
+Output = Definition | Opaque
+
+
+class Operand:
+    """A tensor argument in index notation: `x.shape` in symbolic sizes, `x[i, j]` its element."""
+
+    def __init__(self, position: int, shape: Shape, floating: bool, positive: bool = False) -> None:
+        self.position, self.shape, self.floating = position, shape, floating
+        self._base = base(f"_{position}", positive=positive, integer=not floating)
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, indices: Any) -> Expr:
+        given = cast("tuple[Any, ...]", indices if isinstance(indices, tuple) else (indices,))
+        if len(given) != self.rank:
+            raise TraceError(f"an operand of rank {self.rank} was read with {len(given)} indices")
+        at = [sp.S.Zero if size == 1 else i for i, size in zip(given, self.shape, strict=True)]
+        return cast("Expr", self._base[tuple(at)])
+
+    def element(self, *indices: Expr) -> Expr:
+        """The element at `indices`, for any rank including 0."""
+        return self[tuple(indices)]
+
+
+class Scope:
+    """What a row's function may ask while it runs: which sizes are equal, and how large they are at the example."""
+
+    def __init__(self, values: dict[Any, int]) -> None:
+        self.values = values
+        self.same: list[tuple[Expr, Expr]] = []
+        self._substitution: dict[Any, Expr] = {}
+
+    def resolve(self, e: Expr) -> Expr:
+        return cast("Expr", e.xreplace(self._substitution)) if self._substitution else e
+
+    def value(self, e: Expr) -> int:
+        return evaluate(e, self.values)
+
+    def equal(self, a: Expr, b: Expr) -> Expr:
+        a, b = self.resolve(a), self.resolve(b)
+        if a == b:
+            return a
+        if self.value(a) != self.value(b):
+            raise ShapeError(f"two sizes that must be equal are {self.value(a)} and {self.value(b)}")
+        self.same.append((a, b))
+        for one, other in ((b, a), (a, b)):
+            if one.is_Symbol and one not in other.free_symbols:
+                self._substitution = {k: cast("Expr", v.xreplace({one: other})) for k, v in self._substitution.items()}
+                self._substitution[one] = other
+                return other
+        return a
+
+
+_scopes: list[Scope] = []
+
+
+def equal(a: Expr, b: Expr) -> Expr:
+    """Two sizes that the op needs to be equal, as one. Raises ShapeError where they differ at the example."""
+    return _scopes[-1].equal(a, b)
+
+
+def value_of(size: Expr) -> int:
+    """The number that a size has at the example."""
+    return _scopes[-1].value(size)
+
+
+def index(prefix: str = "i") -> Index:
+    """A fresh index symbol."""
+    return fresh(prefix)
+
+
+def indices_of(shape: Sequence[Expr]) -> tuple[Expr, ...]:
+    """One fresh index per dimension, 0 where the dimension has size one."""
+    return tuple(sp.S.Zero if s == 1 else fresh() for s in shape)
+
+
+def define(shape: Sequence[Expr], indices: Sequence[Expr], expr: Any) -> Definition:
+    """An output of `shape` whose element at `indices` is `expr`."""
+    at = tuple(sp.S.Zero if s == 1 else i for i, s in zip(indices, shape, strict=True))
+    body = cast("Expr", sp.sympify(expr))
+    gone = {i: sp.S.Zero for i, s in zip(indices, shape, strict=True) if s == 1}
+    return Definition(tuple(shape), at, cast("Expr", body.xreplace(gone)) if gone else body)
+
+
+def broadcast_shape(*shapes: Shape) -> Shape:
+    """torch's broadcast of shapes; sizes that must agree are made equal."""
+    rank = max((len(s) for s in shapes), default=0)
+    out: list[Expr] = []
+    for d in range(rank):
+        size: Expr = sp.S.One
+        for s in shapes:
+            k = d - rank + len(s)
+            if k >= 0 and s[k] != 1:
+                size = s[k] if size == 1 else equal(size, s[k])
+        out.append(size)
+    return tuple(out)
+
+
+def aligned(x: Operand, at: Sequence[Expr]) -> Expr:
+    """The element of `x` that broadcasting puts at the output's indices `at`."""
+    return x[tuple(at[len(at) - x.rank :])] if x.rank else x[()]
+
+
+def pointwise(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Definition:
+    """The output of a scalar function applied to broadcast operands; numbers become exact constants."""
+    operands = [a for a in (*args, *kwargs.values()) if isinstance(a, Operand)]
+    shape = broadcast_shape(*[o.shape for o in operands])
+    at = indices_of(shape)
+
+    def scalar(a: Any) -> Any:
+        if isinstance(a, Operand):
+            return aligned(a, at)
+        return expression(a) if isinstance(a, (int, float, *Sized)) and not isinstance(a, bool) else a
+
+    return define(shape, at, function(*[scalar(a) for a in args], **{k: scalar(v) for k, v in kwargs.items()}))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One op: its name, the torch callables it stands for, its index notation, and where to probe it."""
+
+    name: str
+    targets: tuple[Any, ...]
+    define: Callable[..., Output | tuple[Output, ...]]
+    probes: tuple[Any, ...] = ()
+    view: bool = False
+    kind: str = "op"
+    signature: inspect.Signature = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signature", inspect.signature(self.define))
+
+    def __call__(self, scope: Scope, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Output, ...]:
+        _scopes.append(scope)
+        try:
+            out = self.define(*args, **kwargs)
+        finally:
+            _scopes.pop()
+        outputs = out if isinstance(out, tuple) else (out,)
+        return tuple(_resolved(o, scope) for o in outputs)
+
+
+def _resolved(o: Output, scope: Scope) -> Output:
+    shape = tuple(scope.resolve(s) for s in o.shape)
+    return Opaque(shape) if isinstance(o, Opaque) else Definition(shape, o.indices, scope.resolve(o.expr))
+
+
+TABLE: dict[Any, Row] = {}
+NAMESPACES: tuple[Any, ...] = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.linalg)
+
+
+def callables(*names: str) -> tuple[Any, ...]:
+    """Every torch callable of these names: functions, methods, torch.nn.functional, torch.special."""
+    found: list[Any] = []
+    for name in names:
+        for space in NAMESPACES:
+            target = getattr(space, name, None)
+            if callable(target) and not isinstance(target, type) and target not in found:
+                found.append(target)
+    return tuple(found)
+
+
+def register(row: Row) -> None:
+    """Put a row into the table; a later row for the same callable replaces the earlier one."""
+    for target in row.targets:
+        TABLE[target] = row
+
+
+def op(
+    *names: str, targets: Sequence[Any] = (), probes: Sequence[Any] = (), view: bool = False, kind: str = "op"
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as the index notation of the torch callables of these names (or of `targets`)."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        found = (*targets, *callables(*names))
+        if not found:
+            raise TraceError(f"op {names}: torch has no callable of that name; pass it as targets=(...)")
+        name = names[0] if names else str(getattr(found[0], "__name__", function.__name__))
+        register(Row(name, found, function, tuple(probes), view, kind))
+        return function
+
+    return decorate
+
+
+def elementwise(
+    *names: str, targets: Sequence[Any] = (), probes: Sequence[Any] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function of scalars as an op that is applied element by element, with broadcasting."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        def row(*args: Any, **kwargs: Any) -> Definition:
+            return pointwise(function, *args, **kwargs)
+
+        row.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+        op(*names, targets=targets, probes=probes, kind="elementwise")(row)
+        return function
+
+    return decorate
+
+
+def axis(dim: int, rank: int) -> int:
+    """A dimension counted from the front. Raises IndexError's cousin ShapeError where there is no such dimension."""
+    if not -max(rank, 1) <= dim < max(rank, 1):
+        raise ShapeError(f"dimension {dim} of a tensor of rank {rank}")
+    return dim % max(rank, 1)
+
+
+def axes(dim: Any, rank: int) -> tuple[int, ...]:
+    """The dimensions that a `dim=` argument means: one, several, or all for None and the empty tuple."""
+    if dim is None:
+        return tuple(range(rank))
+    dims = tuple(axis(int(d), rank) for d in (cast("Sequence[int]", dim) if isinstance(dim, (tuple, list)) else (dim,)))
+    return (dims or tuple(range(rank))) if rank else ()
+
+
+def product(shape: Sequence[Expr]) -> Expr:
+    """The number of elements of a shape."""
+    return cast("Expr", sp.Mul(*shape))
+
+
+def reduced(x: Operand, dim: Any, keepdim: bool) -> tuple[Shape, tuple[Expr, ...], tuple[Expr, ...], list[tuple[Index, Expr]]]:
+    """For a reduction: the output's shape and indices, the input's indices, and the limits that are summed over."""
+    dims = axes(dim, x.rank)
+    at = indices_of(x.shape)
+    limits = [(cast("Index", at[d]), x.shape[d]) for d in range(x.rank) if d in dims and x.shape[d] != 1]
+    kept = [d for d in range(x.rank) if d not in dims]
+    if keepdim:
+        shape = tuple(Integer(1) if d in dims else x.shape[d] for d in range(x.rank))
+        out = tuple(sp.S.Zero if d in dims else at[d] for d in range(x.rank))
+    else:
+        shape, out = tuple(x.shape[d] for d in kept), tuple(at[d] for d in kept)
+    return shape, out, at, limits
+
+
+__all__ = ["TABLE", "Definition", "Opaque", "Operand", "Row", "Scope", "sigma"]

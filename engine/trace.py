@@ -1,0 +1,332 @@
+"""`trace`: from a forward and its inputs to a `Graph`."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from sympy import Expr, Symbol
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from engine.errors import TraceError
+from engine.graph import Graph, Node
+from engine.naming import LocalsWatcher, Namer
+from engine.notation import size_symbol
+from engine.sizes import Dim, Guard, symbolic_python
+from engine.spelling import SizeArg
+from engine.tracer import Proxy, Record, Tracer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DTYPES = {"Float": torch.float32, "Float64": torch.float64, "Float32": torch.float32, "Int": torch.int64, "Int64": torch.int64}
+EXAMPLE_SIZES = (5, 7, 3, 11, 6, 13, 4, 9)
+
+
+def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) -> Graph:
+    """Record a forward, run once on symbolic tensors.
+
+    Args:
+        forward: a function of tensors, or an `nn.Module`; ordinary torch, never changed.
+        inputs: example tensors (or lists, tuples and dicts of them), for shapes and dtypes only. May be left out where
+            every parameter is annotated with jaxtyping (`x: Float[Tensor, "batch features"]`). Numbers, strings and
+            None are taken as they are.
+        static: keyword arguments passed on as they are.
+
+    Returns:
+        The graph. Sizes are symbols, except those that are one at the example.
+
+    Raises:
+        TraceError: an unknown op, control flow on a tensor's value, a tensor that is not an input. It names file and line.
+        ShapeError: shapes that do not fit.
+    """
+    tracer = Tracer()
+    watcher = _Names()
+    with contextlib.ExitStack() as stack:
+        if isinstance(forward, nn.Module):
+            name = type(forward).__name__
+            parameters, swap = _module_inputs(tracer, forward)
+            call: Callable[..., Any] = forward
+            signature_of: Callable[..., Any] = forward.forward
+            stack.enter_context(swap)
+        else:
+            name, parameters, call, signature_of = getattr(forward, "__name__", "forward"), [], forward, forward
+            name = "forward" if name == "<lambda>" else name
+        names, given = _bind(signature_of, inputs, static)
+        arguments, proxies = _proxies(tracer, names, given, signature_of)
+        graph_inputs = [*proxies, *parameters]
+        stack.enter_context(symbolic_python())
+        stack.enter_context(LocalsWatcher(lambda v: isinstance(v, (Proxy, Dim)), watcher.seen))
+        stack.enter_context(tracer)
+        out = call(*arguments, **static)
+    return _finish(name, tracer, watcher, graph_inputs, out, forward)
+
+
+class _Names:
+    """What the forward's locals called its tensors and sizes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sizes: dict[Expr, str] = {}
+
+    def seen(self, value: Any, name: str, depth: int) -> None:
+        self.count += 1
+        if isinstance(value, Dim):
+            self.sizes.setdefault(value.expr, name)
+        elif not name.startswith("_") or len(name) > 1:
+            value.record.wanted.append((depth, self.count, name))
+
+
+def _bind(function: Callable[..., Any], inputs: tuple[Any, ...], static: dict[str, Any]) -> tuple[list[str], list[Any]]:
+    """Parameter names and given values, positionally; annotated parameters without a value get an example."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return [f"x{k}" for k in range(len(inputs))], list(inputs)
+    names: list[str] = []
+    positional = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in static]
+    star = next((p for p in signature.parameters.values() if p.kind == p.VAR_POSITIONAL), None)
+    values = list(inputs)
+    if not values and positional:
+        values = _annotated(function, [p for p in positional if p.default is p.empty])
+    if len(values) > len(positional) and star is None:
+        raise TraceError(f"{_title(function)} takes {len(positional)} inputs and was given {len(values)}")
+    for k in range(len(values)):
+        names.append(positional[k].name if k < len(positional) else f"{cast('inspect.Parameter', star).name}_{k - len(positional)}")
+    missing = [p.name for p in positional[len(values) :] if p.default is p.empty]
+    if missing:
+        raise TraceError(f"{_title(function)} needs {', '.join(missing)}: pass example tensors, or annotate them with jaxtyping")
+    return names, values
+
+
+def _title(function: Any) -> str:
+    return f"forward {getattr(function, '__name__', function)!r}"
+
+
+def _annotated(function: Any, parameters: list[inspect.Parameter]) -> list[Any]:
+    """Example tensors from jaxtyping annotations: equal dimension names get equal sizes."""
+    try:
+        hints = inspect.get_annotations(function, eval_str=True)
+    except NameError as error:
+        raise TraceError(f"an annotation of {_title(function)} cannot be read: {error}") from error
+    sizes: dict[str, int] = {}
+    out: list[Any] = []
+    for p in parameters:
+        text = getattr(hints.get(p.name), "dim_str", None)
+        if text is None:
+            raise TraceError(f"{_title(function)} was given no example for {p.name!r}, which has no jaxtyping annotation")
+        for d in text.split():
+            if not d.lstrip("-").isdigit() and d not in sizes:
+                sizes[d] = EXAMPLE_SIZES[len(sizes) % len(EXAMPLE_SIZES)]
+        shape = [int(d) if d.isdigit() else sizes[d] for d in text.split()]
+        dtypes = [str(d) for d in getattr(hints[p.name], "dtypes", ())]
+        floating = not dtypes or any(d.startswith(("float", "bfloat")) for d in dtypes)
+        out.append(torch.empty(shape, dtype=torch.float32 if floating else torch.bool if dtypes == ["bool"] else torch.int64))
+    return out
+
+
+def _dimension_names(function: Any, names: list[str]) -> dict[str, list[str]]:
+    """jaxtyping's names of dimensions, by parameter."""
+    try:
+        hints = inspect.get_annotations(function, eval_str=True)
+    except (NameError, TypeError):
+        return {}
+    found = {n: str(getattr(hints.get(n), "dim_str", "")).split() for n in names}
+    return {n: d for n, d in found.items() if d}
+
+
+def _proxies(tracer: Tracer, names: list[str], given: list[Any], function: Any) -> tuple[list[Any], list[Proxy]]:
+    """The arguments with every tensor replaced by a proxy, and the proxies in order."""
+    made: list[Proxy] = []
+    dims = _dimension_names(function, names)
+    arguments: list[Any] = []
+    shared: dict[str, Expr] = {}
+    for name, value in zip(names, given, strict=True):
+        leaves, spec = pytree.tree_flatten_with_path(value)
+        new: list[Any] = []
+        for path, leaf in leaves:
+            if not isinstance(leaf, torch.Tensor):
+                new.append(leaf)
+                continue
+            suffix = re.sub(r"\W+", "_", "".join(str(k) for k in path)).strip("_")
+            p = tracer.input(f"{name}_{suffix}" if suffix else name, leaf)
+            for d, text in enumerate(dims.get(name, []) if not suffix else []):
+                size = p.record.shape[d]
+                if text.isidentifier() and not size.is_Integer:
+                    shared[text] = tracer.sizes.unify(shared[text], size) if text in shared else size
+            made.append(p)
+            new.append(p)
+        arguments.append(pytree.tree_unflatten(new, spec))
+    for text, size in shared.items():
+        tracer.annotated[size] = text
+    return arguments, made
+
+
+def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]:
+    """Proxies for parameters and buffers, and a context in which the module holds them."""
+    proxies: dict[int, Proxy] = {}
+    order: list[Proxy] = []
+    for kind, items in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
+        for name, t in items:
+            p = tracer.input(name, t)
+            p.record.value = (kind, name)
+            if kind == "buffer" or not t.requires_grad:
+                p.record.differentiable = False
+            proxies[id(t)] = p
+            order.append(p)
+
+    @contextlib.contextmanager
+    def swapped() -> Iterator[None]:
+        saved: list[tuple[dict[str, Any], str, Any]] = []
+        for m in module.modules():
+            for store in (cast("dict[str, Any]", m._parameters), cast("dict[str, Any]", m._buffers)):
+                for key, t in store.items():
+                    if t is not None:
+                        saved.append((store, key, t))
+                        store[key] = proxies[id(t)]
+        try:
+            yield
+        finally:
+            for store, key, t in saved:
+                held = store[key]
+                if isinstance(held, Proxy) and held is not proxies[id(t)]:
+                    tracer.buffer_updates.append((proxies[id(t)].record, held.record))
+                store[key] = t
+
+    return order, swapped()
+
+
+def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Proxy], out: Any, forward: Any) -> Graph:
+    leaves, spec = pytree.tree_flatten(out)
+    if not leaves or not all(isinstance(v, torch.Tensor) for v in leaves):
+        raise TraceError(f"{_title(forward)} must return a tensor or a tuple, list or dict of tensors, and returned {type(out).__name__}")
+    results: list[Record] = []
+    for v in leaves:
+        if not isinstance(v, Proxy):
+            raise TraceError(f"{_title(forward)} returns a tensor that does not depend on its inputs")
+        results.append(v.record)
+    updates = tracer.buffer_updates
+    needed = _reachable([*results, *[u for _, u in updates], *[p.record for p in inputs]], tracer.records)
+    names = _names(needed, [p.record for p in inputs], results)
+    rename = _size_names(tracer, watcher, [(names[p.record], p.record) for p in inputs], set(names.values()))
+
+    def final(e: Expr) -> Expr:
+        return cast("Expr", tracer.sizes.resolve(e).xreplace(dict(rename)))
+
+    sources: dict[Symbol, tuple[str, int]] = {}
+    for p in inputs:
+        for d, size in enumerate(p.record.shape):
+            e = final(size)
+            if e.is_Symbol:
+                sources.setdefault(cast("Symbol", e), (names[p.record], d))
+
+    nodes = tuple(_node(r, names, final) for r in needed)
+    keys = {names[p.record]: p.record.value[1] for p in inputs if p.record.value and p.record.value[1] != names[p.record]}
+    guards = tuple(Guard(cast("Expr", g.expr.xreplace(dict(rename))), g.value, g.where) for g in tracer.sizes.guards)
+    structure = None if isinstance(out, torch.Tensor) else spec
+    return Graph(
+        name=name,
+        nodes=nodes,
+        inputs=tuple(names[p.record] for p in inputs),
+        outputs=tuple(names[r] for r in results),
+        sizes=sources,
+        guards=guards,
+        structure=structure,
+        keys=keys,
+        example={rename[s]: v for s, v in tracer.sizes.values.items() if s in rename},
+        buffers={names[a]: names[b] for a, b in updates},
+        parameters=tuple(names[p.record] for p in inputs if p.record.value),
+    )
+
+
+def _reachable(roots: list[Record], order: list[Record]) -> list[Record]:
+    """What the results need, in order of execution."""
+    seen: set[Record] = set()
+    stack = list(roots)
+    while stack:
+        r = stack.pop()
+        if r not in seen:
+            seen.add(r)
+            stack.extend(r.operands)
+    return [r for r in order if r in seen]
+
+
+def _names(needed: list[Record], inputs: list[Record], results: list[Record]) -> dict[Record, str]:
+    """A unique identifier per record: inputs by parameter, nodes by their outermost local, the rest by what they feed."""
+    namer = Namer()
+    names: dict[Record, str] = {r: namer(min(r.wanted)[2]) for r in inputs}
+    best = {r: min(r.wanted)[2] for r in needed if r.wanted and r not in names}
+    for r in needed:
+        if r in best:
+            names[r] = namer(best[r])
+    for k, r in enumerate(results):
+        if r not in names:
+            names[r] = namer("out" if len(results) == 1 else f"out_{k}")
+    consumer: dict[Record, Record] = {}
+    for r in needed:
+        for o in r.operands:
+            consumer.setdefault(o, r)
+    roots: dict[Record, str] = {}
+    for r in reversed(needed):
+        if r not in names:
+            fed = consumer.get(r)
+            op = "const" if r.op == "constant" else r.op.strip("_")
+            root = roots.get(fed, names[fed]) if fed else ""
+            roots[r] = root
+            names[r] = namer(f"{root}_{op}" if root else op)
+    return names
+
+
+def _size_names(tracer: Tracer, watcher: _Names, inputs: list[tuple[str, Record]], taken: set[str]) -> dict[Symbol, Symbol]:
+    """Final symbols for sizes: jaxtyping's name, the local that held the size, or n0, n1, ..."""
+    wanted: dict[Expr, str] = {}
+    for e, text in [*tracer.annotated.items(), *watcher.sizes.items()]:
+        resolved = tracer.sizes.resolve(e)
+        if resolved.is_Symbol:
+            wanted.setdefault(resolved, text)
+    namer = Namer(taken)
+    used: list[Symbol] = []
+    for _, r in inputs:
+        for size in r.shape:
+            for s in sorted(tracer.sizes.resolve(size).free_symbols, key=str):
+                if s not in used:
+                    used.append(cast("Symbol", s))
+    return {s: size_symbol(namer(wanted.get(s, f"n{k}"))) for k, s in enumerate(used)}
+
+
+def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr]) -> Node:
+    call = r.call
+
+    def argument(v: Any) -> Any:
+        if isinstance(v, SizeArg):
+            return SizeArg(final(v.expr))
+        if isinstance(v, slice):
+            return slice(argument(v.start), argument(v.stop), argument(v.step))
+        return v
+
+    if call is not None:
+        args, kwargs = pytree.tree_map(argument, (call.args, dict(call.kwargs)))
+        call = type(call)(call.function, args, tuple(kwargs.items()))
+    return Node(
+        name=names[r],
+        op=r.op,
+        operands=tuple(names[o] for o in r.operands),
+        template=r.template,
+        sizes=tuple((p, final(e)) for p, e in r.sizes),
+        shape=tuple(final(s) for s in r.shape),
+        dtype=r.meta.dtype,
+        differentiable=r.differentiable,
+        source=r.source,
+        call=call,
+        output=r.output,
+        outputs=r.outputs,
+        view=r.view,
+        value=r.value,
+        positive=r.positive,
+        named=bool(r.wanted),
+    )
+

@@ -1,0 +1,410 @@
+"""Tracing: a forward runs once on symbolic tensors and every torch call becomes a node.
+
+The tensors are on torch's meta device, so torch itself says shapes and dtypes and refuses what does not fit; a
+`TorchFunctionMode` sees every call, factories included.
+"""
+
+from __future__ import annotations
+
+import difflib
+import linecache
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import sympy as sp
+import torch
+from sympy import Expr, Symbol
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+import engine.ops  # noqa: F401  (fills the table)
+from engine.errors import ShapeError, TraceError
+from engine.graph import Call, Source
+from engine.naming import user_frame
+from engine.notation import size_symbol
+from engine.sizes import Dim, Real, Sized, Sizes, exact, number
+from engine.spelling import Ref, SizeArg
+from engine.table import TABLE, Definition, Opaque, Operand, Output, Row, Scope
+
+CONSTANT_LIMIT = 64
+
+
+class SymbolicShape(tuple[int, ...]):
+    """A shape whose entries are `Dim`s."""
+
+    __slots__ = ()
+
+    def numel(self) -> Any:
+        """The number of elements, symbolic."""
+        count: Any = 1
+        for s in self:
+            count = s * count
+        return count
+
+
+class Proxy(torch.Tensor):
+    """A tensor of the trace: a meta tensor that knows its record."""
+
+    record: Record
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+
+@dataclass(eq=False)
+class Record:
+    """A node while the trace runs, before it has a name."""
+
+    op: str
+    operands: tuple[Record, ...]
+    template: Definition | None
+    sizes: tuple[tuple[Symbol, Expr], ...]
+    shape: tuple[Expr, ...]
+    meta: torch.Tensor
+    differentiable: bool
+    source: Source | None
+    call: Call | None = None
+    output: int | None = None
+    outputs: int = 1
+    view: bool = False
+    value: Any = None
+    positive: bool = False
+    viewed: bool = False
+    wanted: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
+
+
+_memo: dict[Any, tuple[tuple[Output, ...], tuple[tuple[Expr, Expr], ...], tuple[Symbol, ...]]] = {}
+
+
+def here() -> Source | None:
+    """Where the user's forward is now."""
+    frame = user_frame()
+    if frame is None:
+        return None
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    path = Path(file)
+    try:
+        file = str(path.relative_to(Path.cwd()))
+    except ValueError:
+        file = path.name
+    return Source(file, line, linecache.getline(str(path), line).strip())
+
+
+def located() -> str:
+    """` at file:line` for messages."""
+    source = here()
+    return str(source) if source else "the forward"
+
+
+class Tracer(TorchFunctionMode):
+    """Records every torch call on proxies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = Sizes()
+        self.sizes.locate_with(located)
+        self.records: list[Record] = []
+        self.captured: dict[int, Proxy] = {}
+        self.keep: list[Any] = []
+        self.annotated: dict[Expr, str] = {}
+        self.buffer_updates: list[tuple[Record, Record]] = []
+
+    def proxy(self, record: Record) -> Proxy:
+        """The tensor that the forward sees for a record."""
+        p = cast("Proxy", record.meta.detach().as_subclass(Proxy))
+        p.record = record
+        self.records.append(record)
+        return p
+
+    def input(self, name: str, t: torch.Tensor, dims: tuple[str, ...] | None = None) -> Proxy:
+        """A proxy for an input tensor; dimensions of size one stay 1, the others get a symbol."""
+        shape = tuple(self.sizes.new(f"{name}%{d}", int(s)) for d, s in enumerate(t.shape))
+        meta = torch.empty(t.shape, dtype=t.dtype, device="meta")
+        record = Record("input", (), None, (), shape, meta, t.is_floating_point(), None)
+        record.wanted.append((-1, 0, name))
+        return self.proxy(record)
+
+    # -- what the mode sees ------------------------------------------------------------------------------------
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", str(func))
+        flat = pytree.tree_leaves((args, kwargs))
+        proxies = [a for a in flat if isinstance(a, Proxy)]
+        if name == "__get__" and proxies:
+            return self._property(func, cast("Proxy", args[0]))
+        if not proxies:
+            row = TABLE.get(func)
+            if row is not None and row.kind == "factory":
+                return self._record(row, func, args, kwargs)
+            return func(*pytree.tree_map(number, args), **pytree.tree_map(number, kwargs))
+        answer = self._python(name, args, kwargs)
+        if answer is not None:
+            return answer[0]
+        row = TABLE.get(func)
+        if row is None:
+            inplace = _out_of_place(name)
+            if inplace is not None and inplace in TABLE:
+                return self._inplace(TABLE[inplace], inplace, args, kwargs)
+            raise TraceError(unknown_op(func, name))
+        if kwargs.get("inplace"):
+            return self._inplace(row, func, args, {k: v for k, v in kwargs.items() if k != "inplace"})
+        return self._record(row, func, args, kwargs)
+
+    def _property(self, func: Any, p: Proxy) -> Any:
+        name = func.__self__.__name__
+        if name == "shape":
+            return self._shape(p)
+        if name in ("data",):
+            return self._detach(p)
+        if name == "requires_grad":
+            return p.record.differentiable
+        if name == "grad":
+            return None
+        if func in TABLE:
+            return self._record(TABLE[func], func, (p,), {})
+        if name in ("dtype", "ndim", "is_sparse", "layout", "itemsize", "is_quantized", "is_nested", "is_leaf", "is_cuda", "is_mps", "is_mkldnn"):
+            return getattr(p.record.meta, name)
+        if name == "device":
+            return torch.device("cpu")
+        raise TraceError(f"the tensor attribute .{name} is not supported at {located()}")
+
+    def _shape(self, p: Proxy) -> SymbolicShape:
+        return SymbolicShape(self._dim(e) for e in p.record.shape)
+
+    def _dim(self, e: Expr) -> int:
+        e = self.sizes.resolve(e)
+        return int(e) if e.is_Integer else Dim(self.sizes.value(e), e, self.sizes)
+
+    def _python(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any] | None:
+        """Calls that ask about a tensor rather than compute one, as a one-tuple; None for everything else."""
+        p = args[0] if args and isinstance(args[0], Proxy) else None
+        if p is None:
+            return None
+        if name == "size":
+            dim = args[1] if len(args) > 1 else kwargs.get("dim")
+            return (self._shape(p) if dim is None else self._shape(p)[dim],)
+        if name in ("dim", "ndimension"):
+            return (len(p.record.shape),)
+        if name in ("numel", "nelement"):
+            return (self._shape(p).numel(),)
+        if name == "__len__":
+            if not p.record.shape:
+                raise TraceError(f"len() of a tensor without dimensions at {located()}")
+            first = self._shape(p)[0]
+            return (first.plain() if isinstance(first, Dim) else first,)
+        if name in ("is_floating_point", "is_complex", "element_size", "is_contiguous", "is_inference", "get_device"):
+            with torch._C.DisableTorchFunction():
+                return (getattr(p.record.meta, name)() if name != "get_device" else -1,)
+        if name in ("requires_grad_", "retain_grad", "register_hook"):
+            return (p,)
+        if name in ("detach", "detach_"):
+            return (self._detach(p),)
+        if name in ("cpu",):
+            return (p,)
+        if name in ("item", "tolist", "numpy", "__float__", "__int__", "__index__", "__array__"):
+            raise TraceError(
+                f"{name}() reads a tensor's value at {located()}: a trace has no values. "
+                "Keep the value a tensor, or pass it as a Python number."
+            )
+        if name in ("__bool__", "is_nonzero", "equal", "allclose", "__contains__"):
+            raise TraceError(
+                f"Python control flow depends on a tensor's value at {located()}. "
+                "Use torch.where, or decide outside of the forward and pass the decision as a Python bool."
+            )
+        return None
+
+    def _detach(self, p: Proxy) -> Proxy:
+        old = p.record
+        call = Call(torch.Tensor.detach, (Ref(0),))
+        record = Record("detach", (old,), None, (), old.shape, old.meta, False, here(), call, view=True, positive=old.positive)
+        return self.proxy(record)
+
+    # -- recording ---------------------------------------------------------------------------------------------
+
+    def _constant(self, t: torch.Tensor) -> Proxy:
+        known = self.captured.get(id(t))
+        if known is not None:
+            return known
+        if t.numel() > CONSTANT_LIMIT or t.requires_grad:
+            shape = tuple(t.shape)
+            raise TraceError(
+                f"the forward uses a tensor of shape {shape} that is not one of its inputs, at {located()}. "
+                "Pass it as an argument (emitted code depends on nothing but torch and its inputs)."
+            )
+        with torch._C.DisableTorchFunction():
+            value = t.detach().clone()
+            meta = torch.empty(t.shape, dtype=t.dtype, device="meta")
+            shape = tuple(sp.Integer(int(s)) for s in t.shape)
+            values = value.tolist()
+        template = None
+        if not shape:
+            template = Definition((), (), exact(values))
+        call = Call(torch.tensor, (values,), (("dtype", t.dtype),))
+        record = Record("constant", (), template, (), shape, meta, False, here(), call, value=value)
+        p = self.proxy(record)
+        self.captured[id(t)] = p
+        self.keep.append(t)
+        return p
+
+    def _inplace(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        target = args[0]
+        if not isinstance(target, Proxy) or target.record.view or target.record.viewed or target.record.op == "input":
+            raise TraceError(
+                f"an in-place write at {located()} changes a tensor that others may see (an input, a view, or one that "
+                f"has been viewed). Write it as a new tensor: x = x.{row.name}(...)."
+            )
+        result = cast("Proxy", self._record(row, func, args, kwargs))
+        target.record = result.record
+        return target
+
+    def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        source = here()
+        operands: list[Record] = []
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        meta_leaves: list[Any] = []
+        call_leaves: list[Any] = []
+        for leaf in leaves:
+            if isinstance(leaf, torch.Tensor):
+                p = leaf if isinstance(leaf, Proxy) else self._constant(leaf)
+                if p.record not in operands:
+                    operands.append(p.record)
+                meta_leaves.append(p.record.meta)
+                call_leaves.append(Ref(operands.index(p.record)))
+            elif isinstance(leaf, slice):
+                parts = [leaf.start, leaf.stop, leaf.step]
+                meta_leaves.append(slice(*[number(v) for v in parts]))
+                call_leaves.append(slice(*[self._argument(v) for v in parts]))
+            else:
+                meta_leaves.append(number(leaf))
+                call_leaves.append(self._argument(leaf))
+        meta_args, meta_kwargs = pytree.tree_unflatten(meta_leaves, spec)
+        call_args, call_kwargs = pytree.tree_unflatten(call_leaves, spec)
+        if row.kind == "factory":
+            meta_kwargs = {**meta_kwargs, "device": "meta"}
+        try:
+            with torch._C.DisableTorchFunction():
+                result = func(*meta_args, **meta_kwargs)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            shapes = ", ".join(str(tuple(r.meta.shape)) for r in operands)
+            text = f"  {source.text}" if source and source.text else ""
+            message = f"{row.name} on shapes {shapes or 'none'} at {source or 'the forward'}: {error}\n{text}"
+            raise ShapeError(message) from error
+        metas = list(result) if isinstance(result, (tuple, list)) else [result]
+        outputs, mapping = self._define(row, operands, call_args, call_kwargs, source)
+        grad = torch.is_grad_enabled()
+        call = Call(func, call_args, tuple(call_kwargs.items()))
+        made: list[Proxy] = []
+        for k, (output, meta) in enumerate(zip(outputs, metas, strict=True)):
+            back = dict(mapping)
+            shape = tuple(self.sizes.resolve(cast("Expr", s.xreplace(back))) for s in output.shape)
+            if tuple(self.sizes.value(s) for s in shape) != tuple(meta.shape):
+                raise ShapeError(
+                    f"{row.name} at {source}: the op table says shape {tuple(self.sizes.value(s) for s in shape)}, torch {tuple(meta.shape)}"
+                )
+            template = output if isinstance(output, Definition) else None
+            differentiable = (
+                grad and template is not None and meta.is_floating_point() and any(o.differentiable for o in operands)
+            )
+            positive = template is not None and bool(template.expr.is_positive)
+            for o in operands:
+                o.viewed = o.viewed or row.view
+            record = Record(
+                row.name, tuple(operands), template, mapping, shape, meta, differentiable, source, call,
+                k if len(metas) > 1 else None, len(metas), row.view, None, positive,
+            )  # fmt: skip
+            made.append(self.proxy(record))
+        return type(result)(made) if isinstance(result, list) else tuple(made) if len(metas) > 1 or isinstance(result, tuple) else made[0]
+
+    def _argument(self, v: Any) -> Any:
+        return SizeArg(self.sizes.resolve(v.expr)) if isinstance(v, Sized) else v
+
+    def _define(
+        self, row: Row, operands: list[Record], args: Any, kwargs: dict[str, Any], source: Source | None
+    ) -> tuple[tuple[Output, ...], tuple[tuple[Symbol, Expr], ...]]:
+        """The outputs' definitions over placeholders, made once per structure, and what the placeholders stand for."""
+        names: dict[Symbol, Symbol] = {}
+
+        def placeholder(e: Expr) -> Expr:
+            e = self.sizes.resolve(e)
+            for s in sorted(e.free_symbols, key=str):
+                if s not in names:
+                    names[cast("Symbol", s)] = size_symbol(f"s{len(names)}")
+            return cast("Expr", e.xreplace(dict(names)))
+
+        shapes = [tuple(placeholder(s) for s in o.shape) for o in operands]
+
+        def renamed(v: Any) -> Any:
+            if isinstance(v, SizeArg):
+                return SizeArg(placeholder(v.expr))
+            if isinstance(v, slice):
+                return slice(renamed(v.start), renamed(v.stop), renamed(v.step))
+            return v
+
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        leaves = [renamed(v) for v in leaves]
+        values = {p: self.sizes.values[s] for s, p in names.items()}
+        flags = tuple((o.meta.is_floating_point(), o.positive) for o in operands)
+        key = (row, tuple(shapes), flags, tuple(_hashable(v) for v in leaves), str(spec), tuple(values.items()))
+        if key not in _memo:
+            scope = Scope(dict(values))
+            sizes = Sizes()
+            sizes.values = dict(values)
+            tensors = [Operand(k, shapes[k], *flags[k]) for k in range(len(operands))]
+
+            def given(v: Any) -> Any:
+                if isinstance(v, Ref):
+                    return tensors[v.position]
+                if isinstance(v, SizeArg):
+                    n = sp.N(v.expr.xreplace(dict(values)), 17)
+                    return Dim(int(n), v.expr, sizes) if v.expr.is_integer else Real(float(n), v.expr, sizes)
+                if isinstance(v, slice):
+                    return slice(given(v.start), given(v.stop), given(v.step))
+                return v
+
+            row_args, row_kwargs = pytree.tree_unflatten([given(v) for v in leaves], spec)
+            try:
+                outputs = row(scope, row_args, row_kwargs)
+            except TraceError as error:
+                text = f"\n  {source.text}" if source and source.text else ""
+                raise type(error)(f"{error} ({row.name} at {source or 'the forward'}){text}") from error
+            except TypeError as error:
+                raise TraceError(f"{row.name} at {source or 'the forward'}: an argument the op table does not know: {error}") from error
+            _memo[key] = (outputs, tuple(scope.same), tuple(values))
+        outputs, same, placeholders = _memo[key]
+        back: dict[Symbol, Expr] = {p: cast("Expr", s) for s, p in names.items()}
+        for a, b in same:
+            self.sizes.unify(cast("Expr", a.xreplace(dict(back))), cast("Expr", b.xreplace(dict(back))))
+        return outputs, tuple((p, back[p]) for p in placeholders)
+
+
+def _hashable(v: Any) -> Any:
+    if isinstance(v, slice):
+        return ("slice", _hashable(v.start), _hashable(v.stop), _hashable(v.step))
+    try:
+        hash(v)
+    except TypeError:
+        return repr(v)
+    return (type(v).__name__, v)
+
+
+def _out_of_place(name: str) -> Any:
+    """The out-of-place callable behind `add_` or `__iadd__`, None where there is none."""
+    if name.startswith("__i") and name.endswith("__") and name not in ("__index__", "__int__", "__invert__", "__iter__"):
+        plain = name.replace("__i", "__", 1)
+        return getattr(torch.Tensor, "__truediv__" if plain == "__div__" else plain, None)
+    if name.endswith("_") and not name.endswith("__"):
+        return getattr(torch.Tensor, name[:-1], None)
+    return None
+
+
+def unknown_op(func: Any, name: str) -> str:
+    """The message for an op outside the table: op, place, nearest supported op, remedy."""
+    names = sorted({r.name for r in TABLE.values()})
+    close = difflib.get_close_matches(name.strip("_"), names, n=1, cutoff=0.4)
+    nearest = f" The nearest supported op is {close[0]!r}." if close else ""
+    source = here()
+    text = f"\n  {source.text}" if source and source.text else ""
+    return (
+        f"op {name!r} is not in the op table, at {located()}.{nearest} "
+        f"Write it with supported ops, or add a row with engine.op(...) / engine.elementwise(...).{text}"
+    )
