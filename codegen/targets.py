@@ -6,16 +6,15 @@ import importlib
 import importlib.util
 import inspect
 import linecache
-import os
 import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import examples
@@ -29,8 +28,9 @@ _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<attribute>[^:/\\]+))?")
 class Target:
     """A forward and where it was found.
 
-    `name` is an identifier for folders and messages. `module` is the module the forward was looked up in, `path` that module's
-    file (None for a module without one). `bundled` says that the forward is one of `examples/`, with its emission in `generated/`.
+    `name` is an identifier for folders and messages. `module` is the module the forward was looked up in, `path` that
+    module's file (None for a module without one). `bundled` says that the forward is one of `examples/`, with its
+    emission in `generated/`.
     """
 
     name: str
@@ -48,8 +48,8 @@ def bundled_names() -> tuple[str, ...]:
 def load_target(text: str) -> Target:
     """Resolve a TARGET. Paths are relative to the working directory; a file is executed anew on each call.
 
-    Raises TargetError: an unknown name, a missing file, a file that does not compile or run (with file and line), a missing
-    attribute, or one that is neither a function nor an `nn.Module`.
+    Raises TargetError: an unknown name, a missing file, a file that does not compile or run (with file and line), a
+    missing attribute, or one that is neither a function nor an `nn.Module`.
     """
     if file := _FILE.fullmatch(text):
         path = Path(file["file"]).expanduser()
@@ -99,15 +99,17 @@ def _lookup(module: ModuleType, attribute: str, where: str, explicit: bool) -> o
 def _callable(found: Any, where: str) -> Callable[..., Any]:
     """A function or module as it is; an `nn.Module` class as an instance made without arguments."""
     if inspect.isclass(found):
-        from torch import nn  # after the target's own import of torch, so it costs nothing here
+        from torch import nn  # noqa: PLC0415 - what names no class does not need torch
 
         if not issubclass(found, nn.Module):
-            raise TargetError(f"{where} is the class {found.__name__}, which is not an nn.Module. Name a function or an nn.Module.")
+            raise TargetError(
+                f"{where} is the class {found.__name__}, which is not an nn.Module. Name a function or an nn.Module."
+            )
         try:
             return found()
         except TypeError as error:
             raise TargetError(
-                f"{where} cannot be made without arguments ({error}). Name a module-level instance, or a function that calls one."
+                f"{where} cannot be made without arguments ({error}). Name an instance, or a function that calls one."
             ) from error
     if not callable(found):
         raise TargetError(f"{where} is a {type(found).__name__}, not a function or an nn.Module.")
@@ -122,27 +124,33 @@ def _load_module(name: str, text: str) -> ModuleType:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name and (name == error.name or name.startswith(error.name + ".")):
-                raise TargetError(f"no module named {error.name!r} (in TARGET {text!r}, from {Path.cwd()}). {FORMS}.") from error
+                raise TargetError(
+                    f"no module named {error.name!r} (in TARGET {text!r}, from {Path.cwd()}). {FORMS}."
+                ) from error
             raise _failed(error, name) from error
         except (Exception, SystemExit) as error:
             raise _failed(error, name) from error
 
 
+class _FreshLoader(SourceFileLoader):
+    """Compiles the file's present text, never a cached .pyc: an edit within the clock's resolution counts."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _load_file(path: Path) -> ModuleType:
-    """Execute a file as a fresh module: compiled from its present text, never from a cached .pyc."""
-    if not path.exists():
-        raise TargetError(f"no file {path} (looked in {Path.cwd()}). {FORMS}.")
+    """Execute a file as a fresh module."""
     path = path.resolve()
     name = f"symgrad_target_{re.sub(r'[^0-9a-zA-Z_]', '_', path.stem)}"
-    loader = SourceFileLoader(name, str(path))
+    loader = _FreshLoader(name, str(path))
     module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(path)))
     module.__file__ = str(path)
     linecache.checkcache(str(path))
     with _importable_from(path.parent):
         sys.modules[name] = module
         try:
-            code = loader.source_to_code(loader.get_data(str(path)), str(path))
-            exec(code, module.__dict__)
+            loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise _failed(error, str(path)) from error
@@ -152,16 +160,22 @@ def _load_file(path: Path) -> ModuleType:
 def _failed(error: BaseException, where: str) -> TargetError:
     """The error of executing a target, located at the innermost line that belongs to it."""
     if isinstance(error, SyntaxError):
-        return TargetError(f"{error.filename or where}:{error.lineno}: syntax error: {error.msg}. Python cannot read this file.")
-    if isinstance(error, OSError) and error.filename and os.fspath(error.filename) == where:
+        return TargetError(
+            f"{error.filename or where}:{error.lineno}: syntax error: {error.msg}. Python cannot read this file."
+        )
+    if isinstance(error, FileNotFoundError) and error.filename == where:
+        return TargetError(f"no file {where}. {FORMS}.")
+    if isinstance(error, OSError) and error.filename and error.filename == where:
         return TargetError(f"cannot read {where}: {error.strerror}.")
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == where]
     line = f":{frames[-1].lineno}" if frames else ""
-    return TargetError(f"{where}{line}: {type(error).__name__}: {error}. The target fails while it is imported; fix it there.")
+    return TargetError(
+        f"{where}{line}: {type(error).__name__}: {error}. The target fails while it is imported; fix it there."
+    )
 
 
 @contextlib.contextmanager
-def _importable_from(folder: Path) -> Iterator[None]:
+def _importable_from(folder: Path) -> Generator[None]:
     """Let a target import its neighbours, as it could if it were run from that folder."""
     sys.path.insert(0, str(folder))
     try:

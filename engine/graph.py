@@ -62,6 +62,7 @@ class Node:
     view: bool = False
     value: Any = None
     positive: bool = False
+    operand_shapes: tuple[tuple[Expr, ...], ...] = ()
     named: bool = False
 
     @property

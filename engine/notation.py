@@ -14,7 +14,7 @@ import sympy as sp
 from sympy import Expr, Indexed, IndexedBase, Integer, Symbol, Tuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 T = TypeVar("T")
 _counter = count()
@@ -44,6 +44,11 @@ def base(name: str, positive: bool = False, integer: bool = False) -> IndexedBas
     if integer:
         return IndexedBase(Symbol(name, integer=True))
     return IndexedBase(Symbol(name, positive=True) if positive else Symbol(name, real=True))
+
+
+def element(tensor: IndexedBase, indices: Sequence[Expr]) -> Indexed:
+    """One element of a tensor. sympy wants at least one index, so a tensor of rank 0 is read at 0."""
+    return cast("Indexed", tensor[tuple(indices)] if len(indices) else tensor[0])
 
 
 def name_of(access: Indexed) -> str:
@@ -124,6 +129,12 @@ class Delta(Head):
         return rf"\delta_{{{a},\,{b}}}"
 
 
+def counts(e: Any) -> bool:
+    """Whether an expression is about indices and sizes only. Those can be compared symbolically; a tensor's elements
+    cannot, whatever sympy knows of their sign: they underflow, and may be infinite or nan."""
+    return not e.has(Indexed) and all(s.is_integer for s in e.free_symbols)
+
+
 class Less(Head):
     """The Iverson bracket [a < b]."""
 
@@ -133,6 +144,8 @@ class Less(Head):
     @classmethod
     def eval(cls, *args: Any) -> Expr | None:
         a, b = args
+        if not (counts(a) and counts(b)):
+            return None
         difference = b - a
         if difference.is_positive:
             return sp.S.One
@@ -160,6 +173,8 @@ class LessEqual(Less):
     @classmethod
     def eval(cls, *args: Any) -> Expr | None:
         a, b = args
+        if not (counts(a) and counts(b)):
+            return None
         difference = b - a
         if difference.is_nonnegative:
             return sp.S.One
@@ -174,9 +189,12 @@ class Equal(Head):
     @classmethod
     def eval(cls, *args: Any) -> Expr | None:
         a, b = args
-        if a == b and not a.has(sp.S.Infinity, sp.S.NegativeInfinity):
+        if not (counts(a) and counts(b)):
+            return None
+        difference = a - b
+        if difference == 0:
             return sp.S.One
-        return None
+        return sp.S.Zero if difference.is_positive or difference.is_negative else None
 
     def _eval_is_nonnegative(self) -> bool:
         return True
@@ -190,7 +208,8 @@ class Equal(Head):
 
 
 class Where(Head):
-    """`Where(condition, a, b)`: a where the condition (0 or 1) holds, else b. The branch not taken is never used."""
+    """`Where(condition, a, b)`: a where the condition (0 or 1) holds, else b. The branch not taken is never used, nor
+    is its derivative: a product with the bracket would make 0 times infinity of it."""
 
     @classmethod
     def eval(cls, *args: Any) -> Expr | None:
@@ -203,17 +222,19 @@ class Where(Head):
             return a
         if a == 1 and b == 0:
             return condition
+        if a == 0 and b == 1:
+            return cast("Expr", 1 - condition)
         return None
+
+    def _eval_derivative(self, s: Expr) -> Expr:
+        condition, a, b = cast("tuple[Expr, Expr, Expr]", self.args)
+        return cast("Expr", Where(condition, a.diff(s), b.diff(s)))
 
     def _eval_is_positive(self) -> bool | None:
         return True if self.args[1].is_positive and self.args[2].is_positive else None
 
     def _eval_is_nonnegative(self) -> bool | None:
         return True if self.args[1].is_nonnegative and self.args[2].is_nonnegative else None
-
-    def fdiff(self, argindex: int = 1) -> Expr:
-        condition = cast("Expr", self.args[0])
-        return {1: sp.S.Zero, 2: condition, 3: 1 - condition}[argindex]
 
     def _math(self, printer: Any) -> str:
         condition, a, b = (printer._print(x) for x in self.args)

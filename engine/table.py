@@ -23,7 +23,7 @@ import torch
 from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
-from engine.notation import Index, base, fresh, sigma
+from engine.notation import Index, base, element, fresh, sigma
 from engine.sizes import Sized, evaluate, expression
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Operand:
         if len(given) != self.rank:
             raise TraceError(f"an operand of rank {self.rank} was read with {len(given)} indices")
         at = [sp.S.Zero if size == 1 else i for i, size in zip(given, self.shape, strict=True)]
-        return cast("Expr", self._base[tuple(at)])
+        return element(self._base, at)
 
     def element(self, *indices: Expr) -> Expr:
         """The element at `indices`, for any rank including 0."""

@@ -327,6 +327,7 @@ def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr]) ->
         view=r.view,
         value=r.value,
         positive=r.positive,
+        operand_shapes=r.operand_shapes,
         named=bool(r.wanted),
     )
 

@@ -25,7 +25,7 @@ from engine.naming import user_frame
 from engine.notation import size_symbol
 from engine.sizes import Dim, Real, Sized, Sizes, exact, number
 from engine.spelling import Ref, SizeArg
-from engine.table import TABLE, Definition, Opaque, Operand, Output, Row, Scope
+from engine.table import TABLE, Definition, Operand, Output, Row, Scope, Shape
 
 CONSTANT_LIMIT = 64
 
@@ -68,11 +68,22 @@ class Record:
     view: bool = False
     value: Any = None
     positive: bool = False
+    operand_shapes: tuple[Shape, ...] = ()
     viewed: bool = False
     wanted: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
 
 
-_memo: dict[Any, tuple[tuple[Output, ...], tuple[tuple[Expr, Expr], ...], tuple[Symbol, ...]]] = {}
+@dataclass(frozen=True)
+class _Defined:
+    """What a row said of one structure of call: outputs, equal sizes, placeholders, and the operands' shapes."""
+
+    outputs: tuple[Output, ...]
+    same: tuple[tuple[Expr, Expr], ...]
+    placeholders: tuple[Symbol, ...]
+    shapes: tuple[Shape, ...]
+
+
+_memo: dict[Any, _Defined] = {}
 
 
 def here() -> Source | None:
@@ -290,11 +301,11 @@ class Tracer(TorchFunctionMode):
             message = f"{row.name} on shapes {shapes or 'none'} at {source or 'the forward'}: {error}\n{text}"
             raise ShapeError(message) from error
         metas = list(result) if isinstance(result, (tuple, list)) else [result]
-        outputs, mapping = self._define(row, operands, call_args, call_kwargs, source)
+        known, mapping = self._define(row, operands, call_args, call_kwargs, source)
         grad = torch.is_grad_enabled()
         call = Call(func, call_args, tuple(call_kwargs.items()))
         made: list[Proxy] = []
-        for k, (output, meta) in enumerate(zip(outputs, metas, strict=True)):
+        for k, (output, meta) in enumerate(zip(known.outputs, metas, strict=True)):
             back = dict(mapping)
             shape = tuple(self.sizes.resolve(cast("Expr", s.xreplace(back))) for s in output.shape)
             if tuple(self.sizes.value(s) for s in shape) != tuple(meta.shape):
@@ -310,7 +321,7 @@ class Tracer(TorchFunctionMode):
                 o.viewed = o.viewed or row.view
             record = Record(
                 row.name, tuple(operands), template, mapping, shape, meta, differentiable, source, call,
-                k if len(metas) > 1 else None, len(metas), row.view, None, positive,
+                k if len(metas) > 1 else None, len(metas), row.view, None, positive, known.shapes,
             )  # fmt: skip
             made.append(self.proxy(record))
         return type(result)(made) if isinstance(result, list) else tuple(made) if len(metas) > 1 or isinstance(result, tuple) else made[0]
@@ -320,7 +331,7 @@ class Tracer(TorchFunctionMode):
 
     def _define(
         self, row: Row, operands: list[Record], args: Any, kwargs: dict[str, Any], source: Source | None
-    ) -> tuple[tuple[Output, ...], tuple[tuple[Symbol, Expr], ...]]:
+    ) -> tuple[_Defined, tuple[tuple[Symbol, Expr], ...]]:
         """The outputs' definitions over placeholders, made once per structure, and what the placeholders stand for."""
         names: dict[Symbol, Symbol] = {}
 
@@ -369,12 +380,13 @@ class Tracer(TorchFunctionMode):
                 raise type(error)(f"{error} ({row.name} at {source or 'the forward'}){text}") from error
             except TypeError as error:
                 raise TraceError(f"{row.name} at {source or 'the forward'}: an argument the op table does not know: {error}") from error
-            _memo[key] = (outputs, tuple(scope.same), tuple(values))
-        outputs, same, placeholders = _memo[key]
+            resolved = tuple(tuple(scope.resolve(s) for s in shape) for shape in shapes)
+            _memo[key] = _Defined(outputs, tuple(scope.same), tuple(values), resolved)
+        known = _memo[key]
         back: dict[Symbol, Expr] = {p: cast("Expr", s) for s, p in names.items()}
-        for a, b in same:
+        for a, b in known.same:
             self.sizes.unify(cast("Expr", a.xreplace(dict(back))), cast("Expr", b.xreplace(dict(back))))
-        return outputs, tuple((p, back[p]) for p in placeholders)
+        return known, tuple((p, back[p]) for p in known.placeholders)
 
 
 def _hashable(v: Any) -> Any:

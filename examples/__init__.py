@@ -1,1 +1,1 @@
-"""Bundled forwards in ordinary torch. Each module is a recipe: a `forward`, inputs to trace it with and, if it trains, its parameters."""
+"""Bundled forwards in plain torch: each module has a `forward`, inputs to trace it with and the rest if it trains."""

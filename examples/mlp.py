@@ -1,7 +1,7 @@
 """The makemore MLP with a hand-made BatchNorm: three characters in, a distribution over the next one out.
 
-The forward is written as in the lecture notebook it comes from, projection matrices included. Everything below it is what
-`codegen train` and `codegen sample` need to know about the model besides its forward.
+The forward is written as in the lecture notebook it comes from, projection matrices included. Everything below it is
+what `codegen train` and `codegen sample` need to know about the model besides its forward.
 """
 
 import torch
@@ -13,9 +13,7 @@ n_hidden = 200
 DEFAULTS = {"steps": 10_000, "batch": 32, "lr": 1.0}
 
 
-def forward(
-    x: Tensor, y: Tensor, C: Tensor, w1: Tensor, w2: Tensor, b2: Tensor, bnw: Tensor, bnb: Tensor
-) -> Tensor:
+def forward(x: Tensor, y: Tensor, C: Tensor, w1: Tensor, w2: Tensor, b2: Tensor, bnw: Tensor, bnb: Tensor) -> Tensor:
     """The mean negative log-likelihood of the next characters `y` (bs,) after the contexts `x` (bs, context)."""
     bs = x.shape[0]
     # buffer
@@ -74,14 +72,14 @@ def init_buffers(dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def update_buffers(buffers: dict[str, Tensor], saved: object) -> None:
-    """Move the running statistics a hundredth of the way to the batch's: the forward's `bnmeani` and `bnstdi` in `saved`."""
+    """Move the running statistics a hundredth of the way to the batch's, `bnmeani` and `bnstdi` in `saved`."""
     bnmeani, bnstdi = (getattr(saved, name) for name in ("bnmeani", "bnstdi"))
     buffers["bnmean_running"] = buffers["bnmean_running"] * 0.99 + bnmeani * 0.01
     buffers["bnstd_running"] = buffers["bnstd_running"] * 0.99 + bnstdi * 0.01
 
 
 def logits(x: Tensor, params: dict[str, Tensor], buffers: dict[str, Tensor], batch_stats: bool) -> Tensor:
-    """Scores of the next character, (n, vocab), for contexts (n, context): with the running statistics or those of `x` itself."""
+    """Scores (n, vocab) of a next character for contexts `x` (n, context), with running statistics or those of `x`."""
     emb = params["C"][x].view(x.shape[0], -1)
     hpreact = emb @ params["w1"]
     if batch_stats:

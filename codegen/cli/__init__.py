@@ -1,4 +1,4 @@
-"""The command line. Errors raised on purpose end it with a message and exit code 2; exit code 1 means a mismatch was found."""
+"""The command line. Errors raised on purpose end it with a message and exit code 2; 1 means a mismatch was found."""
 
 import sys
 
@@ -14,8 +14,9 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="codegen",
-    help="Write a forward pass once, in plain PyTorch; get its backward pass derived, emitted, checked, and trained with.",
+    help="Write a forward once, in plain PyTorch; get its backward derived, emitted, checked, and trained with.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -26,7 +27,7 @@ app.command()(sample)
 def main() -> None:
     """The console script `codegen`."""
     try:
-        app()
+        app(prog_name="codegen")
     except SymgradError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(ERROR)

@@ -1,11 +1,13 @@
 """What a training run shows: a progress bar on a terminal, plain lines anywhere else."""
 
 from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from codegen.train.metrics import Row
+if TYPE_CHECKING:  # importing it would import torch, which `--help` does not need
+    from codegen.train.metrics import Row
 
 
 class TrainingReport:
@@ -27,7 +29,7 @@ class TrainingReport:
         )
         self._task = self._bar.add_task("step", total=steps, completed=done, loss="")
 
-    def __enter__(self) -> "TrainingReport":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -37,9 +39,11 @@ class TrainingReport:
         self._bar.stop()
 
     def progress(self, step: int, loss: float) -> None:
+        """Move the bar."""
         self._bar.update(self._task, completed=step, loss=f"{loss:.3f}")
 
-    def row(self, row: Row, difference: float) -> None:
+    def row(self, row: "Row", difference: float) -> None:
+        """Print a log line."""
         line = f"step {row.step:>{self._width},}  train loss {row.train_loss:.4f}  val loss {row.val_loss:.4f}"
         if self._lockstep:
             line += f"  largest loss difference so far {difference:.1e}"

@@ -7,12 +7,16 @@ import typer
 
 
 def sample(
-    checkpoint: Annotated[Path, typer.Argument(help="The folder that `codegen train --out` wrote, or its checkpoint.json.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The folder that `codegen train --out` wrote, or its checkpoint.json.")
+    ],
     count: Annotated[int, typer.Option(min=0, help="How many names.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same names.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="The same seed gives the same names.")] = 42,
     target: Annotated[
         str | None,
-        typer.Option(help="The recipe the checkpoint is of, path/to/file.py; a checkpoint of a bundled one needs none."),
+        typer.Option(
+            help="The recipe the checkpoint is of, path/to/file.py; a checkpoint of a bundled one needs none."
+        ),
     ] = None,
 ) -> None:
     """Sample names from a trained model, one per line, using its running statistics.
@@ -21,22 +25,7 @@ def sample(
 
         codegen sample runs/mlp --count 5 --seed 1
     """
-    from torch import Generator
+    from codegen.cli.sampling import names_from  # noqa: PLC0415 - torch, which --help does not need
 
-    from codegen.targets import bundled_names, load_target
-    from codegen.train.checkpoint import read_checkpoint
-    from codegen.train.recipe import recipe_of
-    from codegen.train.sample import sample_names
-    from codegen.train.state import check_model
-    from engine.errors import CheckpointError
-
-    loaded = read_checkpoint(checkpoint)
-    if target is None and loaded.model not in bundled_names():
-        raise CheckpointError(
-            f"{checkpoint} is of the model {loaded.model!r}, which is not a bundled one. Name its recipe: --target path/to/file.py."
-        )
-    recipe = recipe_of(load_target(target or loaded.model))
-    check_model(loaded, recipe, str(checkpoint))
-    generator = Generator().manual_seed(seed)
-    for name in sample_names(recipe, loaded.group("params"), loaded.group("buffers"), loaded.vocabulary, count, generator):
+    for name in names_from(checkpoint, count, seed, target):
         typer.echo(name)

@@ -24,42 +24,48 @@ class Emitted(Protocol):
     """An emitted module, or a program: what `generated/NAME/steps.py` defines."""
 
     @property
-    def forward(self) -> Callable[..., tuple[Tensor, Any]]: ...
+    def forward(self) -> Callable[..., tuple[Tensor, Any]]:
+        """(x, y, *params) -> (loss, saved)."""
+        ...
 
     @property
-    def backward(self) -> Callable[..., Tensors]: ...
+    def backward(self) -> Callable[..., Tensors]:
+        """(saved) -> gradients by name, the parameters' among them."""
+        ...
 
 
 class GeneratedBackward:
-    """Gradients from emitted code, with autograd off."""
+    """Gradients from emitted code, with autograd off. See `Backward`."""
 
     def __init__(self, emitted: Emitted) -> None:
         self._forward = emitted.forward
         self._backward = emitted.backward
 
     def step(self, params: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensors, object]:
+        """See `Backward.step`."""
         with torch.inference_mode():
             loss, saved = self._forward(x, y, *params.values())
             return loss, self._backward(saved), saved
 
 
 class AutogradBackward:
-    """Gradients from `torch.autograd` over the forward as the user wrote it."""
+    """Gradients from `torch.autograd` over the forward as the user wrote it. See `Backward`."""
 
     def __init__(self, forward: Callable[..., Tensor]) -> None:
         self._forward = forward
 
     def step(self, params: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensors, object]:
+        """See `Backward.step`."""
         with torch.enable_grad():
             leaves = [p.detach().requires_grad_() for p in params.values()]
             loss, named = call_with_locals(self._forward, x, y, *leaves)
-            grads = torch.autograd.grad(loss, leaves)
+            grads = torch.autograd.grad(loss, leaves, materialize_grads=True)
         saved = {name: value.detach() for name, value in named.items() if isinstance(value, Tensor)}
         return loss.detach(), dict(zip(params, grads, strict=True)), SimpleNamespace(**saved)
 
 
 def call_with_locals(function: Callable[..., Any], *args: object) -> tuple[Any, dict[str, object]]:
-    """The function's result, and its local variables as they were when it returned, in the order of their first appearance."""
+    """The function's result, and its local variables as they were when it returned, in order of first appearance."""
     code = inspect.unwrap(function).__code__
     captured: dict[str, object] = {}
 
@@ -91,6 +97,5 @@ def first_non_finite(params: Tensors, saved: object) -> str:
 
 def named_values(saved: object) -> dict[str, object]:
     """The fields of an emitted `Saved`, or the locals captured under autograd, in order."""
-    if isinstance(saved, tuple) and hasattr(saved, "_asdict"):
-        return cast(dict[str, object], cast(Any, saved)._asdict())
-    return vars(saved)
+    as_dict = getattr(saved, "_asdict", None)
+    return cast("dict[str, object]", as_dict()) if as_dict else vars(saved)

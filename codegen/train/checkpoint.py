@@ -1,10 +1,11 @@
 """Checkpoints: a safetensors file, and the JSON that names it. Reading one never executes anything.
 
-    checkpoint.json                          what it is: model, shapes, vocabulary, settings, data; name, size and SHA-256 of
-    checkpoint-00010000-3f2a9c41.safetensors parameters, buffers, generator state, losses
+    checkpoint.json                             model, step, shapes, vocabulary, settings, data; the name, size and
+                                                SHA-256 of the tensors
+    checkpoint-00010000-3f2a9c41.safetensors    parameters, buffers, generator state, losses
 
-The tensors are written first, under a name no older checkpoint has, and the JSON is then replaced atomically: at any moment the
-JSON names tensors that are whole. What it no longer names is removed afterwards.
+The tensors are written first, under a name no older checkpoint has, and the JSON is then replaced atomically: at any
+moment the JSON names tensors that are whole. What it no longer names is removed afterwards.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from codegen.train.data import END, Vocabulary
-from codegen.train.files import write_atomically
+from codegen.train.files import exists, write_atomically
 from codegen.train.recipe import Tensors
 from codegen.train.settings import Settings, settings_from_json
 from engine.errors import CheckpointError, TrainingError
@@ -31,8 +32,8 @@ JSON_NAME = "checkpoint.json"
 class Checkpoint:
     """Everything a run needs to go on as if it had never stopped.
 
-    `tensors` holds `params.NAME`, `buffers.NAME`, `generator` (its state), `losses` (step,) float64 and `rows` (the loss log);
-    for a run in lockstep also `twin.params.NAME`, `twin.buffers.NAME` and `difference`.
+    `tensors` holds `params.NAME`, `buffers.NAME`, `generator` (its state), `losses` (step,) float64 and `rows` (the
+    loss log); for a run in lockstep also `twin.params.NAME`, `twin.buffers.NAME` and `difference`.
     """
 
     model: str
@@ -49,11 +50,12 @@ class Checkpoint:
         return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
 
     def shapes(self) -> dict[str, list[int]]:
+        """Shapes of the parameters, by name."""
         return {name: list(value.shape) for name, value in self.group("params").items()}
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the folder's checkpoint. Raises TrainingError when it cannot be written; the previous one is then intact."""
+    """Replace the folder's checkpoint. Raises TrainingError when that fails; the previous one is then intact."""
     content = save({name: value.contiguous() for name, value in checkpoint.tensors.items()})
     digest = hashlib.sha256(content).hexdigest()
     name = f"checkpoint-{checkpoint.step:08}-{digest[:8]}.safetensors"
@@ -95,17 +97,25 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises CheckpointError for one that is missing, truncated, altered, or not of this format and version.
     """
-    json_path = path / JSON_NAME if path.is_dir() else path.with_name(JSON_NAME) if path.suffix == ".safetensors" else path
+    json_path = path
+    if path.suffix == ".safetensors":
+        json_path = path.with_name(JSON_NAME)
+    elif path.suffix != ".json":
+        json_path = path / JSON_NAME if not exists(path) or path.is_dir() else path
     document = _Fields(_parse(json_path), str(json_path))
     if document.raw.get("format") != "symgrad checkpoint":
-        raise CheckpointError(f"{json_path} is not a symgrad checkpoint. Give the folder that `codegen train --out` wrote.")
+        raise CheckpointError(
+            f"{json_path} is not a symgrad checkpoint. Give the folder that `codegen train --out` wrote."
+        )
     if document.raw.get("version") != VERSION:
         raise CheckpointError(
-            f"{json_path} has format version {document.raw.get('version')!r}, and this release reads {VERSION}. Train anew."
+            f"{json_path} has format version {document.raw.get('version')!r}; this release reads {VERSION}. Train anew."
         )
     symbols = document.get("vocabulary", list)
     if not all(isinstance(s, str) for s in symbols) or END not in symbols or len(set(symbols)) != len(symbols):
-        raise CheckpointError(f"{json_path}: the vocabulary is not a list of distinct symbols with {END!r}; the file is damaged.")
+        raise CheckpointError(
+            f"{json_path}: the vocabulary is not a list of distinct symbols with {END!r}; the file is damaged."
+        )
     data = document.inner("data")
     checkpoint = Checkpoint(
         model=document.get("model", str),
@@ -131,7 +141,9 @@ class _Fields:
     def get(self, name: str, kind: type) -> Any:
         value = self.raw.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise CheckpointError(f"{self.where}: the field {name!r} is missing or not a {kind.__name__}; the file is damaged.")
+            raise CheckpointError(
+                f"{self.where}: the field {name!r} is missing or not a {kind.__name__}; the file is damaged."
+            )
         return value
 
     def inner(self, name: str) -> "_Fields":
@@ -142,29 +154,37 @@ def _parse(path: Path) -> Mapping[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"no checkpoint: {path} does not exist. Give the folder that `codegen train --out` wrote.") from error
+        raise CheckpointError(
+            f"no checkpoint: {path} does not exist. Give the folder that `codegen train --out` wrote."
+        ) from error
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a whole JSON file ({error}): it is truncated or damaged.") from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} is not a symgrad checkpoint. Give the folder that `codegen train --out` wrote.")
-    return cast(Mapping[str, Any], document)
+    return cast("Mapping[str, Any]", document)
 
 
 def _read_tensors(json_path: Path, fields: _Fields, asked: Path) -> Tensors:
     name, size, digest = fields.get("file", str), fields.get("bytes", int), fields.get("sha256", str)
     if Path(name).name != name:
-        raise CheckpointError(f"{json_path} names the tensors {name!r}, which is not a file beside it; the file is damaged.")
+        raise CheckpointError(
+            f"{json_path} names the tensors {name!r}, which is not a file beside it; the file is damaged."
+        )
     if asked.suffix == ".safetensors" and asked.name != name:
-        raise CheckpointError(f"{asked} belongs to no checkpoint: {json_path} names {name}. Give that file, or the folder.")
+        raise CheckpointError(
+            f"{asked} belongs to no checkpoint: {json_path} names {name}. Give that file, or the folder."
+        )
     path = json_path.with_name(name)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}, the tensors of {json_path}: {error.strerror}.") from error
     if len(content) != size:
-        raise CheckpointError(f"{path} has {len(content):,} bytes, not the {size:,} that were written: it is truncated or damaged.")
+        raise CheckpointError(
+            f"{path} has {len(content):,} bytes, not the {size:,} that were written: it is truncated or damaged."
+        )
     if hashlib.sha256(content).hexdigest() != digest:
         raise CheckpointError(f"{path} is damaged: its content is not what was written (SHA-256 differs).")
     try:

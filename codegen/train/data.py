@@ -25,10 +25,12 @@ class Vocabulary:
 
     @cached_property
     def index(self) -> dict[str, int]:
+        """Position by symbol."""
         return {symbol: i for i, symbol in enumerate(self.symbols)}
 
     @property
     def end(self) -> int:
+        """The index of `END`."""
         return self.index[END]
 
 
@@ -60,13 +62,13 @@ def bundled_path() -> Path:
 def load_dataset(path: Path, context: int, seed: int, vocabulary: Vocabulary | None = None) -> Dataset:
     """Distinct names of a file, one per line, sorted and shuffled by `seed`, as pairs split 80/10/10.
 
-    With a `vocabulary` (that of a checkpoint) symbols are numbered by it, otherwise by the sorted characters of the file.
-    Raises DataError for a file that is missing, unreadable, empty, binary, not UTF-8, too short to split, or that has `END` or
-    a character the vocabulary lacks inside a name.
+    With a `vocabulary` (that of a checkpoint) symbols are numbered by it, otherwise by the sorted characters of the
+    file. Raises DataError for a file that is missing, unreadable, empty, binary, not UTF-8, too short to split, or that
+    has `END` or a character the vocabulary lacks inside a name.
     """
     lines, digest = _read_lines(path)
     words = sorted({line for line in lines if line})
-    random.Random(seed).shuffle(words)
+    random.Random(seed).shuffle(words)  # noqa: S311 - an order, not a secret
     if vocabulary is None:
         vocabulary = Vocabulary(tuple(sorted({END}.union(*words))))
     else:
@@ -75,7 +77,9 @@ def load_dataset(path: Path, context: int, seed: int, vocabulary: Vocabulary | N
     cuts = int(0.8 * len(x)), int(0.9 * len(x))
     train, val, test = (Split(a, b) for a, b in zip(x.tensor_split(cuts), y.tensor_split(cuts), strict=True))
     if not all(len(part.x) for part in (train, val, test)):
-        raise DataError(f"{path} gives {len(x)} pairs of context and next character, too few to split 80/10/10. Add names.")
+        raise DataError(
+            f"{path} gives {len(x)} pairs of context and next character, too few to split 80/10/10. Add names."
+        )
     return Dataset(path, digest, len(words), vocabulary, train, val, test)
 
 
@@ -84,7 +88,9 @@ def _read_lines(path: Path) -> tuple[list[str], str]:
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"no data file {path} (looked in {Path.cwd()}). Give a text file with one name per line.") from error
+        raise DataError(
+            f"no data file {path} (looked in {Path.cwd()}). Give a text file with one name per line."
+        ) from error
     except OSError as error:
         raise DataError(f"cannot read the data file {path}: {error.strerror}. Give a readable text file.") from error
     if b"\0" in content:
@@ -103,31 +109,40 @@ def _read_lines(path: Path) -> tuple[list[str], str]:
     for number, line in enumerate(lines, 1) if suspect else ():
         for character in line:
             if character == END:
-                raise DataError(f"{path}, line {number}: {line!r} has a {END!r}, which marks the end of a name. Remove it.")
+                raise DataError(
+                    f"{path}, line {number}: {_excerpt(line)} has a {END!r}, which marks the end of a name. Remove it."
+                )
             if character in suspect:
-                raise DataError(f"{path}, line {number}: control character {character!r}. Give a text file with one name per line.")
+                raise DataError(
+                    f"{path}, line {number}: control character {character!r}. Give a text file with one name per line."
+                )
     return lines, hashlib.sha256(content).hexdigest()
 
 
 def _check_known(path: Path, lines: list[str], vocabulary: Vocabulary) -> None:
     """Refuse a character outside of the vocabulary, naming its first line."""
-    unknown = set().union(*lines) - set(vocabulary.symbols)
+    unknown = set[str]().union(*lines) - set(vocabulary.symbols)
     for number, line in enumerate(lines, 1) if unknown else ():
         for character in line:
             if character in unknown:
                 raise DataError(
-                    f"{path}, line {number}: {character!r} in {line!r} is not among the {len(vocabulary.symbols)} symbols "
-                    f"of the checkpoint. Use the data it was trained on, or train anew in another --out."
+                    f"{path}, line {number}: {character!r} in {_excerpt(line)} is not among the "
+                    f"{len(vocabulary.symbols)} symbols of the checkpoint. Use the data it was trained on, "
+                    f"or train anew in another --out."
                 )
 
 
+def _excerpt(line: str) -> str:
+    return repr(line if len(line) <= 40 else line[:40] + "...")
+
+
 def _pairs(words: list[str], context: int, vocabulary: Vocabulary) -> Split:
-    """Every character of every word and its end, each with the `context` symbols before it, in the order of the words."""
+    """Every character of every word and its end, each with the `context` symbols before it, in the words' order."""
     text = "".join(END * context + word + END for word in words)
     index = vocabulary.index
     stream = torch.tensor([index[character] for character in text])
     windows = stream.unfold(0, context + 1, 1)
-    # a window that begins inside of one word and ends in the padding of the next is no pair; a pair's last symbol is not padding
+    # a pair's last symbol is never padding: the windows that begin late in one word and end in the next are no pairs
     starts = torch.zeros(len(stream), dtype=torch.bool)
     position = 0
     for word in words:

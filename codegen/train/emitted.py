@@ -1,8 +1,7 @@
 """Trainers for a target: from its emitted code, from autograd over its forward, or both."""
 
 import importlib
-from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from torch import Generator
 
@@ -16,7 +15,7 @@ from engine.errors import TargetError
 
 
 def trainer_makers(target: Target, recipe: Recipe, settings: Settings) -> tuple[MakeTrainer, MakeTrainer | None]:
-    """The trainer of a run and, for `both`, its twin under autograd. Raises TargetError when emitted code is missing."""
+    """The trainer of a run and, for `both`, its autograd twin. Raises TargetError when emitted code is missing."""
 
     def maker(backward: Backward) -> MakeTrainer:
         def make(params: Tensors, buffers: Tensors) -> Trainer:
@@ -36,8 +35,9 @@ def emitted_code(target: Target, recipe: Recipe) -> Emitted:
     if target.bundled:
         name = f"generated.{target.name}.steps"
         try:
-            return cast(Emitted, importlib.import_module(name))
+            return cast("Emitted", importlib.import_module(name))
         except ModuleNotFoundError as error:
             raise TargetError(f"{name} is not there ({error}). Emit it with `codegen build {target.name}`.") from error
-    generate = cast(Callable[..., Emitted], importlib.import_module("codegen").generate)
-    return generate(recipe.forward, *recipe.example_inputs(Generator().manual_seed(0)).values(), mode="steps")
+    generate: Any = importlib.import_module("codegen").generate  # here, as whatever trains otherwise needs no sympy
+    inputs = recipe.example_inputs(Generator().manual_seed(0))
+    return cast("Emitted", generate(recipe.forward, *inputs.values(), mode="steps"))

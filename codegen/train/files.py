@@ -4,8 +4,14 @@ import os
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from engine.errors import TrainingError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -16,11 +22,19 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def exists(path: Path) -> bool:
+    """Whether the path exists, as far as this user may see."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:
@@ -43,18 +57,22 @@ class FolderLock:
         self._folder = folder
         self._descriptor = -1
 
-    def __enter__(self) -> "FolderLock":
+    def __enter__(self) -> Self:
         path = self._folder / ".lock"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise TrainingError(f"cannot write to {self._folder}: {error.strerror}. Choose a writable folder with --out.") from error
+            raise TrainingError(
+                f"cannot write to {self._folder}: {error.strerror}. Choose a writable folder with --out."
+            ) from error
         try:
             _lock(self._descriptor)
         except OSError as error:
             os.close(self._descriptor)
-            raise TrainingError(f"another run is writing to {self._folder}. Wait for it, or choose another --out.") from error
+            raise TrainingError(
+                f"another run is writing to {self._folder}. Wait for it, or choose another --out."
+            ) from error
         return self
 
     def __exit__(
@@ -66,10 +84,6 @@ class FolderLock:
 def _lock(descriptor: int) -> None:
     """Take the lock without waiting; OSError if it is taken."""
     if sys.platform == "win32":
-        import msvcrt
-
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     else:
-        import fcntl
-
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from codegen.train.checkpoint import JSON_NAME, Checkpoint, read_checkpoint, write_checkpoint
-from codegen.train.files import FolderLock, write_atomically
+from codegen.train.files import FolderLock, exists, write_atomically
 from codegen.train.metrics import Row, metrics_file
 from engine.errors import TrainingError
 
@@ -19,12 +19,15 @@ class RunFolder:
 
     @property
     def checkpoint_path(self) -> Path:
+        """The JSON."""
         return self.path / JSON_NAME
 
     def lock(self) -> FolderLock:
+        """Exclusive use of the folder, which is made if need be."""
         return FolderLock(self.path)
 
     def holds_checkpoint(self) -> bool:
+        """Whether there is a checkpoint, whole or not."""
         return self.checkpoint_path.exists()
 
     def read(self) -> Checkpoint:
@@ -41,7 +44,8 @@ class RunFolder:
             write_atomically(self.path / METRICS_NAME, metrics_file(rows))
         except OSError as error:
             raise TrainingError(
-                f"cannot write {self.path / METRICS_NAME}: {error.strerror}. {self.describe()} Make room, or choose another --out."
+                f"cannot write {self.path / METRICS_NAME}: {error.strerror}. {self.describe()} "
+                f"Make room, or choose another --out."
             ) from error
 
     def describe(self) -> str:
@@ -57,6 +61,6 @@ def default_folder(name: str, resume: bool) -> Path:
     number = 1
     while True:
         path = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        if not (path / JSON_NAME).exists():
+        if not exists(path / JSON_NAME):
             return taken if resume and taken else path
         taken, number = path, number + 1

@@ -3,6 +3,7 @@
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Self
 
 
 class Interrupt:
@@ -12,7 +13,7 @@ class Interrupt:
         self.requested = False
         self._previous = signal.getsignal(signal.SIGINT)
 
-    def __enter__(self) -> "Interrupt":
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, self._request)
         return self

@@ -8,7 +8,7 @@ from codegen.train.folder import RunFolder
 from codegen.train.metrics import Row
 from codegen.train.settings import Settings
 from codegen.train.state import Training
-from codegen.train.trainer import NonFiniteLoss
+from codegen.train.trainer import NonFiniteLossError
 from engine.errors import TrainingError
 
 QUICK = 0.05  # seconds: how long the steps between two looks at the clock and at Ctrl-C should take, at most twice that
@@ -18,16 +18,22 @@ MOST = 512
 class Report(Protocol):
     """What wants to be told about a run."""
 
-    def progress(self, step: int, loss: float) -> None: ...
+    def progress(self, step: int, loss: float) -> None:
+        """After a few steps: how many in all, and the last one's loss."""
+        ...
 
-    def row(self, row: Row, difference: float) -> None: ...
+    def row(self, row: Row, difference: float) -> None:
+        """At a log line; in lockstep with the largest difference of losses so far."""
+        ...
 
 
 class Stop(Protocol):
     """Says whether somebody asked for an end."""
 
     @property
-    def requested(self) -> bool: ...
+    def requested(self) -> bool:
+        """True from then on."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ class Outcome:
 def run(training: Training, folder: RunFolder, report: Report, stop: Stop) -> Outcome:
     """Train to the settings' last step, saving at every log line, at the end, and at a requested stop.
 
-    Raises TrainingError when the loss stops being finite (at which step, and what went bad first) or the folder cannot be
-    written; the checkpoint before that is intact, and the message says where.
+    Raises TrainingError when the loss stops being finite (at which step, and what went bad first) or the folder cannot
+    be written; the checkpoint before that is intact, and the message says where.
     """
     settings, first, began = training.settings, training.step, time.perf_counter()
     chunk = 1
@@ -53,17 +59,20 @@ def run(training: Training, folder: RunFolder, report: Report, stop: Stop) -> Ou
         started = time.perf_counter()
         try:
             loss = training.advance(steps)
-        except NonFiniteLoss as error:
+        except NonFiniteLossError as error:
             raise TrainingError(
-                f"the loss became {error.loss} at step {training.step + error.offset:,}, and training stopped. "
+                f"the loss became {error.loss} in step {training.step + error.offset + 1:,}, and training stopped. "
                 f"The first value that is not finite is {error.culprit}. {folder.describe()} "
                 f"A lower --lr or a larger --batch usually helps."
             ) from error
         chunk = next_chunk(chunk, time.perf_counter() - started)
         report.progress(training.step, loss)
-        if training.step % settings.log_every == 0 or training.step == settings.steps:
+        if training.step % settings.log_every == 0 and training.step < settings.steps:
             report.row(training.evaluate(), training.difference)
             folder.save(training.checkpoint(), training.rows)
+    if training.step == settings.steps and (not training.rows or training.rows[-1].step < training.step):
+        report.row(training.evaluate(), training.difference)
+        folder.save(training.checkpoint(), training.rows)
     if folder.saved_step != training.step:
         folder.save(training.checkpoint(), training.rows)
     return Outcome(training.step < settings.steps, training.step - first, time.perf_counter() - began)

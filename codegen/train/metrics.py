@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -28,4 +28,9 @@ def rows_to_tensor(rows: Sequence[Row]) -> Tensor:
 
 def rows_from_tensor(table: Tensor) -> list[Row]:
     """Inverse of `rows_to_tensor`."""
-    return [Row(int(step), train, val) for step, train, val in table.tolist()]
+    return [Row(int(step), train, val) for step, train, val in (floats(row) for row in table)]
+
+
+def floats(values: Tensor) -> list[float]:
+    """A tensor (n,) as Python numbers."""
+    return cast("list[float]", cast("Any", values).tolist())

@@ -18,8 +18,9 @@ Tensors = dict[str, Tensor]
 class Recipe:
     """What training needs of a module.
 
-    `forward(x, y, *params)` returns a scalar loss; its first two parameters are the batch, the others the model's parameters,
-    by name those of `init`. `update_buffers(buffers, saved)` reads the forward's named values as attributes of `saved`.
+    `forward(x, y, *params)` returns a scalar loss; its first two parameters are the batch, the others the model's
+    parameters, by name those of `init`. `update_buffers(buffers, saved)` reads the forward's named values as attributes
+    of `saved`.
     """
 
     name: str
@@ -35,15 +36,15 @@ class Recipe:
 
 
 def recipe_of(target: Target) -> Recipe:
-    """The recipe in a target's module. Raises TargetError, naming what is missing, for a target that only has a forward."""
+    """The recipe in a target's module. Raises TargetError, naming what is missing, for one that only has a forward."""
     where = str(target.path or target.name)
     module = target.module
 
     def member(name: str) -> Any:
         if not hasattr(module, name):
             raise TargetError(
-                f"{where} cannot be trained: it has no {name!r}. A module to train has, besides its forward(x, y, ...), "
-                f"example_inputs, init, logits and context; and init_buffers with update_buffers if it keeps statistics."
+                f"{where} cannot be trained: it has no {name!r}. To train, a module has, besides forward(x, y, ...): "
+                f"example_inputs, init, logits, context; and init_buffers, update_buffers to keep statistics."
             )
         return getattr(module, name)
 
@@ -54,7 +55,9 @@ def recipe_of(target: Target) -> Recipe:
         raise TargetError(f"{where}: the forward to train must be a function, not a {type(target.forward).__name__}.")
     names = tuple(inspect.signature(target.forward).parameters)
     if len(names) < 3:
-        raise TargetError(f"{where}: the forward to train takes x, y and its parameters; it takes ({', '.join(names)}).")
+        raise TargetError(
+            f"{where}: the forward to train takes x, y and its parameters; it takes ({', '.join(names)})."
+        )
     has_buffers = hasattr(module, "init_buffers") or hasattr(module, "update_buffers")
     return Recipe(
         name=target.name,

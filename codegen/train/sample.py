@@ -21,13 +21,17 @@ def sample_names(
         return [_sample_name(recipe, params, buffers, vocabulary, generator) for _ in range(count)]
 
 
-def _sample_name(recipe: Recipe, params: Tensors, buffers: Tensors, vocabulary: Vocabulary, generator: Generator) -> str:
+def _sample_name(
+    recipe: Recipe, params: Tensors, buffers: Tensors, vocabulary: Vocabulary, generator: Generator
+) -> str:
     window = [vocabulary.end] * recipe.context
     name = ""
     while len(name) < LONGEST:
         scores = recipe.logits(torch.tensor([window]), params, buffers, False)
         if not scores.isfinite().all():
-            raise TrainingError(f"cannot sample: the model {recipe.name} gives scores that are not finite. Train it with a lower --lr.")
+            raise TrainingError(
+                f"cannot sample: the model {recipe.name} gives scores that are not finite. Train it with a lower --lr."
+            )
         drawn = int(torch.multinomial(scores.softmax(dim=-1), 1, generator=generator).item())
         if drawn == vocabulary.end:
             break

@@ -20,15 +20,16 @@ def open_training(
 ) -> Training:
     """A run in `folder`, which must be locked. `given` are the settings named explicitly, `data` the file if one was.
 
-    With `resume` the folder's checkpoint goes on, or step 0 begins if it has none yet. A checkpoint is only replaced by a new
-    run with `overwrite`. Raises TargetError, DataError, CheckpointError, TrainingError.
+    With `resume` the folder's checkpoint goes on, or step 0 begins if it has none yet. A checkpoint is only replaced by
+    a new run with `overwrite`. Raises TargetError, DataError, CheckpointError, TrainingError.
     """
     recipe = recipe_of(target)
     if resume and folder.holds_checkpoint():
         return _resumed(target, recipe, given, data, folder)
     if folder.holds_checkpoint() and not overwrite:
         raise TrainingError(
-            f"{folder.path} already holds a checkpoint. Continue it with --resume, replace it with --overwrite, or choose another --out."
+            f"{folder.path} already holds a checkpoint. Continue it with --resume, replace it with --overwrite, "
+            f"or choose another --out."
         )
     settings = fresh_settings(recipe.defaults, given)
     dataset = load_dataset((data or bundled_path()).resolve(), recipe.context, settings.seed)
@@ -43,14 +44,14 @@ def _resumed(
     check_model(checkpoint, recipe, where)
     settings = resumed_settings(checkpoint.settings, given, where)
     if settings.steps < checkpoint.step:
-        raise TrainingError(f"{where} is at step {checkpoint.step:,}, beyond --steps {settings.steps:,}. Give more, or leave --steps out.")
+        raise TrainingError(
+            f"{where} is at step {checkpoint.step:,}, beyond --steps {settings.steps:,}. Give more, or leave it out."
+        )
     dataset = _same_data(checkpoint, recipe, settings, data, where)
     return restore(checkpoint, recipe, dataset, settings, *trainer_makers(target, recipe, settings), where)
 
 
-def _same_data(
-    checkpoint: Checkpoint, recipe: Recipe, settings: Settings, data: Path | None, where: str
-) -> Dataset:
+def _same_data(checkpoint: Checkpoint, recipe: Recipe, settings: Settings, data: Path | None, where: str) -> Dataset:
     """The data a checkpoint was trained on, from the file given or else the one it remembers."""
     path = data.resolve() if data else Path(checkpoint.data_path)
     if not data and not path.exists() and path.name == bundled_path().name:

@@ -1,9 +1,10 @@
 """What a training run is told: everything, with the data, that its result depends on. Imports no torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from engine.errors import CheckpointError, TrainingError
 
@@ -32,7 +33,7 @@ class DType(StrEnum):
 
 @dataclass(frozen=True)
 class Settings:
-    """Hyperparameters of a run. The learning rate is `lr` for the first half of the steps and `lr / 10` for the second."""
+    """Hyperparameters of a run. The learning rate is `lr` for the first half of the steps, then `lr / 10`."""
 
     steps: int = 10_000
     batch: int = 32
@@ -43,11 +44,20 @@ class Settings:
     eval: EvalMode = EvalMode.running
     log_every: int = 1_000
 
+    def __post_init__(self) -> None:
+        """Raises TrainingError for a value no run can have."""
+        for name in ("steps", "batch", "log_every"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not (self.lr >= 0 and math.isfinite(self.lr)):
+            raise TrainingError(f"the learning rate is {self.lr}; it must be a finite number, at least 0.")
+
     def lr_at(self, step: int) -> float:
         """Learning rate of the step with this index, from 0."""
         return self.lr if step < self.steps // 2 else self.lr / 10
 
     def as_json(self) -> dict[str, Any]:
+        """By name, in types that JSON has."""
         return {name: str(value) if isinstance(value, StrEnum) else value for name, value in asdict(self).items()}
 
 
@@ -55,14 +65,16 @@ def settings_from_json(raw: Mapping[str, Any], where: str) -> Settings:
     """Read settings back. Raises CheckpointError, naming `where`, for a missing field or one of the wrong kind."""
     values: dict[str, Any] = {}
     for field in fields(Settings):
-        kind = type(field.default)
+        kind = cast("type[Any]", type(field.default))
         value = raw.get(field.name)
         try:
             if isinstance(value, bool) or not isinstance(value, str if issubclass(kind, str) else (int, float)):
                 raise ValueError
             values[field.name] = kind(value)
         except (ValueError, OverflowError) as error:
-            raise CheckpointError(f"{where}: the setting {field.name!r} is {value!r}, not a {kind.__name__}; the file is damaged.") from error
+            raise CheckpointError(
+                f"{where}: the setting {field.name!r} is {value!r}, not a {kind.__name__}; the file is damaged."
+            ) from error
     return Settings(**values)
 
 
@@ -73,12 +85,12 @@ def fresh_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Set
 
 
 def resumed_settings(saved: Settings, given: Mapping[str, Any], where: str) -> Settings:
-    """Settings of a continued run: the saved ones. Only `steps` may be given anew; any other difference raises TrainingError."""
+    """Settings of a continued run: the saved ones. Only `steps` may differ; anything else raises TrainingError."""
     for name, value in given.items():
         if name != "steps" and getattr(saved, name) != value:
             option = "--" + name.replace("_", "-")
             raise TrainingError(
-                f"{where} was trained with {option} {getattr(saved, name)}, not {value}, and resuming must repeat it exactly. "
+                f"{where} was trained with {option} {getattr(saved, name)}, not {value}, and resuming must repeat it. "
                 f"Leave {option} out, or train anew in another --out."
             )
     return replace(saved, steps=given["steps"]) if "steps" in given else saved

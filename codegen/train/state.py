@@ -36,10 +36,11 @@ class Training:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of parameters and buffers."""
         return torch_dtype(self.settings)
 
     def advance(self, steps: int) -> float:
-        """Take steps that share a learning rate; the last one's loss. Raises NonFiniteLoss, the state then being unusable."""
+        """Take steps that share a learning rate; the last one's loss. A NonFiniteLossError leaves it unusable."""
         lr = self.settings.lr_at(self.step)
         before = self.generator.get_state()
         with default_dtype(self.dtype):
@@ -54,10 +55,12 @@ class Training:
         return losses[-1].item()
 
     def evaluate(self) -> Row:
-        """Add a row to the loss log: the mean training loss since the row before, and the loss of the validation split."""
+        """Add a row to the loss log: mean training loss since the row before, and loss of the validation split."""
         since = self.rows[-1].step if self.rows else 0
         train_loss = self.all_losses()[since:].mean().item() if self.step > since else math.nan
-        val_loss = mean_loss(self.recipe, self.dataset.val, self.trainer.params, self.trainer.buffers, self.settings.eval)
+        val_loss = mean_loss(
+            self.recipe, self.dataset.val, self.trainer.params, self.trainer.buffers, self.settings.eval
+        )
         self.rows.append(Row(self.step, train_loss, val_loss))
         return self.rows[-1]
 
@@ -116,28 +119,34 @@ def restore(
     make_twin: MakeTrainer | None,
     where: str,
 ) -> Training:
-    """A run where its checkpoint left it. Raises CheckpointError for a checkpoint of another model, or with parts missing."""
+    """A run where its checkpoint left it. Raises CheckpointError for one of another model, or with parts missing."""
     check_model(checkpoint, recipe, where)
     twin = None
     if make_twin:
         if not _same_layout(checkpoint.group("params"), checkpoint.group("twin.params")) or not _same_layout(
             checkpoint.group("buffers"), checkpoint.group("twin.buffers")
         ):
-            raise CheckpointError(f"{where} was trained in lockstep but lacks the second run's parameters; the file is damaged.")
-        twin = make_twin(checkpoint.group("twin.params"), checkpoint.group("twin.buffers"))
+            raise CheckpointError(
+                f"{where} was trained in lockstep but lacks the second run's parameters; the file is damaged."
+            )
+        twin = make_twin(_ordered(recipe, checkpoint.group("twin.params")), checkpoint.group("twin.buffers"))
     losses, generator = checkpoint.tensors.get("losses"), Generator()
     rows, state = checkpoint.tensors.get("rows"), checkpoint.tensors.get("generator")
     if losses is None or rows is None or state is None or losses.shape != (checkpoint.step,) or rows.shape[1:] != (3,):
-        raise CheckpointError(f"{where} lacks the generator state or the loss log of its {checkpoint.step} steps; it is damaged.")
+        raise CheckpointError(
+            f"{where} lacks the generator state or the loss log of its {checkpoint.step} steps; it is damaged."
+        )
     try:
         generator.set_state(state)
     except (RuntimeError, TypeError) as error:
-        raise CheckpointError(f"{where} holds no generator state that torch accepts ({error}); it is damaged.") from error
+        raise CheckpointError(
+            f"{where} holds no generator state that torch accepts ({error}); it is damaged."
+        ) from error
     return Training(
         recipe,
         dataset,
         settings,
-        make(checkpoint.group("params"), checkpoint.group("buffers")),
+        make(_ordered(recipe, checkpoint.group("params")), checkpoint.group("buffers")),
         twin,
         generator,
         checkpoint.step,
@@ -157,7 +166,8 @@ def check_model(checkpoint: Checkpoint, recipe: Recipe, where: str) -> None:
     for name in [*expected, *found]:
         if name not in found or name not in expected:
             raise CheckpointError(
-                f"{where} is of another {recipe.name!r}: it {'lacks' if name in expected else 'has'} the parameter {name!r}."
+                f"{where} is of another {recipe.name!r}: "
+                f"it {'lacks' if name in expected else 'has'} the parameter {name!r}."
             )
         if (found[name].shape, found[name].dtype) != (expected[name].shape, expected[name].dtype):
             raise CheckpointError(
@@ -169,11 +179,17 @@ def check_model(checkpoint: Checkpoint, recipe: Recipe, where: str) -> None:
 
 
 def torch_dtype(settings: Settings) -> torch.dtype:
+    """The settings' dtype as torch's."""
     return torch.float64 if settings.dtype == "float64" else torch.float32
 
 
 def _named(prefix: str, tensors: Tensors) -> Tensors:
     return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def _ordered(recipe: Recipe, params: Tensors) -> Tensors:
+    """Parameters in the forward's order, which a file does not keep."""
+    return {name: params[name] for name in recipe.parameters}
 
 
 def _same_layout(a: Tensors, b: Tensors) -> bool:

@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections import abc
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -14,7 +15,7 @@ from codegen.train.recipe import Tensors
 from engine.errors import TrainingError
 
 
-class NonFiniteLoss(TrainingError):
+class NonFiniteLossError(TrainingError):
     """A loss that is not a number, `offset` steps into a run. `culprit` says what went bad first."""
 
     def __init__(self, offset: int, loss: float, culprit: str) -> None:
@@ -28,16 +29,20 @@ class Trainer(Protocol):
     """Current parameters and buffers, and a way to take steps: the interface of `program.trainer(...)`."""
 
     @property
-    def params(self) -> Tensors: ...
+    def params(self) -> Tensors:
+        """Current parameters by name, in the forward's order."""
+        ...
 
     @property
-    def buffers(self) -> Tensors: ...
+    def buffers(self) -> Tensors:
+        """Current running statistics by name."""
+        ...
 
     def run(self, data: Split, steps: int, lr: float, generator: Generator) -> Tensor:
         """Take `steps` steps of plain gradient descent and return their losses (steps,).
 
-        Each step's rows are `torch.randint(0, len(data.x), (batch,), generator=generator)`, so that a run in pieces is the run.
-        Raises NonFiniteLoss.
+        Each step's rows are `torch.randint(0, len(data.x), (batch,), generator=generator)`, so that a run in pieces is
+        the run. Raises NonFiniteLossError.
         """
         ...
 
@@ -60,6 +65,7 @@ class StepTrainer:
         self.buffers = {name: value.clone() for name, value in buffers.items()}
 
     def run(self, data: Split, steps: int, lr: float, generator: Generator) -> Tensor:
+        """See `Trainer.run`."""
         losses = torch.empty(steps, dtype=torch.float64)
         with torch.no_grad():
             for i in range(steps):
@@ -70,18 +76,20 @@ class StepTrainer:
         rows = torch.randint(0, len(data.x), (self._batch,), generator=generator)
         loss, grads, saved = self._backward.step(self.params, data.x[rows], data.y[rows])
         if loss.numel() != 1:
-            raise TrainingError(f"the forward returned a tensor of shape {tuple(loss.shape)}; a loss to train on has one element.")
+            raise TrainingError(
+                f"the forward returned a tensor of shape {tuple(loss.shape)}; a loss to train on has one element."
+            )
         value = loss.item()
         if not math.isfinite(value):
-            raise NonFiniteLoss(offset, value, first_non_finite(self.params, saved))
+            raise NonFiniteLossError(offset, value, first_non_finite(self.params, saved))
         for name, p in self.params.items():
-            p -= lr * grads[name]
+            p.sub_(lr * grads[name])
         self._update_buffers(self.buffers, saved)
         return value
 
 
 @contextlib.contextmanager
-def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> abc.Generator[None]:
     """Make `torch.ones(n)` inside of a forward agree with its parameters."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -1,0 +1,229 @@
+"""Accesses as views and gathers: `x[i, j*B + k]` is a reshape, `x[j + 1]` a slice, `C[x[i, t], e]` an indexing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed
+
+from codegen import tensors as tt
+from codegen.derive import digit_of
+from codegen.tensors import T
+from codegen.values import LowererBase, Val, permute
+from engine.notation import Index, Quo, Rem, free_indices, name_of
+
+
+@dataclass
+class Dim:
+    """One dimension on the way: where it is read, and how large it is."""
+
+    at: Expr
+    size: Expr
+
+
+class AccessMixin(LowererBase):
+    """Lowers `Indexed`."""
+
+    def access(self, e: Indexed) -> Val:
+        """A named tensor read at index expressions, as a tensor over the indices of those."""
+        name = name_of(e)
+        info = self.tensors[name]
+        t = tt.name(name)
+        dims = [Dim(cast("Expr", sp.sympify(at)), n) for at, n in zip(e.indices, info.shape, strict=False)]
+        if self._plain(dims):
+            return Val(t, tuple(None if d.size == 1 else cast("Index", d.at) for d in dims), info.kind)
+        t, dims = self._merged(t, dims)
+        t, dims = self._split(t, dims)
+        t, dims = self._basic_items(t, dims)
+        if not all(isinstance(d.at, Index) for d in dims):
+            return self._gathered(t, dims, info.kind)
+        return self._diagonals(t, [cast("Index", d.at) for d in dims], info.kind)
+
+    def _plain(self, dims: list[Dim]) -> bool:
+        seen: set[Expr] = set()
+        for d in dims:
+            if d.size == 1 and d.at == 0:
+                continue
+            if not isinstance(d.at, Index) or d.at in seen or sp.expand(self.ranges.get(d.at, d.size) - d.size) != 0:
+                return False
+            seen.add(d.at)
+        return True
+
+    def _reshaped(self, t: T, old: list[Dim], new: list[Dim]) -> T:
+        """`view`, with `flatten` where neighbours are joined and nothing else happens."""
+        if len(new) < len(old):
+            for k in range(len(new)):
+                run = len(old) - len(new) + 1
+                joined = sp.expand(sp.Mul(*[d.size for d in old[k : k + run]]) - new[k].size) == 0
+                if joined and [d.size for d in old[:k]] == [d.size for d in new[:k]] and [d.size for d in old[k + run :]] == [d.size for d in new[k + 1 :]]:
+                    return tt.method(t, "flatten", k, k + run - 1) if (k, run) != (0, len(old)) else tt.method(t, "flatten")
+        return tt.method(t, "reshape", *[d.size for d in new])
+
+    def _merged(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
+        """Neighbours that are the digits of one position become one dimension."""
+        out: list[Dim] = []
+        changed = False
+        k = 0
+        while k < len(dims):
+            run = self._run(dims, k)
+            if run > 1:
+                parsed = digit_of(dims[k].at)
+                position = cast("Any", parsed)[0]
+                out.append(Dim(position, cast("Expr", sp.Mul(*[d.size for d in dims[k : k + run]]))))
+                changed = True
+            else:
+                out.append(dims[k])
+            k += run
+        return (self._reshaped(t, dims, out), out) if changed else (t, dims)
+
+    def _run(self, dims: list[Dim], start: int) -> int:
+        """How many dimensions from `start` are the digits of one position, most significant first."""
+        first = digit_of(dims[start].at)
+        if first is None:
+            return 1
+        position = first[0]
+        run = 1
+        stride = first[1]
+        while start + run < len(dims) and stride != 1:
+            following = digit_of(dims[start + run].at)
+            if following is None or following[0] != position or following[2] is None:
+                break
+            if sp.expand(following[1] * following[2] - stride) != 0 or sp.expand(following[2] - dims[start + run].size) != 0:
+                break
+            stride = following[1]
+            run += 1
+        return run if stride == 1 else 1
+
+    def _split(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
+        """A dimension read at `a*B + b`, all of it, becomes two."""
+        out: list[Dim] = []
+        changed = False
+        for d in dims:
+            parts = self._radix(d)
+            if parts is None:
+                out.append(d)
+            else:
+                out.extend(parts)
+                changed = True
+        return (self._reshaped(t, dims, out), out) if changed else (t, dims)
+
+    def _radix(self, d: Dim) -> list[Dim] | None:
+        terms = sp.Add.make_args(sp.expand(d.at))
+        if len(terms) < 2 or d.at.has(Quo, Rem, Indexed):
+            return None
+        strides: dict[Index, Expr] = {}
+        for term in terms:
+            inside = term.atoms(Index)
+            if len(inside) != 1:
+                return None
+            (j,) = inside
+            if j in strides or j not in self.ranges:
+                return None
+            strides[cast("Index", j)] = cast("Expr", sp.cancel(term / j))
+        order: list[Index] = []
+        expected: Expr = sp.S.One
+        while strides:
+            j = next((j for j, s in strides.items() if sp.expand(s - expected) == 0), None)
+            if j is None:
+                return None
+            order.insert(0, j)
+            expected = cast("Expr", sp.expand(expected * self.ranges[j]))
+            del strides[j]
+        return [Dim(j, self.ranges[j]) for j in order] if sp.expand(expected - d.size) == 0 else None
+
+    def _basic_items(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
+        """Constants and slices in one pair of brackets."""
+        items: list[str] = []
+        out: list[Dim] = []
+        used = False
+        flipped: list[int] = []
+        for d in dims:
+            if not d.at.atoms(Index, Indexed):
+                items.append(tt.argument(d.at))
+                used = True
+                continue
+            text = self._slice(d)
+            if text is None:
+                items.append(":")
+                out.append(d)
+                continue
+            (j,) = d.at.atoms(Index)
+            if text.startswith("-"):
+                text = text[1:]
+                flipped.append(len(out))
+            if text != ":":
+                used = True
+            items.append(text)
+            out.append(Dim(cast("Expr", j), self.ranges[cast("Index", j)]))
+        while items and items[-1] == ":":
+            items.pop()
+        if used:
+            t = tt.item(t, *items)
+        if flipped:
+            t = tt.method(t, "flip", *flipped)
+        return t, out
+
+    def _slice(self, d: Dim) -> str | None:
+        """The slice that reads a dimension at `s*j + c`, with a leading `-` where it is read backwards; None if it is no slice."""
+        inside = d.at.atoms(Index)
+        if len(inside) != 1 or d.at.has(Quo, Rem, Indexed):
+            return None
+        (j,) = inside
+        if j not in self.ranges:
+            return None
+        count = self.ranges[cast("Index", j)]
+        slope = cast("Expr", sp.diff(d.at, j))
+        if not slope.is_Integer or slope == 0:
+            return None
+        start = cast("Expr", sp.expand(d.at - slope * j))
+        back = ""
+        if slope < 0:
+            start, slope, back = cast("Expr", sp.expand(start + slope * (count - 1))), -slope, "-"
+        stop = cast("Expr", sp.expand(start + slope * (count - 1) + 1))
+        first = "" if start == 0 else tt.argument(start)
+        end = "" if sp.expand(stop - d.size) == 0 else tt.argument(stop)
+        step = "" if slope == 1 else f":{slope}"
+        return f"{back}{first}:{end}{step}"
+
+    def _diagonals(self, t: T, axes: list[Index], kind: str) -> Val:
+        """Repeated indices as diagonals."""
+        while len(set(axes)) < len(axes):
+            i = next(a for a in axes if axes.count(a) > 1)
+            first = axes.index(i)
+            second = axes.index(i, first + 1)
+            t = tt.method(t, "diagonal", *(() if (first, second) == (0, 1) else (0, first, second)))
+            axes = [a for d, a in enumerate(axes) if d not in (first, second)] + [i]
+        return Val(t, tuple(axes), kind)
+
+    def _gathered(self, t: T, dims: list[Dim], kind: str) -> Val:
+        """Integer tensors as indices. Dimensions whose index a gather also uses are gathered along with it."""
+        gathers = [k for k, d in enumerate(dims) if not isinstance(d.at, Index)]
+        joint: list[Index] = []
+        for k in gathers:
+            at = dims[k].at
+            own = [i for i in at.indices if isinstance(i, Index)] if isinstance(at, Indexed) else sorted(free_indices(at), key=self.rank)
+            joint.extend(i for i in own if i not in joint)
+        repeated = [d.at for k, d in enumerate(dims) if k not in gathers]
+        gathers = [k for k, d in enumerate(dims) if k in gathers or d.at in joint or repeated.count(d.at) > 1]
+        for k in gathers:
+            joint.extend(i for i in sorted(free_indices(dims[k].at), key=self.rank) if i not in joint)
+        together = gathers == list(range(gathers[0], gathers[-1] + 1))
+        if not together:
+            order = [*gathers, *[k for k in range(len(dims)) if k not in gathers]]
+            t = permute(t, order)
+            dims = [dims[k] for k in order]
+            gathers = list(range(len(gathers)))
+        items: list[Any] = [":"] * gathers[0]
+        for k in gathers:
+            v = self.value(dims[k].at)
+            items.append(self.to_joint(v, joint))
+        axes = [cast("Index", d.at) for d in dims[: gathers[0]]] + joint + [cast("Index", d.at) for d in dims[gathers[-1] + 1 :]]
+        return Val(tt.item(t, *items), tuple(axes), kind)
+
+    def to_joint(self, v: Val, joint: list[Index]) -> T:
+        """An index tensor over the joint axes of a gather."""
+        from codegen.values import to_axes
+
+        return to_axes(v, joint).t

@@ -1,0 +1,106 @@
+"""What `codegen train` does: announce, train, conclude."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from torch import Generator
+
+from codegen.cli.progress import TrainingReport, say
+from codegen.targets import load_target
+from codegen.train.curve import check_curve_path, save_curve
+from codegen.train.folder import RunFolder, default_folder
+from codegen.train.interrupt import Interrupt
+from codegen.train.loop import run
+from codegen.train.sample import sample_names
+from codegen.train.session import open_training
+from codegen.train.state import Training
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """The command's arguments. `settings` are those named explicitly."""
+
+    target: str
+    settings: Mapping[str, Any]
+    data: Path | None
+    out: Path | None
+    curve: Path | None
+    samples: int
+    resume: bool
+    overwrite: bool
+
+
+def run_training(request: TrainingRequest) -> None:
+    """Train as asked, printing to stdout. Raises the package's errors, and typer.Exit(130) after Ctrl-C."""
+    target = load_target(request.target)
+    if request.curve is not None:
+        check_curve_path(request.curve)
+    folder = RunFolder(request.out or default_folder(target.name, request.resume))
+    console = Console(soft_wrap=True)
+    with folder.lock():
+        training = open_training(target, request.settings, request.data, folder, request.resume, request.overwrite)
+        _announce(console, training, request.resume)
+        if not _run(console, training, folder):
+            say(console, f"Interrupted. {folder.describe()}")
+            say(console, f"Continue with: codegen train {request.target} --out {folder.path} --resume")
+            raise typer.Exit(INTERRUPTED)
+        _conclude(console, training, folder, request.curve, request.samples)
+
+
+def _announce(console: Console, training: Training, resume: bool) -> None:
+    data, settings = training.dataset, training.settings
+    sizes = " / ".join(f"{len(part.x):,}" for part in (data.train, data.val, data.test))
+    say(console, f"data {data.path.name}: {data.names:,} names, {len(data.vocabulary.symbols)} symbols, split {sizes}")
+    count = sum(p.numel() for p in training.trainer.params.values())
+    say(
+        console,
+        f"model {training.recipe.name}: {count:,} parameters, {settings.dtype}, backward {settings.backward}, "
+        f"batch {settings.batch}, lr {settings.lr:g} then {settings.lr / 10:g}, {settings.steps:,} steps",
+    )
+    if training.step:
+        say(console, f"resumed at step {training.step:,}")
+    elif resume:
+        say(console, "no checkpoint to resume: starting at step 0")
+
+
+def _run(console: Console, training: Training, folder: RunFolder) -> bool:
+    """Train; False if Ctrl-C came before the last step."""
+    lockstep = training.twin is not None
+    report = TrainingReport(console, training.settings.steps, training.step, lockstep)
+    try:
+        with Interrupt() as stop, report:
+            outcome = run(training, folder, report, stop)
+    except KeyboardInterrupt:
+        return False
+    if outcome.steps_taken:
+        rate = outcome.steps_taken / outcome.seconds
+        say(console, f"{outcome.steps_taken:,} steps in {outcome.seconds:.1f} s ({rate:,.0f} a second)")
+    return not outcome.interrupted
+
+
+def _conclude(console: Console, training: Training, folder: RunFolder, curve: Path | None, samples: int) -> None:
+    """The differences of a run in lockstep, the curve, the samples, and the final validation loss."""
+    trainer, settings = training.trainer, training.settings
+    if training.twin is not None:
+        largest, name = training.parameter_difference()
+        say(console, f"generated against autograd over {training.step:,} steps:")
+        say(console, f"  largest difference of losses      {training.difference:.2e}")
+        say(console, f"  largest difference of parameters  {largest:.2e} ({name})")
+    if curve is not None:
+        save_curve(curve, training.all_losses(), training.rows)
+        say(console, f"loss curve: {curve}")
+    if samples:
+        generator = Generator().manual_seed(settings.seed)
+        names = sample_names(
+            training.recipe, trainer.params, trainer.buffers, training.dataset.vocabulary, samples, generator
+        )
+        say(console, f"samples: {', '.join(names)}")
+    say(console, f"checkpoint: {folder.checkpoint_path}")
+    last, pairs = training.rows[-1], len(training.dataset.val.x)
+    say(console, f"final validation loss {last.val_loss:.4f} over {pairs:,} pairs ({settings.eval} statistics)")

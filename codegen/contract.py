@@ -1,0 +1,175 @@
+"""Sums: products that are summed become `@`, `sum` or `einsum`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr
+
+from codegen import tensors as tt
+from codegen.values import Axes, LowererBase, Val, permute, to_axes
+from engine.notation import Amax, Index, Sigma
+
+if TYPE_CHECKING:
+    from codegen.tensors import T
+
+
+class ContractMixin(LowererBase):
+    """Lowers `Sigma` and `Amax`."""
+
+    def contraction(self, e: Sigma) -> Val:
+        """A sum over products of tensors."""
+        for i, n in e.limits:
+            self.ranges[i] = n
+        summed = [i for i, _ in e.limits]
+        outer = self.order
+        self.order = self.natural_order(e.body, [i for i in outer if i in e.body.free_symbols and i not in summed])
+        try:
+            if isinstance(e.body, sp.Add):
+                return self.reduce(self.value(e.body), summed, "sum", outer)
+            groups = self._groups(e.body, set(summed))
+            while len(groups) > 2:
+                groups = self._fewer(groups)
+                if groups is None:
+                    return self._einsum(self._groups(e.body, set(summed)) or [], summed, outer)
+            if len(groups) == 1:
+                return self.reduce(groups[0], summed, "sum", outer)
+            return self._two(groups[0], groups[1], summed, outer)
+        finally:
+            self.order = outer
+
+    def largest(self, e: Amax) -> Val:
+        """A maximum over indices."""
+        for i, n in e.limits:
+            self.ranges[i] = n
+        outer = self.order
+        self.order = self.natural_order(e.body, [i for i in outer if i in e.body.free_symbols])
+        try:
+            return self.reduce(self.value(e.body), [i for i, _ in e.limits], "amax", outer)
+        finally:
+            self.order = outer
+
+    def _groups(self, body: Expr, summed: set[Index]) -> Any:
+        """The factors of a body, those over the same indices multiplied together. Numbers go into the smallest group."""
+        by: dict[frozenset[Any], list[Expr]] = {}
+        for f in sp.Mul.make_args(body):
+            found = frozenset(s for s in f.free_symbols if isinstance(s, Index) and s in self.ranges and _is_free(f, s))
+            by.setdefault(found, []).append(cast("Expr", f))
+        loose = by.pop(frozenset(), [])
+        keys = sorted(by, key=lambda k: (len(k), str(sorted(map(str, k)))))
+        if not keys:
+            return [self.value(body)]
+        by[keys[0]] = [*loose, *by[keys[0]]]
+        return [self.value(cast("Expr", sp.Mul(*by[k]))) for k in keys]
+
+    def _fewer(self, groups: Any) -> Any:
+        """One group less: a factor whose indices another one has is multiplied into it; None where there is none."""
+        for a in groups:
+            for b in groups:
+                if a is not b and set(a.indices) <= set(b.indices):
+                    rest = [g for g in groups if g is not a and g is not b]
+                    return [*rest, self.join("*", b, a)]
+        return None
+
+    def reduce(self, v: Val, summed: list[Index], how: str, outer: list[Index]) -> Val:
+        """A plain reduction over dimensions."""
+        missing = [i for i in summed if i not in v.axes]
+        present = [d for d, a in enumerate(v.axes) if a in summed]
+        if v.is_number or not present:
+            out = v
+        else:
+            kept: Axes = tuple(None if a in summed else a for a in v.axes)
+            axes = tuple(a for a in v.axes if a not in summed)
+            whole = len(present) == len(v.axes)
+            t = tt.method(v.t, how) if whole and how == "sum" else tt.method(v.t, how, present[0] if len(present) == 1 else tuple(present))
+            out = Val(t, axes, "int" if v.kind in ("bool", "int") and how == "sum" else v.kind, None if whole and how == "sum" else kept)
+        for i in missing if how == "sum" else []:
+            out = self.join("*", out, Val(tt.size(self.ranges[i]), (), "number"))
+        return out
+
+    def _two(self, a: Val, b: Val, summed: list[Index], outer: list[Index]) -> Val:
+        """A contraction of two tensors."""
+        common = [i for i in a.indices if i in b.indices]
+        contracted = [i for i in common if i in summed]
+        batch = [i for i in common if i not in summed]
+        for side in (a, b):
+            alone = [i for i in side.indices if i in summed and i not in common]
+            if alone:
+                shorter = self.reduce(side, alone, "sum", outer)
+                rest = [i for i in summed if i not in alone]
+                pair = (shorter, b) if side is a else (a, shorter)
+                return self._two(*pair, rest, outer) if rest else self.join("*", *pair)
+        left, right = [i for i in a.indices if i not in common], [i for i in b.indices if i not in common]
+        if not left and not right:
+            if not batch and len(contracted) == 1:
+                return Val(tt.binary("@", self.squeezed(a).t, self.squeezed(b).t), ())
+            return self.reduce(self.join("*", a, b), summed, "sum", outer)
+        ranks = {i: k for k, i in enumerate(outer)}
+
+        def first(x: list[Index]) -> int:
+            return min((ranks.get(i, 99) for i in x), default=-1 if not x else 99)
+
+        if left and right and first(right) < first(left):
+            a, b, left, right = b, a, right, left
+        if len(contracted) == 1 and all(x.kind == "float" for x in (a, b)):
+            a, b = self.squeezed(a), self.squeezed(b)
+            (s,) = contracted
+            if not batch and (len(left) <= 1 or not right or len(b.axes) <= 2) and len(right) <= 1:
+                product = self._matmul(a, b, left, right, s)
+                if product is not None:
+                    return product
+            if batch and len(left) == 1 and len(right) == 1:
+                product = self._batched(a, b, batch, left[0], right[0], s)
+                if product is not None:
+                    return product
+        if not left or not right:
+            return self.reduce(self.join("*", a, b), summed, "sum", outer)
+        return self._einsum([a, b], summed, outer)
+
+    def squeezed(self, v: Val) -> Val:
+        """Without dimensions of size one."""
+        return to_axes(v, v.indices) if None in v.axes else v
+
+    def _matmul(self, a: Val, b: Val, left: list[Index], right: list[Index], s: Index) -> Val | None:
+        """`a @ b` over one index, with transposed views where they are needed."""
+        if not right:
+            if len(b.axes) != 1:
+                return None
+            if a.axes[-1] is s:
+                return Val(tt.binary("@", a.t, b.t), a.axes[:-1])
+            if len(a.axes) == 2:
+                return Val(tt.binary("@", b.t, a.t), (a.axes[1],))
+            return None
+        if not left:
+            return self._matmul(b, a, right, left, s)
+        if len(b.axes) != 2:
+            return None
+        x = a.t if a.axes[-1] is s else permute(a.t, [*[d for d, i in enumerate(a.axes) if i is not s], a.axes.index(s)])
+        y = b.t if b.axes[0] is s else permute(b.t, [1, 0])
+        return Val(tt.binary("@", x, y), (*[i for i in a.axes if i is not s], *right))
+
+    def _batched(self, a: Val, b: Val, batch: list[Index], left: Index, right: Index, s: Index) -> Val | None:
+        """A batched product: both tensors as batch, rows, columns."""
+        order = [i for i in a.axes if i in batch]
+        if [i for i in b.axes if i in batch] != order:
+            order = list(batch)
+        x = self._to(a, [*order, left, s])
+        y = self._to(b, [*order, s, right])
+        return Val(tt.binary("@", x, y), (*order, left, right))
+
+    def _to(self, v: Val, order: list[Index]) -> T:
+        return permute(v.t, [v.axes.index(i) for i in order])
+
+    def _einsum(self, values: list[Val], summed: list[Index], outer: list[Index]) -> Val:
+        """The general contraction."""
+        values = [self.squeezed(v) for v in values]
+        letters = {i: chr(ord("a") + k) for k, i in enumerate(dict.fromkeys(i for v in values for i in v.indices))}
+        ranks = {i: k for k, i in enumerate(outer)}
+        out = sorted((i for i in letters if i not in summed), key=lambda i: ranks.get(i, 99))
+        spec = ",".join("".join(letters[i] for i in v.indices) for v in values) + "->" + "".join(letters[i] for i in out)
+        return Val(tt.call("torch.einsum", f'"{spec}"', *[v.t for v in values]), tuple(out))
+
+
+def _is_free(f: Expr, s: Index) -> bool:
+    return s not in {i for b in f.atoms(Sigma, Amax) for i, _ in b.limits}

@@ -1,0 +1,181 @@
+"""The derivation of a graph: every node's cotangent, the terms it is made of, and the rules that produced them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr
+
+from codegen.derive import COT, OUT, Contribution, vjp
+from codegen.formula import latex_formula, left_side, lettered, named, text_formula
+from engine.naming import Namer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engine.graph import Graph, Node
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the trail: what was done to which node, by which rule, and what came out."""
+
+    node: str
+    rule: str
+    result: str
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one consumer adds to a node's cotangent: a template over the consumer's operands, shared by equal nodes."""
+
+    consumer: Node
+    position: int
+    template: Contribution
+
+
+@dataclass(frozen=True, eq=False)
+class Cotangent:
+    """The cotangent of one node: `d<name>` and the parts that add up to it. A result of the forward is `seeded`."""
+
+    node: Node
+    name: str
+    parts: tuple[Part, ...]
+    seeded: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Derivation:
+    """All cotangents of a graph, in backward order, with the trail of rules."""
+
+    graph: Graph
+    cotangents: dict[str, Cotangent]
+    trail: tuple[Step, ...] = field(default=())
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that have a cotangent, in backward order."""
+        return tuple(self.cotangents)
+
+    @cached_property
+    def ranks(self) -> dict[str, int]:
+        """The number of dimensions of every tensor a formula may name."""
+        ranks = {n.name: len(n.shape) for n in self.graph.nodes}
+        ranks.update({c.name: len(c.node.shape) for c in self.cotangents.values()})
+        return ranks
+
+    def names(self, part: Part) -> dict[str, str]:
+        """What a template's placeholders stand for."""
+        names = {f"_{k}": o for k, o in enumerate(part.consumer.operands)}
+        names[OUT] = part.consumer.name
+        names[COT] = self.cotangents[part.consumer.name].name
+        return names
+
+    def part_expr(self, part: Part, at: Sequence[Expr]) -> Expr:
+        """A part with this graph's names and sizes, at the given indices."""
+        mapping: dict[Any, Any] = dict(part.consumer.sizes)
+        mapping.update({i: j for i, j in zip(part.template.indices, at, strict=True) if i != 0})
+        return named(cast("Expr", part.template.expr.xreplace(mapping)), self.names(part))
+
+    def expression(self, name: str) -> tuple[tuple[Expr, ...], Expr]:
+        """Indices and cotangent of a node, over the cotangents of its consumers."""
+        c = self.cotangents[name]
+        if not c.parts:
+            indices = next((p.template.indices for p in c.parts), tuple(sp.Integer(0) for _ in c.node.shape))
+            return indices, sp.S.Zero
+        at = c.parts[0].template.indices
+        return at, cast("Expr", sp.Add(*[self.part_expr(p, at) for p in c.parts]))
+
+    def equation(self, name: str) -> tuple[Expr, Expr]:
+        """Left and right side with readable indices."""
+        c = self.cotangents[name]
+        at, e = self.expression(name)
+        avoid = {n.name for n in self.graph.nodes} | {str(s) for s in self.graph.sizes}
+        right, indices = lettered(e, at, avoid)
+        return left_side(c.name, indices), right
+
+    def definition(self, name: str) -> tuple[Expr, Expr] | None:
+        """A node's own index notation with readable indices; None for inputs and opaque nodes."""
+        known = self.graph[name].definition
+        if known is None:
+            return None
+        avoid = {n.name for n in self.graph.nodes} | {str(s) for s in self.graph.sizes}
+        right, indices = lettered(known[1], known[0], avoid)
+        return left_side(name, indices), right
+
+    def text(self, name: str) -> str:
+        """The cotangent of a node as one line: `dw1[i,j] = Σ_k emb[k,i] dhpreact[k,j]`."""
+        c = self.cotangents[name]
+        if c.seeded and not c.parts:
+            return f"{c.name} = grad_out"
+        left, right = self.equation(name)
+        seed = "grad_out + " if c.seeded else ""
+        return f"{text_formula(left, self.ranks)} = {seed}{text_formula(right, self.ranks)}"
+
+    def latex(self, name: str) -> str:
+        """The cotangent of a node as LaTeX."""
+        c = self.cotangents[name]
+        if c.seeded and not c.parts:
+            return rf"{latex_formula(left_side(c.name, ()), {c.name: 0})} = \mathrm{{grad\_out}}"
+        left, right = self.equation(name)
+        seed = r"\mathrm{grad\_out} + " if c.seeded else ""
+        return f"{latex_formula(left, self.ranks)} = {seed}{latex_formula(right, self.ranks)}"
+
+    def definition_text(self, name: str) -> str | None:
+        """A node's index notation as one line."""
+        known = self.definition(name)
+        return None if known is None else f"{text_formula(known[0], self.ranks)} = {text_formula(known[1], self.ranks)}"
+
+    def definition_latex(self, name: str) -> str | None:
+        """A node's index notation as LaTeX."""
+        known = self.definition(name)
+        return None if known is None else f"{latex_formula(known[0], self.ranks)} = {latex_formula(known[1], self.ranks)}"
+
+
+def derive(graph: Graph) -> Derivation:
+    """The cotangents of every differentiable node and input that the result depends on, last node first.
+
+    Fan-out adds up: a node's cotangent has one part per consumer.
+    """
+    namer = Namer([*(n.name for n in graph.nodes), *map(str, graph.sizes)])
+    consumers: dict[str, list[tuple[Node, int]]] = {}
+    for n in graph.nodes:
+        if n.template is not None and n.differentiable:
+            for k, o in enumerate(n.operands):
+                consumers.setdefault(o, []).append((n, k))
+    cotangents: dict[str, Cotangent] = {}
+    trail: list[Step] = []
+    for n in reversed(graph.nodes):
+        if not n.differentiable:
+            continue
+        parts: list[Part] = []
+        for consumer, k in reversed(consumers.get(n.name, [])):
+            if consumer.name not in cotangents or consumer.template is None:
+                continue
+            template = vjp(consumer.template, k, consumer.operand_shapes[k])
+            if template.expr != 0:
+                parts.append(Part(consumer, k, template))
+        seeded = n.name in graph.outputs
+        if not parts and not seeded and not n.is_input:
+            continue
+        cotangents[n.name] = Cotangent(n, namer(f"d{n.name}"), tuple(parts), seeded)
+        rules = [f"chain rule through {p.consumer.name}" for p in parts]
+        if len(parts) > 1:
+            rules.append(f"fan-out: {len(parts)} paths add up")
+        trail.extend(Step(n.name, r, "") for r in rules)
+    return Derivation(graph, scheduled(graph, cotangents, consumers), tuple(trail))
+
+
+def scheduled(graph: Graph, cotangents: dict[str, Cotangent], consumers: dict[str, list[tuple[Node, int]]]) -> dict[str, Cotangent]:
+    """Backward order, with an input's cotangent right after the last path to it is complete."""
+    place = {n.name: float(k) for k, n in enumerate(graph.nodes)}
+
+    def key(name: str) -> float:
+        if not graph[name].is_input:
+            return place[name]
+        return min((place[c.name] for c, _ in consumers.get(name, []) if c.name in cotangents), default=-1.0) - 0.5
+
+    return {name: cotangents[name] for name in sorted(cotangents, key=key, reverse=True)}

@@ -1,0 +1,121 @@
+"""Emission: what was decided, laid out by Jinja. The templates hold layout, never mathematics."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from codegen.steps import StepsWriter, Used, forward_lines, guard_rows, size_lines, wrapped
+from engine.spelling import size_text
+
+if TYPE_CHECKING:
+    from codegen.derivation import Derivation
+    from engine.graph import Graph
+
+
+@lru_cache(maxsize=1)
+def environment() -> jinja2.Environment:
+    """Strict: an undefined name is an error, never an empty string."""
+    loader = jinja2.PackageLoader("codegen", "templates")
+    return jinja2.Environment(
+        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """A template's text; at most two blank lines in a row, none at the end."""
+    text = environment().get_template(template).render(**values)
+    return text.rstrip("\n") + "\n"
+
+
+def shape_text(graph: Graph, name: str) -> str:
+    """`float32 (n, 27)`: the dtype and shape of a node."""
+    n = graph[name]
+    return "(" + ", ".join(size_text(s) for s in n.shape) + ("," if len(n.shape) == 1 else "") + ")"
+
+
+def quoted(text: str) -> str:
+    """A Python string literal in double quotes."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def steps_source(derivation: Derivation, target: str = "", keep: tuple[str, ...] | None = None) -> str:
+    """The text of `steps.py`: forward, and a backward with one statement per node."""
+    graph = derivation.graph
+    writer = StepsWriter(derivation)
+    blocks = writer.blocks()
+    names = {c.name for c in derivation.cotangents.values()}
+    sized = Used()
+    lines = forward_lines(graph, sized)
+    reads = writer.used.names - names
+    wanted = {n.name for n in graph.nodes if n.named and not n.is_input} | reads
+    if keep is not None:
+        wanted = set(keep) | reads
+    unsized = [s for s in writer.used.sizes if not any(size == s for name in wanted for size in graph[name].shape)]
+    for s in unsized:
+        wanted.add(graph.sizes[s][0])
+    saved = [n.name for n in graph.nodes if n.name in wanted]
+    sizes_back = size_lines(graph, writer.used.sizes, [n for n in saved if graph[n].is_input], saved)
+    unpack = sequence(saved, " = saved", 4)
+    fields = [{"name": n, "comment": shape_text(graph, n)} for n in saved]
+    returns = graph.outputs[0] if graph.single else "(" + ", ".join(graph.outputs) + ("," if len(graph.outputs) == 1 else "") + ")"
+    place = next((n.source.file for n in graph.nodes if n.source is not None), "")
+    formula = wrapped("; ".join(f"{n} {shape_text(graph, n)}" for n in graph.inputs), 110)
+    return render(
+        "steps.py.j2",
+        target=target or graph.name,
+        name=graph.name,
+        place=place.replace('"""', ""),
+        formula=formula,
+        saved=fields,
+        inputs=graph.inputs,
+        returns=returns,
+        guards=guard_rows(graph),
+        size_lines=size_lines(graph, sized.sizes, list(graph.inputs), list(graph.inputs)),
+        forward=lines,
+        unpack=unpack + sizes_back,
+        result=sequence(saved, ")", 4, f"return {returns}, Saved("),
+        blocks=blocks,
+        grads=[(quoted(graph.key(n)), c.name) for n, c in derivation.cotangents.items()],
+    )
+
+
+def sequence(names: list[str], end: str, indent: int, start: str = "", width: int = 120) -> list[str]:
+    """Names separated by commas on one line, or one indented block where they do not fit."""
+    line = f"{start}{', '.join(names)}{',' if len(names) == 1 and not start else ''}{end}"
+    if len(line) + indent <= width:
+        return [line]
+    opened = start or "("
+    closed = end if start else f"){end}"
+    lines = [opened]
+    row = "   "
+    for n in names:
+        if len(row) + len(n) + 2 > width - indent:
+            lines.append(row)
+            row = "   "
+        row += f" {n},"
+    return [*lines, row, closed]
+
+
+def write_atomically(path: Path, text: str) -> bool:
+    """Write a whole file or nothing, and only if it changes. Returns whether it did."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        os.chmod(temporary, 0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return True

@@ -1,0 +1,173 @@
+"""Index notation as text and as LaTeX, with readable index letters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed
+from sympy.printing.latex import LatexPrinter
+from sympy.printing.str import StrPrinter
+
+from engine.notation import Amax, Index, Sigma, element, name_of
+from engine.spelling import size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+LETTERS = ("i", "j", "k", "l", "m", "p", "q", "r", "s", "t", "u", "v", "w")
+
+
+def lettered(e: Expr, indices: Sequence[Expr], avoid: Iterable[str] = ()) -> tuple[Expr, tuple[Expr, ...]]:
+    """An expression and its output indices with i, j, k, ... for its indices, outputs first, then as they are met."""
+    taken = {*avoid}
+    letters = [c for c in LETTERS if c not in taken] + [f"{c}{n}" for n in range(1, 9) for c in LETTERS]
+    mapping: dict[Any, Any] = {}
+    for i in [*indices, *(x for x in sp.preorder_traversal(e) if isinstance(x, Index))]:
+        if isinstance(i, Index) and i not in mapping:
+            mapping[i] = Index(letters[len(mapping)])
+    return cast("Expr", e.xreplace(mapping)), tuple(cast("Expr", sp.sympify(i).xreplace(mapping)) for i in indices)
+
+
+def named(e: Expr, names: Mapping[str, str]) -> Expr:
+    """An expression with its tensors renamed, each keeping what is known of its sign."""
+    mapping: dict[Any, Any] = {}
+    for b in e.atoms(sp.IndexedBase):
+        label = cast("Any", b).label
+        if str(label) in names:
+            mapping[b] = sp.IndexedBase(sp.Symbol(names[str(label)], **{k: v for k, v in label.assumptions0.items() if k in ("positive", "real", "integer")}))
+    return cast("Expr", e.xreplace(mapping))
+
+
+class TextPrinter(StrPrinter):
+    """`Σ_j emb[i,j] w1[j,k]`: products by juxtaposition, sums by Σ, brackets as [ ]."""
+
+    printmethod = "_none"
+    ranks: dict[str, int] = {}
+
+    def _print_Indexed(self, expr: Any) -> str:
+        if self.ranks.get(name_of(expr)) == 0:
+            return name_of(expr)
+        return f"{name_of(expr)}[{','.join(self._print(i) for i in expr.indices)}]"
+
+    def _print_Sigma(self, expr: Sigma) -> str:
+        body = self._print(expr.body)
+        inner = f"({body})" if expr.body.is_Add else body
+        return f"Σ_{{{','.join(map(str, (i for i, _ in expr.limits)))}}} {inner}" if len(expr.limits) > 1 else f"Σ_{expr.limits[0][0]} {inner}"
+
+    def _print_Amax(self, expr: Amax) -> str:
+        return f"max_{','.join(str(i) for i, _ in expr.limits)} {self._print(expr.body)}"
+
+    def _print_Delta(self, expr: Any) -> str:
+        return f"[{self._print(expr.args[0])} = {self._print(expr.args[1])}]"
+
+    def _print_Equal(self, expr: Any) -> str:
+        return f"[{self._print(expr.args[0])} = {self._print(expr.args[1])}]"
+
+    def _print_Less(self, expr: Any) -> str:
+        return f"[{self._print(expr.args[0])} < {self._print(expr.args[1])}]"
+
+    def _print_LessEqual(self, expr: Any) -> str:
+        return f"[{self._print(expr.args[0])} ≤ {self._print(expr.args[1])}]"
+
+    def _print_Quo(self, expr: Any) -> str:
+        return f"{self.parenthesize(expr.args[0], 60)}//{self.parenthesize(expr.args[1], 60)}"
+
+    def _print_Rem(self, expr: Any) -> str:
+        return f"{self.parenthesize(expr.args[0], 60)}%{self.parenthesize(expr.args[1], 60)}"
+
+    def _print_Where(self, expr: Any) -> str:
+        return f"({self._print(expr.args[1])} if {self._print(expr.args[0])} else {self._print(expr.args[2])})"
+
+    def _print_Pow(self, expr: Any, rational: bool = False) -> str:
+        if expr.exp == sp.S.Half:
+            return f"sqrt({self._print(expr.base)})"
+        if expr.exp == -sp.S.Half:
+            return f"1/sqrt({self._print(expr.base)})"
+        if expr.exp == -1:
+            return f"1/{self.parenthesize(expr.base, 60)}"
+        return f"{self.parenthesize(expr.base, 70)}^{self.parenthesize(expr.exp, 60)}"
+
+    def _print_Mul(self, expr: Any) -> str:
+        c, rest = expr.as_coeff_Mul()
+        sign = "-" if c.is_negative else ""
+        top: list[str] = []
+        bottom: list[str] = []
+        c = abs(c)
+        if c.p != 1:
+            top.append(str(c.p))
+        if c.q != 1:
+            bottom.append(str(c.q))
+        factors = sorted(sp.Mul.make_args(rest), key=lambda f: (isinstance(f, Sigma), not f.is_Symbol, "_cot" not in str(f)))
+        sigma = [f for f in factors if isinstance(f, Sigma)]
+        for f in factors:
+            if isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign():
+                bottom.append(self.factor(cast("Expr", 1 / f), 55))
+            elif f in sigma:
+                continue
+            else:
+                top.append(self.factor(f, 50))
+        for k, s in enumerate(sigma):
+            text = self._print(s)
+            top.append(text if k == len(sigma) - 1 and not bottom else f"({text})")
+        over = " ".join(top) or "1"
+        under = "" if not bottom else " / " + (bottom[0] if len(bottom) == 1 and " " not in bottom[0] else f"({' '.join(bottom)})")
+        return f"{sign}{over}{under}"
+
+    def _print_Add(self, expr: Any, order: Any = None) -> str:
+        terms = sorted(expr.as_ordered_terms(), key=lambda t: t.could_extract_minus_sign())
+        text = self._print(terms[0])
+        for t in terms[1:]:
+            text += f" - {self.parenthesize(-t, 45)}" if t.could_extract_minus_sign() else f" + {self._print(t)}"
+        return text
+
+    def factor(self, e: Expr, level: int) -> str:
+        """A factor, in parentheses where it is a sum."""
+        return self._print(e) if isinstance(e, (Indexed, sp.Symbol)) else self.parenthesize(e, level)
+
+    def _print_Rational(self, expr: Any) -> str:
+        value = float(expr)
+        return repr(value) if len(repr(value)) <= 8 else f"{expr.p}/{expr.q}"
+
+
+def text_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
+    """An expression as one line of text."""
+    printer = TextPrinter()
+    printer.ranks = dict(ranks or {})
+    return printer.doprint(e)
+
+
+class MathPrinter(LatexPrinter):
+    """LaTeX with tensor names upright where they have more than one letter."""
+
+    ranks: dict[str, int] = {}
+
+    def _print_Indexed(self, expr: Any) -> str:
+        name = tex_name(name_of(expr))
+        if self.ranks.get(name_of(expr)) == 0:
+            return name
+        return f"{name}_{{{','.join(self._print(i) for i in expr.indices)}}}"
+
+    def _print_Symbol(self, expr: Any, style: str = "plain") -> str:
+        return tex_name(str(expr))
+
+
+def tex_name(name: str) -> str:
+    """A Python name as LaTeX: one letter in italics, longer ones upright, `d` of a cotangent kept apart."""
+    escaped = name.replace("_", r"\_")
+    return name if len(name) == 1 else rf"\mathrm{{{escaped}}}"
+
+
+def latex_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
+    """An expression as LaTeX."""
+    printer = MathPrinter()
+    printer.ranks = dict(ranks or {})
+    return printer.doprint(e)
+
+
+def left_side(name: str, indices: Sequence[Expr]) -> Expr:
+    """`name[i,j]` as an expression."""
+    return element(sp.IndexedBase(sp.Symbol(name, real=True)), indices)
+
+
+__all__ = ["latex_formula", "left_side", "lettered", "named", "size_text", "text_formula"]

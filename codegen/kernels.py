@@ -1,0 +1,109 @@
+"""Expressions that torch has a stable kernel for. Each is an identity of the expression, not of an op that made it.
+
+log(sum(exp f)) is logsumexp, exp(f)/sum(exp f) is softmax, 1/(1 + exp(-f)) is sigmoid, log(1 + exp f) is -logsigmoid(-f),
+log(1 + f) is log1p, exp(f) - 1 is expm1: the naive form overflows or cancels, the kernel does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import sympy as sp
+from sympy import Expr
+
+from engine.notation import Sigma, canonical
+
+Kernel = tuple[str, tuple[Any, ...]]
+
+
+def stable(e: Expr) -> Kernel | None:
+    """The kernel that computes an expression, with its arguments; None if there is none."""
+    if isinstance(e, sp.log):
+        return _log(cast("Expr", e.args[0]))
+    if isinstance(e, sp.Pow) and e.exp == -1:
+        return _sigmoid(cast("Expr", e.base), sp.S.One)
+    if isinstance(e, sp.Mul):
+        return _product(e)
+    if isinstance(e, sp.Add):
+        return _difference(e)
+    return None
+
+
+def _exponent(e: Expr) -> Expr | None:
+    return cast("Expr", e.args[0]) if isinstance(e, sp.exp) else None
+
+
+def _one_plus_exp(e: Expr) -> Expr | None:
+    """f of 1 + exp(f)."""
+    if isinstance(e, sp.Add) and len(e.args) == 2 and sp.S.One in e.args:
+        return _exponent(cast("Expr", e - 1))
+    return None
+
+
+def _log(e: Expr) -> Kernel | None:
+    f = _one_plus_exp(e)
+    if f is not None:
+        return "neg", (("logsigmoid", (-f,)),)
+    if isinstance(e, Sigma):
+        inner = _exponent(e.body)
+        if inner is not None:
+            return "logsumexp", (inner, e.limits)
+    if isinstance(e, sp.Add) and sp.S.One in e.args and e.has(sp.Indexed):
+        return "log1p", (e - 1,)
+    return None
+
+
+def _sigmoid(base: Expr, _: Expr) -> Kernel | None:
+    f = _one_plus_exp(base)
+    return None if f is None else ("sigmoid", (-f,))
+
+
+def _product(e: Expr) -> Kernel | None:
+    """sigmoid and softmax among the factors of a product."""
+    factors = list(sp.Mul.make_args(e))
+    for d in factors:
+        b, x = d.as_base_exp()
+        if not (x.is_Integer and x.is_negative):
+            continue
+        f = _one_plus_exp(cast("Expr", b))
+        if f is not None:
+            rest = _without(factors, d, b, x)
+            for g in factors:
+                if _exponent(cast("Expr", g)) is not None and sp.expand(g.args[0] - f) == 0:  # type: ignore[operator]
+                    rest = [r for r in rest if r is not g]
+                    return "scaled", (("sigmoid", (f,)), sp.Mul(*rest))
+            return "scaled", (("sigmoid", (-f,)), sp.Mul(*rest))
+        if isinstance(b, Sigma) and _exponent(b.body) is not None and len(b.limits) == 1:
+            for g in factors:
+                inner = _exponent(cast("Expr", g))
+                match = None if inner is None else _same_up_to_index(inner, b)
+                if match is not None:
+                    rest = [r for r in _without(factors, d, b, x) if r is not g]
+                    return "scaled", (("softmax", (inner, ((match, b.limits[0][1]),))), sp.Mul(*rest))
+    return None
+
+
+def _without(factors: list[Any], d: Any, b: Any, x: Any) -> list[Any]:
+    """The factors with one power of 1/b taken out."""
+    rest = [r for r in factors if r is not d]
+    return rest if x == -1 else [*rest, b ** (x + 1)]
+
+
+def _same_up_to_index(inner: Expr, total: Sigma) -> Any:
+    """The index of `inner` whose place the sum's index takes, if they agree otherwise."""
+    from engine.notation import Index
+
+    (j, _), = total.limits
+    for i in sorted((s for s in inner.free_symbols if isinstance(s, Index)), key=str):
+        if canonical(cast("Expr", inner.xreplace({i: j}))) == canonical(cast("Expr", total.body.args[0])) and i not in total.free_symbols - {j}:
+            return i
+    return None
+
+
+def _difference(e: Expr) -> Kernel | None:
+    """f - logsumexp(f) is log_softmax, exp(f) - 1 is expm1."""
+    if len(e.args) == 2 and sp.S.NegativeOne in e.args:
+        f = _exponent(cast("Expr", e + 1))
+        if f is not None:
+            return "expm1", (f,)
+    return None

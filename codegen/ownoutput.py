@@ -1,0 +1,86 @@
+"""A derivative written with the op's own output where that is cheaper: 1 - tanh(x)^2 is 1 - o^2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed, IndexedBase
+
+from engine.notation import Head, element
+
+if TYPE_CHECKING:
+    from engine.table import Definition
+
+
+def weight(e: Expr) -> tuple[int, int]:
+    """What an elementwise expression costs: transcendental functions first, then operations."""
+    functions = sum(10 for f in sp.preorder_traversal(e) if isinstance(f, (sp.Function, sp.exp)) and not isinstance(f, Head))
+    functions += sum(4 for p in sp.preorder_traversal(e) if isinstance(p, sp.Pow) and not p.exp.is_Integer)
+    operations = int(cast("Any", sp.count_ops(e)))
+    return functions + operations, len(e.atoms(Indexed))
+
+
+def denominators(e: Expr) -> dict[Expr, Expr]:
+    """The bases that an expression divides by, with the largest power of each."""
+    out: dict[Expr, Expr] = {}
+    for p in e.atoms(sp.Pow):
+        b, x = cast("tuple[Expr, Expr]", p.args)
+        if x.could_extract_minus_sign() and not b.is_number and not isinstance(b, sp.exp):
+            out[b] = max(out.get(b, sp.S.Zero), cast("Expr", -x), key=lambda v: float(v) if v.is_number else 1.0)
+    return out
+
+
+def safe(new: Expr, old: Expr, out: Expr, definition: Expr) -> bool:
+    """Whether `new` divides by nothing that `old` (or the definition itself) did not already divide by."""
+    before = denominators(old)
+    after = denominators(new)
+    if out in after and not definition.is_positive:
+        power = after.pop(out)
+        for factor in sp.Mul.make_args(definition):
+            b, x = factor.as_base_exp()
+            if x.is_positive and not b.is_number:
+                after[b] = cast("Expr", after.get(b, sp.S.Zero) + power * x)
+    after.pop(out, None)
+    return all(b in before and (before[b] - x).is_nonnegative for b, x in after.items())
+
+
+def by_output(derivative: Expr, template: Definition) -> Expr:
+    """The cheapest of the derivative and its rewrites by `out = definition`: as a subexpression, a factor, or by elimination.
+
+    A rewrite is taken only where it divides by nothing that was not divided by before, so it holds at every point.
+    """
+    definition = template.expr
+    if definition.is_Atom or isinstance(definition, Indexed) or definition.has(sp.S.Infinity, sp.S.NegativeInfinity):
+        return derivative
+    label = sp.Symbol("_out", positive=True) if definition.is_positive else sp.Symbol("_out", real=True)
+    base = IndexedBase(label)
+    out = element(base, template.indices)
+    candidates = [derivative, cast("Expr", derivative.subs(definition, out))]
+    ratio = cast("Expr", sp.powsimp(sp.cancel(derivative / definition))) if not derivative.has(Head) else derivative
+    if not ratio.has(Head):
+        candidates.append(cast("Expr", out * ratio))
+    candidates.extend(_eliminated(derivative, definition, out))
+    good = [c for c in candidates if safe(c, derivative, out, definition)]
+    return min(good, key=lambda c: (weight(c), candidates.index(c)), default=derivative)
+
+
+def _eliminated(derivative: Expr, definition: Expr, out: Expr) -> list[Expr]:
+    """The derivative as a polynomial in the output alone, where the definition can be solved for its only function."""
+    if definition.has(Head) or derivative.has(Head):
+        return []
+    functions = [f for f in definition.atoms(sp.Function) | definition.atoms(sp.exp) if f.has(Indexed)]
+    if len(functions) != 1:
+        return []
+    kernel, slot = functions[0], sp.Dummy("t", positive=functions[0].is_positive)
+    flat = definition.subs(kernel, slot)
+    if flat.has(Indexed) or not flat.is_rational_function(slot):
+        return []
+    solutions = cast("list[Expr]", sp.solve(sp.Eq(flat, out), slot))
+    if len(solutions) != 1:
+        return []
+    value = derivative.subs(kernel, slot)
+    if isinstance(kernel, sp.exp):
+        value = value.subs(sp.exp(-kernel.args[0]), 1 / slot)
+    value = sp.factor(sp.cancel(value.subs(slot, solutions[0])))
+    return [cast("Expr", value)] if value.is_polynomial(out) else []

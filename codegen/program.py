@@ -1,0 +1,147 @@
+"""`generate`: from a forward to a program that holds its emitted source, its derivation, and runs both."""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import sys
+import types
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from codegen.derivation import derive
+from codegen.emit import steps_source
+from engine import Graph, trace
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from codegen.derivation import Derivation
+
+MODES = ("steps", "closed")
+
+
+def load(source: str, name: str) -> types.ModuleType:
+    """Emitted text as a module; tracebacks show its lines."""
+    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+    filename = f"<generated {name} {digest}>"
+    module = types.ModuleType(f"generated_{name}_{digest}")
+    module.__file__ = filename
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    sys.modules[module.__name__] = module
+    exec(compile(source, filename, "exec"), module.__dict__)
+    return module
+
+
+class Program:
+    """An emitted forward and backward.
+
+    Attributes:
+        graph: the traced forward.
+        derivation: every cotangent and the rules that led to it.
+        source: the emitted file.
+        mode: "steps" or "closed".
+    """
+
+    def __init__(self, graph: Graph, derivation: Derivation, source: str, mode: str, module: nn.Module | None, wrt: tuple[str, ...] | None) -> None:
+        self.graph, self.derivation, self.source, self.mode = graph, derivation, source, mode
+        self.owner = module
+        self.wrt = wrt
+        self.module = load(source, graph.name)
+
+    def __repr__(self) -> str:
+        return f"Program({self.graph.name!r}, mode={self.mode!r}, inputs={self.graph.inputs}, outputs={self.graph.outputs})"
+
+    def tensors(self, inputs: Sequence[Any]) -> list[Tensor]:
+        """The tensors that the emitted forward takes, from the arguments of the user's own.
+
+        Raises:
+            InputError: too few or too many of them, or a dtype or rank that the trace did not have.
+        """
+        given = [v for v in pytree.tree_leaves(list(inputs)) if isinstance(v, Tensor)]
+        own = len(self.graph.inputs) - len(self.graph.parameters)
+        if len(given) == own and self.owner is not None:
+            held = {**dict(self.owner.named_parameters()), **dict(self.owner.named_buffers())}
+            given += [held[self.graph.key(n)] for n in self.graph.parameters]
+        if len(given) != len(self.graph.inputs):
+            raise InputError(f"{self.graph.name} takes {len(self.graph.inputs)} tensors ({', '.join(self.graph.inputs)}) and was given {len(given)}")
+        for name, t in zip(self.graph.inputs, given, strict=True):
+            node = self.graph[name]
+            if t.dim() != len(node.shape):
+                raise InputError(f"{self.graph.name}: {name} has {t.dim()} dimensions, the trace had {len(node.shape)}")
+            if t.is_floating_point() != node.dtype.is_floating_point:
+                raise InputError(f"{self.graph.name}: {name} is {t.dtype}, the trace had {node.dtype}")
+            wrong = [d for d, s in enumerate(node.shape) if s.is_Integer and t.shape[d] != int(s)]
+            if wrong:
+                raise InputError(
+                    f"{self.graph.name}: dimension {wrong[0]} of {name} is {t.shape[wrong[0]]}, the trace had {node.shape[wrong[0]]}. "
+                    "Sizes of one broadcast, so they are fixed: generate again with inputs of these shapes."
+                )
+        return given
+
+    def forward(self, *inputs: Any) -> tuple[Any, Any]:
+        """(out, saved) for the arguments of the user's forward; no autograd graph is built."""
+        with torch.no_grad():
+            out, saved = self.module.forward(*self.tensors(inputs))
+        return self.structured(out), saved
+
+    def structured(self, out: Any) -> Any:
+        """The emitted result in the structure that the user's forward returned."""
+        return out if self.graph.single else pytree.tree_unflatten(list(out), self.graph.structure)
+
+    def backward(self, saved: Any, grad_out: Any = None) -> dict[str, Tensor]:
+        """Gradients by name for the cotangent `grad_out` of the result (ones where it is None)."""
+        if grad_out is not None and not self.graph.single:
+            grad_out = pytree.tree_leaves(grad_out, is_leaf=lambda v: v is None)
+        with torch.no_grad():
+            grads = cast("dict[str, Tensor]", self.module.backward(saved, grad_out))
+        return grads if self.wrt is None else {k: v for k, v in grads.items() if k in self.wrt or k not in self.input_keys}
+
+    @property
+    def input_keys(self) -> tuple[str, ...]:
+        """The keys under which gradients of differentiable inputs are returned."""
+        return tuple(self.graph.key(n) for n in self.graph.inputs if self.graph[n].differentiable)
+
+    def value_and_grad(self, *inputs: Any) -> tuple[Any, dict[str, Tensor]]:
+        """The forward's result and its gradients."""
+        out, saved = self.forward(*inputs)
+        return out, self.backward(saved)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The forward as a differentiable callable of the same signature, whose backward is the emitted one."""
+        from codegen.function import differentiable
+
+        return differentiable(self)
+
+
+def generate(
+    forward: Callable[..., Any] | nn.Module | Graph, *inputs: Any, mode: str = "closed", wrt: Sequence[str] | None = None, name: str | None = None
+) -> Program:
+    """Derive and emit the backward of a forward.
+
+    Args:
+        forward: a function or `nn.Module` in ordinary torch, or a Graph that was traced before.
+        inputs: example tensors, for shapes and dtypes; see `engine.trace`.
+        mode: "steps" for one statement per node, "closed" for cotangents simplified across nodes.
+        wrt: names of the inputs whose gradients are wanted; all floating-point ones by default.
+        name: what the emitted file says it was made from; the forward's name by default.
+
+    Raises:
+        TraceError: what the forward does cannot be traced. InputError: `wrt` names no differentiable input.
+    """
+    if mode not in MODES:
+        raise InputError(f"mode={mode!r} is none of {', '.join(MODES)}")
+    graph = forward if isinstance(forward, Graph) else trace(forward, *inputs)
+    known = [graph.key(n) for n in graph.inputs if graph[n].differentiable]
+    unknown = [w for w in wrt or () if w not in known]
+    if unknown:
+        raise InputError(f"wrt names {unknown[0]!r}, which is no differentiable input of {graph.name}; those are {', '.join(known)}")
+    derivation = derive(graph)
+    source = steps_source(derivation, name or graph.name)
+    module = forward if isinstance(forward, nn.Module) else None
+    return Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))

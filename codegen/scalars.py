@@ -1,0 +1,231 @@
+"""The arithmetic of elements: sums, products, powers and functions, in the spelling and order a person would choose."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed
+
+from codegen import tensors as tt
+from codegen.kernels import stable
+from codegen.values import LowererBase, Val, to_axes
+from engine.errors import DerivationError
+from engine.notation import Index, Less, Where
+
+METHODS: dict[Any, str] = {
+    sp.exp: "exp", sp.log: "log", sp.tanh: "tanh", sp.sin: "sin", sp.cos: "cos", sp.erf: "erf", sp.erfc: "erfc", sp.tan: "tan",
+    sp.sinh: "sinh", sp.cosh: "cosh", sp.asin: "asin", sp.acos: "acos", sp.atan: "atan", sp.asinh: "asinh", sp.acosh: "acosh",
+    sp.atanh: "atanh", sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil", sp.loggamma: "lgamma", sp.digamma: "digamma",
+}  # fmt: skip
+
+
+class ScalarMixin(LowererBase):
+    """Lowers Add, Mul, Pow and functions."""
+
+    def constant(self, e: Expr) -> Val:
+        """A number."""
+        if e.is_Integer:
+            return Val(tt.number(int(cast("Any", e))), (), "number")
+        if e in (sp.S.Infinity, sp.S.NegativeInfinity):
+            infinity = tt.call("float", '"inf"')
+            return Val(infinity if e is sp.S.Infinity else tt.unary("neg", infinity), (), "number")
+        if e is sp.S.NaN:
+            return Val(tt.call("float", '"nan"'), (), "number")
+        value = float(sp.N(e, 30))
+        if e.is_Rational and len(repr(value)) > 8:
+            p, q = cast("Any", e).p, cast("Any", e).q
+            if len(f"{p}{q}") <= 6:
+                return Val(tt.binary("/", tt.number(p), tt.number(q)), (), "number")
+        return Val(tt.number(value), (), "number")
+
+    def floated(self, v: Val) -> Val:
+        """A truth value as a number, so that it can be added."""
+        return self.join("*", v, Val(tt.number(1.0), (), "number"), "float") if v.kind == "bool" else v
+
+    def sum_of(self, e: sp.Add) -> Val:
+        """Terms added from left to right, positive ones first."""
+        known = stable(e)
+        if known is not None:
+            return self.kernel(known)
+        terms = list(e.as_ordered_terms())
+        if len(terms) == 2 and terms.count(sp.S.One) == 1:
+            other = terms[0] if terms[1] == 1 else terms[1]
+            if isinstance(-other, (Less, Indexed)) or (-other).func.__name__ == "Equal":
+                v = self.value(cast("Expr", -other))
+                if v.kind == "bool":
+                    return Val(tt.unary("~", v.t), v.axes, "bool")
+        signed = [(bool(t.could_extract_minus_sign()), cast("Expr", t)) for t in terms]
+        signed.sort(key=lambda s: (s[0], -len(s[1].atoms(Indexed)) if not s[1].is_number else 1))
+        if all(minus for minus, _ in signed):
+            inner = self.value(cast("Expr", sp.Add(*[-t for _, t in signed])))
+            return self.negative(inner)
+        total: Val | None = None
+        for minus, t in signed:
+            v = self.floated(self.value(-t if minus else t))
+            if total is None:
+                total = v if not minus else self.negative(v)
+            else:
+                total = self.join("-" if minus else "+", total, v)
+        return cast("Val", total)
+
+    def product_of(self, e: Expr) -> Val:
+        """A product: numbers first, factors over few indices multiplied before they meet the large ones, then divisions."""
+        known = stable(e)
+        if known is not None:
+            return self.kernel(known)
+        coefficient, factors = e.as_coeff_mul()
+        sign = coefficient.is_negative
+        coefficient = -coefficient if sign else coefficient
+        top: list[Expr] = []
+        bottom: list[Expr] = []
+        scale_up: list[Expr] = [] if coefficient.p == 1 else [coefficient] if self._short(coefficient) else [sp.Integer(coefficient.p)]
+        scale_down: list[Expr] = [] if coefficient.q == 1 or (scale_up and scale_up[0] == coefficient) else [sp.Integer(coefficient.q)]
+        for f in factors:
+            inverse = isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign() and not isinstance(f.base, sp.exp)
+            if not f.atoms(Indexed, Index):
+                (scale_down if inverse else scale_up).append(cast("Expr", 1 / f if inverse else f))
+            else:
+                (bottom if inverse else top).append(cast("Expr", 1 / f if inverse else f))
+        value = self._grouped([self.value(f) for f in self._cot_first(top)], [self.value(f) for f in bottom], scale_up, scale_down)
+        return self.negative(value) if sign else value
+
+    def _short(self, c: Any) -> bool:
+        return c.is_Integer or len(repr(float(c))) <= 5
+
+    def _cot_first(self, factors: list[Expr]) -> list[Expr]:
+        def key(f: Expr) -> tuple[int, int]:
+            names = [str(cast("Any", a).base.label) for a in f.atoms(Indexed)]
+            return (0 if any(n.startswith("_cot") for n in names) else 1, factors.index(f))
+
+        return sorted(factors, key=key)
+
+    def _grouped(self, top: list[Val], bottom: list[Val], up: list[Expr], down: list[Expr]) -> Val:
+        groups: dict[frozenset[Any], tuple[list[Val], list[Val]]] = {}
+        for v in top:
+            groups.setdefault(frozenset(v.indices), ([], []))[0].append(v)
+        for v in bottom:
+            groups.setdefault(frozenset(v.indices), ([], []))[1].append(v)
+        ordered = sorted(groups.items(), key=lambda g: len(g[0]))
+        scalars = [self.value(x) for x in up], [self.value(x) for x in down]
+        if not ordered:
+            return self._ratio(*scalars)
+        built: list[tuple[Val | None, Val | None]] = []
+        for k, (_, (over, under)) in enumerate(ordered):
+            numbers = scalars if k == 0 else ([], [])
+            over, under = [*numbers[0], *over], [*numbers[1], *under]
+            if over or len(ordered) == 1:
+                built.append((self._ratio(over, under), None))
+            else:
+                built.append((None, self._times(under)))
+        result, divisor = built[-1]
+        for other, under in reversed(built[:-1]):
+            if other is not None:
+                result = other if result is None else self.join("*", self.floated(result) if result.kind == other.kind == "bool" else result, other)
+            if under is not None:
+                divisor = under if divisor is None else self.join("*", divisor, under)
+        if result is None:
+            result = Val(tt.number(1), (), "number")
+        return result if divisor is None else self.join("/", result, divisor)
+
+    def _times(self, values: list[Val]) -> Val:
+        total = values[0]
+        for v in values[1:]:
+            if total.kind == v.kind == "bool":
+                total = self.join("&", total, v, "bool")
+            else:
+                total = self.join("*", total, v)
+        return total
+
+    def _ratio(self, over: list[Val], under: list[Val]) -> Val:
+        top = self._times(over) if over else Val(tt.number(1), (), "number")
+        return self.join("/", top, self._times(under), "float" if not all(u.is_number for u in under) or not top.is_number else None) if under else top
+
+    def power_of(self, e: sp.Pow) -> Val:
+        """Powers; roots and reciprocals have torch's own names."""
+        known = stable(e)
+        if known is not None:
+            return self.kernel(known)
+        b, x = cast("tuple[Expr, Expr]", e.args)
+        v = self.value(b)
+        if v.is_number and not x.atoms(Indexed, Index):
+            return Val(tt.binary("**", v.t, self.value(x).t), (), "number")
+        if x == sp.S.Half:
+            return Val(tt.method(v.t, "sqrt"), v.axes)
+        if x == -sp.S.Half:
+            return Val(tt.method(v.t, "rsqrt"), v.axes)
+        if x == -1:
+            return self.join("/", Val(tt.number(1), (), "number"), v, "float")
+        if x.could_extract_minus_sign():
+            return self.join("/", Val(tt.number(1), (), "number"), self.value(cast("Expr", 1 / e)), "float")
+        return self.join("**", v, self.value(x))
+
+    def map_method(self, name: str, argument: Expr) -> Val:
+        """A torch method of one tensor."""
+        v = self.value(argument)
+        if v.is_number:
+            raise DerivationError(f"{name} of the number {argument} has no tensor form")
+        return Val(tt.method(v.t, name), v.axes)
+
+    def function(self, e: Expr) -> Val:
+        """A function by its torch method."""
+        known = stable(e)
+        if known is not None:
+            return self.kernel(known)
+        name = METHODS.get(e.func)
+        if name is None or len(e.args) != 1:
+            raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
+        if not e.atoms(Indexed, Index):
+            return Val(tt.call(f"math.{name}", self.value(cast("Expr", e.args[0])).t), (), "number")
+        return self.map_method(name, cast("Expr", e.args[0]))
+
+    def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
+        """A stable kernel found by `kernels.stable`."""
+        name, args = k
+        if name in ("logsumexp", "softmax", "log_softmax"):
+            inner, limits = args
+            for i, n in limits:
+                self.ranges[i] = n
+            outer = self.order
+            self.order = self.natural_order(inner, [i for i in outer if i in inner.free_symbols])
+            v = self.value(inner)
+            self.order = outer
+            dims = [v.axes.index(i) for i, _ in limits]
+            if name == "logsumexp":
+                kept = tuple(None if d in dims else a for d, a in enumerate(v.axes))
+                return Val(tt.method(v.t, name, dims[0] if len(dims) == 1 else tuple(dims)), tuple(a for a in kept if a is not None), "float", kept)
+            return Val(tt.method(v.t, name, dims[0]), v.axes)
+        if name == "scaled":
+            return self._times([self.kernel(args[0]), self.value(args[1])]) if args[1] != 1 else self.kernel(args[0])
+        if name == "neg":
+            return self.negative(self.kernel(args[0]))
+        v = self.value(args[0])
+        if name == "logsigmoid":
+            return Val(tt.call("torch.nn.functional.logsigmoid", v.t), v.axes)
+        return Val(tt.method(v.t, name), v.axes)
+
+    def compare(self, symbol: str, e: Any) -> Val:
+        """A bracket as a tensor of truth values."""
+        a, b = (self.value(cast("Expr", x)) for x in e.args)
+        if a.is_number and not b.is_number:
+            turned = {"<": ">", "<=": ">=", "==": "=="}[symbol]
+            return self.join(turned, b, a, "bool")
+        return self.join(symbol, a, b, "bool")
+
+    def choice(self, e: Where) -> Val:
+        """torch.where."""
+        condition, a, b = (self.value(cast("Expr", x)) for x in e.args)
+        if condition.kind != "bool":
+            condition = self.join("!=", condition, Val(tt.number(0), (), "number"), "bool")
+        target = self.target(condition, a, b)
+        condition, a, b = (to_axes(v, target) for v in (condition, a, b))
+        axes = condition.axes
+        for v in (a, b):
+            if not v.is_number:
+                from codegen.values import broadcast
+
+                axes = broadcast(axes, v.axes)
+        kind = "float" if "float" in (a.kind, b.kind) else "int" if "int" in (a.kind, b.kind) else "float"
+        if a.is_number and b.is_number:
+            return Val(tt.call("torch.where", condition.t, tt.number(float(a.t.head)) if a.t.kind == "number" else a.t, b.t), axes, kind)
+        return Val(tt.call("torch.where", condition.t, a.t, b.t), axes, kind)

@@ -1,0 +1,277 @@
+"""Steps mode: a backward with one statement per node, as data for the template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Symbol
+
+from codegen import tensors as tt
+from codegen.derive import COT, OUT, vjp
+from codegen.lower import Lowered, Lowerer, Scatter
+from codegen.values import TensorInfo
+from engine.naming import Namer
+from engine.spelling import SizeArg, size_text
+
+if TYPE_CHECKING:
+    from codegen.derivation import Cotangent, Derivation, Part
+    from codegen.tensors import T
+    from engine.graph import Graph, Node
+    from engine.table import Definition
+
+
+def kind_of(dtype: Any) -> str:
+    """float, int or bool."""
+    return "float" if dtype.is_floating_point else "bool" if str(dtype) == "torch.bool" else "int"
+
+
+@lru_cache(maxsize=None)
+def lowered(template: Definition, position: int, shapes: tuple[tuple[Expr, ...], ...], kinds: tuple[str, ...]) -> Lowered:
+    """The torch form of what one op passes back to one operand, over placeholders; made once per structure."""
+    contribution = vjp(template, position, shapes[position])
+    tensors = {f"_{k}": TensorInfo(s, kind) for k, (s, kind) in enumerate(zip(shapes, kinds, strict=True))}
+    tensors[OUT] = tensors[COT] = TensorInfo(template.shape)
+    return Lowerer(tensors, {}).lower(contribution.expr, contribution.indices, contribution.shape)
+
+
+@dataclass(frozen=True)
+class Block:
+    """The statements of one cotangent, under the formula they compute."""
+
+    name: str
+    heading: str
+    comment: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+@dataclass
+class Used:
+    """What the emitted statements read: tensors by name, and sizes."""
+
+    names: set[str] = field(default_factory=set[str])
+    sizes: set[Symbol] = field(default_factory=set["Symbol"])
+
+    def see(self, t: Any) -> None:
+        """Note everything that an expression reads."""
+        for x in tt.walk(t):
+            if x.kind == "name":
+                self.names.add(x.head)
+            for a in (*x.args, *[v for _, v in x.keywords]):
+                self.see_size(a)
+
+    def see_size(self, a: Any) -> None:
+        """Note the sizes of an argument."""
+        if isinstance(a, SizeArg):
+            a = a.expr
+        if isinstance(a, Expr):
+            self.sizes |= {cast("Symbol", s) for s in a.free_symbols}
+        elif isinstance(a, slice):
+            s = cast("Any", a)
+            for p in (s.start, s.stop, s.step):
+                self.see_size(p)
+        elif isinstance(a, (tuple, list)):
+            for p in cast("tuple[Any, ...]", a):
+                self.see_size(p)
+        elif isinstance(a, dict):
+            for p in cast("dict[Any, Any]", a).values():
+                self.see_size(p)
+
+
+class StepsWriter:
+    """Writes the statements of a derivation."""
+
+    def __init__(self, derivation: Derivation) -> None:
+        self.derivation = derivation
+        self.graph: Graph = derivation.graph
+        self.used = Used()
+
+    def blocks(self) -> list[Block]:
+        """One block per cotangent, in backward order."""
+        out: list[Block] = []
+        place: Any = None
+        for name, c in self.derivation.cotangents.items():
+            source = c.parts[0].consumer.source if c.parts else None
+            heading = ""
+            if source is not None and source.text and source != place:
+                heading = f"{source.text}  (line {source.line})"
+                place = source
+            out.append(Block(name, heading, tuple(wrapped(self.derivation.text(name))), tuple(self._statements(c))))
+        return out
+
+    def _statements(self, c: Cotangent) -> list[str]:
+        dense: list[T] = []
+        full = False
+        scatters: list[tuple[Part, Scatter]] = []
+        target = c.node
+        for part in c.parts:
+            low = self._lowered(part)
+            if low.dense is not None:
+                t = self._filled(low.dense.t, part)
+                t = self._cast(t, part, target)
+                dense.append(t)
+                full = full or (not low.dense.is_number and self._covers(low.dense.axes, part))
+            scatters.extend((part, s) for s in low.scatters)
+        if c.seeded:
+            return self._seed(c, dense, full)
+        lines: list[str] = []
+        if dense:
+            t = added(dense)
+            if not full and target.shape:
+                self.used.names.add(target.name)
+                if not any(x.kind == "name" for x in tt.walk(t)):
+                    t = tt.call("torch.full_like", tt.name(target.name), t)
+                else:
+                    t = tt.method(t if t.kind != "binary" else t, "expand_as", tt.name(target.name))
+            if scatters and (t.kind in ("name", "method", "attribute", "item")):
+                t = tt.method(t, "clone")
+            self.used.see(t)
+            lines.append(f"{c.name} = {tt.text(t)}")
+        else:
+            self.used.names.add(target.name)
+            lines.append(f"{c.name} = torch.zeros_like({target.name})")
+        fresh = not dense
+        for part, s in scatters:
+            lines.append(self._scatter(c.name, part, s, fresh and len(scatters) == 1, target))
+        return lines
+
+    def _seed(self, c: Cotangent, dense: list[T], full: bool) -> list[str]:
+        outputs = self.graph.outputs
+        given = "grad_out" if self.graph.single else f"grad_out[{outputs.index(c.node.name)}]"
+        self.used.names.add(c.node.name)
+        lines = [f"{c.name} = torch.ones_like({c.node.name}) if grad_out is None else {given}"]
+        if not self.graph.single:
+            lines = [
+                f"{c.name} = torch.ones_like({c.node.name}) if grad_out is None else {given}",
+                f"{c.name} = torch.zeros_like({c.node.name}) if {c.name} is None else {c.name}",
+            ]
+        if dense:
+            t = added([tt.name(c.name), *dense])
+            self.used.see(t)
+            lines.append(f"{c.name} = {tt.text(t)}")
+        return lines
+
+    def _lowered(self, part: Part) -> Lowered:
+        consumer = part.consumer
+        kinds = tuple(kind_of(self.graph[o].dtype) for o in consumer.operands)
+        assert consumer.template is not None
+        return lowered(consumer.template, part.position, consumer.operand_shapes, kinds)
+
+    def _filled(self, t: Any, part: Part) -> Any:
+        return tt.rename(t, self.derivation.names(part), dict(part.consumer.sizes))
+
+    def _covers(self, axes: Any, part: Part) -> bool:
+        shape = part.template.shape
+        return len(axes) == len(shape) and all(a is not None or n == 1 for a, n in zip(axes, shape, strict=True))
+
+    def _cast(self, t: T, part: Part, target: Node) -> T:
+        if part.consumer.dtype == target.dtype:
+            return t
+        self.used.names.add(target.name)
+        return tt.method(t, "to", tt.attribute(tt.name(target.name), "dtype"))
+
+    def _scatter(self, name: str, part: Part, s: Scatter, alone: bool, target: Node) -> str:
+        items = tuple(self._filled(i, part) for i in s.items)
+        value = self._cast(self._filled(s.value, part), part, target)
+        for i in (*items, value):
+            self.used.see(i)
+        if s.accumulate:
+            inside = ", ".join(tt.argument(i) for i in items) + ("," if len(items) == 1 else "")
+            return f"{name}.index_put_(({inside}), {tt.text(value)}, accumulate=True)"
+        inside = ", ".join(tt.argument(i) for i in items)
+        return f"{name}[{inside or '...'}] {'=' if alone else '+='} {tt.text(value)}"
+
+
+def added(terms: list[T]) -> T:
+    """Terms added from left to right; a leading minus becomes a subtraction."""
+    ordered = sorted(terms, key=starts_negative)
+    total = ordered[0]
+    for t in ordered[1:]:
+        total = tt.binary("-", total, without_minus(t)) if starts_negative(t) else tt.binary("+", total, t)
+    return total
+
+
+def starts_negative(t: T) -> bool:
+    """Whether an expression is written with a leading minus."""
+    if t.kind == "unary":
+        return t.head == "neg"
+    return t.kind == "binary" and t.head in ("*", "/", "@") and starts_negative(t.args[0])
+
+
+def without_minus(t: T) -> T:
+    """An expression without its leading minus."""
+    return t.args[0] if t.kind == "unary" else tt.binary(t.head, without_minus(t.args[0]), t.args[1])
+
+
+def wrapped(line: str, width: int = 108) -> list[str]:
+    """A formula over several lines, broken at its additions."""
+    if len(line) <= width:
+        return [line]
+    out: list[str] = []
+    rest = line
+    while len(rest) > width:
+        at = max(rest.rfind(" + ", 0, width), rest.rfind(" - ", 0, width))
+        at = at if at > 20 else rest.rfind(" ", 20, width)
+        if at <= 0:
+            break
+        out.append(rest[:at])
+        rest = "    " + rest[at + 1 :]
+    return [*out, rest]
+
+
+def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: list[str]) -> list[str]:
+    """`n, d = x.shape`-like statements that read sizes from tensors in `readable` (nodes by name)."""
+    lines: list[str] = []
+    for s in sorted(wanted, key=lambda s: list(graph.sizes).index(s) if s in graph.sizes else -1):
+        source = graph.sizes.get(s)
+        if source is not None and source[0] in readable:
+            lines.append(f"{s} = {source[0]}.shape[{source[1]}]")
+            continue
+        found = next(((n, d) for n in keep for d, size in enumerate(graph[n].shape) if size == s), None)
+        if found is not None:
+            lines.append(f"{s} = {found[0]}.shape[{found[1]}]")
+        elif source is not None:
+            lines.append(f"{s} = {source[0]}.shape[{source[1]}]")
+    return lines
+
+
+def forward_lines(graph: Graph, used: Used) -> list[str]:
+    """The forward's torch calls, one per node; the outputs of one call are unpacked together."""
+    lines: list[str] = []
+    done: set[int] = set()
+    made: dict[int, list[str]] = {}
+    for n in graph.nodes:
+        if n.call is not None and n.output is not None:
+            made.setdefault(id(n.call), ["_"] * n.outputs)[n.output] = n.name
+    for n in graph.nodes:
+        if n.call is None:
+            continue
+        used.see_size(n.call.args)
+        used.see_size(dict(n.call.kwargs))
+        if n.output is None:
+            lines.append(f"{n.name} = {n.forward_text()}")
+        elif id(n.call) not in done:
+            done.add(id(n.call))
+            names = made[id(n.call)]
+            lines.append(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {n.forward_text()}")
+    return lines
+
+
+def guard_rows(graph: Graph) -> list[dict[str, str]]:
+    """Checks of what the forward fixed: a size that it used as a number."""
+    rows: list[dict[str, str]] = []
+    for g in graph.guards:
+        reads = {s: f"{graph.sizes[s][0]}.shape[{graph.sizes[s][1]}]" for s in g.expr.free_symbols if s in graph.sizes}
+        if len(reads) != len(g.expr.free_symbols) or not reads:
+            continue
+        expr = size_text(cast("Expr", g.expr.xreplace({s: Symbol(f"⟦{k}⟧") for k, s in enumerate(reads)})))
+        for k, text in enumerate(reads.values()):
+            expr = expr.replace(f"⟦{k}⟧", text)
+        message = f"the forward fixed {expr} = {g.value}" + (f" at {g.where}" if g.where else "")
+        rows.append({"test": f"{expr} != {g.value}", "message": repr(message).replace("'", '"', 1)[:-1] + '"' if "'" not in message else repr(message)})
+    return rows
+
+
+__all__ = ["Block", "Namer", "StepsWriter", "forward_lines", "guard_rows", "size_lines", "sp"]

@@ -1,0 +1,210 @@
+"""A tensor expression whose axes are index symbols, and how such tensors are brought into line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from codegen import tensors as tt
+from codegen.tensors import T
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sympy import Expr
+
+    from engine.notation import Index
+
+Axes = tuple["Index | None", ...]
+
+
+@dataclass(frozen=True)
+class Val:
+    """`t` with one entry of `axes` per dimension (None: size one). `kind` is float, int, bool or number (no tensor).
+
+    `kept` are the axes it would have with keepdim=True, where it is a plain reduction.
+    """
+
+    t: T
+    axes: Axes
+    kind: str = "float"
+    kept: Axes | None = None
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        return tuple(a for a in self.axes if a is not None)
+
+    @property
+    def is_number(self) -> bool:
+        return self.kind == "number"
+
+
+def fits(axes: Axes, target: Sequence[Index | None]) -> bool:
+    """Whether a tensor with these axes broadcasts to the target's axes as it is."""
+    if len(axes) > len(target):
+        return False
+    return all(a is None or a is b for a, b in zip(axes, target[len(target) - len(axes) :], strict=True))
+
+
+def to_axes(v: Val, target: Sequence[Index | None]) -> Val:
+    """The same tensor with dimensions permuted and ones inserted, so that it broadcasts to the target's axes."""
+    if v.is_number or fits(v.axes, target):
+        return v
+    if v.kept is not None and fits(v.kept, target):
+        return Val(with_keepdim(v.t), v.kept, v.kind)
+    t, axes = v.t, v.axes
+    turned = _turned(axes, target)
+    if turned is not None:
+        return Val(permute(t, turned), tuple(axes[d] for d in turned), v.kind)
+    if None in axes:
+        ones = [d for d, a in enumerate(axes) if a is None]
+        t = tt.method(t, "squeeze", ones[0] if len(ones) == 1 else tuple(ones))
+        axes = tuple(a for a in axes if a is not None)
+    wanted = [a for a in target if a is not None and a in axes]
+    if tuple(wanted) != axes:
+        t = permute(t, [axes.index(a) for a in wanted])
+        axes = tuple(wanted)
+    if fits(axes, target):
+        return Val(t, axes, v.kind)
+    first = next(k for k, a in enumerate(target) if a in axes)
+    out: Axes = tuple(a if a in axes else None for a in target[first:])
+    return Val(insert(t, out), out, v.kind)
+
+
+def _turned(axes: Axes, target: Sequence[Index | None]) -> list[int] | None:
+    """The order of dimensions in which a tensor with ones fits the target, if no ones need to be put in or out."""
+    if None not in axes or len(axes) > len(target):
+        return None
+    tail = target[len(target) - len(axes) :]
+    if any(a is not None and a not in tail for a in axes):
+        return None
+    ones = [d for d, a in enumerate(axes) if a is None]
+    return [axes.index(a) if a is not None and a in axes else ones.pop(0) for a in tail]
+
+
+def with_keepdim(t: T) -> T:
+    """A reduction (or its negative, or a multiple) with keepdim=True."""
+    if t.kind == "unary":
+        return T(t.kind, t.head, (with_keepdim(t.args[0]),))
+    if t.kind == "binary":
+        a, b = t.args
+        return T(t.kind, t.head, (a, with_keepdim(b)) if a.kind in ("number", "size") else (with_keepdim(a), b))
+    return T(t.kind, t.head, t.args, (*t.keywords, ("keepdim", "True")))
+
+
+def permute(t: T, order: Sequence[int]) -> T:
+    """Dimensions in another order, in the shortest spelling."""
+    n = len(order)
+    if list(order) == list(range(n)):
+        return t
+    if t.kind == "attribute" and t.head == "T" and n == 2:
+        return t.args[0]
+    if n == 2:
+        return tt.attribute(t, "T")
+    if list(order) == [*range(n - 2), n - 1, n - 2]:
+        return tt.attribute(t, "mT")
+    moved = [d for d, o in enumerate(order) if d != o]
+    if len(moved) == 2:
+        return tt.method(t, "transpose", moved[0], moved[1])
+    return tt.method(t, "permute", *order)
+
+
+def insert(t: T, axes: Axes) -> T:
+    """Ones inserted where `axes` is None."""
+    missing = [d for d, a in enumerate(axes) if a is None]
+    if len(missing) == 1:
+        d = missing[0]
+        return tt.method(t, "unsqueeze", -1 if d == len(axes) - 1 else d)
+    return tt.item(t, *["None" if a is None else ":" for a in axes])
+
+
+class LowererBase:
+    """What the parts of the lowering share: known tensors, ranges of indices, and the order of axes."""
+
+    tensors: dict[str, TensorInfo]
+    ranges: dict[Index, Expr]
+    order: list[Index]
+
+    def value(self, e: Expr) -> Val:
+        """An expression as a tensor over the indices it depends on."""
+        raise NotImplementedError(type(self).__name__)
+
+    def rank(self, i: Index) -> int:
+        """The place of an index in the order of axes."""
+        raise NotImplementedError(type(self).__name__)
+
+    def natural_order(self, e: Expr, outputs: Sequence[Index]) -> list[Index]:
+        """An order of all indices in which most tensors can be used as they lie in memory."""
+        raise NotImplementedError(type(self).__name__)
+
+    def sorted_indices(self, *values: Val) -> list[Index]:
+        """The indices of several tensors, each once, in the order of axes."""
+        return sorted({i for v in values for i in v.indices}, key=self.rank)
+
+    def join(self, symbol: str, a: Val, b: Val, kind: str | None = None) -> Val:
+        """An elementwise operator, with broadcasting."""
+        target = self.target(a, b)
+        a, b = to_axes(a, target), to_axes(b, target)
+        result = kind or ("number" if a.is_number and b.is_number else "float" if "float" in (a.kind, b.kind) else a.kind if b.is_number else b.kind)
+        kept = a.kept if b.is_number and b.t.kind in ("number", "size") else b.kept if a.is_number and a.t.kind in ("number", "size") else None
+        return Val(tt.binary(symbol, a.t, b.t), broadcast(a.axes, b.axes), result, kept)
+
+    def negative(self, v: Val) -> Val:
+        """Minus a tensor, written on its first factor."""
+        if v.t.kind == "binary" and v.t.head in ("*", "/", "@"):
+            first = self.negative(Val(v.t.args[0], (), v.kind))
+            return Val(tt.binary(v.t.head, first.t, v.t.args[1]), v.axes, v.kind, v.kept)
+        return Val(tt.unary("neg", v.t), v.axes, v.kind, v.kept)
+
+    def target(self, *values: Val) -> list[Index | None]:
+        """The axes that tensors broadcast to: their own where they agree, else all indices in the order of axes."""
+        axes = max((v.axes for v in values), key=len, default=())
+        if all(fits(v.axes, axes) or v.is_number for v in values):
+            return list(axes)
+        for v in values:
+            if v.kept is not None and all(fits(w.axes if w is not v else v.kept, self.merged(v.kept, axes)) or w.is_number for w in values):
+                return list(self.merged(v.kept, axes))
+        return list(self.sorted_indices(*values))
+
+    @staticmethod
+    def merged(a: Axes, b: Axes) -> Axes:
+        """The longer of two axes, with its ones filled from the other where they line up."""
+        if len(a) < len(b):
+            a, b = b, a
+        padded = (*[None] * (len(a) - len(b)), *b)
+        return tuple(x if x is not None else y for x, y in zip(a, padded, strict=True))
+
+    def arranged(self, v: Val, indices: Sequence[Any], exact: bool = True) -> Val:
+        """A tensor with exactly the given dimensions in order (0: size one), short of expansion along missing indices."""
+        target = [None if i == 0 else i for i in indices]
+        if v.is_number:
+            return v
+        v = to_axes(v, target)
+        if exact and len(v.axes) < len(target) and all(a is None for a in target[: len(target) - len(v.axes)]):
+            axes: Axes = (*target[: len(target) - len(v.axes)], *v.axes)
+            if v.kept == axes:
+                return Val(with_keepdim(v.t), axes, v.kind)
+            t = v.t
+            for _ in range(len(target) - len(v.axes)):
+                t = tt.method(t, "unsqueeze", 0)
+            return Val(t, axes, v.kind)
+        return v
+
+    def full(self, v: Val, target: Sequence[Index | None]) -> T:
+        """The expression of a value that will be broadcast by torch itself."""
+        return v.t
+
+
+def broadcast(a: Axes, b: Axes) -> Axes:
+    """The axes of an elementwise result."""
+    n = max(len(a), len(b))
+    left, right = (*[None] * (n - len(a)), *a), (*[None] * (n - len(b)), *b)
+    return tuple(x if x is not None else y for x, y in zip(left, right, strict=True))
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What lowering knows of a named tensor: its shape and whether it holds floats, integers or truth values."""
+
+    shape: tuple[Expr, ...]
+    kind: str = "float"

@@ -1,0 +1,321 @@
+"""The kinds of numbers that index notation can be evaluated in: float64, longdouble, complex longdouble, mpmath.
+
+Complex numbers are for derivatives by a complex step: what compares or rounds looks at the real part, and a function
+outside of its real domain is nan, as it is in torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import mpmath
+import numpy as np
+import sympy as sp
+
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+Array = "npt.NDArray[Any]"
+
+FLOAT_DIGITS = 30
+"""Digits at which mpmath stands in for what numpy has not: more than a longdouble holds."""
+
+
+def is_integral(a: npt.NDArray[Any]) -> bool:
+    """Whether an array holds truth values or integers: what counts and indexes rather than measures."""
+    return a.dtype.kind in "biu"
+
+
+class Arithmetic:
+    """Numbers of one kind, as numpy arrays of one dtype."""
+
+    def __init__(self, name: str, dtype: Any, digits: int) -> None:
+        self.name, self.dtype, self.digits = name, np.dtype(dtype), digits
+        self.is_complex = self.dtype.kind == "c"
+        self.is_mp = self.dtype.kind == "O"
+
+    # -- in and out --------------------------------------------------------------------------------------------
+
+    def lift(self, a: Any) -> npt.NDArray[Any]:
+        """An array of any numbers as an array of this kind."""
+        a = np.asarray(a)
+        if not self.is_mp:
+            return a if a.dtype == self.dtype else a.astype(self.dtype)
+        return a if a.dtype.kind == "O" else _to_mp(a)
+
+    def constant(self, e: sp.Expr) -> npt.NDArray[Any]:
+        """A sympy number, correctly rounded."""
+        if e in (sp.S.Infinity, sp.S.NegativeInfinity, sp.S.NaN, sp.S.ComplexInfinity):
+            special = {sp.S.Infinity: math.inf, sp.S.NegativeInfinity: -math.inf}.get(e, math.nan)
+            return self.lift(np.asarray(special))
+        if self.dtype == np.float64:
+            return np.asarray(float(e))
+        if self.is_mp:
+            return _object(mpmath.mpf(e.p) / e.q if isinstance(e, sp.Rational) else mpmath.mpf(str(e.evalf(self.digits + 5))))
+        return np.asarray(np.longdouble(str(e.evalf(FLOAT_DIGITS)))).astype(self.dtype)
+
+    def real(self, a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The real part, an array of ordered numbers."""
+        if a.dtype.kind == "O":
+            return _apply(lambda z: z.real, a)
+        return a.real if a.dtype.kind == "c" else a
+
+    def imag(self, a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The imaginary part, 0 for real numbers."""
+        if a.dtype.kind == "O":
+            return _apply(lambda z: mpmath.mpf(z.imag), a)
+        return a.imag
+
+    def to_float(self, a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The real part rounded to float64; integers and truth values as they are."""
+        return a if is_integral(a) else self.real(a).astype(np.float64)
+
+    @property
+    def step(self) -> Any:
+        """An imaginary step whose square vanishes beside one, at any magnitude that is met."""
+        return mpmath.mpc(0, mpmath.mpf(10) ** (-4 * self.digits)) if self.is_mp else self.dtype.type(complex(0, 1e-100))
+
+    # -- functions ---------------------------------------------------------------------------------------------
+
+    def apply(self, name: str, args: list[npt.NDArray[Any]], fallback: Callable[..., Any]) -> npt.NDArray[Any]:
+        """The function that sympy calls `name`. `fallback` computes one element by mpmath."""
+        given = [self.lift(a) for a in args]
+        if name == "atan2":
+            return self._atan2(given[0], given[1])
+        if self.is_mp:
+            return _apply(_mpmath_of(name, fallback), *given)
+        plain = _NUMPY.get(name)
+        if plain is not None:
+            out = cast("npt.NDArray[Any]", plain(*given))
+            if self.is_complex:
+                out = np.where(np.isnan(plain(*[a.real for a in given])), _NAN, out)
+            return out
+        if name in ("erf", "erfc") and self.dtype == np.float64:
+            return _apply(getattr(math, name), given[0]).astype(np.float64)
+        with mpmath.workdps(FLOAT_DIGITS):
+            found = _apply(_mpmath_of(name, fallback), *[_to_mp(a) for a in given])
+            return _from_mp(found, self.dtype)
+
+    def power(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """`x**y`; a negative base is nan unless the exponent is an integer."""
+        if is_integral(x) and is_integral(y) and not np.any(y < 0):
+            return np.power(_counted(x), _counted(y))
+        if y.ndim == 0 and is_integral(y) and abs(int(y)) <= 64:
+            return self._integer_power(self.lift(x), int(y))
+        x, y = self.lift(x), self.lift(y)
+        if self.is_mp:
+            return _apply(_mp_power, x, y)
+        if self.is_complex:
+            return _complex_power(x, y)
+        return np.power(x, y)
+
+    def _integer_power(self, x: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
+        if n < 0:
+            return self.reciprocal(self._integer_power(x, -n))
+        out, square = self.lift(np.ones(x.shape, dtype=np.int64)), x
+        while n:
+            out = out * square if n & 1 else out
+            n >>= 1
+            square = square * square if n else square
+        return out
+
+    def reciprocal(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """1/x, infinite at 0."""
+        if self.is_mp:
+            return _apply(_mp_reciprocal, x)
+        if not self.is_complex:
+            return 1 / x
+        return np.where(x == 0, np.inf, 1 / x)
+
+    def sqrt(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The square root, nan below 0."""
+        return self.apply("sqrt", [x], mpmath.sqrt)
+
+    def _atan2(self, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if self.is_mp:
+            return _apply(_mp_atan2, y, x)
+        if not self.is_complex:
+            return np.arctan2(y, x)
+        near = np.abs(x.real) >= np.abs(y.real)
+        quotient = np.where(near, y / x, -x / y)
+        angle = np.arctan(quotient)
+        return angle + (np.arctan2(y.real, x.real) - angle.real)
+
+
+def arithmetic(number: str | int) -> Arithmetic:
+    """The arithmetic of a name: "float64", "longdouble", "complex" (of longdoubles), or a number of decimal digits."""
+    if isinstance(number, int):
+        return Arithmetic(f"{number} digits", np.object_, number)
+    dtypes = {"float64": np.float64, "longdouble": np.longdouble, "complex": np.clongdouble}
+    if number not in dtypes:
+        raise InputError(f"number={number!r} is none of {', '.join(map(repr, dtypes))}, nor a number of digits")
+    return Arithmetic(number, dtypes[number], FLOAT_DIGITS)
+
+
+# -- numpy ------------------------------------------------------------------------------------------------------
+
+_NUMPY: dict[str, Callable[..., Any]] = {
+    "exp": np.exp,
+    "log": np.log,
+    "log1p": np.log1p,
+    "expm1": np.expm1,
+    "sqrt": np.sqrt,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+}
+
+
+_NAN = np.clongdouble(complex(math.nan, math.nan))
+
+
+def _counted(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return a.astype(np.int64) if a.dtype.kind == "b" else a
+
+
+def _complex_power(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Through the logarithm of |x|, so that integer powers of negative numbers stay free of stray imaginary parts."""
+    x, y = np.broadcast_arrays(x, y)
+    negative = x.real < 0
+    out = np.exp(y * np.log(np.where(negative, -x, x)))
+    odd, whole = np.mod(y.real, 2) == 1, np.mod(y.real, 1) == 0
+    out = np.where(negative, np.where(whole & (y.imag == 0), np.where(odd, -out, out), _NAN), out)
+    at_zero = np.where(y.real == 0, 1, np.where(y.real > 0, 0, np.inf))
+    return np.where(x == 0, at_zero, out)
+
+
+# -- mpmath -----------------------------------------------------------------------------------------------------
+
+_ANALYTIC: dict[str, Callable[..., Any]] = {
+    name: getattr(mpmath, name)
+    for name in (
+        "exp", "log", "log1p", "expm1", "sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh",
+    )
+}  # fmt: skip
+"""Functions whose complex form in mpmath keeps every digit of a tiny imaginary part (its asin, atan and erf do not)."""
+
+
+def _mpmath_of(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of mpmath that sympy calls `name`, for real arguments and for those with a tiny imaginary part."""
+    analytic = _ANALYTIC.get(name)
+    if analytic is not None:
+        return _guarded(analytic, analytic)
+    plain = getattr(mpmath, name, fallback) if name in ("erf", "erfc", "asin", "acos", "atan") else fallback
+    return _guarded(plain, lambda *args: _stepped(plain, args))
+
+
+def _stepped(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """`f(a + ib) = f(a) + ib f'(a)` for tiny b, the slope by mpmath's finite differences at raised precision."""
+    at = [a.real for a in args]
+    imag = mpmath.mpf(0)
+    for k, a in enumerate(args):
+        if a.imag:
+            imag += a.imag * mpmath.diff(lambda t, k=k: function(*at[:k], t, *at[k + 1 :]), at[k])
+    return mpmath.mpc(function(*at), imag)
+
+
+def _object(value: Any) -> npt.NDArray[Any]:
+    out = np.empty((), dtype=object)
+    out[()] = value
+    return out
+
+
+def _apply(function: Callable[..., Any], *args: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A Python function, element by element."""
+    out = np.frompyfunc(function, len(args), 1)(*args)
+    return out if isinstance(out, np.ndarray) else _object(out)
+
+
+def _exactly(x: Any) -> Any:
+    """A float, longdouble or complex as an mpmath number, without rounding."""
+    if isinstance(x, (complex, np.complexfloating)):
+        return mpmath.mpc(_exactly(x.real), _exactly(x.imag))
+    if isinstance(x, (int, np.integer, np.bool_)):
+        return mpmath.mpf(int(x))
+    high = float(x)
+    low = float(x - high) if math.isfinite(high) else 0.0
+    return mpmath.mpf(high) + mpmath.mpf(low)
+
+
+def _to_mp(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return _apply(_exactly, a.astype(object) if a.dtype.kind in "biuf" and a.dtype.itemsize <= 8 else _elements(a))
+
+
+def _elements(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The scalars of an array as objects, keeping the precision of longdoubles."""
+    out = np.empty(a.shape, dtype=object)
+    for at in np.ndindex(*a.shape):
+        out[at] = a[at]
+    return out
+
+
+def _from_mp(a: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
+    out = np.empty(a.shape, dtype=dtype)
+    for at in np.ndindex(*a.shape):
+        z = a[at]
+        real = np.longdouble(mpmath.nstr(z.real, FLOAT_DIGITS))
+        if dtype.kind == "c":
+            imag = np.longdouble(mpmath.nstr(mpmath.mpf(z.imag), FLOAT_DIGITS))
+            out[at] = real
+            out.imag[at] = imag
+        else:
+            out[at] = real
+    return out
+
+
+def _guarded(real: Callable[..., Any], nearby: Callable[..., Any]) -> Callable[..., Any]:
+    """`real` at real arguments, `nearby` at complex ones; nan where the real function leaves the real line."""
+
+    def guarded(*args: Any) -> Any:
+        try:
+            on_line = real(*[a.real for a in args])
+        except (ValueError, ZeroDivisionError):
+            return _pole(real, args)
+        if isinstance(on_line, mpmath.mpc):
+            return mpmath.mpc(mpmath.nan, mpmath.nan) if any(a.imag for a in args) else mpmath.nan
+        return on_line if all(isinstance(a, mpmath.mpf) for a in args) else nearby(*args)
+
+    return guarded
+
+
+def _pole(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """What IEEE arithmetic gives where mpmath raises: log(0) is -inf, everything else is nan."""
+    if function is mpmath.log and args[0] == 0:
+        return -mpmath.inf
+    if function is mpmath.log1p and args[0] == -1:
+        return -mpmath.inf
+    return mpmath.nan
+
+
+def _mp_reciprocal(x: Any) -> Any:
+    return mpmath.inf if x == 0 else 1 / x
+
+
+def _mp_power(x: Any, y: Any) -> Any:
+    if x == 0:
+        return mpmath.mpf(1) if y.real == 0 else mpmath.mpf(0) if y.real > 0 else mpmath.inf
+    if x.real < 0 and not (y.imag == 0 and mpmath.isint(y.real)):
+        return mpmath.mpc(mpmath.nan, mpmath.nan)
+    return x ** (int(y.real) if y.imag == 0 and mpmath.isint(y.real) else y)
+
+
+def _mp_atan2(y: Any, x: Any) -> Any:
+    angle = mpmath.atan2(y.real, x.real)
+    if isinstance(y, mpmath.mpf) and isinstance(x, mpmath.mpf):
+        return angle
+    local = _mpmath_of("atan", mpmath.atan)(y / x if abs(x.real) >= abs(y.real) else -x / y)
+    return local + (angle - local.real)

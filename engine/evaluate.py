@@ -1,0 +1,235 @@
+"""A traced forward evaluated from its index notation alone, in any precision; and derivatives of it by a complex step.
+
+Nothing here knows a derivative rule, autograd, or the derivation: it is what those are measured against.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import mpmath
+import numpy as np
+import sympy as sp
+import torch
+from torch.utils import _pytree as pytree
+
+from engine.arithmetic import Arithmetic, arithmetic
+from engine.errors import InputError
+from engine.interpret import Interpreter
+from engine.sizes import evaluate as size_of
+from engine.spelling import Ref, SizeArg
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+    from sympy import Symbol
+
+    from engine.graph import Graph, Node
+
+    Array = npt.NDArray[Any]
+
+
+def evaluate(
+    graph: Graph,
+    inputs: Mapping[str, Any],
+    number: str | int = "float64",
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Array]:
+    """Every node's value, computed from its definition.
+
+    Args:
+        graph: a traced forward.
+        inputs: a tensor or array per input name (or gradient key). Integers stay integers, the rest becomes `number`.
+        number: "float64", "longdouble", "complex" (two longdoubles), or a number of decimal digits (mpmath).
+        overrides: values that nodes are given instead of being computed; what depends on them follows. None is no override.
+
+    Returns:
+        Arrays by node name: int64 and bool for integer and truth-valued nodes, else of the chosen number (object arrays
+        of mpf or mpc for digits). Opaque nodes (an argmax, a random mask) come from torch in float64.
+
+    Raises:
+        InputError: an input that is missing or of another shape, or a gather out of range.
+    """
+    numbers = arithmetic(number)
+    with _precision(numbers):
+        return _Evaluation(graph, inputs, numbers).run(dict(overrides or {}))
+
+
+def directional(
+    graph: Graph,
+    inputs: Mapping[str, Any],
+    node: str,
+    direction: Any,
+    grad_out: Any = None,
+    number: str | int = "complex",
+    overrides: Mapping[str, Any] | None = None,
+) -> Any:
+    """The derivative of `sum(output * grad_out)` as the value of `node` moves along `direction` (of the node's shape).
+
+    `grad_out` is one array, a sequence with one per output, or None for ones. `number` is "complex" or a number of digits.
+    """
+    return truth_gradient(graph, inputs, node, [np.asarray(_as_array(direction))], grad_out, number, overrides)[0]
+
+
+def truth_gradient(
+    graph: Graph,
+    inputs: Mapping[str, Any],
+    node: str,
+    entries: Sequence[Any] | None = None,
+    grad_out: Any = None,
+    number: str | int = "complex",
+    overrides: Mapping[str, Any] | None = None,
+) -> Array:
+    """The derivative of `sum(output * grad_out)` with respect to entries of a node's value, by complex steps.
+
+    The node is moved by a tiny imaginary number, everything after it is evaluated again, and the imaginary part of the
+    result over the step is the derivative, without cancellation. It costs one evaluation per entry.
+
+    Args:
+        entries: positions (tuples of ints) in the node, or whole directions (arrays of its shape); all positions for None.
+        overrides: as for `evaluate`; a random mask must be given to be the one that the gradient is compared with.
+
+    Returns:
+        One number per entry; for `entries=None` an array of the node's shape.
+    """
+    numbers = arithmetic(number)
+    if not (numbers.is_complex or numbers.is_mp):
+        raise InputError(f"a complex step needs number='complex' or a number of digits, not {number!r}")
+    with _precision(numbers):
+        run = _Evaluation(graph, inputs, numbers)
+        values = run.run(dict(overrides or {}))
+        origin = numbers.lift(values[node])
+        positions = list(np.ndindex(*origin.shape)) if entries is None else entries
+        weights = _weights(graph, values, grad_out, numbers)
+        after = run.after(node)
+        found: list[Any] = []
+        for entry in positions:
+            direction = entry if isinstance(entry, np.ndarray) else _unit(origin.shape, entry)
+            moved = run.run({**values, node: origin + numbers.lift(direction) * numbers.step}, after)
+            total = numbers.lift(0)
+            for o, w in weights:
+                total = np.asarray(total + np.sum(np.asarray(moved[o] * w)))
+            found.append(numbers.imag(total)[()] / numbers.step.imag)
+    out = np.array(found, dtype=np.object_ if numbers.is_mp else np.longdouble)
+    return out.reshape(origin.shape) if entries is None else out
+
+
+def sizes_of(graph: Graph, inputs: Mapping[str, Any]) -> dict[Symbol, int]:
+    """The graph's size symbols as the inputs' shapes fix them. Raises InputError where the shapes do not fit the graph."""
+    shapes = {name: tuple(int(s) for s in _input(graph, inputs, name).shape) for name in graph.inputs}
+    sizes = {symbol: shapes[name][d] for symbol, (name, d) in graph.sizes.items()}
+    for name, shape in shapes.items():
+        wanted = tuple(size_of(s, sizes) for s in graph[name].shape)
+        if wanted != shape:
+            raise InputError(f"input {name!r} has shape {shape}, and the forward was traced for {wanted}")
+    for guard in graph.guards:
+        if size_of(guard.expr, sizes) != guard.value:
+            raise InputError(f"the forward fixed {guard.expr} to {guard.value} at {guard.where}")
+    return sizes
+
+
+class _Evaluation:
+    """One graph at one set of inputs."""
+
+    def __init__(self, graph: Graph, inputs: Mapping[str, Any], numbers: Arithmetic) -> None:
+        self.graph, self.inputs, self.numbers = graph, inputs, numbers
+        self.sizes = sizes_of(graph, inputs)
+
+    def run(self, given: dict[str, Any], only: set[str] | None = None) -> dict[str, Array]:
+        """Values by node; `given` are taken as they are, except for the nodes of `only`, which are computed."""
+        values: dict[str, Array] = {}
+        for node in self.graph.nodes:
+            known = given.get(node.name)
+            if known is not None and (only is None or node.name not in only):
+                values[node.name] = self._typed(node, _as_array(known))
+            else:
+                values[node.name] = self._typed(node, self._compute(node, values))
+        return values
+
+    def after(self, name: str) -> set[str]:
+        """The nodes that depend on a node."""
+        found: set[str] = set()
+        for node in self.graph.nodes:
+            if any(o == name or o in found for o in node.operands):
+                found.add(node.name)
+        return found
+
+    def _compute(self, node: Node, values: dict[str, Array]) -> Array:
+        if node.is_input:
+            return _as_array(_input(self.graph, self.inputs, node.name))
+        if node.definition is not None:
+            indices, e = node.definition
+            shape = [size_of(s, self.sizes) for s in node.shape]
+            with np.errstate(all="ignore"):
+                return Interpreter(self.numbers, values, self.sizes).tensor(indices, shape, e)
+        if node.op == "constant":
+            return _as_array(node.value)
+        if node.op == "detach":
+            value = values[node.operands[0]]
+            return value if value.dtype.kind in "biu" else self.numbers.real(value)
+        return self._opaque(node, values)
+
+    def _opaque(self, node: Node, values: dict[str, Array]) -> Array:
+        """What the algebra takes as it is, from torch in float64."""
+        call = node.call
+        if call is None:
+            raise InputError(f"{node.name!r} ({node.op}) has neither a definition nor a torch call")
+
+        def argument(v: Any) -> Any:
+            if isinstance(v, Ref):
+                return torch.from_numpy(np.ascontiguousarray(self.numbers.to_float(values[node.operands[v.position]])).copy())
+            if isinstance(v, SizeArg):
+                n = cast("Any", v.expr.xreplace({s: sp.Integer(k) for s, k in self.sizes.items()}))
+                return int(n) if n.is_integer else float(n)
+            return v
+
+        args, kwargs = pytree.tree_map(argument, (call.args, dict(call.kwargs)))
+        with torch.no_grad():
+            out = call.function(*args, **kwargs)
+        return _as_array(out if node.output is None else out[node.output])
+
+    def _typed(self, node: Node, a: Array) -> Array:
+        if node.dtype == torch.bool:
+            return a.astype(bool) if a.dtype.kind in "biu" else np.asarray(self.numbers.real(a) != 0).astype(bool)
+        if node.dtype.is_floating_point:
+            return self.numbers.lift(a)
+        return a.astype(np.int64) if a.dtype.kind in "biu" else np.asarray(self.numbers.to_float(a)).astype(np.int64)
+
+
+def _precision(numbers: Arithmetic) -> Any:
+    return mpmath.workdps(numbers.digits)
+
+
+def _input(graph: Graph, inputs: Mapping[str, Any], name: str) -> Any:
+    for key in (name, graph.key(name)):
+        if key in inputs:
+            return inputs[key]
+    raise InputError(f"input {name!r} of {graph.name} was not given; its inputs are {', '.join(graph.inputs)}")
+
+
+def _as_array(t: Any) -> Array:
+    """A tensor, array or number as an array; floats narrower than 64 bits are widened, which is exact."""
+    if isinstance(t, torch.Tensor):
+        t = t.detach().cpu()
+        return (t.double() if t.is_floating_point() else t).numpy()
+    a = np.asarray(t)
+    return a.astype(np.float64) if a.dtype.kind == "f" and a.dtype.itemsize < 8 else a
+
+
+def _weights(graph: Graph, values: dict[str, Array], grad_out: Any, numbers: Arithmetic) -> list[tuple[str, Array]]:
+    """What each output's entries are multiplied with before they are summed."""
+    if grad_out is None:
+        given: list[Any] = [np.ones(values[o].shape) for o in graph.outputs]
+    elif len(graph.outputs) == 1 and not isinstance(grad_out, (list, tuple)):
+        given = [grad_out]
+    else:
+        given = list(grad_out)
+    floating = [(o, g) for o, g in zip(graph.outputs, given, strict=True) if g is not None and graph[o].dtype.is_floating_point]
+    return [(o, numbers.lift(np.broadcast_to(_as_array(g), values[o].shape))) for o, g in floating]
+
+
+def _unit(shape: tuple[int, ...], at: Any) -> Array:
+    out = np.zeros(shape)
+    out[tuple(at) if isinstance(at, (tuple, list)) else at] = 1
+    return out

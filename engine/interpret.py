@@ -1,0 +1,298 @@
+"""Index notation evaluated by numpy: one array axis per index, sums of products contracted without an outer product."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import mpmath
+import numpy as np
+import sympy as sp
+from sympy import Expr, Indexed, Integer, Symbol
+
+from engine.arithmetic import is_integral
+from engine.errors import InputError
+from engine.notation import BINDERS, Amax, Delta, Equal, Head, Index, Less, LessEqual, Quo, Rem, Sigma, Sign, Where, name_of
+from engine.sizes import evaluate as size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from engine.arithmetic import Arithmetic
+
+    Array = npt.NDArray[Any]
+
+BRACKETS = (Less, LessEqual, Equal, Delta)
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """An array whose axes are named by the indices it depends on."""
+
+    array: Array
+    at: tuple[Index, ...] = ()
+
+
+def align(fields: Sequence[Field]) -> tuple[list[Array], tuple[Index, ...]]:
+    """Arrays that broadcast against each other, and the indices of the axes they then have."""
+    at = tuple(dict.fromkeys(i for f in fields for i in f.at))
+    return [_spread(f, at) for f in fields], at
+
+
+def _spread(f: Field, at: tuple[Index, ...]) -> Array:
+    """The field's array with its axes in the order of `at`, and axes of length one for what it does not depend on."""
+    if not f.at:
+        return f.array
+    kept = [i for i in at if i in f.at]
+    array = f.array.transpose([f.at.index(i) for i in kept])
+    return array.reshape([array.shape[kept.index(i)] if i in kept else 1 for i in at])
+
+
+class Interpreter:
+    """Evaluates expressions over the arrays of `tensors`, with sizes as in `sizes`."""
+
+    def __init__(self, numbers: Arithmetic, tensors: Mapping[str, Array], sizes: Mapping[Symbol, int]) -> None:
+        self.numbers, self.tensors, self.sizes = numbers, tensors, sizes
+        self._extent: dict[Index, int] = {}
+        self._guarded = 0
+
+    def tensor(self, indices: Sequence[Expr], shape: Sequence[int], e: Expr) -> Array:
+        """The tensor of `shape` whose element at `indices` (0 for a dimension of size one) is `e`."""
+        names = [cast("Index", i) for i in indices if isinstance(i, Index)]
+        self._extent.update({i: n for i, n in zip(indices, shape, strict=True) if isinstance(i, Index)})
+        field = self.field(e)
+        array = field.array.transpose([field.at.index(i) for i in names if i in field.at])
+        return np.broadcast_to(
+            array.reshape([self._extent[cast("Index", i)] if i in field.at else 1 for i in indices]), tuple(shape)
+        )
+
+    def field(self, e: Expr) -> Field:
+        """An expression as an array over the indices it depends on."""
+        for kind, method in _METHODS:
+            if isinstance(e, kind):
+                return method(self, e)
+        if e.is_number:
+            return Field(self.numbers.constant(e))
+        if isinstance(e, sp.Function):
+            return self._function(e)
+        raise InputError(f"{type(e).__name__} in {e} has no numerical meaning")
+
+    def _map(self, function: Callable[..., Array], *args: Expr) -> Field:
+        arrays, at = align([self.field(a) for a in args])
+        return Field(np.asarray(function(*arrays)), at)
+
+    def size(self, e: Expr) -> int:
+        """A size as a number."""
+        return size_of(e, self.sizes)
+
+    # -- leaves ------------------------------------------------------------------------------------------------
+
+    def _index(self, e: Index) -> Field:
+        return Field(np.arange(self._extent[e]), (e,))
+
+    def _symbol(self, e: Symbol) -> Field:
+        return Field(np.asarray(self.sizes[e]))
+
+    def _integer(self, e: Integer) -> Field:
+        return Field(np.asarray(int(e))) if abs(int(e)) < 2**63 else Field(self.numbers.constant(e))
+
+    def _access(self, e: Indexed) -> Field:
+        array = self.tensors[name_of(e)]
+        places = cast("tuple[Expr, ...]", e.indices)[: array.ndim]  # rank 0 is read at 0
+        if self._is_slice(places, array):
+            cut = [slice(0, self._extent[i]) if isinstance(i, Index) else int(cast("Any", i)) for i in places]
+            return Field(np.asarray(array[tuple(cut)]), tuple(i for i in places if isinstance(i, Index)))
+        positions, at = align([self.field(p) for p in places])
+        if not positions:
+            return Field(array)
+        return Field(array[tuple(self._inside(p, n, e) for p, n in zip(positions, array.shape, strict=True))], at)
+
+    def _is_slice(self, places: tuple[Expr, ...], array: Array) -> bool:
+        names = [i for i in places if isinstance(i, Index)]
+        whole = all(isinstance(i, Index) or (i.is_Integer and 0 <= int(cast("Any", i)) < n) for i, n in zip(places, array.shape, strict=True))
+        return whole and len(set(names)) == len(names) and all(
+            self._extent[i] <= n for i, n in zip(places, array.shape, strict=True) if isinstance(i, Index)
+        )  # fmt: skip
+
+    def _inside(self, position: Array, size: int, e: Indexed) -> Array:
+        """Positions as torch takes them: negative ones count from the end. Out of range is an error, except in a branch
+        that a condition may switch off."""
+        if not is_integral(position):
+            rounded = np.rint(self.numbers.to_float(position)).astype(np.int64)
+            if np.any(self.numbers.to_float(position) != rounded):
+                raise InputError(f"a position in {e} is not an integer")
+            position = rounded
+        position = position.astype(np.int64)
+        position = np.where(position < 0, position + size, position)
+        if self._guarded:
+            if size == 0:
+                raise InputError(f"{e} reads a tensor of size 0")
+            return np.clip(position, 0, size - 1)
+        if np.any((position < 0) | (position >= size)):
+            raise InputError(f"{e} reads position {position.max()} of a dimension of size {size}")
+        return position
+
+    # -- arithmetic --------------------------------------------------------------------------------------------
+
+    def _lifted(self, fields: Sequence[Field]) -> tuple[list[Array], tuple[Index, ...]]:
+        """Aligned arrays of one kind: integers where all are, else numbers."""
+        arrays, at = align(fields)
+        if all(is_integral(a) for a in arrays):
+            return [a.astype(np.int64) for a in arrays], at
+        return [self.numbers.lift(a) for a in arrays], at
+
+    def _add(self, e: sp.Add) -> Field:
+        grown = self._expm1(e)
+        if grown is not None:
+            return grown
+        arrays, at = self._lifted([self.field(a) for a in e.args])
+        total = arrays[0]
+        for a in arrays[1:]:
+            total = total + a
+        return Field(np.asarray(total), at)
+
+    def _expm1(self, e: sp.Add) -> Field | None:
+        """`c*exp(a) - c` without cancellation, None for any other sum."""
+        if len(e.args) != 2 or not e.args[0].is_number:
+            return None
+        constant, rest = e.args
+        grown = sp.cancel(-rest / constant)
+        if not isinstance(grown, sp.exp):
+            return None
+        inner = self.field(cast("Expr", grown.args[0]))
+        value = self.numbers.apply("expm1", [inner.array], mpmath.expm1)
+        return Field(np.asarray(value * -self.numbers.constant(cast("Expr", constant))), inner.at)
+
+    def _mul(self, e: sp.Mul) -> Field:
+        switched = any(isinstance(a, BRACKETS) for a in e.args)
+        self._guarded += switched
+        arrays, at = self._lifted([self.field(a) for a in e.args])
+        self._guarded -= switched
+        total = arrays[0]
+        for a in arrays[1:]:
+            total = total * a
+        return Field(np.asarray(total), at)
+
+    def _pow(self, e: sp.Pow) -> Field:
+        base, exponent = cast("tuple[Expr, Expr]", e.args)
+        if exponent == sp.S.Half:
+            return self._map(self.numbers.sqrt, base)
+        if exponent == -sp.S.Half:
+            return self._map(lambda x: self.numbers.reciprocal(self.numbers.sqrt(x)), base)
+        return self._map(self.numbers.power, base, exponent)
+
+    def _function(self, e: sp.Function) -> Field:
+        name = type(e).__name__
+        if name == "log":
+            argument = cast("Expr", e.args[0])
+            if isinstance(argument, sp.Add) and argument.args[0] == 1:
+                rest = self.field(sp.Add(*argument.args[1:]))
+                return Field(self.numbers.apply("log1p", [rest.array], mpmath.log1p), rest.at)
+        dummies = [sp.Dummy() for _ in e.args]
+        plain = sp.lambdify(dummies, e.func(*dummies), "mpmath")
+        fields, at = align([self.field(cast("Expr", a)) for a in e.args])
+        return Field(np.asarray(self.numbers.apply(name, fields, plain)), at)
+
+    # -- sums --------------------------------------------------------------------------------------------------
+
+    def _bind(self, e: Any) -> list[Index]:
+        limits = cast("tuple[tuple[Index, Expr], ...]", e.limits)
+        self._extent.update({i: self.size(n) for i, n in limits})
+        return [i for i, _ in limits]
+
+    def _sigma(self, e: Sigma) -> Field:
+        """A product is contracted factor by factor, anything else summed over its axes."""
+        summed = self._bind(e)
+        factors = cast("tuple[Expr, ...]", sp.Mul.make_args(e.body))
+        switched = any(isinstance(a, BRACKETS) for a in factors)
+        self._guarded += switched
+        fields = [self.field(f) for f in factors]
+        self._guarded -= switched
+        at = tuple(dict.fromkeys(i for f in fields for i in f.at))
+        repeats = math.prod(self._extent[i] for i in summed if i not in at)
+        kept = tuple(i for i in at if i not in summed)
+        if len(fields) == 1:
+            total = _sum(fields[0].array, tuple(k for k, i in enumerate(at) if i in summed))
+        else:
+            total = self._contract(fields, at, kept)
+        return Field(np.asarray(total * repeats) if repeats != 1 else np.asarray(total), kept)
+
+    def _contract(self, fields: list[Field], at: tuple[Index, ...], kept: tuple[Index, ...]) -> Array:
+        integral = all(is_integral(f.array) for f in fields)
+        operands: list[Any] = []
+        for f in fields:
+            operands += [f.array.astype(np.int64) if integral else self.numbers.lift(f.array), [at.index(i) for i in f.at]]
+        return np.asarray(np.einsum(*operands, [at.index(i) for i in kept], optimize="greedy"))
+
+    def _amax(self, e: Amax) -> Field:
+        """The largest real part; of a limit of size zero it is minus infinity."""
+        largest = self._bind(e)
+        f = self.field(e.body)  # type: ignore[arg-type]
+        array = f.array if is_integral(f.array) else self.numbers.real(f.array)
+        axes = tuple(k for k, i in enumerate(f.at) if i in largest)
+        if any(array.shape[k] == 0 for k in axes):
+            array = np.full([1 if k in axes else n for k, n in enumerate(array.shape)], -np.inf)
+        return Field(np.asarray(np.max(array, axis=axes)) if axes else array, tuple(i for i in f.at if i not in largest))
+
+    # -- conditions --------------------------------------------------------------------------------------------
+
+    def _real(self, a: Array) -> Array:
+        return a if is_integral(a) else self.numbers.real(a)
+
+    def _compare(self, e: Expr) -> Field:
+        compare = _COMPARISONS[type(e)]
+        return self._map(lambda a, b: np.asarray(compare(self._real(a), self._real(b))).astype(bool), *cast("Any", e.args))
+
+    def _where(self, e: Where) -> Field:
+        condition = self.field(cast("Expr", e.args[0]))
+        self._guarded += 1
+        branches = [self.field(cast("Expr", a)) for a in e.args[1:]]
+        self._guarded -= 1
+        (c, a, b), at = align([condition, *branches])
+        if not (is_integral(a) and is_integral(b)):
+            a, b = self.numbers.lift(a), self.numbers.lift(b)
+        return Field(np.where(self._real(c) != 0, a, b), at)
+
+    def _sign(self, e: Sign) -> Field:
+        return self._map(lambda a: np.subtract(self._real(a) > 0, self._real(a) < 0, dtype=np.int64), cast("Expr", e.args[0]))
+
+    def _quo(self, e: Quo) -> Field:
+        return self._map(lambda a, b: a // b, *cast("Any", e.args))
+
+    def _rem(self, e: Rem) -> Field:
+        return self._map(lambda a, b: a % b, *cast("Any", e.args))
+
+
+def _sum(array: Array, axes: tuple[int, ...]) -> Array:
+    counted = array.astype(np.int64) if is_integral(array) else array
+    return np.asarray(counted.sum(axis=axes)) if axes else counted
+
+
+_COMPARISONS: dict[Any, Callable[..., Any]] = {
+    Less: np.less,
+    LessEqual: np.less_equal,
+    Equal: np.equal,
+    Delta: np.equal,
+}
+
+_METHODS: tuple[tuple[Any, Callable[[Interpreter, Any], Field]], ...] = (
+    (Index, Interpreter._index),
+    (Symbol, Interpreter._symbol),
+    (Integer, Interpreter._integer),
+    (Indexed, Interpreter._access),
+    (sp.Add, Interpreter._add),
+    (sp.Mul, Interpreter._mul),
+    (sp.Pow, Interpreter._pow),
+    (Sigma, Interpreter._sigma),
+    (Amax, Interpreter._amax),
+    (BRACKETS, Interpreter._compare),
+    (Where, Interpreter._where),
+    (Sign, Interpreter._sign),
+    (Quo, Interpreter._quo),
+    (Rem, Interpreter._rem),
+)
+
+__all__ = ["BINDERS", "Field", "Head", "Interpreter", "align"]

@@ -1,0 +1,120 @@
+"""The ops of the scalar engine: value and local derivatives of each, as functions of floats, from the op table's rows.
+
+A row of `engine.ops.pointwise` is called with sympy symbols instead of tensor elements; sympy differentiates what it
+returns, and both become Python functions. No derivative is typed here either.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sympy as sp
+import torch
+
+from engine.errors import InputError
+from engine.ops import pointwise
+from engine.sizes import exact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sympy import Expr, Symbol
+
+_HEADS: dict[str, Callable[..., float]] = {
+    "Less": lambda a, b: float(a < b),
+    "Where": lambda condition, a, b: a if condition else b,
+}
+
+
+class Formula:
+    """Expressions in some symbols as one function of floats, with torch's answers (inf, nan) where Python would raise."""
+
+    def __init__(self, symbols: Sequence[Symbol], outputs: Sequence[Expr]) -> None:
+        self.symbols, self.outputs = list(symbols), list(outputs)
+        self._plain = sp.lambdify(self.symbols, self.outputs, [_HEADS, "math"])
+
+    @cached_property
+    def _ieee(self) -> Callable[..., list[Any]]:
+        return sp.lambdify(self.symbols, self.outputs, [_HEADS, "numpy"])
+
+    def __call__(self, *at: float) -> tuple[float, ...]:
+        try:
+            return tuple([float(v) for v in self._plain(*at)])
+        except (ArithmeticError, ValueError, TypeError):  # a pole, an overflow, or a root of a negative number
+            with np.errstate(all="ignore"):
+                found = self._ieee(*[np.float64(v) for v in at])
+            return tuple([math.nan if isinstance(v, complex) else float(v) for v in found])
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """One op: how it is written, its formulas, and the same op on tensors."""
+
+    sign: str
+    value: Formula
+    partials: Formula
+    tensor: Callable[..., Any]
+
+
+def _rule(sign: str, row: Callable[..., Expr], arity: int, tensor: Callable[..., Any]) -> Rule:
+    symbols = [sp.Symbol(f"x{k}", real=True) for k in range(arity)]
+    expr = row(*symbols)
+    return Rule(sign, Formula(symbols, [expr]), Formula(symbols, [sp.diff(expr, s) for s in symbols]), tensor)
+
+
+_OPS: dict[str, tuple[Callable[..., Expr], int, Callable[..., Any]]] = {
+    "+": (pointwise.add, 2, operator.add),
+    "-": (pointwise.sub, 2, operator.sub),
+    "*": (pointwise.mul, 2, operator.mul),
+    "/": (pointwise.div, 2, operator.truediv),
+    "neg": (pointwise.neg, 1, operator.neg),
+    "ReLU": (pointwise.relu, 1, torch.Tensor.relu),
+    "tanh": (pointwise.tanh, 1, torch.Tensor.tanh),
+    "exp": (pointwise.exp, 1, torch.Tensor.exp),
+    "log": (pointwise.log, 1, torch.Tensor.log),
+}
+
+
+@cache
+def rule(sign: str) -> Rule:
+    """The op written `sign`: one of + - * / neg ReLU tanh exp log."""
+    return _rule(sign, *_OPS[sign])
+
+
+def power(exponent: float) -> Rule:
+    """x ** exponent, for a fixed exponent. Raises InputError for one that is infinite or nan."""
+    return _power(_constant(exponent, "an exponent"))
+
+
+def exponential(base: float) -> Rule:
+    """base ** x, for a fixed base. Raises InputError for one that is zero, infinite or nan."""
+    if base == 0:
+        raise InputError("0 ** Value has no derivative. Use a base other than 0, or compute with the number 0 instead.")
+    return _exponential(_constant(base, "a base"))
+
+
+def _constant(number: float, what: str) -> float:
+    """An int where that is the same number, so that x**2 and x**2.0 are one op and print alike."""
+    if not math.isfinite(number):
+        raise InputError(f"{what} of a power must be a finite number, got {number}")
+    return int(number) if float(number).is_integer() else float(number)
+
+
+@lru_cache(maxsize=4096)
+def _power(exponent: float) -> Rule:
+    row = partial(_swapped, pointwise.power, exact(exponent))
+    return _rule(f"**{exponent}", row, 1, partial(_swapped, operator.pow, exponent))
+
+
+@lru_cache(maxsize=4096)
+def _exponential(base: float) -> Rule:
+    return _rule(f"{base}**", partial(_swapped, pointwise.rpow, exact(base)), 1, partial(operator.pow, base))
+
+
+def _swapped(function: Callable[..., Any], second: Any, first: Any) -> Any:
+    return function(first, second)
