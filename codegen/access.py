@@ -135,29 +135,28 @@ class AccessMixin(LowererBase):
 
     def _basic_items(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
         """Constants and slices in one pair of brackets."""
-        items: list[str] = []
+        items: list[T] = []
         out: list[Dim] = []
         used = False
         flipped: list[int] = []
         for d in dims:
             if not d.at.atoms(Index, Indexed):
-                items.append(tt.argument(d.at))
+                items.append(tt.size(d.at))
                 used = True
                 continue
-            text = self._slice(d)
-            if text is None:
-                items.append(":")
+            found = self._slice(d)
+            if found is None:
+                items.append(tt.EVERYTHING)
                 out.append(d)
                 continue
             (j,) = d.at.atoms(Index)
-            if text.startswith("-"):
-                text = text[1:]
+            run, backwards = found
+            if backwards:
                 flipped.append(len(out))
-            if text != ":":
-                used = True
-            items.append(text)
+            used = used or run != tt.EVERYTHING
+            items.append(run)
             out.append(Dim(cast("Expr", j), self.ranges[cast("Index", j)]))
-        while items and items[-1] == ":":
+        while items and items[-1] == tt.EVERYTHING:
             items.pop()
         if used:
             t = tt.item(t, *items)
@@ -165,8 +164,8 @@ class AccessMixin(LowererBase):
             t = tt.method(t, "flip", *flipped)
         return t, out
 
-    def _slice(self, d: Dim) -> str | None:
-        """The slice that reads a dimension at `s*j + c`, with a leading `-` where it is read backwards; None if it is no slice."""
+    def _slice(self, d: Dim) -> tuple[T, bool] | None:
+        """The slice that reads a dimension at `s*j + c`, and whether it is read backwards; None if it is no slice."""
         inside = d.at.atoms(Index)
         if len(inside) != 1 or d.at.has(Quo, Rem, Indexed):
             return None
@@ -178,14 +177,13 @@ class AccessMixin(LowererBase):
         if not slope.is_Integer or slope == 0:
             return None
         start = cast("Expr", sp.expand(d.at - slope * j))
-        back = ""
-        if slope < 0:
-            start, slope, back = cast("Expr", sp.expand(start + slope * (count - 1))), -slope, "-"
+        backwards = bool(slope < 0)
+        if backwards:
+            start, slope = cast("Expr", sp.expand(start + slope * (count - 1))), -slope
         stop = cast("Expr", sp.expand(start + slope * (count - 1) + 1))
-        first = "" if start == 0 else tt.argument(start)
-        end = "" if sp.expand(stop - d.size) == 0 else tt.argument(stop)
-        step = "" if slope == 1 else f":{slope}"
-        return f"{back}{first}:{end}{step}"
+        first = None if start == 0 else start
+        last = None if sp.expand(stop - d.size) == 0 else stop
+        return tt.slice_(first, last, None if slope == 1 else slope), backwards
 
     def _diagonals(self, t: T, axes: list[Index], kind: str) -> Val:
         """Repeated indices as diagonals."""
@@ -215,7 +213,7 @@ class AccessMixin(LowererBase):
             t = permute(t, order)
             dims = [dims[k] for k in order]
             gathers = list(range(len(gathers)))
-        items: list[Any] = [":"] * gathers[0]
+        items: list[Any] = [tt.EVERYTHING] * gathers[0]
         for k in gathers:
             v = self.value(dims[k].at)
             items.append(self.to_joint(v, joint))

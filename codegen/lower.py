@@ -203,7 +203,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             target = [cast("Any", p)[1] for p in plain if cast("Any", p)[1] is not None or cast("Any", p)[2]]
             self.order = self.natural_order(body, [t for t in target if t is not None])
             value = self.arranged(self.value(body), [sp.S.Zero if t is None else t for t in target])
-            while len(items) > 1 and items[-1] == ":":
+            while len(items) > 1 and items[-1] == tt.EVERYTHING:
                 items.pop()
             return Scatter(tuple(items), self.full(value, target), accumulate=False, tensors=False)
         last = max(k for k, (d, i) in enumerate(zip(dims, indices, strict=True)) if d is not i and i != 0)
@@ -233,12 +233,12 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
     def _basic(self, d: Any, i: Any, n: Expr) -> tuple[Any, Index | None, bool] | None:
         """(item text, index that runs over it, whether the dimension stays with size one) of a basic slice; else None."""
         if i == 0:
-            return ":", None, True
+            return tt.EVERYTHING, None, True
         if d is i:
-            return ":", cast("Index", i), False
+            return tt.EVERYTHING, cast("Index", i), False
         e = cast("Expr", d)
         if not e.atoms(Index, Indexed):
-            return tt.argument(e), None, False
+            return tt.size(e), None, False
         if e.has(Indexed, Quo, Rem) or len(e.atoms(Index)) != 1:
             return None
         (j,) = e.atoms(Index)
@@ -247,7 +247,6 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             return None
         start = sp.expand(e - slope * j)
         stop = sp.expand(start + slope * (self.ranges[cast("Index", j)] - 1) + 1)
-        first = "" if start == 0 else tt.argument(start)
-        step = "" if slope == 1 else f":{slope}"
-        end = "" if sp.expand(stop - n) == 0 or (slope > 1 and sp.expand(stop + slope - 1 - n) == 0) else tt.argument(stop)
-        return f"{first}:{end}{step}", cast("Index", j), False
+        ends = sp.expand(stop - n) == 0 or (slope > 1 and sp.expand(stop + slope - 1 - n) == 0)
+        first, last = (None if start == 0 else start), (None if ends else stop)
+        return tt.slice_(first, last, None if slope == 1 else slope), cast("Index", j), False

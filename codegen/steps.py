@@ -237,6 +237,17 @@ def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: lis
     return lines
 
 
+def forward_text(graph: Graph, n: Node) -> str:
+    """A node's torch call. A float factory without a dtype follows the inputs', so that one file serves float32 and float64."""
+    text = n.forward_text()
+    assert n.call is not None
+    like = next((i for i in graph.inputs if graph[i].differentiable), None)
+    is_factory = not n.operands and n.op != "constant" and n.dtype.is_floating_point
+    if is_factory and like is not None and "dtype" not in dict(n.call.kwargs) and graph[like].dtype == n.dtype:
+        return f"{text[:-1]}, dtype={like}.dtype)"
+    return text
+
+
 def forward_lines(graph: Graph, used: Used) -> list[str]:
     """The forward's torch calls, one per node; the outputs of one call are unpacked together."""
     lines: list[str] = []
@@ -248,14 +259,15 @@ def forward_lines(graph: Graph, used: Used) -> list[str]:
     for n in graph.nodes:
         if n.call is None:
             continue
+        text = forward_text(graph, n)
         used.see_size(n.call.args)
         used.see_size(dict(n.call.kwargs))
         if n.output is None:
-            lines.append(f"{n.name} = {n.forward_text()}")
+            lines.append(f"{n.name} = {text}")
         elif id(n.call) not in done:
             done.add(id(n.call))
             names = made[id(n.call)]
-            lines.append(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {n.forward_text()}")
+            lines.append(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {text}")
     return lines
 
 

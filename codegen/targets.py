@@ -99,7 +99,7 @@ def _lookup(module: ModuleType, attribute: str, where: str, explicit: bool) -> o
 def _callable(found: Any, where: str) -> Callable[..., Any]:
     """A function or module as it is; an `nn.Module` class as an instance made without arguments."""
     if inspect.isclass(found):
-        from torch import nn  # noqa: PLC0415 - what names no class does not need torch
+        from torch import nn  # what names no class does not need torch
 
         if not issubclass(found, nn.Module):
             raise TargetError(

@@ -12,7 +12,7 @@ from engine.spelling import size_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_PRECEDENCE = {"|": 1, "&": 2, "<": 0, "<=": 0, "==": 0, "+": 4, "-": 4, "*": 5, "/": 5, "//": 5, "@": 5, "neg": 6, "~": 6, "**": 7}
+_PRECEDENCE = {"|": 1, "&": 2, "<": 0, "<=": 0, "==": 0, ">": 0, ">=": 0, "!=": 0, "%": 5, "+": 4, "-": 4, "*": 5, "/": 5, "//": 5, "@": 5, "neg": 6, "~": 6, "**": 7}
 ATOM = 9
 
 
@@ -60,6 +60,14 @@ def attribute(obj: T, text: str) -> T:
 
 def item(obj: T, *items: Any) -> T:
     return T("item", "", (obj, *items))
+
+
+def slice_(start: Expr | None, stop: Expr | None, step: Expr | None = None) -> T:
+    """What stands between brackets for a run of a dimension; None where the dimension's own end is meant."""
+    return T("slice", "", (start, stop, step))
+
+
+EVERYTHING = slice_(None, None)
 
 
 def walk(t: Any) -> Iterator[T]:
@@ -121,6 +129,9 @@ def text(t: T, outer: int = -1) -> str:
         symbol = "-" if t.head == "neg" else t.head
         bare = f"{symbol}{text(t.args[0], _PRECEDENCE[t.head])}"
         return f"({bare})" if _PRECEDENCE[t.head] < outer else bare
+    if t.kind == "slice":
+        start, stop, step = ("" if a is None else size_text(a) for a in t.args)
+        return f"{start}:{stop}" + (f":{step}" if step else "")
     keywords = [f"{k}={argument(v)}" for k, v in t.keywords]
     if t.kind == "call":
         return f"{t.head}({', '.join([*map(argument, t.args), *keywords])})"

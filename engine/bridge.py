@@ -23,7 +23,7 @@ def trace_value(value: Value, inputs: Mapping[str, Value]) -> Graph:
     """The graph of `value` as a function of the values in `inputs`; see `Value.trace`."""
     _check(inputs)
     order = value.walk(until=inputs.values())
-    if not any(v in order for v in inputs.values()):
+    if set(order).isdisjoint(inputs.values()):
         raise InputError(f"the expression depends on none of its inputs {', '.join(inputs) or '(none were given)'}")
 
     def forward(*tensors: torch.Tensor) -> Any:

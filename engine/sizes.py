@@ -134,13 +134,17 @@ class Dim(int):
         return int.__int__(self)
 
 
-class Real:
+class Real(float):
     """A float computed from sizes, such as `1 / n`: a number with the expression it stands for."""
 
-    __slots__ = ("expr", "sizes", "value")
+    value: float
+    expr: Expr
+    sizes: Sizes
 
-    def __init__(self, value: float, expr: Expr, sizes: Sizes) -> None:
+    def __new__(cls, value: float, expr: Expr, sizes: Sizes) -> Real:
+        self = float.__new__(cls, value)
         self.value, self.expr, self.sizes = value, expr, sizes
+        return self
 
     def plain(self) -> float:
         """The number itself; from now on the trace holds for the sizes of the example only."""

@@ -157,12 +157,22 @@ def render_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mappi
     if name in _BINARY and not kwargs and len(args) == _BINARY[name].count("{"):
         return _BINARY[name].format(*[_operand(g) for g in given])
     extra = [f"{k}={value_text(v, names)}" for k, v in kwargs.items()]
-    for space, prefix in ((torch, "torch"), (torch.nn.functional, "torch.nn.functional"), (torch.special, "torch.special")):
-        if getattr(space, name, None) is function:
-            return f"{prefix}.{name}({', '.join([*given, *extra])})"
     if getattr(torch.Tensor, name, None) is function and isinstance(args[0], Ref):
         return f"{given[0]}.{name}({', '.join([*given[1:], *extra])})"
-    for space in (torch.nn.functional, torch.linalg, torch.special):
-        if getattr(space, name, None) is function:
-            return f"{space.__name__}.{name}({', '.join([*given, *extra])})"
-    return f"torch.{name}({', '.join([*given, *extra])})"
+    return f"{qualified(function)}({', '.join([*given, *extra])})"
+
+
+SPACES = (torch, torch.nn.functional, torch.special, torch.linalg)
+
+
+def qualified(function: Callable[..., Any]) -> str:
+    """A torch function's full name. Some are called otherwise than they call themselves (`logsigmoid` says `log_sigmoid`)."""
+    own = str(getattr(function, "__name__", ""))
+    for space in SPACES:
+        if getattr(space, own, None) is function:
+            return f"{space.__name__}.{own}"
+    for space in SPACES:
+        for name, value in vars(space).items():
+            if value is function:
+                return f"{space.__name__}.{name}"
+    return f"torch.{own}"

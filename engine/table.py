@@ -14,6 +14,7 @@ A row's function has the parameters of the torch callable. Tensors come as `Oper
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +28,7 @@ from engine.notation import Index, base, element, fresh, sigma
 from engine.sizes import Sized, evaluate, expression
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Shape = tuple[Expr, ...]
 
@@ -43,7 +44,7 @@ class Definition:
 
 @dataclass(frozen=True)
 class Opaque:
-    """An output that the algebra takes as it is: an argmax, a random mask, a detached tensor. It has no derivative."""
+    """An output that the algebra takes as it is: an argmax, a random mask, a rounded tensor. It has no derivative."""
 
     shape: Shape
 
@@ -54,9 +55,10 @@ Output = Definition | Opaque
 class Operand:
     """A tensor argument in index notation: `x.shape` in symbolic sizes, `x[i, j]` its element."""
 
-    def __init__(self, position: int, shape: Shape, floating: bool, positive: bool = False) -> None:
-        self.position, self.shape, self.floating = position, shape, floating
-        self._base = base(f"_{position}", positive=positive, integer=not floating)
+    def __init__(self, position: int, shape: Shape, dtype: torch.dtype, positive: bool = False) -> None:
+        self.position, self.shape, self.dtype = position, shape, dtype
+        self.floating, self.boolean = dtype.is_floating_point, dtype == torch.bool
+        self._base = base(f"_{position}", positive=positive, integer=not self.floating)
 
     @property
     def rank(self) -> int:
@@ -77,8 +79,10 @@ class Operand:
 class Scope:
     """What a row's function may ask while it runs: which sizes are equal, and how large they are at the example."""
 
-    def __init__(self, values: dict[Any, int]) -> None:
+    def __init__(self, values: dict[Any, int], operands: int = 0) -> None:
         self.values = values
+        self.operands = operands
+        self.chosen: list[tuple[int, Shape]] = []
         self.same: list[tuple[Expr, Expr]] = []
         self._substitution: dict[Any, Expr] = {}
 
@@ -114,6 +118,14 @@ def equal(a: Expr, b: Expr) -> Expr:
 def value_of(size: Expr) -> int:
     """The number that a size has at the example."""
     return _scopes[-1].value(size)
+
+
+def own_output(number: int, shape: Sequence[Expr]) -> Operand:
+    """Output `number` of the same call, an integer tensor of this shape, for the definition of another output to read:
+    the values of `max` are a gather at its indices. The row returns an `Opaque` for it."""
+    scope = _scopes[-1]
+    scope.chosen.append((number, tuple(shape)))
+    return Operand(scope.operands + len(scope.chosen) - 1, tuple(shape), torch.int64)
 
 
 def index(prefix: str = "i") -> Index:
@@ -185,11 +197,28 @@ class Row:
     def __call__(self, scope: Scope, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Output, ...]:
         _scopes.append(scope)
         try:
-            out = self.define(*args, **kwargs)
+            out = self.define(*args, **self.renamed(kwargs))
         finally:
             _scopes.pop()
         outputs = out if isinstance(out, tuple) else (out,)
         return tuple(_resolved(o, scope) for o in outputs)
+
+
+    def renamed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Keywords in the row's own names: torch calls the first tensor `input` and takes numpy's `axis` and `keepdims`."""
+        positional = list(self.signature.parameters)
+        names = {"axis": "dim", "keepdims": "keepdim"}
+        for place, known in enumerate(_KEYWORDS):
+            names.update({k: positional[place] for k in known if place < len(positional)})
+        return {k if k in self.signature.parameters else names.get(k, k): v for k, v in kwargs.items()}
+
+
+_KEYWORDS = (
+    ("input", "self", "tensors", "condition", "x1", "input1", "anchor"),
+    ("other", "target", "exponent", "mat2", "vec", "vec2", "tensor", "x2", "input2", "positive"),
+    ("mat3", "negative"),
+)
+"""torch's names for a first, second and third argument, where a row calls them x and y."""
 
 
 def _resolved(o: Output, scope: Scope) -> Output:
@@ -210,6 +239,9 @@ def callables(*names: str) -> tuple[Any, ...]:
             if callable(target) and not isinstance(target, type) and target not in found:
                 found.append(target)
     return tuple(found)
+
+
+DRAWN = Row("drawn", (), lambda x, *_, **__: Opaque(x.shape))
 
 
 def register(row: Row) -> None:
@@ -235,7 +267,7 @@ def op(
 
 
 def elementwise(
-    *names: str, targets: Sequence[Any] = (), probes: Sequence[Any] = ()
+    *names: str, targets: Sequence[Any] = (), probes: Sequence[Any] = (), view: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function of scalars as an op that is applied element by element, with broadcasting."""
 
@@ -244,10 +276,34 @@ def elementwise(
             return pointwise(function, *args, **kwargs)
 
         row.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-        op(*names, targets=targets, probes=probes, kind="elementwise")(row)
+        op(*names, targets=targets, probes=probes, view=view, kind="elementwise")(row)
         return function
 
     return decorate
+
+
+def composite(*names: str, targets: Sequence[Any] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as what these torch callables do in terms of other ops: it runs while the forward
+    is traced, on the forward's own arguments, and what it calls is recorded in the callable's place."""
+    return op(*names, targets=targets, kind="composite")
+
+
+_drawing: list[bool] = []
+
+
+@contextlib.contextmanager
+def drawn() -> Iterator[None]:
+    """In a composite: a call in here is recorded as an opaque tensor of its first argument's shape (a random mask)."""
+    _drawing.append(True)
+    try:
+        yield
+    finally:
+        _drawing.pop()
+
+
+def row_of(target: Any) -> Row | None:
+    """The row of a torch callable, None if it has none."""
+    return DRAWN if _drawing else TABLE.get(target)
 
 
 def axis(dim: int, rank: int) -> int:

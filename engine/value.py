@@ -38,7 +38,7 @@ class Value:
     label: str
 
     def __init__(self, data: float, label: str = "") -> None:
-        if not isinstance(data, Real):
+        if not isinstance(data, (float, int, Real)):
             raise InputError(f"Value(...) takes a real number, got {type(data).__name__}: {data!r}")
         self.data, self.grad, self.label = float(data), 0.0, label
         self._rule, self._prev = None, ()
@@ -163,11 +163,19 @@ class Value:
 
 
 def _result(op: Rule, *operands: Value) -> Value:
-    value = Value(*op.value(*[o.data for o in operands]))
+    value = Value.__new__(Value)
+    (value.data,) = op.value(*[o.data for o in operands])
+    value.grad, value.label = 0.0, ""
     value._rule, value._prev = op, operands  # pyright: ignore[reportPrivateUsage]
     return value
 
 
 def _binary(sign: str, left: Value | float, right: Value | float) -> Value:
-    operands = [x if isinstance(x, Value) else Value(x) for x in (left, right) if isinstance(x, (Value, Real))]
-    return _result(rule(sign), *operands) if len(operands) == 2 else NotImplemented
+    a, b = _operand(left), _operand(right)
+    return NotImplemented if a is None or b is None else _result(rule(sign), a, b)
+
+
+def _operand(x: Value | float) -> Value | None:
+    if isinstance(x, Value):
+        return x
+    return Value(x) if isinstance(x, (float, int, Real)) else None

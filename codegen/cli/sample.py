@@ -25,7 +25,7 @@ def sample(
 
         codegen sample runs/mlp --count 5 --seed 1
     """
-    from codegen.cli.sampling import names_from  # noqa: PLC0415 - torch, which --help does not need
+    from codegen.cli.sampling import names_from  # torch, which --help does not need
 
     for name in names_from(checkpoint, count, seed, target):
         typer.echo(name)

@@ -61,7 +61,7 @@ def train(
 
         codegen train mlp --out runs/mlp --resume
     """
-    from codegen.cli.training import TrainingRequest, run_training  # noqa: PLC0415 - torch, which --help does not need
+    from codegen.cli.training import TrainingRequest, run_training  # torch, which --help does not need
 
     options = {"steps": steps, "batch": batch, "lr": lr, "seed": seed, "log_every": log_every}
     options |= {"dtype": dtype, "backward": backward, "eval": eval_mode}

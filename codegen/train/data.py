@@ -68,7 +68,7 @@ def load_dataset(path: Path, context: int, seed: int, vocabulary: Vocabulary | N
     """
     lines, digest = _read_lines(path)
     words = sorted({line for line in lines if line})
-    random.Random(seed).shuffle(words)  # noqa: S311 - an order, not a secret
+    random.Random(seed).shuffle(words)  # an order, not a secret
     if vocabulary is None:
         vocabulary = Vocabulary(tuple(sorted({END}.union(*words))))
     else:

@@ -49,7 +49,7 @@ def test_locals_are_the_outermost_calls_in_order() -> None:
     def countdown(n: int) -> int:
         below = countdown(n - 1) if n else 0
         total = below + n
-        return total  # noqa: RET504 - a local to be captured
+        return total  # a local to be captured
 
     previous = sys.getprofile()
     result, named = call_with_locals(countdown, 4)

@@ -14,6 +14,8 @@ from codegen.train.checkpoint import read_checkpoint
 from codegen.train.trainer import StepTrainer
 
 Command = Callable[..., Any]
+OPTIONS = ["steps", "batch", "lr", "seed", "data", "out", "backward", "dtype", "eval", "curve", "samples", "resume"]
+OPTIONS += ["overwrite", "log-every"]
 
 
 def test_a_run_from_start_to_samples(train: Command, tmp_path: Path) -> None:
@@ -340,5 +342,5 @@ def test_help(command: Command, args: tuple[str, ...]) -> None:
 def test_the_whole_help_of_train_names_every_option(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     text = command("train", "--help").out
-    for option in "steps batch lr seed data out backward dtype eval curve samples resume overwrite log-every".split():
+    for option in OPTIONS:
         assert f"--{option} " in text

@@ -1,4 +1,4 @@
-"""Training under fault: whatever happens, the last checkpoint is whole, and resuming it gives the run that was not disturbed."""
+"""Training under fault: the last checkpoint is always whole, and resuming gives the run that was not disturbed."""
 
 import errno
 import os
@@ -20,8 +20,8 @@ from engine.errors import TrainingError
 
 Command = Callable[..., Any]
 
-# Forks runs of `codegen train` that are killed: at a time after the first step began, or at the n-th call that writes to the
-# disk. torch is imported once, in the parent. Then one run that is left alone. Prints the step each killed run had saved.
+# Forks runs of `codegen train` that are killed: at a time after training began, or at the n-th call that writes to
+# the disk. torch is imported once, in the parent. Then one run that is left alone. Prints how each run ended.
 KILLER = """
 import os, signal, sys
 import codegen.cli.training

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -76,11 +76,32 @@ class Requested:
         self.looks += 1
         return self.looks > 3
 
-    def __enter__(self) -> "Requested":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         return None
+
+
+def test_the_emitted_mlp_agrees_with_autograd(train: Command) -> None:
+    for dtype, tolerance in (("float32", 1e-5), ("float64", 1e-12)):
+        result = train("--backward", "both", "--dtype", dtype, "--steps", 200, "--overwrite")
+        found = DIFFERENCES.search(result.out)
+        assert found is not None
+        assert float(found[1]) < tolerance
+        assert float(found[2]) < 10 * tolerance
+
+
+def test_code_for_a_recipe_of_ones_own_is_generated_now(
+    command: Command, bigram: Path, names: Path, tmp_path: Path
+) -> None:
+    result = command(
+        "train", bigram, "--data", names, "--out", tmp_path / "run", "--backward", "both", "--dtype", "float64"
+    )
+    found = DIFFERENCES.search(result.out)
+    assert found is not None
+    assert float(found[1]) < 1e-12
+    assert (float(found[2]), found[3]) == (pytest.approx(0, abs=1e-12), "table")
 
 
 def test_the_culprit_under_emitted_code(train: Command, stand_in: Command) -> None:
