@@ -1,12 +1,13 @@
 """What a command-line TARGET names: a bundled forward, `path/to/file.py[:function]`, or `package.module:name`."""
 
+import ast
 import contextlib
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
 import linecache
-import pkgutil
 import re
 import sys
 import traceback
@@ -40,9 +41,16 @@ class Target:
     bundled: bool = False
 
 
+@functools.cache
 def bundled_names() -> tuple[str, ...]:
-    """Names of the forwards under `examples/`, sorted."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(examples.__path__) if not m.name.startswith("_")))
+    """Names of the modules under `examples/` that define a `forward`, sorted. None is imported for it."""
+    files = sorted(path for folder in examples.__path__ for path in Path(folder).glob("[!_]*.py"))
+    return tuple(path.stem for path in files if _defines_forward(path))
+
+
+def _defines_forward(path: Path) -> bool:
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return any(isinstance(node, ast.FunctionDef) and node.name == "forward" for node in tree.body)
 
 
 def load_target(text: str) -> Target:

@@ -25,14 +25,21 @@ if TYPE_CHECKING:
 
     from sympy import Expr, Symbol
 
-_HEADS: dict[str, Callable[..., float]] = {
-    "Less": lambda a, b: float(a < b),
-    "Where": lambda condition, a, b: a if condition else b,
-}
+
+def _less(a: float, b: float) -> float:
+    """The bracket [a < b]; nan of a nan, which counts as true below, so that relu passes it on as torch's does."""
+    return math.nan if math.isnan(a) or math.isnan(b) else float(a < b)
+
+
+def _where(condition: float, a: float, b: float) -> float:
+    return a if condition else b
+
+
+_HEADS: dict[str, Callable[..., float]] = {"Less": _less, "Where": _where}
 
 
 class Formula:
-    """Expressions in some symbols as one function of floats, with torch's answers (inf, nan) where Python would raise."""
+    """Expressions in some symbols as one function of floats, with torch's inf and nan where Python would raise."""
 
     def __init__(self, symbols: Sequence[Symbol], outputs: Sequence[Expr]) -> None:
         self.symbols, self.outputs = list(symbols), list(outputs)
@@ -67,11 +74,15 @@ def _rule(sign: str, row: Callable[..., Expr], arity: int, tensor: Callable[...,
     return Rule(sign, Formula(symbols, [expr]), Formula(symbols, [sp.diff(expr, s) for s in symbols]), tensor)
 
 
+def _quotient(a: Any, b: Any) -> Any:
+    return a / b
+
+
 _OPS: dict[str, tuple[Callable[..., Expr], int, Callable[..., Any]]] = {
     "+": (pointwise.add, 2, operator.add),
     "-": (pointwise.sub, 2, operator.sub),
     "*": (pointwise.mul, 2, operator.mul),
-    "/": (pointwise.div, 2, operator.truediv),
+    "/": (pointwise.div, 2, _quotient),
     "neg": (pointwise.neg, 1, operator.neg),
     "ReLU": (pointwise.relu, 1, torch.Tensor.relu),
     "tanh": (pointwise.tanh, 1, torch.Tensor.tanh),
@@ -102,19 +113,20 @@ def _constant(number: float, what: str) -> float:
     """An int where that is the same number, so that x**2 and x**2.0 are one op and print alike."""
     if not math.isfinite(number):
         raise InputError(f"{what} of a power must be a finite number, got {number}")
-    return int(number) if float(number).is_integer() else float(number)
+    return int(number) if float(number).is_integer() and abs(number) < 2**53 else float(number)
 
 
 @lru_cache(maxsize=4096)
 def _power(exponent: float) -> Rule:
-    row = partial(_swapped, pointwise.power, exact(exponent))
-    return _rule(f"**{exponent}", row, 1, partial(_swapped, operator.pow, exponent))
+    def tensor(x: Any) -> Any:
+        return x**exponent
+
+    return _rule(f"**{exponent}", partial(pointwise.power, y=exact(exponent)), 1, tensor)
 
 
 @lru_cache(maxsize=4096)
 def _exponential(base: float) -> Rule:
-    return _rule(f"{base}**", partial(_swapped, pointwise.rpow, exact(base)), 1, partial(operator.pow, base))
+    def tensor(x: Any) -> Any:
+        return base**x
 
-
-def _swapped(function: Callable[..., Any], second: Any, first: Any) -> Any:
-    return function(first, second)
+    return _rule(f"{base}**", partial(pointwise.rpow, y=exact(base)), 1, tensor)

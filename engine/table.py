@@ -241,7 +241,7 @@ def callables(*names: str) -> tuple[Any, ...]:
     return tuple(found)
 
 
-DRAWN = Row("drawn", (), lambda x, *_, **__: Opaque(x.shape))
+DRAWN = Row("mask", (), lambda x, *_, **__: Opaque(x.shape))
 
 
 def register(row: Row) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from engine.errors import TraceError
-from engine.graph import Graph, Node
+from engine.graph import Call, Graph, Node
 from engine.naming import LocalsWatcher, Namer
 from engine.notation import size_symbol
 from engine.sizes import Dim, Guard, symbolic_python
@@ -58,7 +58,7 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
             name = "forward" if name == "<lambda>" else name
         names, given = _bind(signature_of, inputs, static)
         arguments, proxies = _proxies(tracer, names, given, signature_of)
-        graph_inputs = [*proxies, *parameters]
+        graph_inputs = [p.record for p in (*proxies, *parameters)]
         stack.enter_context(symbolic_python())
         stack.enter_context(LocalsWatcher(lambda v: isinstance(v, (Proxy, Dim)), watcher.seen))
         stack.enter_context(tracer)
@@ -170,13 +170,15 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
     """Proxies for parameters and buffers, and a context in which the module holds them."""
     proxies: dict[int, Proxy] = {}
     order: list[Proxy] = []
+    originals: dict[int, Record] = {}
     for kind, items in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for name, t in items:
             p = tracer.input(name, t)
             p.record.value = (kind, name)
             if kind == "buffer" or not t.requires_grad:
                 p.record.differentiable = False
-            proxies[id(t)] = p
+            p.record.is_buffer = kind == "buffer"
+            proxies[id(t)], originals[id(t)] = p, p.record
             order.append(p)
 
     @contextlib.contextmanager
@@ -194,13 +196,14 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
             for store, key, t in saved:
                 held = store[key]
                 if isinstance(held, Proxy) and held is not proxies[id(t)]:
-                    tracer.buffer_updates.append((proxies[id(t)].record, held.record))
+                    tracer.buffer_updates = [u for u in tracer.buffer_updates if u[0] is not originals[id(t)]]
+                    tracer.buffer_updates.append((originals[id(t)], held.record))
                 store[key] = t
 
     return order, swapped()
 
 
-def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Proxy], out: Any, forward: Any) -> Graph:
+def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], out: Any, forward: Any) -> Graph:
     leaves, spec = pytree.tree_flatten(out)
     if not leaves or not all(isinstance(v, torch.Tensor) for v in leaves):
         raise TraceError(f"{_title(forward)} must return a tensor or a tuple, list or dict of tensors, and returned {type(out).__name__}")
@@ -210,28 +213,29 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Proxy], out
             raise TraceError(f"{_title(forward)} returns a tensor that does not depend on its inputs")
         results.append(v.record)
     updates = tracer.buffer_updates
-    needed = _reachable([*results, *[u for _, u in updates], *[p.record for p in inputs]], tracer.records)
-    names = _names(needed, [p.record for p in inputs], results)
-    rename = _size_names(tracer, watcher, [(names[p.record], p.record) for p in inputs], set(names.values()))
+    needed = _reachable([*results, *[u for _, u in updates], *inputs], tracer.records)
+    names = _names(needed, inputs, results)
+    rename = _size_names(tracer, watcher, [(names[r], r) for r in inputs], set(names.values()))
 
     def final(e: Expr) -> Expr:
         return cast("Expr", tracer.sizes.resolve(e).xreplace(dict(rename)))
 
     sources: dict[Symbol, tuple[str, int]] = {}
-    for p in inputs:
-        for d, size in enumerate(p.record.shape):
-            e = final(size)
-            if e.is_Symbol:
-                sources.setdefault(cast("Symbol", e), (names[p.record], d))
+    for r in inputs:
+        for d, size in enumerate(r.shape):
+            for e in (final(size), size.xreplace(dict(rename))):  # the second: a size that was fixed, for its guard
+                if e.is_Symbol and e in rename.values():
+                    sources.setdefault(cast("Symbol", e), (names[r], d))
 
-    nodes = tuple(_node(r, names, final) for r in needed)
-    keys = {names[p.record]: p.record.value[1] for p in inputs if p.record.value and p.record.value[1] != names[p.record]}
+    calls: dict[int, Call] = {}
+    nodes = tuple(_node(r, names, final, calls) for r in needed)
+    keys = {names[r]: r.value[1] for r in inputs if r.value and r.value[1] != names[r]}
     guards = tuple(Guard(cast("Expr", g.expr.xreplace(dict(rename))), g.value, g.where) for g in tracer.sizes.guards)
     structure = None if isinstance(out, torch.Tensor) else spec
     return Graph(
         name=name,
         nodes=nodes,
-        inputs=tuple(names[p.record] for p in inputs),
+        inputs=tuple(names[r] for r in inputs),
         outputs=tuple(names[r] for r in results),
         sizes=sources,
         guards=guards,
@@ -239,7 +243,7 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Proxy], out
         keys=keys,
         example={rename[s]: v for s, v in tracer.sizes.values.items() if s in rename},
         buffers={names[a]: names[b] for a, b in updates},
-        parameters=tuple(names[p.record] for p in inputs if p.record.value),
+        parameters=tuple(names[r] for r in inputs if r.value),
     )
 
 
@@ -292,13 +296,15 @@ def _size_names(tracer: Tracer, watcher: _Names, inputs: list[tuple[str, Record]
     used: list[Symbol] = []
     for _, r in inputs:
         for size in r.shape:
-            for s in sorted(tracer.sizes.resolve(size).free_symbols, key=str):
+            fixed = size.free_symbols if any(size.free_symbols & g.expr.free_symbols for g in tracer.sizes.guards) else set[Any]()
+            for s in sorted(tracer.sizes.resolve(size).free_symbols | fixed, key=str):
                 if s not in used:
                     used.append(cast("Symbol", s))
     return {s: size_symbol(namer(wanted.get(s, f"n{k}"))) for k, s in enumerate(used)}
 
 
-def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr]) -> Node:
+def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr], calls: dict[int, Call]) -> Node:
+    """A record with its final name and sizes; the outputs of one call keep sharing it."""
     call = r.call
 
     def argument(v: Any) -> Any:
@@ -309,8 +315,10 @@ def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr]) ->
         return v
 
     if call is not None:
-        args, kwargs = pytree.tree_map(argument, (call.args, dict(call.kwargs)))
-        call = type(call)(call.function, args, tuple(kwargs.items()))
+        if id(call) not in calls:
+            args, kwargs = pytree.tree_map(argument, (call.args, dict(call.kwargs)))
+            calls[id(call)] = Call(call.function, args, tuple(kwargs.items()))
+        call = calls[id(call)]
     return Node(
         name=names[r],
         op=r.op,

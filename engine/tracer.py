@@ -25,7 +25,7 @@ from engine.naming import user_frame
 from engine.notation import size_symbol
 from engine.sizes import Dim, Real, Sized, Sizes, exact, number
 from engine.spelling import Ref, SizeArg
-from engine.table import TABLE, Definition, Operand, Output, Row, Scope, Shape
+from engine.table import TABLE, Definition, Operand, Output, Row, Scope, Shape, row_of
 
 CONSTANT_LIMIT = 64
 
@@ -70,17 +70,20 @@ class Record:
     positive: bool = False
     operand_shapes: tuple[Shape, ...] = ()
     viewed: bool = False
+    is_buffer: bool = False
     wanted: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
 
 
 @dataclass(frozen=True)
 class _Defined:
-    """What a row said of one structure of call: outputs, equal sizes, placeholders, and the operands' shapes."""
+    """What a row said of one structure of call: outputs, equal sizes, placeholders, the operands' shapes, and which of the
+    call's own outputs the definitions read as further operands."""
 
     outputs: tuple[Output, ...]
     same: tuple[tuple[Expr, Expr], ...]
     placeholders: tuple[Symbol, ...]
     shapes: tuple[Shape, ...]
+    chosen: tuple[int, ...]
 
 
 _memo: dict[Any, _Defined] = {}
@@ -117,6 +120,7 @@ class Tracer(TorchFunctionMode):
         self.captured: dict[int, Proxy] = {}
         self.keep: list[Any] = []
         self.annotated: dict[Expr, str] = {}
+        self.buffers: dict[int, Record] = {}
         self.buffer_updates: list[tuple[Record, Record]] = []
 
     def proxy(self, record: Record) -> Proxy:
@@ -147,19 +151,20 @@ class Tracer(TorchFunctionMode):
             row = TABLE.get(func)
             if row is not None and row.kind == "factory":
                 return self._record(row, func, args, kwargs)
-            return func(*pytree.tree_map(number, args), **pytree.tree_map(number, kwargs))
+            return func(*pytree.tree_map(_fixed, args), **pytree.tree_map(_fixed, kwargs))
         answer = self._python(name, args, kwargs)
         if answer is not None:
             return answer[0]
-        row = TABLE.get(func)
+        row = row_of(func)
         if row is None:
             inplace = _out_of_place(name)
             if inplace is not None and inplace in TABLE:
                 return self._inplace(TABLE[inplace], inplace, args, kwargs)
             raise TraceError(unknown_op(func, name))
-        if kwargs.get("inplace"):
-            return self._inplace(row, func, args, {k: v for k, v in kwargs.items() if k != "inplace"})
-        return self._record(row, func, args, kwargs)
+        if "inplace" in kwargs:
+            rest = {k: v for k, v in kwargs.items() if k != "inplace"}
+            return self._inplace(row, func, args, rest) if kwargs["inplace"] else self._apply(row, func, args, rest)
+        return self._apply(row, func, args, kwargs)
 
     def _property(self, func: Any, p: Proxy) -> Any:
         name = func.__self__.__name__
@@ -257,15 +262,45 @@ class Tracer(TorchFunctionMode):
         self.keep.append(t)
         return p
 
+    def _apply(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One call as a node, or as what a composite makes of it."""
+        if row.kind != "composite":
+            return self._record(row, func, args, kwargs)
+        named = row.renamed(kwargs)
+        try:
+            row.signature.bind(*args, **named)
+        except TypeError as error:
+            raise TraceError(f"{row.name} at {located()}: an argument the op table does not know: {error}") from error
+        with self:
+            return row.define(*args, **named)
+
+    def rebind(self, target: Proxy, new: Proxy) -> None:
+        """From now on `target` is `new`: what an in-place write comes to. A buffer's last value is an output of the graph."""
+        old = target.record
+        first = self.buffers.get(id(target), old)
+        if old.op == "input":
+            self.buffers[id(target)] = old
+        self.keep.append(target)
+        self.buffer_updates = [(b, u) for b, u in self.buffer_updates if b is not first]
+        if first.op == "input":
+            self.buffer_updates.append((first, new.record))
+        if new.record is not old:
+            new.record.wanted.extend(old.wanted)
+        target.record = new.record
+
     def _inplace(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         target = args[0]
-        if not isinstance(target, Proxy) or target.record.view or target.record.viewed or target.record.op == "input":
+        buffer = isinstance(target, Proxy) and (id(target) in self.buffers or target.record.is_buffer)
+        taken = isinstance(target, Proxy) and (target.record.view or target.record.viewed or target.record.op == "input")
+        if not isinstance(target, Proxy) or (taken and not buffer):
             raise TraceError(
                 f"an in-place write at {located()} changes a tensor that others may see (an input, a view, or one that "
                 f"has been viewed). Write it as a new tensor: x = x.{row.name}(...)."
             )
-        result = cast("Proxy", self._record(row, func, args, kwargs))
-        target.record = result.record
+        result = cast("Proxy", self._apply(row, func, args, kwargs))
+        if result.record.meta.dtype != target.record.meta.dtype or result.record.meta.shape != target.record.meta.shape:
+            raise ShapeError(f"{row.name} at {located()} cannot write a result of another shape or dtype in place")
+        self.rebind(target, result)
         return target
 
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -304,8 +339,9 @@ class Tracer(TorchFunctionMode):
         known, mapping = self._define(row, operands, call_args, call_kwargs, source)
         grad = torch.is_grad_enabled()
         call = Call(func, call_args, tuple(call_kwargs.items()))
-        made: list[Proxy] = []
-        for k, (output, meta) in enumerate(zip(known.outputs, metas, strict=True)):
+        made: dict[int, Proxy] = {}
+        pairs = list(enumerate(zip(known.outputs, metas, strict=True)))
+        for k, (output, meta) in sorted(pairs, key=lambda p: p[0] not in known.chosen):
             back = dict(mapping)
             shape = tuple(self.sizes.resolve(cast("Expr", s.xreplace(back))) for s in output.shape)
             if tuple(self.sizes.value(s) for s in shape) != tuple(meta.shape):
@@ -319,12 +355,15 @@ class Tracer(TorchFunctionMode):
             positive = template is not None and bool(template.expr.is_positive)
             for o in operands:
                 o.viewed = o.viewed or row.view
+            read = (*operands, *(made[c].record for c in known.chosen)) if template is not None else tuple(operands)
             record = Record(
-                row.name, tuple(operands), template, mapping, shape, meta, differentiable, source, call,
+                row.name, read, template, mapping, shape, meta, differentiable, source, call,
                 k if len(metas) > 1 else None, len(metas), row.view, None, positive, known.shapes,
             )  # fmt: skip
-            made.append(self.proxy(record))
-        return type(result)(made) if isinstance(result, list) else tuple(made) if len(metas) > 1 or isinstance(result, tuple) else made[0]
+            made[k] = self.proxy(record)
+        if not isinstance(result, (list, tuple)):
+            return made[0]
+        return type(cast("Any", result))([made[k] for k in range(len(metas))])
 
     def _argument(self, v: Any) -> Any:
         return SizeArg(self.sizes.resolve(v.expr)) if isinstance(v, Sized) else v
@@ -354,10 +393,10 @@ class Tracer(TorchFunctionMode):
         leaves, spec = pytree.tree_flatten((args, kwargs))
         leaves = [renamed(v) for v in leaves]
         values = {p: self.sizes.values[s] for s, p in names.items()}
-        flags = tuple((o.meta.is_floating_point(), o.positive) for o in operands)
+        flags = tuple((o.meta.dtype, o.positive) for o in operands)
         key = (row, tuple(shapes), flags, tuple(_hashable(v) for v in leaves), str(spec), tuple(values.items()))
         if key not in _memo:
-            scope = Scope(dict(values))
+            scope = Scope(dict(values), len(operands))
             sizes = Sizes()
             sizes.values = dict(values)
             tensors = [Operand(k, shapes[k], *flags[k]) for k in range(len(operands))]
@@ -380,13 +419,18 @@ class Tracer(TorchFunctionMode):
                 raise type(error)(f"{error} ({row.name} at {source or 'the forward'}){text}") from error
             except TypeError as error:
                 raise TraceError(f"{row.name} at {source or 'the forward'}: an argument the op table does not know: {error}") from error
-            resolved = tuple(tuple(scope.resolve(s) for s in shape) for shape in shapes)
-            _memo[key] = _Defined(outputs, tuple(scope.same), tuple(values), resolved)
+            resolved = tuple(tuple(scope.resolve(s) for s in shape) for shape in (*shapes, *(s for _, s in scope.chosen)))
+            _memo[key] = _Defined(outputs, tuple(scope.same), tuple(values), resolved, tuple(c for c, _ in scope.chosen))
         known = _memo[key]
         back: dict[Symbol, Expr] = {p: cast("Expr", s) for s, p in names.items()}
         for a, b in known.same:
             self.sizes.unify(cast("Expr", a.xreplace(dict(back))), cast("Expr", b.xreplace(dict(back))))
         return known, tuple((p, back[p]) for p in known.placeholders)
+
+
+def _fixed(v: Any) -> Any:
+    """A size as the number it is, where a call that is not recorded needs it."""
+    return v.plain() if isinstance(v, Sized) else v
 
 
 def _hashable(v: Any) -> Any:

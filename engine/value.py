@@ -38,7 +38,7 @@ class Value:
     label: str
 
     def __init__(self, data: float, label: str = "") -> None:
-        if not isinstance(data, (float, int, Real)):
+        if not _is_number(data):
             raise InputError(f"Value(...) takes a real number, got {type(data).__name__}: {data!r}")
         self.data, self.grad, self.label = float(data), 0.0, label
         self._rule, self._prev = None, ()
@@ -92,10 +92,10 @@ class Value:
                 "Value ** Value is not supported: one side must be a number. "
                 "For a positive base write (exponent * base.log()).exp()."
             )
-        return _result(power(exponent), self) if isinstance(exponent, Real) else NotImplemented
+        return _result(power(exponent), self) if _is_number(exponent) else NotImplemented
 
     def __rpow__(self, base: float) -> Value:
-        return _result(exponential(base), self) if isinstance(base, Real) else NotImplemented
+        return _result(exponential(base), self) if _is_number(base) else NotImplemented
 
     def __neg__(self) -> Value:
         return _result(rule("neg"), self)
@@ -178,4 +178,8 @@ def _binary(sign: str, left: Value | float, right: Value | float) -> Value:
 def _operand(x: Value | float) -> Value | None:
     if isinstance(x, Value):
         return x
-    return Value(x) if isinstance(x, (float, int, Real)) else None
+    return Value(x) if _is_number(x) else None
+
+
+def _is_number(x: object) -> bool:
+    return isinstance(x, (float, int, Real))

@@ -1,6 +1,7 @@
 """The loss log: one row per line that was printed."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -17,8 +18,9 @@ class Row(NamedTuple):
 
 
 def metrics_file(rows: Sequence[Row]) -> bytes:
-    """The rows as JSON lines. Numbers are written so that they read back exactly."""
-    return "".join(json.dumps(row._asdict()) + "\n" for row in rows).encode()
+    """The rows as JSON lines. Numbers are written so that they read back exactly; a loss that is none is null."""
+    finite = ({k: v if math.isfinite(v) else None for k, v in row._asdict().items()} for row in rows)
+    return "".join(json.dumps(row) + "\n" for row in finite).encode()
 
 
 def rows_to_tensor(rows: Sequence[Row]) -> Tensor:

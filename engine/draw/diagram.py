@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING, Literal
 
 from engine.errors import InputError
@@ -15,14 +16,16 @@ if TYPE_CHECKING:
     from engine.graph import Graph, Node
 
 LIMIT = 250
+WIDTH = 48
 
 Kind = Literal["input", "constant", "op", "output", "rest"]
 
 
 @dataclass(frozen=True)
 class Box:
-    """One node: its lines of text, and what it is."""
+    """One node: its heading (empty for a bare number), further lines of text, and what it is."""
 
+    heading: str
     lines: tuple[str, ...]
     kind: Kind
 
@@ -57,22 +60,19 @@ def diagram(subject: Value | Graph, limit: int = LIMIT) -> Diagram:
 
 
 def _value_box(v: Value, last: bool) -> Box:
-    heading = " = ".join(text for text in (v.label, v.rule.sign if v.rule else "") if text)
-    numbers = (f"data {v.data:.4g}", f"grad {v.grad:.4g}")
+    heading = ": ".join(text for text in (v.label, v.rule.sign if v.rule else "") if text)
     kind: Kind = "output" if last else "op" if v.rule else "input" if v.label else "constant"
-    return Box((heading, *numbers) if heading else numbers, kind)
+    return Box(heading, (f"data {v.data:.4g}", f"grad {v.grad:.4g}"), kind)
 
 
 def _node_box(n: Node, last: bool) -> Box:
-    heading = n.name if n.is_input else f"{n.name} = {n.op.strip('_')}"
-    shape = ", ".join(size_text(s) for s in n.shape)
+    heading = n.name if n.is_input else shorten(f"{n.name} = {n.forward_text()}", WIDTH, placeholder=" ...")
+    shape = ", ".join(size_text(s) for s in n.shape) + ("," if len(n.shape) == 1 else "")
     kind: Kind = "output" if last else "input" if n.is_input else "op" if n.operands else "constant"
-    return Box((heading, f"{str(n.dtype).removeprefix('torch.')} ({shape})"), kind)
+    return Box(heading, (f"{str(n.dtype).removeprefix('torch.')} ({shape})",), kind)
 
 
-def _limited(
-    title: str, boxes: list[Box], operands: list[list[int]], outputs: Sequence[int], limit: int
-) -> Diagram:
+def _limited(title: str, boxes: list[Box], operands: list[list[int]], outputs: Sequence[int], limit: int) -> Diagram:
     """All of it, or the boxes that are fewest arrows away from an output and a box that stands for the rest."""
     kept = sorted(_nearest(operands, outputs, limit)) if len(boxes) > limit else list(range(len(boxes)))
     at = {k: position for position, k in enumerate(kept)}
@@ -80,7 +80,7 @@ def _limited(
     cut = [at[k] for k in kept if any(o not in at for o in operands[k])]
     shown = [boxes[k] for k in kept]
     if cut:
-        rest = Box((f"{len(boxes) - len(kept):,} more",), "rest")
+        rest = Box(f"{len(boxes) - len(kept):,} more", (), "rest")
         return Diagram(title, (rest, *shown), tuple([(0, k + 1) for k in cut] + [(a + 1, b + 1) for a, b in edges]))
     return Diagram(title, tuple(shown), tuple(edges))
 

@@ -27,7 +27,7 @@ def to_dot(subject: Value | Graph, limit: int = LIMIT) -> str:
     d = diagram(subject, limit)
     lines = [f"digraph {_quoted(d.title)} {{", "  rankdir=LR", '  node [shape=box fontname="monospace"]']
     for k, box in enumerate(d.boxes):
-        label = r"\n".join(_escaped(line) for line in box.lines)
+        label = r"\n".join(_escaped(line) for line in (box.heading, *box.lines) if line)
         lines.append(f'  n{k} [label="{label}" {_STYLES[box.kind]}]')
     lines += [f"  n{a} -> n{b}" for a, b in d.edges]
     return "\n".join([*lines, "}", ""])

@@ -7,6 +7,7 @@ arrows with the same origin run together). Points are boxes of no size; from the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,9 +19,12 @@ COLUMN_GAP, ROW_GAP = 48.0, 14.0
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything is: centres (x, y) of the boxes and then the points, arrows between their positions, the size."""
+    """Where everything is: (left, right, y) of the boxes and then the points, arrows between their positions, the size.
 
-    centres: tuple[tuple[float, float], ...]
+    A point is as wide as its column, so that what passes through does so level with it.
+    """
+
+    places: tuple[tuple[float, float, float], ...]
     edges: tuple[tuple[int, int], ...]
     width: float
     height: float
@@ -37,16 +41,18 @@ def layered(sizes: Sequence[tuple[float, float]], edges: Sequence[tuple[int, int
     before, after = _neighbours(len(columns_of), edges)
     _uncross(columns, before, after)
     y = _rows(columns, [height for _, height in extent], before, after)
-    x: dict[int, float] = {}
-    right = 0.0
+    sides: dict[int, tuple[float, float]] = {}
+    left = 0.0
     for column in columns:
         width = max(extent[k][0] for k in column)
-        x.update((k, right + width / 2) for k in column)
-        right += width + COLUMN_GAP
-    top = min((y[k] - h / 2 for k, (_, h) in enumerate(extent)), default=0.0)
-    bottom = max((y[k] + h / 2 for k, (_, h) in enumerate(extent)), default=0.0)
-    centres = tuple((x[k], y[k] - top) for k in range(len(extent)))
-    return Layout(centres, tuple(edges), right - COLUMN_GAP, bottom - top)
+        for k in column:
+            inset = (width - extent[k][0]) / 2 if k < len(sizes) else 0.0
+            sides[k] = left + inset, left + width - inset
+        left += width + COLUMN_GAP
+    top = min(y[k] - h / 2 for k, (_, h) in enumerate(extent))
+    bottom = max(y[k] + h / 2 for k, (_, h) in enumerate(extent))
+    places = tuple((*sides[k], y[k] - top) for k in range(len(extent)))
+    return Layout(places, tuple(edges), left - COLUMN_GAP, bottom - top)
 
 
 def _columns(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
@@ -126,7 +132,7 @@ def _spread(wanted: list[float], heights: list[float]) -> list[float]:
     are in the wrong order are pooled at their mean.
     """
     offsets = [0.0]
-    for upper, lower in zip(heights, heights[1:], strict=False):
+    for upper, lower in pairwise(heights):
         offsets.append(offsets[-1] + (upper + lower) / 2 + ROW_GAP)
     pools: list[tuple[float, int]] = []
     for target, offset in zip(wanted, offsets, strict=False):

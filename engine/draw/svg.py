@@ -26,39 +26,46 @@ def to_svg(subject: Value | Graph, limit: int = LIMIT) -> str:
     sizes = [_size(box) for box in d.boxes]
     layout = layered(sizes, d.edges)
     width, height = layout.width + 2 * _MARGIN, layout.height + 2 * _MARGIN
+    corner = f'"{-_MARGIN:.0f}" y="{-_MARGIN:.0f}"'
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="{-_MARGIN:.0f} {-_MARGIN:.0f} {width:.0f} {height:.0f}" '
-        'font-family="monospace" font-size="12" text-anchor="middle">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}"',
+        f'    viewBox="{-_MARGIN:.0f} {-_MARGIN:.0f} {width:.0f} {height:.0f}"',
+        '    font-family="monospace" font-size="12" text-anchor="middle">',
         f"<title>{_text(d.title)}</title>",
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0L8 4L0 8z" fill="#555"/></marker></defs>',
-        f'<rect x="{-_MARGIN:.0f}" y="{-_MARGIN:.0f}" width="100%" height="100%" fill="#fff"/>',
+        '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">',
+        '    <path d="M0 0L8 4L0 8z" fill="#555"/></marker>',
+        f'<rect x={corner} width="100%" height="100%" fill="#fff"/>',
         '<g fill="none" stroke="#555">',
     ]
     for a, b in layout.edges:
-        (x0, y0), (x1, y1) = layout.centres[a], layout.centres[b]
-        x0 += sizes[a][0] / 2 if a < len(sizes) else 0.0
-        x1 -= sizes[b][0] / 2 if b < len(sizes) else 0.0
-        middle = (x0 + x1) / 2
-        tip = ' marker-end="url(#arrow)"' if b < len(sizes) else ""
-        lines.append(f'<path d="M{x0:.1f} {y0:.1f}C{middle:.1f} {y0:.1f} {middle:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"{tip}/>')
+        (_, x0, y0), (x1, end, y1) = layout.places[a], layout.places[b]
+        bend = (x0 + x1) / 2
+        rest = '" marker-end="url(#arrow)' if b < len(sizes) else f"H{end:.1f}"
+        curve = f"M{x0:.1f} {y0:.1f}C{bend:.1f} {y0:.1f} {bend:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
+        lines.append(f'<path d="{curve}{rest}"/>')
     lines.append("</g>")
-    for box, (w, h), (x, y) in zip(d.boxes, sizes, layout.centres, strict=False):
+    for box, (w, h), (x, _, y) in zip(d.boxes, sizes, layout.places, strict=False):
         dashes = ' stroke-dasharray="4 3"' if box.kind == "rest" else ""
         lines.append(
-            f'<rect x="{x - w / 2:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h:.1f}" rx="4" '
+            f'<rect x="{x:.1f}" y="{y - h / 2:.1f}" width="{w:.1f}" height="{h:.1f}" rx="4" '
             f'fill="{_FILL[box.kind]}" stroke="#333"{dashes}/>'
         )
-        top = y - _LINE * (len(box.lines) - 1) / 2 + 4
-        for k, line in enumerate(box.lines):
-            weight = ' font-weight="bold"' if k == 0 and len(box.lines) != 2 else ""
-            lines.append(f'<text x="{x:.1f}" y="{top + k * _LINE:.1f}"{weight}>{_text(line)}</text>')
+        rows = _rows(box)
+        top = y - _LINE * (len(rows) - 1) / 2 + 4
+        for k, (line, weight) in enumerate(rows):
+            lines.append(f'<text x="{x + w / 2:.1f}" y="{top + k * _LINE:.1f}"{weight}>{_text(line)}</text>')
     return "\n".join([*lines, "</svg>", ""])
 
 
+def _rows(box: Box) -> list[tuple[str, str]]:
+    """The lines of a box, each with the attribute that makes the heading bold."""
+    bold = [(box.heading, ' font-weight="bold"')] if box.heading else []
+    return bold + [(line, "") for line in box.lines]
+
+
 def _size(box: Box) -> tuple[float, float]:
-    return max(len(line) for line in box.lines) * _CHARACTER + 2 * _PADDING, len(box.lines) * _LINE + _PADDING
+    rows = _rows(box)
+    return max(len(line) for line, _ in rows) * _CHARACTER + 2 * _PADDING, len(rows) * _LINE + _PADDING
 
 
 def _text(text: str) -> str:

@@ -1,6 +1,7 @@
 """Checkpoints: what is written is what is read, anything else is refused, and nothing in one is executed."""
 
 import json
+import math
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from codegen.targets import load_target
 from codegen.train.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from codegen.train.data import Vocabulary
+from codegen.train.metrics import Row, metrics_file, rows_from_tensor, rows_to_tensor
 from codegen.train.recipe import recipe_of
 from codegen.train.settings import Settings
 from codegen.train.state import check_model
@@ -186,3 +188,12 @@ def test_of_another_model(checkpoint: Checkpoint) -> None:
     ):
         with pytest.raises(CheckpointError, match=message):
             check_model(other, recipe, "here")
+
+
+def test_metrics_read_back_exactly_and_are_json() -> None:
+    rows = [Row(10, 1 / 3, 2.5), Row(20, 0.1, math.inf)]
+    first, second = (json.loads(line, parse_constant=pytest.fail) for line in metrics_file(rows).splitlines())
+    assert first == rows[0]._asdict()
+    assert second == {"step": 20, "train_loss": 0.1, "val_loss": None}
+    assert rows_from_tensor(rows_to_tensor(rows)) == rows
+    assert rows_from_tensor(rows_to_tensor([])) == []

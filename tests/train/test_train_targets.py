@@ -56,6 +56,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_bundled() -> None:
     assert "mlp" in bundled_names()
+    assert all(callable(load_target(name).forward) for name in bundled_names())
     target = load_target("mlp")
     assert (target.name, target.bundled) == ("mlp", True)
     assert target.path is not None

@@ -1,0 +1,293 @@
+"""The forward as cells: nodes with constants, casts and plain layouts inlined, and every sum and every repeated part a cell.
+
+A cell is one tensor by index notation over other cells. Projection matrices disappear here: `(eye - ones/n) @ x` becomes
+`x - mean(x)` because the deltas of the constant are summed out, and `(xᵀ y).diag()` becomes a sum of products because only
+the diagonal of the contraction is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed
+
+from codegen.closed.sums import rebuilt, resum
+from codegen.ranges import simplified
+from engine.naming import Namer
+from engine.notation import BINDERS, Amax, Delta, Index, Quo, Rem, Sigma, accesses, base, bound, canonical, element, fresh, instantiate, name_of, ordered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from engine.graph import Graph, Node
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One tensor: its element `expr` at `indices` over other cells; None for an input and what has no definition.
+
+    `node` is the forward's own node where the cell is one of its nodes. `call` says that the node's own torch call
+    computes it from materialised tensors (nothing was inlined into it).
+    """
+
+    name: str
+    indices: tuple[Expr, ...]
+    shape: tuple[Expr, ...]
+    expr: Expr | None
+    kind: str
+    differentiable: bool
+    dtype: Any
+    node: Node | None = None
+    call: bool = False
+    positive: bool = False
+
+    @property
+    def ranges(self) -> dict[Index, Expr]:
+        """Ranges of the cell's own indices."""
+        return {cast("Index", i): n for i, n in zip(self.indices, self.shape, strict=True) if i != 0}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The cells that the definition reads, each once, in a fixed order."""
+        return () if self.expr is None else tuple(dict.fromkeys(name_of(a) for a in accesses(self.expr)))
+
+
+def at(cell: Cell, indices: Iterable[Expr]) -> Expr:
+    """A cell's definition at other indices, with fresh bound indices."""
+    assert cell.expr is not None
+    mapping = {i: j for i, j in zip(cell.indices, indices, strict=False) if i != 0}
+    return instantiate(cell.expr, mapping)
+
+
+def substituted(e: Any, known: Mapping[str, Cell]) -> Any:
+    """An expression with every access to a cell of `known` replaced by that cell's definition."""
+    if isinstance(e, Indexed):
+        name = name_of(e)
+        if name in known:
+            cell = known[name]
+            return at(cell, [substituted(i, known) for i in e.indices] if cell.shape else [])
+        indices = [substituted(i, known) for i in e.indices]
+        return e.func(e.base, *indices) if any(x is not y for x, y in zip(indices, e.indices, strict=True)) else e
+    return rebuilt(e, lambda a: substituted(a, known))
+
+
+def is_contraction(e: Expr) -> bool:
+    """A sum over a product of tensors that do not share all of their indices: a matrix product, not a reduction."""
+    for f in sp.Mul.make_args(e):
+        if not isinstance(f, Sigma):
+            continue
+        summed = {i for i, _ in f.limits}
+        sets = [frozenset(s for s in g.free_symbols if isinstance(s, Index)) for g in sp.Mul.make_args(f.body)]
+        sets = [s for s in sets if s & summed]
+        if len(sets) < 2:
+            continue
+        union = frozenset().union(*sets)
+        outer = union - summed
+        if all(outer - s for s in sets) and len({s for s in sets}) > 1:
+            return True
+    return False
+
+
+def is_plain(e: Expr) -> bool:
+    """Whether an expression reads tensors only at index symbols, constants and integer tensors (no index arithmetic)."""
+    return not e.has(Quo, Rem) and all(
+        isinstance(i, (Index, Indexed)) or not i.free_symbols for a in accesses(e) for i in (cast("Any", x) for x in a.indices)
+    )
+
+
+def plain_layout(cell: Cell) -> bool:
+    """A permutation, an expansion, or dimensions of size one put in or out: nothing but renamed indices."""
+    e = cell.expr
+    if not isinstance(e, Indexed):
+        return False
+    indices = [i for i in e.indices if i != 0]
+    return all(isinstance(i, Index) for i in indices) and len(set(indices)) == len(indices)
+
+
+class Builder:
+    """Turns a graph into cells."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.cells: dict[str, Cell] = {}
+        self.aliases: dict[str, Cell] = {}
+        self.namer = Namer([*(n.name for n in graph.nodes), *map(str, graph.sizes)])
+        self.same: dict[Any, str] = {}
+        self.contracted: dict[str, Cell] = {}
+
+    def build(self) -> list[Cell]:
+        """All cells that the outputs depend on, in order."""
+        for n in self.graph.nodes:
+            self.add(n)
+        needed: set[str] = set()
+        stack = [self.resolved(o) for o in self.graph.outputs] + [i for i in self.graph.inputs]
+        while stack:
+            name = stack.pop()
+            if name not in needed:
+                needed.add(name)
+                cell = self.cells[name]
+                stack.extend(cell.reads)
+                if cell.node is not None and (cell.call or cell.expr is None):
+                    stack.extend(self.resolved(o) for o in cell.node.operands)
+        return [c for c in self.cells.values() if c.name in needed]
+
+    def resolved(self, name: str) -> str:
+        """The cell that holds a node's value; an alias that is asked for by name becomes a cell."""
+        if name in self.cells:
+            return name
+        cell = self.aliases.pop(name)
+        self.cells = {**self.cells, name: cell}
+        return name
+
+    def add(self, n: Node) -> None:
+        """One node of the graph."""
+        kind = "float" if n.dtype.is_floating_point else "bool" if str(n.dtype) == "torch.bool" else "int"
+        known = n.definition
+        cell = Cell(n.name, known[0] if known else (), n.shape, None, kind, n.differentiable, n.dtype, n, True, n.positive)
+        if known is None:
+            for o in n.operands:
+                self.resolved(o)
+            self.cells[n.name] = cell
+            return
+        ranges = cell.ranges
+        raw = known[1]
+        inlined = self.inline(raw, n)
+        expr = raw if inlined is raw else simplified(resum(inlined, ranges), ranges)
+        expr = cast("Expr", sp.sympify(expr))
+        cell = replace(cell, expr=expr, call=inlined is raw)
+        is_output = n.name in self.graph.outputs
+        changes_dtype = any(self.graph[o].dtype != n.dtype for o in n.operands if self.graph[o].dtype.is_floating_point) and plain_layout(cell)
+        if not accesses(expr) and not is_output or plain_layout(cell) and not is_output and not changes_dtype and self.same_dtype(cell):
+            self.aliases[n.name] = cell
+            return
+        if is_contraction(expr) or not is_plain(expr) or not n.dtype.is_floating_point:
+            self.keep(cell)
+            return
+        self.keep(replace(cell, expr=self.exploded(expr, cell, top=True), call=False))
+
+    def same_dtype(self, cell: Cell) -> bool:
+        """Whether an alias has the dtype of what it reads."""
+        (name,) = cell.reads
+        return self.cells[name].dtype == cell.dtype if name in self.cells else True
+
+    def keep(self, cell: Cell) -> None:
+        """A cell, or an alias to an equal one that is there already."""
+        assert cell.expr is not None
+        key = signature(cell)
+        if key in self.same and cell.name not in self.graph.outputs and not is_contraction(cell.expr):
+            twin = self.cells[self.same[key]]
+            read = element(base(twin.name, twin.positive, twin.kind != "float"), cell.indices)
+            self.aliases[cell.name] = replace(cell, expr=read)
+            return
+        self.same.setdefault(key, cell.name)
+        if not cell.call:
+            self.cells[cell.name] = cell
+            return
+        for o in cast("Any", cell.node).operands:
+            if o in self.aliases:
+                self.resolved(o)
+        self.cells[cell.name] = cell
+
+    def inline(self, e: Expr, n: Node) -> Expr:
+        """A definition with aliases put in, and contractions of which only a diagonal is read."""
+        known = {o: self.aliases[o] for o in n.operands if o in self.aliases}
+        for o in n.operands:
+            cell = self.cells.get(o)
+            if cell is not None and cell.expr is not None and is_contraction(cell.expr):
+                reads = [a for a in accesses(e, o)]
+                if reads and all(len(set(a.indices)) < len([i for i in a.indices if i != 0]) for a in reads):
+                    known[o] = cell
+        return cast("Expr", substituted(e, known)) if known else e
+
+    def exploded(self, e: Any, owner: Cell, top: bool = False) -> Any:
+        """Inner sums, and additions below a product, a root or a reciprocal, as cells of their own."""
+        if isinstance(e, (Indexed, Delta)) or not e.args:
+            return e
+        if isinstance(e, BINDERS):
+            inner = self.with_ranges(owner, dict(e.limits))
+            body = self.exploded(e.body, inner)
+            if isinstance(body, sp.Add) and isinstance(e, Sigma):
+                pass
+            out = e.func(body, *e.args[1:])
+            return out if top else self.part(out, owner, "max" if isinstance(e, Amax) else "sum")
+        if isinstance(e, sp.Mul) and top:
+            factors = list(e.args)
+            sums = [f for f in factors if isinstance(f, Sigma)]
+            rest = sp.Mul(*[f for f in factors if not isinstance(f, Sigma)])
+            if len(sums) == 1 and not accesses(rest):
+                return rest * self.exploded(sums[0], owner, top=True)
+        if isinstance(e, sp.Mul):
+            coefficient = sp.Mul(*[f for f in e.args if not accesses(f) and not f.free_symbols & self.index_symbols(f)])
+            sums = [f for f in e.args if isinstance(f, Sigma)]
+            if not top and len(sums) == 1 and sp.Mul(*[f for f in e.args if f not in sums]) == coefficient:
+                return self.part(coefficient * self.exploded(sums[0], owner, top=True), owner, self.label(coefficient, sums[0]))
+            if len(sums) == 1 and coefficient != 1:
+                mean = self.part(coefficient * self.exploded(sums[0], owner, top=True), owner, self.label(coefficient, sums[0]))
+                others = [f for f in e.args if f is not sums[0] and not (not accesses(f) and not f.free_symbols & self.index_symbols(f))]
+                return sp.Mul(mean, *[self.factor(f, owner) for f in others])
+            return sp.Mul(*[self.factor(f, owner) for f in e.args])
+        if isinstance(e, sp.Pow):
+            return self.factor(e, owner)
+        return rebuilt(e, lambda a: self.exploded(a, owner))
+
+    def index_symbols(self, e: Any) -> set[Any]:
+        return {s for s in e.free_symbols if isinstance(s, Index)}
+
+    def label(self, coefficient: Any, s: Sigma) -> str:
+        """`mean` for a sum divided by its count, else `sum`."""
+        count = sp.Mul(*[n for _, n in s.limits])
+        return "mean" if sp.cancel(coefficient * count) == 1 else "sum"
+
+    def factor(self, f: Any, owner: Cell) -> Any:
+        """A factor of a product: additions become cells, also below a power."""
+        if isinstance(f, sp.Add):
+            inner = self.exploded(f, owner)
+            return self.part(inner, owner, "part") if accesses(inner) else inner
+        if isinstance(f, sp.Pow):
+            b = f.base
+            inner = self.exploded(b, owner)
+            if isinstance(inner, sp.Add) and accesses(inner):
+                inner = self.part(inner, owner, "part")
+            return inner ** self.exploded(f.exp, owner)
+        return self.exploded(f, owner)
+
+    def with_ranges(self, owner: Cell, extra: Mapping[Index, Expr]) -> Cell:
+        """The owner as seen from inside of a sum: its indices and the summed ones."""
+        return replace(owner, indices=(*owner.indices, *extra), shape=(*owner.shape, *extra.values()))
+
+    def part(self, e: Any, owner: Cell, label: str) -> Expr:
+        """A part of a definition as a cell of its own, shared with equal parts; returns the access to it."""
+        ranges = owner.ranges
+        free = [i for i in owner.indices if i != 0 and i in e.free_symbols and i not in bound(e)]
+        copy = {i: fresh() for i in free}
+        expr = instantiate(e, copy)
+        positive = bool(expr.is_positive)
+        cell = Cell(
+            f"{self.root(owner)}_{label}", tuple(copy[i] for i in free), tuple(ranges[cast("Index", i)] for i in free),
+            expr, "float", owner.differentiable and self.depends(expr), owner.dtype, None, False, positive,
+        )  # fmt: skip
+        key = signature(cell)
+        if key not in self.same:
+            cell = replace(cell, name=self.namer(cell.name))
+            self.same[key] = cell.name
+            self.cells[cell.name] = cell
+        known = self.cells[self.same[key]]
+        return element(base(known.name, known.positive), free)
+
+    def root(self, owner: Cell) -> str:
+        return owner.node.name if owner.node is not None else owner.name
+
+    def depends(self, e: Expr) -> bool:
+        return any(self.cells[name_of(a)].differentiable for a in accesses(e) if name_of(a) in self.cells)
+
+
+def signature(cell: Cell) -> Any:
+    """Equal for cells that hold the same values: their definition with its own indices by position."""
+    assert cell.expr is not None
+    mapping = {i: Index(f"_o{k}") for k, i in enumerate(cell.indices) if i != 0}
+    return canonical(cast("Expr", cell.expr.xreplace(mapping))), cell.shape, cell.dtype
+
+
+__all__ = ["Builder", "Cell", "at", "ordered", "signature", "substituted"]

@@ -1,0 +1,79 @@
+"""The algebra of finite sums: deltas summed out, sums pulled apart over additions, constant factors in front."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Mul
+
+from codegen.derive import Solver, distribute
+from codegen.ranges import simplified
+from engine.notation import Amax, Delta, Index, Sigma
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def rebuilt(e: Any, f: Callable[[Any], Any]) -> Any:
+    """An expression with `f` applied to its arguments."""
+    if not e.args or isinstance(e, (sp.Indexed, sp.IndexedBase)):
+        return e
+    args = [f(a) for a in e.args]
+    return e.func(*args) if any(x is not y for x, y in zip(args, e.args, strict=True)) else e
+
+
+def summed_term(term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[Index, Expr]) -> Expr:
+    """Sum of one product over `limits`: deltas of a summed index are solved, the rest of the sum stays."""
+    bound = {i for i, _ in limits}
+    deltas: list[tuple[Expr, Expr, Expr]] = []
+    others: list[Any] = []
+    for f in Mul.make_args(term):
+        if isinstance(f, Delta) and f.free_symbols & bound and not f.has(sp.Indexed):
+            a, b = cast("tuple[Expr, Expr]", f.args)
+            e, k = (a, b) if a.free_symbols & bound else (b, a)
+            if isinstance(e, Index) and e in bound and isinstance(k, Index) and k in bound:
+                deltas.append((e, k, dict(limits)[k]))
+                continue
+            size = ranges.get(k) if isinstance(k, Index) else None
+            deltas.append((e, k, size if size is not None else sp.S.One))
+            continue
+        if isinstance(f, Delta) and f.free_symbols & bound:
+            a, b = cast("tuple[Expr, Expr]", f.args)
+            if a in bound and not b.free_symbols & bound or b in bound and not a.free_symbols & bound:
+                e, k = (a, b) if a in bound else (b, a)
+                deltas.append((e, k, dict(limits)[cast("Index", e)]))
+                continue
+        others.append(f)
+    if not deltas:
+        used = term.free_symbols
+        left = [(i, n) for i, n in limits if i in used]
+        unused = [n for i, n in limits if i not in used]
+        return cast("Expr", Mul(*unused) * distribute(term, left))
+    solver = Solver(dict(limits), ranges)
+    rest = []
+    for e, k, n in deltas:
+        e, k = cast("Expr", e.xreplace(solver.substitution)), cast("Expr", k.xreplace(solver.substitution))
+        if isinstance(e, Index) and e in solver.limits and k.has(sp.Indexed):
+            solver.put(e, k)  # a gather: the value of an integer tensor is a valid index of the dimension it reads
+        else:
+            rest.extend((a, b) for a, b in solver.solve([(e, k, n)]))
+    body = Mul(*others, *[Delta(k, e) for e, k in rest]).xreplace(solver.substitution)
+    body = simplified(body, {**solver.known})
+    left = [(i, n) for i, n in solver.limits.items() if i in body.free_symbols]
+    unused = [n for i, n in solver.limits.items() if i not in body.free_symbols]
+    return cast("Expr", Mul(*unused) * distribute(body, left))
+
+
+def resum(e: Any, ranges: Mapping[Index, Expr]) -> Any:
+    """Every sum of an expression with its deltas summed out; a sum over an addition is taken apart where that helps."""
+    if isinstance(e, Sigma):
+        inner = {**ranges, **dict(e.limits)}
+        body = resum(e.body, inner)
+        whole = sp.expand(body) if body.has(Delta) else body
+        return sp.Add(*[summed_term(cast("Expr", t), list(e.limits), inner) for t in sp.Add.make_args(whole)]) if whole.has(Delta) or whole.is_Add and body.has(
+            Delta
+        ) else summed_term(cast("Expr", whole), list(e.limits), inner)
+    if isinstance(e, Amax):
+        return e
+    return rebuilt(e, lambda a: resum(a, ranges))
