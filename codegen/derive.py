@@ -278,11 +278,17 @@ def distribute(body: Expr, limits: list[tuple[Index, Expr]]) -> Expr:
 
 @lru_cache(maxsize=None)
 def vjp(template: Definition, position: int, shape: tuple[Expr, ...]) -> Contribution:
-    """The cotangent of operand `position` (of this shape) that one op's output passes back, over placeholders.
+    """The cotangent of operand `position` (of this shape) that one op's output passes back, over placeholders."""
+    return pulled_back(template, f"_{position}", shape)
 
-    Source of the formula: the chain rule for index notation; nothing is specific to an op.
+
+def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> Contribution:
+    """The cotangent of the tensor `operand` (of this shape) that a definition passes back.
+
+    The output's cotangent is called `COT` and the output `OUT`. Source of the formula: the chain rule for index notation;
+    nothing is specific to an op.
     """
-    base = next((a.base for a in accesses(template.expr, f"_{position}")), None)
+    base = next((a.base for a in accesses(template.expr, operand)), None)
     at = indices_of(shape)
     sizes_of = {i: n for i, n in zip(at, shape, strict=True) if i != 0}
     ranges = {cast("Index", i): n for i, n in sizes_of.items()}

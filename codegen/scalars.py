@@ -9,9 +9,10 @@ from sympy import Expr, Indexed
 
 from codegen import tensors as tt
 from codegen.kernels import stable
-from codegen.values import LowererBase, Val, to_axes
+from codegen.tensors import T
+from codegen.values import ELEMENTWISE, LowererBase, Val, to_axes
 from engine.errors import DerivationError
-from engine.notation import Index, Less, Where
+from engine.notation import Index, Less, Sigma, Where
 
 METHODS: dict[Any, str] = {
     sp.exp: "exp", sp.log: "log", sp.tanh: "tanh", sp.sin: "sin", sp.cos: "cos", sp.erf: "erf", sp.erfc: "erfc", sp.tan: "tan",
@@ -74,6 +75,12 @@ class ScalarMixin(LowererBase):
         known = stable(e)
         if known is not None:
             return self.kernel(known)
+        root = self.one_root(e)
+        if root is not None:
+            return root
+        mean = self.mean_of(e)
+        if mean is not None:
+            return mean
         coefficient, factors = e.as_coeff_mul()
         sign = coefficient.is_negative
         coefficient = -coefficient if sign else coefficient
@@ -89,6 +96,35 @@ class ScalarMixin(LowererBase):
                 (bottom if inverse else top).append(cast("Expr", 1 / f if inverse else f))
         value = self._grouped([self.value(f) for f in self._cot_first(top)], [self.value(f) for f in bottom], scale_up, scale_down)
         return self.negative(value) if sign else value
+
+    def one_root(self, e: Expr) -> Val | None:
+        """sqrt(a)/sqrt(n) as sqrt(a/n): sympy takes roots of products of positive factors apart."""
+        roots = [f for f in e.args if isinstance(f, sp.Pow) and f.exp in (sp.S.Half, -sp.S.Half)]
+        loose = [f for f in roots if not f.atoms(Indexed)]
+        tied = [f for f in roots if f.atoms(Indexed)]
+        if len(tied) != 1 or not loose or (loose[0].exp * tied[0].exp).is_positive and len(loose) > 1:
+            return None
+        sign = 1 if tied[0].exp == sp.S.Half else -1
+        inner = sp.Mul(*[f.base ** (1 if f.exp == sp.S.Half else -1) ** 1 if sign == 1 else f.base ** (1 if f.exp == -sp.S.Half else -1) for f in (*loose, *tied)])
+        v = self.value(cast("Expr", inner))
+        root = Val(tt.method(v.t, "sqrt" if sign == 1 else "rsqrt"), v.axes, "float", v.kept)
+        rest = cast("Expr", sp.Mul(*[f for f in e.args if f not in roots]))
+        return root if rest == 1 else self.join("*", self.value(rest), root)
+
+    def mean_of(self, e: Expr) -> Val | None:
+        """A sum divided by its count is `mean`."""
+        sums = [f for f in e.args if isinstance(f, Sigma)]
+        if len(sums) != 1:
+            return None
+        count = sp.Mul(*[n for _, n in sums[0].limits])
+        rest = cast("Expr", sp.cancel(sp.Mul(*[f for f in e.args if f is not sums[0]]) * count))
+        if not count.free_symbols or rest.free_symbols & count.free_symbols or rest.has(Indexed, Index):
+            return None
+        total = self.value(sums[0])
+        if total.t.kind != "method" or total.t.head != "sum":
+            return None
+        mean = Val(T("method", "mean", total.t.args, total.t.keywords), total.axes, total.kind, total.kept)
+        return mean if rest == 1 else self.negative(mean) if rest == -1 else self.join("*", self.value(rest), mean)
 
     def _short(self, c: Any) -> bool:
         return c.is_Integer or len(repr(float(c))) <= 5
@@ -151,9 +187,9 @@ class ScalarMixin(LowererBase):
         if v.is_number and not x.atoms(Indexed, Index):
             return Val(tt.binary("**", v.t, self.value(x).t), (), "number")
         if x == sp.S.Half:
-            return Val(tt.method(v.t, "sqrt"), v.axes)
+            return Val(tt.method(v.t, "sqrt"), v.axes, "float", v.kept)
         if x == -sp.S.Half:
-            return Val(tt.method(v.t, "rsqrt"), v.axes)
+            return Val(tt.method(v.t, "rsqrt"), v.axes, "float", v.kept)
         if x == -1:
             return self.join("/", Val(tt.number(1), (), "number"), v, "float")
         if x.could_extract_minus_sign():
@@ -165,7 +201,7 @@ class ScalarMixin(LowererBase):
         v = self.value(argument)
         if v.is_number:
             raise DerivationError(f"{name} of the number {argument} has no tensor form")
-        return Val(tt.method(v.t, name), v.axes)
+        return Val(tt.method(v.t, name), v.axes, "float", v.kept if name in ELEMENTWISE else None)
 
     def function(self, e: Expr) -> Val:
         """A function by its torch method."""

@@ -275,6 +275,10 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
     """Checks of what the forward fixed: a size that it used as a number."""
     rows: list[dict[str, str]] = []
     for g in graph.guards:
+        if g.equal is not None:
+            a, b = (f"{name}.shape[{d}]" for name, d in g.equal)
+            rows.append({"test": f"{a} != {b}", "message": f'f"{a} = {{{a}}} and {b} = {{{b}}} must be equal"'})
+            continue
         reads = {s: f"{graph.sizes[s][0]}.shape[{graph.sizes[s][1]}]" for s in g.expr.free_symbols if s in graph.sizes}
         if len(reads) != len(g.expr.free_symbols) or not reads:
             continue

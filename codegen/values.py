@@ -82,10 +82,13 @@ def _turned(axes: Axes, target: Sequence[Index | None]) -> list[int] | None:
     return [axes.index(a) if a is not None and a in axes else ones.pop(0) for a in tail]
 
 
+ELEMENTWISE = frozenset(["sqrt", "rsqrt", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "sin", "cos", "erf", "abs", "sign"])
+
+
 def with_keepdim(t: T) -> T:
     """A reduction (or its negative, or a multiple) with keepdim=True."""
-    if t.kind == "unary":
-        return T(t.kind, t.head, (with_keepdim(t.args[0]),))
+    if t.kind == "unary" or t.kind == "method" and t.head in ELEMENTWISE:
+        return T(t.kind, t.head, (with_keepdim(t.args[0]), *t.args[1:]), t.keywords)
     if t.kind == "binary":
         a, b = t.args
         return T(t.kind, t.head, (a, with_keepdim(b)) if a.kind in ("number", "size") else (with_keepdim(a), b))
@@ -145,6 +148,8 @@ class LowererBase:
         """An elementwise operator, with broadcasting."""
         target = self.target(a, b)
         a, b = to_axes(a, target), to_axes(b, target)
+        if symbol in ("+", "-") and b.t.kind == "unary" and b.t.head == "neg":
+            symbol, b = "-" if symbol == "+" else "+", Val(b.t.args[0], b.axes, b.kind, b.kept)
         result = kind or ("number" if a.is_number and b.is_number else "float" if "float" in (a.kind, b.kind) else a.kind if b.is_number else b.kind)
         kept = a.kept if b.is_number and b.t.kind in ("number", "size") else b.kept if a.is_number and a.t.kind in ("number", "size") else None
         return Val(tt.binary(symbol, a.t, b.t), broadcast(a.axes, b.axes), result, kept)
@@ -154,6 +159,8 @@ class LowererBase:
         if v.t.kind == "binary" and v.t.head in ("*", "/", "@"):
             first = self.negative(Val(v.t.args[0], (), v.kind))
             return Val(tt.binary(v.t.head, first.t, v.t.args[1]), v.axes, v.kind, v.kept)
+        if v.t.kind == "unary" and v.t.head == "neg":
+            return Val(v.t.args[0], v.axes, v.kind, v.kept)
         return Val(tt.unary("neg", v.t), v.axes, v.kind, v.kept)
 
     def target(self, *values: Val) -> list[Index | None]:

@@ -1,7 +1,8 @@
 """The kinds of numbers that index notation can be evaluated in: float64, longdouble, complex longdouble, mpmath.
 
 Complex numbers are for derivatives by a complex step: what compares or rounds looks at the real part, and a function
-outside of its real domain is nan, as it is in torch.
+outside of its real domain is nan, as it is in torch. The step is so small that its square vanishes; what was not moved
+by it stays real, so that infinities and nans elsewhere do not reach the imaginary parts.
 """
 
 from __future__ import annotations
@@ -35,17 +36,19 @@ class Arithmetic:
     """Numbers of one kind, as numpy arrays of one dtype."""
 
     def __init__(self, name: str, dtype: Any, digits: int) -> None:
-        self.name, self.dtype, self.digits = name, np.dtype(dtype), digits
-        self.is_complex = self.dtype.kind == "c"
-        self.is_mp = self.dtype.kind == "O"
+        self.name, self.digits = name, digits
+        self.is_complex = np.dtype(dtype).kind == "c"
+        self.is_mp = np.dtype(dtype).kind == "O"
+        self.dtype = np.dtype(np.longdouble if self.is_complex else dtype)
 
     # -- in and out --------------------------------------------------------------------------------------------
 
     def lift(self, a: Any) -> npt.NDArray[Any]:
-        """An array of any numbers as an array of this kind."""
+        """An array of any numbers as an array of this kind; real ones stay real."""
         a = np.asarray(a)
         if not self.is_mp:
-            return a if a.dtype == self.dtype else a.astype(self.dtype)
+            dtype = np.dtype(np.clongdouble) if self.is_complex and a.dtype.kind == "c" else self.dtype
+            return a if a.dtype == dtype else a.astype(dtype)
         return a if a.dtype.kind == "O" else _to_mp(a)
 
     def constant(self, e: sp.Expr) -> npt.NDArray[Any]:
@@ -57,19 +60,20 @@ class Arithmetic:
             return np.asarray(float(e))
         if self.is_mp:
             return _object(mpmath.mpf(e.p) / e.q if isinstance(e, sp.Rational) else mpmath.mpf(str(e.evalf(self.digits + 5))))
-        return np.asarray(np.longdouble(str(e.evalf(FLOAT_DIGITS)))).astype(self.dtype)
+        return np.asarray(np.longdouble(str(e.evalf(FLOAT_DIGITS))))
 
     def real(self, a: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The real part, an array of ordered numbers."""
+        """The real part, an array of ordered numbers; what is left of the step's square is 0."""
         if a.dtype.kind == "O":
-            return _apply(lambda z: z.real, a)
+            least = mpmath.mpf(10) ** (-12 * self.digits)
+            return _apply(lambda z: z.real if isinstance(z, mpmath.mpf) or abs(z.real) >= least else mpmath.mpf(0), a)
         return a.real if a.dtype.kind == "c" else a
 
     def imag(self, a: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The imaginary part, 0 for real numbers."""
         if a.dtype.kind == "O":
             return _apply(lambda z: mpmath.mpf(z.imag), a)
-        return a.imag
+        return a.imag if a.dtype.kind == "c" else np.zeros_like(a)
 
     def to_float(self, a: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The real part rounded to float64; integers and truth values as they are."""
@@ -78,7 +82,7 @@ class Arithmetic:
     @property
     def step(self) -> Any:
         """An imaginary step whose square vanishes beside one, at any magnitude that is met."""
-        return mpmath.mpc(0, mpmath.mpf(10) ** (-4 * self.digits)) if self.is_mp else self.dtype.type(complex(0, 1e-100))
+        return mpmath.mpc(0, mpmath.mpf(10) ** (-8 * self.digits)) if self.is_mp else np.longdouble("1e-2480") * 1j
 
     # -- functions ---------------------------------------------------------------------------------------------
 
@@ -92,14 +96,14 @@ class Arithmetic:
         plain = _NUMPY.get(name)
         if plain is not None:
             out = cast("npt.NDArray[Any]", plain(*given))
-            if self.is_complex:
-                out = np.where(np.isnan(plain(*[a.real for a in given])), _NAN, out)
+            if any(a.dtype.kind == "c" for a in given):
+                out = np.where(np.isnan(plain(*[a.real for a in given])), _nan(*given), out)
             return out
         if name in ("erf", "erfc") and self.dtype == np.float64:
             return _apply(getattr(math, name), given[0]).astype(np.float64)
         with mpmath.workdps(FLOAT_DIGITS):
             found = _apply(_mpmath_of(name, fallback), *[_to_mp(a) for a in given])
-            return _from_mp(found, self.dtype)
+            return _from_mp(found, np.result_type(*given))
 
     def power(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """`x**y`; a negative base is nan unless the exponent is an integer."""
@@ -110,8 +114,8 @@ class Arithmetic:
         x, y = self.lift(x), self.lift(y)
         if self.is_mp:
             return _apply(_mp_power, x, y)
-        if self.is_complex:
-            return _complex_power(x, y)
+        if any(a.dtype.kind == "c" for a in (x, y)):
+            return _complex_power(x.astype(np.clongdouble), y.astype(np.clongdouble))
         return np.power(x, y)
 
     def _integer_power(self, x: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
@@ -128,9 +132,7 @@ class Arithmetic:
         """1/x, infinite at 0."""
         if self.is_mp:
             return _apply(_mp_reciprocal, x)
-        if not self.is_complex:
-            return 1 / x
-        return np.where(x == 0, np.inf, 1 / x)
+        return np.where(x == 0, np.inf, 1 / x) if x.dtype.kind == "c" else 1 / x
 
     def sqrt(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The square root, nan below 0."""
@@ -139,7 +141,7 @@ class Arithmetic:
     def _atan2(self, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if self.is_mp:
             return _apply(_mp_atan2, y, x)
-        if not self.is_complex:
+        if all(a.dtype.kind != "c" for a in (x, y)):
             return np.arctan2(y, x)
         near = np.abs(x.real) >= np.abs(y.real)
         quotient = np.where(near, y / x, -x / y)
@@ -180,7 +182,12 @@ _NUMPY: dict[str, Callable[..., Any]] = {
 }
 
 
-_NAN = np.clongdouble(complex(math.nan, math.nan))
+def _nan(*args: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """nan, with an imaginary part of nan where an argument was moved."""
+    moved = np.zeros((), dtype=bool)
+    for a in args:
+        moved = moved | (a.imag != 0)
+    return np.where(moved, np.clongdouble(complex(math.nan, math.nan)), np.clongdouble(math.nan))
 
 
 def _counted(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -193,7 +200,7 @@ def _complex_power(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]
     negative = x.real < 0
     out = np.exp(y * np.log(np.where(negative, -x, x)))
     odd, whole = np.mod(y.real, 2) == 1, np.mod(y.real, 1) == 0
-    out = np.where(negative, np.where(whole & (y.imag == 0), np.where(odd, -out, out), _NAN), out)
+    out = np.where(negative, np.where(whole & (y.imag == 0), np.where(odd, -out, out), _nan(x, y)), out)
     at_zero = np.where(y.real == 0, 1, np.where(y.real > 0, 0, np.inf))
     return np.where(x == 0, at_zero, out)
 
@@ -209,12 +216,16 @@ _ANALYTIC: dict[str, Callable[..., Any]] = {
 """Functions whose complex form in mpmath keeps every digit of a tiny imaginary part (its asin, atan and erf do not)."""
 
 
+_REAL: dict[str, Callable[..., Any]] = {name: getattr(mpmath, name) for name in ("erf", "erfc", "asin", "acos", "atan")}
+_REAL["loggamma"] = lambda x: mpmath.loggamma(x).real  # of |gamma(x)|, as torch's lgamma
+
+
 def _mpmath_of(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
     """The function of mpmath that sympy calls `name`, for real arguments and for those with a tiny imaginary part."""
     analytic = _ANALYTIC.get(name)
     if analytic is not None:
         return _guarded(analytic, analytic)
-    plain = getattr(mpmath, name, fallback) if name in ("erf", "erfc", "asin", "acos", "atan") else fallback
+    plain = _REAL.get(name, fallback)
     return _guarded(plain, lambda *args: _stepped(plain, args))
 
 
@@ -246,9 +257,11 @@ def _exactly(x: Any) -> Any:
         return mpmath.mpc(_exactly(x.real), _exactly(x.imag))
     if isinstance(x, (int, np.integer, np.bool_)):
         return mpmath.mpf(int(x))
-    high = float(x)
-    low = float(x - high) if math.isfinite(high) else 0.0
-    return mpmath.mpf(high) + mpmath.mpf(low)
+    if not np.isfinite(x):
+        return mpmath.mpf(float(x))
+    mantissa, exponent = np.frexp(x)
+    high = float(mantissa)
+    return mpmath.ldexp(mpmath.mpf(high) + mpmath.mpf(float(mantissa - high)), int(exponent))
 
 
 def _to_mp(a: npt.NDArray[Any]) -> npt.NDArray[Any]:

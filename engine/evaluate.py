@@ -41,7 +41,8 @@ def evaluate(
     Args:
         graph: a traced forward.
         inputs: a tensor or array per input name (or gradient key). Integers stay integers, the rest becomes `number`.
-        number: "float64", "longdouble", "complex" (two longdoubles), or a number of decimal digits (mpmath).
+        number: "float64", "longdouble", "complex" (longdoubles, complex ones where an override is), or a number of
+            decimal digits (mpmath).
         overrides: values that nodes are given instead of being computed; what depends on them follows. None is no override.
 
     Returns:
@@ -84,7 +85,8 @@ def truth_gradient(
     """The derivative of `sum(output * grad_out)` with respect to entries of a node's value, by complex steps.
 
     The node is moved by a tiny imaginary number, everything after it is evaluated again, and the imaginary part of the
-    result over the step is the derivative, without cancellation. It costs one evaluation per entry.
+    result over the step is the derivative, without cancellation. It costs one evaluation per entry. Entries of the output
+    that are not finite are left out of the sum, as they would hide the derivative of all others.
 
     Args:
         entries: positions (tuples of ints) in the node, or whole directions (arrays of its shape); all positions for None.
@@ -108,9 +110,9 @@ def truth_gradient(
             direction = entry if isinstance(entry, np.ndarray) else _unit(origin.shape, entry)
             moved = run.run({**values, node: origin + numbers.lift(direction) * numbers.step}, after)
             total = numbers.lift(0)
-            for o, w in weights:
-                total = np.asarray(total + np.sum(np.asarray(moved[o] * w)))
-            found.append(numbers.imag(total)[()] / numbers.step.imag)
+            for o, w, finite in weights:
+                total = np.asarray(total + np.sum(np.asarray(numbers.imag(moved[o]) * w)[finite]))
+            found.append(total[()] / numbers.step.imag)
     out = np.array(found, dtype=np.object_ if numbers.is_mp else np.longdouble)
     return out.reshape(origin.shape) if entries is None else out
 
@@ -124,7 +126,7 @@ def sizes_of(graph: Graph, inputs: Mapping[str, Any]) -> dict[Symbol, int]:
         if wanted != shape:
             raise InputError(f"input {name!r} has shape {shape}, and the forward was traced for {wanted}")
     for guard in graph.guards:
-        if size_of(guard.expr, sizes) != guard.value:
+        if guard.equal is None and size_of(guard.expr, sizes) != guard.value:
             raise InputError(f"the forward fixed {guard.expr} to {guard.value} at {guard.where}")
     return sizes
 
@@ -178,7 +180,7 @@ class _Evaluation:
 
         def argument(v: Any) -> Any:
             if isinstance(v, Ref):
-                return torch.from_numpy(np.ascontiguousarray(self.numbers.to_float(values[node.operands[v.position]])).copy())
+                return torch.from_numpy(np.array(self.numbers.to_float(values[node.operands[v.position]]), order="C"))
             if isinstance(v, SizeArg):
                 n = cast("Any", v.expr.xreplace({s: sp.Integer(k) for s, k in self.sizes.items()}))
                 return int(n) if n.is_integer else float(n)
@@ -217,8 +219,8 @@ def _as_array(t: Any) -> Array:
     return a.astype(np.float64) if a.dtype.kind == "f" and a.dtype.itemsize < 8 else a
 
 
-def _weights(graph: Graph, values: dict[str, Array], grad_out: Any, numbers: Arithmetic) -> list[tuple[str, Array]]:
-    """What each output's entries are multiplied with before they are summed."""
+def _weights(graph: Graph, values: dict[str, Array], grad_out: Any, numbers: Arithmetic) -> list[tuple[str, Array, Array]]:
+    """What each output's entries are multiplied with before they are summed, and which of them are finite."""
     if grad_out is None:
         given: list[Any] = [np.ones(values[o].shape) for o in graph.outputs]
     elif len(graph.outputs) == 1 and not isinstance(grad_out, (list, tuple)):
@@ -226,7 +228,10 @@ def _weights(graph: Graph, values: dict[str, Array], grad_out: Any, numbers: Ari
     else:
         given = list(grad_out)
     floating = [(o, g) for o, g in zip(graph.outputs, given, strict=True) if g is not None and graph[o].dtype.is_floating_point]
-    return [(o, numbers.lift(np.broadcast_to(_as_array(g), values[o].shape))) for o, g in floating]
+    return [
+        (o, numbers.lift(np.broadcast_to(_as_array(g), values[o].shape)), np.isfinite(numbers.to_float(values[o])))
+        for o, g in floating
+    ]
 
 
 def _unit(shape: tuple[int, ...], at: Any) -> Array:

@@ -13,7 +13,7 @@ from sympy import Expr, Indexed, Integer, Symbol
 
 from engine.arithmetic import is_integral
 from engine.errors import InputError
-from engine.notation import BINDERS, Amax, Delta, Equal, Head, Index, Less, LessEqual, Quo, Rem, Sigma, Sign, Where, name_of
+from engine.notation import BINDERS, Amax, Delta, Equal, Floor, Head, Index, Less, LessEqual, Quo, Rem, Sigma, Sign, Where, name_of
 from engine.sizes import evaluate as size_of
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class Interpreter:
         positions, at = align([self.field(p) for p in places])
         if not positions:
             return Field(array)
+        if self._guarded and not array.size:
+            return Field(np.zeros(np.broadcast_shapes(*[p.shape for p in positions]), dtype=array.dtype), at)
         return Field(array[tuple(self._inside(p, n, e) for p, n in zip(positions, array.shape, strict=True))], at)
 
     def _is_slice(self, places: tuple[Expr, ...], array: Array) -> bool:
@@ -128,8 +130,6 @@ class Interpreter:
         position = position.astype(np.int64)
         position = np.where(position < 0, position + size, position)
         if self._guarded:
-            if size == 0:
-                raise InputError(f"{e} reads a tensor of size 0")
             return np.clip(position, 0, size - 1)
         if np.any((position < 0) | (position >= size)):
             raise InputError(f"{e} reads position {position.max()} of a dimension of size {size}")
@@ -259,6 +259,9 @@ class Interpreter:
     def _sign(self, e: Sign) -> Field:
         return self._map(lambda a: np.subtract(self._real(a) > 0, self._real(a) < 0, dtype=np.int64), cast("Expr", e.args[0]))
 
+    def _floor(self, e: Floor) -> Field:
+        return self._map(lambda a: a if is_integral(a) else np.floor(self._real(a)), cast("Expr", e.args[0]))
+
     def _quo(self, e: Quo) -> Field:
         return self._map(lambda a, b: a // b, *cast("Any", e.args))
 
@@ -291,6 +294,7 @@ _METHODS: tuple[tuple[Any, Callable[[Interpreter, Any], Field]], ...] = (
     (BRACKETS, Interpreter._compare),
     (Where, Interpreter._where),
     (Sign, Interpreter._sign),
+    (Floor, Interpreter._floor),
     (Quo, Interpreter._quo),
     (Rem, Interpreter._rem),
 )

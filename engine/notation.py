@@ -259,6 +259,21 @@ class Sign(Head):
         return sp.S.Zero
 
 
+class Floor(Head):
+    """The largest integer not above a real number. Its derivative is 0, torch's convention at the steps."""
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        (a,) = args
+        return cast("Expr", sp.floor(a)) if a.is_number or a.is_integer else None
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sp.S.Zero
+
+    def _math(self, printer: Any) -> str:
+        return rf"\left\lfloor {printer._print(self.args[0])} \right\rfloor"
+
+
 class Quo(Head):
     """Integer quotient of a nonnegative index expression by a size."""
 
@@ -314,6 +329,14 @@ class Amax(Head):
     def _math(self, printer: Any) -> str:
         lower = ", ".join(printer._print(i) for i, _ in self.limits)
         return rf"\max_{{{lower}}} {printer._print(self.body)}"
+
+
+class Fixed(Amax):
+    """`Fixed(e)`: the value of `e`, taken as a constant, as torch takes what it computes under `no_grad`: the largest
+    value over no index at all."""
+
+    def _math(self, printer: Any) -> str:
+        return rf"\overline{{{printer._print(self.args[0])}}}"
 
 
 BINDERS = (Sigma, Amax)

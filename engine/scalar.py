@@ -1,6 +1,6 @@
 """The ops of the scalar engine: value and local derivatives of each, as functions of floats, from the op table's rows.
 
-A row of `engine.ops.pointwise` is called with sympy symbols instead of tensor elements; sympy differentiates what it
+A row is applied to tensors without dimensions, whose elements become sympy symbols; sympy differentiates what the row
 returns, and both become Python functions. No derivative is typed here either.
 """
 
@@ -9,21 +9,23 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import sympy as sp
 import torch
+from torch import Tensor
 
 from engine.errors import InputError
-from engine.ops import pointwise
-from engine.sizes import exact
+from engine.table import TABLE, Operand, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sympy import Expr, Symbol
+
+    from engine.table import Definition
 
 
 def _less(a: float, b: float) -> float:
@@ -68,9 +70,13 @@ class Rule:
     tensor: Callable[..., Any]
 
 
-def _rule(sign: str, row: Callable[..., Expr], arity: int, tensor: Callable[..., Any]) -> Rule:
+def _rule(sign: str, target: Any, arity: int, tensor: Callable[..., Any], *constants: float) -> Rule:
+    """The op whose row is that of the torch callable `target`, applied to `arity` values and then to the constants."""
+    operands = [Operand(k, (), torch.float64) for k in range(arity)]
+    (definition,) = TABLE[target](Scope({}), [*operands, *constants], {})
     symbols = [sp.Symbol(f"x{k}", real=True) for k in range(arity)]
-    expr = row(*symbols)
+    elements = {o.element(): s for o, s in zip(operands, symbols, strict=True)}
+    expr = cast("Definition", definition).expr.xreplace(elements)
     return Rule(sign, Formula(symbols, [expr]), Formula(symbols, [sp.diff(expr, s) for s in symbols]), tensor)
 
 
@@ -78,16 +84,16 @@ def _quotient(a: Any, b: Any) -> Any:
     return a / b
 
 
-_OPS: dict[str, tuple[Callable[..., Expr], int, Callable[..., Any]]] = {
-    "+": (pointwise.add, 2, operator.add),
-    "-": (pointwise.sub, 2, operator.sub),
-    "*": (pointwise.mul, 2, operator.mul),
-    "/": (pointwise.div, 2, _quotient),
-    "neg": (pointwise.neg, 1, operator.neg),
-    "ReLU": (pointwise.relu, 1, torch.Tensor.relu),
-    "tanh": (pointwise.tanh, 1, torch.Tensor.tanh),
-    "exp": (pointwise.exp, 1, torch.Tensor.exp),
-    "log": (pointwise.log, 1, torch.Tensor.log),
+_OPS: dict[str, tuple[Any, int, Callable[..., Any]]] = {
+    "+": (Tensor.add, 2, operator.add),
+    "-": (Tensor.sub, 2, operator.sub),
+    "*": (Tensor.mul, 2, operator.mul),
+    "/": (Tensor.div, 2, _quotient),
+    "neg": (Tensor.neg, 1, operator.neg),
+    "ReLU": (Tensor.relu, 1, Tensor.relu),
+    "tanh": (Tensor.tanh, 1, Tensor.tanh),
+    "exp": (Tensor.exp, 1, Tensor.exp),
+    "log": (Tensor.log, 1, Tensor.log),
 }
 
 
@@ -103,9 +109,9 @@ def power(exponent: float) -> Rule:
 
 
 def exponential(base: float) -> Rule:
-    """base ** x, for a fixed base. Raises InputError for one that is zero, infinite or nan."""
-    if base == 0:
-        raise InputError("0 ** Value has no derivative. Use a base other than 0, or compute with the number 0 instead.")
+    """base ** x, for a fixed base. Raises InputError for one that is not positive and finite."""
+    if base <= 0:
+        raise InputError(f"{base} ** Value has no real derivative: the base must be positive")
     return _exponential(_constant(base, "a base"))
 
 
@@ -121,7 +127,7 @@ def _power(exponent: float) -> Rule:
     def tensor(x: Any) -> Any:
         return x**exponent
 
-    return _rule(f"**{exponent}", partial(pointwise.power, y=exact(exponent)), 1, tensor)
+    return _rule(f"**{exponent}", Tensor.pow, 1, tensor, exponent)
 
 
 @lru_cache(maxsize=4096)
@@ -129,4 +135,4 @@ def _exponential(base: float) -> Rule:
     def tensor(x: Any) -> Any:
         return base**x
 
-    return _rule(f"{base}**", partial(pointwise.rpow, y=exact(base)), 1, tensor)
+    return _rule(f"{base}**", Tensor.__rpow__, 1, tensor, base)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import builtins
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import sympy as sp
 from sympy import Expr, Symbol
 
-from engine.errors import ShapeError
+from engine.errors import ShapeError, TraceError
 from engine.notation import Quo, size_symbol
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 def exact(value: float) -> Expr:
     """A Python number as the exact rational that its shortest decimal text names: 0.1 is 1/10."""
+    if isinstance(value, complex):
+        raise TraceError(f"the complex number {value} is outside of what is derived; keep real and imaginary parts apart")
     if isinstance(value, bool):
         return sp.Integer(int(value))
     if isinstance(value, int):
@@ -43,11 +46,12 @@ def evaluate(e: Expr, values: Mapping[Symbol, int]) -> int:
 
 @dataclass(frozen=True)
 class Guard:
-    """A size that the forward fixed: `expr` was read as the number `value` at `where`."""
+    """A size that the forward fixed: `expr` was read as the number `value` at `where`; or two dimensions of inputs that must be equal."""
 
     expr: Expr
     value: int
     where: str
+    equal: tuple[tuple[str, int], tuple[str, int]] | None = None
 
 
 class Sizes:
@@ -56,6 +60,7 @@ class Sizes:
     def __init__(self) -> None:
         self.values: dict[Symbol, int] = {}
         self.guards: list[Guard] = []
+        self.same_by_count: list[tuple[Expr, Expr, str]] = []
         self._same: dict[Symbol, Expr] = {}
         self._locate: Callable[[], str] = lambda: ""
 
@@ -248,15 +253,35 @@ def _install() -> None:
 _install()
 
 
+_range = builtins.range
+
+
+class SizedRange(Sequence[int]):
+    """`range` over a size. Used as an index it stays symbolic; looping over it fixes the size."""
+
+    def __init__(self, args: tuple[SupportsIndex, ...]) -> None:
+        self.args = args
+
+    def plain(self) -> range:
+        """The range itself; from now on the trace holds for it only."""
+        return _range(*[a.plain() if isinstance(a, Dim) else a for a in self.args])
+
+    def __len__(self) -> int:
+        return len(self.plain())
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.plain())
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.plain()[at]
+
+
 class _SizedRange(type):
     def __call__(cls, *args: SupportsIndex) -> Any:
-        return _range(*[a.plain() if isinstance(a, Dim) else a for a in args])
+        return SizedRange(args) if any(isinstance(a, Dim) for a in args) else _range(*args)
 
     def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, _range)
-
-
-_range = builtins.range
+        return isinstance(instance, (_range, SizedRange))
 
 
 class _Range(metaclass=_SizedRange):
@@ -268,7 +293,7 @@ _MATH: dict[str, Callable[[Expr], Expr]] = {"sqrt": sp.sqrt, "log": sp.log, "exp
 
 @contextlib.contextmanager
 def symbolic_python() -> Iterator[None]:
-    """While the forward runs, `range` over a size fixes it, and `math.sqrt`, `log` and `exp` of a size stay symbolic."""
+    """While the forward runs, a loop over a `range` of a size fixes it, and `math.sqrt`, `log` and `exp` of a size stay symbolic."""
     saved = {name: getattr(math, name) for name in _MATH}
 
     def patched(name: str) -> Callable[..., Any]:

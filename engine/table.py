@@ -138,6 +138,11 @@ def indices_of(shape: Sequence[Expr]) -> tuple[Expr, ...]:
     return tuple(sp.S.Zero if s == 1 else fresh() for s in shape)
 
 
+def fresh_of(size: Expr) -> Expr:
+    """A fresh index over a dimension, 0 where it has size one."""
+    return sp.S.Zero if size == 1 else fresh()
+
+
 def define(shape: Sequence[Expr], indices: Sequence[Expr], expr: Any) -> Definition:
     """An output of `shape` whose element at `indices` is `expr`."""
     at = tuple(sp.S.Zero if s == 1 else i for i, s in zip(indices, shape, strict=True))
@@ -227,7 +232,7 @@ def _resolved(o: Output, scope: Scope) -> Output:
 
 
 TABLE: dict[Any, Row] = {}
-NAMESPACES: tuple[Any, ...] = (torch, torch.Tensor, torch.nn.functional, torch.special, torch.linalg)
+NAMESPACES: tuple[Any, ...] = (torch, torch.Tensor, torch.nn.functional, torch.special)
 
 
 def callables(*names: str) -> tuple[Any, ...]:
@@ -242,12 +247,26 @@ def callables(*names: str) -> tuple[Any, ...]:
 
 
 DRAWN = Row("mask", (), lambda x, *_, **__: Opaque(x.shape))
+"""The row of what is drawn at random: opaque, of its first argument's shape."""
 
 
 def register(row: Row) -> None:
     """Put a row into the table; a later row for the same callable replaces the earlier one."""
     for target in row.targets:
         TABLE[target] = row
+
+
+def halves(x: Operand, dim: int) -> tuple[Shape, tuple[Expr, ...], Expr, Expr]:
+    """Shape and indices of half a tensor, and the elements of both halves there."""
+    d = axis(dim, x.rank)
+    half = sp.cancel(x.shape[d] / 2)
+    if not half.is_integer:
+        half = Integer(value_of(x.shape[d]) // 2)
+        equal(x.shape[d], 2 * half)
+    shape = tuple(half if k == d else s for k, s in enumerate(x.shape))
+    at = indices_of(shape)
+    second = tuple(i + half if k == d else i for k, i in enumerate(at))
+    return shape, at, x[at], x[second]
 
 
 def op(
@@ -288,22 +307,22 @@ def composite(*names: str, targets: Sequence[Any] = ()) -> Callable[[Callable[..
     return op(*names, targets=targets, kind="composite")
 
 
-_drawing: list[bool] = []
+_recording: list[Row] = []
 
 
 @contextlib.contextmanager
-def drawn() -> Iterator[None]:
-    """In a composite: a call in here is recorded as an opaque tensor of its first argument's shape (a random mask)."""
-    _drawing.append(True)
+def recorded_as(row: Row) -> Iterator[None]:
+    """In a composite: a torch call in here is recorded by this row, whatever the table says of it."""
+    _recording.append(row)
     try:
         yield
     finally:
-        _drawing.pop()
+        _recording.pop()
 
 
 def row_of(target: Any) -> Row | None:
     """The row of a torch callable, None if it has none."""
-    return DRAWN if _drawing else TABLE.get(target)
+    return _recording[-1] if _recording else TABLE.get(target)
 
 
 def axis(dim: int, rank: int) -> int:

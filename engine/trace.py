@@ -231,6 +231,10 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
     nodes = tuple(_node(r, names, final, calls) for r in needed)
     keys = {names[r]: r.value[1] for r in inputs if r.value and r.value[1] != names[r]}
     guards = tuple(Guard(cast("Expr", g.expr.xreplace(dict(rename))), g.value, g.where) for g in tracer.sizes.guards)
+    dimensions = {size: (names[r], d) for r in reversed(inputs) for d, size in reversed(list(enumerate(r.shape)))}
+    for a, b, where in tracer.sizes.same_by_count:
+        if a in dimensions and b in dimensions:
+            guards = (*guards, Guard(a, 0, where, (dimensions[a], dimensions[b])))
     structure = None if isinstance(out, torch.Tensor) else spec
     return Graph(
         name=name,

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import sympy as sp
 import torch
-from sympy import Expr, Symbol
+from sympy import Expr, Indexed, Symbol
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -22,8 +22,8 @@ import engine.ops  # noqa: F401  (fills the table)
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
 from engine.naming import user_frame
-from engine.notation import size_symbol
-from engine.sizes import Dim, Real, Sized, Sizes, exact, number
+from engine.notation import Index, name_of, size_symbol
+from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg
 from engine.table import TABLE, Definition, Operand, Output, Row, Scope, Shape, row_of
 
@@ -132,6 +132,8 @@ class Tracer(TorchFunctionMode):
 
     def input(self, name: str, t: torch.Tensor, dims: tuple[str, ...] | None = None) -> Proxy:
         """A proxy for an input tensor; dimensions of size one stay 1, the others get a symbol."""
+        if t.is_complex():
+            raise TraceError(f"input {name!r} is complex; keep real and imaginary parts as real tensors")
         shape = tuple(self.sizes.new(f"{name}%{d}", int(s)) for d, s in enumerate(t.shape))
         meta = torch.empty(t.shape, dtype=t.dtype, device="meta")
         record = Record("input", (), None, (), shape, meta, t.is_floating_point(), None)
@@ -155,6 +157,8 @@ class Tracer(TorchFunctionMode):
         answer = self._python(name, args, kwargs)
         if answer is not None:
             return answer[0]
+        if name in ("__getitem__", "__setitem__"):
+            args = (args[0], self._item(args[1]), *args[2:])
         row = row_of(func)
         if row is None:
             inplace = _out_of_place(name)
@@ -183,6 +187,17 @@ class Tracer(TorchFunctionMode):
         if name == "device":
             return torch.device("cpu")
         raise TraceError(f"the tensor attribute .{name} is not supported at {located()}")
+
+    def _item(self, item: Any) -> Any:
+        """What stands in the brackets of an indexing, with lists and ranges as integer tensors."""
+        if isinstance(item, tuple):
+            return tuple(self._item(i) for i in cast("tuple[Any, ...]", item))
+        if isinstance(item, (SizedRange, range)):
+            bounds = item.args if isinstance(item, SizedRange) else (item.start, item.stop, item.step)
+            return self._record(TABLE[torch.arange], torch.arange, tuple(bounds), {})
+        if isinstance(item, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in cast("list[Any]", item)):
+            return self._constant(torch.tensor([_fixed(i) for i in cast("list[Any]", item)]))
+        return item
 
     def _shape(self, p: Proxy) -> SymbolicShape:
         return SymbolicShape(self._dim(e) for e in p.record.shape)
@@ -336,7 +351,10 @@ class Tracer(TorchFunctionMode):
             message = f"{row.name} on shapes {shapes or 'none'} at {source or 'the forward'}: {error}\n{text}"
             raise ShapeError(message) from error
         metas = list(result) if isinstance(result, (tuple, list)) else [result]
+        if any(isinstance(m, torch.Tensor) and m.is_complex() for m in metas):
+            raise TraceError(f"{row.name} at {source} makes complex numbers, which are outside of what is derived")
         known, mapping = self._define(row, operands, call_args, call_kwargs, source)
+        self._same_as_counted(known, operands)
         grad = torch.is_grad_enabled()
         call = Call(func, call_args, tuple(call_kwargs.items()))
         made: dict[int, Proxy] = {}
@@ -364,6 +382,25 @@ class Tracer(TorchFunctionMode):
         if not isinstance(result, (list, tuple)):
             return made[0]
         return type(cast("Any", result))([made[k] for k in range(len(metas))])
+
+    def _same_as_counted(self, known: _Defined, operands: list[Record]) -> None:
+        """`x[torch.arange(n), y]` reads every row of x where n is their number: then the two sizes are one, and it is checked."""
+        for output in known.outputs:
+            if not isinstance(output, Definition):
+                continue
+            by_name = {f"_{k}": o for k, o in enumerate(operands)}
+            for access in output.expr.atoms(Indexed):
+                owner = by_name.get(name_of(access))
+                if owner is None:  # one of the call's own outputs
+                    continue
+                for d, at in enumerate(access.indices[: len(owner.shape)]):
+                    counter = by_name.get(name_of(at)) if isinstance(at, Indexed) else None
+                    if counter is None or counter.template is None or not isinstance(counter.template.expr, Index):
+                        continue
+                    a, b = self.sizes.resolve(counter.shape[0]), self.sizes.resolve(owner.shape[d])
+                    if a != b and self.sizes.value(a) == self.sizes.value(b):
+                        self.sizes.same_by_count.append((a, b, located()))
+                        self.sizes.unify(a, b)
 
     def _argument(self, v: Any) -> Any:
         return SizeArg(self.sizes.resolve(v.expr)) if isinstance(v, Sized) else v
@@ -449,7 +486,7 @@ def _out_of_place(name: str) -> Any:
         plain = name.replace("__i", "__", 1)
         return getattr(torch.Tensor, "__truediv__" if plain == "__div__" else plain, None)
     if name.endswith("_") and not name.endswith("__"):
-        return getattr(torch.Tensor, name[:-1], None)
+        return getattr(torch.Tensor, name[:-1], getattr(torch, name[:-1], None))
     return None
 
 

@@ -2,8 +2,8 @@
 
     python -m examples.moons
 
-Draws the points, trains a two-layer network on a hinge loss with every sum and product a `Value`, prints loss and accuracy,
-and draws the boundary it found as text.
+Trains a network on a hinge loss with every sum and product a `Value`, prints loss and accuracy, and draws the points
+and the boundary it found as text.
 """
 
 import math

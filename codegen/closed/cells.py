@@ -42,6 +42,7 @@ class Cell:
     node: Node | None = None
     call: bool = False
     positive: bool = False
+    named: bool = False
 
     @property
     def ranges(self) -> dict[Index, Expr]:
@@ -114,7 +115,7 @@ class Builder:
         self.cells: dict[str, Cell] = {}
         self.aliases: dict[str, Cell] = {}
         self.namer = Namer([*(n.name for n in graph.nodes), *map(str, graph.sizes)])
-        self.same: dict[Any, str] = {}
+        self.same: dict[Any, tuple[str, tuple[Any, ...]]] = {}
         self.contracted: dict[str, Cell] = {}
 
     def build(self) -> list[Cell]:
@@ -145,7 +146,7 @@ class Builder:
         """One node of the graph."""
         kind = "float" if n.dtype.is_floating_point else "bool" if str(n.dtype) == "torch.bool" else "int"
         known = n.definition
-        cell = Cell(n.name, known[0] if known else (), n.shape, None, kind, n.differentiable, n.dtype, n, True, n.positive)
+        cell = Cell(n.name, known[0] if known else (), n.shape, None, kind, n.differentiable, n.dtype, n, True, n.positive, n.named)
         if known is None:
             for o in n.operands:
                 self.resolved(o)
@@ -159,13 +160,27 @@ class Builder:
         cell = replace(cell, expr=expr, call=inlined is raw)
         is_output = n.name in self.graph.outputs
         changes_dtype = any(self.graph[o].dtype != n.dtype for o in n.operands if self.graph[o].dtype.is_floating_point) and plain_layout(cell)
+        negated = isinstance(-expr, Indexed) and plain_layout(replace(cell, expr=-expr)) and not n.named
+        if negated and not is_output and n.dtype.is_floating_point:
+            self.aliases[n.name] = cell
+            return
         if not accesses(expr) and not is_output or plain_layout(cell) and not is_output and not changes_dtype and self.same_dtype(cell):
             self.aliases[n.name] = cell
             return
         if is_contraction(expr) or not is_plain(expr) or not n.dtype.is_floating_point:
             self.keep(cell)
             return
-        self.keep(replace(cell, expr=self.exploded(expr, cell, top=True), call=False))
+        cell = replace(cell, expr=self.exploded(expr, cell, top=True), call=False)
+        order = tuple(i for i in natural(cell.expr) if i in cell.indices)
+        if not n.named and not is_output and order != cell.indices and 0 not in cell.indices and len(order) == len(cell.indices):
+            sizes = cell.ranges
+            turned = replace(cell, name=self.namer(f"{n.name}_t"), indices=order, shape=tuple(sizes[i] for i in order))
+            self.keep(turned)
+            inner = self.aliases.get(turned.name)
+            read = inner.expr if inner is not None else element(base(turned.name, cell.positive), order)
+            self.aliases[n.name] = replace(cell, expr=read)
+            return
+        self.keep(cell)
 
     def same_dtype(self, cell: Cell) -> bool:
         """Whether an alias has the dtype of what it reads."""
@@ -175,13 +190,11 @@ class Builder:
     def keep(self, cell: Cell) -> None:
         """A cell, or an alias to an equal one that is there already."""
         assert cell.expr is not None
-        key = signature(cell)
+        key, order = signature(cell)
         if key in self.same and cell.name not in self.graph.outputs and not is_contraction(cell.expr):
-            twin = self.cells[self.same[key]]
-            read = element(base(twin.name, twin.positive, twin.kind != "float"), cell.indices)
-            self.aliases[cell.name] = replace(cell, expr=read)
+            self.aliases[cell.name] = replace(cell, expr=self.twin(key, order))
             return
-        self.same.setdefault(key, cell.name)
+        self.same.setdefault(key, (cell.name, order))
         if not cell.call:
             self.cells[cell.name] = cell
             return
@@ -189,6 +202,13 @@ class Builder:
             if o in self.aliases:
                 self.resolved(o)
         self.cells[cell.name] = cell
+
+    def twin(self, key: Any, order: tuple[Any, ...]) -> Expr:
+        """The access to the cell that holds the values of `key`, whose indices correspond to `order`."""
+        name, own = self.same[key]
+        cell = self.cells[name]
+        mapping = dict(zip(own, order, strict=True))
+        return element(base(cell.name, cell.positive, cell.kind != "float"), [mapping.get(i, i) for i in cell.indices])
 
     def inline(self, e: Expr, n: Node) -> Expr:
         """A definition with aliases put in, and contractions of which only a diagonal is read."""
@@ -221,12 +241,14 @@ class Builder:
         if isinstance(e, sp.Mul):
             coefficient = sp.Mul(*[f for f in e.args if not accesses(f) and not f.free_symbols & self.index_symbols(f)])
             sums = [f for f in e.args if isinstance(f, Sigma)]
-            if not top and len(sums) == 1 and sp.Mul(*[f for f in e.args if f not in sums]) == coefficient:
-                return self.part(coefficient * self.exploded(sums[0], owner, top=True), owner, self.label(coefficient, sums[0]))
+            sign = sp.S.NegativeOne if coefficient.could_extract_minus_sign() else sp.S.One
+            coefficient = sign * coefficient
+            if not top and len(sums) == 1 and sp.Mul(*[f for f in e.args if f not in sums]) == sign * coefficient:
+                return sign * self.part(coefficient * self.exploded(sums[0], owner, top=True), owner, self.label(coefficient, sums[0]))
             if len(sums) == 1 and coefficient != 1:
                 mean = self.part(coefficient * self.exploded(sums[0], owner, top=True), owner, self.label(coefficient, sums[0]))
                 others = [f for f in e.args if f is not sums[0] and not (not accesses(f) and not f.free_symbols & self.index_symbols(f))]
-                return sp.Mul(mean, *[self.factor(f, owner) for f in others])
+                return sp.Mul(sign, mean, *[self.factor(f, owner) for f in others])
             return sp.Mul(*[self.factor(f, owner) for f in e.args])
         if isinstance(e, sp.Pow):
             return self.factor(e, owner)
@@ -260,21 +282,21 @@ class Builder:
     def part(self, e: Any, owner: Cell, label: str) -> Expr:
         """A part of a definition as a cell of its own, shared with equal parts; returns the access to it."""
         ranges = owner.ranges
-        free = [i for i in owner.indices if i != 0 and i in e.free_symbols and i not in bound(e)]
+        inside = bound(e)
+        free = [i for i in natural(e) if i in ranges and i not in inside]
         copy = {i: fresh() for i in free}
         expr = instantiate(e, copy)
-        positive = bool(expr.is_positive)
-        cell = Cell(
-            f"{self.root(owner)}_{label}", tuple(copy[i] for i in free), tuple(ranges[cast("Index", i)] for i in free),
-            expr, "float", owner.differentiable and self.depends(expr), owner.dtype, None, False, positive,
-        )  # fmt: skip
-        key = signature(cell)
+        indices = tuple(copy[i] for i in free)
+        shape = tuple(ranges[cast("Index", i)] for i in free)
+        differentiable = owner.differentiable and self.depends(expr)
+        cell = Cell(f"{self.root(owner)}_{label}", indices, shape, expr, "float", differentiable, owner.dtype, positive=bool(expr.is_positive))
+        key, order = signature(cell)
         if key not in self.same:
             cell = replace(cell, name=self.namer(cell.name))
-            self.same[key] = cell.name
+            self.same[key] = (cell.name, order)
             self.cells[cell.name] = cell
-        known = self.cells[self.same[key]]
-        return element(base(known.name, known.positive), free)
+        back = {j: i for i, j in copy.items()}
+        return self.twin(key, tuple(back[i] for i in order))
 
     def root(self, owner: Cell) -> str:
         return owner.node.name if owner.node is not None else owner.name
@@ -283,11 +305,25 @@ class Builder:
         return any(self.cells[name_of(a)].differentiable for a in accesses(e) if name_of(a) in self.cells)
 
 
-def signature(cell: Cell) -> Any:
-    """Equal for cells that hold the same values: their definition with its own indices by position."""
+def natural(e: Any) -> list[Index]:
+    """The indices of an expression in the order in which its largest access has them."""
+    order: list[Index] = []
+    for a in sorted(accesses(e), key=lambda a: -sum(1 for i in a.indices if i != 0)):
+        for i in a.indices:
+            order.extend(s for s in ([i] if isinstance(i, Index) else accesses(i) and natural(i)) if s not in order)
+    rest = ordered(s for s in e.free_symbols if isinstance(s, Index) and s not in order)
+    return [*order, *cast("list[Index]", rest)]
+
+
+def signature(cell: Cell) -> tuple[Any, tuple[Any, ...]]:
+    """A key that is equal for cells that hold the same values up to the order of dimensions, and that order."""
     assert cell.expr is not None
-    mapping = {i: Index(f"_o{k}") for k, i in enumerate(cell.indices) if i != 0}
-    return canonical(cast("Expr", cell.expr.xreplace(mapping))), cell.shape, cell.dtype
+    own = {i for i in cell.indices if i != 0}
+    order = tuple(i for i in natural(cell.expr) if i in own)
+    order = (*order, *[i for i in cell.indices if i != 0 and i not in order])
+    mapping = {i: Index(f"_o{k}") for k, i in enumerate(order)}
+    sizes = dict(zip(cell.indices, cell.shape, strict=True))
+    return (canonical(cast("Expr", cell.expr.xreplace(mapping))), tuple(sizes[i] for i in order), cell.dtype), order
 
 
-__all__ = ["Builder", "Cell", "at", "ordered", "signature", "substituted"]
+__all__ = ["Builder", "Cell", "at", "is_contraction", "natural", "signature", "substituted"]

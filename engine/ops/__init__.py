@@ -1,5 +1,51 @@
 """The rows of the op table, by family. Importing this package fills the table."""
 
-from engine.ops import factories, indexing, layout, linear, losses, normalization, pointwise, reductions
+from engine.ops import (
+    activations,
+    casts,
+    choice,
+    comparison,
+    extremes,
+    factories,
+    indexing,
+    layout,
+    linear,
+    losses,
+    normalization,
+    norms,
+    padding,
+    pieces,
+    pointwise,
+    rearrange,
+    reductions,
+    rounding,
+    scans,
+    scatter,
+    special,
+    trigonometry,
+)
 
-__all__ = ["factories", "indexing", "layout", "linear", "losses", "normalization", "pointwise", "reductions"]
+__all__ = [
+    "activations",
+    "casts",
+    "choice",
+    "comparison",
+    "extremes",
+    "factories",
+    "indexing",
+    "layout",
+    "linear",
+    "losses",
+    "normalization",
+    "norms",
+    "padding",
+    "pieces",
+    "pointwise",
+    "rearrange",
+    "reductions",
+    "rounding",
+    "scans",
+    "scatter",
+    "special",
+    "trigonometry",
+]

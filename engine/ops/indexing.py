@@ -9,9 +9,10 @@ import torch
 from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
-from engine.notation import Delta, Where
+from engine.notation import Delta, Fixed, Quo, Rem, Where
+from engine.ops.layout import steps
 from engine.sizes import expression
-from engine.table import Definition, Operand, Shape, aligned, axis, broadcast_shape, define, indices_of, op, value_of
+from engine.table import Definition, Operand, Shape, aligned, axis, broadcast_shape, define, indices_of, op, product, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,8 @@ def sliced(s: slice, size: Expr) -> tuple[Expr, int, Expr]:
     """(start, step, length) of a slice of a dimension, symbolic where its bounds are."""
     step = 1 if s.step is None else int(s.step)
     total = value_of(size)
+    if total == 0:
+        return sp.S.Zero, step, sp.S.Zero
 
     def bound(given: Any, default: Expr) -> Expr:
         if given is None:
@@ -34,24 +37,18 @@ def sliced(s: slice, size: Expr) -> tuple[Expr, int, Expr]:
         return e if v < total else size
 
     start, stop = bound(s.start, sp.S.Zero), bound(s.stop, size)
-    if step == 1:
-        length = cast("Expr", stop - start)
-        return start, step, length if value_of(length) > 0 else sp.S.Zero
     span = cast("Expr", stop - start)
-    exact_length = sp.cancel(span / step)
-    if exact_length.is_integer:
-        return start, step, exact_length
-    from engine.notation import Quo
-
-    return start, step, cast("Expr", Quo(sp.expand(span + step - 1), Integer(step)))
+    if value_of(span) <= 0:
+        return start, step, sp.S.Zero
+    return start, step, span if step == 1 else steps(cast("Expr", span - 1), step)
 
 
 @op(targets=(Tensor.__getitem__,), view=True)
 def getitem(x: Operand, item: Any) -> Definition:
     items = list(cast("tuple[Any, ...]", item)) if isinstance(item, tuple) else [item]
     for it in items:
-        if isinstance(it, Operand) and it.floating:
-            raise TraceError("an index must be an integer tensor")
+        if isinstance(it, Operand) and (it.floating or it.boolean):
+            raise TraceError("an index must be an integer tensor; choose by a mask with torch.where or a product")
         if isinstance(it, bool):
             raise TraceError("indexing with a Python bool is not supported; use None and a slice")
     used = sum(1 for it in items if it is not None and it is not Ellipsis)
@@ -62,10 +59,11 @@ def getitem(x: Operand, item: Any) -> Definition:
         raise ShapeError(f"{used} indices for a tensor of rank {x.rank}")
 
     gathers = [k for k, it in enumerate(items) if isinstance(it, Operand)]
-    advanced = [k for k, it in enumerate(items) if isinstance(it, (Operand, int)) and not isinstance(it, bool)] if gathers else []
+    rest = [k for k, it in enumerate(items) if not isinstance(it, int)]  # torch selects before it gathers
+    places = [rest.index(k) for k in gathers]
     shape_b = broadcast_shape(*[items[k].shape for k in gathers])
     at_b = indices_of(shape_b)
-    together = bool(advanced) and advanced == list(range(advanced[0], advanced[-1] + 1))
+    together = bool(places) and places == list(range(places[0], places[-1] + 1))
 
     shape: list[Expr] = []
     at: list[Expr] = []
@@ -76,7 +74,7 @@ def getitem(x: Operand, item: Any) -> Definition:
         shape.extend(shape_b)
         at.extend(at_b)
 
-    if advanced and not together:
+    if gathers and not together:
         place()
         placed = True
     d = 0
@@ -87,7 +85,7 @@ def getitem(x: Operand, item: Any) -> Definition:
             continue
         size = x.shape[d]
         d += 1
-        if k in advanced and not placed:
+        if k in gathers and not placed:
             place()
             placed = True
         if isinstance(it, Operand):
@@ -107,9 +105,11 @@ def getitem(x: Operand, item: Any) -> Definition:
 @op("index_select")
 def index_select(x: Operand, dim: int, index: Operand) -> Definition:
     d = axis(dim, x.rank)
-    shape = [index.shape[0] if k == d else s for k, s in enumerate(x.shape)]
+    count = index.shape[0] if index.rank else sp.S.One
+    shape = [count if k == d else s for k, s in enumerate(x.shape)]
     at = indices_of(shape)
-    return define(shape, at, x[tuple(index[i] if k == d else i for k, i in enumerate(at))])
+    place = index.element(*([at[d]] if index.rank and x.rank else [sp.S.Zero] * index.rank))
+    return define(shape, at, x.element(*[place if k == d else i for k, i in enumerate(at)]))
 
 
 @op("gather")
@@ -120,17 +120,52 @@ def gather(x: Operand, dim: int, index: Operand, *, sparse_grad: bool = False) -
 
 
 @op("take_along_dim")
-def take_along_dim(x: Operand, indices: Operand, dim: int) -> Definition:
+def take_along_dim(x: Operand, indices: Operand, dim: Any = None) -> Definition:
+    """A gather whose other dimensions broadcast."""
+    if dim is None:
+        raise TraceError("take_along_dim without dim flattens first; flatten both and pass dim=0")
     d = axis(dim, x.rank)
-    return gather(x, d, indices)
+    alike = broadcast_shape(*[tuple(sp.S.One if k == d else s for k, s in enumerate(t.shape)) for t in (x, indices)])
+    shape = [indices.shape[d] if k == d else s for k, s in enumerate(alike)]
+    at = indices_of(shape)
+    place = indices.element(*at)
+    return define(shape, at, x.element(*[place if k == d else i for k, i in enumerate(at)]))
 
 
-@op("embedding")
-def embedding(index: Operand, weight: Operand, padding_idx: Any = None, *_: Any, **__: Any) -> Definition:
+@op("take")
+def take(x: Operand, index: Operand) -> Definition:
+    """Elements by their places in the order of all elements."""
+    at = indices_of(index.shape)
+    place, source = index.element(*at), list[Expr]()
+    for d in range(x.rank):
+        stride = product(x.shape[d + 1 :])
+        digit = cast("Expr", Quo(place, stride))
+        source.append(digit if d == 0 else cast("Expr", Rem(digit, x.shape[d])))
+    return define(index.shape, at, x.element(*source))
+
+
+@op(targets=(torch.nn.functional.embedding,))
+def embedding(
+    index: Operand,
+    weight: Operand,
+    padding_idx: Any = None,
+    max_norm: Any = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Definition:
+    """The row of `padding_idx` is read but gets no derivative."""
+    if max_norm is not None or scale_grad_by_freq:
+        raise TraceError("embedding with max_norm or scale_grad_by_freq is not a function of its inputs; do it outside")
     shape: Shape = (*index.shape, *weight.shape[1:])
     at = indices_of(shape)
-    row = aligned(index, at[: index.rank]) if index.rank else index[()]
-    return define(shape, at, weight[tuple([row, *at[index.rank :]])])
+    row = index.element(*at[: index.rank])
+    value = weight.element(row, *at[index.rank :])
+    if padding_idx is not None:
+        padding = expression(padding_idx)
+        place = cast("Expr", weight.shape[0] + padding) if value_of(padding) < 0 else padding
+        value = cast("Expr", Where(Delta(row, place), Fixed(value), value))
+    return define(shape, at, value)
 
 
 @op("one_hot")
@@ -140,6 +175,4 @@ def one_hot(index: Operand, num_classes: Any = -1) -> Definition:
         raise TraceError("one_hot without num_classes reads the data; pass num_classes")
     shape: Shape = (*index.shape, classes)
     at = indices_of(shape)
-    return define(shape, at, Where(Delta(index.element(*at[:-1]), at[-1]), 1, 0))
-
-
+    return define(shape, at, Delta(index.element(*at[:-1]), at[-1]))

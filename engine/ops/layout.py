@@ -9,12 +9,12 @@ import torch
 from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
-from engine.notation import LessEqual, Quo, Rem, Where, fresh
+from engine.notation import Quo, Rem
 from engine.sizes import expression
-from engine.table import Definition, Operand, aligned, axes, axis, define, equal, indices_of, op, product, value_of
+from engine.table import Definition, Operand, aligned, axes, axis, composite, define, equal, indices_of, op, product, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Tensor = torch.Tensor
 
@@ -38,6 +38,12 @@ def completed(sizes: Sequence[Any], count: Expr) -> tuple[Expr, ...]:
             equal(count, cast("Expr", missing * rest))
         shape[at] = missing
     return tuple(shape)
+
+
+def steps(span: Expr, step: Any) -> Expr:
+    """How many steps of a size begin at 0 and stay within a span: span // step + 1."""
+    whole = sp.cancel(span / step)
+    return cast("Expr", (whole if whole.is_integer else Quo(sp.expand(span), expression(step))) + 1)
 
 
 def groups(a: Sequence[Expr], b: Sequence[Expr]) -> list[tuple[list[int], list[int]]]:
@@ -188,183 +194,79 @@ def _expanded(x: Operand, shape: Sequence[Expr]) -> Definition:
     return define(shape, at, aligned(x, at))
 
 
-def _triangle(x: Operand, keep: Any) -> Definition:
-    at = indices_of(x.shape)
-    return define(x.shape, at, Where(keep(at[-2], at[-1]), x[at], 0))
+@composite("broadcast_tensors")
+def broadcast_tensors(*xs: Any) -> Any:
+    """Tensors expanded to their common shape."""
+    xs = flat(xs)
+    shape = list(torch.broadcast_shapes(*[tuple(int.__int__(s) for s in x.shape) for x in xs]))
+    for d in range(1, len(shape) + 1):
+        shape[-d] = next((x.shape[-d] for x in xs if x.dim() >= d and int.__int__(x.shape[-d]) == shape[-d]), shape[-d])
+    return tuple(x.expand(shape) for x in xs)
 
 
-@op("tril")
-def tril(x: Operand, diagonal: int = 0) -> Definition:
-    return _triangle(x, lambda i, j: LessEqual(j, i + expression(diagonal)))
+def each(xs: tuple[Any, ...], function: Callable[[Any], Any]) -> Any:
+    """A function of one tensor, or of each of several."""
+    return function(xs[0]) if len(xs) == 1 and not isinstance(xs[0], (tuple, list)) else tuple(function(x) for x in flat(xs))
 
 
-@op("triu")
-def triu(x: Operand, diagonal: int = 0) -> Definition:
-    return _triangle(x, lambda i, j: LessEqual(i + expression(diagonal), j))
+@composite("atleast_1d")
+def atleast_1d(*xs: Any) -> Any:
+    return each(xs, lambda x: x.reshape(1) if x.dim() == 0 else x)
 
 
-@op("diagonal", view=True)
-def diagonal(x: Operand, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Definition:
-    a, b = axis(dim1, x.rank), axis(dim2, x.rank)
-    rows, columns = x.shape[a], x.shape[b]
-    down, right = max(-offset, 0), max(offset, 0)
-    size = min((rows - down, columns - right), key=value_of)
-    i = fresh()
-    rest = [d for d in range(x.rank) if d not in (a, b)]
-    source: list[Expr] = list(indices_of(x.shape))
-    at = [source[d] for d in rest]
-    source[a], source[b] = cast("Expr", i + down), cast("Expr", i + right)
-    return define((*[x.shape[d] for d in rest], size), (*at, i), x[tuple(source)])
+@composite("atleast_2d")
+def atleast_2d(*xs: Any) -> Any:
+    return each(xs, lambda x: x if x.dim() > 1 else x.reshape(1, -1))
 
 
-@op("diag")
-def diag(x: Operand, diagonal_: int = 0) -> Definition:
-    if x.rank == 2:
-        return diagonal(x, diagonal_)
-    size = cast("Expr", x.shape[0] + abs(diagonal_))
-    from engine.notation import Delta
-
-    i, j, k = fresh(), fresh(), fresh()
-    down, right = max(-diagonal_, 0), max(diagonal_, 0)
-    from engine.notation import sigma
-
-    body = x[k] * Delta(i, k + down) * Delta(j, k + right)
-    return define((size, size), (i, j), sigma(cast("Expr", body), (k, x.shape[0])))
+@composite("atleast_3d")
+def atleast_3d(*xs: Any) -> Any:
+    return each(xs, lambda x: x if x.dim() > 2 else x.unsqueeze(-1) if x.dim() == 2 else x.reshape(1, -1, 1))
 
 
-@op("flip")
-def flip(x: Operand, *dims: Any) -> Definition:
-    turned = {axis(int(d), x.rank) for d in flat(dims)}
-    at = indices_of(x.shape)
-    return define(x.shape, at, x[tuple(s - 1 - i if d in turned else i for d, (i, s) in enumerate(zip(at, x.shape, strict=True)))])
+@composite("meshgrid")
+def meshgrid(*xs: Any, indexing: str = "ij") -> Any:
+    """Each vector along its own dimension, expanded along the others."""
+    xs = flat(xs)
+    grid = [x.reshape(-1).reshape([-1 if d == k else 1 for d in range(len(xs))]) for k, x in enumerate(xs)]
+    shape = [g.shape[k] for k, g in enumerate(grid)]
+    out = [g.expand(shape) for g in grid]
+    return tuple(g.transpose(0, 1) if indexing == "xy" and len(xs) > 1 else g for g in out)
 
 
-def _joined(xs: Sequence[Operand], dim: int) -> Definition:
-    d = axis(dim, xs[0].rank)
-    first = xs[0]
-    shape = list(first.shape)
-    for x in xs[1:]:
-        shape = [s if k == d else equal(s, x.shape[k]) for k, s in enumerate(shape)]
-    shape[d] = cast("Expr", sp.Add(*[x.shape[d] for x in xs]))
-    at = list(indices_of(shape))
-    start: Expr = sp.S.Zero
-    pieces: list[tuple[Expr, Expr]] = []
-    for x in xs:
-        here = list(at)
-        here[d] = cast("Expr", at[d] - start)
-        start = cast("Expr", start + x.shape[d])
-        pieces.append((start, x[tuple(here)]))
-    body = pieces[-1][1]
-    for end, piece in reversed(pieces[:-1]):
-        body = cast("Expr", Where(LessEqual(at[d] + 1, end), piece, body))
-    return define(shape, at, body)
+@composite("sum_to_size")
+def sum_to_size(x: Any, *size: Any) -> Any:
+    """Summed over what broadcasting would expand."""
+    wanted = flat(size)
+    lead = x.dim() - len(wanted)
+    dims = [*range(lead), *[lead + d for d, s in enumerate(wanted) if s == 1 and x.shape[lead + d] != 1]]
+    if dims:
+        x = x.sum(dims, keepdim=True)
+    return x.reshape(wanted) if lead else x
 
 
-@op("cat", "concat", "concatenate")
-def cat(xs: Sequence[Operand], dim: int = 0) -> Definition:
-    return _joined(list(xs), dim)
+@composite("pixel_shuffle")
+def pixel_shuffle(x: Any, upscale_factor: int) -> Any:
+    """Channels into space: (..., c*r*r, h, w) to (..., c, h*r, w*r)."""
+    r, (c, h, w) = upscale_factor, x.shape[-3:]
+    split = x.reshape(*x.shape[:-3], c // (r * r), r, r, h, w)
+    n = x.dim() - 3
+    order = [*range(n), n, n + 3, n + 1, n + 4, n + 2]
+    return split.permute(order).reshape(*x.shape[:-3], c // (r * r), h * r, w * r)
 
 
-@op("stack")
-def stack(xs: Sequence[Operand], dim: int = 0) -> Definition:
-    d = axis(dim, xs[0].rank + 1)
-    shape = list(xs[0].shape)
-    for x in xs[1:]:
-        shape = [equal(s, x.shape[k]) for k, s in enumerate(shape)]
-    full = [*shape[:d], Integer(len(xs)), *shape[d:]]
-    at = list(indices_of(full))
-    rest = tuple(at[:d] + at[d + 1 :])
-    body = xs[-1].element(*rest)
-    for k in range(len(xs) - 2, -1, -1):
-        body = cast("Expr", Where(LessEqual(at[d], k), xs[k].element(*rest), body))
-    return define(full, at, body)
+@composite("pixel_unshuffle")
+def pixel_unshuffle(x: Any, downscale_factor: int) -> Any:
+    """Space into channels: (..., c, h*r, w*r) to (..., c*r*r, h, w)."""
+    r, (c, h, w) = downscale_factor, x.shape[-3:]
+    split = x.reshape(*x.shape[:-3], c, h // r, r, w // r, r)
+    n = x.dim() - 3
+    order = [*range(n), n, n + 2, n + 4, n + 1, n + 3]
+    return split.permute(order).reshape(*x.shape[:-3], c * r * r, h // r, w // r)
 
 
-def narrowed(x: Operand, dim: int, start: Expr, length: Expr) -> Definition:
-    """`length` entries of one dimension, from `start`."""
-    shape = [length if d == dim else s for d, s in enumerate(x.shape)]
-    at = indices_of(shape)
-    return define(shape, at, x[tuple(start + i if d == dim else i for d, i in enumerate(at))])
-
-
-@op("narrow", view=True)
-def narrow(x: Operand, dim: int, start: Any, length: Any) -> Definition:
-    d = axis(dim, x.rank)
-    first = expression(start)
-    return narrowed(x, d, x.shape[d] + first if value_of(first) < 0 else first, expression(length))
-
-
-def _pieces(x: Operand, dim: int, lengths: Sequence[Expr]) -> tuple[Definition, ...]:
-    out: list[Definition] = []
-    start: Expr = sp.S.Zero
-    for length in lengths:
-        out.append(narrowed(x, dim, start, length))
-        start = cast("Expr", start + length)
-    equal(x.shape[dim], start)
-    return tuple(out)
-
-
-@op("split", view=True)
-def split(x: Operand, split_size: Any, dim: int = 0) -> tuple[Definition, ...]:
-    d = axis(dim, x.rank)
-    if isinstance(split_size, (tuple, list)):
-        return _pieces(x, d, [expression(s) for s in cast("Sequence[Any]", split_size)])
-    size = expression(split_size)
-    total, each = value_of(x.shape[d]), value_of(size)
-    count = -(-total // each)
-    if total % each == 0 and sp.cancel(x.shape[d] / size) == count:
-        return _pieces(x, d, [size] * count)
-    equal(x.shape[d], Integer(total))
-    return _pieces(x, d, [Integer(min(each, total - k * each)) for k in range(count)])
-
-
-@op("chunk", view=True)
-def chunk(x: Operand, chunks: int, dim: int = 0) -> tuple[Definition, ...]:
-    d = axis(dim, x.rank)
-    total = value_of(x.shape[d])
-    if total % chunks == 0 and sp.cancel(x.shape[d] / chunks).is_integer:
-        return _pieces(x, d, [sp.cancel(x.shape[d] / chunks)] * chunks)
-    return split(x, -(-total // chunks), dim)
-
-
-@op("unbind", targets=(Tensor.__iter__,), view=True)
-def unbind(x: Operand, dim: int = 0) -> tuple[Definition, ...]:
-    d = axis(dim, x.rank)
-    count = value_of(x.shape[d])
-    equal(x.shape[d], Integer(count))
-    return tuple(selected(x, d, Integer(k)) for k in range(count))
-
-
-def selected(x: Operand, dim: int, at: Expr) -> Definition:
-    """One entry of a dimension, which goes."""
-    shape = [s for d, s in enumerate(x.shape) if d != dim]
-    rest = list(indices_of(shape))
-    return define(shape, rest, x[tuple([*rest[:dim], at, *rest[dim:]])])
-
-
-@op("select", view=True)
-def select(x: Operand, dim: int, index: Any) -> Definition:
-    d = axis(dim, x.rank)
-    k = expression(index)
-    return selected(x, d, x.shape[d] + k if value_of(k) < 0 else k)
-
-
-@op("repeat", "tile")
-def repeat(x: Operand, *sizes: Any) -> Definition:
-    times = [expression(s) for s in flat(sizes)]
-    lead = len(times) - x.rank
-    old = [Integer(1)] * lead + list(x.shape)
-    shape = [cast("Expr", s * t) for s, t in zip(old, times, strict=True)]
-    at = indices_of(shape)
-    source = [i if t == 1 else sp.S.Zero if s == 1 else Rem(i, s) for i, s, t in zip(at, old, times, strict=True)]
-    return define(shape, at, x[tuple(source[lead:])] if x.rank else x[()])
-
-
-@op("roll")
-def roll(x: Operand, shifts: Any, dims: Any = None) -> Definition:
-    if dims is None:
-        raise TraceError("roll without dims flattens first; name the dims")
-    by = dict(zip((axis(d, x.rank) for d in flat((dims,))), flat((shifts,)), strict=True))
-    at = indices_of(x.shape)
-    source = [Rem(i + s - expression(by[d]) % value_of(s), s) if d in by else i for d, (i, s) in enumerate(zip(at, x.shape, strict=True))]
-    return define(x.shape, at, x[tuple(source)])
+@composite("channel_shuffle")
+def channel_shuffle(x: Any, groups: int) -> Any:
+    """Channels taken from each group in turn."""
+    n, c = x.shape[:2]
+    return x.reshape(n, groups, c // groups, *x.shape[2:]).transpose(1, 2).reshape(x.shape)

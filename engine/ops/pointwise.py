@@ -1,4 +1,4 @@
-"""Elementwise ops: the scalar function, and nothing else."""
+"""Arithmetic, powers, exponentials and logarithms, element by element: the scalar function, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import sympy as sp
 import torch
-from sympy import Expr
+from sympy import Expr, Indexed
 
 from engine.errors import TraceError
-from engine.notation import Equal, Less, LessEqual, Sign, Where
+from engine.notation import Equal, Less, LessEqual, Where
 from engine.table import elementwise
 
 REALS = (-300.0, -100.0, -1.0, -0.5, 0.0, 0.5, 1.0, 100.0, 300.0)
@@ -41,7 +41,7 @@ def mul(x: Expr, y: Expr) -> Expr:
 @elementwise("div", "divide", "true_divide", targets=(Tensor.__truediv__,), probes=REALS)
 def div(x: Expr, y: Expr, *, rounding_mode: str | None = None) -> Expr:
     if rounding_mode is not None:
-        raise TraceError(f"div with rounding_mode={rounding_mode!r} is not differentiated; use a plain division")
+        raise TraceError(f"div with rounding_mode={rounding_mode!r} has no derivative but 0; use torch.floor or torch.trunc")
     return x / y
 
 
@@ -50,19 +50,39 @@ def rdiv(x: Expr, y: Expr) -> Expr:
     return y / x
 
 
-@elementwise("pow", targets=(Tensor.__pow__,), probes=POSITIVE)
-def power(x: Expr, y: Expr) -> Expr:
-    return x**y
+def varies(e: Any) -> bool:
+    """Whether an argument is a tensor's element rather than a number or a size."""
+    return sp.sympify(e).has(Indexed)
+
+
+@elementwise("pow", "float_power", targets=(Tensor.__pow__,), probes=POSITIVE)
+def power(x: Expr, y: Expr) -> Any:
+    """At 0 to the power of a tensor, torch takes the slope in the exponent as 0 where the value is finite."""
+    if not varies(y):
+        return x**y
+    if not varies(x):
+        return rpow(y, x)
+    at_zero = Where(Equal(y, 0), 1, Where(Equal(y, 1), x, Where(Less(y, 1), sp.sqrt(x), 0)))
+    return Where(Equal(x, 0) * LessEqual(0, y), at_zero, x**y)
 
 
 @elementwise(targets=(Tensor.__rpow__,), probes=REALS)
-def rpow(x: Expr, y: Expr) -> Expr:
+def rpow(x: Expr, y: Expr) -> Any:
+    if varies(y):
+        return power(y, x)
+    if y.is_nonpositive:
+        raise TraceError(f"the power of the base {y} has no real derivative; use a positive base")
     return y**x
 
 
 @elementwise("neg", "negative", targets=(Tensor.__neg__,), probes=REALS)
 def neg(x: Expr) -> Expr:
     return -x
+
+
+@elementwise("positive", targets=(Tensor.__pos__,), probes=REALS, view=True)
+def positive(x: Expr) -> Expr:
+    return x
 
 
 @elementwise("square", probes=REALS)
@@ -90,6 +110,16 @@ def exp(x: Expr) -> Any:
     return sp.exp(x)
 
 
+@elementwise("exp2", probes=REALS)
+def exp2(x: Expr) -> Any:
+    return TWO**x
+
+
+@elementwise("expm1", probes=REALS)
+def expm1(x: Expr) -> Any:
+    return sp.exp(x) - 1
+
+
 @elementwise("log", probes=POSITIVE)
 def log(x: Expr) -> Any:
     return sp.log(x)
@@ -110,24 +140,44 @@ def log1p(x: Expr) -> Any:
     return sp.log(1 + x)
 
 
-@elementwise("expm1", probes=REALS)
-def expm1(x: Expr) -> Any:
-    return sp.exp(x) - 1
+@elementwise("logaddexp", probes=REALS)
+def logaddexp(x: Expr, y: Expr) -> Any:
+    return sp.log(sp.exp(x) + sp.exp(y))
 
 
-@elementwise("exp2", probes=REALS)
-def exp2(x: Expr) -> Any:
-    return TWO**x
+@elementwise("logaddexp2", probes=REALS)
+def logaddexp2(x: Expr, y: Expr) -> Any:
+    return sp.log(TWO**x + TWO**y) / sp.log(2)
 
 
-@elementwise("sin", probes=REALS)
-def sin(x: Expr) -> Any:
-    return sp.sin(x)
+@elementwise("xlogy", probes=POSITIVE)
+def xlogy(x: Expr, y: Expr) -> Any:
+    return Where(Equal(x, 0) * LessEqual(y, 0), 0, x * sp.log(y))
 
 
-@elementwise("cos", probes=REALS)
-def cos(x: Expr) -> Any:
-    return sp.cos(x)
+@elementwise("ldexp", probes=REALS)
+def ldexp(x: Expr, y: Expr) -> Any:
+    return x * TWO**y
+
+
+@elementwise("hypot", probes=REALS)
+def hypot(x: Expr, y: Expr) -> Any:
+    return sp.sqrt(x**2 + y**2)
+
+
+@elementwise("lerp", probes=REALS)
+def lerp(x: Expr, end: Expr, weight: Expr) -> Expr:
+    return x + weight * (end - x)
+
+
+@elementwise("addcmul", probes=REALS)
+def addcmul(x: Expr, tensor1: Expr, tensor2: Expr, *, value: Expr = ONE) -> Expr:
+    return x + value * tensor1 * tensor2
+
+
+@elementwise("addcdiv", probes=REALS)
+def addcdiv(x: Expr, tensor1: Expr, tensor2: Expr, *, value: Expr = ONE) -> Expr:
+    return x + value * tensor1 / tensor2
 
 
 @elementwise("tanh", probes=REALS)
@@ -140,103 +190,6 @@ def sigmoid(x: Expr) -> Any:
     return 1 / (1 + sp.exp(-x))
 
 
-@elementwise("logsigmoid", probes=REALS)
-def logsigmoid(x: Expr) -> Any:
-    return -sp.log(1 + sp.exp(-x))
-
-
 @elementwise("relu", probes=REALS)
-def relu(x: Expr, inplace: bool = False) -> Any:
+def relu(x: Expr) -> Any:
     return Where(Less(0, x), x, 0)
-
-
-@elementwise("silu", probes=REALS)
-def silu(x: Expr, inplace: bool = False) -> Any:
-    return x / (1 + sp.exp(-x))
-
-
-@elementwise("erf", probes=REALS)
-def erf(x: Expr) -> Any:
-    return sp.erf(x)
-
-
-@elementwise("gelu", probes=REALS)
-def gelu(x: Expr, approximate: str = "none") -> Any:
-    if approximate == "tanh":
-        return x * (1 + sp.tanh(sp.sqrt(2 / sp.pi) * (x + sp.Rational(44715, 1000000) * x**3))) / 2
-    return x * (1 + sp.erf(x / sp.sqrt(2))) / 2
-
-
-@elementwise("abs", "absolute", targets=(Tensor.__abs__,), probes=REALS)
-def absolute(x: Expr) -> Any:
-    return Sign(x) * x
-
-
-@elementwise("sign", "sgn", probes=REALS)
-def sign(x: Expr) -> Any:
-    return Sign(x)
-
-
-@elementwise("maximum", probes=REALS)
-def maximum(x: Expr, y: Expr) -> Any:
-    return Where(Less(y, x), x, Where(Less(x, y), y, (x + y) / 2))
-
-
-@elementwise("minimum", probes=REALS)
-def minimum(x: Expr, y: Expr) -> Any:
-    return Where(Less(x, y), x, Where(Less(y, x), y, (x + y) / 2))
-
-
-@elementwise("clamp", "clip", probes=REALS)
-def clamp(x: Expr, min: Expr | None = None, max: Expr | None = None) -> Any:
-    out = x
-    if min is not None:
-        out = Where(LessEqual(min, x), out, min)
-    if max is not None:
-        out = Where(LessEqual(x, max), out, max)
-    return out
-
-
-@elementwise("where")
-def where(condition: Expr, x: Expr, y: Expr) -> Any:
-    return Where(condition, x, y)
-
-
-@elementwise("masked_fill")
-def masked_fill(x: Expr, mask: Expr, value: Expr) -> Any:
-    return Where(mask, value, x)
-
-
-@elementwise("gt", "greater", targets=(Tensor.__gt__,))
-def gt(x: Expr, y: Expr) -> Any:
-    return Less(y, x)
-
-
-@elementwise("lt", "less", targets=(Tensor.__lt__,))
-def lt(x: Expr, y: Expr) -> Any:
-    return Less(x, y)
-
-
-@elementwise("ge", "greater_equal", targets=(Tensor.__ge__,))
-def ge(x: Expr, y: Expr) -> Any:
-    return LessEqual(y, x)
-
-
-@elementwise("le", "less_equal", targets=(Tensor.__le__,))
-def le(x: Expr, y: Expr) -> Any:
-    return LessEqual(x, y)
-
-
-@elementwise("eq", targets=(Tensor.__eq__,))
-def eq(x: Expr, y: Expr) -> Any:
-    return Equal(x, y)
-
-
-@elementwise("ne", "not_equal", targets=(Tensor.__ne__,))
-def ne(x: Expr, y: Expr) -> Any:
-    return 1 - Equal(x, y)
-
-
-@elementwise("to", "float", "double", "type_as", "contiguous", "clone", "alias", "type")
-def cast(x: Expr, *_: Any, **__: Any) -> Expr:
-    return x

@@ -76,7 +76,6 @@ class Rational(Expr):
     q: int
 
 class Integer(Rational): ...
-
 class Float(Expr): ...
 
 class Add(Expr):

@@ -1,0 +1,478 @@
+"""The simplifier: definitions read in either direction, facts found by summing them, sums normalised, factors pulled out.
+
+A region's cells give it everything it knows. Three kinds of definition are told apart by their form alone:
+
+- a product of powers (`xhat = u * r`, `s = r^-2`, `p = e / z`) is a relation between monomials, used to bring every term
+  to the same generators, where what cancels cancels, and afterwards to name what is left in the cheapest way;
+- a sum over an axis (`z = Sum_j e`) is a fact about its body, and every other cell is summed over each of its axes to see
+  what facts follow (`Sum_j p = 1`, `Sum_i (x - m) = 0`, `Sum_i xhat^2 = n v r^2`);
+- everything else (`x - m`, `tanh(z)`) is a generator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed, Mul
+
+from codegen.closed.cells import Cell, at, natural
+from codegen.closed.sums import rebuilt, summed_term
+from codegen.derive import distribute
+from codegen.ranges import simplified
+from engine.notation import Amax, Delta, Head, Index, Sigma, accesses, base, bound, canonical, element, fresh, instantiate, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+ZERO, ONE = sp.S.Zero, sp.S.One
+
+
+@dataclass(frozen=True)
+class Monomial:
+    """coefficient * product of atoms^exponents."""
+
+    coefficient: Expr
+    powers: tuple[tuple[Expr, Expr], ...]
+
+
+def powers(term: Expr) -> dict[Expr, Expr]:
+    """The atoms of a product with their exponents; numbers and sizes are left out."""
+    out: dict[Expr, Expr] = {}
+    for f in Mul.make_args(term):
+        if f.has(Indexed) or f.atoms(Index):
+            b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
+            out[cast("Expr", b)] = cast("Expr", out.get(cast("Expr", b), ZERO) + x)
+    return out
+
+
+def scalar_part(term: Expr) -> Expr:
+    """The numbers and sizes of a product."""
+    return cast("Expr", Mul(*[f for f in Mul.make_args(term) if not (f.has(Indexed) or f.atoms(Index))]))
+
+
+def is_monomial(e: Expr) -> bool:
+    """A product of powers of accesses and functions, no sum on top."""
+    return all(isinstance(b, (Indexed, sp.exp)) and x.is_Rational for b, x in powers(e).items()) and bool(powers(e)) and not e.is_Add
+
+
+class Algebra:
+    """What is known of the cells of a region, and simplification by it."""
+
+    def __init__(self, cells: Mapping[str, Cell], values: Mapping[Any, int]) -> None:
+        self.cells = dict(cells)
+        self.values = dict(values)
+        self.down: dict[str, Cell] = {}
+        self.facts: dict[Any, tuple[tuple[Index, ...], Expr, str]] = {}
+        self.ups: list[Cell] = []
+        self.rules: list[str] = []
+        self.memo: dict[Any, Expr] = {}
+        self.shares: list[tuple[Expr, tuple[Index, ...], Expr, str]] = []
+        self.interned: dict[Any, Sigma] = {}
+        self.allowed: set[str] | None = None
+        for cell in self.cells.values():
+            self.learn_share(cell)
+        for cell in self.cells.values():
+            self.learn(cell)
+
+    # -- learning ------------------------------------------------------------------------------------------------
+
+    def learn(self, cell: Cell) -> None:
+        """What a cell's definition says."""
+        e = cell.expr
+        if e is None or cell.kind != "float":
+            return
+        coefficient, total = self.reduction(e)
+        if total is not None:
+            self.fact_of_sum(cell, coefficient, total)
+        elif is_monomial(e) and not isinstance(e, Indexed) and all(n != cell.name for _, _, _, n in self.shares):
+            lowered = self.lowered(e)
+            self.down[cell.name] = Cell(cell.name, cell.indices, cell.shape, lowered, cell.kind, cell.differentiable, cell.dtype)
+            if isinstance(e, sp.exp) and lowered == e:
+                del self.down[cell.name]
+            self.ups.append(cell)
+        if total is None and cell.shape:
+            self.facts_of_axes(cell)
+
+    def reduction(self, e: Expr) -> tuple[Expr, Sigma | None]:
+        """(c, sum) of a definition c * sum."""
+        sums = [f for f in Mul.make_args(e) if isinstance(f, Sigma)]
+        rest = cast("Expr", Mul(*[f for f in Mul.make_args(e) if not isinstance(f, Sigma)]))
+        return (rest, sums[0]) if len(sums) == 1 and not rest.has(Indexed) and not rest.atoms(Index) else (ONE, None)
+
+    def access(self, cell: Cell, indices: Iterable[Expr]) -> Expr:
+        """The cell's element at indices."""
+        return element(base(cell.name, cell.positive, cell.kind != "float"), list(indices))
+
+    def fact_of_sum(self, cell: Cell, coefficient: Expr, total: Sigma) -> None:
+        """`z = c * Sum body` says `Sum body = z / c`; a positive body also gives its share, with `Sum share = 1`."""
+        ranges = {**cell.ranges, **dict(total.limits)}
+        whole = self.normal(total, ranges)
+        terms = sp.Add.make_args(whole)
+        here = self.access(cell, cell.indices)
+        if len(terms) == 1:
+            sums = [f for f in Mul.make_args(whole) if isinstance(f, Sigma)]
+            if len(sums) == 1:
+                rest = whole / sums[0]
+                self.add_fact(sums[0], cast("Expr", here / coefficient / rest), f"definition of {cell.name}")
+
+    def facts_of_axes(self, cell: Cell) -> None:
+        """A cell summed over each of its axes, where that comes out simpler than a sum."""
+        for i, n in zip(cell.indices, cell.shape, strict=True):
+            if i == 0:
+                continue
+            ranges = cell.ranges
+            definition = self.normal(cast("Expr", cell.expr), ranges)
+            own = self.normal(self.access(cell, cell.indices), ranges)
+            total = self.normal(cast("Expr", Sigma(definition, sp.Tuple(i, n))), ranges)
+            if total.has(Sigma):
+                continue
+            target = self.normal(cast("Expr", Sigma(own, sp.Tuple(i, n))), ranges)
+            sums = [f for f in Mul.make_args(target) if isinstance(f, Sigma)]
+            if target.is_Add or len(sums) != 1:
+                continue
+            self.add_fact(sums[0], cast("Expr", total / (target / sums[0])), f"{cell.name} summed over its definition")
+
+    def add_fact(self, total: Sigma, value: Expr, why: str) -> None:
+        """`total` equals `value`, for all values of its free indices."""
+        key, free = fact_key(total)
+        self.facts.setdefault(key, (free, value, why))
+        self.memo.clear()
+
+    def learn_share(self, cell: Cell) -> None:
+        """Definitions read backwards, so that an exponential is told by what it was made into, which does not overflow.
+
+        `p = e / z` with `z = Sum e` says e = p z (p is a share: it sums to one); `p = 1 / (a + b e)` says e = (1/p - a) / b.
+        """
+        e = cell.expr
+        if e is None or cell.kind != "float" or not is_monomial(e):
+            return
+        table = powers(e)
+        bottoms = [b for b, x in table.items() if x == -1 and isinstance(b, Indexed)]
+        if len(bottoms) != 1:
+            return
+        bottom = cast("Indexed", bottoms[0])
+        z = self.cells.get(name_of(bottom))
+        if z is None or z.expr is None:
+            return
+        own = self.access(cell, cell.indices)
+        free = tuple(cast("Index", i) for i in cell.indices if i != 0)
+        coefficient, total = self.reduction(z.expr)
+        tops = [b for b, x in table.items() if x == 1]
+        if total is not None and coefficient == 1 and len(tops) == 1 and len(table) == 2 and self.exponential(tops[0]):
+            inner = at(z, bottom.indices)
+            body = inner.body if isinstance(inner, Sigma) else None
+            if body is not None and matched(tops[0], cast("Expr", body), set(free)) is not None:
+                value = cast("Expr", own * bottom / scalar_part(e))
+                self.put_share(tops[0], free, value, cell.name)
+        elif len(table) == 1 and isinstance(z.expr, sp.Add):
+            self.learn_moebius(cell, z, bottom, own, free)
+
+    def learn_moebius(self, cell: Cell, z: Cell, bottom: Indexed, own: Expr, free: tuple[Index, ...]) -> None:
+        """`p = c / (a + b e)`: e = (c/p - a) / b."""
+        parts = sp.Add.make_args(at(z, bottom.indices))
+        moving = [t for t in parts if accesses(t)]
+        fixed = sp.Add(*[t for t in parts if not accesses(t)])
+        if len(moving) != 1 or not fixed.is_number:
+            return
+        b, atom = moving[0].as_coeff_Mul()
+        if not self.exponential(cast("Expr", atom)) or not set(free) <= atom.free_symbols:
+            return
+        c = scalar_part(cast("Expr", cell.expr))
+        self.put_share(cast("Expr", atom), free, cast("Expr", (c / own - fixed) / b), cell.name)
+        self.put_share(bottom, free, cast("Expr", c / own), cell.name)
+
+    def exponential(self, e: Expr) -> bool:
+        """An exponential, or an access to a cell that is one."""
+        if isinstance(e, sp.exp):
+            return True
+        cell = self.cells.get(name_of(e)) if isinstance(e, Indexed) else None
+        return cell is not None and isinstance(cell.expr, sp.exp)
+
+    def put_share(self, atom: Expr, free: tuple[Index, ...], value: Expr, name: str) -> None:
+        """`atom` is `value`; the cell `name` is a generator from now on, and so are all spellings of the atom replaced."""
+        atoms = [atom]
+        if isinstance(atom, Indexed):
+            cell = self.cells[name_of(atom)]
+            if isinstance(cell.expr, sp.exp):
+                atoms.append(at(cell, atom.indices))
+        else:
+            for cell in self.cells.values():
+                mapping = matched(cell.expr, atom, set(cast("Any", [i for i in cell.indices if i != 0]))) if isinstance(cell.expr, sp.exp) else None
+                if mapping is not None:
+                    atoms.append(self.access(cell, [cast("Expr", i).xreplace(mapping) for i in cell.indices]))
+        self.shares.extend((a, free, value, name) for a in atoms)
+
+    def share_of(self, e: Expr) -> Expr | None:
+        """What an atom is by a definition read backwards."""
+        for atom, free, value, name in self.shares:
+            if atom.func is not e.func:
+                continue
+            mapping = matched(atom, e, set(free))
+            if mapping is not None and all(i in mapping for i in free):
+                self.note(f"definition of {name}")
+                return instantiate(value, mapping)
+        return None
+
+    # -- normal form ---------------------------------------------------------------------------------------------
+
+    def lowered(self, e: Any) -> Any:
+        """An expression in generators: every access to a cell that is a product of powers replaced by its definition."""
+        if isinstance(e, (Indexed, sp.exp)) and self.shares:
+            known = self.share_of(e)
+            if known is not None:
+                return self.lowered(known)
+        if isinstance(e, Indexed):
+            cell = self.down.get(name_of(e))
+            return e if cell is None else at(cell, e.indices)
+        if isinstance(e, (Delta, Index)) or not e.args:
+            return e
+        return rebuilt(e, self.lowered)
+
+    def normal(self, e: Expr, ranges: Mapping[Index, Expr]) -> Expr:
+        """Generators only, products expanded, sums taken apart and replaced by what is known of them."""
+        key = (e, tuple(ranges.items()))
+        if key not in self.memo:
+            self.memo[key] = self._normal(self.lowered(e), dict(ranges))
+        return self.memo[key]
+
+    def _normal(self, e: Any, ranges: dict[Index, Expr]) -> Any:
+        if isinstance(e, Sigma):
+            inner = {**ranges, **dict(e.limits)}
+            body = expanded(self._normal(e.body, inner))
+            return sp.Add(*[self.sum_term(cast("Expr", t), list(e.limits), inner) for t in sp.Add.make_args(body)])
+        if isinstance(e, (Indexed, Amax)) or not e.args:
+            return e
+        if isinstance(e, Head):
+            return e
+        out = rebuilt(e, lambda a: self._normal(a, ranges))
+        if isinstance(out, (sp.Mul, sp.Pow)):
+            out = self.products_of_sums(expanded(out), ranges)
+        return out
+
+    def products_of_sums(self, e: Any, ranges: dict[Index, Expr]) -> Any:
+        return simplified(e, ranges)
+
+    def sum_term(self, term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[Index, Expr]) -> Expr:
+        """One product summed: deltas solved, constants in front, then facts."""
+        out = summed_term(term, limits, ranges)
+        out = cast("Expr", Mul(*[self.intern(f) if isinstance(f, Sigma) else f for f in Mul.make_args(out)]))
+        return self.by_facts(out, ranges)
+
+    def intern(self, s: Sigma) -> Sigma:
+        """The first sum met that is equal to this one, so that equal sums are equal objects."""
+        return self.interned.setdefault(by_shape(s), s)
+
+    def by_facts(self, e: Any, ranges: Mapping[Index, Expr]) -> Any:
+        """Sums replaced by what is known of them, also of one of several summed indices at a time."""
+        result: list[Any] = []
+        changed = False
+        for f in Mul.make_args(e):
+            new = self.one_fact(f, ranges) if isinstance(f, Sigma) else f
+            changed = changed or new is not f
+            result.append(new)
+        if not changed:
+            return e
+        return self._normal(self.lowered(Mul(*result)), dict(ranges)) if len(result) >= 1 else e
+
+    def one_fact(self, s: Sigma, ranges: Mapping[Index, Expr]) -> Any:
+        key, free = fact_key(s)
+        known = self.facts.get(key)
+        if known is not None:
+            own, value, why = known
+            self.note(why)
+            return instantiate(value, dict(zip(own, free, strict=True)))
+        if len(s.limits) > 1:
+            for j, n in s.limits:
+                mine = [f for f in Mul.make_args(s.body) if j in f.free_symbols]
+                part = cast("Sigma", Sigma(Mul(*mine), sp.Tuple(j, n)))
+                key, free = fact_key(part)
+                if key in self.facts:
+                    own, value, why = self.facts[key]
+                    self.note(why)
+                    rest = Mul(*[f for f in Mul.make_args(s.body) if f not in mine])
+                    left = [(i, m) for i, m in s.limits if i != j]
+                    return Sigma(rest * instantiate(value, dict(zip(own, free, strict=True))), *[sp.Tuple(*x) for x in left])
+        return s
+
+    def note(self, rule: str) -> None:
+        """Remember a rule for the trail."""
+        if rule not in self.rules:
+            self.rules.append(rule)
+
+    # -- naming ---------------------------------------------------------------------------------------------------
+
+    def elements(self, e: Expr) -> int:
+        """How many elements an access has at the example's sizes."""
+        count = 1
+        cell = self.cells.get(name_of(cast("Indexed", e))) if isinstance(e, Indexed) else None
+        shape = cell.shape if cell is not None else ()
+        for s in shape:
+            count *= max(2, int(cast("Any", s.xreplace({k: sp.Integer(v) for k, v in self.values.items()}))))
+        return count
+
+    def weight(self, term: Expr) -> float:
+        """What a product costs to read and compute: elements of every factor, more for roots, powers and functions."""
+        total = 0.0
+        for b, x in powers(term).items():
+            if isinstance(b, Sigma):
+                total += 1
+                continue
+            size = self.elements(b) if isinstance(b, Indexed) else 50_000
+            total += size * (1.0 if x in (1, -1) else 1.5 if x.is_Integer else 4.0) + (0.1 if x == 1 else 0.2)
+        return total
+
+    def folded(self, e: Any) -> Any:
+        """Every product named in the cheapest way by cells that are products: `u * r` is `xhat`."""
+        if isinstance(e, sp.Add):
+            return sp.Add(*[self.folded(t) for t in e.args])
+        if isinstance(e, Sigma):
+            out = distribute(self.folded(e.body), list(e.limits))
+            return cast("Expr", Mul(*[self.intern(f) if isinstance(f, Sigma) else f for f in Mul.make_args(out)]))
+        if isinstance(e, (Indexed, Delta)) or not e.args:
+            return e
+        if isinstance(e, (sp.Mul, sp.Pow)) and not isinstance(e, sp.exp):
+            inner = Mul(*[self.folded_factor(f) for f in Mul.make_args(e)])
+            return self.folded_product(inner)
+        return rebuilt(e, self.folded)
+
+    def folded_factor(self, f: Any) -> Any:
+        b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
+        return self.folded(b) ** x if isinstance(b, (Sigma, sp.Add)) else f
+
+    def folded_product(self, e: Expr) -> Expr:
+        """Greedy: whichever cell makes the product cheapest, until none does."""
+        while True:
+            best, best_weight, name = None, self.weight(e), ""
+            for cell in self.ups:
+                if self.allowed is not None and cell.name not in self.allowed:
+                    continue
+                for new in self.with_cell(e, cell):
+                    w = self.weight(new)
+                    if w < best_weight - 1e-9:
+                        best, best_weight, name = new, w, cell.name
+            if best is None:
+                return e
+            self.note(f"definition of {name}")
+            e = best
+
+    def with_cell(self, e: Expr, cell: Cell) -> list[Expr]:
+        """The product with a cell (to a power) in place of what it is a product of."""
+        pattern = self.down.get(cell.name)
+        if pattern is None or pattern.expr is None:
+            return []
+        wanted = powers(pattern.expr)
+        have = powers(e)
+        out: list[Expr] = []
+        head = max(wanted, key=lambda b: len(b.free_symbols))
+        for b in have:
+            mapping = matched(head, b, {cast("Index", i) for i in pattern.indices if i != 0})
+            if mapping is None or any(i not in mapping for i in pattern.indices if i != 0):
+                continue
+            ratios = []
+            for w, x in wanted.items():
+                there = have.get(cast("Expr", w.xreplace(mapping)), ZERO)
+                ratios.append(there / x)
+            k = ratios[list(wanted).index(head)]
+            if k == 0 or not k.is_Rational:
+                continue
+            for exponent in {k, ONE, -ONE} if k.is_Integer else {k}:
+                if not sp.sympify(exponent).is_Integer:
+                    continue
+                named = self.access(cell, [cast("Expr", i).xreplace(mapping) for i in pattern.indices])
+                value = at(pattern, [cast("Expr", i).xreplace(mapping) for i in pattern.indices])
+                out.append(cast("Expr", e / value**exponent * named**exponent))
+        return out
+
+
+def expanded(e: Any) -> Any:
+    """Products over additions multiplied out; arguments of functions and sums are left alone."""
+    if isinstance(e, sp.Add):
+        return sp.Add(*[expanded(a) for a in e.args])
+    if isinstance(e, sp.Pow) and not isinstance(e, sp.exp) and isinstance(e.base, sp.Add) and e.exp.is_Integer and e.exp > 0:
+        return sp.Add(*[expanded(t) for t in sp.Add.make_args(sp.expand_multinomial(e))])
+    if isinstance(e, sp.Mul) and any(isinstance(f, sp.Add) or isinstance(f, sp.Pow) and isinstance(f.base, sp.Add) for f in e.args):
+        terms: list[Any] = [ONE]
+        for f in e.args:
+            parts = sp.Add.make_args(expanded(f)) if not (isinstance(f, sp.Add) and not f.has(Indexed)) else (f,)
+            terms = [t * p for t in terms for p in parts]
+        return sp.Add(*terms)
+    return e
+
+
+def fact_key(s: Sigma) -> tuple[Any, tuple[Index, ...]]:
+    """A sum with its free indices by position, and those indices."""
+    inside = bound(s)
+    free: list[Index] = []
+    for a in sorted(accesses(s.body), key=lambda a: (name_of(a), [str(type(i)) for i in a.indices])):
+        for i in a.free_symbols:
+            pass
+        for x in a.indices:
+            for i in [x] if isinstance(x, Index) else sorted((y for y in x.free_symbols if isinstance(y, Index)), key=str):
+                if i not in inside and i not in free:
+                    free.append(i)
+    free.extend(sorted((i for i in s.free_symbols if isinstance(i, Index) and i not in inside and i not in free), key=str))
+    mapping = {i: Index(f"_f{k}") for k, i in enumerate(free)}
+    return by_shape(cast("Expr", s.xreplace(mapping))), tuple(free)
+
+
+def by_shape(s: Expr) -> Any:
+    """A canonical form in which summed indices are numbered by the accesses that use them, in the order of tensor names."""
+    if not isinstance(s, Sigma):
+        return canonical(s)
+    order: list[Index] = []
+    inside = {i for i, _ in s.limits}
+    for a in sorted(accesses(s.body), key=lambda a: (name_of(a), [i in inside for i in a.indices], str([i for i in a.indices if i not in inside]))):
+        order.extend(i for i in a.indices if i in inside and i not in order)
+    order.extend(i for i, _ in s.limits if i not in order)
+    sizes = dict(s.limits)
+    names = {i: Index(f"_b{k}") for k, i in enumerate(order)}
+    return Sigma(canonical(cast("Expr", s.body.xreplace(names))), *[sp.Tuple(names[i], sizes[i]) for i in order])
+
+
+def matched(pattern: Expr, target: Expr, free: set[Index]) -> dict[Any, Any] | None:
+    """The indices for which a pattern is the target; None if there are none. Bound indices match each other."""
+    mapping: dict[Any, Any] = {}
+
+    def walk(p: Any, t: Any) -> bool:
+        if p in free:
+            if p in mapping:
+                return bool(mapping[p] == t)
+            mapping[p] = t
+            return True
+        if isinstance(p, Index) and isinstance(t, Index) and p != t:
+            return mapping.setdefault(p, t) == t if p in inside else False
+        if not p.args or not t.args:
+            return bool(p == t)
+        if p.func is not t.func or len(p.args) != len(t.args):
+            return False
+        return all(walk(x, y) for x, y in zip(p.args, t.args, strict=True))
+
+    inside = bound(pattern) if pattern.has(Sigma) else set[Index]()
+    return mapping if walk(pattern, target) else None
+
+
+def gathered(e: Expr) -> Expr:
+    """A sum of products with what all of them share in front: `w*r*(dz - A/n - xhat*B/n)`. Accesses decide, then numbers."""
+    terms = sp.Add.make_args(e)
+    if len(terms) < 2:
+        return e
+    tables = [powers(cast("Expr", t)) for t in terms]
+    common: Any = ONE
+    for b, x in tables[0].items():
+        others = [t.get(b, ZERO) for t in tables[1:]]
+        if isinstance(b, Delta):
+            continue
+        if x.is_number and all(o.is_number and o * x > 0 for o in others):
+            common *= b ** (min([x, *others]) if x > 0 else max([x, *others]))
+    rest = [cast("Expr", t / common) for t in terms]
+    ranked = sorted(rest, key=lambda t: (t.has(Sigma), t.has(Delta), not powers(t), len(powers(t)), str(scalar_part(t))))
+    scale = scalar_part(ranked[0])
+    if scale.could_extract_minus_sign() and not all(scalar_part(t).could_extract_minus_sign() for t in rest):
+        scale = -scale
+    inside = sp.Add(*[t / scale for t in rest])
+    return cast("Expr", Mul(common * scale, inside, evaluate=True) if common * scale != 1 else inside)
+
+
+__all__ = ["Algebra", "Monomial", "fact_key", "fresh", "gathered", "matched", "powers", "scalar_part"]

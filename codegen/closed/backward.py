@@ -1,0 +1,185 @@
+"""Cotangents across the cells of a region: each is inlined into the next or kept as a statement, whichever costs less."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed
+
+from codegen.closed.algebra import Algebra, expanded, gathered, powers
+from codegen.closed.cells import Cell, is_contraction, is_plain, substituted
+from codegen.closed.sums import rebuilt
+from codegen.derive import COT, OUT, pulled_back
+from engine.notation import Delta, Index, Sigma, accesses, base, element, fresh, instantiate, name_of
+from engine.table import Definition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Statement:
+    """`name[indices] = expr`: the cotangent of the cell `cell`, before and after simplification, with the rules between."""
+
+    name: str
+    indices: tuple[Expr, ...]
+    shape: tuple[Expr, ...]
+    expr: Expr
+    cell: str
+    naive: Expr
+    rules: tuple[str, ...] = ()
+
+
+@dataclass
+class Plan:
+    """A region's backward: statements in order; the last ones of each boundary cell are its gradients."""
+
+    statements: list[Statement] = field(default_factory=list[Statement])
+    gradients: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def is_local(cell: Cell) -> bool:
+    """Whether a cell belongs to the algebra: elementwise or a reduction over plainly indexed tensors."""
+    return cell.expr is not None and not cell.call and cell.kind == "float" and not is_contraction(cell.expr) and is_plain(cell.expr)
+
+
+def cot_name(cell: str) -> str:
+    """The name of a cell's cotangent within a region."""
+    return f"d_{cell}"
+
+
+class Backward:
+    """Assembles a region's backward for a given choice of cuts."""
+
+    def __init__(self, cells: list[Cell], seeds: tuple[str, ...], wanted: tuple[str, ...], algebra: Algebra) -> None:
+        self.cells = {c.name: c for c in cells}
+        self.order = [c.name for c in cells]
+        self.seeds, self.wanted, self.algebra = seeds, wanted, algebra
+        self.consumers: dict[str, list[str]] = {}
+        for c in cells:
+            if c.differentiable and c.expr is not None:
+                for r in c.reads:
+                    if r in self.cells and self.cells[r].differentiable:
+                        self.consumers.setdefault(r, []).append(c.name)
+        self.indices = {c.name: tuple(sp.S.Zero if s == 1 else fresh() for s in c.shape) for c in cells}
+        self.live = self._live()
+        self.memo: dict[Any, tuple[Expr, Expr, tuple[str, ...]]] = {}
+
+    def _live(self) -> set[str]:
+        """Cells on a path from a wanted cell to a seeded one."""
+        down: set[str] = set()
+        for name in self.order:
+            c = self.cells[name]
+            if name in self.wanted or c.differentiable and any(r in down for r in c.reads):
+                down.add(name)
+        up: set[str] = set()
+        for name in reversed(self.order):
+            if name in self.seeds or any(k in up for k in self.consumers.get(name, [])):
+                up.add(name)
+        return down & up
+
+    def contribution(self, consumer: str, operand: str) -> Any:
+        """What a consumer passes back to an operand, over COT, OUT and cells."""
+        c = self.cells[consumer]
+        return pulled_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), operand, self.cells[operand].shape)
+
+    def filled(self, e: Any, consumer: Cell, cot: Expr | None) -> Any:
+        """A contribution with the consumer's own output, and its cotangent: a statement's element, or an expression."""
+        if isinstance(e, Indexed):
+            name = name_of(e)
+            indices = list(e.indices) if consumer.shape else []
+            if name == OUT:
+                return element(base(consumer.name, consumer.positive), indices)
+            if name == COT and cot is None:
+                return element(base(cot_name(consumer.name)), indices)
+            if name == COT:
+                own = self.indices[consumer.name]
+                return instantiate(cast("Expr", cot), {i: j for i, j in zip(own, indices, strict=False) if i != 0})
+            return e
+        return rebuilt(e, lambda a: self.filled(a, consumer, cot))
+
+    def assemble(self, cuts: frozenset[str]) -> Plan:
+        """The whole backward, with the cotangents of `cuts` and of the wanted cells as statements."""
+        plan = Plan()
+        known: dict[str, Expr | None] = {}
+        for name in reversed(self.order):
+            if name in self.live:
+                self._cotangent(name, cuts, known, plan)
+        return plan
+
+    def _cotangent(self, name: str, cuts: frozenset[str], known: dict[str, Expr | None], plan: Plan) -> None:
+        cell = self.cells[name]
+        indices = self.indices[name]
+        consumers = [c for c in reversed(self.consumers.get(name, [])) if c in known]
+        if name in self.seeds and not consumers:
+            known[name] = None
+            return
+        key = (name, tuple((c, known[c]) for c in consumers))
+        if key not in self.memo:
+            total: Any = element(base(f"{cot_name(name)}_out"), indices) if name in self.seeds else sp.S.Zero
+            for consumer in consumers:
+                part = self.contribution(consumer, name)
+                at = {i: j for i, j in zip(part.indices, indices, strict=True) if i != 0}
+                total += self.filled(instantiate(part.expr, at), self.cells[consumer], known[consumer])
+            ranges = {cast("Index", i): n for i, n in zip(indices, cell.shape, strict=True) if i != 0}
+            self.algebra.rules = []
+            normal = cancelled(self.algebra.normal(cast("Expr", total), ranges), self.algebra)
+            self.memo[key] = (normal, cast("Expr", total), tuple(self.algebra.rules))
+        expr, naive, rules = self.memo[key]
+        if name in self.wanted or name in cuts:
+            plan.statements.append(Statement(cot_name(name), indices, cell.shape, expr, name, naive, rules))
+            known[name] = None
+            if name in self.wanted:
+                plan.gradients[name] = cot_name(name)
+        else:
+            known[name] = expr
+
+    def candidates(self) -> list[str]:
+        """Cells whose cotangent several others read, so that keeping it may pay."""
+        out: list[str] = []
+        for name in reversed(self.order):
+            cell = self.cells[name]
+            if name in self.live and name not in self.wanted and cell.shape and sum(1 for r in cell.reads if r in self.live) >= 2:
+                if not (name in self.seeds and name not in self.consumers):
+                    out.append(name)
+        return out
+
+
+def settled(e: Expr) -> Expr:
+    """Common factors in front, inside of sums as well."""
+    if isinstance(e, sp.Add):
+        return gathered(cast("Expr", sp.Add(*[settled(cast("Expr", t)) for t in e.args])))
+    if isinstance(e, Sigma):
+        return cast("Expr", e.func(settled(e.body), *e.args[1:]))
+    if isinstance(e, (Indexed, Delta)) or not e.args:
+        return e
+    return cast("Expr", rebuilt(e, settled))
+
+
+def cancelled(e: Expr, algebra: Algebra) -> Expr:
+    """Cells that are a number plus a multiple of another one (`1 - p`) written out, where that lets a quotient cancel."""
+    names: dict[str, Cell] = {}
+    for a in accesses(e):
+        cell = algebra.cells.get(name_of(a))
+        if cell is not None and cell.expr is not None and isinstance(cell.expr, sp.Add) and affine(cell.expr):
+            names[cell.name] = cell
+    if not names:
+        return e
+    written = algebra.lowered(substituted(e, names))
+    if written.has(Sigma) or written.has(Delta):
+        return e
+    symbols = {a: sp.Dummy(f"x{k}") for k, a in enumerate(sorted(written.atoms(Indexed), key=str))}
+    back = {v: k for k, v in symbols.items()}
+    new = cast("Expr", expanded(sp.expand(sp.cancel(written.xreplace(symbols))).xreplace(back)))
+    return min((e, new), key=lambda x: (len(sp.Add.make_args(x)) + int(cast("Any", sp.count_ops(x))), str(x)))
+
+
+def affine(e: Expr) -> bool:
+    """c0 + c1 * access, with numbers c0 and c1."""
+    parts = [t for t in sp.Add.make_args(e) if accesses(t)]
+    return len(parts) == 1 and len(sp.Add.make_args(e)) == 2 and isinstance(cast("Any", parts[0]).as_coeff_Mul()[1], Indexed)
+
+
+__all__ = ["Backward", "Plan", "Statement", "cot_name", "is_local", "powers", "settled"]

@@ -1,0 +1,140 @@
+"""A region's forward and backward as torch statements, by position of its cells; made once per structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed
+
+from codegen.closed.backward import cot_name
+from codegen.closed.cells import Cell, substituted
+from codegen.closed.enrich import enriched
+from codegen.closed.planner import planned
+from codegen.closed.stabilize import kernel_form, stabilized
+from codegen.lower import Lowerer
+from codegen.values import TensorInfo
+from engine.notation import Sigma, accesses, name_of
+
+if TYPE_CHECKING:
+    from codegen.closed.backward import Statement
+    from codegen.closed.region import Region
+    from codegen.lower import Lowered
+
+
+@dataclass(frozen=True)
+class Line:
+    """`name = value` in torch, and the formula it computes."""
+
+    name: str
+    indices: tuple[Expr, ...]
+    shape: tuple[Expr, ...]
+    expr: Expr
+    value: Lowered
+
+
+@dataclass(frozen=True)
+class RegionCode:
+    """A region's statements, the cells its backward reads, and the statements of its derivation."""
+
+    cells: tuple[Cell, ...]
+    forward: tuple[Line, ...]
+    backward: tuple[Line, ...]
+    gradients: tuple[tuple[str, str], ...]
+    saved: tuple[str, ...]
+    statements: tuple[Statement, ...]
+
+
+_codes: dict[Any, RegionCode] = {}
+
+
+def region_code(key: Any, region: Region, values: dict[Any, int]) -> RegionCode:
+    """The code of a region; remembered by its key and the sizes of the example."""
+    full = (key, tuple(values.items()))
+    if full not in _codes:
+        _codes[full] = make(region, values)
+    return _codes[full]
+
+
+def make(region: Region, values: dict[Any, int]) -> RegionCode:
+    """Close a region and write it out."""
+    cells = enriched(stabilized(list(region.cells)))
+    region = replace(region, cells=tuple(cells))
+    plan = planned(region, values)
+    by_name = {c.name: c for c in cells}
+    reads = {name_of(a) for s in plan.statements for a in accesses(s.expr)}
+    read_back = [c.name for c in cells if c.name in reads]
+    infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}
+    for c in cells:
+        infos[cot_name(c.name)] = infos[f"{cot_name(c.name)}_out"] = TensorInfo(c.shape)
+    for s in plan.statements:
+        infos[s.name] = TensorInfo(s.shape)
+    forward = forward_lines(region, by_name, {*region.needed, *read_back}, infos)
+    backward: list[Line] = []
+    for s in plan.statements:
+        expr = scattered_apart(with_kernels(s.expr, by_name))
+        backward.append(Line(s.name, s.indices, s.shape, s.expr, Lowerer(infos, {}).lower(expr, s.indices, s.shape)))
+    return RegionCode(tuple(cells), tuple(forward), tuple(backward), plan.gradients, tuple(read_back), plan.statements)
+
+
+def forward_lines(region: Region, known: dict[str, Cell], needed: set[str], infos: dict[str, TensorInfo]) -> list[Line]:
+    """Statements for the cells that are needed, with what is read once written out inside of its reader."""
+    local = {n: replace(c, expr=kernel_form(c, known)) for n, c in known.items() if c.expr is not None}
+    live: set[str] = set()
+    stack = [n for n in needed if n in local]
+    while stack:
+        name = stack.pop()
+        if name not in live:
+            live.add(name)
+            stack.extend(r for r in local[name].reads if r in local)
+    counts: dict[str, int] = {}
+    for name in live:
+        for a in all_accesses(cast("Expr", local[name].expr)):
+            counts[name_of(a)] = counts.get(name_of(a), 0) + 1
+    inlined = {n: local[n] for n in live if n not in needed and counts.get(n, 0) == 1 and inlines(local[n], live, local)}
+    lines: list[Line] = []
+    for c in region.cells:
+        if c.name not in live or c.name in inlined:
+            continue
+        e: Any = local[c.name].expr
+        while any(name_of(a) in inlined for a in accesses(e)):
+            e = substituted(e, inlined)
+        lines.append(Line(c.name, c.indices, c.shape, e, Lowerer(infos, {}).lower(e, c.indices, c.shape)))
+    return lines
+
+
+def inlines(cell: Cell, live: set[str], local: dict[str, Cell]) -> bool:
+    """Whether a cell read once is written out: unless it has a name of its own and its reader reads all of it."""
+    if not cell.named:
+        return True
+    (reader,) = [local[n] for n in live if cell.name in local[n].reads]
+    gathers = any(isinstance(i, Indexed) for a in accesses(cast("Expr", reader.expr), cell.name) for i in a.indices)
+    return gathers or isinstance(cell.expr, sp.exp)
+
+
+def all_accesses(e: Any) -> list[Indexed]:
+    """Every access in an expression, as often as it stands there."""
+    return [x for x in sp.preorder_traversal(e) if isinstance(x, Indexed)]
+
+
+def with_kernels(e: Expr, known: dict[str, Cell]) -> Expr:
+    """Sums of exponentials written out where an exponential is divided by them, so that softmax is seen."""
+    if not e.has(sp.exp):
+        return e
+    sums = {n: c for n, c in known.items() if isinstance(c.expr, Sigma) and isinstance(c.expr.body, sp.exp)}
+    return cast("Expr", substituted(e, sums)) if sums else e
+
+
+def scattered_apart(e: Expr) -> Expr:
+    """A product over an addition that holds deltas multiplied out: each delta becomes a scatter of its own."""
+    from codegen.closed.algebra import expanded
+    from engine.notation import Delta
+
+    if not e.has(Delta):
+        return e
+    whole = expanded(e)
+    dense = [t for t in sp.Add.make_args(whole) if not t.has(Delta)]
+    from codegen.closed.algebra import gathered
+
+    return cast("Expr", sp.Add(gathered(cast("Expr", sp.Add(*dense))), *[t for t in sp.Add.make_args(whole) if t.has(Delta)]))

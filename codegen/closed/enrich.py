@@ -1,0 +1,116 @@
+"""What a region may gain before it is closed: shares of sums of exponentials, and sums of centred tensors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed, Mul
+
+from codegen.closed.algebra import expanded
+from codegen.closed.cells import Cell, at, natural
+from codegen.closed.sums import summed_term
+from engine.notation import Index, Sigma, accesses, base, element, fresh, instantiate, name_of
+
+
+def enriched(cells: list[Cell]) -> list[Cell]:
+    """The cells of a region, centred, and with the share `exp(f) / Sum exp(f)` of every sum of exponentials that has none."""
+    return with_shares(centred(cells))
+
+
+def exponential_of(e: Expr, known: dict[str, Cell]) -> bool:
+    """An exponential, or an access to one."""
+    if isinstance(e, sp.exp):
+        return True
+    cell = known.get(name_of(e)) if isinstance(e, Indexed) else None
+    return cell is not None and isinstance(cell.expr, sp.exp)
+
+
+def with_shares(cells: list[Cell]) -> list[Cell]:
+    """`p = e / z` after every `z = Sum e` of an exponential e, unless some cell is that already."""
+    known = {c.name: c for c in cells}
+    out: list[Cell] = []
+    taken = set(known)
+    for c in cells:
+        out.append(c)
+        if not isinstance(c.expr, Sigma) or not exponential_of(c.expr.body, known) or not c.differentiable:
+            continue
+        z = element(base(c.name, True), c.indices)
+        if any(d.expr is not None and d.expr.is_Mul and any(f == sp.Pow(a, -1) for f in d.expr.args for a in accesses(d.expr, c.name)) for d in cells):
+            continue
+        body = c.expr.body
+        limits = dict(c.expr.limits)
+        free = [i for i in natural(body) if i in limits or i in c.indices]
+        copy = {i: fresh() for i in free}
+        sizes = {**limits, **{cast("Index", i): n for i, n in zip(c.indices, c.shape, strict=True) if i != 0}}
+        name = f"{c.name}_share"
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        expr = instantiate(cast("Expr", body / z), copy)
+        shape = tuple(sizes[i] for i in free)
+        out.append(Cell(name, tuple(copy[i] for i in free), shape, expr, "float", c.differentiable, c.dtype, positive=True))
+    return out
+
+
+def centred(cells: list[Cell]) -> list[Cell]:
+    """`Sum u*x` with u = x - mean(x) is `Sum u*u`: x is u + m, and Sum u is 0. It costs less and loses nothing at an offset."""
+    known: dict[str, Cell] = {}
+    out: list[Cell] = []
+    for c in cells:
+        c = replace(c, expr=centred_sum(c.expr, known)) if c.expr is not None else c
+        known[c.name] = c
+        out.append(c)
+    return out
+
+
+def centred_sum(e: Expr, known: dict[str, Cell]) -> Expr:
+    """A reduction with an uncentred factor replaced, where a centred one stands beside it."""
+    sums = [f for f in Mul.make_args(e) if isinstance(f, Sigma)]
+    if len(sums) != 1 or not isinstance(sums[0].body, sp.Mul):
+        return e
+    total = sums[0]
+    for a in accesses(total.body):
+        u = known.get(name_of(a))
+        if u is None or u.expr is None or not isinstance(u.expr, sp.Add):
+            continue
+        written = at(u, a.indices)
+        parts = sp.Add.make_args(written)
+        lead = [p for p in parts if isinstance(p, Indexed) and p in total.body.args]
+        if len(parts) != 2 or len(lead) != 1:
+            continue
+        x = lead[0]
+        m = written - x
+        if not is_mean_of(x, -m, total, known):
+            continue
+        body = expanded(total.body / x * (a - m))
+        kept = [t for t in sp.Add.make_args(body) if not m_free(t, m, total)]
+        ranges = dict(total.limits)
+        return cast("Expr", e / total * sp.Add(*[summed_term(cast("Expr", t), list(total.limits), ranges) for t in kept]))
+    return e
+
+
+def m_free(term: Any, m: Any, total: Sigma) -> bool:
+    """Whether a term is the centred tensor times its mean alone, whose sum is zero."""
+    (atom,) = accesses(m)
+    rest = term / m
+    return bool(term.has(atom)) and isinstance(rest.as_coeff_Mul()[1], Indexed)
+
+
+def is_mean_of(x: Indexed, m: Any, total: Sigma, known: dict[str, Cell]) -> bool:
+    """Whether m is the mean of x over exactly the summed indices."""
+    if not isinstance(m, Indexed):
+        return False
+    cell = known.get(name_of(m))
+    if cell is None or cell.expr is None:
+        return False
+    written: Any = at(cell, m.indices)
+    sums = [f for f in Mul.make_args(written) if isinstance(f, Sigma)]
+    if len(sums) != 1 or not isinstance(sums[0].body, Indexed):
+        return False
+    count = Mul(*[n for _, n in sums[0].limits])
+    if sp.cancel(written / sums[0] * count) != 1 or len(sums[0].limits) != len(total.limits):
+        return False
+    mapping: dict[Any, Any] = dict(zip([i for i, _ in sums[0].limits], [i for i, _ in total.limits], strict=True))
+    return bool(sums[0].body.xreplace(mapping) == x)

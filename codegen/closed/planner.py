@@ -1,0 +1,258 @@
+"""A region's plan: which cotangents are statements, by which cells things are named, what is shared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed, Mul
+
+from codegen.closed.algebra import Algebra, by_shape, powers
+from codegen.closed.backward import Backward, Statement, settled
+from codegen.closed.sums import rebuilt
+from engine.notation import Index, Sigma, accesses, base, bound, element, fresh, name_of
+
+if TYPE_CHECKING:
+    from codegen.closed.cells import Cell
+    from codegen.closed.region import Region
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Statements in order with shared sums as statements of their own; for every wanted cell the name of its gradient."""
+
+    statements: tuple[Statement, ...]
+    gradients: tuple[tuple[str, str], ...]
+    cost: float
+
+
+def planned(region: Region, values: dict[Any, int]) -> Planned:
+    """The cheapest backward found: cuts are dropped while that does not cost more, then the cells that name things are chosen."""
+    algebra = Algebra({c.name: c for c in region.cells}, values)
+    backward = Backward(list(region.cells), region.seeds, region.wanted, algebra)
+    cuts = frozenset(backward.candidates())
+    best = named(backward, cuts, algebra)
+    for name in backward.candidates():
+        trial = named(backward, cuts - {name}, algebra)
+        if trial.cost <= best.cost:
+            best, cuts = trial, cuts - {name}
+    return best
+
+
+def families(algebra: Algebra) -> list[list[str]]:
+    """Cells that are products of one another, in groups: each group may name things by at most one large cell of its own."""
+    large = [c for c in algebra.ups if c.shape and len(c.indices) == max_rank(algebra, c)]
+    groups: list[tuple[set[str], list[str]]] = []
+    for c in large:
+        pattern = algebra.down.get(c.name)
+        if pattern is None or pattern.expr is None:
+            continue
+        heads = {name_of(a) for a in accesses(pattern.expr) if len([i for i in a.indices if i != 0]) == len([i for i in c.indices if i != 0])}
+        for known, members in groups:
+            if known & heads:
+                known |= heads
+                members.append(c.name)
+                break
+        else:
+            groups.append((set(heads), [c.name]))
+    return [members for _, members in groups]
+
+
+def max_rank(algebra: Algebra, cell: Cell) -> int:
+    """The rank of a cell if something of the same rank stands in its definition, else more than it has."""
+    pattern = algebra.down.get(cell.name)
+    if pattern is None or pattern.expr is None:
+        return 99
+    own = len([i for i in cell.indices if i != 0])
+    inside = max((len([i for i in a.indices if i != 0]) for a in accesses(pattern.expr)), default=0)
+    return len(cell.indices) if inside == own and own > 0 else 99
+
+
+def named(backward: Backward, cuts: frozenset[str], algebra: Algebra) -> Planned:
+    """A plan with products named by the choice of cells that costs least over all statements."""
+    plan = backward.assemble(cuts)
+    large = {n for family in families(algebra) for n in family}
+    small = {c.name for c in algebra.ups} - large
+    chosen = set(small)
+    raw = plan.statements
+    best: tuple[float, list[Statement]] | None = None
+    for family in families(algebra):
+        options: list[tuple[float, int, str | None]] = []
+        for k, option in enumerate([None, *family]):
+            algebra.allowed = chosen | ({option} if option else set())
+            statements = [refold(s, algebra) for s in raw]
+            options.append((cost(statements, algebra), k, option))
+        pick = min(options)[2]
+        if pick is not None:
+            chosen.add(pick)
+    algebra.allowed = chosen
+    statements = [refold(s, algebra) for s in raw]
+    best = (cost(statements, algebra), statements)
+    algebra.allowed = None
+    shared = share(best[1], algebra)
+    return Planned(tuple(shared), tuple(plan.gradients.items()), best[0])
+
+
+def refold(s: Statement, algebra: Algebra) -> Statement:
+    """A statement with products named and common factors in front; the rules it took are added."""
+    algebra.rules = list(s.rules)
+    expr = settled(algebra.folded(s.expr))
+    return replace(s, expr=expr, rules=tuple(algebra.rules))
+
+
+def sums_of(e: Expr) -> list[Sigma]:
+    """The outermost sums of an expression."""
+    if isinstance(e, Sigma):
+        return [e]
+    if isinstance(e, Indexed) or not e.args:
+        return []
+    return [s for a in e.args for s in sums_of(cast("Expr", a))]
+
+
+def cost(statements: list[Statement], algebra: Algebra) -> float:
+    """Elements read and written: every term of every statement, every different sum once, every large tensor that is kept."""
+    total = 0.0
+    sums: dict[Any, Sigma] = {}
+    kept: set[str] = set()
+    for s in statements:
+        if isinstance(s.expr, Indexed):
+            continue
+        total += size_of(s.shape, algebra) + expression_cost(s.expr, algebra)
+        for x in sums_of(s.expr):
+            sums.setdefault(by_shape(x), x)
+        kept |= {name_of(a) for a in accesses(s.expr) if name_of(a) in algebra.cells}
+    for x in sums.values():
+        total += expression_cost(x.body, algebra)
+    for name in kept:
+        if algebra.cells[name].expr is not None:
+            total += size_of(algebra.cells[name].shape, algebra)
+    return total
+
+
+def expression_cost(e: Expr, algebra: Algebra) -> float:
+    """Elements that an elementwise expression moves, term by term: reading each factor, writing what it makes."""
+    if isinstance(e, sp.Add):
+        largest = max(reach(cast("Expr", t), algebra) for t in e.args)
+        return sum(expression_cost(cast("Expr", t), algebra) for t in e.args) + largest * (len(e.args) - 1)
+    if isinstance(e, sp.Mul):
+        factors = [f for f in e.args if f.has(Indexed)]
+        largest = reach(e, algebra)
+        small = [f for f in factors if reach(cast("Expr", f), algebra) < largest / 4]
+        return sum(expression_cost(cast("Expr", f), algebra) for f in factors) + largest * max(0, len(factors) - len(small) - 1 + (1 if small else 0))
+    if isinstance(e, Sigma):
+        return 1.0
+    if isinstance(e, Indexed):
+        return float(size_of_access(e, algebra)) * 1.0
+    if isinstance(e, sp.Pow) and not isinstance(e, sp.exp):
+        inner = reach(e, algebra)
+        return expression_cost(cast("Expr", e.base), algebra) + inner * (0.1 if e.exp == -1 else 1.0 if e.exp.is_Integer else 2.0)
+    if e.args and e.has(Indexed):
+        return sum(expression_cost(cast("Expr", a), algebra) for a in e.args) + 2.0 * reach(e, algebra)
+    return 0.0
+
+
+def reach(e: Expr, algebra: Algebra) -> float:
+    """How many elements an expression has: the largest of what it reads."""
+    if isinstance(e, Sigma):
+        free = {i for i in e.free_symbols if isinstance(i, Index)} - bound(e)
+        return float(max((size_of_access(a, algebra) for a in accesses(e) if set(a.indices) & free), default=1)) ** 0.5 if free else 1.0
+    if isinstance(e, Indexed):
+        return float(size_of_access(e, algebra))
+    return max((reach(cast("Expr", a), algebra) for a in e.args if isinstance(a, Expr)), default=1.0)
+
+
+def size_of_access(a: Indexed, algebra: Algebra) -> int:
+    """The number of elements of an accessed tensor; an unknown one (a cotangent) is as large as its indices say."""
+    cell = algebra.cells.get(name_of(a).removeprefix("d_").removesuffix("_out"))
+    return size_of(cell.shape, algebra) if cell is not None else 1
+
+
+def size_of(shape: tuple[Expr, ...], algebra: Algebra) -> int:
+    """The number of elements of a shape at the example's sizes."""
+    count = 1
+    for s in shape:
+        count *= max(1, int(cast("Any", s.xreplace({k: sp.Integer(v) for k, v in algebra.values.items()}))))
+    return count
+
+
+def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
+    """Sums that occur more than once become statements; one that is a whole gradient already lends its name."""
+    counts: dict[Any, int] = {}
+    for s in statements:
+        for x in sums_of(s.expr):
+            counts[by_shape(x)] = counts.get(by_shape(x), 0) + 1
+    whole: dict[Any, tuple[str, Sigma, tuple[Expr, ...]]] = {}
+    for s in statements:
+        if isinstance(s.expr, Sigma) and set(i for i in s.indices if i != 0) == {i for i in s.expr.free_symbols if isinstance(i, Index)} - bound(s.expr):
+            whole.setdefault(generic(s.expr)[0], (s.name, s.expr, s.indices))
+    out: list[Statement] = []
+    shared: dict[Any, tuple[str, tuple[Any, ...], tuple[Expr, ...]]] = {}
+    numbers: dict[Any, int] = {}
+    for s in statements:
+        for x in sums_of(s.expr):
+            numbers[generic(x)[0]] = numbers.get(generic(x)[0], 0) + 1
+    pulled: list[Statement] = []
+    for s in statements:
+        def replaced(e: Any, s: Statement = s) -> Any:
+            if isinstance(e, Sigma):
+                key, free = generic(e)
+                if key in whole and whole[key][0] != s.name:
+                    name, original, indices = whole[key]
+                    order = generic(original)[1]
+                    mapping = dict(zip(order, free, strict=True))
+                    return element(base(name), [mapping.get(i, i) for i in indices])
+                if key in whole or numbers[key] < 2:
+                    return e
+                if key not in shared:
+                    copy = {i: fresh() for i in free}
+                    ranges = ranges_of(e, s, algebra)
+                    name = f"sum_{len(shared)}"
+                    indices = tuple(copy[i] for i in free)
+                    shape = tuple(ranges[i] for i in free)
+                    pulled.append(Statement(name, indices, shape, cast("Expr", e.xreplace(copy)), "", cast("Expr", e.xreplace(copy)), ("shared sum",)))
+                    out.append(pulled[-1])
+                    shared[key] = (name, free, shape)
+                return element(base(shared[key][0]), list(free))
+            return e if isinstance(e, Indexed) or not e.args else rebuilt(e, replaced)
+
+        out.append(replace(s, expr=replaced(s.expr)))
+    return ordered_statements(out)
+
+
+def generic(s: Sigma) -> tuple[Any, tuple[Index, ...]]:
+    """A sum with its free indices by position, and those."""
+    from codegen.closed.algebra import fact_key
+
+    return fact_key(s)
+
+
+def ranges_of(e: Expr, s: Statement, algebra: Algebra) -> dict[Any, Expr]:
+    """Sizes of the indices of an expression inside of a statement, from the tensors it reads."""
+    ranges: dict[Any, Expr] = {i: n for i, n in zip(s.indices, s.shape, strict=True) if i != 0}
+    for a in accesses(e):
+        cell = algebra.cells.get(name_of(a).removeprefix("d_").removesuffix("_out"))
+        if cell is not None:
+            ranges.update({i: n for i, n in zip(a.indices, cell.shape, strict=False) if isinstance(i, Index)})
+    return ranges
+
+
+def ordered_statements(statements: list[Statement]) -> list[Statement]:
+    """Statements so that each comes after what it reads, otherwise as they were."""
+    names = {s.name for s in statements}
+    left = list(statements)
+    done: set[str] = set()
+    out: list[Statement] = []
+    while left:
+        for k, s in enumerate(left):
+            if all(name_of(a) in done or name_of(a) not in names for a in accesses(s.expr)):
+                out.append(s)
+                done.add(s.name)
+                del left[k]
+                break
+        else:
+            raise RuntimeError("statements read one another")
+    return out
+
+
+__all__ = ["Mul", "Planned", "planned", "powers"]

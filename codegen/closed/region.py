@@ -1,0 +1,91 @@
+"""Regions: maximal runs of elementwise and reduction cells, which the algebra closes; equal ones are closed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import sympy as sp
+from sympy import Expr
+
+from codegen.closed.backward import is_local
+from codegen.closed.cells import Cell
+from engine.notation import Index, base, canonical, instantiate
+
+
+@dataclass(frozen=True)
+class Region:
+    """Cells in order, boundary cells first (without definition). `seeds` have cotangents from outside, `wanted` boundary
+    cells get gradients, `needed` cells are read from outside in the forward."""
+
+    cells: tuple[Cell, ...]
+    seeds: tuple[str, ...]
+    wanted: tuple[str, ...]
+    needed: tuple[str, ...]
+
+
+def depths(cells: list[Cell]) -> dict[str, int]:
+    """How many contractions and other calls lie on the longest way to each cell."""
+    depth: dict[str, int] = {}
+    for c in cells:
+        reads = [*c.reads, *(c.node.operands if c.node is not None and c.call else ())]
+        before = max((depth[r] for r in reads if r in depth), default=0)
+        depth[c.name] = before + (0 if is_local(c) or c.expr is None and not reads else 1)
+    return depth
+
+
+def grouped(cells: list[Cell]) -> list[list[Cell]]:
+    """Local cells of equal depth that read one another, as connected groups, in order of their last cell."""
+    depth = depths(cells)
+    by_name = {c.name: c for c in cells}
+    parent: dict[str, str] = {}
+
+    def find(x: str) -> str:
+        while parent[x] != x:
+            parent[x] = parent[parent[x]]
+            x = parent[x]
+        return x
+
+    local = [c for c in cells if is_local(c)]
+    for c in local:
+        parent[c.name] = c.name
+    for c in local:
+        for r in c.reads:
+            if r in parent and depth[r] == depth[c.name] and by_name[r].dtype == c.dtype:
+                parent[find(r)] = find(c.name)
+    groups: dict[str, list[Cell]] = {}
+    for c in local:
+        groups.setdefault(find(c.name), []).append(c)
+    return list(groups.values())
+
+
+def boundary(group: list[Cell], by_name: dict[str, Cell]) -> list[Cell]:
+    """The cells that a group reads from outside, without their definitions."""
+    own = {c.name for c in group}
+    names = dict.fromkeys(r for c in group for r in c.reads if r not in own)
+    return [replace(by_name[n], expr=None) for n in names]
+
+
+def normalized(region: Region) -> tuple[Any, Region, dict[str, str]]:
+    """A key that is equal for regions of the same structure, the region with names by position, and the names they had."""
+    names = {c.name: f"c{k}" for k, c in enumerate(region.cells)}
+    cells: list[Cell] = []
+    key: list[Any] = []
+    for c in region.cells:
+        mapping: dict[Any, Any] = {}
+        if c.expr is not None:
+            for b in c.expr.atoms(sp.IndexedBase):
+                label = cast("Any", b).label
+                mapping[b] = base(names[str(label)], bool(label.is_positive), bool(label.is_integer))
+        order = {i: Index(f"_p{names[c.name]}_{k}") for k, i in enumerate(c.indices) if i != 0}
+        expr = None if c.expr is None else canonical(cast("Expr", c.expr.xreplace({**mapping, **order})))
+        indices = tuple(order.get(i, i) for i in c.indices) if c.expr is not None else ()
+        own = None if expr is None else instantiate(expr, {})
+        cells.append(Cell(names[c.name], cast("Any", indices), c.shape, own, c.kind, c.differentiable, c.dtype, None, False, c.positive, c.named))
+        key.append((expr, c.shape, c.kind, c.differentiable, c.positive, c.named, str(c.dtype)))
+    flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))
+    out = Region(tuple(cells), *flags)
+    return (tuple(key), *flags), out, {v: k for k, v in names.items()}
+
+
+__all__ = ["Region", "boundary", "depths", "grouped", "normalized"]

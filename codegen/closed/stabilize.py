@@ -1,0 +1,126 @@
+"""Logarithms taken apart before they overflow: log(exp(l)/z) is l - log z, and log z of a sum of exponentials is logsumexp."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed
+
+from codegen.closed.cells import Cell, is_contraction, substituted
+from codegen.closed.sums import rebuilt
+from codegen.kernels import stable
+from engine.notation import Sigma, accesses
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEPTH = 4
+
+
+def elementwise_cells(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Cells that may be written out inside of another: local, with a definition, no contraction."""
+    return {n: c for n, c in cells.items() if c.expr is not None and not c.call and c.kind == "float" and not is_contraction(c.expr)}
+
+
+def stabilized(cells: list[Cell]) -> list[Cell]:
+    """Every logarithm of a product of exponentials rewritten; the cells it no longer reads may become unused."""
+    known: dict[str, Cell] = {}
+    out: list[Cell] = []
+    for cell in cells:
+        if cell.expr is not None and not cell.call and cell.expr.has(sp.log):
+            new = log_parts(cell.expr, known)
+            if new != cell.expr:
+                cell = replace(cell, expr=new)
+        known[cell.name] = cell
+        out.append(cell)
+    return out
+
+
+def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:
+    """An expression with its logarithms expanded where an exponential cancels or a stable kernel appears."""
+    if isinstance(e, sp.log):
+        argument = e.args[0]
+        usable = elementwise_cells(known)
+        inner: Any = argument
+        for _ in range(DEPTH):
+            step = substituted(inner, {n: c for n, c in usable.items() if c.expr is not None})
+            if step == inner:
+                break
+            inner = step
+            new = opened(inner)
+            if new is not None:
+                return new
+        direct = opened(argument)
+        return e if direct is None else direct
+    if isinstance(e, Indexed) or not e.args:
+        return e
+    return rebuilt(e, lambda a: log_parts(a, known))
+
+
+def opened(argument: Expr) -> Expr | None:
+    """log of a product of positive factors, exponentials and sums of exponentials, as a sum; None where nothing is gained."""
+    whole = sp.factor_terms(sp.together(argument)) if argument.is_Add or argument.has(sp.Pow) else argument
+    total: Any = sp.S.Zero
+    gained = False
+    exponentials = argument.atoms(sp.exp)
+    for f in sp.Mul.make_args(whole):
+        b, x = (f, sp.S.One) if isinstance(f, sp.exp) else f.as_base_exp()
+        if isinstance(b, sp.exp):
+            total += x * b.args[0]
+            gained = True
+        elif isinstance(b, Sigma) and isinstance(b.body, sp.exp):
+            total += x * sp.log(b)
+            gained = True
+        elif isinstance(b, sp.Add) and turned(b, exponentials) is not None:
+            g = cast("Expr", turned(b, exponentials))
+            total += x * (g + sp.log(1 + sp.exp(-g)))
+            gained = True
+        elif b.is_positive:
+            logarithm = sp.log(b)
+            gained = gained or stable(logarithm) is not None and bool(b.has(sp.exp))
+            total += x * logarithm
+        else:
+            return None
+    return cast("Expr", total) if gained else None
+
+
+def turned(b: sp.Add, given: set[Any]) -> Expr | None:
+    """g of 1 + exp(g), where the forward has exp(-g) and not exp(g): 1 + exp(g) = exp(g) (1 + exp(-g))."""
+    rest = b - 1
+    if isinstance(rest, sp.exp) and rest not in given and sp.exp(-rest.args[0]) in given:
+        return cast("Expr", rest.args[0])
+    return None
+
+
+def kernel_form(cell: Cell, known: Mapping[str, Cell]) -> Expr:
+    """A cell's definition with cells written out as far as it takes to meet a stable kernel; unchanged where none is met."""
+    e = cast("Expr", cell.expr)
+    if has_kernel(e):
+        return e
+    usable = elementwise_cells(known)
+    inner: Any = e
+    for _ in range(DEPTH):
+        reads = {str(cast("Any", a).base.label) for a in accesses(inner)}
+        step = substituted(inner, {n: c for n, c in usable.items() if n in reads and exponential(c, usable)})
+        if step == inner:
+            return e
+        inner = step
+        if has_kernel(inner):
+            return inner
+    return e
+
+
+def exponential(cell: Cell, known: Mapping[str, Cell], depth: int = 3) -> bool:
+    """Whether a cell is made of an exponential a few steps back."""
+    if cell.expr is None:
+        return False
+    if cell.expr.has(sp.exp):
+        return True
+    return depth > 0 and any(exponential(known[r], known, depth - 1) for r in cell.reads if r in known)
+
+
+def has_kernel(e: Any) -> bool:
+    """Whether a stable kernel computes a part of an expression, and no naked exponential of it is left outside."""
+    return any(stable(cast("Expr", x)) is not None for x in sp.preorder_traversal(e) if isinstance(x, (sp.Mul, sp.Pow, sp.log)))

@@ -1,0 +1,213 @@
+"""One row of a check: two tensors compared, and where they differ, the truth asked which one is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from codegen.measure import Difference, difference, largest
+from codegen.reference import autograd
+from codegen.truth import chosen_entries, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from codegen.program import Program
+    from codegen.reference import Reference
+    from codegen.truth import Entry, Truth
+
+SLACK = 4.0
+"""Rounding differs by luck: an error up to this many times autograd's own is not worse than autograd's."""
+CONVENTION = 1e-3
+"""Rounding does not move a float64 gradient by this much of its largest entry; a kink or a tie does."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of a check.
+
+    Attributes:
+        name: the key of the gradient, or the name of the value.
+        ok: whether this is no mismatch.
+        exact: bit-equal to autograd's.
+        allclose: within torch's default tolerances at the dtype.
+        absolute: the largest absolute difference.
+        relative: that, over the largest entry of autograd's.
+        elementwise: the largest of |(theirs - ours) / theirs|, the measure of the notebook.
+        error: of ours against the truth at the sampled entries, over the largest entry; None where it was not asked for.
+        autograd_error: the same of autograd's.
+        note: what was found where the two differ, and which side is wrong.
+    """
+
+    name: str
+    ok: bool
+    exact: bool
+    allclose: bool
+    absolute: float
+    relative: float
+    elementwise: float
+    error: float | None
+    autograd_error: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    ok: bool
+    note: str
+
+
+@dataclass(eq=False)
+class Judge:
+    """Makes the rows of one check."""
+
+    program: Program
+    tensors: Sequence[Tensor]
+    seeds: Sequence[Tensor | None]
+    reference: Reference
+    truth: Truth
+    samples: int
+    always: bool
+    seed: int
+
+    def gradient(self, key: str, ours: Tensor) -> Row:
+        """The row of a gradient."""
+        node = self._node_of(key)
+        if node is None:
+            return _failed(key, "no node or input has this name")
+        theirs = self.reference.gradients[node]
+        if theirs is None:
+            theirs = torch.zeros_like(self.reference.values[node])
+        return self._row(key, node, ours, theirs, gradient=True)
+
+    def value(self, name: str, ours: Tensor) -> Row:
+        """The row of a tensor of the forward."""
+        return self._row(name, name, ours, self.reference.values[name], gradient=False)
+
+    def _defined(self, node: str) -> Tensor | None:
+        """Where a node's value is finite: nothing can be said of a gradient with respect to an infinity or a nan."""
+        value = self.reference.values[node]
+        return value.isfinite() if value.is_floating_point() else None
+
+    def _node_of(self, key: str) -> str | None:
+        graph = self.program.graph
+        return next((n.name for n in graph.nodes if graph.key(n.name) == key), None)
+
+    def _row(self, key: str, node: str, ours: Any, theirs: Tensor, gradient: bool) -> Row:
+        if not isinstance(ours, torch.Tensor):
+            return _failed(key, f"this is a {type(ours).__name__}, not a tensor")
+        if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+            shapes = f"{ours.dtype} {tuple(ours.shape)}, not {theirs.dtype} {tuple(theirs.shape)}"
+            return _failed(key, f"it is {shapes}".replace("torch.", ""))
+        d = difference(ours, theirs, self._defined(node) if gradient else None)
+        error = autograd_error = None
+        verdict = _Verdict(d.allclose, "")
+        if (not d.allclose or (self.always and gradient)) and ours.is_floating_point() and ours.numel():
+            entries = chosen_entries(tuple(ours.shape), d.excess, self.samples, self.seed)
+            true = self.truth.gradient(node, entries) if gradient else self.truth.value(node, entries)
+            if true is None and not d.allclose:
+                verdict = _Verdict(False, f"differs from autograd, and the truth is out of reach ({self.truth.failure})")
+            if true is not None:
+                scale = _scale(theirs, true) or 1.0
+                mine, its = (errors(side, true, entries, self.truth.number) for side in (ours, theirs))
+                error, autograd_error = max(mine) / scale, max(its) / scale
+                if not d.allclose:
+                    verdict = self._verdict(node, ours, theirs, d, entries, true, mine, its, gradient)
+        return Row(
+            key, verdict.ok, d.exact, d.allclose, d.absolute, d.relative, d.elementwise, error, autograd_error, verdict.note
+        )
+
+    def _verdict(
+        self,
+        node: str,
+        ours: Tensor,
+        theirs: Tensor,
+        d: Difference,
+        entries: Sequence[Entry],
+        true: Sequence[Any],
+        mine: Sequence[float],
+        its: Sequence[float],
+        gradient: bool,
+    ) -> _Verdict:
+        """Which side is wrong at the entries where the tolerance is exceeded."""
+        far = [k for k, at in enumerate(entries) if float(d.excess[at]) > 1]
+        if any(not np.isfinite(float(true[k])) for k in far):
+            return _Verdict(False, "differs from autograd where the truth is not finite")
+        if any(not bool(ours[entries[k]].isfinite()) for k in far):
+            return _Verdict(False, "ours is not finite, the truth is")
+        scale = _scale(theirs, true)
+        worst, its_worst = max(mine[k] for k in far), max(its[k] for k in far)
+        if its_worst == float("inf"):
+            eps = torch.finfo(ours.dtype).eps
+            close = worst <= 1e3 * eps * max(scale, max(abs(float(true[k])) for k in far))
+            return _Verdict(close, "autograd is not finite, ours is right" if close else "both are wrong")
+        if worst > SLACK * its_worst:
+            noise = SLACK * self._noise(node, theirs, [entries[k] for k in far], gradient)
+            if worst > noise or noise > CONVENTION * max(scale, self._feeding(node)):
+                return _Verdict(False, f"ours is wrong: error {worst:.1e}, autograd's {its_worst:.1e}")
+            return _Verdict(True, "rounding: as much as from moving the inputs by their last bit")
+        if its_worst > CONVENTION * scale and not self._rounding(node, entries, true, far, scale, gradient):
+            return _Verdict(False, "autograd differs from the definition: a kink or a tie, where torch decides")
+        return _Verdict(True, "rounding, no worse than autograd's")
+
+    def _feeding(self, node: str) -> float:
+        """The largest entry among the cotangents that a node's own is summed from."""
+        consumers = [n.name for n in self.program.graph.nodes if node in n.operands]
+        found = [self.reference.gradients[c] for c in consumers]
+        return max((largest(g) for g in found if g is not None), default=0.0)
+
+    def _noise(self, node: str, theirs: Tensor, entries: Sequence[Entry], gradient: bool) -> float:
+        """How far autograd's own result moves at these entries when the inputs move by their last bit."""
+        moved = [(r.gradients if gradient else r.values)[node] for r in self._moved]
+        found = [abs(float(m[at]) - float(theirs[at])) for m in moved if m is not None for at in entries]
+        return max((f for f in found if np.isfinite(f)), default=0.0)
+
+    @cached_property
+    def _moved(self) -> list[Reference]:
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def nudged(t: Tensor | None) -> Tensor | None:
+            if t is None or not t.is_floating_point():
+                return t
+            bits = torch.randint(-1, 2, t.shape, generator=generator)
+            return t * (1 + 2 * torch.finfo(t.dtype).eps * bits.to(t.dtype))
+
+        graph = self.program.graph
+        return [autograd(graph, [cast("Tensor", nudged(t)) for t in self.tensors], [nudged(g) for g in self.seeds]) for _ in range(3)]
+
+    def _rounding(
+        self, node: str, entries: Sequence[Entry], true: Sequence[Any], far: Sequence[int], scale: float, gradient: bool
+    ) -> bool:
+        """Whether autograd in float64 comes close to the truth, so that what it misses at this dtype is rounding."""
+        wide = self._wide
+        side = (wide.gradients if gradient else wide.values)[node]
+        if side is None or self.tensors_are_wide:
+            return False
+        found = errors(side, true, entries, self.truth.number)
+        return max(found[k] for k in far) <= CONVENTION * scale
+
+    @property
+    def tensors_are_wide(self) -> bool:
+        """Whether the check itself is in float64 already."""
+        return any(t.dtype == torch.float64 for t in self.tensors)
+
+    @cached_property
+    def _wide(self) -> Reference:
+        tensors = [t.double() if t.is_floating_point() else t for t in self.tensors]
+        return autograd(self.program.graph, tensors, [None if g is None else g.double() for g in self.seeds])
+
+
+def _scale(theirs: Tensor, true: Sequence[Any]) -> float:
+    """The largest finite entry of a tensor or of the truth."""
+    return max([largest(theirs), *[abs(float(t)) for t in true if np.isfinite(float(t))]])
+
+
+def _failed(name: str, note: str) -> Row:
+    worst = float("inf")
+    return Row(name, False, False, False, worst, worst, worst, None, None, note)

@@ -1,0 +1,96 @@
+"""Norms and distances. At the zero vector torch takes the slope of a norm as 0."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+import torch
+from sympy import Expr
+
+from engine.errors import TraceError
+from engine.notation import Amax, Equal, Where, fresh, instantiate, sigma
+from engine.ops.choice import magnitude
+from engine.sizes import expression
+from engine.table import Definition, Operand, composite, define, op, reduced
+
+F = torch.nn.functional
+
+
+def vector_norm(x: Operand, ord: Any, dim: Any, keepdim: bool) -> Definition:
+    """(Sum |x|^p)^(1/p); the largest or smallest |x| for infinite p, the count of what is not 0 for p = 0."""
+    shape, out, at, limits = reduced(x, dim, keepdim)
+    e = x.element(*at)
+    p = expression(ord)
+    if not limits:
+        return define(shape, out, 1 - Equal(e, 0) if p == 0 else magnitude(e))
+    if p in (sp.S.Infinity, sp.S.NegativeInfinity):
+        return define(shape, out, _extreme_magnitude(e, limits, 1 if p is sp.S.Infinity else -1))
+    if p == 0:
+        return define(shape, out, sigma(1 - Equal(e, 0), *limits))
+    if p == 1:
+        return define(shape, out, sigma(magnitude(e), *limits))
+    powers = e**2 if p == 2 else Where(Equal(e, 0), 0 if p > 0 else sp.S.Infinity, magnitude(e) ** p)
+    total = sigma(powers, *limits)
+    return define(shape, out, Where(Equal(total, 0), 0, total ** (1 / p)))
+
+
+def _extreme_magnitude(e: Expr, limits: Any, sign: int) -> Expr:
+    other = {i: fresh() for i, _ in limits}
+    found = sign * Amax(sign * magnitude(e.xreplace(other)), *[sp.Tuple(other[i], s) for i, s in limits])
+    chosen = Equal(magnitude(e), found)
+    return sigma(Where(chosen, magnitude(e), 0), *limits) / instantiate(sigma(chosen, *limits), {})
+
+
+@op(targets=(torch.linalg.vector_norm,))
+def linalg_vector_norm(x: Operand, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Definition:
+    return vector_norm(x, ord, dim, keepdim)
+
+
+@op("norm")
+def norm(x: Operand, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None) -> Definition:
+    if p == "nuc":
+        raise TraceError("the nuclear norm needs singular values, which are not in the table")
+    return vector_norm(x, 2 if p in ("fro", None) else p, dim, keepdim)
+
+
+@op(targets=(torch.linalg.norm,))
+def linalg_norm(x: Operand, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Definition:
+    """A vector norm, or the Frobenius norm of matrices."""
+    matrix = ord is not None and (x.rank == 2 if dim is None else isinstance(dim, (tuple, list)) and len(dim) == 2)
+    if isinstance(ord, str) and ord != "fro" or matrix and ord != "fro":
+        raise TraceError(f"the matrix norm ord={ord!r} needs singular values or row sums; use torch.linalg.vector_norm or sums")
+    return vector_norm(x, 2 if ord in (None, "fro") else ord, dim, keepdim)
+
+
+@op(targets=(torch.linalg.matrix_norm,))
+def matrix_norm(x: Operand, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Definition:
+    if ord != "fro":
+        raise TraceError(f"the matrix norm ord={ord!r} is not in the table; only 'fro' is")
+    return vector_norm(x, 2, dim, keepdim)
+
+
+@composite("dist")
+def dist(x: Any, y: Any, p: Any = 2) -> Any:
+    return torch.linalg.vector_norm(x - y, p)
+
+
+@composite(targets=(F.normalize,))
+def normalize(x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Any:
+    """`x` over its norm along `dim`, or over `eps` where that is larger."""
+    return x / torch.linalg.vector_norm(x, p, dim, keepdim=True).clamp_min(eps)
+
+
+@composite("pairwise_distance")
+def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
+    return torch.linalg.vector_norm(x1 - x2 + eps, p, -1, keepdim=keepdim)
+
+
+@composite("cosine_similarity")
+def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
+    """The product of both vectors over their norms, of which each is at least `eps`."""
+    x1, x2 = torch.broadcast_tensors(x1, x2)
+    one, other = (torch.linalg.vector_norm(x, 2, dim, keepdim=True).clamp_min(eps) for x in (x1, x2))
+    return ((x1 / one) * (x2 / other)).sum(dim)
+
+

@@ -1,0 +1,216 @@
+"""Joining tensors and cutting them apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+import torch
+from sympy import Expr, Integer
+
+from engine.errors import TraceError
+from engine.notation import Less, Quo, Rem, Where
+from engine.ops.layout import flat
+from engine.sizes import expression
+from engine.table import Definition, Operand, axis, composite, define, equal, indices_of, op, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Tensor = torch.Tensor
+
+
+def choose(at: Expr, ends: Sequence[Expr], pieces: Sequence[Expr]) -> Expr:
+    """The piece in whose range a position lies; a tree of comparisons, so that many pieces stay shallow."""
+    if len(pieces) == 1:
+        return pieces[0]
+    half = len(pieces) // 2
+    left, right = choose(at, ends[:half], pieces[:half]), choose(at, ends[half:], pieces[half:])
+    return cast("Expr", Where(Less(at, ends[half - 1]), left, right))
+
+
+@op("cat", "concat", "concatenate")
+def cat(xs: Sequence[Operand], dim: int = 0) -> Definition:
+    given = [x for x in xs if not (x.rank == 1 and x.shape[0] == 0)] or list(xs[:1])  # torch skips empty vectors
+    given = [x for x in given if value_of(x.shape[axis(dim, x.rank)]) > 0] or given[:1]
+    d = axis(dim, given[0].rank)
+    shape = list(given[0].shape)
+    for x in given[1:]:
+        shape = [s if k == d else equal(s, x.shape[k]) for k, s in enumerate(shape)]
+    shape[d] = cast("Expr", sp.Add(*[x.shape[d] for x in given]))
+    at = list(indices_of(shape))
+    ends: list[Expr] = []
+    pieces: list[Expr] = []
+    start: Expr = sp.S.Zero
+    for x in given:
+        here = [cast("Expr", i - start) if k == d else i for k, i in enumerate(at)]
+        start = cast("Expr", start + x.shape[d])
+        ends.append(start)
+        pieces.append(x.element(*here))
+    return define(shape, at, choose(at[d], ends, pieces))
+
+
+@op("stack")
+def stack(xs: Sequence[Operand], dim: int = 0) -> Definition:
+    d = axis(dim, xs[0].rank + 1)
+    shape = list(xs[0].shape)
+    for x in xs[1:]:
+        shape = [equal(s, x.shape[k]) for k, s in enumerate(shape)]
+    full = [*shape[:d], Integer(len(xs)), *shape[d:]]
+    at = list(indices_of(full))
+    rest = at[:d] + at[d + 1 :]
+    ends = [Integer(k + 1) for k in range(len(xs))]
+    return define(full, at, choose(at[d], ends, [x.element(*rest) for x in xs]))
+
+
+@composite("hstack")
+def hstack(xs: Any) -> Any:
+    """Along the second dimension, or the only one."""
+    return torch.cat(list(xs), 0 if all(x.dim() == 1 for x in xs) else 1)
+
+
+@composite(targets=(torch.column_stack,))
+def column_stack(xs: Any) -> Any:
+    return torch.cat([x.reshape(-1, 1) if x.dim() < 2 else x for x in xs], 1)
+
+
+@composite("vstack", "row_stack")
+def vstack(xs: Any) -> Any:
+    return torch.cat([x.reshape(1, -1) if x.dim() < 2 else x for x in xs], 0)
+
+
+def narrowed(x: Operand, dim: int, start: Expr, length: Expr) -> Definition:
+    """`length` entries of one dimension, from `start`."""
+    shape = [length if d == dim else s for d, s in enumerate(x.shape)]
+    at = indices_of(shape)
+    return define(shape, at, x[tuple(start + i if d == dim else i for d, i in enumerate(at))])
+
+
+@op("narrow", "narrow_copy", view=True)
+def narrow(x: Operand, dim: int, start: Any, length: Any) -> Definition:
+    if isinstance(start, Operand):
+        raise TraceError("narrow at a tensor's value; use index_select or torch.gather")
+    d = axis(dim, x.rank)
+    first = expression(start)
+    return narrowed(x, d, cast("Expr", x.shape[d] + first) if value_of(first) < 0 else first, expression(length))
+
+
+def cut(x: Operand, dim: int, lengths: Sequence[Expr]) -> tuple[Definition, ...]:
+    """Consecutive pieces of these lengths along a dimension."""
+    out: list[Definition] = []
+    start: Expr = sp.S.Zero
+    for length in lengths:
+        out.append(narrowed(x, dim, start, length))
+        start = cast("Expr", start + length)
+    equal(x.shape[dim], start)
+    return tuple(out)
+
+
+@op("split", "split_with_sizes", "unsafe_split", view=True)
+def split(x: Operand, split_size: Any, dim: int = 0) -> tuple[Definition, ...]:
+    d = axis(dim, x.rank)
+    if isinstance(split_size, (tuple, list)):
+        return cut(x, d, [expression(s) for s in cast("Sequence[Any]", split_size)])
+    size = expression(split_size)
+    total, each = value_of(x.shape[d]), value_of(size)
+    if total == 0 or each == 0:
+        return cut(x, d, [x.shape[d]])
+    count = -(-total // each)
+    if total % each == 0 and sp.cancel(x.shape[d] / size) == count:
+        return cut(x, d, [size] * count)
+    equal(x.shape[d], Integer(total))
+    return cut(x, d, [Integer(min(each, total - k * each)) for k in range(count)])
+
+
+@op("chunk", "unsafe_chunk", view=True)
+def chunk(x: Operand, chunks: int, dim: int = 0) -> tuple[Definition, ...]:
+    d = axis(dim, x.rank)
+    total = value_of(x.shape[d])
+    if total == 0:
+        return cut(x, d, [x.shape[d]] * int(chunks))
+    if total % chunks == 0 and sp.cancel(x.shape[d] / chunks).is_integer:
+        return cut(x, d, [sp.cancel(x.shape[d] / chunks)] * chunks)
+    return split(x, -(-total // chunks), dim)
+
+
+@op("tensor_split", view=True)
+def tensor_split(x: Operand, indices_or_sections: Any, dim: int = 0) -> tuple[Definition, ...]:
+    """A number of nearly equal pieces, or pieces that end at given positions."""
+    d = axis(dim, x.rank)
+    total = value_of(x.shape[d])
+    if isinstance(indices_or_sections, Operand):
+        raise TraceError("tensor_split at a tensor's values; pass a list of ints")
+    equal(x.shape[d], Integer(total))
+    if isinstance(indices_or_sections, (tuple, list)):
+        ends = [*(int(i) for i in cast("Sequence[Any]", indices_or_sections)), total]
+        places = [min(max(e + total if e < 0 else e, 0), total) for e in ends]
+        lengths: list[int] = []
+        before = 0
+        for place in places:
+            lengths.append(max(place - before, 0))
+            before = place
+        starts = [0, *places[:-1]]
+        return tuple(narrowed(x, d, Integer(s), Integer(n)) for s, n in zip(starts, lengths, strict=True))
+    count = int(indices_or_sections)
+    return cut(x, d, [Integer(total // count + (1 if k < total % count else 0)) for k in range(count)])
+
+
+@op("unbind", targets=(Tensor.__iter__,), view=True)
+def unbind(x: Operand, dim: int = 0) -> tuple[Definition, ...]:
+    if not x.rank:
+        raise TraceError("a tensor without dimensions cannot be iterated over")
+    d = axis(dim, x.rank)
+    count = value_of(x.shape[d])
+    equal(x.shape[d], Integer(count))
+    return tuple(picked(x, d, Integer(k)) for k in range(count))
+
+
+def picked(x: Operand, dim: int, at: Expr) -> Definition:
+    """One entry of a dimension, which goes."""
+    shape = [s for d, s in enumerate(x.shape) if d != dim]
+    rest = list(indices_of(shape))
+    return define(shape, rest, x[tuple([*rest[:dim], at, *rest[dim:]])])
+
+
+@op("select", view=True)
+def select(x: Operand, dim: int, index: Any) -> Definition:
+    d = axis(dim, x.rank)
+    k = expression(index)
+    return picked(x, d, cast("Expr", x.shape[d] + k) if value_of(k) < 0 else k)
+
+
+def tiled(x: Operand, times: Sequence[Expr]) -> Definition:
+    """Copies of a tensor side by side, `times` along each dimension."""
+    lead = len(times) - x.rank
+    old = [Integer(1)] * lead + list(x.shape)
+    shape = [cast("Expr", s * t) for s, t in zip(old, times, strict=True)]
+    at = indices_of(shape)
+    source = [remainder(i, s, t) for i, s, t in zip(at, old, times, strict=True)]
+    return define(shape, at, x.element(*source[lead:]))
+
+
+def remainder(i: Expr, size: Expr, times: Expr) -> Expr:
+    """The place within one copy."""
+    return i if times == 1 else sp.S.Zero if size == 1 else cast("Expr", Rem(i, size))
+
+
+@op("repeat")
+def repeat(x: Operand, *sizes: Any) -> Definition:
+    return tiled(x, [expression(s) for s in flat(sizes)])
+
+
+@op("tile")
+def tile(x: Operand, *dims: Any) -> Definition:
+    times = [expression(s) for s in flat(dims)]
+    return tiled(x, [Integer(1)] * (x.rank - len(times)) + times)
+
+
+@op("repeat_interleave")
+def repeat_interleave(x: Operand, repeats: Any, dim: Any = None, *, output_size: Any = None) -> Definition:
+    """Every entry of a dimension a number of times."""
+    if isinstance(repeats, Operand) or dim is None:
+        raise TraceError("repeat_interleave needs a number of repeats and a dim; flatten first, or use index_select")
+    d, times = axis(dim, x.rank), expression(repeats)
+    shape = [cast("Expr", s * times) if k == d else s for k, s in enumerate(x.shape)]
+    at = indices_of(shape)
+    return define(shape, at, x.element(*[cast("Expr", Quo(i, times)) if k == d else i for k, i in enumerate(at)]))

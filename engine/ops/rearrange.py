@@ -1,0 +1,161 @@
+"""Entries in other places: triangles, diagonals, turned and shifted dimensions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+import torch
+from sympy import Expr, Integer
+
+from engine.notation import Delta, Index, LessEqual, Rem, Where, fresh, sigma
+from engine.ops.layout import flat, steps
+from engine.sizes import expression
+from engine.table import Definition, Operand, Row, axis, composite, define, equal, indices_of, op, recorded_as, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def triangle(x: Operand, keep: Callable[[Expr, Expr], Any]) -> Definition:
+    """The entries of matrices where `keep(row, column)` holds, 0 elsewhere."""
+    at = indices_of(x.shape)
+    return define(x.shape, at, Where(keep(at[-2], at[-1]), x[at], 0))
+
+
+@op("tril")
+def tril(x: Operand, diagonal: int = 0) -> Definition:
+    return triangle(x, lambda i, j: LessEqual(j, i + expression(diagonal)))
+
+
+@op("triu")
+def triu(x: Operand, diagonal: int = 0) -> Definition:
+    return triangle(x, lambda i, j: LessEqual(i + expression(diagonal), j))
+
+
+def diagonal_of(x: Operand, offset: int, dim1: int, dim2: int) -> Definition:
+    """The entries whose places along two dimensions differ by `offset`, as a new last dimension."""
+    a, b = axis(dim1, x.rank), axis(dim2, x.rank)
+    rows, columns = x.shape[a], x.shape[b]
+    down, right = max(-offset, 0), max(offset, 0)
+    size = cast("Expr", min((rows - down, columns - right), key=value_of))
+    if value_of(size) <= 0:
+        size = sp.S.Zero
+    i: Expr = sp.S.Zero if size == 1 else fresh()
+    rest = [d for d in range(x.rank) if d not in (a, b)]
+    source: list[Expr] = list(indices_of(x.shape))
+    at = [source[d] for d in rest]
+    source[a], source[b] = cast("Expr", i + down), cast("Expr", i + right)
+    return define((*[x.shape[d] for d in rest], size), (*at, i), x[tuple(source)])
+
+
+@op("diagonal", "diagonal_copy", view=True)
+def diagonal(x: Operand, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Definition:
+    return diagonal_of(x, offset, dim1, dim2)
+
+
+@op(targets=(torch.linalg.diagonal,), view=True)
+def linalg_diagonal(x: Operand, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Definition:
+    return diagonal_of(x, offset, dim1, dim2)
+
+
+@op("diag_embed")
+def diag_embed(x: Operand, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Definition:
+    """The last dimension along a diagonal of new matrices."""
+    a, b = axis(dim1, x.rank + 1), axis(dim2, x.rank + 1)
+    size = cast("Expr", x.shape[-1] + abs(offset))
+    down, right = max(-offset, 0), max(offset, 0)
+    rest = list(indices_of(x.shape[:-1]))
+    i, j = indices_of((size, size))
+    shape, at = list(x.shape[:-1]), list(rest)
+    for d, place in sorted(((a, i), (b, j)), key=lambda p: p[0]):
+        shape.insert(d, size)
+        at.insert(d, place)
+    return define(shape, at, Where(Delta(i - down, j - right), x.element(*rest, cast("Expr", i - down)), 0))
+
+
+@op("diag", "diagflat")
+def diag(x: Operand, diagonal: int = 0) -> Definition:
+    return diagonal_of(x, diagonal, 0, 1) if x.rank == 2 else diag_embed(x, diagonal)
+
+
+@op("trace")
+def trace(x: Operand) -> Definition:
+    d = diagonal_of(x, 0, 0, 1)
+    limits = [(cast("Index", i), s) for i, s in zip(d.indices, d.shape, strict=True) if s != 1]
+    return define((), (), sigma(d.expr, *limits))
+
+
+@op("flip")
+def flip(x: Operand, *dims: Any) -> Definition:
+    turned = {axis(int(d), x.rank) for d in flat(dims)}
+    at = indices_of(x.shape)
+    return define(x.shape, at, x.element(*[cast("Expr", s - 1 - i) if d in turned else i for d, (i, s) in enumerate(zip(at, x.shape, strict=True))]))
+
+
+@composite("fliplr")
+def fliplr(x: Any) -> Any:
+    return x.flip(1)
+
+
+@composite("flipud")
+def flipud(x: Any) -> Any:
+    return x.flip(0)
+
+
+@composite("rot90")
+def rot90(x: Any, k: int = 1, dims: Any = (0, 1)) -> Any:
+    """Quarter turns in the plane of two dimensions."""
+    a, b = dims
+    k = k % 4
+    if k == 2:
+        return x.flip(a, b)
+    return x if k == 0 else x.flip(b).transpose(a, b) if k == 1 else x.transpose(a, b).flip(b)
+
+
+@composite("roll")
+def roll(x: Any, shifts: Any, dims: Any = None) -> Any:
+    """Without dims, in the order of all elements."""
+    if dims is None or dims == ():
+        return x.reshape(-1).roll(shifts, 0).view_as(x)
+    with recorded_as(ROLL):
+        return x.roll(shifts, dims)
+
+
+def rolled(x: Operand, shifts: Any, dims: Any) -> Definition:
+    by: dict[int, Expr] = {}
+    for d, s in zip(flat((dims,)), flat((shifts,)), strict=True):
+        k = axis(d, x.rank)
+        by[k] = cast("Expr", by.get(k, sp.S.Zero) + expression(s))
+    at = indices_of(x.shape)
+    return define(x.shape, at, x.element(*[shifted(i, s, by[d]) if d in by else i for d, (i, s) in enumerate(zip(at, x.shape, strict=True))]))
+
+
+def shifted(i: Expr, size: Expr, by: Expr) -> Expr:
+    """The place that a cyclic shift moves to `i`."""
+    total, away = value_of(size), value_of(by)
+    if total == 0 or away == 0:
+        return i
+    if away < 0:
+        return cast("Expr", Rem(i - by, size))
+    if away >= total:
+        equal(size, Integer(total))
+        by = Integer(away % total)
+    return cast("Expr", Rem(i + size - by, size))
+
+
+ROLL = Row("roll", (), rolled)
+
+
+@op("unfold")
+def unfold(x: Operand, dimension: int, size: int, step: int) -> Definition:
+    """Windows of one dimension, as a new last dimension."""
+    d = axis(dimension, x.rank)
+    if not x.rank:
+        (k,) = indices_of((expression(size),))
+        return define((expression(size),), (k,), x.element())
+    count = steps(cast("Expr", x.shape[d] - size), step)
+    shape = [count if k == d else s for k, s in enumerate(x.shape)] + [expression(size)]
+    at = indices_of(shape)
+    source = [cast("Expr", i * step + at[-1]) if k == d else i for k, i in enumerate(at[:-1])]
+    return define(shape, at, x.element(*source))

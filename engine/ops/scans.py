@@ -1,0 +1,60 @@
+"""Cumulative sums and products along a dimension, and differences of neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+import torch
+from sympy import Expr
+
+from engine.notation import Index, LessEqual, fresh, sigma
+from engine.table import Definition, Operand, axis, composite, define, indices_of, op
+
+
+def up_to(x: Operand, dim: int, function: Any) -> tuple[tuple[Expr, ...], Expr]:
+    """Indices, and the sum of `function` over the entries up to each position of a dimension."""
+    at = indices_of(x.shape)
+    if not x.rank or x.shape[axis(dim, x.rank)] == 1:
+        return at, function(x.element(*at))
+    d = axis(dim, x.rank)
+    j: Index = fresh()
+    e = x.element(*[j if k == d else i for k, i in enumerate(at)])
+    return at, sigma(function(e) * LessEqual(j, at[d]), (j, x.shape[d]))
+
+
+@op("cumsum")
+def cumsum(x: Operand, dim: int, *, dtype: Any = None) -> Definition:
+    at, total = up_to(x, dim, lambda e: e)
+    return define(x.shape, at, total)
+
+
+@op("logcumsumexp")
+def logcumsumexp(x: Operand, dim: int) -> Definition:
+    at, total = up_to(x, dim, sp.exp)
+    return define(x.shape, at, sp.log(total))
+
+
+@composite("cumprod")
+def cumprod(x: Any, dim: int, *, dtype: Any = None) -> Any:
+    """Each entry times the one 1, 2, 4, ... places before it. The size gets fixed."""
+    if dtype is not None:
+        x = x.to(dtype)
+    if x.dim() == 0:
+        return x
+    count, shift = int(x.shape[dim]), 1
+    while shift < count:
+        head, tail = x.narrow(dim, 0, shift), x.narrow(dim, shift, count - shift)
+        x = torch.cat([head, tail * x.narrow(dim, 0, count - shift)], dim)
+        shift *= 2
+    return x
+
+
+@composite("diff")
+def diff(x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    """Differences of neighbours along a dimension, `n` times."""
+    x = torch.cat([part for part in (prepend, x, append) if part is not None], dim) if prepend is not None or append is not None else x
+    for _ in range(n):
+        size = x.shape[dim]
+        x = x.narrow(dim, 1, size - 1) - x.narrow(dim, 0, size - 1)
+    return x

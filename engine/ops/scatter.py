@@ -1,0 +1,85 @@
+"""Values put or added at the places that an integer tensor names: deltas of an index and a tensor's value."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import sympy as sp
+from sympy import Expr
+
+from engine.errors import TraceError
+from engine.notation import Delta, Index, Less, Where, sigma
+from engine.sizes import expression
+from engine.table import Definition, Operand, axis, define, fresh_of, indices_of, op
+
+
+def along(x: Operand, d: int, index: Operand) -> tuple[tuple[Expr, ...], list[Expr], list[tuple[Index, Expr]], Any]:
+    """For `index_add` and its like: output indices, those of the source, what is summed, and where they meet."""
+    at = indices_of(x.shape)
+    count = index.shape[0] if index.rank else sp.S.One
+    j = fresh_of(count)
+    place = index.element(j) if index.rank else index.element()
+    source = [j if k == d else i for k, i in enumerate(at)]
+    limits = [(cast("Index", j), count)] if count != 1 else []
+    return at, source, limits, Delta(place, at[d]) if x.rank else sp.S.One
+
+
+@op("index_add")
+def index_add(x: Operand, dim: int, index: Operand, source: Operand, *, alpha: Any = 1) -> Definition:
+    at, from_, limits, here = along(x, axis(dim, x.rank), index)
+    value = source.element(*(from_ if source.rank else []))
+    return define(x.shape, at, x.element(*at) + expression(alpha) * sigma(here * value, *limits))
+
+
+@op("index_fill")
+def index_fill(x: Operand, dim: int, index: Operand, value: Any) -> Definition:
+    at, _, limits, here = along(x, axis(dim, x.rank), index)
+    filled = value.element() if isinstance(value, Operand) else expression(value)
+    return define(x.shape, at, Where(Less(0, sigma(here, *limits)), filled, x.element(*at)))
+
+
+@op("index_copy")
+def index_copy(x: Operand, dim: int, index: Operand, source: Operand) -> Definition:
+    """Each place is to be named at most once, as torch asks."""
+    at, from_, limits, here = along(x, axis(dim, x.rank), index)
+    value = source.element(*(from_ if source.rank else []))
+    return define(x.shape, at, Where(Less(0, sigma(here, *limits)), sigma(here * value, *limits), x.element(*at)))
+
+
+def spread(x: Operand, dim: int, index: Operand) -> tuple[tuple[Expr, ...], tuple[Expr, ...], list[tuple[Index, Expr]], Any]:
+    """For `scatter_add` and its like: output indices, those of `index`, what is summed, and where they meet."""
+    d = axis(dim, x.rank)
+    at = indices_of(x.shape)
+    if not x.rank:
+        return at, indices_of(index.shape), [], sp.S.One
+    own: list[Expr] = []
+    limits: list[tuple[Index, Expr]] = []
+    here: Any = sp.S.One
+    for k, (i, n, m) in enumerate(zip(at, x.shape, index.shape, strict=True)):
+        if k != d and n == m:
+            own.append(i)
+            continue
+        j = fresh_of(m)
+        own.append(j)
+        if m != 1:
+            limits.append((cast("Index", j), m))
+        if k != d:
+            here = here * Delta(j, i)
+    return at, tuple(own), limits, here * Delta(index.element(*own), at[d])
+
+
+@op("scatter_add")
+def scatter_add(x: Operand, dim: int, index: Operand, src: Operand) -> Definition:
+    at, own, limits, here = spread(x, dim, index)
+    return define(x.shape, at, x.element(*at) + sigma(here * src.element(*own), *limits))
+
+
+@op("scatter")
+def scatter(x: Operand, dim: int, index: Operand, src: Any = None, *, value: Any = None, reduce: Any = None) -> Definition:
+    """Each place is to be named at most once, as torch asks, unless all get the same number."""
+    if reduce is not None:
+        raise TraceError(f"scatter with reduce={reduce!r} is not in the table; use scatter_add")
+    at, own, limits, here = spread(x, dim, index)
+    given = value if src is None else src
+    put = sigma(here * given.element(*own), *limits) if isinstance(given, Operand) else expression(given)
+    return define(x.shape, at, Where(Less(0, sigma(here, *limits)), put, x.element(*at)))

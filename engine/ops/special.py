@@ -1,0 +1,61 @@
+"""Special functions, element by element: those that sympy can differentiate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+from sympy import Expr
+
+from engine.errors import TraceError
+from engine.notation import LessEqual, Where
+from engine.ops.pointwise import POSITIVE, REALS
+from engine.table import elementwise
+
+INSIDE = (1e-6, 0.25, 0.5, 0.75, 0.999)
+
+
+@elementwise("erf", probes=REALS)
+def erf(x: Expr) -> Any:
+    return sp.erf(x)
+
+
+@elementwise("erfc", probes=REALS)
+def erfc(x: Expr) -> Any:
+    return sp.erfc(x)
+
+
+@elementwise("erfinv", probes=(-0.999, -0.5, 0.0, 0.5, 0.999))
+def erfinv(x: Expr) -> Any:
+    return sp.erfinv(x)
+
+
+@elementwise("lgamma", "gammaln", probes=(0.5, 1.0, 2.0, 100.0))
+def lgamma(x: Expr) -> Any:
+    return sp.loggamma(x)
+
+
+@elementwise("digamma", "psi", probes=(0.5, 1.0, 2.0, 100.0))
+def digamma(x: Expr) -> Any:
+    return sp.polygamma(0, x)
+
+
+@elementwise("ndtr", probes=REALS)
+def ndtr(x: Expr) -> Any:
+    return (1 + sp.erf(x / sp.sqrt(2))) / 2
+
+
+@elementwise("xlog1py", probes=POSITIVE)
+def xlog1py(x: Expr, y: Expr) -> Any:
+    return x * sp.log(1 + y)
+
+
+@elementwise("logit", probes=INSIDE)
+def logit(x: Expr, eps: Expr | None = None) -> Any:
+    """The inverse of sigmoid; with `eps`, of x clamped to [eps, 1 - eps]."""
+    if eps is None:
+        return sp.log(x / (1 - x))
+    if not 0 <= eps <= sp.Rational(1, 2):
+        raise TraceError(f"logit with eps={eps}: pass an eps between 0 and 1/2")
+    low, high = sp.log(eps / (1 - eps)), sp.log((1 - eps) / eps)
+    return Where(LessEqual(eps, x), Where(LessEqual(x, 1 - eps), sp.log(x / (1 - x)), high), low)
