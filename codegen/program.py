@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from codegen.closed.emit import closed_source
 from codegen.derivation import derive
 from codegen.emit import steps_source
 from engine import Graph, trace
@@ -142,6 +143,10 @@ def generate(
     if unknown:
         raise InputError(f"wrt names {unknown[0]!r}, which is no differentiable input of {graph.name}; those are {', '.join(known)}")
     derivation = derive(graph)
-    source = steps_source(derivation, name or graph.name)
     module = forward if isinstance(forward, nn.Module) else None
+    if mode == "closed":
+        names = tuple(n for n in graph.inputs if graph[n].differentiable and (wrt is None or graph.key(n) in wrt))
+        source, _ = closed_source(graph, names, name or graph.name)
+    else:
+        source = steps_source(derivation, name or graph.name)
     return Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))

@@ -58,16 +58,21 @@ class ScalarMixin(LowererBase):
                     return Val(tt.unary("~", v.t), v.axes, "bool")
         signed = [(bool(t.could_extract_minus_sign()), cast("Expr", t)) for t in terms]
         signed.sort(key=lambda s: (s[0], -len(s[1].atoms(Indexed)) if not s[1].is_number else 1))
-        if all(minus for minus, _ in signed):
-            inner = self.value(cast("Expr", sp.Add(*[-t for _, t in signed])))
-            return self.negative(inner)
-        total: Val | None = None
+        values: list[tuple[bool, Val]] = []
         for minus, t in signed:
             v = self.floated(self.value(-t if minus else t))
+            if v.t.kind == "unary" and v.t.head == "neg":
+                minus, v = not minus, Val(v.t.args[0], v.axes, v.kind, v.kept)
+            values.append((minus, v))
+        values.sort(key=lambda v: v[0])
+        total: Val | None = None
+        for minus, v in values:
             if total is None:
-                total = v if not minus else self.negative(v)
+                total = self.negative(v) if minus and not all(m for m, _ in values) else v
             else:
-                total = self.join("-" if minus else "+", total, v)
+                total = self.join("-" if minus and not values[0][0] else "+", total, v)
+        if values[0][0]:
+            return self.negative(cast("Val", total))
         return cast("Val", total)
 
     def product_of(self, e: Expr) -> Val:

@@ -35,3 +35,7 @@ class CheckpointError(SymgradError):
 
 class TrainingError(SymgradError):
     """Training cannot go on: a non-finite loss, or a folder that cannot be written."""
+
+
+class OutputError(SymgradError):
+    """A file or folder that cannot be written, or what stands in its place that cannot be read."""

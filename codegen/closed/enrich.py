@@ -10,6 +10,7 @@ from sympy import Expr, Indexed, Mul
 
 from codegen.closed.algebra import expanded
 from codegen.closed.cells import Cell, at, natural
+from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
 from engine.notation import Index, Sigma, accesses, base, element, fresh, instantiate, name_of
 
@@ -19,14 +20,6 @@ def enriched(cells: list[Cell]) -> list[Cell]:
     return with_shares(centred(cells))
 
 
-def exponential_of(e: Expr, known: dict[str, Cell]) -> bool:
-    """An exponential, or an access to one."""
-    if isinstance(e, sp.exp):
-        return True
-    cell = known.get(name_of(e)) if isinstance(e, Indexed) else None
-    return cell is not None and isinstance(cell.expr, sp.exp)
-
-
 def with_shares(cells: list[Cell]) -> list[Cell]:
     """`p = e / z` after every `z = Sum e` of an exponential e, unless some cell is that already."""
     known = {c.name: c for c in cells}
@@ -34,7 +27,7 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
     taken = set(known)
     for c in cells:
         out.append(c)
-        if not isinstance(c.expr, Sigma) or not exponential_of(c.expr.body, known) or not c.differentiable:
+        if not isinstance(c.expr, Sigma) or not is_exponential(c.expr.body, known) or not c.differentiable:
             continue
         z = element(base(c.name, True), c.indices)
         if any(d.expr is not None and d.expr.is_Mul and any(f == sp.Pow(a, -1) for f in d.expr.args for a in accesses(d.expr, c.name)) for d in cells):

@@ -11,7 +11,7 @@ from sympy import Expr, Indexed
 from codegen.closed.cells import Cell, is_contraction, substituted
 from codegen.closed.sums import rebuilt
 from codegen.kernels import stable
-from engine.notation import Sigma, accesses
+from engine.notation import Sigma, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,11 +99,10 @@ def kernel_form(cell: Cell, known: Mapping[str, Cell]) -> Expr:
     e = cast("Expr", cell.expr)
     if has_kernel(e):
         return e
-    usable = elementwise_cells(known)
+    usable = {n: c for n, c in elementwise_cells(known).items() if piece(c, known)}
     inner: Any = e
     for _ in range(DEPTH):
-        reads = {str(cast("Any", a).base.label) for a in accesses(inner)}
-        step = substituted(inner, {n: c for n, c in usable.items() if n in reads and exponential(c, usable)})
+        step = substituted(inner, usable)
         if step == inner:
             return e
         inner = step
@@ -112,13 +111,23 @@ def kernel_form(cell: Cell, known: Mapping[str, Cell]) -> Expr:
     return e
 
 
-def exponential(cell: Cell, known: Mapping[str, Cell], depth: int = 3) -> bool:
-    """Whether a cell is made of an exponential a few steps back."""
-    if cell.expr is None:
-        return False
-    if cell.expr.has(sp.exp):
+def piece(cell: Cell, known: Mapping[str, Cell]) -> bool:
+    """An exponential, one plus an exponential, or a sum of exponentials: what a kernel is made of, and no kernel itself."""
+    e = cell.expr
+    if isinstance(e, sp.Add):
+        moving = [t for t in e.args if t.has(Indexed)]
+        return len(moving) == 1 and sp.S.One in e.args and is_exponential(moving[0], known)
+    if isinstance(e, Sigma):
+        return is_exponential(e.body, known)
+    return isinstance(e, sp.exp)
+
+
+def is_exponential(e: Any, known: Mapping[str, Cell]) -> bool:
+    """An exponential, or an access to a cell that is one."""
+    if isinstance(e, sp.exp):
         return True
-    return depth > 0 and any(exponential(known[r], known, depth - 1) for r in cell.reads if r in known)
+    cell = known.get(name_of(e)) if isinstance(e, Indexed) else None
+    return cell is not None and isinstance(cell.expr, sp.exp)
 
 
 def has_kernel(e: Any) -> bool:

@@ -1,0 +1,155 @@
+"""The text of `closed.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from codegen.closed.writer import ClosedWriter
+from codegen.emit import quoted, render, sequence, shape_text
+from codegen.steps import Used, guard_rows, size_lines, wrapped
+from engine.spelling import size_text
+
+if TYPE_CHECKING:
+    from engine.graph import Graph
+
+
+def closed_source(graph: Graph, wanted: tuple[str, ...], target: str = "") -> tuple[str, ClosedWriter]:
+    """The emitted file and what it was written from."""
+    writer = ClosedWriter(graph, wanted)
+    writer.write()
+    return source_of(writer, target), writer
+
+
+def source_of(writer: ClosedWriter, target: str = "") -> str:
+    """The emitted file of a finished writer."""
+    graph, wanted = writer.graph, writer.wanted
+    given = {"grad_out", *[f"grad_out_{k}" for k in range(len(graph.outputs))]}
+    reads = writer.used_backward.names - writer.made - given
+    order = [c.name for c in writer.cells]
+    extra = [b.name for b in writer.forward_blocks if b.name not in order]
+    saved = [n for n in (*order, *extra) if n in reads]
+    seeds, used = seed_lines(writer, saved)
+    sizes = writer.used_backward.sizes | used.sizes
+    saved = with_sizes(graph, writer, saved, sizes)
+    inputs = list(graph.inputs)
+    shapes = {b.name: b for b in writer.forward_blocks}
+    needed = live_forward(writer, [*saved, *graph.outputs])
+    forward = [shapes[b.name] for b in writer.forward_blocks if b.name in needed]
+    sized = forward_sizes(writer, needed)
+    returns = graph.outputs[0] if graph.single else "(" + ", ".join(graph.outputs) + ("," if len(graph.outputs) == 1 else "") + ")"
+    back = size_lines(graph, sizes, [n for n in saved if n in graph.inputs], [n for n in saved if n in graph.by_name])
+    keys = [(quoted(graph.key(n)), writer.gradients[n]) for n in wanted]
+    trained = [n for n in wanted]
+    scalar = graph.single and not graph[graph.outputs[0]].shape
+    return render(
+        "closed.py.j2",
+        target=target or graph.name,
+        name=graph.name,
+        shapes=wrapped("; ".join(f"{n} {shape_text(graph, n)}" for n in graph.inputs), 110),
+        saved_text=", ".join(f"{n} {saved_shape(writer, n)}" for n in saved) or "nothing",
+        autograd_text="",
+        inputs=inputs,
+        count=len(inputs),
+        returns=returns,
+        guards=guard_rows(graph),
+        size_lines=size_lines(graph, sized, inputs, inputs),
+        forward=forward,
+        result=sequence(saved, "," * (len(saved) == 1) + ")", 4, f"return {returns}, ("),
+        unpack=[*(sequence(saved, " = saved", 4) if saved else []), *back, *seeds],
+        blocks=ordered(writer),
+        grads=["return {" + ", ".join(f"{k}: {v}" for k, v in keys) + "}"] if len(keys) < 4 else ["return {", *[f"    {k}: {v}," for k, v in keys], "}"],
+        single=graph.single,
+        slots=[f"grads[{quoted(graph.key(n))}]" if n in wanted else "None" for n in inputs],
+        step=[f"{n}.sub_(grads[{quoted(graph.key(n))}], alpha=lr)" for n in trained] if scalar and trained else [],
+        trained=trained,
+    )
+
+
+def saved_shape(writer: ClosedWriter, name: str) -> str:
+    """The shape of a saved tensor as text."""
+    cell = writer.by_name.get(name)
+    if cell is not None:
+        return "(" + ", ".join(size_text(s) for s in cell.shape) + ("," if len(cell.shape) == 1 else "") + ")"
+    for code, names in writer.codes.values():
+        for c in code.cells:
+            if names.get(c.name) == name:
+                return "(" + ", ".join(size_text(s) for s in c.shape) + ("," if len(c.shape) == 1 else "") + ")"
+    return ""
+
+
+def seed_lines(writer: ClosedWriter, saved: list[str]) -> tuple[list[str], Used]:
+    """Statements that take `grad_out`, or ones of the result's shape where it is None."""
+    graph = writer.graph
+    used = Used()
+    lines: list[str] = []
+    floats = [n for n in saved if n in writer.by_name and writer.by_name[n].kind == "float"]
+    if not floats:
+        first = next(n for n in graph.inputs if graph[n].dtype.is_floating_point)
+        saved.append(first)
+        floats = [first]
+    single = graph.single
+    for k, o in enumerate(graph.outputs):
+        if o not in writer.live:
+            continue
+        name = "grad_out" if single else f"grad_out_{k}"
+        if not single:
+            lines.append(f"{name} = None if grad_out is None else grad_out[{k}]")
+        shape = graph[o].shape
+        for s in shape:
+            used.see_size(s)
+        sizes = "(" + ", ".join(size_text(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
+        fill = "new_ones" if single else "new_ones"
+        if single:
+            lines.extend([f"if {name} is None:", f"    {name} = {floats[0]}.{fill}({sizes})"])
+        else:
+            lines.append(f"if {name} is None:")
+            lines.append(f"    {name} = {floats[0]}.new_ones({sizes}) if grad_out is None else {floats[0]}.new_zeros({sizes})")
+    return lines, used
+
+
+def with_sizes(graph: Graph, writer: ClosedWriter, saved: list[str], sizes: Any) -> list[str]:
+    """The saved tensors, and an input for every size that none of them has."""
+    out = list(saved)
+    for s in sorted(sizes, key=str):
+        if not any(s in graph[n].shape for n in out if n in graph.by_name):
+            source = graph.sizes.get(s)
+            if source is not None and source[0] not in out:
+                out.append(source[0])
+    order = {n: k for k, n in enumerate([*(c.name for c in writer.cells)])}
+    return sorted(out, key=lambda n: order.get(n, len(order)))
+
+
+def live_forward(writer: ClosedWriter, wanted: list[str]) -> set[str]:
+    """The forward statements that the result and the saved tensors need."""
+    reads = {b.name: b for b in writer.forward_blocks}
+    texts = {name: set(identifiers(" ".join(b.lines).split("=", 1)[1])) for name, b in reads.items()}
+    live: set[str] = set()
+    stack = [n for n in wanted if n in reads]
+    while stack:
+        n = stack.pop()
+        if n not in live:
+            live.add(n)
+            stack.extend(r for r in texts[n] if r in reads and r != n)
+    return live
+
+
+def identifiers(text: str) -> list[str]:
+    """The identifiers in a line of Python, attribute names left out."""
+    import ast
+
+    return [x.id for x in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(x, ast.Name)]
+
+
+def forward_sizes(writer: ClosedWriter, needed: set[str]) -> Any:
+    """The sizes that the needed forward statements read."""
+    names = {str(s): s for s in writer.graph.sizes}
+    found: set[Any] = set()
+    for b in writer.forward_blocks:
+        if b.name in needed:
+            found |= {names[i] for i in identifiers(" ".join(b.lines).split("=", 1)[1]) if i in names}
+    return found
+
+
+def ordered(writer: ClosedWriter) -> list[Any]:
+    """The backward's blocks, each input's gradient right after what it needs."""
+    return list(writer.blocks)

@@ -1,0 +1,460 @@
+"""A closed program: forward and backward of all regions and contractions in order, as data for the template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+from sympy import Expr
+
+from codegen import tensors as tt
+from codegen.closed.backward import cot_name, is_local
+from codegen.closed.cells import Builder, Cell
+from codegen.closed.code import Line, RegionCode, region_code
+from codegen.closed.region import Region, boundary, grouped, normalized
+from codegen.derive import COT, OUT, pulled_back
+from codegen.formula import left_side, lettered, named, text_formula
+from codegen.lower import Lowered, Lowerer
+from codegen.steps import Used, added, kind_of, lowered, starts_negative, without_minus, wrapped
+from codegen.values import TensorInfo
+from engine.naming import Namer
+from engine.table import Definition
+
+if TYPE_CHECKING:
+    from codegen.closed.backward import Statement
+    from codegen.tensors import T
+    from engine.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """What is processed at once: one contraction or call, or a region."""
+
+    cells: tuple[Cell, ...]
+    local: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """The lines of one tensor under its formula."""
+
+    name: str
+    comment: tuple[str, ...]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One simplification, with this graph's names: what it was, what it became, by which rules."""
+
+    name: str
+    cell: str
+    indices: tuple[Expr, ...]
+    shape: tuple[Expr, ...]
+    naive: Expr
+    expr: Expr
+    rules: tuple[str, ...]
+
+
+@dataclass
+class Piece:
+    """A contribution to a cotangent: torch expressions with this graph's names, and the formula."""
+
+    dense: T | None
+    full: bool
+    scatters: list[tuple[tuple[Any, ...], T, bool]] = field(default_factory=list[tuple[tuple[Any, ...], "T", bool]])
+    formula: Expr | None = None
+    indices: tuple[Expr, ...] = ()
+    name: str | None = None
+
+
+class ClosedWriter:
+    """Writes the closed forward and backward of a graph for the gradients of `wanted` inputs."""
+
+    def __init__(self, graph: Graph, wanted: tuple[str, ...]) -> None:
+        self.graph = graph
+        self.wanted = wanted
+        self.cells = Builder(graph).build()
+        self.by_name = {c.name: c for c in self.cells}
+        self.namer = Namer([*self.by_name, *(n.name for n in graph.nodes), *map(str, graph.sizes)])
+        self.live = self._live()
+        self.units = self._units()
+        self.cots: dict[str, str] = {}
+        self.pending: dict[str, list[Piece]] = {}
+        self.codes: dict[int, tuple[RegionCode, dict[str, str]]] = {}
+        self.forward_blocks: list[Block] = []
+        self.blocks: list[Block] = []
+        self.proofs: list[Proof] = []
+        self.used_forward, self.used_backward = Used(), Used()
+        self.made: set[str] = set()
+        self.gradients: dict[str, str] = {}
+        self.ranks: dict[str, int] = {c.name: len(c.shape) for c in self.cells}
+
+    # -- structure -------------------------------------------------------------------------------------------------
+
+    def _live(self) -> set[str]:
+        """Cells on a path from a wanted input to an output."""
+        down: set[str] = set()
+        for c in self.cells:
+            if c.name in self.wanted or c.differentiable and any(r in down for r in self.reads(c)):
+                down.add(c.name)
+        up: set[str] = set(self.graph.outputs)
+        for c in reversed(self.cells):
+            if c.name in up:
+                up.update(self.reads(c))
+        return down & up
+
+    def reads(self, c: Cell) -> tuple[str, ...]:
+        """What a cell is computed from."""
+        return c.node.operands if c.node is not None and c.call else c.reads
+
+    def _units(self) -> list[Unit]:
+        """Regions, contractions and calls, each after what it reads."""
+        groups = [Unit(tuple(g), True) for g in grouped(self.cells)]
+        owner = {c.name: u for u in groups for c in u.cells}
+        units = dict.fromkeys(owner.get(c.name) or Unit((c,), False) for c in self.cells)
+        of = {c.name: u for u in units for c in u.cells}
+        done: dict[Unit, None] = {}
+        for unit in units:
+            stack: list[tuple[Unit, bool]] = [(unit, False)]
+            while stack:
+                u, ready = stack.pop()
+                if u in done:
+                    continue
+                if ready:
+                    done[u] = None
+                    continue
+                stack.append((u, True))
+                needs = dict.fromkeys(of[r] for c in u.cells for r in self.reads(c) if of[r] is not u)
+                stack.extend((n, False) for n in reversed(list(needs)) if n not in done)
+        return list(done)
+
+    # -- forward ---------------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Everything."""
+        for number, u in enumerate(self.units):
+            if u.local:
+                self._close(number, u)
+        for o in self.graph.outputs:
+            self._seed(o)
+        for number, u in reversed(list(enumerate(self.units))):
+            if u.local:
+                self._region_backward(number)
+            elif u.cells[0].name in self.live and u.cells[0].expr is not None and u.cells[0].name in self.pending:
+                self._call_backward(u.cells[0])
+        for name in self.wanted:
+            self._finish_input(name)
+        for number, u in enumerate(self.units):
+            if u.local:
+                self._region_forward(number)
+            elif u.cells[0].node is not None and u.cells[0].node.call is not None:
+                self._call_forward(u.cells[0])
+
+    def _close(self, number: int, u: Unit) -> None:
+        own = {c.name for c in u.cells}
+        outside = [c for c in self.cells if c.name not in own]
+        readers: dict[str, list[Cell]] = {}
+        for c in outside:
+            for r in self.reads(c):
+                if r in own:
+                    readers.setdefault(r, []).append(c)
+        is_out = set(self.graph.outputs)
+        seeds = tuple(c.name for c in u.cells if c.name in self.live and (c.name in is_out or any(r.name in self.live for r in readers.get(c.name, []))))
+        needed = tuple(c.name for c in u.cells if c.name in is_out or c.name in readers)
+        edge = boundary(list(u.cells), self.by_name)
+        wanted = tuple(c.name for c in edge if c.name in self.live)
+        key, region, names = normalized(Region((*edge, *u.cells), seeds, wanted, needed))
+        code = region_code(key, region, dict(self.graph.example))
+        for c in code.cells:
+            if c.name not in names:
+                origin = c.name.split("_")[0]
+                names[c.name] = self.namer(f"{names.get(origin, origin)}_{c.name.partition('_')[2]}")
+                self.ranks[names[c.name]] = len(c.shape)
+        self.codes[number] = (code, names)
+
+    def _region_forward(self, number: int) -> None:
+        code, names = self.codes[number]
+        sizes = {c.name: c for c in code.cells}
+        for line in code.forward:
+            name = names[line.name]
+            cell = sizes[line.name]
+            t = self._rename(cast("Any", line.value.dense).t, names)
+            if not self._covers(line):
+                shape = tuple(tt.size(s) for s in cell.shape)
+                t = tt.method(t, "expand", *shape) if shape else t
+            self.used_forward.see(t)
+            formula = self._formula(name, line.indices, named(line.expr, names))
+            self.forward_blocks.append(Block(name, formula, (f"{name} = {tt.text(t)}",)))
+
+    def _covers(self, line: Line) -> bool:
+        v = line.value.dense
+        return v is not None and not v.is_number and len(v.axes) == len(line.shape) and all(a is not None or n == 1 for a, n in zip(v.axes, line.shape, strict=True))
+
+    def _call_forward(self, c: Cell) -> None:
+        from codegen.steps import forward_text
+
+        node = c.node
+        assert node is not None and node.call is not None
+        if c.expr is not None and not c.call:
+            value = self._lower_cell(c)
+            self.used_forward.see(value)
+            text = tt.text(value)
+            self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",)))
+            return
+        self.used_forward.see_size(node.call.args)
+        self.used_forward.see_size(dict(node.call.kwargs))
+        text = forward_text(self.graph, node) + (f"[{node.output}]" if node.output is not None else "")
+        self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",)))
+
+    def _infos(self) -> dict[str, TensorInfo]:
+        return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
+
+    def _lower_cell(self, c: Cell) -> T:
+        low = Lowerer(self._infos(), {}).lower(cast("Expr", c.expr), c.indices, c.shape)
+        if low.dense is None or low.scatters:
+            zeros = tt.call("torch.zeros", *c.shape)
+            raise NotImplementedError(f"no dense form of {c.name}: {zeros}")
+        return low.dense.t
+
+    # -- backward --------------------------------------------------------------------------------------------------
+
+    def _seed(self, name: str) -> None:
+        if name not in self.live:
+            return
+        c = self.by_name[name]
+        given = "grad_out" if self.graph.single else f"grad_out_{self.graph.outputs.index(name)}"
+        self.pending.setdefault(name, []).insert(0, Piece(tt.name(given), True, name=given))
+        self.ranks[given] = len(c.shape)
+
+    def cot(self, name: str) -> str:
+        """The name of a cell's cotangent."""
+        if name not in self.cots:
+            self.cots[name] = self.namer(f"d{name}")
+            self.ranks[self.cots[name]] = len(self.by_name[name].shape)
+        return self.cots[name]
+
+    def _finish(self, name: str, wanted_name: str | None = None) -> str:
+        """The cotangent of a cell as one tensor: the statement that adds up what its readers passed back."""
+        pieces = self.pending[name]
+        c = self.by_name[name]
+        if len(pieces) == 1 and pieces[0].name is not None:
+            return pieces[0].name
+        target = wanted_name or self.cot(name)
+        self.ranks[target] = len(c.shape)
+        lines: list[str] = []
+        dense = [p.dense for p in pieces if p.dense is not None]
+        full = any(p.full for p in pieces if p.dense is not None)
+        scatters = [s for p in pieces for s in p.scatters]
+        if dense:
+            t = added(dense)
+            if not full and c.shape:
+                t = tt.method(t, "expand", *[tt.size(s) for s in c.shape])
+                if scatters:
+                    t = tt.method(t, "clone")
+            elif scatters and t.kind in ("name", "method", "attribute", "item"):
+                t = tt.method(t, "clone")
+            self.used_backward.see(t)
+            lines.append(f"{target} = {tt.text(t)}")
+        else:
+            t = self._zeros(c, [v for _, v, _ in scatters])
+            lines.append(f"{target} = {tt.text(t)}")
+        for items, value, accumulate in scatters:
+            lines.append(self._scatter(target, items, value, accumulate, not dense and len(scatters) == 1))
+        formulas = [p for p in pieces if p.formula is not None]
+        comment: tuple[str, ...] = ()
+        if formulas and len(formulas) == len(pieces):
+            total: Any = 0
+            at = formulas[0].indices
+            for p in formulas:
+                total += cast("Expr", p.formula).xreplace({i: j for i, j in zip(p.indices, at, strict=True) if i != 0})
+            comment = self._formula(target, at, total)
+        elif len(pieces) > 1:
+            comment = (f"{target} = " + " + ".join(p.name or "..." for p in pieces),) if all(p.name for p in pieces) else ()
+        self.blocks.append(Block(target, comment, tuple(lines)))
+        self.made.add(target)
+        return target
+
+    def _zeros(self, c: Cell, like: list[T]) -> T:
+        """Zeros of a cell's shape, with the dtype of a tensor that is there."""
+        if c.node is not None and c.node.is_input:
+            self.used_backward.names.add(c.name)
+            return tt.call("torch.zeros_like", tt.name(c.name))
+        first = next((x for v in like for x in tt.walk(v) if x.kind == "name"), tt.name("grad_out"))
+        self.used_backward.see(first)
+        t = tt.method(first, "new_zeros", tuple(tt.size(s) for s in c.shape))
+        self.used_backward.see(t)
+        return t
+
+    def _scatter(self, target: str, items: tuple[Any, ...], value: T, accumulate: bool, alone: bool) -> str:
+        for i in (*items, value):
+            self.used_backward.see(i)
+        inside = ", ".join(tt.argument(i) for i in items)
+        if accumulate:
+            return f"{target}.index_put_(({inside}{',' if len(items) == 1 else ''}), {tt.text(value)}, accumulate=True)"
+        if alone:
+            return f"{target}[{inside or '...'}] = {tt.text(value)}"
+        if starts_negative(value):
+            return f"{target}[{inside or '...'}] -= {tt.text(without_minus(value))}"
+        return f"{target}[{inside or '...'}] += {tt.text(value)}"
+
+    def _call_backward(self, c: Cell) -> None:
+        """What a contraction, a view or another call passes back."""
+        cot = self._finish(c.name)
+        names = {c.name: c.name}
+        for x in dict.fromkeys(self.reads(c)):
+            if x not in self.live:
+                continue
+            low, names, formula, indices = self._pulled(c, x, cot)
+            piece = Piece(None, False, formula=formula, indices=indices)
+            if low.dense is not None:
+                v = low.dense
+                t = self._rename(v.t, names, c)
+                if self.by_name[x].dtype != c.dtype:
+                    t = tt.method(t, "to", tt.call("torch." + str(self.by_name[x].dtype).removeprefix("torch."))) if False else tt.method(
+                        t, "to", tt.name(str(self.by_name[x].dtype))
+                    )
+                shape = self.by_name[x].shape
+                piece.dense = t
+                piece.full = not v.is_number and len(v.axes) == len(shape) and all(a is not None or n == 1 for a, n in zip(v.axes, shape, strict=True))
+            for s in low.scatters:
+                piece.scatters.append((tuple(self._rename(i, names, c) for i in s.items), self._rename(s.value, names, c), s.accumulate))
+            self.pending.setdefault(x, []).append(piece)
+
+    def _pulled(self, c: Cell, x: str, cot: str) -> tuple[Lowered, dict[str, str], Expr, tuple[Expr, ...]]:
+        node = c.node
+        if node is not None and c.call and node.template is not None:
+            position = node.operands.index(x)
+            kinds = tuple(kind_of(self.graph[o].dtype) for o in node.operands)
+            low = lowered(node.template, position, node.operand_shapes, kinds)
+            names = {f"_{k}": o for k, o in enumerate(node.operands)}
+            names.update({COT: cot, OUT: c.name})
+            from codegen.derive import vjp
+
+            part = vjp(node.template, position, node.operand_shapes[position])
+            return low, names, named(cast("Expr", part.expr.xreplace(dict(node.sizes))), names), part.indices
+        part = pulled_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), x, self.by_name[x].shape)
+        infos = {**self._infos(), COT: TensorInfo(c.shape), OUT: TensorInfo(c.shape)}
+        low = Lowerer(infos, {}).lower(part.expr, part.indices, part.shape)
+        return low, {COT: cot, OUT: c.name}, named(part.expr, {COT: cot, OUT: c.name}), part.indices
+
+    def _region_backward(self, number: int) -> None:
+        code, names = self.codes[number]
+        if not code.backward:
+            return
+        back = {v: k for k, v in names.items()}
+        local = dict(names)
+        for c in code.cells:
+            actual = names[c.name]
+            if actual in self.pending and actual in {x.name for x in self.units[number].cells}:
+                has_readers = any(c.name in d.reads for d in code.cells if d.expr is not None and names.get(d.name) in self.live)
+                final = self._finish(actual, self.namer(f"d{actual}_out") if has_readers and len(self.pending[actual]) > 1 else None)
+                local[cot_name(c.name)] = local[f"{cot_name(c.name)}_out"] = final
+        ends = {stmt: names[cell] for cell, stmt in code.gradients}
+        for line in code.backward:
+            zero = line.expr == 0
+            if line.name in ends:
+                actual = ends[line.name]
+                if zero:
+                    self.proofs.extend(self._proof(code, line, actual, names, local))
+                    continue
+                others = self._other_sources(actual, number)
+                label = self.cot(actual) if not others else self.namer(f"d{actual}_{self._root(number)}")
+            elif line.name.startswith("d_"):
+                actual = names[line.name.removeprefix("d_")]
+                label = self.cot(actual)
+            else:
+                actual = ""
+                label = self.namer(line.name if not line.name.startswith("sum_") else self._sum_name(line, names, local))
+            local[line.name] = label
+            self.ranks[label] = len(line.shape)
+            self._region_line(line, label, names, local, actual)
+            self.proofs.extend(self._proof(code, line, label, names, local))
+            if line.name in ends:
+                self.pending.setdefault(ends[line.name], []).append(Piece(tt.name(label), True, name=label))
+        del back
+
+    def _sum_name(self, line: Line, names: dict[str, str], local: dict[str, str]) -> str:
+        """A shared sum is named after the cotangent it sums."""
+        cots = sorted(local[n] for n in local if n.startswith("d_") and any(x.kind == "name" and x.head == n for x in tt.walk(cast("Any", line.value.dense).t)))
+        return f"{cots[0]}_sum" if cots else "sum_0"
+
+    def _root(self, number: int) -> str:
+        return self.units[number].cells[-1].name
+
+    def _other_sources(self, name: str, number: int) -> bool:
+        """Whether a cell gets cotangents from elsewhere than this region as well."""
+        own = {c.name for c in self.units[number].cells}
+        return any(c.name not in own and c.name in self.live and name in self.reads(c) for c in self.cells) or name in self.graph.outputs
+
+    def _region_line(self, line: Line, label: str, names: dict[str, str], local: dict[str, str], actual: str) -> None:
+        low = line.value
+        lines: list[str] = []
+        dtype_of = self.by_name.get(actual)
+        if low.dense is not None:
+            t = self._rename(low.dense.t, local)
+            if not self._covers(line) and line.shape:
+                t = tt.method(t, "expand", *[tt.size(s) for s in line.shape]) if not low.dense.is_number else self._filled(t, line, local)
+                if low.scatters:
+                    t = tt.method(t, "clone")
+            elif low.scatters and t.kind in ("name", "attribute", "item"):
+                t = tt.method(t, "clone")
+            if dtype_of is not None and names and any(self.by_name[n].dtype != dtype_of.dtype for n in names.values() if n in self.live and n in self.by_name):
+                t = tt.method(t, "to", tt.name(str(dtype_of.dtype)))
+            self.used_backward.see(t)
+            lines.append(f"{label} = {tt.text(t)}")
+        else:
+            values = [self._rename(s.value, local) for s in low.scatters]
+            if actual in self.by_name:
+                t = self._zeros(self.by_name[actual], values)
+            else:
+                first = next(x for v in values for x in tt.walk(v) if x.kind == "name")
+                t = tt.method(first, "new_zeros", tuple(tt.size(s) for s in line.shape))
+            self.used_backward.see(t)
+            lines.append(f"{label} = {tt.text(t)}")
+        for s in low.scatters:
+            items = tuple(self._rename(i, local) for i in s.items)
+            lines.append(self._scatter(label, items, self._rename(s.value, local), s.accumulate, low.dense is None and len(low.scatters) == 1))
+        comment = self._formula(label, line.indices, named(line.expr, local))
+        self.blocks.append(Block(label, comment, tuple(lines)))
+        self.made.add(label)
+
+    def _filled(self, t: T, line: Line, local: dict[str, str]) -> T:
+        return tt.call("torch.full", tuple(tt.size(s) for s in line.shape), t)
+
+    def _proof(self, code: RegionCode, line: Line, label: str, names: dict[str, str], local: dict[str, str]) -> list[Proof]:
+        statement: Statement | None = next((s for s in code.statements if s.name == line.name), None)
+        if statement is None:
+            return []
+        where = {**names, **local}
+        return [Proof(label, names.get(statement.cell, ""), line.indices, line.shape, named(statement.naive, where), named(line.expr, where), tuple(self._rule(r, names) for r in statement.rules))]
+
+    def _rule(self, rule: str, names: dict[str, str]) -> str:
+        return " ".join(names.get(word, word) for word in rule.split(" "))
+
+    def _finish_input(self, name: str) -> None:
+        """The gradient of a wanted input."""
+        if name not in self.pending:
+            c = self.by_name[name]
+            target = self.cot(name)
+            self.used_backward.names.add(name)
+            self.blocks.append(Block(target, (f"{target} = 0: {name} has no influence on the result",), (f"{target} = torch.zeros_like({name})",)))
+            self.made.add(target)
+            self.gradients[name] = target
+            del c
+            return
+        self.gradients[name] = self._finish(name)
+
+    # -- text ------------------------------------------------------------------------------------------------------
+
+    def _rename(self, t: Any, names: dict[str, str], c: Cell | None = None) -> Any:
+        sizes = dict(c.node.sizes) if c is not None and c.node is not None and c.call else {}
+        return tt.rename(t, names, sizes)
+
+    def _formula(self, name: str, indices: tuple[Expr, ...], e: Expr) -> tuple[str, ...]:
+        avoid = {*self.by_name, *map(str, self.graph.sizes)}
+        right, at = lettered(e, indices, avoid)
+        return tuple(wrapped(f"{text_formula(left_side(name, at), self.ranks)} = {text_formula(right, self.ranks)}", 112))
+
+
+__all__ = ["Block", "ClosedWriter", "Proof", "is_local"]

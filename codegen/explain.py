@@ -1,0 +1,151 @@
+"""What is to be told about each node of a derivation: where it comes from, what it is, how its cotangent follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from sympy import IndexedBase
+
+from codegen.derive import partials
+from codegen.formula import latex_formula, left_side, lettered, named, text_formula
+from codegen.ownoutput import by_output
+from codegen.steps import StepsWriter
+from engine.notation import accesses
+from engine.spelling import size_text
+
+if TYPE_CHECKING:
+    from codegen.derivation import Derivation, Part
+    from engine.graph import Graph, Node
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One formula, as a line of text and as LaTeX."""
+
+    text: str
+    latex: str
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way from a node to the result: through a consumer, with the derivative of the consumer's element by the node's."""
+
+    consumer: str
+    derivative: Formula
+    scattered: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One node.
+
+    Attributes:
+        name: the node's name; `shape` and `dtype` as text.
+        forward: the torch call that made it, as `name = call`; empty for an input.
+        line: the user's own line, and `place` its file and line; empty for an input.
+        definition: its index notation; None for inputs and what has none.
+        cotangent: the derived gradient; None where the result does not depend on it.
+        paths: what the cotangent is summed from.
+        rules: the other rules that were used.
+        statements: the emitted lines.
+    """
+
+    name: str
+    shape: str
+    dtype: str
+    forward: str
+    line: str
+    place: str
+    definition: Formula | None
+    cotangent: Formula | None
+    paths: tuple[Path, ...]
+    rules: tuple[str, ...]
+    statements: tuple[str, ...]
+
+
+def explanations(derivation: Derivation) -> dict[str, Explanation]:
+    """Every node by name: those with a cotangent in backward order, then the rest in order of execution."""
+    statements = {b.name: b.lines for b in StepsWriter(derivation).blocks()}
+    rest = [n.name for n in derivation.graph.nodes if n.name not in derivation.cotangents]
+    return {name: _explained(derivation, name, statements.get(name, ())) for name in (*derivation.nodes, *rest)}
+
+
+def shape_of(node: Node) -> str:
+    """`(n, 27)`: a node's shape."""
+    return "(" + ", ".join(size_text(s) for s in node.shape) + ("," if len(node.shape) == 1 else "") + ")"
+
+
+def _explained(derivation: Derivation, name: str, statements: tuple[str, ...]) -> Explanation:
+    graph = derivation.graph
+    node = graph[name]
+    known = derivation.cotangents.get(name)
+    text, latex = derivation.definition_text(name), derivation.definition_latex(name)
+    return Explanation(
+        name=name,
+        shape=shape_of(node),
+        dtype=str(node.dtype).removeprefix("torch."),
+        forward="" if node.is_input else _forward(graph, node),
+        line=node.source.text if node.source else "",
+        place=str(node.source) if node.source else "",
+        definition=None if text is None or latex is None else Formula(text, latex),
+        cotangent=None if known is None else Formula(derivation.text(name), derivation.latex(name)),
+        paths=() if known is None else tuple(p for part in known.parts for p in _paths(derivation, part)),
+        rules=() if known is None else tuple(_rules(derivation, name)),
+        statements=tuple(statements),
+    )
+
+
+def _forward(graph: Graph, node: Node) -> str:
+    return f"{node.name} = {node.forward_text()}" + (f"[{node.output}]" if node.output is not None else "")
+
+
+def _rules(derivation: Derivation, name: str) -> list[str]:
+    """The trail of a node, without the chain rule, which the paths tell."""
+    seeded = ["the result itself: its cotangent is given"] if derivation.cotangents[name].seeded else []
+    told = [s.rule for s in derivation.trail if s.node == name and not s.rule.startswith("chain rule through")]
+    return [*seeded, *told]
+
+
+def _paths(derivation: Derivation, part: Part) -> list[Path]:
+    """The derivatives of a consumer's element by each access that it makes to the node."""
+    template = part.consumer.template
+    found = next((a.base for a in accesses(template.expr, f"_{part.position}")), None) if template is not None else None
+    if template is None or found is None:
+        return []
+    sizes: dict[Any, Any] = dict(part.consumer.sizes)
+    names = derivation.names(part)
+    graph = derivation.graph
+    avoid = {n.name for n in graph.nodes} | {str(s) for s in graph.sizes}
+    scattered = any("scattered" in rule for rule in part.template.rules)
+    paths: list[Path] = []
+    for coefficient, access, limits in partials(template.expr, cast("IndexedBase", found)):
+        local = by_output(coefficient, template) if not limits else coefficient
+        output = left_side(part.consumer.name, template.indices)
+        bottom = named(access.xreplace(sizes), names)
+        right = named(local.xreplace(sizes), names)
+        (top, under, value), _ = _lettered([output, bottom, right], template.indices, avoid)
+        upper, lower = (text_formula(e, derivation.ranks) for e in (top, under))
+        upper_tex, lower_tex = (latex_formula(e, derivation.ranks) for e in (top, under))
+        paths.append(
+            Path(
+                part.consumer.name,
+                Formula(
+                    f"∂{upper}/∂{lower} = {text_formula(value, derivation.ranks)}",
+                    rf"\frac{{\partial\, {upper_tex}}}{{\partial\, {lower_tex}}} = {latex_formula(value, derivation.ranks)}",
+                ),
+                scattered,
+            )
+        )
+    return paths
+
+
+def _lettered(parts: list[Any], indices: tuple[Any, ...], avoid: set[str]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Several expressions with the same letters for the same indices."""
+    from sympy import Tuple
+
+    joined, at = lettered(cast("Any", Tuple(*parts)), indices, avoid)
+    return tuple(joined.args), at
+
+
+__all__ = ["Explanation", "Formula", "Path", "explanations", "shape_of"]

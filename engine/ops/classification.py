@@ -1,0 +1,150 @@
+"""Losses over classes: negative log-likelihood and cross entropy, with class weights, ignored targets and smoothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+import torch
+from sympy import Expr, Integer
+
+from engine.errors import TraceError
+from engine.notation import Equal, Index, Less, Where, instantiate, sigma
+from engine.ops.losses import reduce_loss, reduction_of
+from engine.sizes import exact
+from engine.table import Definition, Operand, define, equal, indices_of, op
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F = torch.nn.functional
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores with their class dimension set apart: indices of the rest, the number of classes, an element by class."""
+
+    shape: tuple[Expr, ...]
+    at: tuple[Expr, ...]
+    classes: Expr
+    element: Callable[[Expr], Expr]
+
+    def over_classes(self, function: Callable[[Expr], Any]) -> Expr:
+        """The sum of a function of the class."""
+        (c,) = indices_of((self.classes,))
+        limits = [(cast("Index", c), self.classes)] if self.classes != 1 else []
+        return instantiate(sigma(cast("Expr", sp.sympify(function(c))), *limits), {})
+
+
+def scores(x: Operand, target_shape: tuple[Expr, ...] | None = None) -> Scores:
+    """torch puts the classes at dimension 1, or 0 where there is no batch."""
+    if not x.rank:
+        raise TraceError("a classification loss needs scores with a class dimension")
+    c = 1 if x.rank > 1 else 0
+    shape = [s for d, s in enumerate(x.shape) if d != c]
+    if target_shape is not None:
+        shape = [equal(s, t) for s, t in zip(shape, target_shape, strict=True)]
+    at = indices_of(shape)
+    return Scores(tuple(shape), at, x.shape[c], lambda k: x.element(*at[:c], k, *at[c:]))
+
+
+def by_target(s: Scores, t: Expr, each: Any, weight: Any, ignore_index: int, reduction: str) -> Definition:
+    """`each` (already weighted) reduced over the targets; a mean divides by the weights of the targets that count.
+
+    torch's default, ignore_index=-100, is taken as no target being ignored.
+    """
+    limits = [(cast("Index", i), n) for i, n in zip(s.at, s.shape, strict=True) if n != 1]
+    ignored = Equal(t, Integer(ignore_index)) if ignore_index != NOTHING else sp.S.Zero
+    body = Where(ignored, 0, each)
+    if reduction != "mean" or (weight is None and ignored == 0):
+        return reduce_loss(s.shape, s.at, body, reduction)
+    count = sigma(Where(ignored, 0, class_weight(weight, t)), *limits)
+    return define((), (), sigma(body, *limits) / instantiate(count, {}))
+
+
+NOTHING = -100
+
+
+def class_weight(weight: Any, c: Expr) -> Any:
+    """A class's weight, 1 without weights."""
+    return sp.S.One if weight is None else weight.element(c)
+
+
+@op(targets=(F.nll_loss,))
+def nll_loss(
+    x: Operand,
+    y: Operand,
+    weight: Any = None,
+    size_average: Any = None,
+    ignore_index: int = NOTHING,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Definition:
+    s = scores(x, y.shape)
+    t = y.element(*s.at)
+    each = -class_weight(weight, t) * s.element(t)
+    return by_target(s, t, each, weight, ignore_index, reduction_of(size_average, reduce, reduction))
+
+
+@op(targets=(F.cross_entropy,))
+def cross_entropy(
+    x: Operand,
+    y: Operand,
+    weight: Any = None,
+    size_average: Any = None,
+    ignore_index: int = NOTHING,
+    reduce: Any = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Definition:
+    """Targets are classes (integers), or a distribution over the classes for each row (of the scores' shape)."""
+    reduction, smoothing = reduction_of(size_average, reduce, reduction), exact(label_smoothing)
+    if y.floating:
+        return soft_cross_entropy(x, y, weight, reduction, smoothing)
+    s = scores(x, y.shape)
+    t = y.element(*s.at)
+    normalizer = sp.log(s.over_classes(lambda c: sp.exp(s.element(c))))
+    each = class_weight(weight, t) * (normalizer - s.element(t))
+    if smoothing != 0:
+        spread = s.over_classes(lambda c: class_weight(weight, c) * (normalizer - s.element(c)))
+        each = (1 - smoothing) * each + smoothing / s.classes * spread
+    return by_target(s, t, each, weight, ignore_index, reduction)
+
+
+def soft_cross_entropy(x: Operand, y: Operand, weight: Any, reduction: str, smoothing: Expr) -> Definition:
+    """The cross entropy of a distribution over the classes."""
+    s, target = scores(x), scores(y)
+    shape = [equal(a, b) for a, b in zip(s.shape, target.shape, strict=True)]
+    equal(s.classes, target.classes)
+    back = dict(zip(target.at, s.at, strict=True))
+    normalizer = sp.log(s.over_classes(lambda c: sp.exp(s.element(c))))
+
+    def term(c: Expr) -> Any:
+        probability = target.element(c).xreplace(back) * (1 - smoothing) + smoothing / s.classes
+        return class_weight(weight, c) * probability * (normalizer - s.element(c))
+
+    return reduce_loss(shape, s.at, s.over_classes(term), reduction)
+
+
+@op(targets=(F.multi_margin_loss,))
+def multi_margin_loss(
+    x: Operand,
+    y: Operand,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Any = None,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Definition:
+    """Sum over the wrong classes of max(0, margin - x[y] + x[c])^p, over the number of classes."""
+    s = scores(x, y.shape if x.rank > 1 else ())
+    t = y.element(*(s.at if y.rank == len(s.at) else [sp.S.Zero] * y.rank))
+
+    def term(c: Expr) -> Any:
+        z = exact(margin) - s.element(t) + s.element(c)
+        return Where(Equal(c, t), 0, Where(Less(0, z), z**p, 0))
+
+    each = class_weight(weight, t) * s.over_classes(term) / s.classes
+    return reduce_loss(s.shape, s.at, each, reduction_of(size_average, reduce, reduction))
