@@ -57,8 +57,16 @@ class AccessMixin(LowererBase):
             for k in range(len(new)):
                 run = len(old) - len(new) + 1
                 joined = sp.expand(sp.Mul(*[d.size for d in old[k : k + run]]) - new[k].size) == 0
-                if joined and [d.size for d in old[:k]] == [d.size for d in new[:k]] and [d.size for d in old[k + run :]] == [d.size for d in new[k + 1 :]]:
-                    return tt.method(t, "flatten", k, k + run - 1) if (k, run) != (0, len(old)) else tt.method(t, "flatten")
+                if (
+                    joined
+                    and [d.size for d in old[:k]] == [d.size for d in new[:k]]
+                    and [d.size for d in old[k + run :]] == [d.size for d in new[k + 1 :]]
+                ):
+                    return (
+                        tt.method(t, "flatten", k, k + run - 1)
+                        if (k, run) != (0, len(old))
+                        else tt.method(t, "flatten")
+                    )
         return tt.method(t, "reshape", *[d.size for d in new])
 
     def _merged(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
@@ -90,7 +98,10 @@ class AccessMixin(LowererBase):
             following = digit_of(dims[start + run].at)
             if following is None or following[0] != position or following[2] is None:
                 break
-            if sp.expand(following[1] * following[2] - stride) != 0 or sp.expand(following[2] - dims[start + run].size) != 0:
+            if (
+                sp.expand(following[1] * following[2] - stride) != 0
+                or sp.expand(following[2] - dims[start + run].size) != 0
+            ):
                 break
             stride = following[1]
             run += 1
@@ -201,7 +212,11 @@ class AccessMixin(LowererBase):
         joint: list[Index] = []
         for k in gathers:
             at = dims[k].at
-            own = [i for i in at.indices if isinstance(i, Index)] if isinstance(at, Indexed) else sorted(free_indices(at), key=self.rank)
+            own = (
+                [i for i in at.indices if isinstance(i, Index)]
+                if isinstance(at, Indexed)
+                else sorted(free_indices(at), key=self.rank)
+            )
             joint.extend(i for i in own if i not in joint)
         repeated = [d.at for k, d in enumerate(dims) if k not in gathers]
         gathers = [k for k, d in enumerate(dims) if k in gathers or d.at in joint or repeated.count(d.at) > 1]
@@ -217,7 +232,11 @@ class AccessMixin(LowererBase):
         for k in gathers:
             v = self.value(dims[k].at)
             items.append(self.to_joint(v, joint))
-        axes = [cast("Index", d.at) for d in dims[: gathers[0]]] + joint + [cast("Index", d.at) for d in dims[gathers[-1] + 1 :]]
+        axes = (
+            [cast("Index", d.at) for d in dims[: gathers[0]]]
+            + joint
+            + [cast("Index", d.at) for d in dims[gathers[-1] + 1 :]]
+        )
         return Val(tt.item(t, *items), tuple(axes), kind)
 
     def to_joint(self, v: Val, joint: list[Index]) -> T:

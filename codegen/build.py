@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,11 @@ from codegen.emit import write_atomically
 from codegen.inputs import example_inputs
 from codegen.program import Program, generate
 from codegen.targets import bundled_names, load_target
-from engine.errors import OutputError
+from engine.errors import OutputError, SymgradError, TargetError
+from engine.naming import is_user_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from codegen.targets import Target
 
@@ -98,8 +100,23 @@ def program_of(target: Target, title: str, mode: str = "steps") -> Program:
     """A target's program, generated at its example inputs. What it says of files does not depend on the working directory."""
     base = Path(examples.__file__).parent.parent if target.bundled else (target.path.parent if target.path else Path.cwd())
     inputs = example_inputs(target)
-    with contextlib.chdir(base):
+    with contextlib.chdir(base), located(target):
         return generate(target.forward, *inputs.values(), mode=mode, name=title)
+
+
+@contextlib.contextmanager
+def located(target: Target) -> Generator[None]:
+    """What the target's own code raises becomes a TargetError with file and line; everything else passes."""
+    try:
+        yield
+    except SymgradError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if not is_user_code(frames[-1].filename):
+            raise
+        where = f"{frames[-1].filename}:{frames[-1].lineno}"
+        raise TargetError(f"the forward of {target.name} fails by itself, at {where}: {type(error).__name__}: {error}") from error
 
 
 def build(text: str, out: Path | None = None) -> list[Built]:

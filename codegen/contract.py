@@ -82,8 +82,17 @@ class ContractMixin(LowererBase):
             kept: Axes = tuple(None if a in summed else a for a in v.axes)
             axes = tuple(a for a in v.axes if a not in summed)
             whole = len(present) == len(v.axes)
-            t = tt.method(v.t, how) if whole and how == "sum" else tt.method(v.t, how, present[0] if len(present) == 1 else tuple(present))
-            out = Val(t, axes, "int" if v.kind in ("bool", "int") and how == "sum" else v.kind, None if whole and how == "sum" else kept)
+            t = (
+                tt.method(v.t, how)
+                if whole and how == "sum"
+                else tt.method(v.t, how, present[0] if len(present) == 1 else tuple(present))
+            )
+            out = Val(
+                t,
+                axes,
+                "int" if v.kind in ("bool", "int") and how == "sum" else v.kind,
+                None if whole and how == "sum" else kept,
+            )
         for i in missing if how == "sum" else []:
             out = self.join("*", out, Val(tt.size(self.ranges[i]), (), "number"))
         return out
@@ -145,7 +154,11 @@ class ContractMixin(LowererBase):
             return self._matmul(b, a, right, left, s)
         if len(b.axes) != 2:
             return None
-        x = a.t if a.axes[-1] is s else permute(a.t, [*[d for d, i in enumerate(a.axes) if i is not s], a.axes.index(s)])
+        x = (
+            a.t
+            if a.axes[-1] is s
+            else permute(a.t, [*[d for d, i in enumerate(a.axes) if i is not s], a.axes.index(s)])
+        )
         y = b.t if b.axes[0] is s else permute(b.t, [1, 0])
         return Val(tt.binary("@", x, y), (*[i for i in a.axes if i is not s], *right))
 
@@ -167,7 +180,9 @@ class ContractMixin(LowererBase):
         letters = {i: chr(ord("a") + k) for k, i in enumerate(dict.fromkeys(i for v in values for i in v.indices))}
         ranks = {i: k for k, i in enumerate(outer)}
         out = sorted((i for i in letters if i not in summed), key=lambda i: ranks.get(i, 99))
-        spec = ",".join("".join(letters[i] for i in v.indices) for v in values) + "->" + "".join(letters[i] for i in out)
+        spec = (
+            ",".join("".join(letters[i] for i in v.indices) for v in values) + "->" + "".join(letters[i] for i in out)
+        )
         return Val(tt.call("torch.einsum", f'"{spec}"', *[v.t for v in values]), tuple(out))
 
 

@@ -132,7 +132,9 @@ class Derivation:
     def definition_latex(self, name: str) -> str | None:
         """A node's index notation as LaTeX."""
         known = self.definition(name)
-        return None if known is None else f"{latex_formula(known[0], self.ranks)} = {latex_formula(known[1], self.ranks)}"
+        return (
+            None if known is None else f"{latex_formula(known[0], self.ranks)} = {latex_formula(known[1], self.ranks)}"
+        )
 
 
 def derive(graph: Graph) -> Derivation:
@@ -169,7 +171,9 @@ def derive(graph: Graph) -> Derivation:
     return Derivation(graph, scheduled(graph, cotangents, consumers), tuple(trail))
 
 
-def scheduled(graph: Graph, cotangents: dict[str, Cotangent], consumers: dict[str, list[tuple[Node, int]]]) -> dict[str, Cotangent]:
+def scheduled(
+    graph: Graph, cotangents: dict[str, Cotangent], consumers: dict[str, list[tuple[Node, int]]]
+) -> dict[str, Cotangent]:
     """Backward order, with an input's cotangent right after the last path to it is complete."""
     place = {n.name: float(k) for k, n in enumerate(graph.nodes)}
 

@@ -89,8 +89,8 @@ def node_markdown(e: Explanation) -> str:
 
 def node_section(e: Explanation) -> NodeSection:
     """What is told of one node: its forward, its paths to the result, its cotangent and the emitted statement."""
-    kind = "node" if e.forward else "input"
-    place = f", {e.place}" if e.place else ""
+    kind = "Node" if e.forward else "Input"
+    place = f", from {e.place}" + (f", `{e.line}`" if e.line and "`" not in e.line else "") if e.place else ""
     blocks: list[Block] = []
     if e.forward:
         blocks.append(Block("", "python", (e.forward,)))
@@ -103,7 +103,7 @@ def node_section(e: Explanation) -> NodeSection:
         rules = f" ({'; '.join(e.rules)})" if e.rules else ""
         blocks.append(Block(f"Cotangent{rules}:", "math", (e.cotangent.latex,)))
         blocks.append(Block("", "python", e.statements))
-    return NodeSection(e.name, (f"{kind.capitalize()}, {e.dtype} `{e.shape}`{place}",), tuple(blocks))
+    return NodeSection(e.name, (f"{kind}, {e.dtype} `{e.shape}`{place}",), tuple(blocks))
 
 
 def _nodes(told: Sequence[Explanation]) -> tuple[NodeSection, ...]:

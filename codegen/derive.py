@@ -8,7 +8,7 @@ Everything here works on templates, so equal nodes are derived once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -16,7 +16,21 @@ from sympy import Expr, Indexed, IndexedBase, Mul
 
 from codegen.ownoutput import by_output
 from codegen.ranges import extreme, nonnegative, simplified
-from engine.notation import Amax, Delta, Index, Quo, Rem, Sigma, accesses, bound, element, fresh, name_of, ordered, sigma
+from engine.notation import (
+    Amax,
+    Delta,
+    Index,
+    Quo,
+    Rem,
+    Sigma,
+    accesses,
+    bound,
+    element,
+    fresh,
+    name_of,
+    ordered,
+    sigma,
+)
 from engine.table import Definition, indices_of
 
 if TYPE_CHECKING:
@@ -203,7 +217,9 @@ class Solver:
         top = extreme(position, self.known, True)
         return None if top is None else cast("Expr", sp.expand(top + 1))
 
-    def _compose(self, parts: list[tuple[int, Expr, Expr | None, Expr]], total: Expr) -> tuple[Expr, dict[Index, Expr]] | None:
+    def _compose(
+        self, parts: list[tuple[int, Expr, Expr | None, Expr]], total: Expr
+    ) -> tuple[Expr, dict[Index, Expr]] | None:
         """The position whose digits are `parts`; digits that no equation fixes become new summed indices."""
         expected: Expr = sp.S.One
         value: Expr = sp.S.Zero
@@ -213,7 +229,9 @@ class Solver:
             here = next((p for p in rest if sp.expand(p[1] - expected) == 0), None)
             if here is None:
                 strides = [p[1] for p in rest]
-                ratio = next((sp.cancel(s / expected) for s in strides if sp.fraction(sp.cancel(s / expected))[1] == 1), None)
+                ratio = next(
+                    (sp.cancel(s / expected) for s in strides if sp.fraction(sp.cancel(s / expected))[1] == 1), None
+                )
                 if ratio is None or not ratio.is_integer:
                     return None
                 q = fresh()
@@ -276,7 +294,7 @@ def distribute(body: Expr, limits: list[tuple[Index, Expr]]) -> Expr:
     return cast("Expr", Mul(*outside) * sigma(cast("Expr", Mul(*inside)), *limits))
 
 
-@lru_cache(maxsize=None)
+@cache
 def vjp(template: Definition, position: int, shape: tuple[Expr, ...]) -> Contribution:
     """The cotangent of operand `position` (of this shape) that one op's output passes back, over placeholders."""
     return pulled_back(template, f"_{position}", shape)
@@ -304,7 +322,10 @@ def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> 
         rename.update({i: fresh() for i in ordered(bound(local))})
         seed = element(cot, template.indices)
         body = cast("Expr", (seed * local).xreplace(rename))
-        where = [(cast("Expr", sp.sympify(e)).xreplace(rename), k) for e, k in zip(access.indices[: len(at)], at, strict=True)]
+        where = [
+            (cast("Expr", sp.sympify(e)).xreplace(rename), k)
+            for e, k in zip(access.indices[: len(at)], at, strict=True)
+        ]
         every = tuple((rename.get(i, i), n) for i, n in (*outer, *limits))
         finished, scattered = finish(Term(every, body, tuple((cast("Expr", e), k) for e, k in where)), ranges, sizes_of)
         total = cast("Expr", total + finished)

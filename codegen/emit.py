@@ -23,7 +23,12 @@ def environment() -> jinja2.Environment:
     """Strict: an undefined name is an error, never an empty string."""
     loader = jinja2.PackageLoader("codegen", "templates")
     return jinja2.Environment(
-        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
+        loader=loader,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
     )
 
 
@@ -63,7 +68,11 @@ def steps_source(derivation: Derivation, target: str = "", keep: tuple[str, ...]
     sizes_back = size_lines(graph, writer.used.sizes, [n for n in saved if graph[n].is_input], saved)
     unpack = sequence(saved, " = saved", 4)
     fields = [{"name": n, "comment": shape_text(graph, n)} for n in saved]
-    returns = graph.outputs[0] if graph.single else "(" + ", ".join(graph.outputs) + ("," if len(graph.outputs) == 1 else "") + ")"
+    returns = (
+        graph.outputs[0]
+        if graph.single
+        else "(" + ", ".join(graph.outputs) + ("," if len(graph.outputs) == 1 else "") + ")"
+    )
     place = next((n.source.file for n in graph.nodes if n.source is not None), "")
     formula = wrapped("; ".join(f"{n} {shape_text(graph, n)}" for n in graph.inputs), 110)
     return render(

@@ -35,7 +35,12 @@ def named(e: Expr, names: Mapping[str, str]) -> Expr:
     for b in e.atoms(sp.IndexedBase):
         label = cast("Any", b).label
         if str(label) in names:
-            mapping[b] = sp.IndexedBase(sp.Symbol(names[str(label)], **{k: v for k, v in label.assumptions0.items() if k in ("positive", "real", "integer")}))
+            mapping[b] = sp.IndexedBase(
+                sp.Symbol(
+                    names[str(label)],
+                    **{k: v for k, v in label.assumptions0.items() if k in ("positive", "real", "integer")},
+                )
+            )
     return cast("Expr", e.xreplace(mapping))
 
 
@@ -53,7 +58,11 @@ class TextPrinter(StrPrinter):
     def _print_Sigma(self, expr: Sigma) -> str:
         body = self._print(expr.body)
         inner = f"({body})" if expr.body.is_Add else body
-        return f"Σ_{{{','.join(map(str, (i for i, _ in expr.limits)))}}} {inner}" if len(expr.limits) > 1 else f"Σ_{expr.limits[0][0]} {inner}"
+        return (
+            f"Σ_{{{','.join(map(str, (i for i, _ in expr.limits)))}}} {inner}"
+            if len(expr.limits) > 1
+            else f"Σ_{expr.limits[0][0]} {inner}"
+        )
 
     def _print_Amax(self, expr: Amax) -> str:
         return f"max_{','.join(str(i) for i, _ in expr.limits)} {self._print(expr.body)}"
@@ -98,7 +107,9 @@ class TextPrinter(StrPrinter):
             top.append(str(c.p))
         if c.q != 1:
             bottom.append(str(c.q))
-        factors = sorted(sp.Mul.make_args(rest), key=lambda f: (isinstance(f, Sigma), not f.is_Symbol, "_cot" not in str(f)))
+        factors = sorted(
+            sp.Mul.make_args(rest), key=lambda f: (isinstance(f, Sigma), not f.is_Symbol, "_cot" not in str(f))
+        )
         sigma = [f for f in factors if isinstance(f, Sigma)]
         for f in factors:
             if isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign():
@@ -111,7 +122,11 @@ class TextPrinter(StrPrinter):
             text = self._print(s)
             top.append(text if k == len(sigma) - 1 and not bottom else f"({text})")
         over = " ".join(top) or "1"
-        under = "" if not bottom else " / " + (bottom[0] if len(bottom) == 1 and " " not in bottom[0] else f"({' '.join(bottom)})")
+        under = (
+            ""
+            if not bottom
+            else " / " + (bottom[0] if len(bottom) == 1 and " " not in bottom[0] else f"({' '.join(bottom)})")
+        )
         return f"{sign}{over}{under}"
 
     def _print_Add(self, expr: Any, order: Any = None) -> str:

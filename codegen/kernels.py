@@ -93,9 +93,11 @@ def _same_up_to_index(inner: Expr, total: Sigma) -> Any:
     """The index of `inner` whose place the sum's index takes, if they agree otherwise."""
     from engine.notation import Index
 
-    (j, _), = total.limits
+    ((j, _),) = total.limits
     for i in sorted((s for s in inner.free_symbols if isinstance(s, Index)), key=str):
-        if canonical(cast("Expr", inner.xreplace({i: j}))) == canonical(cast("Expr", total.body.args[0])) and i not in total.free_symbols - {j}:
+        if canonical(cast("Expr", inner.xreplace({i: j}))) == canonical(
+            cast("Expr", total.body.args[0])
+        ) and i not in total.free_symbols - {j}:
             return i
     return None
 

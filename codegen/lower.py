@@ -19,7 +19,21 @@ from codegen.scalars import ScalarMixin
 from codegen.tensors import T
 from codegen.values import TensorInfo, Val
 from engine.errors import DerivationError
-from engine.notation import Amax, Delta, Equal, Index, Less, LessEqual, Quo, Rem, Sigma, Sign, Where, accesses, free_indices
+from engine.notation import (
+    Amax,
+    Delta,
+    Equal,
+    Index,
+    Less,
+    LessEqual,
+    Quo,
+    Rem,
+    Sigma,
+    Sign,
+    Where,
+    accesses,
+    free_indices,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -186,12 +200,22 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         """The output index that a delta fixes, and to what."""
         a, b = cast("tuple[Expr, Expr]", delta.args)
         for one, other in ((a, b), (b, a)):
-            if one in outputs and one not in other.free_symbols and (not isinstance(other, Index) or other not in outputs):
+            if (
+                one in outputs
+                and one not in other.free_symbols
+                and (not isinstance(other, Index) or other not in outputs)
+            ):
                 return cast("Index", one), other
         return None
 
     def _placed(
-        self, body: Expr, place: dict[Index, Expr], domain: list[Index], indices: Sequence[Expr], shape: Shape, used: set[Index]
+        self,
+        body: Expr,
+        place: dict[Index, Expr],
+        domain: list[Index],
+        indices: Sequence[Expr],
+        shape: Shape,
+        used: set[Index],
     ) -> Scatter:
         """Index items per output dimension, and the values arranged to match torch's indexing."""
         dims: list[Any] = [sp.S.Zero if i == 0 else place.get(cast("Index", i), i) for i in indices]
@@ -219,7 +243,12 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         self.order = self.natural_order(body, [*joint, *rest])
         value = self.arranged(self.value(body), [*joint, *tail])
         injective = not domain
-        return Scatter(tuple(items), self.full(value, [*joint, *[None if t == 0 else t for t in tail]]), not injective, tensors=True)
+        return Scatter(
+            tuple(items),
+            self.full(value, [*joint, *[None if t == 0 else t for t in tail]]),
+            not injective,
+            tensors=True,
+        )
 
     def _gather_order(self, dims: list[Any], advanced: list[int], joint: list[Index]) -> list[Index]:
         for k in advanced:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def weight(e: Expr) -> tuple[int, int]:
     """What an elementwise expression costs: transcendental functions first, then operations."""
-    functions = sum(10 for f in sp.preorder_traversal(e) if isinstance(f, (sp.Function, sp.exp)) and not isinstance(f, Head))
+    functions = sum(
+        10 for f in sp.preorder_traversal(e) if isinstance(f, (sp.Function, sp.exp)) and not isinstance(f, Head)
+    )
     functions += sum(4 for p in sp.preorder_traversal(e) if isinstance(p, sp.Pow) and not p.exp.is_Integer)
     operations = int(cast("Any", sp.count_ops(e)))
     return functions + operations, len(e.atoms(Indexed))

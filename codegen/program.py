@@ -48,7 +48,15 @@ class Program:
         mode: "steps" or "closed".
     """
 
-    def __init__(self, graph: Graph, derivation: Derivation, source: str, mode: str, module: nn.Module | None, wrt: tuple[str, ...] | None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        derivation: Derivation,
+        source: str,
+        mode: str,
+        module: nn.Module | None,
+        wrt: tuple[str, ...] | None,
+    ) -> None:
         self.graph, self.derivation, self.source, self.mode = graph, derivation, source, mode
         self.owner = module
         self.wrt = wrt
@@ -69,7 +77,9 @@ class Program:
             held = {**dict(self.owner.named_parameters()), **dict(self.owner.named_buffers())}
             given += [held[self.graph.key(n)] for n in self.graph.parameters]
         if len(given) != len(self.graph.inputs):
-            raise InputError(f"{self.graph.name} takes {len(self.graph.inputs)} tensors ({', '.join(self.graph.inputs)}) and was given {len(given)}")
+            raise InputError(
+                f"{self.graph.name} takes {len(self.graph.inputs)} tensors ({', '.join(self.graph.inputs)}) and was given {len(given)}"
+            )
         for name, t in zip(self.graph.inputs, given, strict=True):
             node = self.graph[name]
             if t.dim() != len(node.shape):
@@ -100,7 +110,9 @@ class Program:
             grad_out = pytree.tree_leaves(grad_out, is_leaf=lambda v: v is None)
         with torch.no_grad():
             grads = cast("dict[str, Tensor]", self.module.backward(saved, grad_out))
-        return grads if self.wrt is None else {k: v for k, v in grads.items() if k in self.wrt or k not in self.input_keys}
+        return (
+            grads if self.wrt is None else {k: v for k, v in grads.items() if k in self.wrt or k not in self.input_keys}
+        )
 
     @property
     def input_keys(self) -> tuple[str, ...]:
@@ -121,7 +133,11 @@ class Program:
 
 
 def generate(
-    forward: Callable[..., Any] | nn.Module | Graph, *inputs: Any, mode: str = "closed", wrt: Sequence[str] | None = None, name: str | None = None
+    forward: Callable[..., Any] | nn.Module | Graph,
+    *inputs: Any,
+    mode: str = "closed",
+    wrt: Sequence[str] | None = None,
+    name: str | None = None,
 ) -> Program:
     """Derive and emit the backward of a forward.
 
@@ -141,7 +157,9 @@ def generate(
     known = [graph.key(n) for n in graph.inputs if graph[n].differentiable]
     unknown = [w for w in wrt or () if w not in known]
     if unknown:
-        raise InputError(f"wrt names {unknown[0]!r}, which is no differentiable input of {graph.name}; those are {', '.join(known)}")
+        raise InputError(
+            f"wrt names {unknown[0]!r}, which is no differentiable input of {graph.name}; those are {', '.join(known)}"
+        )
     derivation = derive(graph)
     module = forward if isinstance(forward, nn.Module) else None
     if mode == "closed":

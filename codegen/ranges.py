@@ -58,7 +58,11 @@ def nonnegative(e: Expr) -> bool:
     if e.is_nonnegative:
         return True
     shifted = sp.expand(e.xreplace({s: s + 1 for s in e.free_symbols}))  # sizes are >= 1: substitute s = 1 + t, t >= 0
-    return all(c.is_nonnegative for c in sp.Poly(shifted, *e.free_symbols).coeffs()) if e.free_symbols and shifted.is_polynomial() else False
+    return (
+        all(c.is_nonnegative for c in sp.Poly(shifted, *e.free_symbols).coeffs())
+        if e.free_symbols and shifted.is_polynomial()
+        else False
+    )
 
 
 def holds(condition: Expr, ranges: Mapping[Index, Expr]) -> bool | None:

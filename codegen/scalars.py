@@ -91,15 +91,21 @@ class ScalarMixin(LowererBase):
         coefficient = -coefficient if sign else coefficient
         top: list[Expr] = []
         bottom: list[Expr] = []
-        scale_up: list[Expr] = [] if coefficient.p == 1 else [coefficient] if self._short(coefficient) else [sp.Integer(coefficient.p)]
-        scale_down: list[Expr] = [] if coefficient.q == 1 or (scale_up and scale_up[0] == coefficient) else [sp.Integer(coefficient.q)]
+        scale_up: list[Expr] = (
+            [] if coefficient.p == 1 else [coefficient] if self._short(coefficient) else [sp.Integer(coefficient.p)]
+        )
+        scale_down: list[Expr] = (
+            [] if coefficient.q == 1 or (scale_up and scale_up[0] == coefficient) else [sp.Integer(coefficient.q)]
+        )
         for f in factors:
             inverse = isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign() and not isinstance(f.base, sp.exp)
             if not f.atoms(Indexed, Index):
                 (scale_down if inverse else scale_up).append(cast("Expr", 1 / f if inverse else f))
             else:
                 (bottom if inverse else top).append(cast("Expr", 1 / f if inverse else f))
-        value = self._grouped([self.value(f) for f in self._cot_first(top)], [self.value(f) for f in bottom], scale_up, scale_down)
+        value = self._grouped(
+            [self.value(f) for f in self._cot_first(top)], [self.value(f) for f in bottom], scale_up, scale_down
+        )
         return self.negative(value) if sign else value
 
     def one_root(self, e: Expr) -> Val | None:
@@ -107,10 +113,17 @@ class ScalarMixin(LowererBase):
         roots = [f for f in e.args if isinstance(f, sp.Pow) and f.exp in (sp.S.Half, -sp.S.Half)]
         loose = [f for f in roots if not f.atoms(Indexed)]
         tied = [f for f in roots if f.atoms(Indexed)]
-        if len(tied) != 1 or not loose or (loose[0].exp * tied[0].exp).is_positive and len(loose) > 1:
+        if len(tied) != 1 or not loose or ((loose[0].exp * tied[0].exp).is_positive and len(loose) > 1):
             return None
         sign = 1 if tied[0].exp == sp.S.Half else -1
-        inner = sp.Mul(*[f.base ** (1 if f.exp == sp.S.Half else -1) ** 1 if sign == 1 else f.base ** (1 if f.exp == -sp.S.Half else -1) for f in (*loose, *tied)])
+        inner = sp.Mul(
+            *[
+                f.base ** (1 if f.exp == sp.S.Half else -1) ** 1
+                if sign == 1
+                else f.base ** (1 if f.exp == -sp.S.Half else -1)
+                for f in (*loose, *tied)
+            ]
+        )
         v = self.value(cast("Expr", inner))
         root = Val(tt.method(v.t, "sqrt" if sign == 1 else "rsqrt"), v.axes, "float", v.kept)
         rest = cast("Expr", sp.Mul(*[f for f in e.args if f not in roots]))
@@ -162,7 +175,11 @@ class ScalarMixin(LowererBase):
         result, divisor = built[-1]
         for other, under in reversed(built[:-1]):
             if other is not None:
-                result = other if result is None else self.join("*", self.floated(result) if result.kind == other.kind == "bool" else result, other)
+                result = (
+                    other
+                    if result is None
+                    else self.join("*", self.floated(result) if result.kind == other.kind == "bool" else result, other)
+                )
             if under is not None:
                 divisor = under if divisor is None else self.join("*", divisor, under)
         if result is None:
@@ -180,7 +197,16 @@ class ScalarMixin(LowererBase):
 
     def _ratio(self, over: list[Val], under: list[Val]) -> Val:
         top = self._times(over) if over else Val(tt.number(1), (), "number")
-        return self.join("/", top, self._times(under), "float" if not all(u.is_number for u in under) or not top.is_number else None) if under else top
+        return (
+            self.join(
+                "/",
+                top,
+                self._times(under),
+                "float" if not all(u.is_number for u in under) or not top.is_number else None,
+            )
+            if under
+            else top
+        )
 
     def power_of(self, e: sp.Pow) -> Val:
         """Powers; roots and reciprocals have torch's own names."""
@@ -234,7 +260,12 @@ class ScalarMixin(LowererBase):
             dims = [v.axes.index(i) for i, _ in limits]
             if name == "logsumexp":
                 kept = tuple(None if d in dims else a for d, a in enumerate(v.axes))
-                return Val(tt.method(v.t, name, dims[0] if len(dims) == 1 else tuple(dims)), tuple(a for a in kept if a is not None), "float", kept)
+                return Val(
+                    tt.method(v.t, name, dims[0] if len(dims) == 1 else tuple(dims)),
+                    tuple(a for a in kept if a is not None),
+                    "float",
+                    kept,
+                )
             return Val(tt.method(v.t, name, dims[0]), v.axes)
         if name == "scaled":
             return self._times([self.kernel(args[0]), self.value(args[1])]) if args[1] != 1 else self.kernel(args[0])
@@ -268,5 +299,9 @@ class ScalarMixin(LowererBase):
                 axes = broadcast(axes, v.axes)
         kind = "float" if "float" in (a.kind, b.kind) else "int" if "int" in (a.kind, b.kind) else "float"
         if a.is_number and b.is_number:
-            return Val(tt.call("torch.where", condition.t, tt.number(float(a.t.head)) if a.t.kind == "number" else a.t, b.t), axes, kind)
+            return Val(
+                tt.call("torch.where", condition.t, tt.number(float(a.t.head)) if a.t.kind == "number" else a.t, b.t),
+                axes,
+                kind,
+            )
         return Val(tt.call("torch.where", condition.t, a.t, b.t), axes, kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -28,8 +28,10 @@ def kind_of(dtype: Any) -> str:
     return "float" if dtype.is_floating_point else "bool" if str(dtype) == "torch.bool" else "int"
 
 
-@lru_cache(maxsize=None)
-def lowered(template: Definition, position: int, shapes: tuple[tuple[Expr, ...], ...], kinds: tuple[str, ...]) -> Lowered:
+@cache
+def lowered(
+    template: Definition, position: int, shapes: tuple[tuple[Expr, ...], ...], kinds: tuple[str, ...]
+) -> Lowered:
     """The torch form of what one op passes back to one operand, over placeholders; made once per structure."""
     contribution = vjp(template, position, shapes[position])
     tensors = {f"_{k}": TensorInfo(s, kind) for k, (s, kind) in enumerate(zip(shapes, kinds, strict=True))}
@@ -286,7 +288,12 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
         for k, text in enumerate(reads.values()):
             expr = expr.replace(f"⟦{k}⟧", text)
         message = f"the forward fixed {expr} = {g.value}" + (f" at {g.where}" if g.where else "")
-        rows.append({"test": f"{expr} != {g.value}", "message": repr(message).replace("'", '"', 1)[:-1] + '"' if "'" not in message else repr(message)})
+        rows.append(
+            {
+                "test": f"{expr} != {g.value}",
+                "message": repr(message).replace("'", '"', 1)[:-1] + '"' if "'" not in message else repr(message),
+            }
+        )
     return rows
 
 

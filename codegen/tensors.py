@@ -12,7 +12,26 @@ from engine.spelling import size_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_PRECEDENCE = {"|": 1, "&": 2, "<": 0, "<=": 0, "==": 0, ">": 0, ">=": 0, "!=": 0, "%": 5, "+": 4, "-": 4, "*": 5, "/": 5, "//": 5, "@": 5, "neg": 6, "~": 6, "**": 7}
+_PRECEDENCE = {
+    "|": 1,
+    "&": 2,
+    "<": 0,
+    "<=": 0,
+    "==": 0,
+    ">": 0,
+    ">=": 0,
+    "!=": 0,
+    "%": 5,
+    "+": 4,
+    "-": 4,
+    "*": 5,
+    "/": 5,
+    "//": 5,
+    "@": 5,
+    "neg": 6,
+    "~": 6,
+    "**": 7,
+}
 ATOM = 9
 
 
@@ -115,14 +134,14 @@ def text(t: T, outer: int = -1) -> str:
         return f"({bare})" if bare.startswith("-") and outer > _PRECEDENCE["-"] else bare
     if t.kind == "size":
         bare = size_text(t.args[0])
-        loose = (" * " in bare or " / " in bare or " // " in bare) and 5 or (" ** " in bare and 7) or ATOM
+        loose = ((" * " in bare or " / " in bare or " // " in bare) and 5) or (" ** " in bare and 7) or ATOM
         if " + " in bare or " - " in bare[1:]:
             loose = 4
         return f"({bare})" if loose < outer or (loose == outer and loose < ATOM) else bare
     if t.kind == "binary":
         level = _PRECEDENCE[t.head]
         right = level + (0 if t.head in ("+", "*") and not _is(t.args[1], "-", "/", "@", "//") else 1)
-        left = level + (1 if t.head == "**" else 0)
+        left = level + (1 if t.head in ("**", "<", "<=", "==", ">", ">=", "!=") else 0)
         bare = f"{text(t.args[0], left)} {t.head} {text(t.args[1], right)}"
         return f"({bare})" if level < outer else bare
     if t.kind == "unary":

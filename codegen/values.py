@@ -82,12 +82,14 @@ def _turned(axes: Axes, target: Sequence[Index | None]) -> list[int] | None:
     return [axes.index(a) if a is not None and a in axes else ones.pop(0) for a in tail]
 
 
-ELEMENTWISE = frozenset(["sqrt", "rsqrt", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "sin", "cos", "erf", "abs", "sign"])
+ELEMENTWISE = frozenset(
+    ["sqrt", "rsqrt", "exp", "log", "log1p", "expm1", "tanh", "sigmoid", "sin", "cos", "erf", "abs", "sign"]
+)
 
 
 def with_keepdim(t: T) -> T:
     """A reduction (or its negative, or a multiple) with keepdim=True."""
-    if t.kind == "unary" or t.kind == "method" and t.head in ELEMENTWISE:
+    if t.kind == "unary" or (t.kind == "method" and t.head in ELEMENTWISE):
         return T(t.kind, t.head, (with_keepdim(t.args[0]), *t.args[1:]), t.keywords)
     if t.kind == "binary":
         a, b = t.args
@@ -150,8 +152,22 @@ class LowererBase:
         a, b = to_axes(a, target), to_axes(b, target)
         if symbol in ("+", "-") and b.t.kind == "unary" and b.t.head == "neg":
             symbol, b = "-" if symbol == "+" else "+", Val(b.t.args[0], b.axes, b.kind, b.kept)
-        result = kind or ("number" if a.is_number and b.is_number else "float" if "float" in (a.kind, b.kind) else a.kind if b.is_number else b.kind)
-        kept = a.kept if b.is_number and b.t.kind in ("number", "size") else b.kept if a.is_number and a.t.kind in ("number", "size") else None
+        result = kind or (
+            "number"
+            if a.is_number and b.is_number
+            else "float"
+            if "float" in (a.kind, b.kind)
+            else a.kind
+            if b.is_number
+            else b.kind
+        )
+        kept = (
+            a.kept
+            if b.is_number and b.t.kind in ("number", "size")
+            else b.kept
+            if a.is_number and a.t.kind in ("number", "size")
+            else None
+        )
         return Val(tt.binary(symbol, a.t, b.t), broadcast(a.axes, b.axes), result, kept)
 
     def negative(self, v: Val) -> Val:
@@ -169,7 +185,9 @@ class LowererBase:
         if all(fits(v.axes, axes) or v.is_number for v in values):
             return list(axes)
         for v in values:
-            if v.kept is not None and all(fits(w.axes if w is not v else v.kept, self.merged(v.kept, axes)) or w.is_number for w in values):
+            if v.kept is not None and all(
+                fits(w.axes if w is not v else v.kept, self.merged(v.kept, axes)) or w.is_number for w in values
+            ):
                 return list(self.merged(v.kept, axes))
         return list(self.sorted_indices(*values))
 

@@ -86,7 +86,7 @@ def truth_gradient(
 
     The node is moved by a tiny imaginary number, everything after it is evaluated again, and the imaginary part of the
     result over the step is the derivative, without cancellation. It costs one evaluation per entry. Entries of the output
-    that are not finite are left out of the sum, as they would hide the derivative of all others.
+    that are nan are left out of the sum, as they would hide the derivative of all others.
 
     Args:
         entries: positions (tuples of ints) in the node, or whole directions (arrays of its shape); all positions for None.
@@ -110,8 +110,8 @@ def truth_gradient(
             direction = entry if isinstance(entry, np.ndarray) else _unit(origin.shape, entry)
             moved = run.run({**values, node: origin + numbers.lift(direction) * numbers.step}, after)
             total = numbers.lift(0)
-            for o, w, finite in weights:
-                total = np.asarray(total + np.sum(np.asarray(numbers.imag(moved[o]) * w)[finite]))
+            for o, w, known in weights:
+                total = np.asarray(total + np.sum(np.asarray(numbers.imag(moved[o]) * w)[known]))
             found.append(total[()] / numbers.step.imag)
     out = np.array(found, dtype=np.object_ if numbers.is_mp else np.longdouble)
     return out.reshape(origin.shape) if entries is None else out
@@ -220,7 +220,7 @@ def _as_array(t: Any) -> Array:
 
 
 def _weights(graph: Graph, values: dict[str, Array], grad_out: Any, numbers: Arithmetic) -> list[tuple[str, Array, Array]]:
-    """What each output's entries are multiplied with before they are summed, and which of them are finite."""
+    """What each output's entries are multiplied with before they are summed, and which of them are numbers."""
     if grad_out is None:
         given: list[Any] = [np.ones(values[o].shape) for o in graph.outputs]
     elif len(graph.outputs) == 1 and not isinstance(grad_out, (list, tuple)):
@@ -229,7 +229,7 @@ def _weights(graph: Graph, values: dict[str, Array], grad_out: Any, numbers: Ari
         given = list(grad_out)
     floating = [(o, g) for o, g in zip(graph.outputs, given, strict=True) if g is not None and graph[o].dtype.is_floating_point]
     return [
-        (o, numbers.lift(np.broadcast_to(_as_array(g), values[o].shape)), np.isfinite(numbers.to_float(values[o])))
+        (o, numbers.lift(np.broadcast_to(_as_array(g), values[o].shape)), ~np.isnan(numbers.to_float(values[o])))
         for o, g in floating
     ]
 

@@ -85,8 +85,41 @@ class LocalsWatcher:
 
 
 RESERVED = frozenset(
-    ["torch", "math", "saved", "Saved", "grad_out", "forward", "backward", "step", "function", "Function", "Module", "NamedTuple", "Tensor", "grads"]
-    + ["self", "cls", "ctx", "dict", "float", "int", "len", "range", "tuple", "list", "zip", "min", "max", "sum", "abs", "ValueError", "value_and_grad"]
+    [
+        "torch",
+        "math",
+        "saved",
+        "Saved",
+        "grad_out",
+        "forward",
+        "backward",
+        "step",
+        "function",
+        "Function",
+        "Module",
+        "NamedTuple",
+        "Tensor",
+        "grads",
+    ]
+    + [
+        "self",
+        "cls",
+        "ctx",
+        "dict",
+        "float",
+        "int",
+        "len",
+        "range",
+        "tuple",
+        "list",
+        "zip",
+        "min",
+        "max",
+        "sum",
+        "abs",
+        "ValueError",
+        "value_and_grad",
+    ]
 )
 
 

@@ -131,7 +131,8 @@ class Delta(Head):
 
 def counts(e: Any) -> bool:
     """Whether an expression is about indices and sizes only. Those can be compared symbolically; a tensor's elements
-    cannot, whatever sympy knows of their sign: they underflow, and may be infinite or nan."""
+    cannot, whatever sympy knows of their sign: they underflow, and may be infinite or nan.
+    """
     return not e.has(Indexed) and all(s.is_integer for s in e.free_symbols)
 
 
@@ -189,6 +190,8 @@ class Equal(Head):
     @classmethod
     def eval(cls, *args: Any) -> Expr | None:
         a, b = args
+        if isinstance(a, BRACKETS) and b == 0:
+            return cast("Expr", 1 - a)
         if not (counts(a) and counts(b)):
             return None
         difference = a - b
@@ -209,7 +212,8 @@ class Equal(Head):
 
 class Where(Head):
     """`Where(condition, a, b)`: a where the condition (0 or 1) holds, else b. The branch not taken is never used, nor
-    is its derivative: a product with the bracket would make 0 times infinity of it."""
+    is its derivative: a product with the bracket would make 0 times infinity of it.
+    """
 
     @classmethod
     def eval(cls, *args: Any) -> Expr | None:
@@ -224,6 +228,8 @@ class Where(Head):
             return condition
         if a == 0 and b == 1:
             return cast("Expr", 1 - condition)
+        if isinstance(condition, sp.Add) and isinstance(1 - condition, BRACKETS):
+            return cls(1 - condition, b, a)
         return None
 
     def _eval_derivative(self, s: Expr) -> Expr:
@@ -318,7 +324,8 @@ class Rem(Head):
 
 class Amax(Head):
     """`Amax(body, (i, n), ...)`: the largest value of `body` over the indices. Only ever a shift or a comparison:
-    what is differentiated is never an `Amax`, so that torch's rule for ties can be written out."""
+    what is differentiated is never an `Amax`, so that torch's rule for ties can be written out.
+    """
 
     body = Sigma.body
     limits = Sigma.limits
@@ -333,11 +340,15 @@ class Amax(Head):
 
 class Fixed(Amax):
     """`Fixed(e)`: the value of `e`, taken as a constant, as torch takes what it computes under `no_grad`: the largest
-    value over no index at all."""
+    value over no index at all.
+    """
 
     def _math(self, printer: Any) -> str:
         return rf"\overline{{{printer._print(self.args[0])}}}"
 
+
+BRACKETS = (Less, Equal, Delta)
+"""What is 0 or 1 by itself."""
 
 BINDERS = (Sigma, Amax)
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 def exact(value: float) -> Expr:
     """A Python number as the exact rational that its shortest decimal text names: 0.1 is 1/10."""
     if isinstance(value, complex):
-        raise TraceError(f"the complex number {value} is outside of what is derived; keep real and imaginary parts apart")
+        raise TraceError(
+            f"the complex number {value} is outside of what is derived; keep real and imaginary parts apart"
+        )
     if isinstance(value, bool):
         return sp.Integer(int(value))
     if isinstance(value, int):
@@ -189,7 +191,9 @@ def _arithmetic(name: str, symbolic: Callable[[Expr, Expr], Expr | None], reflec
         if isinstance(other, bool) or not isinstance(other, (int, float, Real)):
             return NotImplemented
         a, b = (other, self) if reflected else (self, other)
-        value = plain(number(a), number(b)) if isinstance(number(a), int) and isinstance(number(b), int) else NotImplemented
+        value = (
+            plain(number(a), number(b)) if isinstance(number(a), int) and isinstance(number(b), int) else NotImplemented
+        )
         if value is NotImplemented:
             value = getattr(float, f"__{name}__")(float(number(a)), float(number(b)))
         expr = symbolic(expression(a), expression(b))

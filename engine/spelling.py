@@ -10,8 +10,6 @@ import torch
 from sympy import Expr
 from sympy.printing.str import StrPrinter
 
-from engine.notation import Quo, Rem
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -50,7 +48,13 @@ class _SizePrinter(StrPrinter):
         return StrPrinter._print_Pow(self, expr, rational=rational).replace("**", " ** ")
 
     def _print_Mul(self, expr: Expr) -> str:
-        return StrPrinter._print_Mul(self, expr).replace("*", " * ").replace(" *  * ", " ** ").replace("  ", " ").replace("/", " / ")
+        return (
+            StrPrinter._print_Mul(self, expr)
+            .replace("*", " * ")
+            .replace(" *  * ", " ** ")
+            .replace("  ", " ")
+            .replace("/", " / ")
+        )
 
 
 def size_text(e: Expr) -> str:
@@ -141,11 +145,13 @@ def item_text(item: Any, names: Sequence[str]) -> str:
 
 def _operand(text: str) -> str:
     simple = all(c.isalnum() or c in "_." for c in text) and not text.startswith("-")
-    closed = text.endswith((")", "]")) and not text.startswith("(") and " " not in text.split("(")[0].split("[")[0]
+    closed = text.endswith((")", "]")) and not text.startswith("(") and " " not in text.split("(", maxsplit=1)[0].split("[", maxsplit=1)[0]
     return text if simple or closed else f"({text})"
 
 
-def render_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]) -> str:
+def render_call(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], names: Sequence[str]
+) -> str:
     """One torch call as the Python expression a person would write for it."""
     name = str(getattr(function, "__name__", function))
     owner = getattr(function, "__self__", None)

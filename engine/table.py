@@ -122,7 +122,8 @@ def value_of(size: Expr) -> int:
 
 def own_output(number: int, shape: Sequence[Expr]) -> Operand:
     """Output `number` of the same call, an integer tensor of this shape, for the definition of another output to read:
-    the values of `max` are a gather at its indices. The row returns an `Opaque` for it."""
+    the values of `max` are a gather at its indices. The row returns an `Opaque` for it.
+    """
     scope = _scopes[-1]
     scope.chosen.append((number, tuple(shape)))
     return Operand(scope.operands + len(scope.chosen) - 1, tuple(shape), torch.int64)
@@ -207,7 +208,6 @@ class Row:
             _scopes.pop()
         outputs = out if isinstance(out, tuple) else (out,)
         return tuple(_resolved(o, scope) for o in outputs)
-
 
     def renamed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Keywords in the row's own names: torch calls the first tensor `input` and takes numpy's `axis` and `keepdims`."""
@@ -303,7 +303,8 @@ def elementwise(
 
 def composite(*names: str, targets: Sequence[Any] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function as what these torch callables do in terms of other ops: it runs while the forward
-    is traced, on the forward's own arguments, and what it calls is recorded in the callable's place."""
+    is traced, on the forward's own arguments, and what it calls is recorded in the callable's place.
+    """
     return op(*names, targets=targets, kind="composite")
 
 
@@ -345,7 +346,9 @@ def product(shape: Sequence[Expr]) -> Expr:
     return cast("Expr", sp.Mul(*shape))
 
 
-def reduced(x: Operand, dim: Any, keepdim: bool) -> tuple[Shape, tuple[Expr, ...], tuple[Expr, ...], list[tuple[Index, Expr]]]:
+def reduced(
+    x: Operand, dim: Any, keepdim: bool
+) -> tuple[Shape, tuple[Expr, ...], tuple[Expr, ...], list[tuple[Index, Expr]]]:
     """For a reduction: the output's shape and indices, the input's indices, and the limits that are summed over."""
     dims = axes(dim, x.rank)
     at = indices_of(x.shape)

@@ -23,7 +23,13 @@ from engine.tracer import Proxy, Record, Tracer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DTYPES = {"Float": torch.float32, "Float64": torch.float64, "Float32": torch.float32, "Int": torch.int64, "Int64": torch.int64}
+DTYPES = {
+    "Float": torch.float32,
+    "Float64": torch.float64,
+    "Float32": torch.float32,
+    "Int": torch.int64,
+    "Int64": torch.int64,
+}
 EXAMPLE_SIZES = (5, 7, 3, 11, 6, 13, 4, 9)
 
 
@@ -88,7 +94,11 @@ def _bind(function: Callable[..., Any], inputs: tuple[Any, ...], static: dict[st
     except (TypeError, ValueError):
         return [f"x{k}" for k in range(len(inputs))], list(inputs)
     names: list[str] = []
-    positional = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in static]
+    positional = [
+        p
+        for p in signature.parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in static
+    ]
     star = next((p for p in signature.parameters.values() if p.kind == p.VAR_POSITIONAL), None)
     values = list(inputs)
     if not values and positional:
@@ -96,10 +106,16 @@ def _bind(function: Callable[..., Any], inputs: tuple[Any, ...], static: dict[st
     if len(values) > len(positional) and star is None:
         raise TraceError(f"{_title(function)} takes {len(positional)} inputs and was given {len(values)}")
     for k in range(len(values)):
-        names.append(positional[k].name if k < len(positional) else f"{cast('inspect.Parameter', star).name}_{k - len(positional)}")
+        names.append(
+            positional[k].name
+            if k < len(positional)
+            else f"{cast('inspect.Parameter', star).name}_{k - len(positional)}"
+        )
     missing = [p.name for p in positional[len(values) :] if p.default is p.empty]
     if missing:
-        raise TraceError(f"{_title(function)} needs {', '.join(missing)}: pass example tensors, or annotate them with jaxtyping")
+        raise TraceError(
+            f"{_title(function)} needs {', '.join(missing)}: pass example tensors, or annotate them with jaxtyping"
+        )
     return names, values
 
 
@@ -118,14 +134,18 @@ def _annotated(function: Any, parameters: list[inspect.Parameter]) -> list[Any]:
     for p in parameters:
         text = getattr(hints.get(p.name), "dim_str", None)
         if text is None:
-            raise TraceError(f"{_title(function)} was given no example for {p.name!r}, which has no jaxtyping annotation")
+            raise TraceError(
+                f"{_title(function)} was given no example for {p.name!r}, which has no jaxtyping annotation"
+            )
         for d in text.split():
             if not d.lstrip("-").isdigit() and d not in sizes:
                 sizes[d] = EXAMPLE_SIZES[len(sizes) % len(EXAMPLE_SIZES)]
         shape = [int(d) if d.isdigit() else sizes[d] for d in text.split()]
         dtypes = [str(d) for d in getattr(hints[p.name], "dtypes", ())]
         floating = not dtypes or any(d.startswith(("float", "bfloat")) for d in dtypes)
-        out.append(torch.empty(shape, dtype=torch.float32 if floating else torch.bool if dtypes == ["bool"] else torch.int64))
+        out.append(
+            torch.empty(shape, dtype=torch.float32 if floating else torch.bool if dtypes == ["bool"] else torch.int64)
+        )
     return out
 
 
@@ -206,7 +226,9 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
 def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], out: Any, forward: Any) -> Graph:
     leaves, spec = pytree.tree_flatten(out)
     if not leaves or not all(isinstance(v, torch.Tensor) for v in leaves):
-        raise TraceError(f"{_title(forward)} must return a tensor or a tuple, list or dict of tensors, and returned {type(out).__name__}")
+        raise TraceError(
+            f"{_title(forward)} must return a tensor or a tuple, list or dict of tensors, and returned {type(out).__name__}"
+        )
     results: list[Record] = []
     for v in leaves:
         if not isinstance(v, Proxy):
@@ -289,7 +311,9 @@ def _names(needed: list[Record], inputs: list[Record], results: list[Record]) ->
     return names
 
 
-def _size_names(tracer: Tracer, watcher: _Names, inputs: list[tuple[str, Record]], taken: set[str]) -> dict[Symbol, Symbol]:
+def _size_names(
+    tracer: Tracer, watcher: _Names, inputs: list[tuple[str, Record]], taken: set[str]
+) -> dict[Symbol, Symbol]:
     """Final symbols for sizes: jaxtyping's name, the local that held the size, or n0, n1, ..."""
     wanted: dict[Expr, str] = {}
     for e, text in [*tracer.annotated.items(), *watcher.sizes.items()]:
@@ -300,7 +324,11 @@ def _size_names(tracer: Tracer, watcher: _Names, inputs: list[tuple[str, Record]
     used: list[Symbol] = []
     for _, r in inputs:
         for size in r.shape:
-            fixed = size.free_symbols if any(size.free_symbols & g.expr.free_symbols for g in tracer.sizes.guards) else set[Any]()
+            fixed = (
+                size.free_symbols
+                if any(size.free_symbols & g.expr.free_symbols for g in tracer.sizes.guards)
+                else set[Any]()
+            )
             for s in sorted(tracer.sizes.resolve(size).free_symbols | fixed, key=str):
                 if s not in used:
                     used.append(cast("Symbol", s))
@@ -342,4 +370,3 @@ def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr], ca
         operand_shapes=r.operand_shapes,
         named=bool(r.wanted),
     )
-

@@ -77,7 +77,8 @@ class Record:
 @dataclass(frozen=True)
 class _Defined:
     """What a row said of one structure of call: outputs, equal sizes, placeholders, the operands' shapes, and which of the
-    call's own outputs the definitions read as further operands."""
+    call's own outputs the definitions read as further operands.
+    """
 
     outputs: tuple[Output, ...]
     same: tuple[tuple[Expr, Expr], ...]
@@ -182,7 +183,19 @@ class Tracer(TorchFunctionMode):
             return None
         if func in TABLE:
             return self._record(TABLE[func], func, (p,), {})
-        if name in ("dtype", "ndim", "is_sparse", "layout", "itemsize", "is_quantized", "is_nested", "is_leaf", "is_cuda", "is_mps", "is_mkldnn"):
+        if name in (
+            "dtype",
+            "ndim",
+            "is_sparse",
+            "layout",
+            "itemsize",
+            "is_quantized",
+            "is_nested",
+            "is_leaf",
+            "is_cuda",
+            "is_mps",
+            "is_mkldnn",
+        ):
             return getattr(p.record.meta, name)
         if name == "device":
             return torch.device("cpu")
@@ -195,7 +208,9 @@ class Tracer(TorchFunctionMode):
         if isinstance(item, (SizedRange, range)):
             bounds = item.args if isinstance(item, SizedRange) else (item.start, item.stop, item.step)
             return self._record(TABLE[torch.arange], torch.arange, tuple(bounds), {})
-        if isinstance(item, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in cast("list[Any]", item)):
+        if isinstance(item, list) and all(
+            isinstance(i, int) and not isinstance(i, bool) for i in cast("list[Any]", item)
+        ):
             return self._constant(torch.tensor([_fixed(i) for i in cast("list[Any]", item)]))
         return item
 
@@ -247,7 +262,9 @@ class Tracer(TorchFunctionMode):
     def _detach(self, p: Proxy) -> Proxy:
         old = p.record
         call = Call(torch.Tensor.detach, (Ref(0),))
-        record = Record("detach", (old,), None, (), old.shape, old.meta, False, here(), call, view=True, positive=old.positive)
+        record = Record(
+            "detach", (old,), None, (), old.shape, old.meta, False, here(), call, view=True, positive=old.positive
+        )
         return self.proxy(record)
 
     # -- recording ---------------------------------------------------------------------------------------------
@@ -306,7 +323,9 @@ class Tracer(TorchFunctionMode):
     def _inplace(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         target = args[0]
         buffer = isinstance(target, Proxy) and (id(target) in self.buffers or target.record.is_buffer)
-        taken = isinstance(target, Proxy) and (target.record.view or target.record.viewed or target.record.op == "input")
+        taken = isinstance(target, Proxy) and (
+            target.record.view or target.record.viewed or target.record.op == "input"
+        )
         if not isinstance(target, Proxy) or (taken and not buffer):
             raise TraceError(
                 f"an in-place write at {located()} changes a tensor that others may see (an input, a view, or one that "
@@ -455,9 +474,15 @@ class Tracer(TorchFunctionMode):
                 text = f"\n  {source.text}" if source and source.text else ""
                 raise type(error)(f"{error} ({row.name} at {source or 'the forward'}){text}") from error
             except TypeError as error:
-                raise TraceError(f"{row.name} at {source or 'the forward'}: an argument the op table does not know: {error}") from error
-            resolved = tuple(tuple(scope.resolve(s) for s in shape) for shape in (*shapes, *(s for _, s in scope.chosen)))
-            _memo[key] = _Defined(outputs, tuple(scope.same), tuple(values), resolved, tuple(c for c, _ in scope.chosen))
+                raise TraceError(
+                    f"{row.name} at {source or 'the forward'}: an argument the op table does not know: {error}"
+                ) from error
+            resolved = tuple(
+                tuple(scope.resolve(s) for s in shape) for shape in (*shapes, *(s for _, s in scope.chosen))
+            )
+            _memo[key] = _Defined(
+                outputs, tuple(scope.same), tuple(values), resolved, tuple(c for c, _ in scope.chosen)
+            )
         known = _memo[key]
         back: dict[Symbol, Expr] = {p: cast("Expr", s) for s, p in names.items()}
         for a, b in known.same:
@@ -482,7 +507,11 @@ def _hashable(v: Any) -> Any:
 
 def _out_of_place(name: str) -> Any:
     """The out-of-place callable behind `add_` or `__iadd__`, None where there is none."""
-    if name.startswith("__i") and name.endswith("__") and name not in ("__index__", "__int__", "__invert__", "__iter__"):
+    if (
+        name.startswith("__i")
+        and name.endswith("__")
+        and name not in ("__index__", "__int__", "__invert__", "__iter__")
+    ):
         plain = name.replace("__i", "__", 1)
         return getattr(torch.Tensor, "__truediv__" if plain == "__div__" else plain, None)
     if name.endswith("_") and not name.endswith("__"):

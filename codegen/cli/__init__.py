@@ -5,6 +5,9 @@ import sys
 import typer
 from rich.console import Console
 
+from codegen.cli.build import build
+from codegen.cli.check import check
+from codegen.cli.inspect import inspect
 from codegen.cli.sample import sample
 from codegen.cli.train import train
 from engine.errors import SymgradError
@@ -20,6 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(build)
+app.command()(inspect)
+app.command()(check)
 app.command()(train)
 app.command()(sample)
 

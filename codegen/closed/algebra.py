@@ -21,7 +21,7 @@ from codegen.closed.cells import Cell, at, natural
 from codegen.closed.sums import rebuilt, summed_term
 from codegen.derive import distribute
 from codegen.ranges import simplified
-from engine.notation import Amax, Delta, Head, Index, Sigma, accesses, base, bound, canonical, element, fresh, instantiate, name_of
+from engine.notation import BRACKETS, Amax, Delta, Head, Index, Sigma, accesses, base, bound, canonical, element, fresh, instantiate, name_of, Where
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -252,7 +252,33 @@ class Algebra:
         return out
 
     def products_of_sums(self, e: Any, ranges: dict[Index, Expr]) -> Any:
-        return simplified(e, ranges)
+        out = simplified(e, ranges)
+        return sp.Add(*[self.unmasked(t) for t in sp.Add.make_args(out)]) if out.has(*BRACKETS) else out
+
+    def unmasked(self, term: Any) -> Any:
+        """[c] p is p where p is made of exp(f if c else -oo): it is zero where c does not hold."""
+        factors = list(Mul.make_args(term))
+        brackets = [f for f in factors if isinstance(f, BRACKETS)]
+        if not brackets:
+            return term
+        for b in brackets:
+            if any(self.vanishes_without(b, f) for f in factors if isinstance(f, (Indexed, sp.exp))):
+                factors.remove(b)
+                self.note("a masked exponential is zero where the mask does not hold")
+        return Mul(*factors)
+
+    def vanishes_without(self, bracket: Any, e: Any, depth: int = 4) -> bool:
+        """Whether an atom is zero wherever a bracket is."""
+        if isinstance(e, sp.exp):
+            inner = e.args[0]
+            if isinstance(inner, Indexed):
+                cell = self.cells.get(name_of(inner))
+                inner = at(cell, inner.indices) if cell is not None and cell.expr is not None else inner
+            return isinstance(inner, Where) and bool(inner.args[0] == bracket) and inner.args[2] is sp.S.NegativeInfinity
+        cell = self.cells.get(name_of(e)) if isinstance(e, Indexed) else None
+        if cell is None or cell.expr is None or depth == 0 or cell.expr.is_Add:
+            return False
+        return any(self.vanishes_without(bracket, f, depth - 1) for f in Mul.make_args(at(cell, e.indices)) if isinstance(f, (Indexed, sp.exp)))
 
     def sum_term(self, term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[Index, Expr]) -> Expr:
         """One product summed: deltas solved, constants in front, then facts."""

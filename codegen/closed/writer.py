@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Expr
+from sympy import Expr, Indexed
 
 from codegen import tensors as tt
 from codegen.closed.backward import cot_name, is_local
@@ -18,6 +18,7 @@ from codegen.lower import Lowered, Lowerer
 from codegen.steps import Used, added, kind_of, lowered, starts_negative, without_minus, wrapped
 from codegen.values import TensorInfo
 from engine.naming import Namer
+from engine.notation import name_of
 from engine.table import Definition
 
 if TYPE_CHECKING:
@@ -353,6 +354,11 @@ class ClosedWriter:
         ends = {stmt: names[cell] for cell, stmt in code.gradients}
         for line in code.backward:
             zero = line.expr == 0
+            if line.name in ends and isinstance(line.expr, Indexed) and name_of(line.expr) in local and line.expr.indices == line.indices:
+                passed = local[name_of(line.expr)]
+                local[line.name] = passed
+                self.pending.setdefault(ends[line.name], []).append(Piece(tt.name(passed), True, name=passed))
+                continue
             if line.name in ends:
                 actual = ends[line.name]
                 if zero:

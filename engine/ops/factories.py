@@ -14,41 +14,68 @@ from engine.table import Definition, Operand, define, indices_of, op, value_of
 
 
 def constant(shape: tuple[Expr, ...], value: Any) -> Definition:
+    """The same number everywhere."""
     return define(shape, indices_of(shape), value)
 
 
 def sized(size: tuple[Any, ...]) -> tuple[Expr, ...]:
+    """A shape given as `(2, 3)` or `2, 3`."""
     return tuple(expression(s) for s in flat(size))
 
 
+def wanted(args: tuple[Any, ...], size: Any) -> tuple[Expr, ...]:
+    """A shape given by position or as `size=`."""
+    return sized(args if size is None else tuple(size))
+
+
 @op("ones", kind="factory")
-def ones(*size: Any, **_: Any) -> Definition:
-    return constant(sized(size), 1)
+def ones(*args: Any, size: Any = None, **_: Any) -> Definition:
+    return constant(wanted(args, size), 1)
 
 
 @op("zeros", kind="factory")
-def zeros(*size: Any, **_: Any) -> Definition:
-    return constant(sized(size), 0)
+def zeros(*args: Any, size: Any = None, **_: Any) -> Definition:
+    return constant(wanted(args, size), 0)
 
 
 @op("full", kind="factory")
 def full(size: Any, fill_value: Any, **_: Any) -> Definition:
-    return constant(sized(tuple(size)), expression(fill_value))
+    return constant(sized(tuple(size)), scalar(fill_value))
 
 
-@op("ones_like", "new_ones")
-def ones_like(x: Operand, *size: Any, **_: Any) -> Definition:
-    return constant(sized(size) if size else x.shape, 1)
+def scalar(value: Any) -> Any:
+    """A number, or the element of a tensor that holds one."""
+    return value.element(*[0] * value.rank) if isinstance(value, Operand) else expression(value)
 
 
-@op("zeros_like", "new_zeros")
-def zeros_like(x: Operand, *size: Any, **_: Any) -> Definition:
-    return constant(sized(size) if size else x.shape, 0)
+@op("ones_like")
+def ones_like(x: Operand, **_: Any) -> Definition:
+    return constant(x.shape, 1)
 
 
-@op("full_like")
+@op("zeros_like")
+def zeros_like(x: Operand, **_: Any) -> Definition:
+    return constant(x.shape, 0)
+
+
+@op("full_like", "fill")
 def full_like(x: Operand, fill_value: Any, **_: Any) -> Definition:
-    return constant(x.shape, expression(fill_value))
+    return constant(x.shape, scalar(fill_value))
+
+
+@op("new_ones")
+def new_ones(x: Operand, *args: Any, size: Any = None, **_: Any) -> Definition:
+    return constant(wanted(args, size), 1)
+
+
+@op("new_zeros")
+def new_zeros(x: Operand, *args: Any, size: Any = None, **_: Any) -> Definition:
+    return constant(wanted(args, size), 0)
+
+
+@op("new_full")
+def new_full(x: Operand, size: Any, fill_value: Any, **_: Any) -> Definition:
+    return constant(sized(tuple(size)), scalar(fill_value))
 
 
 @op("eye", kind="factory")
@@ -64,6 +91,13 @@ def arange(start: Any, end: Any = None, step: Any = 1, **_: Any) -> Definition:
     by = expression(step)
     length = sp.cancel((last - first) / by)
     if not length.is_integer:
-        length = sp.Integer(-(-value_of(last - first) // value_of(by)))
+        length = sp.ceiling(length) if length.is_number else sp.Integer(-(-value_of(last - first) // value_of(by)))
     at = indices_of((length,))
     return define((length,), at, first + by * at[0])
+
+
+@op("linspace", kind="factory")
+def linspace(start: Any, end: Any, steps: Any, **_: Any) -> Definition:
+    first, last, count = (expression(v) for v in (start, end, steps))
+    at = indices_of((count,))
+    return define((count,), at, first if count == 1 else first + (last - first) * at[0] / (count - 1))

@@ -1,0 +1,140 @@
+"""Convolutions: sums over channels and windows."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import sympy as sp
+import torch
+from sympy import Expr
+
+from engine.errors import TraceError
+from engine.notation import Delta, Index, Quo, sigma
+from engine.ops.windows import numbers, window
+from engine.sizes import expression
+from engine.table import Definition, Operand, define, equal, fresh_of, indices_of, op, value_of
+
+
+def convolved(
+    x: Operand, weight: Operand, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, spatial: int
+) -> Definition:
+    """out[n, o, i] = Sum over channels c of o's group and places p of x[n, c, i*stride + p*dilation - padding] * w[o, c, p]."""
+    if x.rank not in (spatial + 1, spatial + 2):
+        raise TraceError(f"a convolution over {spatial} dimensions of a tensor of rank {x.rank}")
+    batch = list(indices_of(x.shape[: x.rank - spatial - 1]))
+    sources, extents = x.shape[-spatial:], weight.shape[2:]
+    strides, dilations = numbers(stride, spatial), numbers(dilation, spatial)
+    pads = _paddings(padding, extents, dilations, spatial)
+    windows = [
+        window(n, k, s, before, after, d)
+        for n, k, s, (before, after), d in zip(sources, extents, strides, pads, dilations, strict=True)
+    ]
+    o, c = fresh_of(weight.shape[0]), fresh_of(weight.shape[1])
+    channel = c
+    count = expression(groups)
+    equal(x.shape[-spatial - 1], cast("Expr", weight.shape[1] * count))
+    if count != 1:
+        each = sp.cancel(weight.shape[0] / count)
+        channel = cast("Expr", Quo(o, each) * weight.shape[1] + c)
+    value: Any = x.element(*batch, channel, *[w.place for w in windows])
+    for w in windows:
+        value = w.guarded(value)
+    body = value * weight.element(o, c, *[w.within for w in windows])
+    limits = [(cast("Index", c), weight.shape[1])] if weight.shape[1] != 1 else []
+    out = sigma(cast("Expr", body), *limits, *[limit for w in windows for limit in w.limits])
+    if bias is not None:
+        out = cast("Expr", out + bias.element(o))
+    shape = (*x.shape[: len(batch)], weight.shape[0], *[w.size for w in windows])
+    return define(shape, (*batch, o, *[w.out for w in windows]), out)
+
+
+def _paddings(padding: Any, extents: Any, dilations: list[Expr], spatial: int) -> list[tuple[Expr, Expr]]:
+    """(before, after) for each dimension; "same" puts the larger half after."""
+    if padding == "valid":
+        return [(sp.S.Zero, sp.S.Zero)] * spatial
+    if padding == "same":
+        total = [value_of(cast("Expr", d * (k - 1))) for d, k in zip(dilations, extents, strict=True)]
+        return [(sp.Integer(t // 2), sp.Integer(t - t // 2)) for t in total]
+    return [(p, p) for p in numbers(padding, spatial)]
+
+
+@op("conv1d")
+def conv1d(x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1) -> Definition:
+    return convolved(x, weight, bias, stride, padding, dilation, groups, 1)
+
+
+@op("conv2d")
+def conv2d(x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1) -> Definition:
+    return convolved(x, weight, bias, stride, padding, dilation, groups, 2)
+
+
+@op("conv3d")
+def conv3d(x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1) -> Definition:
+    return convolved(x, weight, bias, stride, padding, dilation, groups, 3)
+
+
+def spread(
+    x: Operand, weight: Operand, bias: Any, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any, spatial: int
+) -> Definition:
+    """The transpose of a convolution: x[n, c, i] * w[c, o, p] is added at place i*stride + p*dilation - padding."""
+    if expression(groups) != 1:
+        raise TraceError("a transposed convolution with groups is not in the table; convolve each group by itself")
+    batch = list(indices_of(x.shape[: x.rank - spatial - 1]))
+    strides, pads, more, dilations = (numbers(v, spatial) for v in (stride, padding, output_padding, dilation))
+    c, o = fresh_of(weight.shape[0]), fresh_of(weight.shape[1])
+    equal(x.shape[-spatial - 1], weight.shape[0])
+    sizes, at, taken, within, meets = list[Expr](), list[Expr](), list[Expr](), list[Expr](), sp.S.One
+    limits: list[tuple[Index, Expr]] = [(cast("Index", c), weight.shape[0])] if weight.shape[0] != 1 else []
+    for n, k, s, p, m, d in zip(x.shape[-spatial:], weight.shape[2:], strides, pads, more, dilations, strict=True):
+        size = cast("Expr", sp.expand((n - 1) * s - 2 * p + d * (k - 1) + m + 1))
+        place, i, j = fresh_of(size), fresh_of(n), fresh_of(k)
+        sizes.append(size)
+        at.append(place)
+        taken.append(i)
+        within.append(j)
+        limits += [(cast("Index", v), e) for v, e in ((i, n), (j, k)) if e != 1]
+        meets = meets * Delta(sp.expand(i * s + j * d - p), place)
+    body = meets * x.element(*batch, c, *taken) * weight.element(c, o, *within)
+    out = sigma(cast("Expr", body), *limits)
+    if bias is not None:
+        out = cast("Expr", out + bias.element(o))
+    return define((*x.shape[: len(batch)], weight.shape[1], *sizes), (*batch, o, *at), out)
+
+
+@op("conv_transpose1d")
+def conv_transpose1d(
+    x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: Any = 1, dilation: Any = 1
+) -> Definition:
+    return spread(x, weight, bias, stride, padding, output_padding, groups, dilation, 1)
+
+
+@op("conv_transpose2d")
+def conv_transpose2d(
+    x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: Any = 1, dilation: Any = 1
+) -> Definition:
+    return spread(x, weight, bias, stride, padding, output_padding, groups, dilation, 2)
+
+
+@op(targets=(torch.nn.functional.unfold,))
+def unfold(x: Operand, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Definition:
+    """Every window of an image as a column: (n, c, h, w) to (n, c*kh*kw, windows)."""
+    extents, dilations, pads, strides = (numbers(v, 2) for v in (kernel_size, dilation, padding, stride))
+    windows = [window(n, k, s, p, p, d) for n, k, s, p, d in zip(x.shape[-2:], extents, strides, pads, dilations, strict=True)]
+    lead, channels = x.shape[: x.rank - 3], x.shape[-3]
+    area = cast("Expr", extents[0] * extents[1])
+    shape = (*lead, cast("Expr", channels * area), cast("Expr", windows[0].size * windows[1].size))
+    at = indices_of(shape)
+    row, column = at[-2], at[-1]
+    from engine.notation import Rem
+
+    where: dict[Any, Any] = {
+        windows[0].within: Rem(Quo(row, extents[1]), extents[0]),
+        windows[1].within: Rem(row, extents[1]),
+        windows[0].out: Quo(column, windows[1].size),
+        windows[1].out: Rem(column, windows[1].size),
+    }
+    where = {k: v for k, v in where.items() if isinstance(k, Index)}
+    value: Any = x.element(*at[:-2], cast("Expr", Quo(row, area)), *[w.place for w in windows])
+    for w in windows:
+        value = w.guarded(value)
+    return define(shape, at, value.xreplace(where))

@@ -1,0 +1,70 @@
+"""Dropout and random tensors. A mask is drawn once, as torch draws it, and is a constant of the algebra."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from engine.errors import TraceError
+from engine.ops.factories import sized
+from engine.table import DRAWN, Opaque, Operand, composite, op, recorded_as
+
+F = torch.nn.functional
+
+
+def masked(x: Any, p: float, training: bool, function: Any, shape: Any = None) -> Any:
+    """`x` times what dropout makes of ones: 0, or 1/(1 - p)."""
+    if not training or p == 0:
+        return x
+    ones = torch.ones_like(x) if shape is None else x.new_ones(shape)
+    with recorded_as(DRAWN):
+        mask = function(ones, p, True)
+    return x * mask
+
+
+@composite("dropout")
+def dropout(x: Any, p: float = 0.5, training: bool = True) -> Any:
+    return masked(x, p, training, F.dropout)
+
+
+def channelwise(x: Any, p: float, training: bool, channels: int) -> Any:
+    """Whole channels at a time: `channels` dimensions have their own draw, the rest share it."""
+    return masked(x, p, training, F.dropout, [*x.shape[:channels], *[1] * (x.dim() - channels)])
+
+
+@composite(targets=(F.dropout1d,))
+def dropout1d(x: Any, p: float = 0.5, training: bool = True) -> Any:
+    return channelwise(x, p, training, 1 if x.dim() == 2 else 2)
+
+
+@composite(targets=(F.dropout2d, torch.feature_dropout))
+def dropout2d(x: Any, p: float = 0.5, training: bool = True) -> Any:
+    return channelwise(x, p, training, 2)
+
+
+@composite(targets=(F.dropout3d,))
+def dropout3d(x: Any, p: float = 0.5, training: bool = True) -> Any:
+    return channelwise(x, p, training, 1 if x.dim() == 4 else 2)
+
+
+@composite(targets=(F.alpha_dropout, F.feature_alpha_dropout, torch.alpha_dropout, torch.feature_alpha_dropout))
+def alpha_dropout(x: Any, p: float = 0.5, training: bool = False) -> Any:
+    if training and p > 0:
+        raise TraceError("alpha_dropout in training is not in the table; use dropout")
+    return x
+
+
+@op("rand_like", "randn_like", "randint_like", "bernoulli", "empty_like")
+def drawn_like(x: Operand, *_: Any, **__: Any) -> Opaque:
+    return Opaque(x.shape)
+
+
+@op("rand", "randn", "empty", kind="factory")
+def drawn(*size: Any, **_: Any) -> Opaque:
+    return Opaque(sized(size))
+
+
+@op("randint", kind="factory")
+def drawn_integers(*args: Any, size: Any = None, **_: Any) -> Opaque:
+    return Opaque(sized(tuple(args[-1] if size is None else size)))
