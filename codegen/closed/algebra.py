@@ -24,7 +24,7 @@ from codegen.ranges import simplified
 from engine.notation import BRACKETS, Amax, Delta, Head, Index, Sigma, accesses, base, bound, canonical, element, fresh, instantiate, name_of, Where
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 ZERO, ONE = sp.S.Zero, sp.S.One
 
@@ -60,7 +60,7 @@ def is_monomial(e: Expr) -> bool:
 class Algebra:
     """What is known of the cells of a region, and simplification by it."""
 
-    def __init__(self, cells: Mapping[str, Cell], values: Mapping[Any, int]) -> None:
+    def __init__(self, cells: Mapping[str, Cell], values: Mapping[Any, int], relations: Sequence[tuple[Expr, Expr]] = ()) -> None:
         self.cells = dict(cells)
         self.values = dict(values)
         self.down: dict[str, Cell] = {}
@@ -75,6 +75,8 @@ class Algebra:
             self.learn_share(cell)
         for cell in self.cells.values():
             self.learn(cell)
+        for left, right in relations:
+            self.relate(left, right)
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -94,6 +96,13 @@ class Algebra:
             self.ups.append(cell)
         if total is None and cell.shape:
             self.facts_of_axes(cell)
+
+    def relate(self, left: Expr, right: Expr) -> None:
+        """A sum that equals another one because of what reads the region: sums exchanged and folded into a tensor that exists."""
+        normal = self.normal(left, {})
+        sums = [f for f in Mul.make_args(normal) if isinstance(f, Sigma)]
+        if len(sums) == 1:
+            self.add_fact(sums[0], cast("Expr", right / (normal / sums[0])), "sums exchanged")
 
     def reduction(self, e: Expr) -> tuple[Expr, Sigma | None]:
         """(c, sum) of a definition c * sum."""

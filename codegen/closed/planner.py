@@ -29,7 +29,7 @@ class Planned:
 
 def planned(region: Region, values: dict[Any, int]) -> Planned:
     """The cheapest backward found: cuts are dropped while that does not cost more, then the cells that name things are chosen."""
-    algebra = Algebra({c.name: c for c in region.cells}, values)
+    algebra = Algebra({c.name: c for c in region.cells}, values, region.relations)
     backward = Backward(list(region.cells), region.seeds, region.wanted, algebra)
     cuts = frozenset(backward.candidates())
     best = named(backward, cuts, algebra)

@@ -22,6 +22,7 @@ class Region:
     seeds: tuple[str, ...]
     wanted: tuple[str, ...]
     needed: tuple[str, ...]
+    relations: tuple[tuple[Expr, Expr], ...] = ()
 
 
 def depths(cells: list[Cell]) -> dict[str, int]:
@@ -83,9 +84,20 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str]]:
         own = None if expr is None else instantiate(expr, {})
         cells.append(Cell(names[c.name], cast("Any", indices), c.shape, own, c.kind, c.differentiable, c.dtype, None, False, c.positive, c.named))
         key.append((expr, c.shape, c.kind, c.differentiable, c.positive, c.named, str(c.dtype)))
+    both: dict[Any, Any] = dict(names) | {f"d_{k}": f"d_{v}" for k, v in names.items()}
+    relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))
-    out = Region(tuple(cells), *flags)
-    return (tuple(key), *flags), out, {v: k for k, v in names.items()}
+    out = Region(tuple(cells), *flags, relations)
+    return (tuple(key), *flags, relations), out, {v: k for k, v in names.items()}
+
+
+def related(e: Expr, names: dict[str, str]) -> Expr:
+    """One side of a relation with tensors by position."""
+    mapping: dict[Any, Any] = {}
+    for b in e.atoms(sp.IndexedBase):
+        label = cast("Any", b).label
+        mapping[b] = base(names[str(label)], bool(label.is_positive), bool(label.is_integer))
+    return cast("Expr", e.xreplace(mapping))
 
 
 __all__ = ["Region", "boundary", "depths", "grouped", "normalized"]

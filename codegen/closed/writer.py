@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Expr, Indexed
+from sympy import Expr, Indexed, Mul, Tuple
 
 from codegen import tensors as tt
 from codegen.closed.backward import cot_name, is_local
-from codegen.closed.cells import Builder, Cell
+from codegen.closed.cells import Builder, Cell, is_contraction
 from codegen.closed.code import Line, RegionCode, region_code
 from codegen.closed.region import Region, boundary, grouped, normalized
 from codegen.derive import COT, OUT, pulled_back
@@ -18,7 +18,8 @@ from codegen.lower import Lowered, Lowerer
 from codegen.steps import Used, added, kind_of, lowered, starts_negative, without_minus, wrapped
 from codegen.values import TensorInfo
 from engine.naming import Namer
-from engine.notation import name_of
+from engine.notation import Index, Sigma, accesses, base, element, name_of
+from engine.sizes import evaluate
 from engine.table import Definition
 
 if TYPE_CHECKING:
@@ -165,7 +166,9 @@ class ClosedWriter:
         needed = tuple(c.name for c in u.cells if c.name in is_out or c.name in readers)
         edge = boundary(list(u.cells), self.by_name)
         wanted = tuple(c.name for c in edge if c.name in self.live)
-        key, region, names = normalized(Region((*edge, *u.cells), seeds, wanted, needed))
+        relations, read = self._relations(seeds, readers)
+        edge = [*edge, *[replace(self.by_name[n], expr=None) for n in read if n not in {c.name for c in edge}]]
+        key, region, names = normalized(Region((*edge, *u.cells), seeds, wanted, needed, relations))
         code = region_code(key, region, dict(self.graph.example))
         for c in code.cells:
             if c.name not in names:
@@ -173,6 +176,39 @@ class ClosedWriter:
                 names[c.name] = self.namer(f"{names.get(origin, origin)}_{c.name.partition('_')[2]}")
                 self.ranks[names[c.name]] = len(c.shape)
         self.codes[number] = (code, names)
+
+    def _relations(self, seeds: tuple[str, ...], readers: dict[str, list[Cell]]) -> tuple[tuple[tuple[Expr, Expr], ...], list[str]]:
+        """For o = Sum_j p v, the only reader of p: Sum_j p dp = Sum_d o do, over whatever indices o has and p has not.
+
+        It holds because o is linear in p; it is offered where o is smaller than p.
+        """
+        found: list[tuple[Expr, Expr]] = []
+        read: list[str] = []
+        for name in seeds:
+            live = [c for c in readers.get(name, []) if c.name in self.live]
+            if len(live) != 1 or name in self.graph.outputs or live[0].expr is None or not is_contraction(live[0].expr):
+                continue
+            o, p = live[0], self.by_name[name]
+            sums = [f for f in Mul.make_args(cast("Expr", o.expr)) if isinstance(f, Sigma)]
+            own = accesses(cast("Expr", o.expr), name)
+            if len(sums) != 1 or len(own) != 1 or own[0] not in Mul.make_args(sums[0].body) or self._count(o) >= self._count(p):
+                continue
+            at = [i for i in own[0].indices if i != 0]
+            summed = [(i, n) for i, n in sums[0].limits]
+            if any(not isinstance(i, Index) for i in at) or len(set(at)) != len(at) or any(i not in at for i, _ in summed):
+                continue
+            rest = [(i, n) for i, n in zip(o.indices, o.shape, strict=True) if i != 0 and i not in at]
+            order = {i: Index(f"_r{k}") for k, i in enumerate([*at, *[i for i, _ in rest]])}
+            left = Sigma(element(base(cot_name(name)), own[0].indices) * own[0], *[Tuple(i, n) for i, n in summed])
+            right = Sigma(element(base(cot_name(o.name)), o.indices) * element(base(o.name, o.positive), o.indices), *[Tuple(i, n) for i, n in rest])
+            if rest:
+                found.append((cast("Expr", left.xreplace(order)), cast("Expr", right.xreplace(order))))
+                read.append(o.name)
+        return tuple(found), read
+
+    def _count(self, c: Cell) -> int:
+        """The number of elements of a cell at the example's sizes."""
+        return evaluate(cast("Expr", Mul(*c.shape)), self.graph.example) if c.shape else 1
 
     def _region_forward(self, number: int) -> None:
         code, names = self.codes[number]
@@ -240,6 +276,7 @@ class ClosedWriter:
         pieces = self.pending[name]
         c = self.by_name[name]
         if len(pieces) == 1 and pieces[0].name is not None:
+            self.cots.setdefault(name, pieces[0].name)
             return pieces[0].name
         target = wanted_name or self.cot(name)
         self.ranks[target] = len(c.shape)
@@ -347,6 +384,8 @@ class ClosedWriter:
         local = dict(names)
         for c in code.cells:
             actual = names[c.name]
+            if actual in self.cots:
+                local[cot_name(c.name)] = self.cots[actual]
             if actual in self.pending and actual in {x.name for x in self.units[number].cells}:
                 has_readers = any(c.name in d.reads for d in code.cells if d.expr is not None and names.get(d.name) in self.live)
                 final = self._finish(actual, self.namer(f"d{actual}_out") if has_readers and len(self.pending[actual]) > 1 else None)

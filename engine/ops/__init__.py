@@ -2,10 +2,13 @@
 
 from engine.ops import (
     activations,
+    attention,
     casts,
     choice,
     classification,
     comparison,
+    convolution,
+    dropout,
     extremes,
     factories,
     indexing,
@@ -17,6 +20,7 @@ from engine.ops import (
     padding,
     pieces,
     pointwise,
+    pooling,
     rearrange,
     reductions,
     rounding,
@@ -24,14 +28,18 @@ from engine.ops import (
     scatter,
     special,
     trigonometry,
+    windows,
 )
 
 __all__ = [
     "activations",
+    "attention",
     "casts",
     "choice",
     "classification",
     "comparison",
+    "convolution",
+    "dropout",
     "extremes",
     "factories",
     "indexing",
@@ -43,6 +51,7 @@ __all__ = [
     "padding",
     "pieces",
     "pointwise",
+    "pooling",
     "rearrange",
     "reductions",
     "rounding",
@@ -50,4 +59,5 @@ __all__ = [
     "scatter",
     "special",
     "trigonometry",
+    "windows",
 ]

@@ -9,7 +9,7 @@ import torch
 from sympy import Expr
 
 from engine.errors import TraceError
-from engine.notation import Delta, Index, Quo, sigma
+from engine.notation import Delta, Index, Quo, Rem, sigma
 from engine.ops.windows import numbers, window
 from engine.sizes import expression
 from engine.table import Definition, Operand, define, equal, fresh_of, indices_of, op, value_of
@@ -125,8 +125,6 @@ def unfold(x: Operand, kernel_size: Any, dilation: Any = 1, padding: Any = 0, st
     shape = (*lead, cast("Expr", channels * area), cast("Expr", windows[0].size * windows[1].size))
     at = indices_of(shape)
     row, column = at[-2], at[-1]
-    from engine.notation import Rem
-
     where: dict[Any, Any] = {
         windows[0].within: Rem(Quo(row, extents[1]), extents[0]),
         windows[1].within: Rem(row, extents[1]),

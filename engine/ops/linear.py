@@ -8,13 +8,14 @@ import torch
 from sympy import Expr
 
 from engine.errors import TraceError
-from engine.notation import fresh, sigma
-from engine.table import Definition, Operand, aligned, broadcast_shape, define, equal, indices_of, op
+from engine.notation import Index, fresh, sigma
+from engine.sizes import expression
+from engine.table import Definition, Operand, aligned, axis, broadcast_shape, composite, define, equal, fresh_of, indices_of, op
 
 Tensor = torch.Tensor
 
 
-@op("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner", targets=(Tensor.__matmul__,))
+@op("matmul", "mm", "bmm", "mv", "dot", "vdot", targets=(Tensor.__matmul__, torch.linalg.matmul))
 def matmul(x: Operand, y: Operand) -> Definition:
     if x.rank == 0 or y.rank == 0:
         raise TraceError("matmul needs tensors of rank 1 or more")
@@ -54,17 +55,98 @@ def linear(x: Operand, weight: Operand, bias: Operand | None = None) -> Definiti
 
 @op("addmm", "addmv", "baddbmm")
 def addmm(bias: Operand, x: Operand, y: Operand, *, beta: Any = 1, alpha: Any = 1) -> Definition:
-    from engine.sizes import expression
-
     d = matmul(x, y)
     broadcast_shape(d.shape, bias.shape)
     return define(d.shape, d.indices, expression(beta) * aligned(bias, d.indices) + expression(alpha) * d.expr)
 
 
+@op("inner")
+def inner(x: Operand, y: Operand) -> Definition:
+    """The sum over the last dimension of both."""
+    if not x.rank or not y.rank:
+        at = indices_of(x.shape or y.shape)
+        return define(x.shape or y.shape, at, x.element(*at[: x.rank]) * y.element(*at[: y.rank]))
+    return linear(x, y)
+
+
 @op("outer", "ger")
 def outer(x: Operand, y: Operand) -> Definition:
-    i, j = fresh(), fresh()
-    return define((x.shape[0], y.shape[0]), (i, j), x[i] * y[j])
+    at = indices_of((x.shape[0], y.shape[0]))
+    return define((x.shape[0], y.shape[0]), at, x[at[0]] * y[at[1]])
+
+
+@op(targets=(torch.linalg.vecdot,))
+def vecdot(x: Operand, y: Operand, *, dim: int = -1) -> Definition:
+    """The sum of products along one dimension."""
+    shape = broadcast_shape(x.shape, y.shape)
+    at, d = indices_of(shape), axis(dim, len(shape))
+    limits = [(cast("Index", at[d]), shape[d])] if shape[d] != 1 else []
+    rest = [k for k in range(len(shape)) if k != d]
+    return define([shape[k] for k in rest], [at[k] for k in rest], sigma(aligned(x, at) * aligned(y, at), *limits))
+
+
+@composite("addbmm")
+def addbmm(bias: Any, x: Any, y: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    return beta * bias + alpha * (x @ y).sum(0)
+
+
+@composite("addr")
+def addr(bias: Any, x: Any, y: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
+    return beta * bias + alpha * torch.outer(x, y)
+
+
+@op(targets=(torch.nn.functional.bilinear,))
+def bilinear(x1: Operand, x2: Operand, weight: Operand, bias: Operand | None = None) -> Definition:
+    """x1 W x2 for each of the matrices W."""
+    lead, (o, i, j) = list(indices_of(x1.shape[:-1])), (fresh_of(n) for n in weight.shape)
+    limits = [(cast("Index", k), n) for k, n in ((i, weight.shape[1]), (j, weight.shape[2])) if n != 1]
+    broadcast_shape(x1.shape[:-1], x2.shape[:-1])
+    out = sigma(x1[(*lead, i)] * weight[o, i, j] * x2[(*lead, j)], *limits)
+    return define((*x1.shape[:-1], weight.shape[0]), (*lead, o), out if bias is None else out + bias[o])
+
+
+@composite(targets=(torch.linalg.multi_dot, torch.chain_matmul))
+def multi_dot(*matrices: Any) -> Any:
+    """A chain of products, from the left."""
+    given = list(matrices[0]) if len(matrices) == 1 else list(matrices)
+    out = given[0]
+    for m in given[1:]:
+        out = out @ m
+    return out
+
+
+@composite("tensordot")
+def tensordot(x: Any, y: Any, dims: Any = 2) -> Any:
+    """The sum over pairs of dimensions: the last `dims` of x with the first of y, or those listed."""
+    if isinstance(dims, int):
+        pairs = [(x.dim() - dims + k, k) for k in range(dims)]
+    else:
+        pairs = [(a % x.dim(), b % y.dim()) for a, b in zip(*dims, strict=True)]
+    left = [chr(ord("a") + d) for d in range(x.dim())]
+    right = [chr(ord("A") + d) for d in range(y.dim())]
+    for a, b in pairs:
+        right[b] = left[a]
+    out = [c for d, c in enumerate(left) if d not in {a for a, _ in pairs}] + [c for c in right if c.isupper()]
+    return torch.einsum(f"{''.join(left)},{''.join(right)}->{''.join(out)}", x, y)
+
+
+@composite("kron")
+def kron(x: Any, y: Any) -> Any:
+    """Every entry of x times the whole of y."""
+    rank = max(x.dim(), y.dim())
+    x, y = (t.reshape([1] * (rank - t.dim()) + list(t.shape)) for t in (x, y))
+    for d in range(rank):
+        x, y = x.unsqueeze(2 * d + 1), y.unsqueeze(2 * d)
+    out = x * y
+    return out.reshape([out.shape[2 * d] * out.shape[2 * d + 1] for d in range(rank)])
+
+
+@composite("cross", targets=(torch.linalg.cross,))
+def cross(x: Any, y: Any, dim: Any = -1) -> Any:
+    """The vector product along a dimension of size three."""
+    x, y = torch.broadcast_tensors(x, y)
+    d = next(k for k, n in enumerate(x.shape) if n == 3) if dim is None else dim
+    return x.roll(-1, d) * y.roll(-2, d) - x.roll(-2, d) * y.roll(-1, d)
 
 
 @op("einsum")

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import sympy as sp
 import torch
-from sympy import Expr, Integer
+from sympy import Expr
 
 from engine.errors import TraceError
 from engine.notation import Index, Less, LessEqual, Quo, Rem, Where, instantiate, sigma
@@ -85,27 +85,129 @@ def picked(x: Operand, shape: tuple[Expr, ...], at: tuple[Expr, ...], spatial: i
     return define(shape, at, x.element(*at[: x.rank - spatial], *source)), Opaque(shape)
 
 
-@op(targets=(F.max_pool1d_with_indices, torch.max_pool1d_with_indices))
-def max_pool1d_with_indices(
-    x: Operand,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> tuple[Definition, Opaque]:
-    return largest(x, kernel_size, stride, padding, dilation, ceil_mode, 1)
+def max_pool(function: Any, full: Any, spatial: int) -> None:
+    """Register max pooling: with positions it is a gather at them, without them the same with the positions dropped."""
+
+    @op(targets=(full,))
+    def with_positions(
+        x: Operand,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = True,
+    ) -> tuple[Definition, Opaque]:
+        return largest(x, kernel_size, stride, padding, dilation, ceil_mode, spatial)
+
+    @composite(targets=(function,))
+    def values(
+        x: Any,
+        kernel_size: Any,
+        stride: Any = None,
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
+    ) -> Any:
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}
+        defaults = {"stride": None, "padding": 0, "dilation": 1, "ceil_mode": False}
+        return full(x, kernel_size, **{k: v for k, v in options.items() if v != defaults[k]}, return_indices=True)[0]
 
 
-@op(targets=(F.max_pool2d_with_indices, torch._C._nn.max_pool2d_with_indices))
-def max_pool2d_with_indices(
-    x: Operand,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> tuple[Definition, Opaque]:
-    return largest(x, kernel_size, stride, padding, dilation, ceil_mode, 2)
+max_pool(F.max_pool1d, F.max_pool1d_with_indices, 1)
+max_pool(F.max_pool2d, F.max_pool2d_with_indices, 2)
+max_pool(F.max_pool3d, F.max_pool3d_with_indices, 3)
+
+
+def adaptive(x: Operand, output_size: Any, spatial: int) -> Definition:
+    """The mean over windows, as even as they get, that cover each dimension."""
+    given = list(output_size) if isinstance(output_size, (tuple, list)) else [output_size] * spatial
+    sources = x.shape[-spatial:]
+    sizes = [n if s is None else expression(s) for s, n in zip(given, sources, strict=True)]
+    lead = list(indices_of(x.shape[: x.rank - spatial]))
+    at: list[Expr] = []
+    places: list[Expr] = []
+    limits: list[tuple[Index, Expr]] = []
+    count: Any = sp.S.One
+    conditions: list[Any] = []
+    for n, size in zip(sources, sizes, strict=True):
+        out, start, end = uneven(n, size)
+        even = sp.cancel(n / size)
+        extent = cast("Expr", even if even.is_integer else n)
+        j = fresh_of(extent)
+        at.append(out)
+        if extent != 1:
+            limits.append((cast("Index", j), extent))
+        if even.is_integer:
+            places.append(cast("Expr", out * even + j))
+            count = count * even
+        else:
+            places.append(j)
+            conditions += [LessEqual(start, j), Less(j, end)]
+            count = count * (end - start)
+    value: Any = x.element(*lead, *places)
+    for condition in conditions:
+        value = Where(condition, value, 0)
+    return define((*x.shape[: len(lead)], *sizes), (*lead, *at), sigma(cast("Expr", value), *limits) / count)
+
+
+@op("adaptive_avg_pool1d")
+def adaptive_avg_pool1d(x: Operand, output_size: Any) -> Definition:
+    return adaptive(x, output_size, 1)
+
+
+@op("adaptive_avg_pool2d")
+def adaptive_avg_pool2d(x: Operand, output_size: Any) -> Definition:
+    return adaptive(x, output_size, 2)
+
+
+def adaptive_max_pool(function: Any, full: Any, spatial: int) -> None:
+    """Register adaptive max pooling, a gather at the positions that torch gives."""
+
+    @op(targets=(full,))
+    def with_positions(x: Operand, output_size: Any, return_indices: bool = True) -> tuple[Definition, Opaque]:
+        given = list(output_size) if isinstance(output_size, (tuple, list)) else [output_size] * spatial
+        sizes = [n if s is None else expression(s) for s, n in zip(given, x.shape[-spatial:], strict=True)]
+        shape = (*x.shape[: x.rank - spatial], *sizes)
+        return picked(x, shape, indices_of(shape), spatial)
+
+    @composite(targets=(function,))
+    def values(x: Any, output_size: Any, return_indices: bool = False) -> Any:
+        return full(x, output_size, return_indices=True)[0]
+
+
+adaptive_max_pool(F.adaptive_max_pool1d, F.adaptive_max_pool1d_with_indices, 1)
+adaptive_max_pool(F.adaptive_max_pool2d, F.adaptive_max_pool2d_with_indices, 2)
+
+
+@composite(targets=(F.lp_pool1d,))
+def lp_pool1d(x: Any, norm_type: float, kernel_size: int, stride: Any = None, ceil_mode: bool = False) -> Any:
+    out = F.avg_pool1d(x.abs().pow(norm_type), kernel_size, stride, 0, ceil_mode)
+    return (out * kernel_size).pow(1 / norm_type)
+
+
+@composite(targets=(F.interpolate,))
+def interpolate(
+    x: Any,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: Any = None,
+    recompute_scale_factor: Any = None,
+    antialias: bool = False,
+) -> Any:
+    """Every entry repeated a whole number of times."""
+    spatial = x.dim() - 2
+    if mode != "nearest":
+        raise TraceError(f"interpolate with mode={mode!r} is not in the table; only 'nearest' is")
+    if scale_factor is None:
+        sizes = list(size) if isinstance(size, (tuple, list)) else [size] * spatial
+        factors = [int(s) / int(n) for s, n in zip(sizes, x.shape[2:], strict=True)]
+    else:
+        factors = list(scale_factor) if isinstance(scale_factor, (tuple, list)) else [scale_factor] * spatial
+    for d, factor in enumerate(factors):
+        if factor < 1 or factor != int(factor):
+            raise TraceError(f"interpolate by the factor {factor} is not in the table; only whole numbers are")
+        x = x.repeat_interleave(int(factor), 2 + d) if factor != 1 else x
+    return x
