@@ -31,7 +31,7 @@ class AccessMixin(LowererBase):
         name = name_of(e)
         info = self.tensors[name]
         t = tt.name(name)
-        dims = [Dim(cast("Expr", sp.sympify(at)), n) for at, n in zip(e.indices, info.shape, strict=False)]
+        dims = [Dim(sp.sympify(at), n) for at, n in zip(e.indices, info.shape, strict=False)]
         if self._plain(dims):
             return Val(t, tuple(None if d.size == 1 else cast("Index", d.at) for d in dims), info.kind)
         t, dims = self._merged(t, dims)
@@ -132,7 +132,7 @@ class AccessMixin(LowererBase):
             (j,) = inside
             if j in strides or j not in self.ranges:
                 return None
-            strides[cast("Index", j)] = cast("Expr", sp.cancel(term / j))
+            strides[j] = sp.cancel(term / j)
         order: list[Index] = []
         expected: Expr = sp.S.One
         while strides:
@@ -140,7 +140,7 @@ class AccessMixin(LowererBase):
             if j is None:
                 return None
             order.insert(0, j)
-            expected = cast("Expr", sp.expand(expected * self.ranges[j]))
+            expected = sp.expand(expected * self.ranges[j])
             del strides[j]
         return [Dim(j, self.ranges[j]) for j in order] if sp.expand(expected - d.size) == 0 else None
 
@@ -166,7 +166,7 @@ class AccessMixin(LowererBase):
                 flipped.append(len(out))
             used = used or run != tt.EVERYTHING
             items.append(run)
-            out.append(Dim(cast("Expr", j), self.ranges[cast("Index", j)]))
+            out.append(Dim(j, self.ranges[j]))
         while items and items[-1] == tt.EVERYTHING:
             items.pop()
         if used:
@@ -183,15 +183,15 @@ class AccessMixin(LowererBase):
         (j,) = inside
         if j not in self.ranges:
             return None
-        count = self.ranges[cast("Index", j)]
-        slope = cast("Expr", sp.diff(d.at, j))
+        count = self.ranges[j]
+        slope = sp.diff(d.at, j)
         if not slope.is_Integer or slope == 0:
             return None
-        start = cast("Expr", sp.expand(d.at - slope * j))
+        start = sp.expand(d.at - slope * j)
         backwards = bool(slope < 0)
         if backwards:
-            start, slope = cast("Expr", sp.expand(start + slope * (count - 1))), -slope
-        stop = cast("Expr", sp.expand(start + slope * (count - 1) + 1))
+            start, slope = sp.expand(start + slope * (count - 1)), -slope
+        stop = sp.expand(start + slope * (count - 1) + 1)
         first = None if start == 0 else start
         last = None if sp.expand(stop - d.size) == 0 else stop
         return tt.slice_(first, last, None if slope == 1 else slope), backwards

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 from sympy import Expr
@@ -55,13 +55,13 @@ class ContractMixin(LowererBase):
         by: dict[frozenset[Any], list[Expr]] = {}
         for f in sp.Mul.make_args(body):
             found = frozenset(s for s in f.free_symbols if isinstance(s, Index) and s in self.ranges and _is_free(f, s))
-            by.setdefault(found, []).append(cast("Expr", f))
+            by.setdefault(found, []).append(f)
         loose = by.pop(frozenset(), [])
         keys = sorted(by, key=lambda k: (len(k), str(sorted(map(str, k)))))
         if not keys:
             return [self.value(body)]
         by[keys[0]] = [*loose, *by[keys[0]]]
-        return [self.value(cast("Expr", sp.Mul(*by[k]))) for k in keys]
+        return [self.value(sp.Mul(*by[k])) for k in keys]
 
     def _fewer(self, groups: Any) -> Any:
         """One group less: a factor whose indices another one has is multiplied into it; None where there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 from sympy import Expr
@@ -78,7 +78,7 @@ class Derivation:
         """A part with this graph's names and sizes, at the given indices."""
         mapping: dict[Any, Any] = dict(part.consumer.sizes)
         mapping.update({i: j for i, j in zip(part.template.indices, at, strict=True) if i != 0})
-        return named(cast("Expr", part.template.expr.xreplace(mapping)), self.names(part))
+        return named(part.template.expr.xreplace(mapping), self.names(part))
 
     def expression(self, name: str) -> tuple[tuple[Expr, ...], Expr]:
         """Indices and cotangent of a node, over the cotangents of its consumers."""
@@ -87,7 +87,7 @@ class Derivation:
             indices = next((p.template.indices for p in c.parts), tuple(sp.Integer(0) for _ in c.node.shape))
             return indices, sp.S.Zero
         at = c.parts[0].template.indices
-        return at, cast("Expr", sp.Add(*[self.part_expr(p, at) for p in c.parts]))
+        return at, sp.Add(*[self.part_expr(p, at) for p in c.parts])
 
     def equation(self, name: str) -> tuple[Expr, Expr]:
         """Left and right side with readable indices."""

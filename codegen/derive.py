@@ -77,21 +77,21 @@ def partials(e: Expr, base: IndexedBase) -> Iterator[tuple[Expr, Indexed, tuple[
     flat = hide(e)
     back = {d: s for s, d in hidden.items()}
     for access in [a for a in accesses(flat) if a.base == base]:
-        slot = sp.Dummy("x", real=True, positive=cast("Any", access).is_positive)
+        slot = sp.Dummy("x", real=True, positive=access.is_positive)
         local = sp.diff(flat.xreplace({access: slot}), slot).xreplace({slot: access}).xreplace(back)
         if local != 0:
-            yield cast("Expr", local), access, ()
+            yield local, access, ()
     for s, name in hidden.items():
         if isinstance(s, Amax) or not any(a.base == base for a in accesses(s)):
             continue
         outer = sp.diff(flat, name).xreplace(back)
         if outer == 0:
             continue
-        body = cast("Sigma", s)
+        body = s
         copy = {i: fresh() for i, _ in body.limits}
         limits = tuple((copy[i], n) for i, n in body.limits)
-        for inner, access, deeper in partials(cast("Expr", body.body.xreplace(dict(copy))), base):
-            yield cast("Expr", outer * inner), access, (*limits, *deeper)
+        for inner, access, deeper in partials(body.body.xreplace(dict(copy)), base):
+            yield outer * inner, access, (*limits, *deeper)
 
 
 class Solver:
@@ -109,16 +109,16 @@ class Solver:
     def put(self, index: Index, value: Expr) -> None:
         """Replace a summed index by its value."""
         del self.limits[index]
-        self.substitution = {i: cast("Expr", v.xreplace({index: value})) for i, v in self.substitution.items()}
+        self.substitution = {i: v.xreplace({index: value}) for i, v in self.substitution.items()}
         self.substitution[index] = value
 
     def solve(self, equations: list[tuple[Expr, Expr, Expr]]) -> list[tuple[Expr, Expr]]:
         """Equations (e, k, size of k); what could not be summed out comes back as (e, k)."""
-        left = [(cast("Expr", e), k, n) for e, k, n in equations if not (e == 0 and n == 1)]
+        left = [(e, k, n) for e, k, n in equations if not (e == 0 and n == 1)]
         changed = True
         while changed:
             changed = False
-            left = [(cast("Expr", simplified(e.xreplace(self.substitution), self.known)), k, n) for e, k, n in left]
+            left = [(simplified(e.xreplace(self.substitution), self.known), k, n) for e, k, n in left]
             for number, (e, k, n) in enumerate(left):
                 if self._linear(e, k, n) or self._mixed(e, k, n):
                     del left[number]
@@ -137,11 +137,11 @@ class Solver:
             slope = sp.diff(e, j) if not e.has(Quo, Rem, Indexed) else None
             if slope not in (1, -1):
                 continue
-            offset = cast("Expr", sp.expand(e - slope * j))
+            offset = sp.expand(e - slope * j)
             if offset.atoms(Index) & set(self.limits):
                 continue
-            value = cast("Expr", sp.expand(slope * (k - offset)))
-            ranges = {**self.known, cast("Index", k): n} if isinstance(k, Index) else self.known
+            value = sp.expand(slope * (k - offset))
+            ranges = {**self.known, k: n} if isinstance(k, Index) else self.known
             low, high = extreme(value, ranges, False), extreme(value, ranges, True)
             if low is None or high is None or not nonnegative(low) or not nonnegative(self.limits[j] - 1 - high):
                 continue
@@ -159,7 +159,7 @@ class Solver:
             inside = ordered(term.atoms(Index) & set(self.limits))
             if len(inside) != 1 or (term.atoms(Index) - set(inside)):
                 return False
-            strides.append((cast("Expr", sp.cancel(term / inside[0])), inside[0]))
+            strides.append((sp.cancel(term / inside[0]), inside[0]))
         by_index = {j: s for s, j in strides}
         if len(by_index) != len(strides):
             return False
@@ -171,14 +171,14 @@ class Solver:
             if j is None:
                 return False
             order.append(j)
-            expected = cast("Expr", sp.expand(expected * self.limits[j]))
+            expected = sp.expand(expected * self.limits[j])
             del rest[j]
         if sp.expand(expected - n) != 0:
             return False
         for j in order:
             size, stride = self.limits[j], by_index[j]
-            digit: Expr = cast("Expr", Quo(k, stride))
-            self.put(j, digit if j is order[-1] else cast("Expr", Rem(digit, size)))
+            digit: Expr = Quo(k, stride)
+            self.put(j, digit if j is order[-1] else Rem(digit, size))
         return True
 
     def _digits(self, left: list[tuple[Expr, Expr, Expr]]) -> set[int]:
@@ -215,7 +215,7 @@ class Solver:
 
     def _extent(self, position: Expr) -> Expr | None:
         top = extreme(position, self.known, True)
-        return None if top is None else cast("Expr", sp.expand(top + 1))
+        return None if top is None else sp.expand(top + 1)
 
     def _compose(
         self, parts: list[tuple[int, Expr, Expr | None, Expr]], total: Expr
@@ -235,32 +235,32 @@ class Solver:
                 if ratio is None or not ratio.is_integer:
                     return None
                 q = fresh()
-                extra[q] = cast("Expr", ratio)
-                value, expected = value + q * expected, cast("Expr", sp.expand(expected * ratio))
+                extra[q] = ratio
+                value, expected = value + q * expected, sp.expand(expected * ratio)
                 continue
             rest.remove(here)
             _, stride, modulus, k = here
             value = value + k * stride
-            size = modulus if modulus is not None else cast("Expr", sp.cancel(total / stride))
-            expected = cast("Expr", sp.expand(expected * size))
+            size = modulus if modulus is not None else sp.cancel(total / stride)
+            expected = sp.expand(expected * size)
         if sp.expand(expected - total) != 0:
             ratio = sp.cancel(total / expected)
             if not ratio.is_integer or sp.fraction(ratio)[1] != 1:
                 return None
             q = fresh()
-            extra[q] = cast("Expr", ratio)
+            extra[q] = ratio
             value = value + q * expected
-        return cast("Expr", value), extra
+        return value, extra
 
 
 def digit_of(e: Expr) -> tuple[Expr, Expr, Expr | None] | None:
     """(position, stride, modulus) of a digit `Rem(Quo(P, s), n)`, `Quo(P, s)` or `Rem(P, n)`; None for anything else."""
     if isinstance(e, Quo):
-        return cast("Expr", e.args[0]), cast("Expr", e.args[1]), None
+        return e.args[0], e.args[1], None
     if isinstance(e, Rem):
-        inner, modulus = cast("tuple[Expr, Expr]", e.args)
+        inner, modulus = e.args
         if isinstance(inner, Quo):
-            return cast("Expr", inner.args[0]), cast("Expr", inner.args[1]), modulus
+            return inner.args[0], inner.args[1], modulus
         return inner, sp.S.One, modulus
     return None
 
@@ -280,7 +280,7 @@ def finish(term: Term, ranges: Mapping[Index, Expr], sizes_of: Mapping[Expr, Exp
             inside.append((j, n))
         else:
             body = body * n
-    return cast("Expr", distribute(body, inside)), bool(left)
+    return distribute(body, inside), bool(left)
 
 
 def distribute(body: Expr, limits: list[tuple[Index, Expr]]) -> Expr:
@@ -291,7 +291,7 @@ def distribute(body: Expr, limits: list[tuple[Index, Expr]]) -> Expr:
     inside, outside = [], []
     for f in Mul.make_args(body):
         (inside if f.free_symbols & indices else outside).append(f)
-    return cast("Expr", Mul(*outside) * sigma(cast("Expr", Mul(*inside)), *limits))
+    return Mul(*outside) * sigma(Mul(*inside), *limits)
 
 
 @cache
@@ -309,14 +309,14 @@ def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> 
     base = next((a.base for a in accesses(template.expr, operand)), None)
     at = indices_of(shape)
     sizes_of = {i: n for i, n in zip(at, shape, strict=True) if i != 0}
-    ranges = {cast("Index", i): n for i, n in sizes_of.items()}
+    ranges = {i: n for i, n in sizes_of.items()}
     if base is None:
         return Contribution(at, shape, sp.S.Zero, ("the output does not depend on this operand",))
     cot = IndexedBase(sp.Symbol(COT, real=True))
     total: Expr = sp.S.Zero
     rules: list[str] = []
-    outer = [(cast("Index", i), n) for i, n in zip(template.indices, template.shape, strict=True) if i != 0]
-    for coefficient, access, limits in partials(template.expr, cast("IndexedBase", base)):
+    outer = [(i, n) for i, n in zip(template.indices, template.shape, strict=True) if i != 0]
+    for coefficient, access, limits in partials(template.expr, base):
         local = by_output(coefficient, template) if not limits else coefficient
         rename: dict[Any, Any] = {i: fresh() for i, _ in outer}
         rename.update({i: fresh() for i in ordered(bound(local))})
@@ -328,6 +328,6 @@ def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> 
         ]
         every = tuple((rename.get(i, i), n) for i, n in (*outer, *limits))
         finished, scattered = finish(Term(every, body, tuple((cast("Expr", e), k) for e, k in where)), ranges, sizes_of)
-        total = cast("Expr", total + finished)
+        total = total + finished
         rules.append(f"d/d{name_of(access)}: {local}" + ("; scattered back along its index" if scattered else ""))
     return Contribution(at, shape, total, tuple(rules))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 from sympy import Expr, Indexed
@@ -26,14 +26,14 @@ def lettered(e: Expr, indices: Sequence[Expr], avoid: Iterable[str] = ()) -> tup
     for i in [*indices, *(x for x in sp.preorder_traversal(e) if isinstance(x, Index))]:
         if isinstance(i, Index) and i not in mapping:
             mapping[i] = Index(letters[len(mapping)])
-    return cast("Expr", e.xreplace(mapping)), tuple(cast("Expr", sp.sympify(i).xreplace(mapping)) for i in indices)
+    return e.xreplace(mapping), tuple(sp.sympify(i).xreplace(mapping) for i in indices)
 
 
 def named(e: Expr, names: Mapping[str, str]) -> Expr:
     """An expression with its tensors renamed, each keeping what is known of its sign."""
     mapping: dict[Any, Any] = {}
     for b in e.atoms(sp.IndexedBase):
-        label = cast("Any", b).label
+        label = b.label
         if str(label) in names:
             mapping[b] = sp.IndexedBase(
                 sp.Symbol(
@@ -41,7 +41,7 @@ def named(e: Expr, names: Mapping[str, str]) -> Expr:
                     **{k: v for k, v in label.assumptions0.items() if k in ("positive", "real", "integer")},
                 )
             )
-    return cast("Expr", e.xreplace(mapping))
+    return e.xreplace(mapping)
 
 
 class TextPrinter(StrPrinter):
@@ -113,7 +113,7 @@ class TextPrinter(StrPrinter):
         sigma = [f for f in factors if isinstance(f, Sigma)]
         for f in factors:
             if isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign():
-                bottom.append(self.factor(cast("Expr", 1 / f), 55))
+                bottom.append(self.factor(1 / f, 55))
             elif f in sigma:
                 continue
             else:

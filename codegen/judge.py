@@ -153,7 +153,8 @@ class Judge:
             if worst > noise or noise > CONVENTION * max(scale, self._feeding(node)):
                 return _Verdict(False, f"ours is wrong: error {worst:.1e}, autograd's {its_worst:.1e}")
             return _Verdict(True, "rounding: as much as from moving the inputs by their last bit")
-        if its_worst > CONVENTION * scale and self._at_kink(node, [entries[k] for k in far], [true[k] for k in far], scale, gradient):
+        whole = max(scale, self._feeding(node))
+        if its_worst > CONVENTION * whole and self._at_kink(node, [entries[k] for k in far], [true[k] for k in far], whole, gradient):
             return _Verdict(False, "autograd differs from the definition at a kink or a tie, where torch decides")
         return _Verdict(True, "rounding, no worse than autograd's")
 

@@ -6,7 +6,7 @@ log(1 + f) is log1p, exp(f) - 1 is expm1: the naive form overflows or cancels, t
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import sympy as sp
 from sympy import Expr
@@ -19,9 +19,9 @@ Kernel = tuple[str, tuple[Any, ...]]
 def stable(e: Expr) -> Kernel | None:
     """The kernel that computes an expression, with its arguments; None if there is none."""
     if isinstance(e, sp.log):
-        return _log(cast("Expr", e.args[0]))
+        return _log(e.args[0])
     if isinstance(e, sp.Pow) and e.exp == -1:
-        return _sigmoid(cast("Expr", e.base), sp.S.One)
+        return _sigmoid(e.base, sp.S.One)
     if isinstance(e, sp.Mul):
         return _product(e)
     if isinstance(e, sp.Add):
@@ -30,13 +30,13 @@ def stable(e: Expr) -> Kernel | None:
 
 
 def _exponent(e: Expr) -> Expr | None:
-    return cast("Expr", e.args[0]) if isinstance(e, sp.exp) else None
+    return e.args[0] if isinstance(e, sp.exp) else None
 
 
 def _one_plus_exp(e: Expr) -> Expr | None:
     """f of 1 + exp(f)."""
     if isinstance(e, sp.Add) and len(e.args) == 2 and sp.S.One in e.args:
-        return _exponent(cast("Expr", e - 1))
+        return _exponent(e - 1)
     return None
 
 
@@ -65,17 +65,17 @@ def _product(e: Expr) -> Kernel | None:
         b, x = d.as_base_exp()
         if not (x.is_Integer and x.is_negative):
             continue
-        f = _one_plus_exp(cast("Expr", b))
+        f = _one_plus_exp(b)
         if f is not None:
             rest = _without(factors, d, b, x)
             for g in factors:
-                if _exponent(cast("Expr", g)) is not None and sp.expand(g.args[0] - f) == 0:  # type: ignore[operator]
+                if _exponent(g) is not None and sp.expand(g.args[0] - f) == 0:  # type: ignore[operator]
                     rest = [r for r in rest if r is not g]
                     return "scaled", (("sigmoid", (f,)), sp.Mul(*rest))
             return "scaled", (("sigmoid", (-f,)), sp.Mul(*rest))
         if isinstance(b, Sigma) and _exponent(b.body) is not None and len(b.limits) == 1:
             for g in factors:
-                inner = _exponent(cast("Expr", g))
+                inner = _exponent(g)
                 match = None if inner is None else _same_up_to_index(inner, b)
                 if match is not None:
                     rest = [r for r in _without(factors, d, b, x) if r is not g]
@@ -95,9 +95,7 @@ def _same_up_to_index(inner: Expr, total: Sigma) -> Any:
 
     ((j, _),) = total.limits
     for i in sorted((s for s in inner.free_symbols if isinstance(s, Index)), key=str):
-        if canonical(cast("Expr", inner.xreplace({i: j}))) == canonical(
-            cast("Expr", total.body.args[0])
-        ) and i not in total.free_symbols - {j}:
+        if canonical(inner.xreplace({i: j})) == canonical(total.body.args[0]) and i not in total.free_symbols - {j}:
             return i
     return None
 
@@ -105,7 +103,7 @@ def _same_up_to_index(inner: Expr, total: Sigma) -> Any:
 def _difference(e: Expr) -> Kernel | None:
     """f - logsumexp(f) is log_softmax, exp(f) - 1 is expm1."""
     if len(e.args) == 2 and sp.S.NegativeOne in e.args:
-        f = _exponent(cast("Expr", e + 1))
+        f = _exponent(e + 1)
         if f is not None:
             return "expm1", (f,)
     return None

@@ -119,10 +119,10 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         if isinstance(e, (Equal, Delta)):
             return self.compare("==", e)
         if isinstance(e, (Quo, Rem)):
-            a, b = (self.value(cast("Expr", x)) for x in e.args)
+            a, b = (self.value(x) for x in e.args)
             return self.join("//" if isinstance(e, Quo) else "%", a, b)
         if isinstance(e, Sign):
-            return self.map_method("sign", cast("Expr", e.args[0]))
+            return self.map_method("sign", e.args[0])
         if isinstance(e, sp.Function) or isinstance(e, sp.exp):
             return self.function(e)
         raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
@@ -178,7 +178,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
                 others.append(f)
         for i, n in limits:
             self.ranges[i] = n
-        body = cast("Expr", sp.Mul(*others))
+        body = sp.Mul(*others)
         domain = [i for i, _ in limits]
         if free_indices(body) & set(place):
             return None
@@ -198,7 +198,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
 
     def _fixed(self, delta: Delta, outputs: list[Index]) -> tuple[Index, Expr] | None:
         """The output index that a delta fixes, and to what."""
-        a, b = cast("tuple[Expr, Expr]", delta.args)
+        a, b = delta.args
         for one, other in ((a, b), (b, a)):
             if (
                 one in outputs
@@ -234,7 +234,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         advanced = [k for k in range(last + 1)]
         joint: list[Index] = [i for i in domain if i in used]
         for k in advanced:
-            joint.extend(i for i in sorted(free_indices(cast("Expr", dims[k])), key=str) if i not in joint)
+            joint.extend(i for i in sorted(free_indices(dims[k]), key=str) if i not in joint)
         joint = self._gather_order(dims, advanced, joint)
         rest = [cast("Index", indices[k]) for k in range(last + 1, len(dims)) if indices[k] != 0]
         tail = [indices[k] for k in range(last + 1, len(dims))]
@@ -256,7 +256,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             if isinstance(d, Indexed):
                 own = [i for i in d.indices if isinstance(i, Index)]
                 if set(own) == set(joint):
-                    return cast("list[Index]", own)
+                    return own
         return joint
 
     def _basic(self, d: Any, i: Any, n: Expr) -> tuple[Any, Index | None, bool] | None:
@@ -264,8 +264,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         if i == 0:
             return tt.EVERYTHING, None, True
         if d is i:
-            return tt.EVERYTHING, cast("Index", i), False
-        e = cast("Expr", d)
+            return tt.EVERYTHING, i, False
+        e = d
         if not e.atoms(Index, Indexed):
             return tt.size(e), None, False
         if e.has(Indexed, Quo, Rem) or len(e.atoms(Index)) != 1:
@@ -275,7 +275,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         if j not in self.ranges or not (slope.is_Integer and slope > 0):
             return None
         start = sp.expand(e - slope * j)
-        stop = sp.expand(start + slope * (self.ranges[cast("Index", j)] - 1) + 1)
+        stop = sp.expand(start + slope * (self.ranges[j] - 1) + 1)
         ends = sp.expand(stop - n) == 0 or (slope > 1 and sp.expand(stop + slope - 1 - n) == 0)
         first, last = (None if start == 0 else start), (None if ends else stop)
-        return tt.slice_(first, last, None if slope == 1 else slope), cast("Index", j), False
+        return tt.slice_(first, last, None if slope == 1 else slope), j, False

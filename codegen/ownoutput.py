@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import sympy as sp
 from sympy import Expr, Indexed, IndexedBase
@@ -19,7 +19,7 @@ def weight(e: Expr) -> tuple[int, int]:
         10 for f in sp.preorder_traversal(e) if isinstance(f, (sp.Function, sp.exp)) and not isinstance(f, Head)
     )
     functions += sum(4 for p in sp.preorder_traversal(e) if isinstance(p, sp.Pow) and not p.exp.is_Integer)
-    operations = int(cast("Any", sp.count_ops(e)))
+    operations = int(sp.count_ops(e))
     return functions + operations, len(e.atoms(Indexed))
 
 
@@ -27,9 +27,9 @@ def denominators(e: Expr) -> dict[Expr, Expr]:
     """The bases that an expression divides by, with the largest power of each."""
     out: dict[Expr, Expr] = {}
     for p in e.atoms(sp.Pow):
-        b, x = cast("tuple[Expr, Expr]", p.args)
+        b, x = p.args
         if x.could_extract_minus_sign() and not b.is_number and not isinstance(b, sp.exp):
-            out[b] = max(out.get(b, sp.S.Zero), cast("Expr", -x), key=lambda v: float(v) if v.is_number else 1.0)
+            out[b] = max(out.get(b, sp.S.Zero), -x, key=lambda v: float(v) if v.is_number else 1.0)
     return out
 
 
@@ -42,7 +42,7 @@ def safe(new: Expr, old: Expr, out: Expr, definition: Expr) -> bool:
         for factor in sp.Mul.make_args(definition):
             b, x = factor.as_base_exp()
             if x.is_positive and not b.is_number:
-                after[b] = cast("Expr", after.get(b, sp.S.Zero) + power * x)
+                after[b] = after.get(b, sp.S.Zero) + power * x
     after.pop(out, None)
     return all(b in before and (before[b] - x).is_nonnegative for b, x in after.items())
 
@@ -58,10 +58,10 @@ def by_output(derivative: Expr, template: Definition) -> Expr:
     label = sp.Symbol("_out", positive=True) if definition.is_positive else sp.Symbol("_out", real=True)
     base = IndexedBase(label)
     out = element(base, template.indices)
-    candidates = [derivative, cast("Expr", derivative.subs(definition, out))]
-    ratio = cast("Expr", sp.powsimp(sp.cancel(derivative / definition))) if not derivative.has(Head) else derivative
+    candidates = [derivative, derivative.subs(definition, out)]
+    ratio = sp.powsimp(sp.cancel(derivative / definition)) if not derivative.has(Head) else derivative
     if not ratio.has(Head):
-        candidates.append(cast("Expr", out * ratio))
+        candidates.append(out * ratio)
     candidates.extend(_eliminated(derivative, definition, out))
     good = [c for c in candidates if safe(c, derivative, out, definition)]
     return min(good, key=lambda c: (weight(c), candidates.index(c)), default=derivative)
@@ -78,11 +78,11 @@ def _eliminated(derivative: Expr, definition: Expr, out: Expr) -> list[Expr]:
     flat = definition.subs(kernel, slot)
     if flat.has(Indexed) or not flat.is_rational_function(slot):
         return []
-    solutions = cast("list[Expr]", sp.solve(sp.Eq(flat, out), slot))
+    solutions = sp.solve(sp.Eq(flat, out), slot)
     if len(solutions) != 1:
         return []
     value = derivative.subs(kernel, slot)
     if isinstance(kernel, sp.exp):
         value = value.subs(sp.exp(-kernel.args[0]), 1 / slot)
     value = sp.factor(sp.cancel(value.subs(slot, solutions[0])))
-    return [cast("Expr", value)] if value.is_polynomial(out) else []
+    return [value] if value.is_polynomial(out) else []

@@ -6,7 +6,7 @@ import hashlib
 import linecache
 import sys
 import types
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ class Program:
         if grad_out is not None and not self.graph.single:
             grad_out = pytree.tree_leaves(grad_out, is_leaf=lambda v: v is None)
         with torch.no_grad():
-            grads = cast("dict[str, Tensor]", self.module.backward(saved, grad_out))
+            grads = self.module.backward(saved, grad_out)
         return (
             grads if self.wrt is None else {k: v for k, v in grads.items() if k in self.wrt or k not in self.input_keys}
         )

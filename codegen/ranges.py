@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 from sympy import Expr
@@ -22,21 +22,21 @@ def extreme(e: Expr, ranges: Mapping[Index, Expr], largest: bool) -> Expr | None
     if isinstance(e, Index):
         return (ranges[e] - 1 if largest else sp.S.Zero) if e in ranges else None
     if isinstance(e, sp.Add):
-        parts = [extreme(cast("Expr", a), ranges, largest) for a in e.args]
-        return None if any(p is None for p in parts) else cast("Expr", sp.expand(sp.Add(*cast("list[Expr]", parts))))
+        parts = [extreme(a, ranges, largest) for a in e.args]
+        return None if any(p is None for p in parts) else sp.expand(sp.Add(*parts))
     if isinstance(e, sp.Mul):
         c, rest = e.as_coeff_Mul()
         if c.is_negative:
-            inner = extreme(cast("Expr", -e), ranges, not largest)
+            inner = extreme(-e, ranges, not largest)
             return None if inner is None else -inner
-        parts = [extreme(cast("Expr", a), ranges, largest) for a in sp.Mul.make_args(rest)]
+        parts = [extreme(a, ranges, largest) for a in sp.Mul.make_args(rest)]
         if any(p is None for p in parts):
             return None
-        return cast("Expr", sp.expand(c * sp.Mul(*cast("list[Expr]", parts))))
+        return sp.expand(c * sp.Mul(*parts))
     if isinstance(e, Rem):
         return e.args[1] - 1 if largest else sp.S.Zero  # type: ignore[operator, return-value]
     if isinstance(e, Quo):
-        a, b = cast("tuple[Expr, Expr]", e.args)
+        a, b = e.args
         if not largest:
             return sp.S.Zero
         top = extreme(a, ranges, True)
@@ -54,7 +54,7 @@ def free(e: Expr) -> bool:
 
 def nonnegative(e: Expr) -> bool:
     """Whether an expression in sizes (each at least 1) is certainly at least 0."""
-    e = cast("Expr", sp.expand(e))
+    e = sp.expand(e)
     if e.is_nonnegative:
         return True
     shifted = sp.expand(e.xreplace({s: s + 1 for s in e.free_symbols}))  # sizes are >= 1: substitute s = 1 + t, t >= 0
@@ -69,10 +69,10 @@ def holds(condition: Expr, ranges: Mapping[Index, Expr]) -> bool | None:
     """Whether a bracket of index expressions is always true, always false, or neither (None)."""
     if not isinstance(condition, (Less, Delta)):
         return None
-    a, b = cast("tuple[Expr, Expr]", condition.args)
+    a, b = condition.args
     if a.has(sp.Indexed) or b.has(sp.Indexed):
         return None
-    low, high = extreme(cast("Expr", b - a), ranges, False), extreme(cast("Expr", b - a), ranges, True)
+    low, high = extreme(b - a, ranges, False), extreme(b - a, ranges, True)
     if isinstance(condition, Delta):
         if (low is not None and nonnegative(low - 1)) or (high is not None and nonnegative(-high - 1)):
             return False
@@ -89,7 +89,7 @@ def digits(e: Expr, ranges: Mapping[Index, Expr]) -> Expr:
     """Quo and Rem worked out: `Quo(a*B + b, B)` is a and `Rem(a*B + b, B)` is b where b < B."""
     if not isinstance(e, (Quo, Rem)):
         return e
-    a, b = cast("tuple[Expr, Expr]", e.args)
+    a, b = e.args
     high, low, whole = sp.S.Zero, sp.S.Zero, sp.expand(a)
     for term in sp.Add.make_args(whole):
         quotient = sp.cancel(term / b)
@@ -99,11 +99,11 @@ def digits(e: Expr, ranges: Mapping[Index, Expr]) -> Expr:
             low += term
     if low == 0:
         return high if isinstance(e, Quo) else sp.S.Zero
-    top, bottom = extreme(cast("Expr", low), ranges, True), extreme(cast("Expr", low), ranges, False)
+    top, bottom = extreme(low, ranges, True), extreme(low, ranges, False)
     if top is not None and bottom is not None and nonnegative(bottom) and nonnegative(b - 1 - top):
-        return cast("Expr", high if isinstance(e, Quo) else low)
+        return high if isinstance(e, Quo) else low
     if isinstance(e, Quo) and isinstance(a, Quo):
-        return digits(cast("Expr", Quo(a.args[0], sp.expand(a.args[1] * b))), ranges)  # type: ignore[operator]
+        return digits(Quo(a.args[0], sp.expand(a.args[1] * b)), ranges)  # type: ignore[operator]
     return e
 
 

@@ -27,7 +27,7 @@ class ScalarMixin(LowererBase):
     def constant(self, e: Expr) -> Val:
         """A number."""
         if e.is_Integer:
-            return Val(tt.number(int(cast("Any", e))), (), "number")
+            return Val(tt.number(int(e)), (), "number")
         if e in (sp.S.Infinity, sp.S.NegativeInfinity):
             infinity = tt.call("float", '"inf"')
             return Val(infinity if e is sp.S.Infinity else tt.unary("neg", infinity), (), "number")
@@ -35,7 +35,7 @@ class ScalarMixin(LowererBase):
             return Val(tt.call("float", '"nan"'), (), "number")
         value = float(sp.N(e, 30))
         if e.is_Rational and len(repr(value)) > 8:
-            p, q = cast("Any", e).p, cast("Any", e).q
+            p, q = e.p, e.q
             if len(f"{p}{q}") <= 6:
                 return Val(tt.binary("/", tt.number(p), tt.number(q)), (), "number")
         return Val(tt.number(value), (), "number")
@@ -53,10 +53,10 @@ class ScalarMixin(LowererBase):
         if len(terms) == 2 and terms.count(sp.S.One) == 1:
             other = terms[0] if terms[1] == 1 else terms[1]
             if isinstance(-other, (Less, Indexed)) or (-other).func.__name__ == "Equal":
-                v = self.value(cast("Expr", -other))
+                v = self.value(-other)
                 if v.kind == "bool":
                     return Val(tt.unary("~", v.t), v.axes, "bool")
-        signed = [(bool(t.could_extract_minus_sign()), cast("Expr", t)) for t in terms]
+        signed = [(bool(t.could_extract_minus_sign()), t) for t in terms]
         signed.sort(key=lambda s: (s[0], -len(s[1].atoms(Indexed)) if not s[1].is_number else 1))
         values: list[tuple[bool, Val]] = []
         for minus, t in signed:
@@ -100,9 +100,9 @@ class ScalarMixin(LowererBase):
         for f in factors:
             inverse = isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign() and not isinstance(f.base, sp.exp)
             if not f.atoms(Indexed, Index):
-                (scale_down if inverse else scale_up).append(cast("Expr", 1 / f if inverse else f))
+                (scale_down if inverse else scale_up).append(1 / f if inverse else f)
             else:
-                (bottom if inverse else top).append(cast("Expr", 1 / f if inverse else f))
+                (bottom if inverse else top).append(1 / f if inverse else f)
         value = self._grouped(
             [self.value(f) for f in self._cot_first(top)], [self.value(f) for f in bottom], scale_up, scale_down
         )
@@ -124,9 +124,9 @@ class ScalarMixin(LowererBase):
                 for f in (*loose, *tied)
             ]
         )
-        v = self.value(cast("Expr", inner))
+        v = self.value(inner)
         root = Val(tt.method(v.t, "sqrt" if sign == 1 else "rsqrt"), v.axes, "float", v.kept)
-        rest = cast("Expr", sp.Mul(*[f for f in e.args if f not in roots]))
+        rest = sp.Mul(*[f for f in e.args if f not in roots])
         return root if rest == 1 else self.join("*", self.value(rest), root)
 
     def mean_of(self, e: Expr) -> Val | None:
@@ -135,7 +135,7 @@ class ScalarMixin(LowererBase):
         if len(sums) != 1:
             return None
         count = sp.Mul(*[n for _, n in sums[0].limits])
-        rest = cast("Expr", sp.cancel(sp.Mul(*[f for f in e.args if f is not sums[0]]) * count))
+        rest = sp.cancel(sp.Mul(*[f for f in e.args if f is not sums[0]]) * count)
         if not count.free_symbols or rest.free_symbols & count.free_symbols or rest.has(Indexed, Index):
             return None
         total = self.value(sums[0])
@@ -149,7 +149,7 @@ class ScalarMixin(LowererBase):
 
     def _cot_first(self, factors: list[Expr]) -> list[Expr]:
         def key(f: Expr) -> tuple[int, int]:
-            names = [str(cast("Any", a).base.label) for a in f.atoms(Indexed)]
+            names = [str(a.base.label) for a in f.atoms(Indexed)]
             return (0 if any(n.startswith("_cot") for n in names) else 1, factors.index(f))
 
         return sorted(factors, key=key)
@@ -213,7 +213,7 @@ class ScalarMixin(LowererBase):
         known = stable(e)
         if known is not None:
             return self.kernel(known)
-        b, x = cast("tuple[Expr, Expr]", e.args)
+        b, x = e.args
         v = self.value(b)
         if v.is_number and not x.atoms(Indexed, Index):
             return Val(tt.binary("**", v.t, self.value(x).t), (), "number")
@@ -224,7 +224,7 @@ class ScalarMixin(LowererBase):
         if x == -1:
             return self.join("/", Val(tt.number(1), (), "number"), v, "float")
         if x.could_extract_minus_sign():
-            return self.join("/", Val(tt.number(1), (), "number"), self.value(cast("Expr", 1 / e)), "float")
+            return self.join("/", Val(tt.number(1), (), "number"), self.value(1 / e), "float")
         return self.join("**", v, self.value(x))
 
     def map_method(self, name: str, argument: Expr) -> Val:
@@ -243,8 +243,8 @@ class ScalarMixin(LowererBase):
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
         if not e.atoms(Indexed, Index):
-            return Val(tt.call(f"math.{name}", self.value(cast("Expr", e.args[0])).t), (), "number")
-        return self.map_method(name, cast("Expr", e.args[0]))
+            return Val(tt.call(f"math.{name}", self.value(e.args[0]).t), (), "number")
+        return self.map_method(name, e.args[0])
 
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""
@@ -278,7 +278,7 @@ class ScalarMixin(LowererBase):
 
     def compare(self, symbol: str, e: Any) -> Val:
         """A bracket as a tensor of truth values."""
-        a, b = (self.value(cast("Expr", x)) for x in e.args)
+        a, b = (self.value(x) for x in e.args)
         if a.is_number and not b.is_number:
             turned = {"<": ">", "<=": ">=", "==": "=="}[symbol]
             return self.join(turned, b, a, "bool")
@@ -286,7 +286,7 @@ class ScalarMixin(LowererBase):
 
     def choice(self, e: Where) -> Val:
         """torch.where."""
-        condition, a, b = (self.value(cast("Expr", x)) for x in e.args)
+        condition, a, b = (self.value(x) for x in e.args)
         if condition.kind != "bool":
             condition = self.join("!=", condition, Val(tt.number(0), (), "number"), "bool")
         target = self.target(condition, a, b)

@@ -69,7 +69,7 @@ class Used:
         if isinstance(a, SizeArg):
             a = a.expr
         if isinstance(a, Expr):
-            self.sizes |= {cast("Symbol", s) for s in a.free_symbols}
+            self.sizes |= {s for s in a.free_symbols}
         elif isinstance(a, slice):
             s = cast("Any", a)
             for p in (s.start, s.stop, s.step):
@@ -180,7 +180,8 @@ class StepsWriter:
         for i in (*items, value):
             self.used.see(i)
         if s.accumulate:
-            inside = ", ".join(tt.argument(i) for i in items) + ("," if len(items) == 1 else "")
+            places = [tt.call("torch.tensor", i) if i.kind in ("number", "size") else i for i in items]
+            inside = ", ".join(tt.argument(i) for i in places) + ("," if len(items) == 1 else "")
             return f"{name}.index_put_(({inside}), {tt.text(value)}, accumulate=True)"
         inside = ", ".join(tt.argument(i) for i in items)
         return f"{name}[{inside or '...'}] {'=' if alone else '+='} {tt.text(value)}"
@@ -284,7 +285,7 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
         reads = {s: f"{graph.sizes[s][0]}.shape[{graph.sizes[s][1]}]" for s in g.expr.free_symbols if s in graph.sizes}
         if len(reads) != len(g.expr.free_symbols) or not reads:
             continue
-        expr = size_text(cast("Expr", g.expr.xreplace({s: Symbol(f"⟦{k}⟧") for k, s in enumerate(reads)})))
+        expr = size_text(g.expr.xreplace({s: Symbol(f"⟦{k}⟧") for k, s in enumerate(reads)}))
         for k, text in enumerate(reads.values()):
             expr = expr.replace(f"⟦{k}⟧", text)
         message = f"the forward fixed {expr} = {g.value}" + (f" at {g.where}" if g.where else "")

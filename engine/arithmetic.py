@@ -128,6 +128,17 @@ class Arithmetic:
             square = square * square if n else square
         return out
 
+    def times(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """`x*y`; a real factor leaves infinities of a complex one as they are."""
+        x, y = np.asarray(x), np.asarray(y)  # numpy hands single objects back without their array
+        if x.dtype.kind == "c" and y.dtype.kind != "c":
+            x, y = y, x
+        if y.dtype.kind != "c" or x.dtype.kind == "c":
+            return x * y
+        out = np.empty(np.broadcast_shapes(x.shape, y.shape), dtype=y.dtype)
+        out.real, out.imag = x * y.real, x * y.imag
+        return out
+
     def reciprocal(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """1/x, infinite at 0."""
         if self.is_mp:

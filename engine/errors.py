@@ -6,7 +6,7 @@ class SymgradError(Exception):
 
 
 class TraceError(SymgradError):
-    """The forward does something a symbolic trace cannot record: an unknown op, `.item()`, data-dependent control flow."""
+    """The forward does what a symbolic trace cannot record: an unknown op, `.item()`, data-dependent control flow."""
 
 
 class ShapeError(TraceError):

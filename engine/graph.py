@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+
+from sympy import IndexedBase
 
 from engine.notation import base, instantiate
-from engine.spelling import Ref, render_call, size_text
+from engine.spelling import render_call, shape_text
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +44,9 @@ class Call:
 class Node:
     """One tensor of the forward.
 
-    `operands` are the names of the tensors its op reads, `template` its definition over operands `_0, _1, ...` (None for
-    an input, a constant and what has no definition, such as an argmax), shared by every node of the same structure.
-    `sizes` maps the template's size symbols to this graph's.
+    `operands` are the names of the tensors its op reads, `template` its definition over operands `_0, _1, ...` (None
+    for an input, a constant and what has no definition, such as an argmax), shared by every node of the same
+    structure. `sizes` maps the template's size symbols to this graph's.
     """
 
     name: str
@@ -75,18 +77,17 @@ class Node:
         if self.template is None:
             return None
         mapping: dict[Any, Any] = dict(self.sizes)
-        for a in self.template.expr.atoms(type(base("x"))):
-            position = int(str(cast("Any", a).label)[1:])
-            label = cast("Any", a).label
-            mapping[a] = base(self.operands[position], positive=bool(label.is_positive), integer=bool(label.is_integer))
+        for tensor in self.template.expr.atoms(IndexedBase):
+            label = tensor.label
+            name = self.operands[int(str(label)[1:])]
+            mapping[tensor] = base(name, positive=bool(label.is_positive), integer=bool(label.is_integer))
         return self.template.indices, instantiate(self.template.expr, mapping)
 
-    def forward_text(self, idents: dict[str, str] | None = None) -> str:
+    def forward_text(self) -> str:
         """The torch call, with operands by name."""
         if self.call is None:
             return self.op
-        names = [idents[o] if idents else o for o in self.operands]
-        return render_call(self.call.function, self.call.args, dict(self.call.kwargs), names)
+        return render_call(self.call.function, self.call.args, dict(self.call.kwargs), self.operands)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +131,7 @@ class Graph:
         width = max((len(n.name) for n in self.nodes), default=0)
         lines = [f"def {self.name}({', '.join(self.inputs)}):"]
         for n in self.nodes:
-            shape = "(" + ", ".join(size_text(s) for s in n.shape) + ("," if len(n.shape) == 1 else "") + ")"
+            shape = shape_text(n.shape)
             dtype = str(n.dtype).removeprefix("torch.")
             if n.is_input:
                 lines.append(f"    # {n.name:<{width}} : {dtype} {shape}")
@@ -140,6 +141,3 @@ class Graph:
             lines.append(f"    {n.name:<{width}} = {text}{place}")
         lines.append(f"    return {', '.join(self.outputs)}")
         return "\n".join(lines)
-
-
-__all__ = ["Call", "Graph", "Node", "Ref", "Source"]

@@ -173,7 +173,7 @@ class Interpreter:
         self._guarded -= switched
         total = arrays[0]
         for a in arrays[1:]:
-            total = total * a
+            total = self.numbers.times(total, a)
         return Field(np.asarray(total), at)
 
     def _pow(self, e: sp.Pow) -> Field:

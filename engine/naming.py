@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
 import re
 import sys
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import sympy
 import torch
@@ -16,25 +17,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import FrameType
 
-_HERE = str(Path(__file__).parent)
-_FOREIGN = (
+_PACKAGES = (
     str(Path(torch.__file__).parent),
     str(Path(sympy.__file__).parent),
-    _HERE,
-    str(Path(sysconfig.get_paths()["stdlib"])),
+    str(Path(__file__).parent),
+    str(Path(__file__).parents[1] / "codegen"),
     "<",
 )
+_STDLIB = str(Path(sysconfig.get_paths()["stdlib"]))
 
 
 def is_user_code(filename: str) -> bool:
-    """Whether a frame of this file belongs to the user's forward rather than to torch, Python or this package."""
-    site = "site-packages" in filename
-    return site if site and not filename.startswith(_FOREIGN) else not filename.startswith(_FOREIGN)
+    """Whether a frame of this file belongs to the user's forward rather than to torch, Python or this project."""
+    if filename.startswith(_PACKAGES):
+        return False
+    return "-packages" in filename or not filename.startswith(_STDLIB)
 
 
 def user_frame() -> FrameType | None:
     """The innermost frame of the user's own code."""
-    frame: FrameType | None = sys._getframe(1)
+    frame = inspect.currentframe()
     while frame is not None and not is_user_code(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
@@ -53,7 +55,7 @@ class LocalsWatcher:
         self._level = 0
         self._previous: Any = None
 
-    def __enter__(self) -> LocalsWatcher:
+    def __enter__(self) -> Self:
         self._previous = sys.gettrace()
         sys.settrace(self._call)
         return self
@@ -84,43 +86,12 @@ class LocalsWatcher:
         return self._line
 
 
-RESERVED = frozenset(
-    [
-        "torch",
-        "math",
-        "saved",
-        "Saved",
-        "grad_out",
-        "forward",
-        "backward",
-        "step",
-        "function",
-        "Function",
-        "Module",
-        "NamedTuple",
-        "Tensor",
-        "grads",
-    ]
-    + [
-        "self",
-        "cls",
-        "ctx",
-        "dict",
-        "float",
-        "int",
-        "len",
-        "range",
-        "tuple",
-        "list",
-        "zip",
-        "min",
-        "max",
-        "sum",
-        "abs",
-        "ValueError",
-        "value_and_grad",
-    ]
-)
+RESERVED = frozenset((
+    "torch", "math", "saved", "Saved", "grad_out", "grads", "forward", "backward", "value_and_grad", "step", "function",
+    "Function", "Module", "NamedTuple", "Tensor", "self", "cls", "ctx", "dict", "float", "int", "len", "range", "tuple",
+    "list", "zip", "min", "max", "sum", "abs", "ValueError",
+))  # fmt: skip
+"""What emitted files call their own things, and the builtins they use."""
 
 
 class Namer:
@@ -128,10 +99,11 @@ class Namer:
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._taken = {*taken}
+        self._numbers: dict[str, int] = {}
 
     def identifier(self, wanted: str) -> str:
         """`wanted` as a Python identifier that nothing in an emitted file shadows."""
-        name = re.sub(r"\W", "_", wanted).strip() or "x"
+        name = re.sub(r"\W", "_", wanted) or "x"
         if not name.isidentifier():
             name = f"x_{name}"
         if keyword.iskeyword(name) or name in RESERVED:
@@ -140,9 +112,10 @@ class Namer:
 
     def __call__(self, wanted: str) -> str:
         name = self.identifier(wanted)
-        unique, number = name, 0
+        unique, number = name, self._numbers.get(name, 0)
         while unique in self._taken:
             number += 1
             unique = f"{name}_{number}"
         self._taken.add(unique)
+        self._numbers[name] = number
         return unique

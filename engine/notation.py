@@ -8,7 +8,7 @@ Truth values are the numbers 0 and 1, so conditions multiply like anything else.
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import sympy as sp
 from sympy import Expr, Indexed, IndexedBase, Integer, Symbol, Tuple
@@ -25,8 +25,8 @@ class Index(Symbol):
 
     __slots__ = ()
 
-    def __new__(cls, name: str) -> Index:
-        return cast("Index", Symbol.__new__(cls, name, integer=True, nonnegative=True))
+    def __new__(cls, name: str) -> Self:
+        return Symbol.__new__(cls, name, integer=True, nonnegative=True)
 
 
 def fresh(prefix: str = "i") -> Index:
@@ -48,12 +48,12 @@ def base(name: str, positive: bool = False, integer: bool = False) -> IndexedBas
 
 def element(tensor: IndexedBase, indices: Sequence[Expr]) -> Indexed:
     """One element of a tensor. sympy wants at least one index, so a tensor of rank 0 is read at 0."""
-    return cast("Indexed", tensor[tuple(indices)] if len(indices) else tensor[0])
+    return tensor[tuple(indices)] if len(indices) else tensor[0]
 
 
 def name_of(access: Indexed) -> str:
     """The name of the tensor that an access reads."""
-    return str(access.base.label)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    return str(access.base.label)
 
 
 class Head(sp.Function):
@@ -87,7 +87,7 @@ class Sigma(Head):
 
     @property
     def limits(self) -> tuple[tuple[Index, Expr], ...]:
-        return tuple((t.args[0], t.args[1]) for t in self.args[1:])  # type: ignore[misc]
+        return cast("tuple[tuple[Index, Expr], ...]", tuple(t.args for t in self.args[1:]))
 
     def _eval_is_positive(self) -> bool | None:
         return True if self.body.is_positive else None
@@ -130,8 +130,10 @@ class Delta(Head):
 
 
 def counts(e: Any) -> bool:
-    """Whether an expression is about indices and sizes only. Those can be compared symbolically; a tensor's elements
-    cannot, whatever sympy knows of their sign: they underflow, and may be infinite or nan.
+    """Whether an expression is about indices and sizes only.
+
+    Those can be compared symbolically; a tensor's elements cannot, whatever sympy knows of their sign: they underflow,
+    and may be infinite or nan.
     """
     return not e.has(Indexed) and all(s.is_integer for s in e.free_symbols)
 
@@ -191,7 +193,7 @@ class Equal(Head):
     def eval(cls, *args: Any) -> Expr | None:
         a, b = args
         if isinstance(a, BRACKETS) and b == 0:
-            return cast("Expr", 1 - a)
+            return 1 - a
         if not (counts(a) and counts(b)):
             return None
         difference = a - b
@@ -211,8 +213,10 @@ class Equal(Head):
 
 
 class Where(Head):
-    """`Where(condition, a, b)`: a where the condition (0 or 1) holds, else b. The branch not taken is never used, nor
-    is its derivative: a product with the bracket would make 0 times infinity of it.
+    """`Where(condition, a, b)`: a where the condition (0 or 1) holds, else b.
+
+    The branch not taken is never used, nor is its derivative: a product with the bracket would make 0 times infinity
+    of it.
     """
 
     @classmethod
@@ -227,14 +231,14 @@ class Where(Head):
         if a == 1 and b == 0:
             return condition
         if a == 0 and b == 1:
-            return cast("Expr", 1 - condition)
+            return 1 - condition
         if isinstance(condition, sp.Add) and isinstance(1 - condition, BRACKETS):
             return cls(1 - condition, b, a)
         return None
 
     def _eval_derivative(self, s: Expr) -> Expr:
-        condition, a, b = cast("tuple[Expr, Expr, Expr]", self.args)
-        return cast("Expr", Where(condition, a.diff(s), b.diff(s)))
+        condition, a, b = self.args
+        return Where(condition, a.diff(s), b.diff(s))
 
     def _eval_is_positive(self) -> bool | None:
         return True if self.args[1].is_positive and self.args[2].is_positive else None
@@ -271,7 +275,7 @@ class Floor(Head):
     @classmethod
     def eval(cls, *args: Any) -> Expr | None:
         (a,) = args
-        return cast("Expr", sp.floor(a)) if a.is_number or a.is_integer else None
+        return sp.floor(a) if a.is_number or a.is_integer else None
 
     def fdiff(self, argindex: int = 1) -> Expr:
         return sp.S.Zero
@@ -323,8 +327,10 @@ class Rem(Head):
 
 
 class Amax(Head):
-    """`Amax(body, (i, n), ...)`: the largest value of `body` over the indices. Only ever a shift or a comparison:
-    what is differentiated is never an `Amax`, so that torch's rule for ties can be written out.
+    """`Amax(body, (i, n), ...)`: the largest value of `body` over the indices.
+
+    Only ever a shift or a comparison: what is differentiated is never an `Amax`, so that torch's rule for ties can be
+    written out.
     """
 
     body = Sigma.body
@@ -339,8 +345,9 @@ class Amax(Head):
 
 
 class Fixed(Amax):
-    """`Fixed(e)`: the value of `e`, taken as a constant, as torch takes what it computes under `no_grad`: the largest
-    value over no index at all.
+    """`Fixed(e)`: the value of `e`, taken as a constant, as torch takes what it computes under `no_grad`.
+
+    It is the largest value over no index at all.
     """
 
     def _math(self, printer: Any) -> str:
@@ -358,10 +365,10 @@ def sigma(body: Expr, *limits: tuple[Index, Expr]) -> Expr:
     kept: list[Tuple] = []
     for index, size in limits:
         if size == 1:
-            body = cast("Expr", body.xreplace({index: sp.S.Zero}))
+            body = body.xreplace({index: sp.S.Zero})
         else:
             kept.append(Tuple(index, size))
-    return cast("Expr", Sigma(body, *kept)) if kept and body != 0 else body
+    return Sigma(body, *kept) if kept and body != 0 else body
 
 
 def bound(e: Expr) -> set[Index]:
@@ -375,10 +382,10 @@ def free_indices(e: Expr) -> set[Index]:
 
 
 def instantiate(e: Expr, where: Mapping[Any, Any]) -> Expr:
-    """`e` with indices (or sizes) replaced and every bound index renamed to a fresh one, so that copies never collide."""
+    """`e` with indices or sizes replaced, and every bound index by a fresh one, so that copies never collide."""
     mapping = dict(where)
     mapping.update({i: fresh() for i in ordered(bound(e))})
-    return cast("Expr", e.xreplace(mapping))
+    return e.xreplace(mapping)
 
 
 def ordered(items: Iterable[T]) -> list[T]:
@@ -388,12 +395,12 @@ def ordered(items: Iterable[T]) -> list[T]:
 
 def accesses(e: Expr, name: str | None = None) -> list[Indexed]:
     """Every access (of the tensor `name`) in an expression, in a fixed order."""
-    found = cast("set[Indexed]", e.atoms(Indexed))
+    found = e.atoms(Indexed)
     return ordered(a for a in found if name is None or name_of(a) == name)
 
 
 def canonical(e: Expr) -> Expr:
-    """Bound indices renamed by the order in which a walk from the root meets them, so that equal sums are equal objects."""
+    """Bound indices renamed in the order in which a walk from the root meets them: equal sums become equal objects."""
     numbers = count()
 
     def walk(x: Any, mapping: dict[Any, Any]) -> Any:

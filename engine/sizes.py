@@ -10,9 +10,8 @@ from __future__ import annotations
 import builtins
 import contextlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 import sympy as sp
 from sympy import Expr, Symbol
@@ -21,7 +20,7 @@ from engine.errors import ShapeError, TraceError
 from engine.notation import Quo, size_symbol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
 
 def exact(value: float) -> Expr:
@@ -43,12 +42,15 @@ def exact(value: float) -> Expr:
 
 def evaluate(e: Expr, values: Mapping[Symbol, int]) -> int:
     """An expression in sizes as a number."""
-    return int(cast("Any", e.xreplace({s: sp.Integer(v) for s, v in values.items()})).doit())
+    return int(e.xreplace({s: sp.Integer(v) for s, v in values.items()}).doit())
 
 
 @dataclass(frozen=True)
 class Guard:
-    """A size that the forward fixed: `expr` was read as the number `value` at `where`; or two dimensions of inputs that must be equal."""
+    """A size that the forward fixed: `expr` was read as the number `value` at `where`.
+
+    Where `equal` is given it is about two dimensions of inputs instead, which must be equal.
+    """
 
     expr: Expr
     value: int
@@ -81,10 +83,10 @@ class Sizes:
     def resolve(self, e: Expr) -> Expr:
         """An expression with every size replaced by the one it was found equal to."""
         while True:
-            known = {s: self._same[s] for s in e.free_symbols if s in self._same}  # type: ignore[index]
+            known = {s: self._same[s] for s in e.free_symbols if s in self._same}
             if not known:
                 return e
-            e = cast("Expr", e.xreplace(known))
+            e = e.xreplace(known)
 
     def value(self, e: Expr) -> int:
         """The number that a size had at the example."""
@@ -96,8 +98,11 @@ class Sizes:
         if e.is_Integer:
             return
         where = self._locate()
-        if isinstance(e, Symbol):
-            self._same[e] = sp.Integer(value)
+        symbols = sorted(e.free_symbols, key=str)
+        if len(symbols) == 1:  # shapes that contain the size must know that it is a number now
+            (symbol,) = symbols
+            e, value = symbol, self.values[symbol]
+            self._same[symbol] = sp.Integer(value)
         self.guards.append(Guard(e, value, where))
 
     def unify(self, a: Expr, b: Expr) -> Expr:
@@ -130,7 +135,7 @@ class Dim(int):
     expr: Expr
     sizes: Sizes
 
-    def __new__(cls, value: int, expr: Expr, sizes: Sizes) -> Dim:
+    def __new__(cls, value: int, expr: Expr, sizes: Sizes) -> Self:
         self = int.__new__(cls, value)
         self.expr, self.sizes = expr, sizes
         return self
@@ -148,7 +153,7 @@ class Real(float):
     expr: Expr
     sizes: Sizes
 
-    def __new__(cls, value: float, expr: Expr, sizes: Sizes) -> Real:
+    def __new__(cls, value: float, expr: Expr, sizes: Sizes) -> Self:
         self = float.__new__(cls, value)
         self.value, self.expr, self.sizes = value, expr, sizes
         return self
@@ -156,7 +161,7 @@ class Real(float):
     def plain(self) -> float:
         """The number itself; from now on the trace holds for the sizes of the example only."""
         for symbol in sorted(self.sizes.resolve(self.expr).free_symbols, key=str):
-            self.sizes.fix(cast("Symbol", symbol), self.sizes.values[cast("Symbol", symbol)])
+            self.sizes.fix(symbol, self.sizes.values[symbol])
         return self.value
 
     def __repr__(self) -> str:
@@ -184,6 +189,13 @@ def _wrap(value: Any, expr: Expr, sizes: Sizes) -> Any:
     return Dim(value, expr, sizes) if isinstance(value, int) else Real(float(value), expr, sizes)
 
 
+def _fix(*numbers: Any) -> None:
+    """Where Python computes with the numbers themselves: from now on the trace holds for these only."""
+    for x in numbers:
+        if isinstance(x, Sized):
+            x.plain()
+
+
 def _arithmetic(name: str, symbolic: Callable[[Expr, Expr], Expr | None], reflected: bool) -> Callable[[Any, Any], Any]:
     plain = getattr(int, f"__{name}__")
 
@@ -191,15 +203,15 @@ def _arithmetic(name: str, symbolic: Callable[[Expr, Expr], Expr | None], reflec
         if isinstance(other, bool) or not isinstance(other, (int, float, Real)):
             return NotImplemented
         a, b = (other, self) if reflected else (self, other)
-        value = (
-            plain(number(a), number(b)) if isinstance(number(a), int) and isinstance(number(b), int) else NotImplemented
-        )
+        x, y = number(a), number(b)
+        value = plain(x, y) if isinstance(x, int) and isinstance(y, int) else NotImplemented
         if value is NotImplemented:
-            value = getattr(float, f"__{name}__")(float(number(a)), float(number(b)))
+            value = getattr(float, f"__{name}__")(float(x), float(y))
         expr = symbolic(expression(a), expression(b))
-        if expr is None:
-            return value if not any(isinstance(v, Sized) and v.plain() is None for v in (a, b)) else value
-        return _wrap(value, expr, self.sizes)
+        if expr is not None:
+            return _wrap(value, expr, self.sizes)
+        _fix(a, b)
+        return value
 
     return method
 
@@ -208,7 +220,7 @@ def _floordiv(a: Expr, b: Expr) -> Expr | None:
     quotient = sp.cancel(a / b)
     if quotient.is_integer:
         return quotient
-    return cast("Expr", Quo(a, b)) if a.is_integer and b.is_integer and a.is_nonnegative and b.is_positive else None
+    return Quo(a, b) if a.is_integer and b.is_integer and a.is_nonnegative and b.is_positive else None
 
 
 def _mod(a: Expr, b: Expr) -> Expr | None:
@@ -231,12 +243,19 @@ def _comparison(name: str) -> Callable[[Any, Any], Any]:
         if not isinstance(other, (int, float, Real)):
             return NotImplemented
         if self.sizes.resolve(expression(self)) != self.sizes.resolve(expression(other)):
-            for x in (self, other):
-                if isinstance(x, Sized):
-                    x.plain()
+            _fix(self, other)
         return getattr(float, f"__{name}__")(float(number(self)), float(number(other)))
 
     return method
+
+
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "neg": lambda self: _wrap(-number(self), -self.expr, self.sizes),
+    "hash": lambda self: hash(number(self)),
+    "float": lambda self: float(self.plain()),
+    "int": lambda self: int(self.plain()),
+    "bool": lambda self: bool(self.plain()),
+}
 
 
 def _install() -> None:
@@ -246,12 +265,9 @@ def _install() -> None:
             setattr(cls, f"__r{name}__", _arithmetic(name, symbolic, reflected=True))
         for name in ("eq", "ne", "lt", "le", "gt", "ge"):
             setattr(cls, f"__{name}__", _comparison(name))
-        cls.__neg__ = lambda self: _wrap(-number(self), -self.expr, self.sizes)  # type: ignore[method-assign,assignment]
-        cls.__hash__ = lambda self: hash(number(self))  # type: ignore[method-assign,assignment]
-        cls.__float__ = lambda self: float(self.plain())  # type: ignore[method-assign,assignment]
-        cls.__int__ = lambda self: int(self.plain())  # type: ignore[method-assign,assignment]
-        cls.__bool__ = lambda self: bool(self.plain())  # type: ignore[method-assign,assignment]
-    Dim.__index__ = lambda self: self.plain()  # type: ignore[method-assign]
+        for name, conversion in _CONVERSIONS.items():
+            setattr(cls, f"__{name}__", conversion)
+    Dim.__index__ = Dim.plain
 
 
 _install()
@@ -260,8 +276,11 @@ _install()
 _range = builtins.range
 
 
-class SizedRange(Sequence[int]):
-    """`range` over a size. Used as an index it stays symbolic; looping over it fixes the size."""
+class SizedRange:
+    """`range` over a size. Used as an index it stays symbolic; looping over it fixes the size.
+
+    It is no sequence: torch looks into the elements of those before it asks the trace.
+    """
 
     def __init__(self, args: tuple[SupportsIndex, ...]) -> None:
         self.args = args
@@ -276,8 +295,8 @@ class SizedRange(Sequence[int]):
     def __iter__(self) -> Iterator[int]:
         return iter(self.plain())
 
-    def __getitem__(self, at: Any) -> Any:
-        return self.plain()[at]
+    def __reversed__(self) -> Iterator[int]:
+        return reversed(self.plain())
 
 
 class _SizedRange(type):
@@ -296,8 +315,8 @@ _MATH: dict[str, Callable[[Expr], Expr]] = {"sqrt": sp.sqrt, "log": sp.log, "exp
 
 
 @contextlib.contextmanager
-def symbolic_python() -> Iterator[None]:
-    """While the forward runs, a loop over a `range` of a size fixes it, and `math.sqrt`, `log` and `exp` of a size stay symbolic."""
+def symbolic_python() -> Generator[None]:
+    """While the forward runs, a loop over a `range` of a size fixes it; `math.sqrt`, `log`, `exp` of one stay symbolic."""
     saved = {name: getattr(math, name) for name in _MATH}
 
     def patched(name: str) -> Callable[..., Any]:
@@ -310,12 +329,12 @@ def symbolic_python() -> Iterator[None]:
 
         return function
 
-    builtins.range = _Range  # type: ignore[misc,assignment]
+    builtins.range = _Range
     for name in _MATH:
         setattr(math, name, patched(name))
     try:
         yield
     finally:
-        builtins.range = _range  # type: ignore[misc]
+        builtins.range = _range
         for name, plain in saved.items():
             setattr(math, name, plain)

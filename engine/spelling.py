@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import sympy as sp
 import torch
 from sympy import Expr
 from sympy.printing.str import StrPrinter
+
+from engine.notation import Quo, Rem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +31,24 @@ class SizeArg:
     expr: Expr
 
 
+def is_slice(value: Any) -> TypeGuard[slice[Any, Any, Any]]:
+    """`isinstance(value, slice)`, for type checkers too."""
+    return isinstance(value, slice)
+
+
+def with_bounds(function: Callable[[Any], Any], s: slice[Any, Any, Any]) -> slice[Any, Any, Any]:
+    """A slice with `function` applied to its start, stop and step."""
+    return slice(function(s.start), function(s.stop), function(s.step))
+
+
 class _SizePrinter(StrPrinter):
     """Python text of an expression in sizes: `//` and `%` for Quo and Rem, `**` for roots."""
+
+    def parenthesize(self, item: Any, level: int, strict: bool = False) -> str:
+        """Parentheses by precedence; `//` and `%` inside of anything always have them."""
+        if isinstance(item, (Quo, Rem)):
+            return f"({self._print(item)})"
+        return StrPrinter.parenthesize(self, item, level, strict)
 
     def _print_Quo(self, e: Expr) -> str:
         a, b = (self.parenthesize(x, 60) for x in e.args)
@@ -40,7 +59,7 @@ class _SizePrinter(StrPrinter):
         return f"{a} % {b}"
 
     def _print_Pow(self, expr: Expr, rational: bool = False) -> str:
-        b, e = cast("tuple[Expr, Expr]", expr.args)
+        b, e = expr.args
         if e == sp.S.Half:
             return f"{self.parenthesize(b, 70)} ** 0.5"
         if e == -sp.S.Half:
@@ -48,13 +67,7 @@ class _SizePrinter(StrPrinter):
         return StrPrinter._print_Pow(self, expr, rational=rational).replace("**", " ** ")
 
     def _print_Mul(self, expr: Expr) -> str:
-        return (
-            StrPrinter._print_Mul(self, expr)
-            .replace("*", " * ")
-            .replace(" *  * ", " ** ")
-            .replace("  ", " ")
-            .replace("/", " / ")
-        )
+        return re.sub(r"\s*(\*\*|//|\*|/)\s*", r" \1 ", StrPrinter._print_Mul(self, expr))
 
 
 def size_text(e: Expr) -> str:
@@ -62,6 +75,11 @@ def size_text(e: Expr) -> str:
     if e.is_Symbol:
         return str(e)
     return _SizePrinter().doprint(e)
+
+
+def shape_text(shape: Sequence[Expr]) -> str:
+    """A shape as Python: `(n, 27)`, `(n,)`, `()`."""
+    return "(" + ", ".join(map(size_text, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
 _BINARY = {
@@ -117,10 +135,9 @@ def value_text(value: Any, names: Sequence[str]) -> str:
         return names[value.position]
     if isinstance(value, SizeArg):
         return size_text(value.expr)
-    if isinstance(value, slice):
-        s = cast("Any", value)
-        parts = ["" if p is None else value_text(p, names) for p in (s.start, s.stop)]
-        return ":".join(parts) + ("" if s.step is None else ":" + value_text(s.step, names))
+    if is_slice(value):
+        start, stop = ("" if bound is None else value_text(bound, names) for bound in (value.start, value.stop))
+        return f"{start}:{stop}" + ("" if value.step is None else ":" + value_text(value.step, names))
     if isinstance(value, tuple):
         items = [value_text(v, names) for v in cast("tuple[Any, ...]", value)]
         return "(" + ", ".join(items) + ("," if len(items) == 1 else "") + ")"
@@ -145,7 +162,11 @@ def item_text(item: Any, names: Sequence[str]) -> str:
 
 def _operand(text: str) -> str:
     simple = all(c.isalnum() or c in "_." for c in text) and not text.startswith("-")
-    closed = text.endswith((")", "]")) and not text.startswith("(") and " " not in text.split("(", maxsplit=1)[0].split("[", maxsplit=1)[0]
+    closed = (
+        text.endswith((")", "]"))
+        and not text.startswith("(")
+        and " " not in text.split("(", maxsplit=1)[0].split("[", maxsplit=1)[0]
+    )
     return text if simple or closed else f"({text})"
 
 
@@ -172,7 +193,7 @@ SPACES = (torch, torch.nn.functional, torch.special, torch.linalg)
 
 
 def qualified(function: Callable[..., Any]) -> str:
-    """A torch function's full name. Some are called otherwise than they call themselves (`logsigmoid` says `log_sigmoid`)."""
+    """A torch function's full name. Some call themselves by another (`logsigmoid` says `log_sigmoid`)."""
     own = str(getattr(function, "__name__", ""))
     for space in SPACES:
         if getattr(space, own, None) is function:

@@ -5,7 +5,7 @@
 
     @op("mv")
     def mv(matrix, vector):
-        i, j = index("i"), index("j")
+        i, j = fresh("i"), fresh("j")
         n = equal(matrix.shape[1], vector.shape[0])
         return define((matrix.shape[0],), (i,), sigma(matrix[i, j] * vector[j], (j, n)))
 
@@ -15,6 +15,7 @@ A row's function has the parameters of the torch callable. Tensors come as `Oper
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -24,11 +25,11 @@ import torch
 from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
-from engine.notation import Index, base, element, fresh, sigma
+from engine.notation import Index, base, element, fresh
 from engine.sizes import Sized, evaluate, expression
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
 Shape = tuple[Expr, ...]
 
@@ -87,7 +88,7 @@ class Scope:
         self._substitution: dict[Any, Expr] = {}
 
     def resolve(self, e: Expr) -> Expr:
-        return cast("Expr", e.xreplace(self._substitution)) if self._substitution else e
+        return e.xreplace(self._substitution) if self._substitution else e
 
     def value(self, e: Expr) -> int:
         return evaluate(e, self.values)
@@ -101,7 +102,7 @@ class Scope:
         self.same.append((a, b))
         for one, other in ((b, a), (a, b)):
             if one.is_Symbol and one not in other.free_symbols:
-                self._substitution = {k: cast("Expr", v.xreplace({one: other})) for k, v in self._substitution.items()}
+                self._substitution = {k: v.xreplace({one: other}) for k, v in self._substitution.items()}
                 self._substitution[one] = other
                 return other
         return a
@@ -121,17 +122,13 @@ def value_of(size: Expr) -> int:
 
 
 def own_output(number: int, shape: Sequence[Expr]) -> Operand:
-    """Output `number` of the same call, an integer tensor of this shape, for the definition of another output to read:
-    the values of `max` are a gather at its indices. The row returns an `Opaque` for it.
+    """Output `number` of the same call, an integer tensor of this shape, for another output's definition to read.
+
+    The values of `max` are a gather at its indices. The row returns an `Opaque` for it.
     """
     scope = _scopes[-1]
     scope.chosen.append((number, tuple(shape)))
     return Operand(scope.operands + len(scope.chosen) - 1, tuple(shape), torch.int64)
-
-
-def index(prefix: str = "i") -> Index:
-    """A fresh index symbol."""
-    return fresh(prefix)
 
 
 def indices_of(shape: Sequence[Expr]) -> tuple[Expr, ...]:
@@ -147,9 +144,9 @@ def fresh_of(size: Expr) -> Expr:
 def define(shape: Sequence[Expr], indices: Sequence[Expr], expr: Any) -> Definition:
     """An output of `shape` whose element at `indices` is `expr`."""
     at = tuple(sp.S.Zero if s == 1 else i for i, s in zip(indices, shape, strict=True))
-    body = cast("Expr", sp.sympify(expr))
+    body = sp.sympify(expr)
     gone = {i: sp.S.Zero for i, s in zip(indices, shape, strict=True) if s == 1}
-    return Definition(tuple(shape), at, cast("Expr", body.xreplace(gone)) if gone else body)
+    return Definition(tuple(shape), at, body.xreplace(gone) if gone else body)
 
 
 def broadcast_shape(*shapes: Shape) -> Shape:
@@ -210,7 +207,7 @@ class Row:
         return tuple(_resolved(o, scope) for o in outputs)
 
     def renamed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Keywords in the row's own names: torch calls the first tensor `input` and takes numpy's `axis` and `keepdims`."""
+        """Keywords in the row's own names: torch calls a first tensor `input`, and takes numpy's `axis`, `keepdims`."""
         positional = list(self.signature.parameters)
         names = {"axis": "dim", "keepdims": "keepdim"}
         for place, known in enumerate(_KEYWORDS):
@@ -246,7 +243,11 @@ def callables(*names: str) -> tuple[Any, ...]:
     return tuple(found)
 
 
-DRAWN = Row("mask", (), lambda x, *_, **__: Opaque(x.shape))
+def _drawn(x: Operand, *_: Any, **__: Any) -> Opaque:
+    return Opaque(x.shape)
+
+
+DRAWN = Row("mask", (), _drawn)
 """The row of what is drawn at random: opaque, of its first argument's shape."""
 
 
@@ -291,10 +292,10 @@ def elementwise(
     """Register the decorated function of scalars as an op that is applied element by element, with broadcasting."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
         def row(*args: Any, **kwargs: Any) -> Definition:
             return pointwise(function, *args, **kwargs)
 
-        row.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
         op(*names, targets=targets, probes=probes, view=view, kind="elementwise")(row)
         return function
 
@@ -302,8 +303,10 @@ def elementwise(
 
 
 def composite(*names: str, targets: Sequence[Any] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as what these torch callables do in terms of other ops: it runs while the forward
-    is traced, on the forward's own arguments, and what it calls is recorded in the callable's place.
+    """Register the decorated function as what these torch callables do in terms of other ops.
+
+    It runs while the forward is traced, on the forward's own arguments; what it calls is recorded in the callable's
+    place.
     """
     return op(*names, targets=targets, kind="composite")
 
@@ -312,7 +315,7 @@ _recording: list[Row] = []
 
 
 @contextlib.contextmanager
-def recorded_as(row: Row) -> Iterator[None]:
+def recorded_as(row: Row) -> Generator[None]:
     """In a composite: a torch call in here is recorded by this row, whatever the table says of it."""
     _recording.append(row)
     try:
@@ -327,7 +330,7 @@ def row_of(target: Any) -> Row | None:
 
 
 def axis(dim: int, rank: int) -> int:
-    """A dimension counted from the front. Raises IndexError's cousin ShapeError where there is no such dimension."""
+    """A dimension counted from the front. Raises ShapeError where there is no such dimension."""
     if not -max(rank, 1) <= dim < max(rank, 1):
         raise ShapeError(f"dimension {dim} of a tensor of rank {rank}")
     return dim % max(rank, 1)
@@ -343,7 +346,7 @@ def axes(dim: Any, rank: int) -> tuple[int, ...]:
 
 def product(shape: Sequence[Expr]) -> Expr:
     """The number of elements of a shape."""
-    return cast("Expr", sp.Mul(*shape))
+    return sp.Mul(*shape)
 
 
 def reduced(
@@ -360,6 +363,3 @@ def reduced(
     else:
         shape, out = tuple(x.shape[d] for d in kept), tuple(at[d] for d in kept)
     return shape, out, at, limits
-
-
-__all__ = ["TABLE", "Definition", "Opaque", "Operand", "Row", "Scope", "sigma"]

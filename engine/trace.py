@@ -8,7 +8,6 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from sympy import Expr, Symbol
 from torch import nn
 from torch.utils import _pytree as pytree
 
@@ -17,19 +16,14 @@ from engine.graph import Call, Graph, Node
 from engine.naming import LocalsWatcher, Namer
 from engine.notation import size_symbol
 from engine.sizes import Dim, Guard, symbolic_python
-from engine.spelling import SizeArg
+from engine.spelling import SizeArg, is_slice, with_bounds
 from engine.tracer import Proxy, Record, Tracer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
-DTYPES = {
-    "Float": torch.float32,
-    "Float64": torch.float64,
-    "Float32": torch.float32,
-    "Int": torch.int64,
-    "Int64": torch.int64,
-}
+    from sympy import Expr, Symbol
+
 EXAMPLE_SIZES = (5, 7, 3, 11, 6, 13, 4, 9)
 
 
@@ -47,7 +41,7 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
         The graph. Sizes are symbols, except those that are one at the example.
 
     Raises:
-        TraceError: an unknown op, control flow on a tensor's value, a tensor that is not an input. It names file and line.
+        TraceError: an unknown op, control flow on a tensor's value, a tensor that is not an input; with file and line.
         ShapeError: shapes that do not fit.
     """
     tracer = Tracer()
@@ -93,7 +87,6 @@ def _bind(function: Callable[..., Any], inputs: tuple[Any, ...], static: dict[st
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         return [f"x{k}" for k in range(len(inputs))], list(inputs)
-    names: list[str] = []
     positional = [
         p
         for p in signature.parameters.values()
@@ -105,12 +98,9 @@ def _bind(function: Callable[..., Any], inputs: tuple[Any, ...], static: dict[st
         values = _annotated(function, [p for p in positional if p.default is p.empty])
     if len(values) > len(positional) and star is None:
         raise TraceError(f"{_title(function)} takes {len(positional)} inputs and was given {len(values)}")
-    for k in range(len(values)):
-        names.append(
-            positional[k].name
-            if k < len(positional)
-            else f"{cast('inspect.Parameter', star).name}_{k - len(positional)}"
-        )
+    names = [p.name for p in positional[: len(values)]]
+    if star is not None:
+        names.extend(f"{star.name}_{k}" for k in range(len(values) - len(positional)))
     missing = [p.name for p in positional[len(values) :] if p.default is p.empty]
     if missing:
         raise TraceError(
@@ -202,10 +192,10 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
             order.append(p)
 
     @contextlib.contextmanager
-    def swapped() -> Iterator[None]:
+    def swapped() -> Generator[None]:
         saved: list[tuple[dict[str, Any], str, Any]] = []
         for m in module.modules():
-            for store in (cast("dict[str, Any]", m._parameters), cast("dict[str, Any]", m._buffers)):
+            for store in (cast("dict[str, Any]", m._parameters), m._buffers):
                 for key, t in store.items():
                     if t is not None:
                         saved.append((store, key, t))
@@ -227,7 +217,8 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
     leaves, spec = pytree.tree_flatten(out)
     if not leaves or not all(isinstance(v, torch.Tensor) for v in leaves):
         raise TraceError(
-            f"{_title(forward)} must return a tensor or a tuple, list or dict of tensors, and returned {type(out).__name__}"
+            f"{_title(forward)} must return a tensor, or a tuple, list or dict of tensors, "
+            f"and returned {type(out).__name__}"
         )
     results: list[Record] = []
     for v in leaves:
@@ -240,7 +231,7 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
     rename = _size_names(tracer, watcher, [(names[r], r) for r in inputs], set(names.values()))
 
     def final(e: Expr) -> Expr:
-        return cast("Expr", tracer.sizes.resolve(e).xreplace(dict(rename)))
+        return tracer.sizes.resolve(e).xreplace(dict(rename))
 
     sources: dict[Symbol, tuple[str, int]] = {}
     for r in inputs:
@@ -252,7 +243,7 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
     calls: dict[int, Call] = {}
     nodes = tuple(_node(r, names, final, calls) for r in needed)
     keys = {names[r]: r.value[1] for r in inputs if r.value and r.value[1] != names[r]}
-    guards = tuple(Guard(cast("Expr", g.expr.xreplace(dict(rename))), g.value, g.where) for g in tracer.sizes.guards)
+    guards = tuple(Guard(g.expr.xreplace(dict(rename)), g.value, g.where) for g in tracer.sizes.guards)
     dimensions = {size: (names[r], d) for r in reversed(inputs) for d, size in reversed(list(enumerate(r.shape)))}
     for a, b, where in tracer.sizes.same_by_count:
         if a in dimensions and b in dimensions:
@@ -286,7 +277,7 @@ def _reachable(roots: list[Record], order: list[Record]) -> list[Record]:
 
 
 def _names(needed: list[Record], inputs: list[Record], results: list[Record]) -> dict[Record, str]:
-    """A unique identifier per record: inputs by parameter, nodes by their outermost local, the rest by what they feed."""
+    """A unique identifier per record: inputs by parameter, nodes by their outermost local, others by what they feed."""
     namer = Namer()
     names: dict[Record, str] = {r: namer(min(r.wanted)[2]) for r in inputs}
     best = {r: min(r.wanted)[2] for r in needed if r.wanted and r not in names}
@@ -331,7 +322,7 @@ def _size_names(
             )
             for s in sorted(tracer.sizes.resolve(size).free_symbols | fixed, key=str):
                 if s not in used:
-                    used.append(cast("Symbol", s))
+                    used.append(s)
     return {s: size_symbol(namer(wanted.get(s, f"n{k}"))) for k, s in enumerate(used)}
 
 
@@ -342,9 +333,7 @@ def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr], ca
     def argument(v: Any) -> Any:
         if isinstance(v, SizeArg):
             return SizeArg(final(v.expr))
-        if isinstance(v, slice):
-            return slice(argument(v.start), argument(v.stop), argument(v.step))
-        return v
+        return with_bounds(argument, v) if is_slice(v) else v
 
     if call is not None:
         if id(call) not in calls:

@@ -126,7 +126,7 @@ class Tracer(TorchFunctionMode):
 
     def proxy(self, record: Record) -> Proxy:
         """The tensor that the forward sees for a record."""
-        p = cast("Proxy", record.meta.detach().as_subclass(Proxy))
+        p = record.meta.detach().as_subclass(Proxy)
         p.record = record
         self.records.append(record)
         return p
@@ -149,7 +149,7 @@ class Tracer(TorchFunctionMode):
         flat = pytree.tree_leaves((args, kwargs))
         proxies = [a for a in flat if isinstance(a, Proxy)]
         if name == "__get__" and proxies:
-            return self._property(func, cast("Proxy", args[0]))
+            return self._property(func, args[0])
         if not proxies:
             row = TABLE.get(func)
             if row is not None and row.kind == "factory":
@@ -331,7 +331,7 @@ class Tracer(TorchFunctionMode):
                 f"an in-place write at {located()} changes a tensor that others may see (an input, a view, or one that "
                 f"has been viewed). Write it as a new tensor: x = x.{row.name}(...)."
             )
-        result = cast("Proxy", self._apply(row, func, args, kwargs))
+        result = self._apply(row, func, args, kwargs)
         if result.record.meta.dtype != target.record.meta.dtype or result.record.meta.shape != target.record.meta.shape:
             raise ShapeError(f"{row.name} at {located()} cannot write a result of another shape or dtype in place")
         self.rebind(target, result)
@@ -340,7 +340,8 @@ class Tracer(TorchFunctionMode):
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         source = here()
         operands: list[Record] = []
-        leaves, spec = pytree.tree_flatten((args, kwargs))
+        plain = pytree.tree_map(lambda v: tuple(v) if isinstance(v, SymbolicShape) else v, (args, kwargs))
+        leaves, spec = pytree.tree_flatten(plain)
         meta_leaves: list[Any] = []
         call_leaves: list[Any] = []
         for leaf in leaves:
@@ -380,7 +381,7 @@ class Tracer(TorchFunctionMode):
         pairs = list(enumerate(zip(known.outputs, metas, strict=True)))
         for k, (output, meta) in sorted(pairs, key=lambda p: p[0] not in known.chosen):
             back = dict(mapping)
-            shape = tuple(self.sizes.resolve(cast("Expr", s.xreplace(back))) for s in output.shape)
+            shape = tuple(self.sizes.resolve(s.xreplace(back)) for s in output.shape)
             if tuple(self.sizes.value(s) for s in shape) != tuple(meta.shape):
                 raise ShapeError(
                     f"{row.name} at {source}: the op table says shape {tuple(self.sizes.value(s) for s in shape)}, torch {tuple(meta.shape)}"
@@ -434,8 +435,8 @@ class Tracer(TorchFunctionMode):
             e = self.sizes.resolve(e)
             for s in sorted(e.free_symbols, key=str):
                 if s not in names:
-                    names[cast("Symbol", s)] = size_symbol(f"s{len(names)}")
-            return cast("Expr", e.xreplace(dict(names)))
+                    names[s] = size_symbol(f"s{len(names)}")
+            return e.xreplace(dict(names))
 
         shapes = [tuple(placeholder(s) for s in o.shape) for o in operands]
 
@@ -484,9 +485,9 @@ class Tracer(TorchFunctionMode):
                 outputs, tuple(scope.same), tuple(values), resolved, tuple(c for c, _ in scope.chosen)
             )
         known = _memo[key]
-        back: dict[Symbol, Expr] = {p: cast("Expr", s) for s, p in names.items()}
+        back: dict[Symbol, Expr] = {p: s for s, p in names.items()}
         for a, b in known.same:
-            self.sizes.unify(cast("Expr", a.xreplace(dict(back))), cast("Expr", b.xreplace(dict(back))))
+            self.sizes.unify(a.xreplace(dict(back)), b.xreplace(dict(back)))
         return known, tuple((p, back[p]) for p in known.placeholders)
 
 

@@ -136,6 +136,26 @@ class Backward:
         else:
             known[name] = expr
 
+    def chain(self) -> list[Statement]:
+        """The unsimplified backward: one statement per live cell, each the sum of its consumers' local derivatives."""
+        out: list[Statement] = []
+        known: set[str] = set()
+        for name in reversed(self.order):
+            if name not in self.live:
+                continue
+            cell, indices = self.cells[name], self.indices[name]
+            consumers = [c for c in reversed(self.consumers.get(name, [])) if c in known]
+            known.add(name)
+            if name in self.seeds and not consumers:
+                continue
+            total: Any = element(base(f"{cot_name(name)}_out"), indices) if name in self.seeds else sp.S.Zero
+            for consumer in consumers:
+                part = self.contribution(consumer, name)
+                at = {i: j for i, j in zip(part.indices, indices, strict=True) if i != 0}
+                total += self.filled(instantiate(part.expr, at), self.cells[consumer], None)
+            out.append(Statement(cot_name(name), indices, cell.shape, cast("Expr", total), name, cast("Expr", total)))
+        return out
+
     def candidates(self) -> list[str]:
         """Cells whose cotangent several others read, so that keeping it may pay."""
         out: list[str] = []

@@ -43,6 +43,7 @@ class Cell:
     call: bool = False
     positive: bool = False
     named: bool = False
+    text: str | None = None
 
     @property
     def ranges(self) -> dict[Index, Expr]:
@@ -158,6 +159,8 @@ class Builder:
         expr = raw if inlined is raw else simplified(resum(inlined, ranges), ranges)
         expr = cast("Expr", sp.sympify(expr))
         cell = replace(cell, expr=expr, call=inlined is raw)
+        if inlined is raw and n.call is not None and n.output is None:
+            cell = replace(cell, text=n.forward_text())
         is_output = n.name in self.graph.outputs
         changes_dtype = any(self.graph[o].dtype != n.dtype for o in n.operands if self.graph[o].dtype.is_floating_point) and plain_layout(cell)
         negated = isinstance(-expr, Indexed) and plain_layout(replace(cell, expr=-expr)) and not n.named
@@ -174,7 +177,7 @@ class Builder:
         order = tuple(i for i in natural(cell.expr) if i in cell.indices)
         if not n.named and not is_output and order != cell.indices and 0 not in cell.indices and len(order) == len(cell.indices):
             sizes = cell.ranges
-            turned = replace(cell, name=self.namer(f"{n.name}_t"), indices=order, shape=tuple(sizes[i] for i in order))
+            turned = replace(cell, text=None, name=self.namer(f"{n.name}_t"), indices=order, shape=tuple(sizes[i] for i in order))
             self.keep(turned)
             inner = self.aliases.get(turned.name)
             read = inner.expr if inner is not None else element(base(turned.name, cell.positive), order)

@@ -11,13 +11,17 @@ from sympy import Expr, Indexed
 from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.enrich import enriched
-from codegen.closed.planner import planned
+from codegen.closed.gates import Verdict, accurate, equal
+from codegen.closed.planner import Planned, planned, unsimplified
 from codegen.closed.stabilize import kernel_form, stabilized
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
+from engine.errors import DerivationError
 from engine.notation import Sigma, accesses, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from codegen.closed.backward import Statement
     from codegen.closed.region import Region
     from codegen.lower import Lowered
@@ -44,6 +48,7 @@ class RegionCode:
     gradients: tuple[tuple[str, str], ...]
     saved: tuple[str, ...]
     statements: tuple[Statement, ...]
+    refused: tuple[str, ...] = ()
 
 
 _codes: dict[Any, RegionCode] = {}
@@ -58,10 +63,42 @@ def region_code(key: Any, region: Region, values: dict[Any, int]) -> RegionCode:
 
 
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
-    """Close a region and write it out."""
-    cells = enriched(stabilized(list(region.cells)))
-    region = replace(region, cells=tuple(cells))
-    plan = planned(region, values)
+    """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
+    cells = tuple(enriched(stabilized(list(region.cells))))
+    closed = replace(region, cells=cells)
+    refused: list[str] = []
+    for plan in plans(region, closed, values):
+        code = written(closed if plan.simplified else region, plan)
+        verdict = judged(region, code, values) if plan.simplified else Verdict(True)
+        if verdict.passed:
+            return replace(code, refused=tuple(refused))
+        refused.append(verdict.reason)
+    raise DerivationError(f"no form of a region passed its gates: {'; '.join(refused)}")
+
+
+def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Planned]:
+    """Plans from the most to the least simplified; one that cannot be made is passed over."""
+    for attempt in (lambda: planned(closed, values), lambda: planned(closed, values, simplify=False), lambda: unsimplified(region)):
+        try:
+            yield attempt()
+        except (DerivationError, NotImplementedError, RecursionError, ValueError, KeyError, TypeError, RuntimeError):
+            continue
+
+
+def judged(region: Region, code: RegionCode, values: dict[Any, int]) -> Verdict:
+    """Both gates. One that raises refuses."""
+    if not code.backward:
+        return Verdict(True)
+    try:
+        verdict = equal(region, code.cells, code.statements, code.gradients, values)
+        return verdict if not verdict.passed else accurate(region, code.cells, code.forward, code.backward, code.gradients, values)
+    except Exception as error:  # a gate that cannot be evaluated must not let anything pass, whatever went wrong in it
+        return Verdict(False, f"{type(error).__name__}: {error}")
+
+
+def written(region: Region, plan: Planned) -> RegionCode:
+    """A plan as torch statements."""
+    cells = region.cells
     by_name = {c.name: c for c in cells}
     reads = {name_of(a) for s in plan.statements for a in accesses(s.expr)}
     read_back = [c.name for c in cells if c.name in reads]
@@ -75,7 +112,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     for s in plan.statements:
         expr = scattered_apart(with_kernels(s.expr, by_name))
         backward.append(Line(s.name, s.indices, s.shape, s.expr, Lowerer(infos, {}).lower(expr, s.indices, s.shape)))
-    return RegionCode(tuple(cells), tuple(forward), tuple(backward), plan.gradients, tuple(read_back), plan.statements)
+    return RegionCode(cells, tuple(forward), tuple(backward), plan.gradients, tuple(read_back), plan.statements)
 
 
 def forward_lines(region: Region, known: dict[str, Cell], needed: set[str], infos: dict[str, TensorInfo]) -> list[Line]:

@@ -25,15 +25,26 @@ class Planned:
     statements: tuple[Statement, ...]
     gradients: tuple[tuple[str, str], ...]
     cost: float
+    simplified: bool = True
 
 
-def planned(region: Region, values: dict[Any, int]) -> Planned:
-    """The cheapest backward found: cuts are dropped while that does not cost more, then the cells that name things are chosen."""
+def unsimplified(region: Region) -> Planned:
+    """The chain of local derivatives as it is: what is left when nothing simpler passes the gates."""
+    backward = Backward(list(region.cells), region.seeds, region.wanted, Algebra({}, {}))
+    statements = backward.chain()
+    return Planned(tuple(statements), tuple((s.cell, s.name) for s in statements if s.cell in region.wanted), 0.0, simplified=False)
+
+
+def planned(region: Region, values: dict[Any, int], simplify: bool = True) -> Planned:
+    """The cheapest backward found: cuts are dropped while that does not cost more, then the cells that name things are chosen.
+
+    Without `simplify` every cut stays.
+    """
     algebra = Algebra({c.name: c for c in region.cells}, values, region.relations)
     backward = Backward(list(region.cells), region.seeds, region.wanted, algebra)
     cuts = frozenset(backward.candidates())
     best = named(backward, cuts, algebra)
-    for name in backward.candidates():
+    for name in backward.candidates() if simplify else []:
         trial = named(backward, cuts - {name}, algebra)
         if trial.cost <= best.cost:
             best, cuts = trial, cuts - {name}

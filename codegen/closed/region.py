@@ -11,6 +11,7 @@ from sympy import Expr
 from codegen.closed.backward import is_local
 from codegen.closed.cells import Cell
 from engine.notation import Index, base, canonical, instantiate
+from engine.spelling import render_call
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,23 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str]]:
         order = {i: Index(f"_p{names[c.name]}_{k}") for k, i in enumerate(c.indices) if i != 0}
         expr = None if c.expr is None else canonical(cast("Expr", c.expr.xreplace({**mapping, **order})))
         indices = tuple(order.get(i, i) for i in c.indices) if c.expr is not None else ()
+        text = placed(c, names)
         own = None if expr is None else instantiate(expr, {})
-        cells.append(Cell(names[c.name], cast("Any", indices), c.shape, own, c.kind, c.differentiable, c.dtype, None, False, c.positive, c.named))
-        key.append((expr, c.shape, c.kind, c.differentiable, c.positive, c.named, str(c.dtype)))
+        cells.append(Cell(names[c.name], cast("Any", indices), c.shape, own, c.kind, c.differentiable, c.dtype, None, False, c.positive, c.named, text))
+        key.append((expr, c.shape, c.kind, c.differentiable, c.positive, c.named, text, str(c.dtype)))
     both: dict[Any, Any] = dict(names) | {f"d_{k}": f"d_{v}" for k, v in names.items()}
     relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))
     out = Region(tuple(cells), *flags, relations)
     return (tuple(key), *flags, relations), out, {v: k for k, v in names.items()}
+
+
+def placed(c: Cell, names: dict[str, str]) -> str | None:
+    """The forward's own torch call for a cell, with tensors by position; None where it reads something that is no cell here."""
+    if c.text is None or c.node is None or c.node.call is None or any(o not in names for o in c.node.operands):
+        return None
+    call = c.node.call
+    return render_call(call.function, call.args, dict(call.kwargs), [names[o] for o in c.node.operands])
 
 
 def related(e: Expr, names: dict[str, str]) -> Expr:

@@ -16,8 +16,8 @@ from engine.sizes import exact
 from engine.table import Definition, Operand, define, elementwise, halves, indices_of, op
 
 F = torch.nn.functional
-SELU_ALPHA = exact(1.6732632423543772848170429916717)
 SELU_SCALE = exact(1.0507009873554804934193349852946)
+SELU_SLOPE = exact(1.0507009873554804934193349852946 * 1.6732632423543772848170429916717)
 KINKS = (-20.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 6.0, 20.0, 300.0)
 
 
@@ -49,7 +49,7 @@ def elu(x: Expr, alpha: Expr = ONE) -> Any:
 
 @elementwise("selu", probes=KINKS)
 def selu(x: Expr) -> Any:
-    return Where(LessEqual(x, 0), SELU_SCALE * SELU_ALPHA * (sp.exp(x) - 1), SELU_SCALE * x)
+    return Where(LessEqual(x, 0), SELU_SLOPE * (sp.exp(x) - 1), SELU_SCALE * x)
 
 
 @elementwise("celu", probes=KINKS)

@@ -26,18 +26,31 @@ def flat(args: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(args)
 
 
-def completed(sizes: Sequence[Any], count: Expr) -> tuple[Expr, ...]:
-    """A target shape with its -1 worked out from the number of elements."""
+def completed(sizes: Sequence[Any], old: Sequence[Expr]) -> tuple[Expr, ...]:
+    """A target shape with its -1 worked out from the shape that is rearranged."""
     shape = [expression(s) for s in sizes]
     if -1 in shape:
         at = shape.index(Integer(-1))
-        rest = product([s for s in shape if s != -1])
+        count, rest = product(old), product([s for s in shape if s != -1])
         missing = sp.cancel(count / rest)
         if sp.fraction(missing)[1] != 1 or any(f.is_Pow and f.exp.is_negative for f in sp.Mul.make_args(missing)):
-            missing = Integer(value_of(count) // value_of(rest))
-            equal(count, cast("Expr", missing * rest))
+            found = between(old, product(shape[:at]), product(shape[at + 1 :]))
+            missing = Integer(value_of(count) // value_of(rest)) if found is None else found
+            equal(count, missing * rest)
         shape[at] = missing
     return tuple(shape)
+
+
+def between(old: Sequence[Expr], before: Expr, after: Expr) -> Expr | None:
+    """What is left of a shape when `before` elements are taken off its front and `after` off its back, by whole dimensions:
+    of (n, t, c) in `view(-1, 30)` it is n where t*c is 30, which is then so for good. None where the dimensions do not fit."""
+    firsts = [k for k in range(len(old) + 1) if value_of(product(old[:k])) == value_of(before)]
+    lasts = [k for k in range(len(old), -1, -1) if value_of(product(old[k:])) == value_of(after)]
+    if not firsts or not lasts or firsts[0] > lasts[0]:
+        return None
+    equal(product(old[: firsts[0]]), before)
+    equal(product(old[lasts[0] :]), after)
+    return product(old[firsts[0] : lasts[0]])
 
 
 def steps(span: Expr, step: Any) -> Expr:
@@ -98,7 +111,7 @@ def viewed(x: Operand, shape: Sequence[Expr]) -> Definition:
 def view(x: Operand, *shape: Any) -> Definition:
     if len(shape) == 1 and isinstance(shape[0], torch.dtype):
         raise TraceError("view(dtype) reinterprets bits and has no derivative; use .to(dtype)")
-    return viewed(x, completed(flat(shape), product(x.shape)))
+    return viewed(x, completed(flat(shape), x.shape))
 
 
 @op("view_as", "reshape_as", view=True)
@@ -117,7 +130,7 @@ def flatten(x: Operand, start_dim: int = 0, end_dim: int = -1) -> Definition:
 @op("unflatten", view=True)
 def unflatten(x: Operand, dim: int, sizes: Sequence[Any]) -> Definition:
     d = axis(dim, x.rank)
-    return viewed(x, (*x.shape[:d], *completed(flat((sizes,)), x.shape[d]), *x.shape[d + 1 :]))
+    return viewed(x, (*x.shape[:d], *completed(flat((sizes,)), (x.shape[d],)), *x.shape[d + 1 :]))
 
 
 def permuted(x: Operand, order: Sequence[int]) -> Definition:

@@ -87,12 +87,14 @@ def vecdot(x: Operand, y: Operand, *, dim: int = -1) -> Definition:
 
 @composite("addbmm")
 def addbmm(bias: Any, x: Any, y: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
-    return beta * bias + alpha * (x @ y).sum(0)
+    out = alpha * (x @ y).sum(0)
+    return out if beta == 0 else beta * bias + out
 
 
 @composite("addr")
 def addr(bias: Any, x: Any, y: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
-    return beta * bias + alpha * torch.outer(x, y)
+    out = alpha * torch.outer(x, y)
+    return out if beta == 0 else beta * bias + out
 
 
 @op(targets=(torch.nn.functional.bilinear,))

@@ -147,7 +147,7 @@ def shifted(i: Expr, size: Expr, by: Expr) -> Expr:
 ROLL = Row("roll", (), rolled)
 
 
-@op("unfold")
+@op(targets=(torch.Tensor.unfold,))
 def unfold(x: Operand, dimension: int, size: int, step: int) -> Definition:
     """Windows of one dimension, as a new last dimension."""
     d = axis(dimension, x.rank)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import sympy as sp
+import torch
 from sympy import Expr
 
+from engine.errors import TraceError
 from engine.notation import Equal, Where, instantiate, sigma
 from engine.sizes import expression
 from engine.table import Definition, Operand, composite, define, op, product, reduced, value_of
@@ -40,16 +42,14 @@ def nanmean(x: Operand, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
 
 
 def moments(x: Operand, dim: Any, correction: Any, keepdim: bool) -> tuple[Definition, Definition]:
-    """The mean and the two-pass variance over `dim`; the latter divides by the count less `correction`, at least 0."""
+    """The mean and the two-pass variance over `dim`; the latter divides by the count less `correction`."""
     shape, out, at, limits = reduced(x, dim, keepdim)
     e = x.element(*at)
     count = product([s for _, s in limits])
     average = sigma(e, *limits) / count
-    left = count - expression(correction)
     if value_of(count) <= correction:
-        left = sp.S.Zero
-    squares = sigma((e - instantiate(average, {})) ** 2, *limits)
-    variance = squares / left if left != 0 else squares * sp.S.Infinity
+        raise TraceError(f"the variance of {value_of(count)} values is not defined with correction={correction}; pass correction=0")
+    variance = sigma((e - instantiate(average, {})) ** 2, *limits) / (count - expression(correction))
     return define(shape, out, average), define(shape, out, variance)
 
 
@@ -156,8 +156,6 @@ def prod(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -
         rest = [x.narrow(dim, 2 * pairs, 1)] if odd else []
         x = left * right
         if odd:
-            import torch
-
             x = torch.cat([x, *rest], dim)
         count = pairs + odd
     return x if keepdim else x.squeeze(dim)

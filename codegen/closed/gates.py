@@ -1,0 +1,296 @@
+"""What a closed form must pass before it is used: it is equal to the derivation, and it is as accurate as autograd.
+
+Equality is tested at random points in 50-digit arithmetic, against the unsimplified chain of local derivatives of the same
+cells. Accuracy is tested by running both in float32 on inputs around 0, 10, 100 and 1000, with float64 autograd of the
+unsimplified cells as the truth. A gate that cannot be evaluated refuses.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import mpmath
+import numpy as np
+import sympy as sp
+import torch
+from sympy import Expr, Symbol
+
+from codegen import tensors as tt
+from codegen.closed.backward import Backward, Statement, cot_name
+from codegen.lower import Lowerer
+from codegen.values import TensorInfo
+from engine.arithmetic import arithmetic
+from engine.interpret import Interpreter
+from engine.notation import Index, accesses, name_of
+from engine.sizes import evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from codegen.closed.cells import Cell
+    from codegen.closed.code import Line
+    from codegen.closed.region import Region
+
+DIGITS = 50
+TOLERANCE = mpmath.mpf(10) ** -40
+OFFSETS = (0.0, 10.0, 100.0, 1000.0)
+SLACK = 2.0
+FLOOR = 2e-6
+"""float32 errors below a few ulps of the largest entry are not told apart."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a gate lets a plan pass, and why not."""
+
+    passed: bool
+    reason: str = ""
+
+
+def size_symbols(cells: Sequence[Cell]) -> list[Symbol]:
+    """Every size symbol that a region's shapes and definitions mention."""
+    found: set[Any] = set()
+    for c in cells:
+        for n in c.shape:
+            found |= n.free_symbols
+        if c.expr is not None:
+            labels = {a.base.label for a in accesses(c.expr)}
+            found |= {x for x in c.expr.free_symbols if isinstance(x, Symbol) and not isinstance(x, Index) and x not in labels}
+    return sorted(found, key=str)
+
+
+def small_sizes(cells: Sequence[Cell], values: Mapping[Any, int], first: int = 3, step: int = 1) -> dict[Symbol, int]:
+    """Small numbers for the size symbols of a region, in the order of the sizes at the example; equal ones stay equal."""
+    ranks = sorted({values[s] for s in size_symbols(cells) if s in values})
+    return {s: first + step * ranks.index(values[s]) if s in values else first for s in size_symbols(cells)}
+
+
+def shape_at(shape: Sequence[Expr], sizes: dict[Symbol, int]) -> tuple[int, ...]:
+    """A shape as numbers."""
+    return tuple(evaluate(n, sizes) for n in shape)
+
+
+def equal(
+    region: Region, cells: Sequence[Cell], plan: Sequence[Statement], gradients: Sequence[tuple[str, str]], values: Mapping[Any, int]
+) -> Verdict:
+    """Equality with the unsimplified derivation, at random points."""
+    sizes = small_sizes(cells, values)
+    backward = Backward(list(region.cells), region.seeds, region.wanted, cast("Any", None))
+    naive = backward.chain()
+    with mpmath.workdps(DIGITS):
+        for seed in range(4):
+            tensors = point(region, cells, sizes, seed)
+            if tensors is None:
+                continue
+            relate(region, cells, tensors, sizes)
+            ours, theirs = dict(tensors), dict(tensors)
+            run(naive, theirs, sizes)
+            run(plan, ours, sizes)
+            for cell, name in gradients:
+                a, b = ours[name], theirs[cot_name(cell)]
+                scale = max([abs(x) for x in b.flat] + [mpmath.mpf(1)])
+                worst = max((abs(x - y) for x, y in zip(np.broadcast_to(boxed(a), b.shape).flat, b.flat, strict=True)), default=mpmath.mpf(0))
+                if not worst <= TOLERANCE * scale:
+                    return Verdict(False, f"the cotangent of {cell} differs from the derivation by {mpmath.nstr(worst, 3)}")
+            return Verdict(True)
+    return Verdict(False, "no point was found where the forward is finite")
+
+
+def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed: int) -> dict[str, Any] | None:
+    """Random values of the boundary and of the seeds, and the cells computed from them; None where they are not finite."""
+    rng = np.random.default_rng(seed)
+    numbers = arithmetic(DIGITS)
+    tensors: dict[str, Any] = {}
+    for c in cells:
+        shape = shape_at(c.shape, sizes)
+        if c.expr is None:
+            if c.kind == "float":
+                drawn = rng.normal(size=shape) if seed % 2 == 0 else rng.uniform(0.1, 0.9, size=shape)
+                tensors[c.name] = boxed(numbers.lift(drawn))
+            else:
+                tensors[c.name] = rng.integers(0, 2, size=shape).astype(bool if c.kind == "bool" else np.int64)
+            continue
+        value = Interpreter(numbers, tensors, sizes).tensor(c.indices, shape, c.expr)
+        if any(isinstance(x, mpmath.mpc) or mpmath.isnan(x) for x in value.flat):
+            return None
+        tensors[c.name] = value
+    for name in region.seeds:
+        shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
+        tensors[cot_name(name)] = tensors[f"{cot_name(name)}_out"] = boxed(numbers.lift(rng.normal(size=shape)))
+    return tensors
+
+
+def boxed(a: Any) -> Any:
+    """An array even of a single number."""
+    return np.asarray(a, dtype=object) if not isinstance(a, np.ndarray) else a
+
+
+def relate(region: Region, cells: Sequence[Cell], tensors: dict[str, Any], sizes: dict[Symbol, int]) -> None:
+    """Values for what the relations name beyond the region, such that they hold (each is a theorem of a linear reader)."""
+    numbers = arithmetic(DIGITS)
+    rng = np.random.default_rng(7)
+    shapes = {c.name: c.shape for c in cells}
+    for left, right in region.relations:
+        cot, out = sorted(accesses(right), key=lambda a: not name_of(a).startswith("d_"))
+        out_name = name_of(out)
+        shape = shape_at(shapes[out_name], sizes)
+        direction = boxed(numbers.lift(rng.normal(size=shape)))
+        tensors[name_of(cot)] = direction
+        tensors[out_name] = direction
+        indices = tuple(cast("Expr", i) for i in out.indices)
+        free = [i for i in indices if isinstance(i, Index)]
+        want = Interpreter(numbers, tensors, sizes).tensor(indices, shape, left)
+        have = Interpreter(numbers, tensors, sizes).tensor(indices, shape, right)
+        tensors[out_name] = boxed(direction * (want / have)) if free else direction
+
+
+def run(statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Symbol, int]) -> None:
+    """Evaluate statements in order."""
+    numbers = arithmetic(DIGITS)
+    for s in statements:
+        tensors[s.name] = Interpreter(numbers, tensors, sizes).tensor(s.indices, shape_at(s.shape, sizes), s.expr)
+
+
+# -- accuracy ------------------------------------------------------------------------------------------------------
+
+
+def accurate(
+    region: Region,
+    cells: Sequence[Cell],
+    forward: Sequence[Line],
+    backward: Sequence[Line],
+    gradients: Sequence[tuple[str, str]],
+    values: Mapping[Any, int],
+) -> Verdict:
+    """float32 errors of a plan's torch statements against those of autograd, around several offsets."""
+    sizes = small_sizes(cells, values, 16, 3)
+    naive = naive_lines(region)
+    for offset in OFFSETS:
+        verdict = at_offset(region, cells, forward, backward, gradients, naive, sizes, offset)
+        if not verdict.passed:
+            return verdict
+    return Verdict(True)
+
+
+def naive_lines(region: Region) -> list[tuple[str, str]]:
+    """Every cell of a region by the forward's own torch call, or by its definition, as torch text."""
+    infos = {c.name: TensorInfo(c.shape, c.kind) for c in region.cells}
+    out: list[tuple[str, str]] = []
+    for c in region.cells:
+        if c.expr is not None and c.text is not None:
+            out.append((c.name, c.text))
+        elif c.expr is not None:
+            value = Lowerer(infos, {}).lower(c.expr, c.indices, c.shape).dense
+            assert value is not None
+            t = tt.method(value.t, "expand", *c.shape) if c.shape and not value.is_number else value.t
+            out.append((c.name, tt.text(t)))
+    return out
+
+
+def inputs_at(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], offset: float) -> dict[str, torch.Tensor]:
+    """float64 boundary values around an offset (tensors of the largest rank only), and cotangents of the seeds."""
+    g = torch.Generator().manual_seed(int(offset))
+    largest = max((len(c.shape) for c in cells if c.expr is None and c.kind == "float"), default=0)
+    values: dict[str, torch.Tensor] = {}
+    for c in region.cells:
+        shape = shape_at(c.shape, sizes)
+        if c.expr is None and c.kind == "float":
+            drawn = torch.randn(shape, generator=g, dtype=torch.float64)
+            values[c.name] = drawn + offset if len(c.shape) == largest else drawn
+        elif c.expr is None:
+            values[c.name] = torch.randint(0, 2, shape, generator=g).to(torch.bool if c.kind == "bool" else torch.int64)
+    for name in region.seeds:
+        shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
+        values[cot_name(name)] = torch.randn(shape, generator=g, dtype=torch.float64)
+    return {k: v.float().double() if v.is_floating_point() else v for k, v in values.items()}
+
+
+def at_offset(
+    region: Region,
+    cells: Sequence[Cell],
+    forward: Sequence[Line],
+    backward: Sequence[Line],
+    gradients: Sequence[tuple[str, str]],
+    naive: Sequence[tuple[str, str]],
+    sizes: dict[Symbol, int],
+    offset: float,
+) -> Verdict:
+    """The gate at one offset."""
+    values = inputs_at(region, cells, sizes, offset)
+    if region.relations:
+        return Verdict(True)
+    names = {str(s): n for s, n in sizes.items()}
+    truth = autograd(region, naive, values, names, torch.float64)
+    theirs = autograd(region, naive, values, names, torch.float32)
+    ours: dict[str, Any] = {k: v.float() if v.is_floating_point() else v for k, v in values.items()}
+    for name in region.seeds:
+        ours[f"{cot_name(name)}_out"] = ours[cot_name(name)]
+    scope = {"torch": torch, **names}
+    for line in forward:
+        execute(line, ours, scope, sizes)
+    for line in backward:
+        execute(line, ours, scope, sizes)
+    pairs = [(cell, truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
+    for cell, exact, autograds, emitted in pairs:
+        if exact is None or not bool(exact.isfinite().all()):
+            continue
+        scale = float(exact.square().mean().sqrt()) + 1e-30
+        mine = float((emitted.double() - exact).square().mean().sqrt()) / scale
+        other = float((autograds.double() - exact).square().mean().sqrt()) / scale
+        if math.isfinite(other) and not mine <= max(SLACK * other, FLOOR):
+            return Verdict(False, f"the cotangent of {cell} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}")
+    return Verdict(True)
+
+
+def autograd(region: Region, naive: Sequence[tuple[str, str]], values: dict[str, torch.Tensor], names: dict[str, int], dtype: torch.dtype) -> dict[str, Any]:
+    """Gradients of the unsimplified cells by torch."""
+    scope: dict[str, Any] = {"torch": torch, **names}
+    leaves: dict[str, torch.Tensor] = {}
+    for k, v in values.items():
+        scope[k] = v.to(dtype) if v.is_floating_point() else v
+        if k in region.wanted:
+            leaves[k] = scope[k] = scope[k].clone().requires_grad_()
+    for name, text in naive:
+        scope[name] = eval(text, scope)
+    total = sum((scope[s] * scope[cot_name(s)]).sum() for s in region.seeds)
+    found = torch.autograd.grad(cast("torch.Tensor", total), list(leaves.values()), allow_unused=True)
+    return {k: torch.zeros_like(leaves[k]) if g is None else g for k, g in zip(leaves, found, strict=True)}
+
+
+def execute(line: Line, tensors: dict[str, Any], scope: dict[str, Any], sizes: dict[Symbol, int]) -> None:
+    """Run one emitted line."""
+    everything = {**scope, **tensors}
+    shape = shape_at(line.shape, sizes)
+    low = line.value
+    if low.dense is None:
+        value = torch.zeros(shape, dtype=torch.float32)
+    else:
+        value = torch.as_tensor(eval(tt.text(low.dense.t), everything), dtype=torch.float32).expand(shape)
+    if low.scatters:
+        value = value.clone()
+    everything["_value"] = value
+    for s in low.scatters:
+        everything["_items"] = eval("_Keep[" + ", ".join(tt.argument(i) for i in s.items) + "]", {**everything, "_Keep": _Keep()})
+        everything["_new"] = torch.as_tensor(eval(tt.text(s.value), everything)).float()
+        if s.accumulate:
+            value.index_put_(as_tuple(everything["_items"]), everything["_new"], accumulate=True)
+        else:
+            value[everything["_items"]] += everything["_new"]
+    tensors[line.name] = value
+
+
+class _Keep:
+    """Hands back what stands between its brackets."""
+
+    def __getitem__(self, items: Any) -> Any:
+        return items
+
+
+def as_tuple(items: Any) -> tuple[Any, ...]:
+    """Index items as a tuple."""
+    return cast("tuple[Any, ...]", items) if isinstance(items, tuple) else (items,)
+
+
+__all__ = ["Verdict", "accurate", "equal", "sp"]
