@@ -86,7 +86,7 @@ def check(
         program: what `codegen.generate` returned.
         inputs: the arguments of the forward: any sizes that the trace allows, float32 or float64.
         grad_out: the cotangent of the result. By default 1 for a scalar, a seeded random tensor for anything else.
-        forward: the user's own forward, to be run besides the recorded one; a module's program knows its own.
+        forward: the user's own forward, to be run besides the recorded one; by default what the program was generated from.
         digits: decimal digits of the truth (mpmath); by default longdoubles, about 19.
         samples: entries per tensor at which the truth is evaluated, the worst difference among them.
         truth: whether to fill in the errors of rows that agree. Rows that differ are always held against the truth.
@@ -133,7 +133,7 @@ def _checked(
         rows = [judge.gradient(key, t) for key, t in run.gradients.items()]
         problems += _missing(program, run.gradients, reference)
         problems += _cotangent_handling(run)
-    own = forward if forward is not None else program.owner
+    own = forward or program.owner or program.original
     if own is not None:
         problems += _trace_differences(program, own, inputs, tensors, seeds, reference)
     return Report(graph.name, program.mode, dtype, tuple(rows), tuple(values), tuple(problems))
@@ -175,19 +175,19 @@ class _Run:
 def _run(program: Program, inputs: Sequence[Any], seeds: list[Tensor | None]) -> _Run | str:
     """Execute the emitted code; if it raises, say so."""
 
-    def cotangent(make: Callable[[Tensor], Tensor]) -> Any:
-        made = [None if g is None else make(g) for g in seeds]
-        return made[0] if program.graph.single else made
+    def given(cotangents: list[Tensor | None]) -> Any:
+        return cotangents[0] if program.graph.single else cotangents
 
     try:
         with same_randomness():
             out, saved = program.forward(*inputs)
+        results = cast("list[Tensor]", pytree.tree_leaves(out))
         return _Run(
             _made(program, out, saved),
-            program.backward(saved, cotangent(lambda g: g)),
+            program.backward(saved, given(seeds)),
             program.backward(saved),
-            program.backward(saved, cotangent(torch.ones_like)),
-            program.backward(saved, cotangent(lambda g: 2 * g)),
+            program.backward(saved, given([torch.ones_like(r) if r.is_floating_point() else None for r in results])),
+            program.backward(saved, given([None if g is None else 2 * g for g in seeds])),
         )
     except CRASHES as error:
         return f"the emitted code raised {type(error).__name__}: {error}"

@@ -145,7 +145,7 @@ class ContractMixin(LowererBase):
         if not right:
             if len(b.axes) != 1:
                 return None
-            if a.axes[-1] is s:
+            if a.axes[-1] == s:
                 return Val(tt.binary("@", a.t, b.t), a.axes[:-1])
             if len(a.axes) == 2:
                 return Val(tt.binary("@", b.t, a.t), (a.axes[1],))
@@ -156,11 +156,11 @@ class ContractMixin(LowererBase):
             return None
         x = (
             a.t
-            if a.axes[-1] is s
-            else permute(a.t, [*[d for d, i in enumerate(a.axes) if i is not s], a.axes.index(s)])
+            if a.axes[-1] == s
+            else permute(a.t, [*[d for d, i in enumerate(a.axes) if i != s], a.axes.index(s)])
         )
-        y = b.t if b.axes[0] is s else permute(b.t, [1, 0])
-        return Val(tt.binary("@", x, y), (*[i for i in a.axes if i is not s], *right))
+        y = b.t if b.axes[0] == s else permute(b.t, [1, 0])
+        return Val(tt.binary("@", x, y), (*[i for i in a.axes if i != s], *right))
 
     def _batched(self, a: Val, b: Val, batch: list[Index], left: Index, right: Index, s: Index) -> Val | None:
         """A batched product: both tensors as batch, rows, columns."""

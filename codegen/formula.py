@@ -15,6 +15,8 @@ from engine.spelling import size_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+LONG = 10**6
+"""Fractions of larger integers are numbers that the forward gave as decimals; formulas show eight digits of them."""
 LETTERS = ("i", "j", "k", "l", "m", "p", "q", "r", "s", "t", "u", "v", "w")
 
 
@@ -103,10 +105,13 @@ class TextPrinter(StrPrinter):
         top: list[str] = []
         bottom: list[str] = []
         c = abs(c)
-        if c.p != 1:
-            top.append(str(c.p))
-        if c.q != 1:
-            bottom.append(str(c.q))
+        if c.is_Rational and max(c.p, c.q) > LONG:
+            top.append(self._print(c))
+        else:
+            if c.p != 1:
+                top.append(str(c.p))
+            if c.q != 1:
+                bottom.append(str(c.q))
         factors = sorted(
             sp.Mul.make_args(rest), key=lambda f: (isinstance(f, Sigma), not f.is_Symbol, "_cot" not in str(f))
         )
@@ -142,6 +147,8 @@ class TextPrinter(StrPrinter):
 
     def _print_Rational(self, expr: Any) -> str:
         value = float(expr)
+        if max(abs(expr.p), expr.q) > LONG:
+            return f"{value:.8g}"
         return repr(value) if len(repr(value)) <= 8 else f"{expr.p}/{expr.q}"
 
 

@@ -1,7 +1,7 @@
 """Expressions that torch has a stable kernel for. Each is an identity of the expression, not of an op that made it.
 
-log(sum(exp f)) is logsumexp, exp(f)/sum(exp f) is softmax, 1/(1 + exp(-f)) is sigmoid, log(1 + exp f) is -logsigmoid(-f),
-log(1 + f) is log1p, exp(f) - 1 is expm1: the naive form overflows or cancels, the kernel does not.
+log(sum(exp f)) is logsumexp, exp(f)/sum(exp f) is softmax, 1/(1 + exp(-f)) is sigmoid, log(1 + exp f) is softplus,
+sign(f) f is abs, log(1 + f) is log1p, exp(f) - 1 is expm1: the naive form overflows or cancels, the kernel does not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import sympy as sp
 from sympy import Expr
 
-from engine.notation import Sigma, canonical
+from engine.notation import Sigma, Sign, canonical
 
 Kernel = tuple[str, tuple[Any, ...]]
 
@@ -43,7 +43,7 @@ def _one_plus_exp(e: Expr) -> Expr | None:
 def _log(e: Expr) -> Kernel | None:
     f = _one_plus_exp(e)
     if f is not None:
-        return "neg", (("logsigmoid", (-f,)),)
+        return ("neg", (("logsigmoid", (-f,)),)) if f.could_extract_minus_sign() else ("softplus", (f,))
     if isinstance(e, Sigma):
         inner = _exponent(e.body)
         if inner is not None:
@@ -61,6 +61,9 @@ def _sigmoid(base: Expr, _: Expr) -> Kernel | None:
 def _product(e: Expr) -> Kernel | None:
     """sigmoid and softmax among the factors of a product."""
     factors = list(sp.Mul.make_args(e))
+    for s in factors:
+        if isinstance(s, Sign) and s.args[0] in factors:
+            return "scaled", (("abs", s.args), sp.Mul(*[f for f in factors if f not in (s, s.args[0])]))
     for d in factors:
         b, x = d.as_base_exp()
         if not (x.is_Integer and x.is_negative):

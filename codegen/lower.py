@@ -219,7 +219,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
     ) -> Scatter:
         """Index items per output dimension, and the values arranged to match torch's indexing."""
         dims: list[Any] = [sp.S.Zero if i == 0 else place.get(cast("Index", i), i) for i in indices]
-        basic = [d if i == 0 or not isinstance(d, Index) or d is i else d for d, i in zip(dims, indices, strict=True)]
+        basic = [d if i == 0 or not isinstance(d, Index) or d == i else d for d, i in zip(dims, indices, strict=True)]
         plain = [self._basic(d, i, n) for d, i, n in zip(basic, indices, shape, strict=True)]
         disjoint = len(used) == sum(1 for p in plain if p is not None and p[1] is not None)
         if all(p is not None for p in plain) and disjoint:
@@ -230,7 +230,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             while len(items) > 1 and items[-1] == tt.EVERYTHING:
                 items.pop()
             return Scatter(tuple(items), self.full(value, target), accumulate=False, tensors=False)
-        last = max(k for k, (d, i) in enumerate(zip(dims, indices, strict=True)) if d is not i and i != 0)
+        last = max(k for k, (d, i) in enumerate(zip(dims, indices, strict=True)) if d != i and i != 0)
         advanced = [k for k in range(last + 1)]
         joint: list[Index] = [i for i in domain if i in used]
         for k in advanced:
@@ -263,7 +263,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         """(item text, index that runs over it, whether the dimension stays with size one) of a basic slice; else None."""
         if i == 0:
             return tt.EVERYTHING, None, True
-        if d is i:
+        if d == i:
             return tt.EVERYTHING, i, False
         e = d
         if not e.atoms(Index, Indexed):

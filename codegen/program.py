@@ -46,6 +46,7 @@ class Program:
         derivation: every cotangent and the rules that led to it.
         source: the emitted file.
         mode: "steps" or "closed".
+        original: the user's own forward; None for a program made from a graph.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Program:
     ) -> None:
         self.graph, self.derivation, self.source, self.mode = graph, derivation, source, mode
         self.owner = module
+        self.original: Callable[..., Any] | None = None
         self.wrt = wrt
         self.module = load(source, graph.name)
 
@@ -167,4 +169,6 @@ def generate(
         source, _ = closed_source(graph, names, name or graph.name)
     else:
         source = steps_source(derivation, name or graph.name)
-    return Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))
+    program = Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))
+    program.original = None if isinstance(forward, Graph) else forward
+    return program

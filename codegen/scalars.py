@@ -10,15 +10,23 @@ from sympy import Expr, Indexed
 from codegen import tensors as tt
 from codegen.kernels import stable
 from codegen.tensors import T
-from codegen.values import ELEMENTWISE, LowererBase, Val, to_axes
+from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, to_axes
 from engine.errors import DerivationError
-from engine.notation import Index, Less, Sigma, Where
+from engine.notation import Delta, Equal, Index, Less, Sigma, Where
 
 METHODS: dict[Any, str] = {
     sp.exp: "exp", sp.log: "log", sp.tanh: "tanh", sp.sin: "sin", sp.cos: "cos", sp.erf: "erf", sp.erfc: "erfc", sp.tan: "tan",
     sp.sinh: "sinh", sp.cosh: "cosh", sp.asin: "asin", sp.acos: "acos", sp.atan: "atan", sp.asinh: "asinh", sp.acosh: "acosh",
     sp.atanh: "atanh", sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil", sp.loggamma: "lgamma", sp.digamma: "digamma",
 }  # fmt: skip
+
+
+LONG = 10**6
+
+
+def long_number(c: Any) -> bool:
+    """Whether a positive number is written as a decimal: it is irrational, or a fraction of large integers."""
+    return not c.is_Rational or max(c.p, c.q) > LONG and len(repr(float(c))) > 5
 
 
 class ScalarMixin(LowererBase):
@@ -89,24 +97,61 @@ class ScalarMixin(LowererBase):
         coefficient, factors = e.as_coeff_mul()
         sign = coefficient.is_negative
         coefficient = -coefficient if sign else coefficient
+        if long_number(coefficient):
+            coefficient = sp.Mul(coefficient, *[f for f in factors if f.is_number])
+            factors = [f for f in factors if not f.is_number]
         top: list[Expr] = []
         bottom: list[Expr] = []
-        scale_up: list[Expr] = (
-            [] if coefficient.p == 1 else [coefficient] if self._short(coefficient) else [sp.Integer(coefficient.p)]
-        )
-        scale_down: list[Expr] = (
-            [] if coefficient.q == 1 or (scale_up and scale_up[0] == coefficient) else [sp.Integer(coefficient.q)]
-        )
+        scale_up, scale_down = self._scale(coefficient)
         for f in factors:
             inverse = isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign() and not isinstance(f.base, sp.exp)
             if not f.atoms(Indexed, Index):
                 (scale_down if inverse else scale_up).append(1 / f if inverse else f)
             else:
                 (bottom if inverse else top).append(1 / f if inverse else f)
-        value = self._grouped(
-            [self.value(f) for f in self._cot_first(top)], [self.value(f) for f in bottom], scale_up, scale_down
+        masks, top = self._unmasked(top)
+        numerator = [self.value(f) for f in self._cot_first(top)]
+        if not any(v.kind == "float" for v in numerator):
+            numerator, masks = [*numerator, *masks], []
+        value = self._grouped(numerator, [self.value(f) for f in bottom], scale_up, scale_down)
+        value = self.negative(value) if sign else value
+        return self.masked(value, masks) if masks else value
+
+    def _unmasked(self, factors: list[Expr]) -> tuple[list[Val], list[Expr]]:
+        """Brackets, and choices between something and 0, apart from the other factors: a mask is 0 beside an infinity too."""
+        masks: list[Val] = []
+        rest: list[Expr] = []
+        left = list(reversed(factors))
+        while left:
+            f = left.pop()
+            chosen = f.args if isinstance(f, Where) and 0 in f.args[1:] else None
+            v = self.value(chosen[0] if chosen else f) if chosen or isinstance(f, (Less, Equal, Delta, sp.Add, Indexed)) else None
+            if v is None or v.kind != "bool":
+                rest.append(f)
+            elif chosen is None:
+                masks.append(v)
+            else:
+                masks.append(self._inverted(v) if chosen[1] == 0 else v)
+                left.extend(x for x in chosen[1:] if x != 0)
+        return masks, rest
+
+    def _inverted(self, v: Val) -> Val:
+        plain = v.t.kind == "unary" and v.t.head == "~"
+        return Val(v.t.args[0] if plain else tt.unary("~", v.t), v.axes, "bool")
+
+    def masked(self, v: Val, masks: list[Val]) -> Val:
+        """A tensor where all masks hold, 0 elsewhere, whatever the tensor is there."""
+        mask = self._times(masks)
+        target = self.target(mask, v)
+        mask, v = to_axes(mask, target), to_axes(v, target)
+        zero = tt.number(0)
+        inverted = mask.t.kind == "unary" and mask.t.head == "~"
+        t = (
+            tt.call("torch.where", mask.t.args[0], zero, v.t)
+            if inverted
+            else tt.call("torch.where", mask.t, v.t, zero)
         )
-        return self.negative(value) if sign else value
+        return Val(t, broadcast(mask.axes, v.axes), v.kind)
 
     def one_root(self, e: Expr) -> Val | None:
         """sqrt(a)/sqrt(n) as sqrt(a/n): sympy takes roots of products of positive factors apart."""
@@ -143,6 +188,16 @@ class ScalarMixin(LowererBase):
             return None
         mean = Val(T("method", "mean", total.t.args, total.t.keywords), total.axes, total.kind, total.kept)
         return mean if rest == 1 else self.negative(mean) if rest == -1 else self.join("*", self.value(rest), mean)
+
+    def _scale(self, c: Any) -> tuple[list[Expr], list[Expr]]:
+        """What a positive number multiplies with and divides by: a fraction of small integers, else one decimal number."""
+        if long_number(c):
+            up, down = float(sp.N(c, 30)), float(sp.N(1 / c, 30))
+            if len(repr(up)) <= len(repr(down)) + 2:
+                return [sp.Float(up, 17)], []
+            return [], [sp.Integer(int(down)) if down == int(down) else sp.Float(down, 17)]
+        up_part: list[Expr] = [] if c.p == 1 else [c] if self._short(c) else [sp.Integer(c.p)]
+        return up_part, [] if c.q == 1 or (up_part and up_part[0] == c) else [sp.Integer(c.q)]
 
     def _short(self, c: Any) -> bool:
         return c.is_Integer or len(repr(float(c))) <= 5
@@ -274,6 +329,8 @@ class ScalarMixin(LowererBase):
         v = self.value(args[0])
         if name == "logsigmoid":
             return Val(tt.call("torch.nn.functional.logsigmoid", v.t), v.axes)
+        if name == "softplus":  # beyond 40 it is the identity to the last bit of a double
+            return Val(tt.call("torch.nn.functional.softplus", v.t, threshold=40), v.axes)
         return Val(tt.method(v.t, name), v.axes)
 
     def compare(self, symbol: str, e: Any) -> Val:
@@ -294,8 +351,6 @@ class ScalarMixin(LowererBase):
         axes = condition.axes
         for v in (a, b):
             if not v.is_number:
-                from codegen.values import broadcast
-
                 axes = broadcast(axes, v.axes)
         kind = "float" if "float" in (a.kind, b.kind) else "int" if "int" in (a.kind, b.kind) else "float"
         if a.is_number and b.is_number:

@@ -43,7 +43,7 @@ def fits(axes: Axes, target: Sequence[Index | None]) -> bool:
     """Whether a tensor with these axes broadcasts to the target's axes as it is."""
     if len(axes) > len(target):
         return False
-    return all(a is None or a is b for a, b in zip(axes, target[len(target) - len(axes) :], strict=True))
+    return all(a is None or a == b for a, b in zip(axes, target[len(target) - len(axes) :], strict=True))
 
 
 def to_axes(v: Val, target: Sequence[Index | None]) -> Val:

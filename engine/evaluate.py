@@ -104,7 +104,7 @@ def truth_gradient(
         origin = numbers.lift(values[node])
         positions = list(np.ndindex(*origin.shape)) if entries is None else entries
         weights = _weights(graph, values, grad_out, numbers)
-        after = run.after(node)
+        after = run.after(node) - set(overrides or {})
         found: list[Any] = []
         for entry in positions:
             direction = entry if isinstance(entry, np.ndarray) else _unit(origin.shape, entry)
@@ -150,10 +150,10 @@ class _Evaluation:
         return values
 
     def after(self, name: str) -> set[str]:
-        """The nodes that depend on a node."""
+        """The nodes that move with a node. Opaque ones do not: they see real parts only, and are drawn once."""
         found: set[str] = set()
         for node in self.graph.nodes:
-            if any(o == name or o in found for o in node.operands):
+            if node.template is not None and any(o == name or o in found for o in node.operands):
                 found.add(node.name)
         return found
 

@@ -316,7 +316,7 @@ _MATH: dict[str, Callable[[Expr], Expr]] = {"sqrt": sp.sqrt, "log": sp.log, "exp
 
 @contextlib.contextmanager
 def symbolic_python() -> Generator[None]:
-    """While the forward runs, a loop over a `range` of a size fixes it; `math.sqrt`, `log`, `exp` of one stay symbolic."""
+    """While a forward runs: a loop over a `range` of a size fixes it; `math.sqrt`, `log`, `exp` of one stay symbolic."""
     saved = {name: getattr(math, name) for name in _MATH}
 
     def patched(name: str) -> Callable[..., Any]:

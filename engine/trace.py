@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from engine.errors import TraceError
 from engine.graph import Call, Graph, Node
+from engine.light import without_compiler
 from engine.naming import LocalsWatcher, Namer
 from engine.notation import size_symbol
 from engine.sizes import Dim, Guard, symbolic_python
@@ -60,6 +61,7 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
         arguments, proxies = _proxies(tracer, names, given, signature_of)
         graph_inputs = [p.record for p in (*proxies, *parameters)]
         stack.enter_context(symbolic_python())
+        stack.enter_context(without_compiler())
         stack.enter_context(LocalsWatcher(lambda v: isinstance(v, (Proxy, Dim)), watcher.seen))
         stack.enter_context(tracer)
         out = call(*arguments, **static)
@@ -195,7 +197,7 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
     def swapped() -> Generator[None]:
         saved: list[tuple[dict[str, Any], str, Any]] = []
         for m in module.modules():
-            for store in (cast("dict[str, Any]", m._parameters), m._buffers):
+            for store in (vars(m)["_parameters"], vars(m)["_buffers"]):
                 for key, t in store.items():
                     if t is not None:
                         saved.append((store, key, t))

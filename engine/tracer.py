@@ -18,16 +18,25 @@ from sympy import Expr, Indexed, Symbol
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-import engine.ops  # noqa: F401  (fills the table)
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
 from engine.naming import user_frame
-from engine.notation import Index, name_of, size_symbol
+from engine.notation import Index, accesses, name_of, size_symbol
+from engine.ops import TABLE
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
-from engine.spelling import Ref, SizeArg
-from engine.table import TABLE, Definition, Operand, Output, Row, Scope, Shape, row_of
+from engine.spelling import Ref, SizeArg, is_slice, with_bounds
+from engine.table import Definition, Operand, Output, Row, Scope, Shape, row_of
 
 CONSTANT_LIMIT = 64
+META_PROPERTIES = frozenset((
+    "dtype", "ndim", "layout", "itemsize", "is_sparse", "is_quantized", "is_nested", "is_leaf", "is_cuda", "is_mps",
+    "is_mkldnn",
+))  # fmt: skip
+"""Attributes of a tensor that do not depend on its values or sizes."""
+
+_INTERNALS: Any = vars(torch)["_C"]  # torch has no public names for these two
+without_modes = _INTERNALS.DisableTorchFunction
+plain_subclass = _INTERNALS._disabled_torch_function_impl
 
 
 class SymbolicShape(tuple[int, ...]):
@@ -47,7 +56,7 @@ class Proxy(torch.Tensor):
     """A tensor of the trace: a meta tensor that knows its record."""
 
     record: Record
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = plain_subclass
 
 
 @dataclass(eq=False)
@@ -76,8 +85,10 @@ class Record:
 
 @dataclass(frozen=True)
 class _Defined:
-    """What a row said of one structure of call: outputs, equal sizes, placeholders, the operands' shapes, and which of the
-    call's own outputs the definitions read as further operands.
+    """What a row said of one structure of call.
+
+    Outputs, equal sizes, placeholders, the operands' shapes, and which of the call's own outputs (`chosen`) the
+    definitions read as further operands.
     """
 
     outputs: tuple[Output, ...]
@@ -131,7 +142,7 @@ class Tracer(TorchFunctionMode):
         self.records.append(record)
         return p
 
-    def input(self, name: str, t: torch.Tensor, dims: tuple[str, ...] | None = None) -> Proxy:
+    def input(self, name: str, t: torch.Tensor) -> Proxy:
         """A proxy for an input tensor; dimensions of size one stay 1, the others get a symbol."""
         if t.is_complex():
             raise TraceError(f"input {name!r} is complex; keep real and imaginary parts as real tensors")
@@ -160,12 +171,15 @@ class Tracer(TorchFunctionMode):
             return answer[0]
         if name in ("__getitem__", "__setitem__"):
             args = (args[0], self._item(args[1]), *args[2:])
+        if name == "__setitem__":
+            self._inplace(TABLE[func], func, args, kwargs)
+            return None
         row = row_of(func)
         if row is None:
             inplace = _out_of_place(name)
             if inplace is not None and inplace in TABLE:
                 return self._inplace(TABLE[inplace], inplace, args, kwargs)
-            raise TraceError(unknown_op(func, name))
+            raise TraceError(unknown_op(name))
         if "inplace" in kwargs:
             rest = {k: v for k, v in kwargs.items() if k != "inplace"}
             return self._inplace(row, func, args, rest) if kwargs["inplace"] else self._apply(row, func, args, rest)
@@ -175,7 +189,7 @@ class Tracer(TorchFunctionMode):
         name = func.__self__.__name__
         if name == "shape":
             return self._shape(p)
-        if name in ("data",):
+        if name == "data":
             return self._detach(p)
         if name == "requires_grad":
             return p.record.differentiable
@@ -183,19 +197,7 @@ class Tracer(TorchFunctionMode):
             return None
         if func in TABLE:
             return self._record(TABLE[func], func, (p,), {})
-        if name in (
-            "dtype",
-            "ndim",
-            "is_sparse",
-            "layout",
-            "itemsize",
-            "is_quantized",
-            "is_nested",
-            "is_leaf",
-            "is_cuda",
-            "is_mps",
-            "is_mkldnn",
-        ):
+        if name in META_PROPERTIES:
             return getattr(p.record.meta, name)
         if name == "device":
             return torch.device("cpu")
@@ -208,11 +210,11 @@ class Tracer(TorchFunctionMode):
         if isinstance(item, (SizedRange, range)):
             bounds = item.args if isinstance(item, SizedRange) else (item.start, item.stop, item.step)
             return self._record(TABLE[torch.arange], torch.arange, tuple(bounds), {})
-        if isinstance(item, list) and all(
-            isinstance(i, int) and not isinstance(i, bool) for i in cast("list[Any]", item)
-        ):
-            return self._constant(torch.tensor([_fixed(i) for i in cast("list[Any]", item)]))
-        return item
+        if isinstance(item, list):
+            items = cast("list[Any]", item)
+            if all(isinstance(i, int) and not isinstance(i, bool) for i in items):
+                return self._constant(torch.tensor([_fixed(i) for i in items]))
+        return cast("Any", item)
 
     def _shape(self, p: Proxy) -> SymbolicShape:
         return SymbolicShape(self._dim(e) for e in p.record.shape)
@@ -227,7 +229,7 @@ class Tracer(TorchFunctionMode):
         if p is None:
             return None
         if name == "size":
-            dim = args[1] if len(args) > 1 else kwargs.get("dim")
+            dim: int | None = args[1] if len(args) > 1 else kwargs.get("dim")
             return (self._shape(p) if dim is None else self._shape(p)[dim],)
         if name in ("dim", "ndimension"):
             return (len(p.record.shape),)
@@ -239,14 +241,12 @@ class Tracer(TorchFunctionMode):
             first = self._shape(p)[0]
             return (first.plain() if isinstance(first, Dim) else first,)
         if name in ("is_floating_point", "is_complex", "element_size", "is_contiguous", "is_inference", "get_device"):
-            with torch._C.DisableTorchFunction():
+            with without_modes():
                 return (getattr(p.record.meta, name)() if name != "get_device" else -1,)
-        if name in ("requires_grad_", "retain_grad", "register_hook"):
+        if name in ("requires_grad_", "retain_grad", "register_hook", "cpu"):
             return (p,)
         if name in ("detach", "detach_"):
             return (self._detach(p),)
-        if name in ("cpu",):
-            return (p,)
         if name in ("item", "tolist", "numpy", "__float__", "__int__", "__index__", "__array__"):
             raise TraceError(
                 f"{name}() reads a tensor's value at {located()}: a trace has no values. "
@@ -279,14 +279,12 @@ class Tracer(TorchFunctionMode):
                 f"the forward uses a tensor of shape {shape} that is not one of its inputs, at {located()}. "
                 "Pass it as an argument (emitted code depends on nothing but torch and its inputs)."
             )
-        with torch._C.DisableTorchFunction():
+        with without_modes():
             value = t.detach().clone()
             meta = torch.empty(t.shape, dtype=t.dtype, device="meta")
             shape = tuple(sp.Integer(int(s)) for s in t.shape)
-            values = value.tolist()
-        template = None
-        if not shape:
-            template = Definition((), (), exact(values))
+            values = cast("Any", value).tolist()
+        template = None if shape else Definition((), (), exact(values))
         call = Call(torch.tensor, (values,), (("dtype", t.dtype),))
         record = Record("constant", (), template, (), shape, meta, False, here(), call, value=value)
         p = self.proxy(record)
@@ -307,7 +305,7 @@ class Tracer(TorchFunctionMode):
             return row.define(*args, **named)
 
     def rebind(self, target: Proxy, new: Proxy) -> None:
-        """From now on `target` is `new`: what an in-place write comes to. A buffer's last value is an output of the graph."""
+        """From now on `target` is `new`: what an in-place write comes to. A buffer's last value is an output."""
         old = target.record
         first = self.buffers.get(id(target), old)
         if old.op == "input":
@@ -340,8 +338,7 @@ class Tracer(TorchFunctionMode):
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         source = here()
         operands: list[Record] = []
-        plain = pytree.tree_map(lambda v: tuple(v) if isinstance(v, SymbolicShape) else v, (args, kwargs))
-        leaves, spec = pytree.tree_flatten(plain)
+        leaves, spec = pytree.tree_flatten(pytree.tree_map(_as_tuple, (args, kwargs)))
         meta_leaves: list[Any] = []
         call_leaves: list[Any] = []
         for leaf in leaves:
@@ -351,10 +348,9 @@ class Tracer(TorchFunctionMode):
                     operands.append(p.record)
                 meta_leaves.append(p.record.meta)
                 call_leaves.append(Ref(operands.index(p.record)))
-            elif isinstance(leaf, slice):
-                parts = [leaf.start, leaf.stop, leaf.step]
-                meta_leaves.append(slice(*[number(v) for v in parts]))
-                call_leaves.append(slice(*[self._argument(v) for v in parts]))
+            elif is_slice(leaf):
+                meta_leaves.append(with_bounds(number, leaf))
+                call_leaves.append(with_bounds(self._argument, leaf))
             else:
                 meta_leaves.append(number(leaf))
                 call_leaves.append(self._argument(leaf))
@@ -363,53 +359,53 @@ class Tracer(TorchFunctionMode):
         if row.kind == "factory":
             meta_kwargs = {**meta_kwargs, "device": "meta"}
         try:
-            with torch._C.DisableTorchFunction():
+            with without_modes():
                 result = func(*meta_args, **meta_kwargs)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             shapes = ", ".join(str(tuple(r.meta.shape)) for r in operands)
             text = f"  {source.text}" if source and source.text else ""
             message = f"{row.name} on shapes {shapes or 'none'} at {source or 'the forward'}: {error}\n{text}"
             raise ShapeError(message) from error
-        metas = list(result) if isinstance(result, (tuple, list)) else [result]
+        collection, several = cast("Any", type(result)), isinstance(result, (tuple, list))
+        metas: list[Any] = [*result] if several else [result]
         if any(isinstance(m, torch.Tensor) and m.is_complex() for m in metas):
             raise TraceError(f"{row.name} at {source} makes complex numbers, which are outside of what is derived")
         known, mapping = self._define(row, operands, call_args, call_kwargs, source)
         self._same_as_counted(known, operands)
         grad = torch.is_grad_enabled()
         call = Call(func, call_args, tuple(call_kwargs.items()))
+        gathered = row.name == "__getitem__" and len(operands) > 1  # torch copies what it gathers
+        view = row.view and not gathered
         made: dict[int, Proxy] = {}
         pairs = list(enumerate(zip(known.outputs, metas, strict=True)))
         for k, (output, meta) in sorted(pairs, key=lambda p: p[0] not in known.chosen):
             back = dict(mapping)
             shape = tuple(self.sizes.resolve(s.xreplace(back)) for s in output.shape)
             if tuple(self.sizes.value(s) for s in shape) != tuple(meta.shape):
-                raise ShapeError(
-                    f"{row.name} at {source}: the op table says shape {tuple(self.sizes.value(s) for s in shape)}, torch {tuple(meta.shape)}"
-                )
+                said, true = tuple(self.sizes.value(s) for s in shape), tuple(meta.shape)
+                raise ShapeError(f"{row.name} at {source}: the op table says shape {said}, torch {true}")
             template = output if isinstance(output, Definition) else None
             differentiable = (
                 grad and template is not None and meta.is_floating_point() and any(o.differentiable for o in operands)
             )
             positive = template is not None and bool(template.expr.is_positive)
             for o in operands:
-                o.viewed = o.viewed or row.view
+                o.viewed = o.viewed or view
             read = (*operands, *(made[c].record for c in known.chosen)) if template is not None else tuple(operands)
             record = Record(
                 row.name, read, template, mapping, shape, meta, differentiable, source, call,
-                k if len(metas) > 1 else None, len(metas), row.view, None, positive, known.shapes,
+                k if len(metas) > 1 else None, len(metas), view, None, positive, known.shapes,
             )  # fmt: skip
             made[k] = self.proxy(record)
-        if not isinstance(result, (list, tuple)):
-            return made[0]
-        return type(cast("Any", result))([made[k] for k in range(len(metas))])
+        return collection([made[k] for k in range(len(metas))]) if several else made[0]
 
     def _same_as_counted(self, known: _Defined, operands: list[Record]) -> None:
-        """`x[torch.arange(n), y]` reads every row of x where n is their number: then the two sizes are one, and it is checked."""
+        """`x[torch.arange(n), y]` reads every row of x where n is their number: then the two sizes are one, checked."""
+        by_name = {f"_{k}": o for k, o in enumerate(operands)}
         for output in known.outputs:
             if not isinstance(output, Definition):
                 continue
-            by_name = {f"_{k}": o for k, o in enumerate(operands)}
-            for access in output.expr.atoms(Indexed):
+            for access in accesses(output.expr):
                 owner = by_name.get(name_of(access))
                 if owner is None:  # one of the call's own outputs
                     continue
@@ -443,9 +439,7 @@ class Tracer(TorchFunctionMode):
         def renamed(v: Any) -> Any:
             if isinstance(v, SizeArg):
                 return SizeArg(placeholder(v.expr))
-            if isinstance(v, slice):
-                return slice(renamed(v.start), renamed(v.stop), renamed(v.step))
-            return v
+            return with_bounds(renamed, v) if is_slice(v) else v
 
         leaves, spec = pytree.tree_flatten((args, kwargs))
         leaves = [renamed(v) for v in leaves]
@@ -464,9 +458,7 @@ class Tracer(TorchFunctionMode):
                 if isinstance(v, SizeArg):
                     n = sp.N(v.expr.xreplace(dict(values)), 17)
                     return Dim(int(n), v.expr, sizes) if v.expr.is_integer else Real(float(n), v.expr, sizes)
-                if isinstance(v, slice):
-                    return slice(given(v.start), given(v.stop), given(v.step))
-                return v
+                return with_bounds(given, v) if is_slice(v) else v
 
             row_args, row_kwargs = pytree.tree_unflatten([given(v) for v in leaves], spec)
             try:
@@ -478,17 +470,19 @@ class Tracer(TorchFunctionMode):
                 raise TraceError(
                     f"{row.name} at {source or 'the forward'}: an argument the op table does not know: {error}"
                 ) from error
-            resolved = tuple(
-                tuple(scope.resolve(s) for s in shape) for shape in (*shapes, *(s for _, s in scope.chosen))
-            )
-            _memo[key] = _Defined(
-                outputs, tuple(scope.same), tuple(values), resolved, tuple(c for c, _ in scope.chosen)
-            )
+            read = (*shapes, *(shape for _, shape in scope.chosen))
+            resolved = tuple(tuple(scope.resolve(s) for s in shape) for shape in read)
+            chosen = tuple(c for c, _ in scope.chosen)
+            _memo[key] = _Defined(outputs, tuple(scope.same), tuple(values), resolved, chosen)
         known = _memo[key]
         back: dict[Symbol, Expr] = {p: s for s, p in names.items()}
         for a, b in known.same:
             self.sizes.unify(a.xreplace(dict(back)), b.xreplace(dict(back)))
         return known, tuple((p, back[p]) for p in known.placeholders)
+
+
+def _as_tuple(v: Any) -> Any:
+    return tuple(v) if isinstance(v, SymbolicShape) else v
 
 
 def _fixed(v: Any) -> Any:
@@ -497,7 +491,7 @@ def _fixed(v: Any) -> Any:
 
 
 def _hashable(v: Any) -> Any:
-    if isinstance(v, slice):
+    if is_slice(v):
         return ("slice", _hashable(v.start), _hashable(v.stop), _hashable(v.step))
     try:
         hash(v)
@@ -508,11 +502,8 @@ def _hashable(v: Any) -> Any:
 
 def _out_of_place(name: str) -> Any:
     """The out-of-place callable behind `add_` or `__iadd__`, None where there is none."""
-    if (
-        name.startswith("__i")
-        and name.endswith("__")
-        and name not in ("__index__", "__int__", "__invert__", "__iter__")
-    ):
+    dunder = name.startswith("__") and name.endswith("__")
+    if dunder and name.startswith("__i") and name not in ("__index__", "__int__", "__invert__", "__iter__"):
         plain = name.replace("__i", "__", 1)
         return getattr(torch.Tensor, "__truediv__" if plain == "__div__" else plain, None)
     if name.endswith("_") and not name.endswith("__"):
@@ -520,7 +511,7 @@ def _out_of_place(name: str) -> Any:
     return None
 
 
-def unknown_op(func: Any, name: str) -> str:
+def unknown_op(name: str) -> str:
     """The message for an op outside the table: op, place, nearest supported op, remedy."""
     names = sorted({r.name for r in TABLE.values()})
     close = difflib.get_close_matches(name.strip("_"), names, n=1, cutoff=0.4)

@@ -57,7 +57,6 @@ def _checked(console: Console, request: CheckRequest, target: Target, program: P
     if isinstance(target.forward, nn.Module):
         program = copy.copy(program)
         program.owner = copy.deepcopy(target.forward).to(DTYPES[dtype])
-    forward = None if isinstance(target.forward, nn.Module) else target.forward
     inputs = example_inputs(target, DTYPES[dtype])
     title = f"{target.name} {dtype}"
     wrong: list[str] = []
@@ -65,7 +64,7 @@ def _checked(console: Console, request: CheckRequest, target: Target, program: P
         plain = k == 0
         name = f"{title}, {case.name}" if case.name else title
         try:
-            report = check(program, *case.inputs.values(), forward=forward, digits=request.digits, truth=plain)
+            report = check(program, *case.inputs.values(), digits=request.digits, truth=plain)
         except InputError as error:
             if plain:
                 raise

@@ -18,6 +18,7 @@ import sympy as sp
 from sympy import Expr, Indexed, Mul
 
 from codegen.closed.cells import Cell, at, natural
+from codegen.closed.logistic import as_power, gate_argument, softplus_argument
 from codegen.closed.sums import rebuilt, summed_term
 from codegen.derive import distribute
 from codegen.ranges import simplified
@@ -71,6 +72,7 @@ class Algebra:
         self.shares: list[tuple[Expr, tuple[Index, ...], Expr, str]] = []
         self.interned: dict[Any, Sigma] = {}
         self.allowed: set[str] | None = None
+        self.gates = [(c, g) for c in self.cells.values() for g in [gate_argument(c.expr)] if g is not None and c.kind == "float"]
         for cell in self.cells.values():
             self.learn_share(cell)
         for cell in self.cells.values():
@@ -224,10 +226,41 @@ class Algebra:
                 return instantiate(value, mapping)
         return None
 
+    def gated(self, e: Any) -> Any:
+        """`exp(g)^k (1 + exp(g))^-m` with k <= m as `s^k (1 - s)^(m-k)`, where some cell s is sigmoid(g)."""
+        table = {b: x for b, x in map(as_power, Mul.make_args(e))}
+        for b, x in list(table.items()):
+            g = softplus_argument(b)
+            if g is None or not (x.is_Integer and x.is_negative):
+                continue
+            k = table.get(sp.exp(g), ZERO)
+            s = self.gate_of(g)
+            if s is None or not (k.is_Integer and 0 <= k <= -x):
+                continue
+            rest = Mul(*[c**y for c, y in table.items() if c not in (b, sp.exp(g))])
+            return self.gated(rest * s**k * (1 - s) ** (-x - k))
+        return e
+
+    def gate_of(self, g: Expr) -> Expr | None:
+        """sigmoid(g) by a cell that is it, or by one that is sigmoid(-g)."""
+        plain = self.lowered(g)
+        for cell, argument in self.gates:
+            pattern = self.lowered(argument)
+            free = {cast("Index", i) for i in cell.indices if i != 0}
+            for sign in (1, -1):
+                mapping = matched(pattern, cast("Expr", sign * plain), free)
+                if mapping is not None and all(i in mapping for i in free):
+                    self.note(f"definition of {cell.name}")
+                    own = self.access(cell, [cast("Expr", i).xreplace(mapping) for i in cell.indices])
+                    return own if sign == 1 else cast("Expr", 1 - own)
+        return None
+
     # -- normal form ---------------------------------------------------------------------------------------------
 
     def lowered(self, e: Any) -> Any:
         """An expression in generators: every access to a cell that is a product of powers replaced by its definition."""
+        if self.gates and isinstance(e, (sp.Mul, sp.Pow)) and e.has(sp.exp):
+            e = self.gated(e)
         if isinstance(e, (Indexed, sp.exp)) and self.shares:
             known = self.share_of(e)
             if known is not None:

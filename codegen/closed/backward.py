@@ -66,6 +66,7 @@ class Backward:
         self.indices = {c.name: tuple(sp.S.Zero if s == 1 else fresh() for s in c.shape) for c in cells}
         self.live = self._live()
         self.memo: dict[Any, tuple[Expr, Expr, tuple[str, ...]]] = {}
+        self.pulled: dict[tuple[str, str], Any] = {}
 
     def _live(self) -> set[str]:
         """Cells on a path from a wanted cell to a seeded one."""
@@ -82,8 +83,11 @@ class Backward:
 
     def contribution(self, consumer: str, operand: str) -> Any:
         """What a consumer passes back to an operand, over COT, OUT and cells."""
-        c = self.cells[consumer]
-        return pulled_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), operand, self.cells[operand].shape)
+        key = (consumer, operand)
+        if key not in self.pulled:
+            c = self.cells[consumer]
+            self.pulled[key] = pulled_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), operand, self.cells[operand].shape)
+        return self.pulled[key]
 
     def filled(self, e: Any, consumer: Cell, cot: Expr | None) -> Any:
         """A contribution with the consumer's own output, and its cotangent: a statement's element, or an expression."""

@@ -12,6 +12,7 @@ from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.enrich import enriched
 from codegen.closed.gates import Verdict, accurate, equal
+from codegen.closed.logistic import unified
 from codegen.closed.planner import Planned, planned, unsimplified
 from codegen.closed.stabilize import kernel_form, stabilized
 from codegen.lower import Lowerer
@@ -64,7 +65,7 @@ def region_code(key: Any, region: Region, values: dict[Any, int]) -> RegionCode:
 
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
-    cells = tuple(enriched(stabilized(list(region.cells))))
+    cells = tuple(enriched(stabilized(list(region.cells), (*region.needed, *region.seeds))))
     closed = replace(region, cells=cells)
     refused: list[str] = []
     for plan in plans(region, closed, values):
@@ -137,6 +138,8 @@ def forward_lines(region: Region, known: dict[str, Cell], needed: set[str], info
         e: Any = local[c.name].expr
         while any(name_of(a) in inlined for a in accesses(e)):
             e = substituted(e, inlined)
+        if e.has(sp.log):
+            e = unified(e)
         lines.append(Line(c.name, c.indices, c.shape, e, Lowerer(infos, {}).lower(e, c.indices, c.shape)))
     return lines
 

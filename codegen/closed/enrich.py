@@ -10,14 +10,40 @@ from sympy import Expr, Indexed, Mul
 
 from codegen.closed.algebra import expanded
 from codegen.closed.cells import Cell, at, natural
+from codegen.closed.logistic import gate_argument, softplus_arguments
 from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
-from engine.notation import Index, Sigma, accesses, base, element, fresh, instantiate, name_of
+from engine.notation import Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
 
 
 def enriched(cells: list[Cell]) -> list[Cell]:
     """The cells of a region, centred, and with the share `exp(f) / Sum exp(f)` of every sum of exponentials that has none."""
-    return with_shares(centred(cells))
+    return with_gates(with_shares(centred(cells)))
+
+
+def with_gates(cells: list[Cell]) -> list[Cell]:
+    """sigmoid(g) after every cell that reads log(1 + exp(g)), whose derivative it is, unless some cell is sigmoid(g) or sigmoid(-g)."""
+    known = {canonical(g) for c in cells for g in [gate_argument(c.expr)] if g is not None}
+    taken = {c.name for c in cells}
+    out: list[Cell] = []
+    for c in cells:
+        out.append(c)
+        for g in softplus_arguments(c.expr) if c.expr is not None and c.differentiable else []:
+            sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in c.expr.atoms(Sigma) for i, n in s.limits}}
+            free = [i for i in natural(g) if i in sizes]
+            copy = {i: Index(f"_g{k}") for k, i in enumerate(free)}
+            generic = cast("Expr", g.xreplace(copy))
+            if canonical(generic) in known or canonical(-generic) in known:
+                continue
+            known.add(canonical(generic))
+            name = f"{c.name}_sigmoid"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            own = {j: fresh() for j in copy.values()}
+            expr = cast("Expr", (1 / (1 + sp.exp(-generic))).xreplace(own))
+            out.append(Cell(name, tuple(own.values()), tuple(sizes[i] for i in free), expr, "float", True, c.dtype, positive=True))
+    return out
 
 
 def with_shares(cells: list[Cell]) -> list[Cell]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Indexed
 
-from codegen.closed.cells import Cell, is_contraction, substituted
+from codegen.closed.cells import Cell, substituted
+from codegen.closed.logistic import DEPTH, elementwise_cells, quotients
 from codegen.closed.sums import rebuilt
 from codegen.kernels import stable
 from engine.notation import Sigma, name_of
@@ -16,26 +17,32 @@ from engine.notation import Sigma, name_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEPTH = 4
+def stabilized(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
+    """Every logarithm of a product of exponentials and every quotient of linear functions of an exponential rewritten.
 
-
-def elementwise_cells(cells: Mapping[str, Cell]) -> dict[str, Cell]:
-    """Cells that may be written out inside of another: local, with a definition, no contraction."""
-    return {n: c for n, c in cells.items() if c.expr is not None and not c.call and c.kind == "float" and not is_contraction(c.expr)}
-
-
-def stabilized(cells: list[Cell]) -> list[Cell]:
-    """Every logarithm of a product of exponentials rewritten; the cells it no longer reads may become unused."""
+    The cells that nothing reads any more are left out, except for `kept` and those without a definition.
+    """
     known: dict[str, Cell] = {}
     out: list[Cell] = []
-    for cell in cells:
+    for cell in quotients(cells):
         if cell.expr is not None and not cell.call and cell.expr.has(sp.log):
             new = log_parts(cell.expr, known)
             if new != cell.expr:
                 cell = replace(cell, expr=new)
         known[cell.name] = cell
         out.append(cell)
-    return out
+    return read_ones(out, kept)
+
+
+def read_ones(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
+    """The cells that `kept` ones are computed from, and inputs."""
+    if not kept:
+        return cells
+    needed = set(kept)
+    for c in reversed(cells):
+        if c.name in needed:
+            needed.update(c.reads)
+    return [c for c in cells if c.expr is None or c.name in needed]
 
 
 def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:

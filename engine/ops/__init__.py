@@ -1,7 +1,8 @@
-"""The rows of the op table, by family. Importing this package fills the table."""
+"""The rows of the op table, by family. Importing this package fills `TABLE`."""
 
 from engine.ops import (
     activations,
+    assignment,
     attention,
     casts,
     choice,
@@ -30,9 +31,12 @@ from engine.ops import (
     trigonometry,
     windows,
 )
+from engine.table import TABLE
 
 __all__ = [
+    "TABLE",
     "activations",
+    "assignment",
     "attention",
     "casts",
     "choice",

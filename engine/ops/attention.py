@@ -8,6 +8,7 @@ from typing import Any
 import sympy as sp
 import torch
 
+from engine.errors import TraceError
 from engine.notation import Amax, Equal, Where, fresh, instantiate, sigma
 from engine.table import Definition, Operand, composite, define, op, reduced
 
@@ -51,3 +52,71 @@ def scaled_dot_product_attention(
     else:
         weights = scores.softmax(-1)
     return F.dropout(weights, dropout_p) @ value
+
+
+@composite(targets=(F.multi_head_attention_forward,))
+def multi_head_attention_forward(
+    query: Any,
+    key: Any,
+    value: Any,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Any,
+    in_proj_bias: Any,
+    bias_k: Any,
+    bias_v: Any,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Any,
+    out_proj_bias: Any,
+    training: bool = True,
+    key_padding_mask: Any = None,
+    need_weights: bool = True,
+    attn_mask: Any = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Any = None,
+    k_proj_weight: Any = None,
+    v_proj_weight: Any = None,
+    static_k: Any = None,
+    static_v: Any = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> Any:
+    """The attention of `nn.MultiheadAttention`, (time, batch, features), written out."""
+    if any(t is not None for t in (bias_k, bias_v, static_k, static_v)) or add_zero_attn:
+        raise TraceError("multi-head attention with bias_k, bias_v, add_zero_attn or static keys is not in the table")
+    if query.dim() != 3:
+        raise TraceError("multi-head attention without a batch is not in the table; pass query.unsqueeze")
+    given = (query, key, value)
+    if use_separate_proj_weight:
+        weights: Any = (q_proj_weight, k_proj_weight, v_proj_weight)
+    else:
+        weights = in_proj_weight.chunk(3)
+    biases: Any = in_proj_bias.chunk(3) if in_proj_bias is not None else (None, None, None)
+    q, k, v = (F.linear(x, w, b) for x, w, b in zip(given, weights, biases, strict=True))
+    width = int(embed_dim_to_check) // num_heads
+    q, k, v = (x.reshape(x.shape[0], x.shape[1], num_heads, width).permute(1, 2, 0, 3) for x in (q, k, v))
+    scores = q @ k.mT * (1 / math.sqrt(width))
+    masked = False
+    if attn_mask is not None:
+        if attn_mask.dim() == 3:
+            attn_mask = attn_mask.reshape(query.shape[1], num_heads, attn_mask.shape[-2], attn_mask.shape[-1])
+        scores, masked = left_out(scores, attn_mask), True
+    if key_padding_mask is not None:
+        scores, masked = left_out(scores, key_padding_mask[:, None, None, :]), True
+    if masked and not need_weights:
+        attention = torch._safe_softmax(scores, -1)
+    else:
+        attention = scores.softmax(-1)
+    if training:
+        attention = F.dropout(attention, dropout_p)
+    joined = (attention @ v).permute(2, 0, 1, 3).reshape(query.shape[0], query.shape[1], embed_dim_to_check)
+    out = F.linear(joined, out_proj_weight, out_proj_bias)
+    if not need_weights:
+        return out, None
+    return out, attention.mean(1) if average_attn_weights else attention
+
+
+def left_out(scores: Any, mask: Any) -> Any:
+    """Scores with what a mask leaves out (True, unlike in `scaled_dot_product_attention`) at minus infinity, or the mask added."""
+    return scores.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else scores + mask

@@ -14,7 +14,7 @@ from engine.table import Definition, Opaque, Operand, elementwise, op, pointwise
 Tensor = torch.Tensor
 
 
-@elementwise("float", "double", "half", "bfloat16", "contiguous", "alias", "view_copy", view=True)
+@elementwise("float", "double", "half", "bfloat16", "contiguous", "alias", "alias_copy", "resolve_conj", "resolve_neg", "real", "conj", "conj_physical", targets=(Tensor.real.__get__,), view=True)
 def same(x: Expr, *_: Any, **__: Any) -> Expr:
     return x
 

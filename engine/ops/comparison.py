@@ -8,8 +8,10 @@ import sympy as sp
 import torch
 from sympy import Expr
 
-from engine.notation import Equal, Less, LessEqual, sigma
+from engine.errors import TraceError
+from engine.notation import Equal, Less, LessEqual, Sign, sigma
 from engine.ops.pointwise import REALS
+from engine.sizes import exact
 from engine.table import Definition, Opaque, Operand, broadcast_shape, define, elementwise, op, pointwise, product, reduced
 
 Tensor = torch.Tensor
@@ -58,6 +60,36 @@ def isinf(x: Expr) -> Any:
 @elementwise("isfinite", probes=REALS)
 def isfinite(x: Expr) -> Any:
     return Less(x, sp.S.Infinity) * Less(sp.S.NegativeInfinity, x)
+
+
+@elementwise("isposinf", probes=REALS)
+def isposinf(x: Expr) -> Any:
+    return Equal(x, sp.S.Infinity)
+
+
+@elementwise("isneginf", probes=REALS)
+def isneginf(x: Expr) -> Any:
+    return Equal(x, sp.S.NegativeInfinity)
+
+
+@elementwise("isclose", probes=REALS)
+def isclose(x: Expr, y: Expr, rtol: Expr = exact(1e-5), atol: Expr = exact(1e-8), equal_nan: bool = False) -> Any:
+    """Of finite numbers; equal infinities are close as well."""
+    if equal_nan:
+        raise TraceError("isclose with equal_nan=True; add isnan(x) & isnan(y)")
+    d = x - y
+    near = LessEqual(Sign(d) * d, atol + rtol * Sign(y) * y) * Less(Sign(d) * d, sp.S.Infinity)
+    return 1 - (1 - near) * (1 - Equal(x, y))
+
+
+@op("isin", "bucketize")
+def placed(x: Operand, *_: Any, **__: Any) -> Opaque:
+    return Opaque(x.shape)
+
+
+@op("searchsorted")
+def searchsorted(sequence: Operand, values: Any, **_: Any) -> Opaque:
+    return Opaque(values.shape if isinstance(values, Operand) else ())
 
 
 def truth(x: Any, element: Any) -> Any:

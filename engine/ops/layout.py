@@ -107,7 +107,7 @@ def viewed(x: Operand, shape: Sequence[Expr]) -> Definition:
     return define(shape, at, x[tuple(source)] if x.rank else x[()])
 
 
-@op("view", "reshape", view=True)
+@op("view", "view_copy", "reshape", view=True)
 def view(x: Operand, *shape: Any) -> Definition:
     if len(shape) == 1 and isinstance(shape[0], torch.dtype):
         raise TraceError("view(dtype) reinterprets bits and has no derivative; use .to(dtype)")
@@ -142,12 +142,12 @@ def permuted(x: Operand, order: Sequence[int]) -> Definition:
     return define([x.shape[d] for d in order], at, x[tuple(source)] if x.rank else x[()])
 
 
-@op("permute", view=True)
+@op("permute", "permute_copy", view=True)
 def permute(x: Operand, *dims: Any) -> Definition:
     return permuted(x, [axis(int(d), x.rank) for d in flat(dims)])
 
 
-@op("transpose", "swapaxes", "swapdims", view=True)
+@op("transpose", "transpose_copy", "swapaxes", "swapdims", view=True)
 def transpose(x: Operand, dim0: int, dim1: int) -> Definition:
     order = list(range(x.rank))
     a, b = axis(dim0, x.rank), axis(dim1, x.rank)
@@ -156,7 +156,7 @@ def transpose(x: Operand, dim0: int, dim1: int) -> Definition:
     return permuted(x, order)
 
 
-@op("t", "T", "H", targets=(Tensor.T.__get__, Tensor.H.__get__), view=True)
+@op("t", "t_copy", "T", "H", targets=(Tensor.T.__get__, Tensor.H.__get__), view=True)
 def reversed_dims(x: Operand) -> Definition:
     return permuted(x, list(range(x.rank))[::-1])
 
@@ -175,19 +175,19 @@ def movedim(x: Operand, source: Any, destination: Any) -> Definition:
     return permuted(x, order)
 
 
-@op("squeeze", view=True)
+@op("squeeze", "squeeze_copy", view=True)
 def squeeze(x: Operand, dim: Any = None) -> Definition:
     dims = axes(dim, x.rank)
     return viewed(x, [s for d, s in enumerate(x.shape) if not (d in dims and s == 1)])
 
 
-@op("unsqueeze", view=True)
+@op("unsqueeze", "unsqueeze_copy", view=True)
 def unsqueeze(x: Operand, dim: int) -> Definition:
     d = axis(dim, x.rank + 1)
     return viewed(x, (*x.shape[:d], Integer(1), *x.shape[d:]))
 
 
-@op("expand", "broadcast_to", view=True)
+@op("expand", "expand_copy", "broadcast_to", view=True)
 def expand(x: Operand, *sizes: Any) -> Definition:
     wanted = [expression(s) for s in flat(sizes)]
     lead = len(wanted) - x.rank

@@ -75,6 +75,12 @@ def dist(x: Any, y: Any, p: Any = 2) -> Any:
     return torch.linalg.vector_norm(x - y, p)
 
 
+@composite("cdist")
+def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
+    """The distance of every row of one from every row of the other."""
+    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+
+
 @composite(targets=(F.normalize,))
 def normalize(x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Any:
     """`x` over its norm along `dim`, or over `eps` where that is larger."""

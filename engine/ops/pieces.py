@@ -74,6 +74,26 @@ def column_stack(xs: Any) -> Any:
     return torch.cat([x.reshape(-1, 1) if x.dim() < 2 else x for x in xs], 1)
 
 
+@composite("dstack")
+def dstack(xs: Any) -> Any:
+    return torch.cat([torch.atleast_3d(x) for x in xs], 2)
+
+
+@composite("hsplit")
+def hsplit(x: Any, indices_or_sections: Any) -> Any:
+    return x.tensor_split(indices_or_sections, 0 if x.dim() == 1 else 1)
+
+
+@composite("vsplit")
+def vsplit(x: Any, indices_or_sections: Any) -> Any:
+    return x.tensor_split(indices_or_sections, 0)
+
+
+@composite("dsplit")
+def dsplit(x: Any, indices_or_sections: Any) -> Any:
+    return x.tensor_split(indices_or_sections, 2)
+
+
 @composite("vstack", "row_stack")
 def vstack(xs: Any) -> Any:
     return torch.cat([x.reshape(1, -1) if x.dim() < 2 else x for x in xs], 0)
@@ -106,7 +126,7 @@ def cut(x: Operand, dim: int, lengths: Sequence[Expr]) -> tuple[Definition, ...]
     return tuple(out)
 
 
-@op("split", "split_with_sizes", "unsafe_split", view=True)
+@op("split", "split_with_sizes", "split_with_sizes_copy", "split_copy", "unsafe_split", view=True)
 def split(x: Operand, split_size: Any, dim: int = 0) -> tuple[Definition, ...]:
     d = axis(dim, x.rank)
     if isinstance(split_size, (tuple, list)):
@@ -155,7 +175,7 @@ def tensor_split(x: Operand, indices_or_sections: Any, dim: int = 0) -> tuple[De
     return cut(x, d, [Integer(total // count + (1 if k < total % count else 0)) for k in range(count)])
 
 
-@op("unbind", targets=(Tensor.__iter__,), view=True)
+@op("unbind", "unbind_copy", targets=(Tensor.__iter__,), view=True)
 def unbind(x: Operand, dim: int = 0) -> tuple[Definition, ...]:
     if not x.rank:
         raise TraceError("a tensor without dimensions cannot be iterated over")
@@ -172,7 +192,7 @@ def picked(x: Operand, dim: int, at: Expr) -> Definition:
     return define(shape, rest, x[tuple([*rest[:dim], at, *rest[dim:]])])
 
 
-@op("select", view=True)
+@op("select", "select_copy", view=True)
 def select(x: Operand, dim: int, index: Any) -> Definition:
     d = axis(dim, x.rank)
     k = expression(index)

@@ -10,7 +10,7 @@ from sympy import Expr
 from engine.errors import TraceError
 from engine.notation import Delta, Index, Less, Where, sigma
 from engine.sizes import expression
-from engine.table import Definition, Operand, axis, define, fresh_of, indices_of, op
+from engine.table import Definition, Operand, axis, composite, define, fresh_of, indices_of, op
 
 
 def along(x: Operand, d: int, index: Operand) -> tuple[tuple[Expr, ...], list[Expr], list[tuple[Index, Expr]], Any]:
@@ -72,6 +72,13 @@ def spread(x: Operand, dim: int, index: Operand) -> tuple[tuple[Expr, ...], tupl
 def scatter_add(x: Operand, dim: int, index: Operand, src: Operand) -> Definition:
     at, own, limits, here = spread(x, dim, index)
     return define(x.shape, at, x.element(*at) + sigma(here * src.element(*own), *limits))
+
+
+@composite("scatter_reduce")
+def scatter_reduce(x: Any, dim: int, index: Any, src: Any, reduce: str, *, include_self: bool = True) -> Any:
+    if reduce != "sum" or not include_self:
+        raise TraceError(f"scatter_reduce with reduce={reduce!r}, include_self={include_self}; only sums are in the table")
+    return x.scatter_add(dim, index, src)
 
 
 @op("scatter")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import sympy as sp
+import torch
 from sympy import Expr
 
 from engine.errors import TraceError
 from engine.notation import LessEqual, Where
 from engine.ops.pointwise import POSITIVE, REALS
-from engine.table import elementwise
+from engine.table import Definition, Operand, composite, elementwise, op, pointwise
 
 INSIDE = (1e-6, 0.25, 0.5, 0.75, 0.999)
 
@@ -38,6 +40,25 @@ def lgamma(x: Expr) -> Any:
 @elementwise("digamma", "psi", probes=(0.5, 1.0, 2.0, 100.0))
 def digamma(x: Expr) -> Any:
     return sp.polygamma(0, x)
+
+
+@op(targets=(torch.polygamma, torch.special.polygamma))
+def polygamma(n: int, x: Operand) -> Definition:
+    return pointwise(lambda e: sp.polygamma(n, e), x)
+
+
+@op(targets=(torch.Tensor.polygamma,))
+def polygamma_method(x: Operand, n: int) -> Definition:
+    return polygamma(n, x)
+
+
+@composite("mvlgamma", "multigammaln")
+def mvlgamma(x: Any, p: int) -> Any:
+    """The logarithm of the multivariate gamma function."""
+    total = torch.lgamma(x)
+    for j in range(1, p):
+        total = total + torch.lgamma(x - j / 2)
+    return total + p * (p - 1) / 4 * math.log(math.pi)
 
 
 @elementwise("ndtr", probes=REALS)

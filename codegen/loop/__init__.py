@@ -1,0 +1,1 @@
+"""The emitted training loop: the closed program recorded at sizes, rewritten by identities, planned, and written out."""

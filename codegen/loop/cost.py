@@ -1,0 +1,57 @@
+"""What a call costs: a fixed part, memory moved, and arithmetic. In microseconds of one core; only ratios matter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from codegen.loop.graph import VIEWS, Node
+
+if TYPE_CHECKING:
+    from codegen.loop.graph import Step
+
+CALL = 1.0
+CACHE = 30_000.0  # bytes a microsecond while everything fits into the second-level cache
+MEMORY = 9_000.0  # beyond it
+FITS = 1 << 20
+FLOPS = {4: 80_000.0, 8: 40_000.0}  # a microsecond, for matrix products
+EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
+    "tanh": 2.5, "exp": 0.4, "log": 0.5, "sigmoid": 0.4, "pow": 0.1, "_softmax": 0.6, "_log_softmax": 0.6, "logsumexp": 1.2,
+    "native_batch_norm": 0.8, "native_batch_norm_backward": 0.9, "index": 0.6, "index_put": 2.5, "index_add": 1.5, "sqrt": 0.2, "div": 0.2,
+}  # fmt: skip
+FIXED = {
+    "native_batch_norm": 3.0, "native_batch_norm_backward": 5.0, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0,
+    "logsumexp": 6.0,
+}  # fmt: skip
+FREE = frozenset(["input", "part", "constant"])
+
+
+def price(step: Step) -> float:
+    """The cost of everything in a step that is not known before it."""
+    return sum(cost(n) for n in step.order)
+
+
+def cost(n: Node) -> float:
+    """The cost of one call, in microseconds."""
+    if n.op in FREE or n.op in VIEWS or is_data(n):
+        return 0.0
+    width = n.dtype.itemsize if n.dtype is not None else 4
+    parts = [r.numel for r in n.reads]
+    elements = n.numel if n.dtype is not None else max(parts, default=1)
+    moved = (sum(parts) + elements) * width
+    time = CALL + FIXED.get(n.op, 0.0) + moved / (CACHE if moved < FITS else MEMORY)
+    time += EXTRA.get(n.op, 0.0) * max([elements, *parts]) * 1e-3 * (2 if width == 8 else 1)
+    if n.op in ("mm", "addmm", "bmm", "addbmm", "mv", "addmv"):
+        time += flops(n) / FLOPS.get(width, 80_000.0)
+    return time
+
+
+def flops(n: Node) -> float:
+    """Multiplications and additions of a matrix product."""
+    matrices = [r for r in n.reads if len(r.shape) >= 2]
+    inner = matrices[0].shape[-1] if matrices else 1
+    return 2.0 * n.numel * inner
+
+
+def is_data(n: Node) -> bool:
+    """Whether a node is known before the step: constants and what the batch alone decides."""
+    return n.constant is not None or n.op in ("data", "onehot", "spread")

@@ -1,0 +1,185 @@
+"""One training step as data: calls of torch on tensors of known shapes, each with its value at a small random point.
+
+The value (in float64, from a run of the same statements with a batch of a few rows) is what every identity is proven
+against before it is used: a kernel that is not equal to what was derived is never selected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+VIEWS = frozenset(
+    ["view", "permute", "t", "transpose", "expand", "squeeze", "unsqueeze", "slice", "select", "_unsafe_view", "diagonal", "alias", "unfold"]
+)
+"""Operators whose result shares memory with their first argument."""
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A number that depends on the batch: its value at the sizes of the loop, and at the small point."""
+
+    full: Any
+    small: Any
+
+
+@dataclass(eq=False)
+class Node:
+    """One call. `op` is an aten operator's name, `input`, or `part` (one of several results of a call).
+
+    `write` is set for a call that changes its first argument in place; the node is then the argument afterwards, and
+    `path` holds the views through which it is written.
+    """
+
+    op: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shape: tuple[int, ...]
+    dtype: Any
+    value: Any
+    name: str = ""
+    overload: str = ""
+    write: bool = False
+    path: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+    constant: Any = None
+    stride: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"{self.name or '?'}{list(self.shape)} = {self.op}({', '.join(_short(a) for a in self.args)})"
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the result shares memory with the first argument."""
+        return self.op in VIEWS
+
+    @property
+    def reads(self) -> list[Node]:
+        """The nodes among the arguments, in order."""
+        return list(nodes_in((self.args, tuple(self.kwargs.values()), tuple(a for _, a in self.path))))
+
+    @property
+    def numel(self) -> int:
+        """The number of elements."""
+        count = 1
+        for s in self.shape:
+            count *= s
+        return count
+
+
+def _short(a: Any) -> str:
+    return a.name or a.op if isinstance(a, Node) else "[" + ", ".join(map(_short, cast("Any", a))) + "]" if isinstance(a, (list, tuple)) else repr(a)
+
+
+def nodes_in(a: Any) -> Iterator[Node]:
+    """The nodes inside of an argument."""
+    if isinstance(a, Node):
+        yield a
+    elif isinstance(a, (list, tuple)):
+        for x in cast("list[Any]", a):
+            yield from nodes_in(x)
+
+
+def mapped(a: Any, f: Callable[[Any], Any]) -> Any:
+    """An argument with `f` applied to everything inside of its lists."""
+    if isinstance(a, (list, tuple)):
+        items = [mapped(x, f) for x in cast("list[Any]", a)]
+        return tuple(items) if isinstance(a, tuple) else items
+    return f(a)
+
+
+@dataclass
+class Step:
+    """A step: inputs in the forward's order, what it results in, and which inputs are rows of the data.
+
+    `results` holds `loss`, `grad.NAME` for every trained input, `buffer.NAME` for every buffer's next value, and
+    `keep.NAME` for every named value that is asked for.
+    """
+
+    inputs: dict[str, Node]
+    batch: tuple[str, ...]
+    results: dict[str, Node]
+    order: list[Node] = field(default_factory=list[Node])
+
+    def sort(self) -> None:
+        """Recompute the order: what the results need, each after what it reads, as it was recorded."""
+        place = {n: k for k, n in enumerate(self.order)}
+        done: dict[Node, None] = {}
+        for root in self.results.values():
+            stack = [(root, False)]
+            while stack:
+                n, ready = stack.pop()
+                if n in done:
+                    continue
+                if ready:
+                    done[n] = None
+                    continue
+                stack.append((n, True))
+                stack.extend((r, False) for r in reversed(n.reads) if r not in done)
+        rank: dict[Node, tuple[int, int]] = {}
+        for k, n in enumerate(done):
+            before = max((rank[r][0] for r in n.reads), default=-1)
+            rank[n] = (max(place.get(n, -1), before), k)
+        self.order = sorted(done, key=lambda n: rank[n])
+
+    def users(self) -> dict[Node, list[Node]]:
+        """Who reads each node."""
+        found: dict[Node, list[Node]] = {n: [] for n in self.order}
+        for n in self.order:
+            for r in dict.fromkeys(n.reads):
+                found[r].append(n)
+        return found
+
+    def replace(self, old: Node, new: Node) -> None:
+        """Let everything that reads `old` read `new`."""
+        if old is new:
+            return
+
+        def swapped(a: Any) -> Any:
+            return new if a is old else a
+
+        for n in self.order:
+            if n is not new and old in n.reads:
+                n.args = mapped(n.args, swapped)
+                n.kwargs = {k: mapped(v, swapped) for k, v in n.kwargs.items()}
+        for k, r in self.results.items():
+            if r is old:
+                self.results[k] = new
+
+    def insert(self, nodes: Iterable[Node], before: Node) -> None:
+        """New nodes, placed where `before` stands."""
+        at = self.order.index(before)
+        self.order[at:at] = list(nodes)
+
+
+def small(a: Any) -> Any:
+    """An argument as it is at the small point."""
+    return mapped(a, lambda x: x.value if isinstance(x, Node) else x.small if isinstance(x, Sized) else x)
+
+
+def packet(op: str) -> Any:
+    """The aten operator of a name."""
+    return getattr(torch.ops.aten, op)
+
+
+def call(op: str, *args: Any, shape: tuple[int, ...], dtype: Any, name: str = "", overload: str = "", **kwargs: Any) -> Node:
+    """A new call, evaluated at the small point."""
+    f = packet(op) if not overload else getattr(packet(op), overload)
+    value = f(*small(args), **{k: small(v) for k, v in kwargs.items()})
+    return Node(op, args, kwargs, shape, dtype, value, name, overload)
+
+
+def equal(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
+    """Whether two values agree at the small point, up to dimensions of size one."""
+    if a.numel() != b.numel() or [s for s in a.shape if s != 1] != [s for s in b.shape if s != 1]:
+        return False
+    a, b = a.reshape(-1).double(), b.reshape(-1).double()
+    if not (a.isfinite().all() and b.isfinite().all()):
+        return False
+    scale = max(float(a.abs().max()), float(b.abs().max())) if a.numel() else 0.0
+    return bool((a - b).abs().max() <= tolerance * max(scale, 1e-30)) if a.numel() else True

@@ -1,0 +1,233 @@
+"""The table of kernels: torch calls that compute several derived statements at once, each as the identity it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from codegen.loop.batchnorm import batch_norm, batch_norm_backward
+from codegen.loop.graph import Node, Sized, call, equal, small
+from codegen.loop.rules import Match, Rule, depends_on, near
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from codegen.loop.graph import Step
+
+
+def scattered(step: Step) -> Iterator[Match]:
+    """p with p[i] - c put at i is p + s, where s holds -c at i and zeros elsewhere."""
+    data = depends_on_data_only(step)
+    for n in step.order:
+        if n.op != "index_put" or len(n.args) > 3 and n.args[3]:
+            continue
+        base, indices, value = n.args[:3]
+        if not isinstance(value, Node) or value.op not in ("sub", "add") or not all(i in data for i in indices):
+            continue
+        read, c = value.args[:2]
+        if not (isinstance(read, Node) and read.op == "index" and read.args[0] is base and list(read.args[1]) == list(indices)):
+            continue
+        if isinstance(c, Node) and c not in data:
+            continue
+        sign = -1 if value.op == "sub" else 1
+        amount = Sized(sign * c.full, sign * c.small) if isinstance(c, Sized) else sign * c if not isinstance(c, Node) else None
+        if amount is None:
+            continue
+        yield _spread(step, n, base, indices, amount)
+
+
+def _spread(step: Step, n: Node, base: Node, indices: Any, amount: Any) -> Match:
+    point = torch.zeros_like(base.value)
+    point[tuple(i.value for i in indices)] += small((amount,))[0]
+    s = Node("spread", (tuple(indices), amount, base.shape), {}, base.shape, base.dtype, point, f"{n.name or 'part'}_at")
+    if base.op == "mul" and not isinstance(base.args[1], Node):
+        total = call("add", s, base.args[0], alpha=base.args[1], shape=n.shape, dtype=n.dtype)
+    else:
+        total = call("add", base, s, shape=n.shape, dtype=n.dtype)
+    return Match([s, total], [(n, total)])
+
+
+def depends_on_data_only(step: Step) -> set[Node]:
+    """What the batch and constants alone decide."""
+    found = {step.inputs[b] for b in step.batch}
+    for n in step.order:
+        if n.constant is not None or n.op != "input" and n.reads and all(r in found for r in n.reads):
+            found.add(n)
+    return found
+
+
+BACKWARDS: tuple[tuple[str, str, Any], ...] = (
+    ("tanh", "tanh_backward", lambda g, h: g * (1 - h * h)),
+    ("sigmoid", "sigmoid_backward", lambda g, s: g * s * (1 - s)),
+)
+"""A function, the kernel of its backward over the result, and the formula the kernel computes."""
+
+
+def elementwise_backward(step: Step) -> Iterator[Match]:
+    """g (1 - h^2) is tanh_backward(g, h); g s (1 - s) is sigmoid_backward(g, s)."""
+    for forward, kernel, formula in BACKWARDS:
+        results = {n for n in step.order if n.op == forward}
+        for n in step.order:
+            if n.op != "mul" or not isinstance(n.args[1], Node):
+                continue
+            around = near(n, 4)
+            for h in [r for r in around if r in results and r.shape == n.shape]:
+                for g in [r for r in around if r.shape == n.shape and r is not h and r not in results]:
+                    if equal(formula(g.value, h.value), n.value):
+                        new = call(kernel, g, h, shape=n.shape, dtype=n.dtype)
+                        yield Match([new], [(n, new)], key=n.shape)
+                        break
+
+
+def gathers(step: Step) -> Iterator[Match]:
+    """x[i] along the first dimension is index_select(x, 0, i)."""
+    for n in step.order:
+        if n.op != "index" or len(n.args[1]) != 1 or not isinstance(n.args[1][0], Node):
+            continue
+        (i,) = n.args[1]
+        if i.dtype != torch.int64 or not is_row(step, i):
+            continue
+        x = n.args[0]
+        flat, nodes = flattened(i)
+        picked = call("index_select", x, 0, flat, shape=(i.numel, *x.shape[1:]), dtype=n.dtype, name=f"{n.name}_rows" if n.name else "")
+        nodes.append(picked)
+        new = picked
+        if len(i.shape) != 1:
+            new = call("view", picked, [*sizes_of(i), *x.shape[1:]], shape=n.shape, dtype=n.dtype)
+            nodes.append(new)
+        yield Match(nodes, [(n, new)])
+
+
+def is_row(step: Step, i: Node) -> bool:
+    """Whether a tensor is part of the batch as it was given, or a view of that."""
+    while i.is_view:
+        i = i.args[0]
+    return i in [step.inputs[b] for b in step.batch]
+
+
+def sizes_of(n: Node) -> list[Any]:
+    """A node's shape as it is at the loop's sizes and at the small point."""
+    return [a if a == b else Sized(a, b) for a, b in zip(n.shape, n.value.shape, strict=True)]
+
+
+def flattened(i: Node) -> tuple[Node, list[Node]]:
+    """All of a tensor's elements in one dimension."""
+    if len(i.shape) == 1:
+        return i, []
+    flat = call("reshape", i, [-1], shape=(i.numel,), dtype=i.dtype, name=f"{i.name}_flat")
+    flat.op = "view"
+    return flat, [flat]
+
+
+def scatter_adds(step: Step) -> Iterator[Match]:
+    """Rows v added to zeros at i are index_add(zeros, 0, i, v)."""
+    for n in step.order:
+        if n.op != "index_put" or len(n.args) < 4 or not n.args[3] or len(n.args[1]) != 1:
+            continue
+        zeros, (i,), v = n.args[:3]
+        if zeros.constant is None or bool(zeros.constant.any()) or not is_row(step, i) or i.dtype != torch.int64:
+            continue
+        flat, nodes = flattened(i)
+        if v.shape != (*i.shape, *zeros.shape[1:]):
+            continue
+        rows = v
+        if len(i.shape) != 1:
+            rows = call("reshape", v, [-1, *zeros.shape[1:]], shape=(i.numel, *zeros.shape[1:]), dtype=v.dtype)
+            rows.op = "view"
+            nodes.append(rows)
+        new = call("index_add", zeros, 0, flat, rows, shape=n.shape, dtype=n.dtype)
+        yield Match([*nodes, new], [(n, new)])
+
+
+def one_hot_products(step: Step) -> Iterator[Match]:
+    """Rows v added to zeros at i are oT v, with o[k, c] = [i[k] = c] known from the batch."""
+    for n in step.order:
+        if n.op != "index_add" or n.args[0].constant is None or len(n.shape) != 2:
+            continue
+        _, _, flat, rows = n.args
+        width = n.shape[0]
+        point = torch.nn.functional.one_hot(flat.value, width).to(rows.value.dtype)
+        hot = Node("onehot", (flat, width), {}, (flat.numel, width), rows.dtype, point, f"{flat.name}_onehot")
+        turned = call("permute", hot, [1, 0], shape=(width, flat.numel), dtype=rows.dtype)
+        new = call("mm", turned, rows, shape=n.shape, dtype=n.dtype)
+        yield Match([hot, turned, new], [(n, new)])
+
+
+def affine(step: Step) -> Iterator[Match]:
+    """x w + b is addmm(b, x, w)."""
+    users = step.users()
+    for n in step.order:
+        if n.op != "add" or n.kwargs or len(n.args) != 2:
+            continue
+        for product, b in (n.args, n.args[::-1]):
+            if isinstance(product, Node) and product.op == "mm" and isinstance(b, Node) and len(users[product]) == 1 and product.shape == n.shape:
+                new = call("addmm", b, *product.args, shape=n.shape, dtype=n.dtype)
+                yield Match([new], [(n, new)])
+                break
+
+
+def column_sums(step: Step) -> Iterator[Match]:
+    """Sum_i x[i,j] is xT 1."""
+    for n in step.order:
+        if n.op != "sum" or len(n.args) < 2 or list(n.args[1]) != [0] or len(n.args) > 2 and n.args[2]:
+            continue
+        x = n.args[0]
+        if len(x.shape) != 2 or not x.dtype.is_floating_point:
+            continue
+        ones = Node("ones", (), {}, (x.shape[0],), x.dtype, torch.ones(x.value.shape[0], dtype=x.value.dtype), "ones", constant=torch.ones(x.shape[0], dtype=x.dtype))
+        turned = call("permute", x, [1, 0], shape=x.shape[::-1], dtype=x.dtype)
+        new = call("mv", turned, ones, shape=n.shape, dtype=n.dtype)
+        yield Match([ones, turned, new], [(n, new)], key=x.shape)
+
+
+def multiply_add(step: Step) -> Iterator[Match]:
+    """c + a b is addcmul(c, a, b); c - a b is addcmul(c, a, b, value=-1)."""
+    users = step.users()
+    for n in step.order:
+        if n.op not in ("add", "sub") or len(n.args) != 2 or n.kwargs or not all(isinstance(a, Node) for a in n.args):
+            continue
+        for k, product in enumerate(n.args):
+            if n.op == "sub" and k == 0:
+                continue
+            c = n.args[1 - k]
+            if product.op == "mul" and isinstance(product.args[1], Node) and len(users[product]) == 1 and c.dtype == n.dtype:
+                new = call("addcmul", c, *product.args[:2], value=1 if n.op == "add" else -1, shape=n.shape, dtype=n.dtype)
+                yield Match([new], [(n, new)])
+                break
+
+
+def reversed_difference(step: Step) -> Iterator[Match]:
+    """c - x is (-1) x + c."""
+    for n in step.order:
+        if n.op == "rsub" and not isinstance(n.args[1], Node):
+            one = Node("constant", (), {}, (), n.dtype, torch.tensor(float(small((n.args[1],))[0]), dtype=torch.float64), "one", constant=torch.tensor(float(n.args[1].full if isinstance(n.args[1], Sized) else n.args[1]), dtype=n.dtype))
+            new = call("sub", one, n.args[0], shape=n.shape, dtype=n.dtype)
+            yield Match([one, new], [(n, new)])
+
+
+def squares(step: Step) -> Iterator[Match]:
+    """x^2 is x x."""
+    for n in step.order:
+        if n.op == "pow" and n.args[1] == 2:
+            new = call("mul", n.args[0], n.args[0], shape=n.shape, dtype=n.dtype)
+            yield Match([new], [(n, new)])
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("gather", "x[i] = index_select(x, 0, i)", gathers, always=True),
+    Rule("scatter add", "rows added to zeros at i = index_add(zeros, 0, i, rows)", scatter_adds, always=True),
+    Rule("scatter", "p with p[i] - c put at i is p + s, with s known from the batch", scattered),
+    Rule("elementwise backward", "g (1 - h^2) = tanh_backward(g, h); g s (1 - s) = sigmoid_backward(g, s)", elementwise_backward),
+    Rule("addmm", "x w + b = addmm(b, x, w)", affine),
+    Rule("batch norm", "(x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)", batch_norm),
+    Rule("batch norm backward", "its derivative = native_batch_norm_backward", batch_norm_backward),
+    Rule("square", "x^2 = x x", squares, always=True),
+    Rule("addcmul", "c + a b = addcmul(c, a, b)", multiply_add),
+    Rule("reversed difference", "c - x", reversed_difference, always=True),
+    Rule("one-hot product", "index_add(zeros, 0, i, v) = onehot(i)T v", one_hot_products),
+    Rule("column sums", "Sum_i x[i,j] = (xT 1)[j]", column_sums),
+)
+
+__all__ = ["RULES", "Tensor", "depends_on"]

@@ -1,0 +1,225 @@
+"""Recording: the closed program is run once at the loop's sizes and once at a small random point, call by call."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from codegen.loop.graph import VIEWS, Node, Sized, Step, mapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import FrameType, ModuleType
+
+SMALL = 5
+"""Rows of a batch at the small point: more than a regression over rows has unknowns, and few enough to be quick."""
+
+
+FACTORIES = frozenset(["constant", "new_ones", "new_zeros", "new_full", "zeros_like", "ones_like", "full_like", "zeros", "ones", "full", "arange", "eye"])
+"""Operators whose result depends on shapes alone."""
+
+
+class Recorder(TorchDispatchMode):
+    """Notes every call as a node. Tensors are known by identity and stay alive until the end."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else entering the mode imports the whole compiler, a second of start-up
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: list[Node] = []
+        self.known: dict[int, Node] = {}
+        self.alive: list[Any] = []
+        self.base: dict[Node, Node] = {}
+        self.owner: dict[int, list[Tensor]] = {}
+
+    def enter(self, t: Tensor, name: str) -> Node:
+        """An input."""
+        node = Node("input", (), {}, tuple(t.shape), t.dtype, t, name, stride=t.stride())
+        self.known[id(t)] = node
+        self.alive.append(t)
+        self.nodes.append(node)
+        return node
+
+    def node(self, a: Any) -> Any:
+        """The node of a tensor; a tensor made outside (a literal) is a constant."""
+        if not isinstance(a, Tensor):
+            return a
+        if id(a) not in self.known:
+            made = Node("constant", (), {}, tuple(a.shape), a.dtype, a, constant=a, stride=a.stride())
+            self.known[id(a)] = made
+            self.alive.append(a)
+            self.nodes.append(made)
+        return self.known[id(a)]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        schema = func._schema
+        first = schema.arguments[0] if schema.arguments else None
+        changes = first is not None and first.alias_info is not None and first.alias_info.is_write
+        if changes:
+            self.freeze(cast("Tensor", args[0]))
+        out = func(*args, **(kwargs or {}))
+        op, overload = schema.name.removeprefix("aten::"), func._overloadname
+        given = mapped(tuple(args), self.node)
+        named = {k: mapped(v, self.node) for k, v in (kwargs or {}).items() if k not in ("pin_memory", "layout", "device")}
+        if changes:
+            self.written(op.removesuffix("_"), overload, given, named, cast("Tensor", args[0]))
+            return out
+        if isinstance(out, Tensor):
+            self.keep(Node(op, given, named, tuple(out.shape), out.dtype, out, overload=overload, stride=out.stride()), out)
+        else:
+            whole = Node(op, given, named, (), None, out, overload=overload)
+            self.nodes.append(whole)
+            for k, t in enumerate(cast("Any", out)):
+                if isinstance(t, Tensor):
+                    self.keep(Node("part", (whole, k), {}, tuple(t.shape), t.dtype, t, stride=t.stride()), t)
+        return out
+
+    def keep(self, node: Node, out: Tensor) -> None:
+        self.known[id(out)] = node
+        self.alive.append(out)
+        self.nodes.append(node)
+        root = out._base if out._base is not None else out
+        self.owner.setdefault(id(root), []).append(out)
+
+    def freeze(self, target: Tensor) -> None:
+        """Let the nodes of a tensor that is about to change, and of views of it, keep the values they have."""
+        base = target._base if target._base is not None else target
+        self.node(base)
+        for t in (base, *self.owner.get(id(base), [])):
+            n = self.known[id(t)]
+            if n.value is t:
+                n.value = t.clone()
+
+    def written(self, op: str, overload: str, given: Any, named: Any, target: Tensor) -> None:
+        """A call that changes a tensor: its base becomes a new node; views of it are read from that."""
+        base = target._base if target._base is not None else target
+        node = self.known[id(base)]
+        path: list[tuple[str, tuple[Any, ...]]] = []
+        n = self.known[id(target)]
+        while n is not node:
+            path.insert(0, (n.op, n.args[1:]))
+            n = n.args[0]
+        made = Node(op, (node, *given[1:]), named, node.shape, node.dtype, base.clone(), overload=overload, write=True, path=tuple(path), stride=node.stride)
+        self.nodes.append(made)
+        self.known[id(base)] = made
+        for t in self.owner.get(id(base), []):
+            if t is base:
+                continue
+            old = self.known[id(t)]
+            again = Node(old.op, (made, *old.args[1:]), old.kwargs, old.shape, old.dtype, t, old.name, old.overload, stride=old.stride)
+            if old.args[0] is node:
+                self.known[id(t)] = again
+                self.nodes.append(again)
+
+
+def run_recorded(module: ModuleType, names: Sequence[str], inputs: Sequence[Tensor], outputs: int) -> tuple[Recorder, list[Node], tuple[Node, ...], dict[str, Node], dict[str, Node]]:
+    """One forward and backward under the recorder: (recorder, inputs, outputs, gradients by key, named values)."""
+    recorder = Recorder()
+    entered = [recorder.enter(t, n) for n, t in zip(names, inputs, strict=True)]
+    locals_: dict[str, Any] = {}
+    codes = {module.forward.__code__, module.backward.__code__}
+
+    def watch(frame: FrameType, event: str, argument: object) -> None:
+        if event == "return" and frame.f_code in codes:
+            locals_.update({k: v for k, v in frame.f_locals.items() if isinstance(v, Tensor)})
+
+    previous = sys.getprofile()
+    with torch.no_grad(), recorder:
+        sys.setprofile(watch)
+        try:
+            out, saved = module.forward(*inputs)
+            first = out if outputs == 1 else out[0]
+            one = torch.ones((), dtype=first.dtype).expand(first.shape) if first.shape else None
+            given = one if outputs == 1 else [torch.ones_like(first), *[None] * (outputs - 1)]
+            grads = module.backward(saved, given)
+        finally:
+            sys.setprofile(previous)
+    results = tuple(recorder.known[id(o)] for o in ((out,) if outputs == 1 else out))
+    found = {k: recorder.known[id(g)] for k, g in grads.items()}
+    named = {k: recorder.known[id(v)] for k, v in locals_.items() if id(v) in recorder.known}
+    return recorder, entered, results, found, named
+
+
+def paired(full: Recorder, point: Recorder) -> None:
+    """Give every node of the full recording its value at the small point, and mark numbers that depend on the batch."""
+    assert len(full.nodes) == len(point.nodes), "the closed program took another way at another size"
+    for a, b in zip(full.nodes, point.nodes, strict=True):
+        assert a.op == b.op
+        fixed = a.op in FACTORIES or a.op != "input" and all(r.constant is not None for r in a.reads)
+        if fixed and isinstance(a.value, Tensor):
+            a.constant = a.value
+        a.value = b.value
+        a.args = _pair(a.args, b.args)
+        a.kwargs = {k: _pair(v, b.kwargs[k]) for k, v in a.kwargs.items()}
+        a.path = tuple((op, _pair(x, y)) for (op, x), (_, y) in zip(a.path, b.path, strict=True))
+
+
+def _pair(a: Any, b: Any) -> Any:
+    if isinstance(a, Node):
+        return a
+    if isinstance(a, (list, tuple)):
+        items = [_pair(x, y) for x, y in zip(cast("list[Any]", a), cast("list[Any]", b), strict=True)]
+        return tuple(items) if isinstance(a, tuple) else items
+    return a if a == b or not isinstance(a, (int, float)) else Sized(a, b)
+
+
+def recorded(
+    module: ModuleType,
+    names: Sequence[str],
+    batch: Mapping[str, tuple[tuple[int, ...], Any, int]],
+    params: Mapping[str, Tensor],
+    rows: int,
+    outputs: int,
+    keys: Callable[[str], str],
+    buffers: Mapping[str, int],
+    keep: Sequence[str],
+) -> Step:
+    """The closed program's step for batches of `rows` rows.
+
+    `batch` gives for every batch input the shape of a row, its dtype and a bound of its integers; `params` everything
+    else. `outputs` is how many results the forward has, the loss first; `buffers` which of them is a buffer's next value.
+    """
+    generator = torch.Generator().manual_seed(0)
+    inputs: list[list[Tensor]] = [[], []]
+    for name in names:
+        if name in batch:
+            shape, dtype, bound = batch[name]
+            for n, where in ((rows, inputs[0]), (SMALL, inputs[1])):
+                if dtype.is_floating_point:
+                    kind = dtype if where is inputs[0] else torch.float64
+                    where.append(torch.randn((n, *shape), generator=generator, dtype=kind))
+                else:
+                    where.append(torch.randint(0, bound, (n, *shape), generator=generator).to(dtype))
+        else:
+            p = params[name].detach()
+            inputs[0].append(p.clone())
+            inputs[1].append(p.clone() if not p.is_floating_point() else torch.rand(p.shape, generator=generator, dtype=torch.float64) + 0.5 if name in buffers else torch.randn(p.shape, generator=generator, dtype=torch.float64))
+    full, entered, results, grads, named = run_recorded(module, names, inputs[0], outputs)
+    point, *_ = run_recorded(module, names, inputs[1], outputs)
+    paired(full, point)
+    taken = set(names)
+    for text, n in named.items():
+        if not n.name and n.op != "input" and text not in taken:
+            n.name = text
+            taken.add(text)
+    found: dict[str, Node] = {"loss": results[0]}
+    for name in names:
+        if keys(name) in grads:
+            found[f"grad.{name}"] = grads[keys(name)]
+    for name, position in buffers.items():
+        found[f"buffer.{name}"] = results[position]
+    for name in keep:
+        if name in named:
+            found[f"keep.{name}"] = named[name]
+    step = Step(dict(zip(names, entered, strict=True)), tuple(batch), found, full.nodes)
+    step.sort()
+    return step
+
+
+__all__ = ["VIEWS", "recorded"]

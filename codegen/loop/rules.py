@@ -1,0 +1,120 @@
+"""Rewrites of a step: each is an identity, tried where it may hold and used only where it does hold at the small point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from codegen.loop.cost import price
+from codegen.loop.graph import Node, Step, equal, mapped, nodes_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@dataclass
+class Match:
+    """One use of an identity: new calls in order, and what each replaced node becomes."""
+
+    nodes: list[Node]
+    pairs: list[tuple[Node, Node]]
+    at: Node | None = None
+    key: Any = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An identity: `find` yields where it may be used. `text` states it. Unless `always`, it is used where it is cheaper."""
+
+    name: str
+    text: str
+    find: Callable[[Step], Iterator[Match]]
+    always: bool = False
+
+
+@dataclass
+class Applied:
+    """What was used and refused, for the emitted file and for tests."""
+
+    used: list[str] = field(default_factory=list[str])
+    refused: list[str] = field(default_factory=list[str])
+
+
+def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
+    """Use rules one after the other, each wherever it holds and pays. An identity that does not hold is refused."""
+    told = Applied()
+    for rule in rules:
+        decided: dict[Any, bool] = {}
+        for match in list(rule.find(step)):
+            alive = set(step.order)
+            if not all(old in alive for old, _ in match.pairs) or not all(r in alive or r in match.nodes for n in match.nodes for r in n.reads):
+                continue
+            if not all(equal(old.value, new.value) for old, new in match.pairs):
+                told.refused.append(rule.name)
+                continue
+            key = match.key
+            if not rule.always and key is not None and key in decided and not decided[key]:
+                continue
+            before = snapshot(step)
+            cost = 0.0 if rule.always or key in decided else price(step)
+            install(step, match)
+            if rule.always or decided.get(key):
+                told.used.append(rule.name)
+                continue
+            step.sort()
+            good = price(step) < cost
+            if key is not None:
+                decided[key] = good
+            if good:
+                told.used.append(rule.name)
+            else:
+                restore(step, before)
+        step.sort()
+    return told
+
+
+def install(step: Step, match: Match) -> None:
+    """Put a match's calls in place of what they are equal to."""
+    step.insert(match.nodes, match.at or match.pairs[0][0])
+    for old, new in match.pairs:
+        if not new.name and new.op != "input":
+            new.name = old.name
+        fresh = [n for n in match.nodes]
+        kept = {n: (n.args, n.kwargs) for n in fresh}
+        step.replace(old, new)
+        for n, (args, kwargs) in kept.items():
+            n.args, n.kwargs = args, kwargs
+
+
+def snapshot(step: Step) -> Any:
+    """What `restore` needs to undo a rewrite."""
+    return [(n, n.args, n.kwargs) for n in step.order], list(step.order), dict(step.results)
+
+
+def restore(step: Step, state: Any) -> None:
+    """Undo."""
+    rows, step.order, step.results = state
+    for n, args, kwargs in rows:
+        n.args, n.kwargs = args, kwargs
+
+
+def near(n: Node, depth: int) -> dict[Node, None]:
+    """What a node is computed from in at most `depth` calls."""
+    found: dict[Node, None] = {}
+    row = [n]
+    for _ in range(depth):
+        row = [r for x in row for r in x.reads if r not in found]
+        found.update(dict.fromkeys(row))
+    return found
+
+
+def depends_on(step: Step, sources: set[Node]) -> set[Node]:
+    """Everything that is computed from some nodes, themselves included."""
+    found = set(sources)
+    for n in step.order:
+        if any(r in found for r in n.reads):
+            found.add(n)
+    return found
+
+
+__all__ = ["Applied", "Match", "Rule", "apply", "depends_on", "mapped", "near", "nodes_in"]

@@ -1,0 +1,64 @@
+"""Plain clean-up of a recorded step: equal calls once, constants as numbers, nothing that has no effect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from codegen.loop.graph import Node, Sized, mapped
+
+if TYPE_CHECKING:
+    from codegen.loop.graph import Step
+
+SCALARS = frozenset(["add", "sub", "mul", "div"])
+
+
+def tidied(step: Step) -> None:
+    """Apply all of the clean-ups to a step, in place."""
+    for n in list(step.order):
+        if n.op in ("detach", "alias", "lift_fresh", "lift") and not n.write:
+            step.replace(n, n.args[0])
+    for n in step.order:
+        n.write = n.write and bool(n.path)
+    step.sort()
+    numbers(step)
+    merged(step)
+    step.sort()
+
+
+def numbers(step: Step) -> None:
+    """A constant with one element that is an operand becomes a number."""
+    for n in step.order:
+        if n.op not in SCALARS or n.write or n.constant is not None:
+            continue
+        for k, a in enumerate(n.args[:2]):
+            if isinstance(a, Node) and a.constant is not None and not a.shape and (k == 1 or n.op in ("add", "mul")):
+                full, point = a.constant.item(), a.value.item()
+                value = full if full == point else Sized(full, point)
+                other = n.args[1 - k]
+                if isinstance(other, Node) and other.constant is None:
+                    n.args = (other, value, *n.args[2:])
+                    break
+
+
+def merged(step: Step) -> None:
+    """Calls with the same arguments are made once."""
+    seen: dict[Any, Node] = {}
+    for n in step.order:
+        if n.op == "input" or n.write:
+            continue
+        key = (n.op, n.overload, _key(n.args), tuple((k, _key(v)) for k, v in n.kwargs.items()), n.dtype)
+        if key not in seen:
+            seen[key] = n
+        else:
+            if not seen[key].name:
+                seen[key].name = n.name
+            step.replace(n, seen[key])
+
+
+def _key(a: Any) -> Any:
+    if isinstance(a, (list, tuple)):
+        return tuple(_key(x) for x in cast("list[Any]", a))
+    return (type(a).__name__, id(a) if isinstance(a, Node) else a)
+
+
+__all__ = ["mapped", "merged", "tidied"]

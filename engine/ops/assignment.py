@@ -1,0 +1,121 @@
+"""Writing into parts of a tensor, as a new tensor that differs from the old one there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+import torch
+from sympy import Expr
+
+from engine.errors import TraceError
+from engine.notation import Delta, Equal, Index, Less, LessEqual, Quo, Rem, Where, sigma
+from engine.ops.indexing import sliced
+from engine.sizes import expression
+from engine.table import Definition, Operand, aligned, axis, broadcast_shape, composite, define, indices_of, op, value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Tensor = torch.Tensor
+
+
+@op("slice_scatter")
+def slice_scatter(
+    x: Operand, src: Operand, dim: int = 0, start: Any = None, end: Any = None, step: Any = 1
+) -> Definition:
+    """`x` with a slice of one dimension replaced."""
+    d = axis(dim, x.rank)
+    first, by, length = sliced(slice(start, end, step), x.shape[d])
+    at = indices_of(x.shape)
+    if length == 0:
+        return define(x.shape, at, x.element(*at))
+    steps = cast("Expr", at[d] - first)
+    place = steps if by == 1 else cast("Expr", Quo(steps, by))
+    new: Any = src.element(*[place if k == d else i for k, i in enumerate(at)])
+    old = x.element(*at)
+    if by != 1:
+        new = Where(Equal(Rem(steps, by), 0), new, old)
+    if value_of(first + by * length) < value_of(x.shape[d]):
+        new = Where(Less(at[d], first + by * length), new, old)
+    return define(x.shape, at, new if value_of(first) == 0 else Where(LessEqual(first, at[d]), new, old))
+
+
+@op("select_scatter")
+def select_scatter(x: Operand, src: Operand, dim: int, index: Any) -> Definition:
+    """`x` with one entry of a dimension replaced."""
+    d, k = axis(dim, x.rank), expression(index)
+    at = indices_of(x.shape)
+    place = cast("Expr", x.shape[d] + k) if value_of(k) < 0 else k
+    new = src.element(*[i for e, i in enumerate(at) if e != d])
+    return define(x.shape, at, Where(Delta(at[d], place), new, x.element(*at)))
+
+
+@op("diagonal_scatter")
+def diagonal_scatter(x: Operand, src: Operand, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Definition:
+    """`x` with a diagonal replaced."""
+    a, b = axis(dim1, x.rank), axis(dim2, x.rank)
+    at = indices_of(x.shape)
+    down, right = max(-offset, 0), max(offset, 0)
+    new = src.element(*[i for d, i in enumerate(at) if d not in (a, b)], cast("Expr", at[a] - down))
+    return define(x.shape, at, Where(Delta(at[a] - down, at[b] - right), new, x.element(*at)))
+
+
+@op("index_put")
+def index_put(x: Operand, indices: Sequence[Operand | None], values: Operand, accumulate: bool = False) -> Definition:
+    """Values added at the places that integer tensors name, or put there (then each place is to be named once)."""
+    if any(t is not None and (t.boolean or t.floating) for t in indices):
+        raise TraceError("index_put at a mask; use torch.where")
+    shape = broadcast_shape(*[t.shape for t in indices if t is not None])
+    where = indices_of(shape)
+    at = indices_of(x.shape)
+    here: Any = sp.S.One
+    for place, t in zip(at, indices, strict=False):
+        if t is not None:
+            here = here * Delta(aligned(t, where), place)
+    rest = [i for k, i in enumerate(at) if k >= len(indices) or indices[k] is None]
+    named = [k for k, t in enumerate(indices) if t is not None]
+    lead = named[0] if named == list(range(named[0], named[-1] + 1)) else 0
+    value = aligned(values, [*rest[:lead], *where, *rest[lead:]])
+    limits = [(i, s) for i, s in zip(where, shape, strict=True) if isinstance(i, Index)]
+    old = x.element(*at)
+    if accumulate:
+        return define(x.shape, at, old + sigma(here * value, *limits))
+    return define(x.shape, at, Where(Less(0, sigma(here, *limits)), sigma(here * value, *limits), old))
+
+
+@composite(targets=(Tensor.__setitem__,))
+def setitem(x: Any, item: Any, value: Any) -> Any:
+    """`x[item] = value` as a new tensor: dimension by dimension for ints and slices, by `where` for a mask."""
+    if isinstance(item, torch.Tensor) and item.dtype == torch.bool:
+        mask = item.reshape([*item.shape, *[1] * (x.dim() - item.dim())])
+        if isinstance(value, torch.Tensor) and value.dim() > 0:
+            raise TraceError("x[mask] = values puts values in the order of the mask; use torch.where with tensors of one shape")
+        return torch.where(mask, value, x)
+    items = list(cast("tuple[Any, ...]", item)) if isinstance(item, tuple) else [item]
+    if any(i is None or isinstance(i, bool) for i in items):
+        raise TraceError("an assignment to x[None] or x[True]; use an index without new dimensions")
+    where = next((k for k, i in enumerate(items) if i is Ellipsis), len(items))
+    fill = [slice(None)] * (x.dim() - sum(1 for i in items if i is not Ellipsis))
+    items = items[:where] + fill + items[where + 1 :]
+    value = value if isinstance(value, torch.Tensor) else x.new_full((), value)
+    if any(isinstance(i, torch.Tensor) for i in items):
+        if any(not isinstance(i, torch.Tensor) and i != slice(None) for i in items):
+            raise TraceError("an assignment that mixes integer tensors with slices or ints; use index_put, or torch.where")
+        places = tuple(i if isinstance(i, torch.Tensor) else None for i in items)
+        return x.index_put(places[: max(k for k, i in enumerate(places) if i is not None) + 1], value)
+    return written(x, items, 0, value.to(x.dtype))
+
+
+def written(x: Any, items: list[Any], dim: int, value: Any) -> Any:
+    """`x` with the part that `items` name, of the dimensions from `dim` on, replaced."""
+    while items and isinstance(items[0], slice) and items[0] == slice(None):
+        items, dim = items[1:], dim + 1
+    if not items:
+        return value.to(x.dtype).expand(x.shape) if value.shape != x.shape else value
+    first, rest = items[0], items[1:]
+    if isinstance(first, slice):
+        part = x[tuple([slice(None)] * dim + [first])]
+        return torch.slice_scatter(x, written(part, rest, dim + 1, value), dim, first.start, first.stop, first.step or 1)
+    part = x.select(dim, first)
+    return torch.select_scatter(x, written(part, rest, dim, value), dim, first)
