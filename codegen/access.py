@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr, Indexed
 
 from codegen import tensors as tt
-from codegen.derive import digit_of
-from codegen.tensors import T
-from codegen.values import LowererBase, Val, permute
+from codegen.ranges import digit_of, radix
+from codegen.values import LowererBase, Val, permute, to_axes
 from engine.notation import Index, Quo, Rem, free_indices, name_of
+
+if TYPE_CHECKING:
+    from codegen.ranges import Digit
+    from codegen.tensors import T
 
 
 @dataclass
@@ -52,22 +55,14 @@ class AccessMixin(LowererBase):
         return True
 
     def _reshaped(self, t: T, old: list[Dim], new: list[Dim]) -> T:
-        """`view`, with `flatten` where neighbours are joined and nothing else happens."""
-        if len(new) < len(old):
-            for k in range(len(new)):
-                run = len(old) - len(new) + 1
-                joined = sp.expand(sp.Mul(*[d.size for d in old[k : k + run]]) - new[k].size) == 0
-                if (
-                    joined
-                    and [d.size for d in old[:k]] == [d.size for d in new[:k]]
-                    and [d.size for d in old[k + run :]] == [d.size for d in new[k + 1 :]]
-                ):
-                    return (
-                        tt.method(t, "flatten", k, k + run - 1)
-                        if (k, run) != (0, len(old))
-                        else tt.method(t, "flatten")
-                    )
-        return tt.method(t, "reshape", *[d.size for d in new])
+        """`reshape`, or `flatten` where neighbours are joined and nothing else happens."""
+        before, after = [d.size for d in old], [d.size for d in new]
+        run = len(before) - len(after) + 1
+        for k in range(len(after) if run > 1 else 0):
+            joined = sp.expand(sp.Mul(*before[k : k + run]) - after[k]) == 0
+            if joined and before[:k] == after[:k] and before[k + run :] == after[k + 1 :]:
+                return tt.method(t, "flatten", *(() if run == len(before) else (k, k + run - 1)))
+        return tt.method(t, "reshape", *after)
 
     def _merged(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
         """Neighbours that are the digits of one position become one dimension."""
@@ -77,9 +72,8 @@ class AccessMixin(LowererBase):
         while k < len(dims):
             run = self._run(dims, k)
             if run > 1:
-                parsed = digit_of(dims[k].at)
-                position = cast("Any", parsed)[0]
-                out.append(Dim(position, cast("Expr", sp.Mul(*[d.size for d in dims[k : k + run]]))))
+                digit = cast("Digit", digit_of(dims[k].at))
+                out.append(Dim(digit.position, sp.Mul(*[d.size for d in dims[k : k + run]])))
                 changed = True
             else:
                 out.append(dims[k])
@@ -91,20 +85,14 @@ class AccessMixin(LowererBase):
         first = digit_of(dims[start].at)
         if first is None:
             return 1
-        position = first[0]
-        run = 1
-        stride = first[1]
-        while start + run < len(dims) and stride != 1:
-            following = digit_of(dims[start + run].at)
-            if following is None or following[0] != position or following[2] is None:
+        run, stride = 1, first.stride
+        for d in dims[start + 1 :]:
+            digit = digit_of(d.at)
+            if stride == 1 or digit is None or digit.position != first.position or digit.modulus is None:
                 break
-            if (
-                sp.expand(following[1] * following[2] - stride) != 0
-                or sp.expand(following[2] - dims[start + run].size) != 0
-            ):
+            if sp.expand(digit.stride * digit.modulus - stride) != 0 or sp.expand(digit.modulus - d.size) != 0:
                 break
-            stride = following[1]
-            run += 1
+            run, stride = run + 1, digit.stride
         return run if stride == 1 else 1
 
     def _split(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
@@ -112,37 +100,14 @@ class AccessMixin(LowererBase):
         out: list[Dim] = []
         changed = False
         for d in dims:
-            parts = self._radix(d)
+            parts = radix(d.at, self.ranges, d.size)
             if parts is None:
                 out.append(d)
             else:
-                out.extend(parts)
+                out.extend(Dim(j, self.ranges[j]) for j, _ in reversed(parts))
                 changed = True
         return (self._reshaped(t, dims, out), out) if changed else (t, dims)
 
-    def _radix(self, d: Dim) -> list[Dim] | None:
-        terms = sp.Add.make_args(sp.expand(d.at))
-        if len(terms) < 2 or d.at.has(Quo, Rem, Indexed):
-            return None
-        strides: dict[Index, Expr] = {}
-        for term in terms:
-            inside = term.atoms(Index)
-            if len(inside) != 1:
-                return None
-            (j,) = inside
-            if j in strides or j not in self.ranges:
-                return None
-            strides[j] = sp.cancel(term / j)
-        order: list[Index] = []
-        expected: Expr = sp.S.One
-        while strides:
-            j = next((j for j, s in strides.items() if sp.expand(s - expected) == 0), None)
-            if j is None:
-                return None
-            order.insert(0, j)
-            expected = sp.expand(expected * self.ranges[j])
-            del strides[j]
-        return [Dim(j, self.ranges[j]) for j in order] if sp.expand(expected - d.size) == 0 else None
 
     def _basic_items(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
         """Constants and slices in one pair of brackets."""
@@ -231,7 +196,7 @@ class AccessMixin(LowererBase):
         items: list[Any] = [tt.EVERYTHING] * gathers[0]
         for k in gathers:
             v = self.value(dims[k].at)
-            items.append(self.to_joint(v, joint))
+            items.append(to_axes(v, joint).t)
         axes = (
             [cast("Index", d.at) for d in dims[: gathers[0]]]
             + joint
@@ -239,8 +204,4 @@ class AccessMixin(LowererBase):
         )
         return Val(tt.item(t, *items), tuple(axes), kind)
 
-    def to_joint(self, v: Val, joint: list[Index]) -> T:
-        """An index tensor over the joint axes of a gather."""
-        from codegen.values import to_axes
 
-        return to_axes(v, joint).t

@@ -12,9 +12,10 @@ from sympy import Expr
 from codegen.derive import COT, OUT, Contribution, vjp
 from codegen.formula import latex_formula, left_side, lettered, named, text_formula
 from engine.naming import Namer
+from engine.notation import accesses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from engine.graph import Graph, Node
 
@@ -26,6 +27,54 @@ class Step:
     node: str
     rule: str
     result: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One simplification of closed mode, with the graph's names: what it was, what it became, and by which rules.
+
+    `name` is the emitted tensor, `cell` the node whose cotangent it is ("" for a shared sum). Both sides were found equal at
+    random points in 50-digit arithmetic, and what is emitted for them as accurate in float32 as autograd.
+    """
+
+    name: str
+    cell: str
+    indices: tuple[Expr, ...]
+    shape: tuple[Expr, ...]
+    naive: Expr
+    expr: Expr
+    rules: tuple[str, ...]
+
+    def equation(self, naive: bool = False, avoid: Iterable[str] = ()) -> tuple[Expr, Expr]:
+        """Left and right side with readable indices, before or after simplification."""
+        right, at = lettered(self.naive if naive else self.expr, self.indices, avoid)
+        return left_side(self.name, at), right
+
+    def text(self, naive: bool = False) -> str:
+        """One line of text."""
+        left, right = self.equation(naive)
+        return f"{text_formula(left, self.ranks)} = {text_formula(right, self.ranks)}"
+
+    def latex(self, naive: bool = False) -> str:
+        """LaTeX."""
+        left, right = self.equation(naive)
+        return f"{latex_formula(left, self.ranks)} = {latex_formula(right, self.ranks)}"
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """A tensor of rank 0 is printed without its index."""
+        return {self.name: len(self.shape), "grad_out": 1 if self.indices_of_seed else 0}
+
+    @property
+    def indices_of_seed(self) -> bool:
+        """Whether `grad_out` is read at indices at all."""
+        reads = [a for e in (self.naive, self.expr) for a in accesses(e, "grad_out")]
+        return any(i != 0 for a in reads for i in a.indices)
+
+
+def steps_of(proofs: Iterable[Proof]) -> tuple[Step, ...]:
+    """The trail of closed mode: every rule that led from the naive chain to a closed form, and the form."""
+    return tuple(Step(p.cell or p.name, rule, p.text()) for p in proofs for rule in (*p.rules, "common factors in front"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +103,11 @@ class Derivation:
     graph: Graph
     cotangents: dict[str, Cotangent]
     trail: tuple[Step, ...] = field(default=())
+    proofs: tuple[Proof, ...] = field(default=())
+
+    def closed(self, name: str) -> Proof | None:
+        """The closed form of a node's cotangent, where closed mode found one."""
+        return next((p for p in self.proofs if p.cell == name), None)
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -108,6 +162,9 @@ class Derivation:
 
     def text(self, name: str) -> str:
         """The cotangent of a node as one line: `dw1[i,j] = Σ_k emb[k,i] dhpreact[k,j]`."""
+        proof = self.closed(name)
+        if proof is not None:
+            return proof.text()
         c = self.cotangents[name]
         if c.seeded and not c.parts:
             return f"{c.name} = grad_out"
@@ -117,6 +174,9 @@ class Derivation:
 
     def latex(self, name: str) -> str:
         """The cotangent of a node as LaTeX."""
+        proof = self.closed(name)
+        if proof is not None:
+            return proof.latex()
         c = self.cotangents[name]
         if c.seeded and not c.parts:
             return rf"{latex_formula(left_side(c.name, ()), {c.name: 0})} = \mathrm{{grad\_out}}"

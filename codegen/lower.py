@@ -180,6 +180,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             self.ranges[i] = n
         body = sp.Mul(*others)
         domain = [i for i, _ in limits]
+        body = cast("Expr", body.xreplace(place))
         if free_indices(body) & set(place):
             return None
         used = set[Index]()
@@ -219,9 +220,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
     ) -> Scatter:
         """Index items per output dimension, and the values arranged to match torch's indexing."""
         dims: list[Any] = [sp.S.Zero if i == 0 else place.get(cast("Index", i), i) for i in indices]
-        basic = [d if i == 0 or not isinstance(d, Index) or d == i else d for d, i in zip(dims, indices, strict=True)]
-        plain = [self._basic(d, i, n) for d, i, n in zip(basic, indices, shape, strict=True)]
-        disjoint = len(used) == sum(1 for p in plain if p is not None and p[1] is not None)
+        plain = [self._basic(d, i, n) for d, i, n in zip(dims, indices, shape, strict=True)]
+        disjoint = len(used) == sum(1 for p in plain if p is not None and p[1] is not None and p[1] not in indices)
         if all(p is not None for p in plain) and disjoint:
             items = [cast("Any", p)[0] for p in plain]
             target = [cast("Any", p)[1] for p in plain if cast("Any", p)[1] is not None or cast("Any", p)[2]]

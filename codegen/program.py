@@ -6,6 +6,7 @@ import hashlib
 import linecache
 import sys
 import types
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from codegen.closed.emit import closed_source
-from codegen.derivation import derive
+from codegen.derivation import derive, steps_of
 from codegen.emit import steps_source
 from engine import Graph, trace
 from engine.errors import InputError
@@ -166,7 +167,8 @@ def generate(
     module = forward if isinstance(forward, nn.Module) else None
     if mode == "closed":
         names = tuple(n for n in graph.inputs if graph[n].differentiable and (wrt is None or graph.key(n) in wrt))
-        source, _ = closed_source(graph, names, name or graph.name)
+        source, writer = closed_source(graph, names, name or graph.name)
+        derivation = replace(derivation, proofs=tuple(writer.proofs), trail=(*derivation.trail, *steps_of(writer.proofs)))
     else:
         source = steps_source(derivation, name or graph.name)
     program = Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))

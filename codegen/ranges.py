@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sympy as sp
 from sympy import Expr
@@ -11,8 +11,6 @@ from engine.notation import Delta, Index, Less, LessEqual, Quo, Rem, Where
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-Ranges = "Mapping[Index, Expr]"
 
 
 def extreme(e: Expr, ranges: Mapping[Index, Expr], largest: bool) -> Expr | None:
@@ -34,7 +32,7 @@ def extreme(e: Expr, ranges: Mapping[Index, Expr], largest: bool) -> Expr | None
             return None
         return sp.expand(c * sp.Mul(*parts))
     if isinstance(e, Rem):
-        return e.args[1] - 1 if largest else sp.S.Zero  # type: ignore[operator, return-value]
+        return e.args[1] - 1 if largest else sp.S.Zero
     if isinstance(e, Quo):
         a, b = e.args
         if not largest:
@@ -103,8 +101,56 @@ def digits(e: Expr, ranges: Mapping[Index, Expr]) -> Expr:
     if top is not None and bottom is not None and nonnegative(bottom) and nonnegative(b - 1 - top):
         return high if isinstance(e, Quo) else low
     if isinstance(e, Quo) and isinstance(a, Quo):
-        return digits(Quo(a.args[0], sp.expand(a.args[1] * b)), ranges)  # type: ignore[operator]
+        return digits(Quo(a.args[0], sp.expand(a.args[1] * b)), ranges)
     return e
+
+
+class Digit(NamedTuple):
+    """`Rem(Quo(position, stride), modulus)`; the most significant digit has no modulus."""
+
+    position: Expr
+    stride: Expr
+    modulus: Expr | None
+
+
+def digit_of(e: Expr) -> Digit | None:
+    """The digit that `Rem(Quo(P, s), n)`, `Quo(P, s)` or `Rem(P, n)` is; None for anything else."""
+    if isinstance(e, Quo):
+        return Digit(e.args[0], e.args[1], None)
+    if isinstance(e, Rem):
+        inner, modulus = e.args
+        if isinstance(inner, Quo):
+            return Digit(inner.args[0], inner.args[1], modulus)
+        return Digit(inner, sp.S.One, modulus)
+    return None
+
+
+def radix(e: Expr, sizes: Mapping[Index, Expr], total: Expr) -> list[tuple[Index, Expr]] | None:
+    """Index and stride of every digit of `e = a*B*C + b*C + c`, least significant first.
+
+    None where `e` is no such number, has an index whose size is unknown, or does not run over all of [0, total).
+    """
+    terms = sp.Add.make_args(sp.expand(e))
+    if len(terms) < 2 or e.has(Quo, Rem, sp.Indexed):
+        return None
+    strides: dict[Index, Expr] = {}
+    for term in terms:
+        inside = term.atoms(Index)
+        if len(inside) != 1:
+            return None
+        (j,) = inside
+        if j in strides or j not in sizes:
+            return None
+        strides[j] = sp.cancel(term / j)
+    found: list[tuple[Index, Expr]] = []
+    expected: Expr = sp.S.One
+    while strides:
+        j = next((j for j, s in strides.items() if sp.expand(s - expected) == 0), None)
+        if j is None:
+            return None
+        found.append((j, strides.pop(j)))
+        expected = sp.expand(expected * sizes[j])
+    return found if sp.expand(expected - total) == 0 else None
 
 
 def simplified(e: Any, ranges: Mapping[Index, Expr]) -> Any:

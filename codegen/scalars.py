@@ -210,6 +210,20 @@ class ScalarMixin(LowererBase):
         return sorted(factors, key=key)
 
     def _grouped(self, top: list[Val], bottom: list[Val], up: list[Expr], down: list[Expr]) -> Val:
+        """The product; brackets choose between it and zero, so that nothing that is masked out can be infinite or nan."""
+        brackets = [v for v in top if v.kind == "bool" and v.indices]
+        rest = [v for v in top if v.kind != "bool" or not v.indices]
+        if not brackets or not (rest or bottom):
+            return self._multiplied(top, bottom, up, down)
+        condition, value = self._times(brackets), self._multiplied(rest, bottom, up, down)
+        if value.is_number:
+            return self.join("*", condition, value, "float")
+        target = self.target(condition, value)
+        condition, value = to_axes(condition, target), to_axes(value, target)
+        axes = condition.axes if value.is_number else broadcast(condition.axes, value.axes)
+        return Val(tt.call("torch.where", condition.t, value.t, tt.number(0)), axes, "float" if value.kind == "number" else value.kind)
+
+    def _multiplied(self, top: list[Val], bottom: list[Val], up: list[Expr], down: list[Expr]) -> Val:
         groups: dict[frozenset[Any], tuple[list[Val], list[Val]]] = {}
         for v in top:
             groups.setdefault(frozenset(v.indices), ([], []))[0].append(v)

@@ -139,6 +139,18 @@ class Arithmetic:
         out.real, out.imag = x * y.real, x * y.imag
         return out
 
+    def over(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """`x/y`, with IEEE's infinities at 0."""
+        if self.is_mp:
+            return _apply(_mp_quotient, x, y)
+        if y.dtype.kind == "c":
+            return np.where(y == 0, self.times(x, self.reciprocal(y)), x / y)
+        if x.dtype.kind != "c":
+            return x / y
+        out = np.empty(np.broadcast_shapes(x.shape, y.shape), dtype=x.dtype)
+        out.real, out.imag = x.real / y, x.imag / y
+        return out
+
     def reciprocal(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """1/x, infinite at 0."""
         if self.is_mp:
@@ -327,6 +339,10 @@ def _pole(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 def _mp_reciprocal(x: Any) -> Any:
     return mpmath.inf if x == 0 else 1 / x
+
+
+def _mp_quotient(x: Any, y: Any) -> Any:
+    return x / y if y != 0 else x * mpmath.inf
 
 
 def _mp_power(x: Any, y: Any) -> Any:

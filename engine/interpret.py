@@ -169,12 +169,25 @@ class Interpreter:
     def _mul(self, e: sp.Mul) -> Field:
         switched = any(isinstance(a, BRACKETS) for a in e.args)
         self._guarded += switched
-        arrays, at = self._lifted([self.field(a) for a in e.args])
+        over, under = [], []
+        for a in e.args:
+            base, exponent = a.as_base_exp()
+            divides = exponent == -1 and not base.is_number
+            (under if divides else over).append(self.field(base if divides else a))
         self._guarded -= switched
+        top = self._product(over)
+        return self._quotient(top, self._product(under)) if under else top
+
+    def _product(self, fields: list[Field]) -> Field:
+        arrays, at = self._lifted(fields) if fields else ([np.asarray(1)], ())
         total = arrays[0]
         for a in arrays[1:]:
             total = self.numbers.times(total, a)
         return Field(np.asarray(total), at)
+
+    def _quotient(self, a: Field, b: Field) -> Field:
+        (x, y), at = align([a, b])
+        return Field(np.asarray(self.numbers.over(self.numbers.lift(x), self.numbers.lift(y))), at)
 
     def _pow(self, e: sp.Pow) -> Field:
         base, exponent = cast("tuple[Expr, Expr]", e.args)

@@ -103,7 +103,7 @@ class Namer:
 
     def identifier(self, wanted: str) -> str:
         """`wanted` as a Python identifier that nothing in an emitted file shadows."""
-        name = re.sub(r"\W", "_", wanted) or "x"
+        name = re.sub(r"\W", "_", wanted).lstrip("_") or "x"  # a NamedTuple has no field that begins with one
         if not name.isidentifier():
             name = f"x_{name}"
         if keyword.iskeyword(name) or name in RESERVED:

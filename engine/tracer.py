@@ -78,7 +78,8 @@ class Record:
     value: Any = None
     positive: bool = False
     operand_shapes: tuple[Shape, ...] = ()
-    viewed: bool = False
+    views: list[Record] = field(default_factory=list["Record"])
+    stale: bool = False
     is_buffer: bool = False
     wanted: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
 
@@ -265,6 +266,7 @@ class Tracer(TorchFunctionMode):
         record = Record(
             "detach", (old,), None, (), old.shape, old.meta, False, here(), call, view=True, positive=old.positive
         )
+        old.views.append(record)
         return self.proxy(record)
 
     # -- recording ---------------------------------------------------------------------------------------------
@@ -316,18 +318,21 @@ class Tracer(TorchFunctionMode):
             self.buffer_updates.append((first, new.record))
         if new.record is not old:
             new.record.wanted.extend(old.wanted)
+        stack = list(old.views)
+        while stack:
+            view = stack.pop()
+            view.stale = True
+            stack.extend(view.views)
         target.record = new.record
 
     def _inplace(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         target = args[0]
         buffer = isinstance(target, Proxy) and (id(target) in self.buffers or target.record.is_buffer)
-        taken = isinstance(target, Proxy) and (
-            target.record.view or target.record.viewed or target.record.op == "input"
-        )
+        taken = isinstance(target, Proxy) and (target.record.view or target.record.op == "input")
         if not isinstance(target, Proxy) or (taken and not buffer):
             raise TraceError(
-                f"an in-place write at {located()} changes a tensor that others may see (an input, a view, or one that "
-                f"has been viewed). Write it as a new tensor: x = x.{row.name}(...)."
+                f"an in-place write at {located()} changes a tensor that others may see (an input or a view). "
+                f"Write it as a new tensor: x = x.{row.name}(...)."
             )
         result = self._apply(row, func, args, kwargs)
         if result.record.meta.dtype != target.record.meta.dtype or result.record.meta.shape != target.record.meta.shape:
@@ -344,6 +349,11 @@ class Tracer(TorchFunctionMode):
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor):
                 p = leaf if isinstance(leaf, Proxy) else self._constant(leaf)
+                if p.record.stale:
+                    raise TraceError(
+                        f"{row.name} at {located()} reads a view of a tensor that was written in place since. "
+                        "Take the view again after the write."
+                    )
                 if p.record not in operands:
                     operands.append(p.record)
                 meta_leaves.append(p.record.meta)
@@ -389,14 +399,14 @@ class Tracer(TorchFunctionMode):
                 grad and template is not None and meta.is_floating_point() and any(o.differentiable for o in operands)
             )
             positive = template is not None and bool(template.expr.is_positive)
-            for o in operands:
-                o.viewed = o.viewed or view
             read = (*operands, *(made[c].record for c in known.chosen)) if template is not None else tuple(operands)
             record = Record(
                 row.name, read, template, mapping, shape, meta, differentiable, source, call,
                 k if len(metas) > 1 else None, len(metas), view, None, positive, known.shapes,
             )  # fmt: skip
             made[k] = self.proxy(record)
+            if view:
+                operands[0].views.append(record)
         return collection([made[k] for k in range(len(metas))]) if several else made[0]
 
     def _same_as_counted(self, known: _Defined, operands: list[Record]) -> None:

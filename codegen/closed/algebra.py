@@ -11,7 +11,7 @@ A region's cells give it everything it knows. Three kinds of definition are told
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -95,6 +95,9 @@ class Algebra:
             self.down[cell.name] = Cell(cell.name, cell.indices, cell.shape, lowered, cell.kind, cell.differentiable, cell.dtype)
             if isinstance(e, sp.exp) and lowered == e:
                 del self.down[cell.name]
+            self.ups.append(cell)
+        if isinstance(e, Indexed) and any(isinstance(i, Indexed) for i in e.indices):
+            self.down[cell.name] = replace(cell, expr=self.lowered(e))
             self.ups.append(cell)
         if total is None and cell.shape:
             self.facts_of_axes(cell)
@@ -398,6 +401,8 @@ class Algebra:
         if isinstance(e, Sigma):
             out = distribute(self.folded(e.body), list(e.limits))
             return cast("Expr", Mul(*[self.intern(f) if isinstance(f, Sigma) else f for f in Mul.make_args(out)]))
+        if isinstance(e, Indexed) and any(isinstance(i, Indexed) for i in e.indices):
+            return self.folded_product(e)
         if isinstance(e, (Indexed, Delta)) or not e.args:
             return e
         if isinstance(e, (sp.Mul, sp.Pow)) and not isinstance(e, sp.exp):

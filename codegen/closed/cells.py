@@ -170,6 +170,9 @@ class Builder:
         if not accesses(expr) and not is_output or plain_layout(cell) and not is_output and not changes_dtype and self.same_dtype(cell):
             self.aliases[n.name] = cell
             return
+        if kind == "bool" and not is_output and not expr.has(Sigma) and is_plain(expr):
+            self.aliases[n.name] = cell  # a condition costs less to compute again than to keep
+            return
         if is_contraction(expr) or not is_plain(expr) or not n.dtype.is_floating_point:
             self.keep(cell)
             return

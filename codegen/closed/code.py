@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Indexed
 
+from codegen.closed.algebra import expanded, gathered
 from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.enrich import enriched
@@ -18,7 +19,7 @@ from codegen.closed.stabilize import kernel_form, stabilized
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError
-from engine.notation import Sigma, accesses, name_of
+from engine.notation import Delta, Sigma, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,14 +168,11 @@ def with_kernels(e: Expr, known: dict[str, Cell]) -> Expr:
 
 
 def scattered_apart(e: Expr) -> Expr:
-    """A product over an addition that holds deltas multiplied out: each delta becomes a scatter of its own."""
-    from codegen.closed.algebra import expanded
-    from engine.notation import Delta
-
+    """A product over an addition that holds deltas multiplied out: the terms with equal deltas become one scatter."""
     if not e.has(Delta):
         return e
-    whole = expanded(e)
-    dense = [t for t in sp.Add.make_args(whole) if not t.has(Delta)]
-    from codegen.closed.algebra import gathered
-
-    return cast("Expr", sp.Add(gathered(cast("Expr", sp.Add(*dense))), *[t for t in sp.Add.make_args(whole) if t.has(Delta)]))
+    groups: dict[Any, list[Any]] = {}
+    for t in sp.Add.make_args(expanded(e)):
+        deltas = sp.Mul(*[f for f in sp.Mul.make_args(t) if isinstance(f, Delta)])
+        groups.setdefault(deltas, []).append(cast("Any", t) / deltas)
+    return cast("Expr", sp.Add(*[d * gathered(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], evaluate=False))

@@ -29,6 +29,7 @@ def with_gates(cells: list[Cell]) -> list[Cell]:
     for c in cells:
         out.append(c)
         for g in softplus_arguments(c.expr) if c.expr is not None and c.differentiable else []:
+            g = cast("Expr", -g) if g.could_extract_minus_sign() else g
             sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in c.expr.atoms(Sigma) for i, n in s.limits}}
             free = [i for i in natural(g) if i in sizes]
             copy = {i: Index(f"_g{k}") for k, i in enumerate(free)}

@@ -137,8 +137,15 @@ def unified(e: Any) -> Any:
     best = e
     for g in softplus_arguments(e):
         turned = sp.expand(e.xreplace({sp.log(1 + sp.exp(g)): sp.log(1 + sp.exp(-g)) + g}))
-        best = min((best, sp.expand(e), turned), key=lambda x: (int(cast("Any", sp.count_ops(x))), x is not e, str(x)))
+        best = min((best, sp.expand(e), turned), key=length)
     return best
+
+
+def length(e: Any) -> tuple[int, int, int, str]:
+    """Logarithms, tensors read, operations."""
+    seen = list(sp.preorder_traversal(e))
+    reads = sum(isinstance(x, Indexed) for x in seen)
+    return sum(isinstance(x, sp.log) for x in seen), reads, int(cast("Any", sp.count_ops(e))), str(e)
 
 
 __all__ = [

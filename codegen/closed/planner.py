@@ -10,6 +10,7 @@ from sympy import Expr, Indexed, Mul
 
 from codegen.closed.algebra import Algebra, by_shape, powers
 from codegen.closed.backward import Backward, Statement, settled
+from codegen.closed.branches import branched
 from codegen.closed.sums import rebuilt
 from engine.notation import Index, Sigma, accesses, base, bound, element, fresh, name_of
 
@@ -108,7 +109,7 @@ def named(backward: Backward, cuts: frozenset[str], algebra: Algebra) -> Planned
 def refold(s: Statement, algebra: Algebra) -> Statement:
     """A statement with products named and common factors in front; the rules it took are added."""
     algebra.rules = list(s.rules)
-    expr = settled(algebra.folded(s.expr))
+    expr = settled(branched(algebra.folded(s.expr)))
     return replace(s, expr=expr, rules=tuple(algebra.rules))
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def stabilized(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     """Every logarithm of a product of exponentials and every quotient of linear functions of an exponential rewritten.
 
-    The cells that nothing reads any more are left out, except for `kept` and those without a definition.
+    Exponentials that nothing reads any more are left out, except for those in `kept`.
     """
     known: dict[str, Cell] = {}
     out: list[Cell] = []
@@ -35,14 +35,15 @@ def stabilized(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
 
 
 def read_ones(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
-    """The cells that `kept` ones are computed from, and inputs."""
-    if not kept:
-        return cells
-    needed = set(kept)
+    """Cells without the exponentials, and the sums of a number and an exponential, that neither `kept` nor other cells read."""
+    known = {c.name: c for c in cells}
+    read = set(kept)
+    out: list[Cell] = []
     for c in reversed(cells):
-        if c.name in needed:
-            needed.update(c.reads)
-    return [c for c in cells if c.expr is None or c.name in needed]
+        if c.name in read or c.expr is None or c.expr.has(Sigma) or not (is_exponential(c.expr, known) or piece(c, known)):
+            out.append(c)
+            read.update(c.reads)
+    return out[::-1]
 
 
 def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:

@@ -12,6 +12,7 @@ from codegen.closed.backward import cot_name, is_local
 from codegen.closed.cells import Builder, Cell, is_contraction
 from codegen.closed.code import Line, RegionCode, region_code
 from codegen.closed.region import Region, boundary, grouped, normalized
+from codegen.derivation import Proof
 from codegen.derive import COT, OUT, pulled_back
 from codegen.formula import left_side, lettered, named, text_formula
 from codegen.lower import Lowered, Lowerer
@@ -43,19 +44,6 @@ class Block:
     name: str
     comment: tuple[str, ...]
     lines: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Proof:
-    """One simplification, with this graph's names: what it was, what it became, by which rules."""
-
-    name: str
-    cell: str
-    indices: tuple[Expr, ...]
-    shape: tuple[Expr, ...]
-    naive: Expr
-    expr: Expr
-    rules: tuple[str, ...]
 
 
 @dataclass

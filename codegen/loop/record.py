@@ -35,8 +35,7 @@ class Recorder(TorchDispatchMode):
         self.nodes: list[Node] = []
         self.known: dict[int, Node] = {}
         self.alive: list[Any] = []
-        self.base: dict[Node, Node] = {}
-        self.owner: dict[int, list[Tensor]] = {}
+        self.sharing: dict[int, list[Tensor]] = {}
 
     def enter(self, t: Tensor, name: str) -> Node:
         """An input."""
@@ -44,6 +43,7 @@ class Recorder(TorchDispatchMode):
         self.known[id(t)] = node
         self.alive.append(t)
         self.nodes.append(node)
+        self.sharing.setdefault(memory(t), []).append(t)
         return node
 
     def node(self, a: Any) -> Any:
@@ -84,21 +84,20 @@ class Recorder(TorchDispatchMode):
         self.known[id(out)] = node
         self.alive.append(out)
         self.nodes.append(node)
-        root = out._base if out._base is not None else out
-        self.owner.setdefault(id(root), []).append(out)
+        self.sharing.setdefault(memory(out), []).append(out)
 
     def freeze(self, target: Tensor) -> None:
         """Let the nodes of a tensor that is about to change, and of views of it, keep the values they have."""
-        base = target._base if target._base is not None else target
-        self.node(base)
-        for t in (base, *self.owner.get(id(base), [])):
+        self.node(target)
+        for t in self.sharing.get(memory(target), [target]):
             n = self.known[id(t)]
             if n.value is t:
                 n.value = t.clone()
 
     def written(self, op: str, overload: str, given: Any, named: Any, target: Tensor) -> None:
-        """A call that changes a tensor: its base becomes a new node; views of it are read from that."""
-        base = target._base if target._base is not None else target
+        """A call that changes a tensor: what owns its memory becomes a new node, and views of it are read from that."""
+        everyone = self.sharing.get(memory(target), [target])
+        base = everyone[0]
         node = self.known[id(base)]
         path: list[tuple[str, tuple[Any, ...]]] = []
         n = self.known[id(target)]
@@ -107,15 +106,21 @@ class Recorder(TorchDispatchMode):
             n = n.args[0]
         made = Node(op, (node, *given[1:]), named, node.shape, node.dtype, base.clone(), overload=overload, write=True, path=tuple(path), stride=node.stride)
         self.nodes.append(made)
+        renewed = {node: made}
         self.known[id(base)] = made
-        for t in self.owner.get(id(base), []):
-            if t is base:
-                continue
+        for t in everyone[1:]:
             old = self.known[id(t)]
-            again = Node(old.op, (made, *old.args[1:]), old.kwargs, old.shape, old.dtype, t, old.name, old.overload, stride=old.stride)
-            if old.args[0] is node:
+            parent = renewed.get(old.args[0])
+            if parent is not None:
+                again = Node(old.op, (parent, *old.args[1:]), old.kwargs, old.shape, old.dtype, t.clone(), old.name, old.overload, stride=old.stride)
+                renewed[old] = again
                 self.known[id(t)] = again
                 self.nodes.append(again)
+
+
+def memory(t: Tensor) -> int:
+    """What is equal for tensors that share memory."""
+    return t.untyped_storage()._cdata
 
 
 def run_recorded(module: ModuleType, names: Sequence[str], inputs: Sequence[Tensor], outputs: int) -> tuple[Recorder, list[Node], tuple[Node, ...], dict[str, Node], dict[str, Node]]:

@@ -18,6 +18,7 @@ def tidied(step: Step) -> None:
         if n.op in ("detach", "alias", "lift_fresh", "lift") and not n.write:
             step.replace(n, n.args[0])
     for n in step.order:
+        n.path = tuple(p for p in n.path if p[0] not in ("detach", "alias"))
         n.write = n.write and bool(n.path)
     step.sort()
     numbers(step)

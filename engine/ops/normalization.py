@@ -121,7 +121,14 @@ def instance_norm(
 
 
 def instance_normalized(
-    x: Operand, mean: Any = None, var: Any = None, weight: Any = None, bias: Any = None, use_input_stats: bool = True, eps: float = 1e-5
+    x: Operand,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
 ) -> Definition:
     at = indices_of(x.shape)
     scale, shift = (None if t is None else t.element(at[1]) for t in (weight, bias))

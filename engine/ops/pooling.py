@@ -187,6 +187,13 @@ def lp_pool1d(x: Any, norm_type: float, kernel_size: int, stride: Any = None, ce
     return (out * kernel_size).pow(1 / norm_type)
 
 
+@composite(targets=(F.lp_pool2d,))
+def lp_pool2d(x: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Any:
+    rows, columns = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
+    out = F.avg_pool2d(x.abs().pow(norm_type), kernel_size, stride, 0, ceil_mode)
+    return (out * (rows * columns)).pow(1 / norm_type)
+
+
 @composite(targets=(F.interpolate,))
 def interpolate(
     x: Any,

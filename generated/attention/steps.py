@@ -79,7 +79,7 @@ def backward(saved, grad_out=None):
 
     # masked = scores.masked_fill(past == 0, float("-inf"))  (line 13)
     # dscores[i,j,l] = (1 - masked_eq[j,l]) dmasked[i,j,l]
-    dscores = dmasked * ~masked_eq
+    dscores = torch.where(masked_eq, 0, dmasked)
 
     # scores = q @ k.transpose(-2, -1) * h**-0.5  (line 11)
     # dscores_matmul[i,j,l] = dscores[i,j,l] / sqrt(h)

@@ -93,7 +93,7 @@ def backward(saved, grad_out=None):
     dv_diag = dv / n
 
     # dv_matmul[i,j] = [i = j] dv_diag[i]
-    dv_matmul = (torch.arange(d).unsqueeze(-1) == torch.arange(d)) * dv_diag.unsqueeze(-1)
+    dv_matmul = torch.where(torch.arange(d).unsqueeze(-1) == torch.arange(d), dv_diag.unsqueeze(-1), 0)
 
     # dv_matmul_1[i,j] = Σ_k dv_matmul[i,k] x[j,k]
     dv_matmul_1 = dv_matmul @ x.T

@@ -1,0 +1,65 @@
+"""Brackets in sums become choices: `A [c] + B (1 - [c])` is A where c holds, else B. The branch not taken cannot spoil the other."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import sympy as sp
+from sympy import Expr
+
+from engine.notation import Equal, Less, Sigma, Where
+
+
+def branched(e: Expr) -> Expr:
+    """An expression with each bracket that several of its terms have as a factor turned into a choice."""
+    if isinstance(e, Sigma):
+        return cast("Expr", e.func(branched(e.body), *e.args[1:]))
+    if not isinstance(e, sp.Add):
+        return cast("Expr", sp.Mul(*[branched(cast("Expr", f)) if isinstance(f, (Sigma, sp.Add)) else f for f in sp.Mul.make_args(e)]))
+    terms = sp.Add.make_args(e)
+    for b in brackets(terms):
+        inside = sp.Add(*[t for t in terms if b in sp.Mul.make_args(t)])
+        outside = sp.Add(*[t for t in terms if b not in sp.Mul.make_args(t)])
+        if outside.has(b):
+            continue
+        factor = sp.Mul.make_args(inside)
+        holds = sp.Add(*[sp.Mul(*[f for f in sp.Mul.make_args(t) if f != b]) for t in sp.Add.make_args(inside)])
+        related = [t for t in sp.Add.make_args(outside) if any(same(t, -h) for h in sp.Add.make_args(holds))]
+        if not related and not (len(factor) and outside != 0 and alike(holds, outside)):
+            continue
+        rest = sp.Add(*[t for t in sp.Add.make_args(outside) if t not in related]) if related and not alike(holds, outside) else sp.S.Zero
+        fails = outside - rest
+        return cast("Expr", branched(cast("Expr", rest)) + choice(b, branched(cast("Expr", sp.expand(holds + fails))), branched(cast("Expr", fails))))
+    return e
+
+
+def brackets(terms: tuple[Any, ...]) -> list[Any]:
+    """Truth values among the factors of some terms and not of all of them, in a fixed order."""
+    found = {f for t in terms for f in sp.Mul.make_args(t) if isinstance(f, (Less, Equal))}
+    return sorted((b for b in found if not all(b in sp.Mul.make_args(t) for t in terms)), key=sp.default_sort_key)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal up to the order of factors."""
+    return bool(a == b)
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two expressions are multiples of one another by a number."""
+    ratio = sp.cancel(a / b) if b != 0 else sp.S.Zero
+    return bool(ratio.is_number and ratio != 0)
+
+
+def choice(b: Any, holds: Expr, fails: Expr) -> Expr:
+    """`holds` where b, else `fails`, with what both have as a factor in front, unless only numbers were left."""
+    one, other = sp.Mul.make_args(holds), sp.Mul.make_args(fails)
+    common = [f for f in one if f in other and not f.is_number]
+    left, right = (cast("Expr", sp.Mul(*[f for f in x if f not in common])) for x in (one, other))
+    if left.is_number and right.is_number:
+        back = next((f for f in common if f.atoms(sp.Indexed)), sp.S.One)
+        common = [f for f in common if f != back]
+        left, right = cast("Expr", left * back), cast("Expr", right * back)
+    return cast("Expr", sp.Mul(*common) * Where(b, left, right))
+
+
+__all__ = ["branched"]

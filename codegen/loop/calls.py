@@ -1,0 +1,154 @@
+"""How calls are written in plain torch: with `out=` where torch has it, and as an expression otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from codegen.loop.graph import Node, Sized
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ELEMENTWISE = frozenset(
+    ["add", "sub", "mul", "div", "sqrt", "rsqrt", "exp", "log", "tanh", "sigmoid", "neg", "reciprocal", "abs", "log1p", "expm1", "square", "pow",
+     "sin", "cos", "erf", "addcmul", "addcdiv", "maximum", "minimum", "tanh_backward", "sigmoid_backward", "sign", "floor", "clamp_min"]
+)  # fmt: skip
+"""Calls that may write over an operand of the same shape."""
+
+NAMED = frozenset(["mm", "bmm", "mv", "addmm", "addmv", "index_select", *ELEMENTWISE - {"tanh_backward", "sigmoid_backward"}])
+"""Calls `torch.NAME(*args, out=...)` with the arguments they were recorded with."""
+
+COMPARISONS = frozenset(["eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "bitwise_and", "bitwise_or", "bitwise_not"])
+
+
+def number(a: Any) -> str:
+    """A literal."""
+    value = a.full if isinstance(a, Sized) else a
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return f'float("{value}")'
+    return repr(value)
+
+
+Text = "Callable[[Any], str]"
+
+
+def argument(a: Any, name: Callable[[Node], str]) -> str:
+    """An argument as text."""
+    if isinstance(a, Node):
+        return name(a)
+    if isinstance(a, (list, tuple)):
+        items = [argument(x, name) for x in cast("list[Any]", a)]
+        return "(" + ", ".join(items) + ("," if len(items) == 1 else "") + ")"
+    return str(a) if not isinstance(a, (int, float, Sized)) or isinstance(a, bool) else number(a)
+
+
+def elementwise(n: Node) -> bool:
+    """Whether a call may write over an operand."""
+    return n.op in ELEMENTWISE and not n.write
+
+
+def has_out(n: Node) -> bool:
+    """Whether a call is written with `out=` (or in place into a copy)."""
+    if n.op in ("native_batch_norm", "spread", "onehot"):
+        return True
+    if n.dtype is None or n.op in ("part", "input") or n.constant is not None:
+        return False
+    return n.op in OUT or n.op in NAMED and scalars_fit(n) and "dtype" not in n.kwargs or n.op in COMPARISONS
+
+
+def scalars_fit(n: Node) -> bool:
+    """Whether torch's function of the same name takes the arguments as they are."""
+    if n.op in ("add", "sub", "mul", "div", "pow", "maximum", "minimum", "addcmul"):
+        return isinstance(n.args[0], Node) and n.dtype.is_floating_point == n.args[0].dtype.is_floating_point
+    return True
+
+
+def dims(a: Any) -> Any:
+    """A dimension, or several."""
+    found = list(a)
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def reduction(name: str) -> Callable[[Node, Any, str], str]:
+    """`torch.NAME(x, dim, keepdim=..., out=...)`."""
+
+    def text(n: Node, f: Any, out: str) -> str:
+        if len(n.args) == 1:
+            return f"torch.{name}({f(n.args[0])}, {dims(range(len(n.args[0].shape)))}, out={out})"
+        keep = ", keepdim=True" if len(n.args) > 2 and n.args[2] else ""
+        return f"torch.{name}({f(n.args[0])}, {dims(n.args[1])}{keep}, out={out})"
+
+    return text
+
+
+OUT: dict[str, Callable[[Node, Any, str], str]] = {
+    "sum": reduction("sum"),
+    "mean": reduction("mean"),
+    "amax": reduction("amax"),
+    "amin": reduction("amin"),
+    "logsumexp": reduction("logsumexp"),
+    "_softmax": lambda n, f, out: f"torch.softmax({f(n.args[0])}, {n.args[1]}, out={out})",
+    "_log_softmax": lambda n, f, out: f"torch.log_softmax({f(n.args[0])}, {n.args[1]}, out={out})",
+    "_log_softmax_backward_data": lambda n, f, out: f"log_softmax_backward({f(n.args[0])}, {f(n.args[1])}, {n.args[2]}, {n.dtype}, out={out})",
+    "tanh_backward": lambda n, f, out: f"tanh_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
+    "sigmoid_backward": lambda n, f, out: f"sigmoid_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
+    "where": lambda n, f, out: f"torch.where({f(n.args[0])}, {f(n.args[1])}, {f(n.args[2])}, out={out})",
+    "cat": lambda n, f, out: f"torch.cat({f(n.args[0])}, {n.args[1] if len(n.args) > 1 else 0}, out={out})",
+    "clone": lambda n, f, out: f"{out}.copy_({f(n.args[0])})",
+    "_to_copy": lambda n, f, out: f"{out}.copy_({f(n.args[0])})",
+}
+"""Calls whose text with `out=` is spelled out."""
+
+
+def written(n: Node, out: str, name: Callable[[Node], str]) -> str:
+    """A call that fills `out`."""
+
+    def f(a: Any) -> str:
+        return argument(a, name)
+
+    if n.op in OUT:
+        return OUT[n.op](n, f, out)
+    parts = [*[f(a) for a in n.args], *[f"{k}={f(v)}" for k, v in n.kwargs.items() if v is not None], f"out={out}"]
+    return f"torch.{n.op}({', '.join(parts)})"
+
+
+def expression(n: Node, name: Callable[[Node], str]) -> str:
+    """A call as an expression that makes a new tensor."""
+
+    def f(a: Any) -> str:
+        return argument(a, name)
+
+    a = n.args
+    if n.op in ("view", "_unsafe_view", "permute", "expand"):
+        return f"{f(a[0])}.{'view' if n.op == '_unsafe_view' else n.op}({', '.join(f(x) for x in sizes(n))})"
+    if n.op == "t":
+        return f"{f(a[0])}.T"
+    if n.op in ("squeeze", "unsqueeze", "transpose", "select", "diagonal", "unfold"):
+        return f"{f(a[0])}.{n.op}({', '.join(f(x) for x in a[1:])})"
+    if n.op == "slice":
+        dim, start, stop, step = (*a[1:], *[None] * 4)[:4]
+        inside = f"{f(start) if start else ''}:{f(stop) if stop is not None and number(stop) != '9223372036854775807' else ''}" + (f":{f(step)}" if step not in (None, 1) else "")
+        return f"{f(a[0])}[{':, ' * (dim or 0)}{inside}]"
+    if n.op == "index":
+        return f"{f(a[0])}[{', '.join(':' if x is None else f(x) for x in a[1])}]"
+    if n.op in ("sum", "mean", "amax", "amin", "logsumexp") and "dtype" not in n.kwargs:
+        if len(a) == 1:
+            return f"{f(a[0])}.{n.op}()"
+        return f"{f(a[0])}.{n.op}({f(dims(a[1]))}{', keepdim=True' if len(a) > 2 and a[2] else ''})"
+    if n.op in ("add", "sub", "mul", "div") and not n.kwargs and len(a) == 2:
+        return f"{f(a[0])} {dict(add='+', sub='-', mul='*', div='/')[n.op]} {f(a[1])}"
+    if n.op in ("sqrt", "rsqrt", "exp", "log", "tanh", "sigmoid", "neg", "reciprocal", "abs", "log1p", "expm1", "square"):
+        return f"{f(a[0])}.{n.op}()"
+    if n.op == "native_batch_norm_backward":
+        return f"native_batch_norm_backward({', '.join(f(x) for x in a[:-1])}, {list(a[-1])})"
+    if n.op == "_to_copy":
+        return f"{f(a[0])}.to({n.dtype})"
+    operator = f"torch.ops.aten.{n.op}" + (f".{n.overload or 'default'}" if n.overload is not None else "")
+    parts = [*[f(x) for x in a], *[f"{k}={f(v)}" for k, v in n.kwargs.items() if v is not None]]
+    return f"{operator}({', '.join(parts)})".replace("((", "((")
+
+
+def sizes(n: Node) -> list[Any]:
+    """The sizes of a view, with the batch's own filled in."""
+    given = list(n.args[1])
+    return given

@@ -1,0 +1,387 @@
+"""The text of `loop.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from codegen.loop.calls import expression, has_out, number, written
+from codegen.loop.folds import Update
+from codegen.loop.graph import Node, Sized
+from codegen.loop.layout import Layout, contiguous, root
+from engine.naming import Namer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OPERATORS = {
+    "tanh_backward": "torch.ops.aten.tanh_backward.grad_input._op",
+    "sigmoid_backward": "torch.ops.aten.sigmoid_backward.grad_input._op",
+    "native_batch_norm_backward": "torch.ops.aten.native_batch_norm_backward.default._op",
+    "log_softmax_backward": "torch.ops.aten._log_softmax_backward_data.out._op",
+}
+
+
+@dataclass
+class Text:
+    """The parts of the file."""
+
+    setup: list[str] = field(default_factory=list[str])
+    draw: list[str] = field(default_factory=list[str])
+    rows: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    body: list[str] = field(default_factory=list[str])
+    late: list[str] = field(default_factory=list[str])
+    late_args: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    results: list[str] = field(default_factory=list[str])
+    operators: list[str] = field(default_factory=list[str])
+
+
+class Writer:
+    """Writes the statements of a layout."""
+
+    def __init__(self, layout: Layout, trained: tuple[str, ...], momentum: bool) -> None:
+        self.layout, self.trained, self.momentum = layout, trained, momentum
+        self.step = layout.step
+        self.text = Text()
+        self.namer = Namer(["torch", "params", "buffers", "velocity", "X", "Y", "steps", "lr", "generator", "losses", "rows", "count", "done", "rate", "momentum", *self.step.inputs])
+        self.names: dict[Node, str] = {n: k for k, n in self.step.inputs.items()}
+        self.made: set[Node] = set()
+        self.rowed: dict[Node, str] = {}
+        self.views: dict[Any, str] = {}
+
+    def name(self, n: Node) -> str:
+        """The variable of a value."""
+        if n not in self.names:
+            self.names[n] = self.namer(n.name or self.label(n))
+        return self.names[n]
+
+    def label(self, n: Node) -> str:
+        """A name for a value that has none."""
+        inner = next((r for r in n.reads), None)
+        if n.op in ("permute", "t", "transpose") and inner is not None:
+            return f"{self.name(inner)}_T"
+        if n.is_view and inner is not None:
+            return f"{self.name(inner)}_view"
+        return f"{n.op.strip('_')}_{self.name(inner)}" if inner is not None and len(self.name(inner)) < 16 else n.op.strip("_")
+
+    def write(self) -> Text:
+        """Everything."""
+        self.batch()
+        self.stored()
+        self.workspace()
+        for x in self.layout.order:
+            self.statement(x)
+        self.buffers()
+        self.end()
+        return self.text
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def batch(self) -> None:
+        """What is drawn for many steps at once."""
+        layout, chunk = self.layout, self.layout.chunk
+        for n in layout.data:
+            if n.op == "input":
+                rows = n.shape[0]
+                self.text.setup.append(f"{n.name}_all = torch.empty({self.sizes((chunk * rows, *n.shape[1:]))}, dtype={n.dtype})")
+                self.text.setup.append(f"{n.name}_rows = {n.name}_all.view({', '.join(map(str, (chunk, *n.shape)))}).unbind()")
+                self.text.draw.append(f"torch.index_select(data[{self.step.batch.index(n.name)}], 0, rows, out={n.name}_all[: count * {rows}])")
+                self.rowed[n] = f"{n.name}_rows"
+            elif n.op == "onehot":
+                name, rows = self.name(n), n.shape[0]
+                source = f"{root(n.args[0]).name}_all"
+                self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
+                self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
+                self.text.draw.append(f"{name}_all.zero_().scatter_(1, {source}.view(-1, 1), 1.0)")
+                self.rowed[n] = f"{name}_rows"
+            elif n.op == "spread":
+                name, rows = self.name(n), n.shape[0]
+                self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
+                self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
+                self.text.draw.append(f"{name}_all.zero_().scatter_(1, {root(n.args[0][1]).name}_all.view(-1, 1), {number(n.args[1])})")
+                self.rowed[n] = f"{name}_rows"
+            else:
+                name = self.name(n)
+                self.text.setup.append(f"{name}_rows = [{expression(n, lambda r, n=n: 'row')} for row in {self.rowed[n.args[0]]}]")
+                self.rowed[n] = f"{name}_rows"
+
+    def stored(self) -> None:
+        """Rows of values that are read at the end of a chunk."""
+        for n in self.layout.stored:
+            name, chunk = self.name(n), self.layout.chunk
+            self.text.setup.append(f"{name}_all = torch.empty({self.sizes((chunk, *n.shape))}, dtype={n.dtype})")
+            self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
+            self.rowed[n] = f"{name}_rows"
+
+    def sizes(self, shape: Sequence[int]) -> str:
+        """A shape as arguments."""
+        return ", ".join(map(str, shape)) if shape else "()"
+
+    # -- memory ----------------------------------------------------------------------------------------------------
+
+    def workspace(self) -> None:
+        """The slots, and each value as a part of one."""
+        users: dict[Any, list[Node]] = {}
+        for n, s in self.layout.place.items():
+            users.setdefault(s.name, []).append(n)
+        for s in self.layout.slots:
+            alone = [n for n in users.get(s.name, [])]
+            if len(alone) == 1 and contiguous(alone[0]):
+                (n,) = alone
+                self.text.setup.append(f"{self.name(n)} = torch.empty({self.sizes(n.shape)}, dtype={n.dtype})")
+                continue
+            self.text.setup.append(f"{s.name} = torch.empty({s.size}, dtype={s.dtype})")
+            for n in alone:
+                if contiguous(n):
+                    self.text.setup.append(f"{self.name(n)} = {s.name}[:{n.numel}].view({self.sizes(n.shape)})")
+                else:
+                    self.text.setup.append(f"{self.name(n)} = {s.name}.as_strided({n.shape}, {n.stride})")
+
+    def ready(self, n: Node) -> str:
+        """A value's variable; views and constants are made where they are first needed, once if that is possible."""
+        if n.constant is not None:
+            if n not in self.made:
+                self.made.add(n)
+                self.text.setup.append(f"{self.name(n)} = {self.literal(n)}")
+            return self.name(n)
+        if n.is_view and n not in self.made and n not in self.rowed:
+            self.made.add(n)
+            inner = self.ready(n.args[0])
+            own = root(n)
+            text = expression(n, lambda r: inner)
+            if own in self.rowed:
+                name = self.name(n)
+                self.text.setup.append(f"{name}_rows = [{expression(n, lambda r: 'row')} for row in {self.rowed[n.args[0]]}]")
+                self.rowed[n] = f"{name}_rows"
+            elif own.op == "input" or own in self.layout.place:
+                self.text.setup.append(f"{self.name(n)} = {text}")
+            else:
+                self.text.body.append(f"{self.name(n)} = {text}")
+        if n in self.rowed and not any(k == self.name(n) for k, _ in self.text.rows):
+            self.text.rows.append((self.name(n), self.rowed[n]))
+        return self.name(n)
+
+    def literal(self, n: Node) -> str:
+        """A constant as an expression."""
+        t = n.constant
+        shape = tuple(t.shape)
+        if t.numel() and bool((t == t.reshape(-1)[0]).all()):
+            value = t.reshape(-1)[0].item()
+            kind = "zeros" if value == 0 else "ones" if value == 1 else "full"
+            inside = f"{shape}" + (f", {value!r}" if kind == "full" else "")
+            return f"torch.{kind}({inside}, dtype={t.dtype})"
+        if t.dim() == 1 and not t.dtype.is_floating_point and bool((t.diff() == 1).all()) and int(t[0]) == 0:
+            return f"torch.arange({t.numel()})"
+        return f"torch.tensor({t.tolist()!r}, dtype={t.dtype})"
+
+    # -- statements ------------------------------------------------------------------------------------------------
+
+    def statement(self, x: Node | Update) -> None:
+        """One call, or one update."""
+        if isinstance(x, Update):
+            self.update(x)
+            return
+        if x.is_view and not x.write or x.op == "part" and self.whole(x).op == "native_batch_norm":
+            return
+        body = self.text.body
+        for r in x.reads:
+            self.ready(r)
+        for op in OPERATORS:
+            if x.op in (op, f"_{op}_data") and op not in self.text.operators:
+                self.text.operators.append(op)
+        if x.op == "native_batch_norm":
+            outs = [self.out(p) for p in self.parts(x)]
+            body.append(f"torch.native_batch_norm({', '.join(self.plain(a) for a in x.args)}, out=({', '.join(outs)}))")
+        elif x.write:
+            self.in_place(x)
+        elif x.dtype is None:
+            names = [self.name(p) if p is not None else "_" for p in self.some_parts(x)]
+            body.append(f"{', '.join(names)} = {expression(x, self.name)}")
+        elif x.op == "part":
+            if x in self.rowed:
+                body.append(f"{self.ready(x)}.copy_({self.name(x.args[0])}[{x.args[1]}])")
+        elif x.op == "spread":
+            out = self.out(x)
+            amount = x.args[1]
+            body.append(f"{out}.zero_()")
+            body.append(f"{out}[{', '.join(self.name(i) for i in x.args[0])}] = {self.plain(amount)}")
+        elif x.op == "onehot":
+            out = self.out(x)
+            body.append(f"{out}.zero_().scatter_(1, {self.name(x.args[0])}.view(-1, 1), 1.0)")
+        elif has_out(x) and (x in self.rowed or x in self.layout.place):
+            body.append(written(x, self.out(x), self.name))
+        elif x in self.rowed:
+            body.append(f"{self.ready(x)}.copy_({expression(x, self.name)})")
+        else:
+            body.append(f"{self.name(x)} = {expression(x, self.name)}")
+
+    def plain(self, a: Any) -> str:
+        return self.name(a) if isinstance(a, Node) else number(a) if isinstance(a, (int, float, Sized)) and not isinstance(a, bool) else str(a)
+
+    def whole(self, part: Node) -> Node:
+        return part.args[0]
+
+    def parts(self, whole: Node) -> list[Node]:
+        """All results of a call that writes into given tensors; those nothing reads get memory as well."""
+        found = {n.args[1]: n for n in self.layout.order if isinstance(n, Node) and n.op == "part" and n.args[0] is whole}
+        out: list[Node] = []
+        for k, t in enumerate(whole.value):
+            if k not in found:
+                shape = tuple(t.shape) if k else whole.args[0].shape
+                found[k] = Node("part", (whole, k), {}, shape, whole.args[0].dtype, t, "unused")
+            out.append(found[k])
+        return out
+
+    def some_parts(self, whole: Node) -> list[Node | None]:
+        """The results of a call that makes them, None for those nothing reads."""
+        found = {n.args[1]: n for x in self.layout.order for n in ([x] if isinstance(x, Node) else [a for a in x.args if isinstance(a, Node)]) if n.op == "part" and n.args[0] is whole}
+        return [found.get(k) if k not in found or found[k] not in self.rowed else None for k in range(len(whole.value))]
+
+    def out(self, n: Node) -> str:
+        """The variable that a call fills."""
+        if n not in self.rowed and n not in self.layout.place and n not in self.made:
+            self.made.add(n)
+            self.text.setup.append(f"{self.name(n)} = torch.empty({self.sizes(n.shape)}, dtype={n.dtype})")
+        return self.ready(n)
+
+    def in_place(self, x: Node) -> None:
+        """A call that changes a part of a tensor: on a copy of it."""
+        base = x.args[0]
+        name = self.name(x)
+        self.text.body.append(f"{name} = {self.name(base)}.clone()")
+        target = name
+        for op, args in x.path:
+            view = Node(op, (base, *args), {}, (), x.dtype, None)
+            target = expression(view, lambda r, t=target: t)
+        self.text.body.append(f"{target}.{x.op}_({', '.join(self.plain(a) if not isinstance(a, (list, tuple)) else str(a) for a in x.args[1:])})")
+
+    def update(self, u: Update) -> None:
+        """Into the parameter, or into its velocity."""
+        for n in u.args:
+            if isinstance(n, Node):
+                self.ready(n)
+        first = not any(isinstance(x, Update) and x.name == u.name for x in self.layout.order[: self.layout.order.index(u)])
+        final = not any(isinstance(x, Update) and x.name == u.name for x in self.layout.order[self.layout.order.index(u) + 1 :])
+        args = ", ".join(self.plain(a) for a in u.args)
+        owner = f"{u.name}_velocity" if self.momentum else u.name
+        target = self.seen(owner, u.views)
+        if self.momentum:
+            scale = f"{u.keyword}={u.scale!r}" if u.scale != 1 else ""
+            if first and not u.beta:
+                self.text.body.append(f"{owner}.mul_(momentum)")
+            keywords = ", ".join(k for k in ("beta=momentum" if first and u.beta else "", scale) if k)
+            self.text.body.append(f"{target}.{u.method}({args}{', ' + keywords if keywords else ''})")
+            if final:
+                self.text.body.append(f"{u.name}.add_({owner}, alpha=rate)")
+            return
+        rate = "rate" if u.scale == 1 else f"{u.scale!r} * rate"
+        self.text.body.append(f"{target}.{u.method}({args}, {u.keyword}={rate})")
+
+    def seen(self, owner: str, views: tuple[Any, ...]) -> str:
+        """A parameter through views, made once."""
+        if not views:
+            return owner
+        key = (owner, views)
+        if key not in self.views:
+            text = owner
+            for op, sizes in views:
+                text = f"{text}.{op}({', '.join(map(str, sizes))})" if sizes else f"{text}.{op}(())"
+            self.views[key] = self.namer(f"{owner}_{views[-1][0]}")
+            self.text.setup.append(f"{self.views[key]} = {text}")
+        return self.views[key]
+
+    def buffers(self) -> None:
+        """Next values of the forward's own buffers."""
+        for key, n in self.step.results.items():
+            if key.startswith("buffer."):
+                self.text.body.append(f"{key.removeprefix('buffer.')}.copy_({self.ready(n)})")
+
+    # -- the end of a chunk ----------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """The losses, and what is kept, of all steps of a chunk at once."""
+        ends = {k: n for k, n in self.step.results.items() if k == "loss" or k.startswith("keep.")}
+        reads: dict[Node, None] = {}
+        late = set(self.layout.late)
+        for n in [*self.layout.late, *ends.values()]:
+            for r in n.reads if n in late else [n]:
+                if r not in late and r.constant is None:
+                    reads[r] = None
+        local: dict[Node, str] = {}
+        for r in reads:
+            if r.is_view and r not in self.layout.data:
+                owner = root(r)
+                local[r] = self.name(r)
+                self.text.late.append(f"{self.name(r)} = {self.through(r)}")
+                reads_owner = owner
+            else:
+                reads_owner = r
+                local[r] = self.name(r)
+            if all(k != self.name(reads_owner) for k, _ in self.text.late_args):
+                self.text.late_args.append((self.name(reads_owner), self.whole_rows(reads_owner)))
+        for n in self.layout.late:
+            for r in n.reads:
+                if r.constant is not None:
+                    self.ready(r)
+            self.text.late.append(f"{self.name(n)} = {expression(n, self.name)}")
+        self.text.results = [self.name(n) for n in ends.values()]
+
+    def through(self, n: Node) -> str:
+        """A view of a stored value, from that value."""
+        return expression(n, self.name if not n.args[0].is_view else lambda r: self.through(r))
+
+    def whole_rows(self, n: Node) -> str:
+        """All rows of a value as one tensor, a step in each."""
+        if n in self.layout.data and n.op == "input":
+            return f"{n.name}_all.view({', '.join(map(str, (self.layout.chunk, *n.shape)))})"
+        if n in self.layout.data:
+            return f"torch.stack({self.rowed[n]})"
+        return f"{self.name(n)}_all"
+
+
+def loop_source(layout: Layout, trained: tuple[str, ...], target: str, name: str, used: Sequence[str], momentum: bool = False) -> str:
+    """The emitted file. `used` are the identities that were used, as text."""
+    from codegen.emit import render
+
+    writer = Writer(layout, trained, momentum)
+    text = writer.write()
+    step = layout.step
+    others = [n for n in step.inputs if n not in step.batch]
+    batch = step.inputs[step.batch[0]].shape[0]
+    dtype = step.results["loss"].dtype
+    names = [n for n, _ in text.rows]
+    kept = [k.removeprefix("keep.") for k in step.results if k.startswith("keep.")]
+    ends = [f"{r}_of" for r in text.results]
+    return render(
+        "loop.py.j2",
+        target=target,
+        name=name,
+        kind="gradient descent with momentum" if momentum else "gradient descent",
+        batch=batch,
+        sizes="; ".join(f"{k} {shape(n)}" for k, n in step.inputs.items()),
+        signature=repr({k: tuple(n.shape) for k, n in step.inputs.items()}),
+        identities=["", "Kernels that were chosen, each equal to what was derived:", *[f"    {u}" for u in used]] if used else [],
+        operators=[(op, OPERATORS[op]) for op in text.operators],
+        momentum=momentum,
+        unpack=f"{', '.join(others)}{',' if len(others) == 1 else ''} = ({', '.join(f'params[{n!r}]' for n in others)}{',' if len(others) == 1 else ''})".replace("'", '"'),
+        states=[f"{n}_velocity = torch.zeros_like({n})" for n in trained] if momentum else [],
+        setup=text.setup,
+        late_args=[a for a, _ in text.late_args],
+        late_rows=[f"{rows}[:count]" for _, rows in text.late_args],
+        late=text.late,
+        results=", ".join(text.results) + ("," if len(text.results) == 1 else ""),
+        loss_dtype=dtype,
+        chunk=layout.chunk,
+        draw=text.draw,
+        loop_names=", ".join(["_", *names]) if names else "_",
+        loop_rows=f"zip({', '.join(['range(count)', *[rows for _, rows in text.rows]])})" if names else "range(count)",
+        body=text.body,
+        ends=", ".join(ends) + ("," if len(ends) == 1 else ""),
+        ends_loss=ends[0],
+        kept="{" + ", ".join(f'"{k}": {e}' for k, e in zip(kept, ends[1:], strict=True)) + "}",
+    )
+
+
+def shape(n: Node) -> str:
+    """`(32, 3) int64`."""
+    return f"{tuple(n.shape)} {str(n.dtype).removeprefix('torch.')}"

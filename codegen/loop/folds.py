@@ -1,0 +1,71 @@
+"""Updates: a gradient that is a sum of products goes into its parameter without ever being a tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from codegen.loop.graph import Node, Sized
+
+if TYPE_CHECKING:
+    from codegen.loop.graph import Step
+
+
+@dataclass(frozen=True)
+class Update:
+    """`target += scale * what(args)`, with the target seen through `views`. `beta` says that the call can also scale the target."""
+
+    name: str
+    method: str
+    args: tuple[Any, ...]
+    scale: float
+    views: tuple[tuple[str, tuple[Any, ...]], ...]
+    keyword: str
+    beta: bool
+
+
+def updates(step: Step, name: str) -> list[Update]:
+    """How the gradient of a parameter is put into it. Parts that nothing else reads are folded into the update."""
+    users = step.users()
+    gradient = step.results[f"grad.{name}"]
+    out: list[Update] = []
+    _fold(name, gradient, 1.0, (), step, users, out)
+    return out
+
+
+def _fold(name: str, g: Node, scale: float, views: tuple[Any, ...], step: Step, users: dict[Node, list[Node]], out: list[Update]) -> None:
+    roots = [k for k, r in step.results.items() if r is g]
+    shared = len(users.get(g, [])) + len(roots) > 1 and len(views) == 0 or len(users.get(g, [])) > 1
+    plain = Update(name, "add_", (g,), scale, views, "alpha", False)
+    if shared or g.constant is not None or g.op in ("input", "part"):
+        out.append(plain)
+        return
+    a = g.args
+    if g.op in ("view", "squeeze", "unsqueeze", "_unsafe_view"):
+        inner = cast("Node", a[0])
+        if len(out) == 0 or True:
+            _fold(name, inner, scale, (*views, ("view", tuple(inner.shape))), step, users, out)
+        return
+    if g.op == "permute":
+        order = list(a[1])
+        inverse = [order.index(k) for k in range(len(order))]
+        _fold(name, a[0], scale, (*views, ("permute", tuple(inverse))), step, users, out)
+        return
+    if g.op == "mm":
+        out.append(Update(name, "addmm_", (a[0], a[1]), scale, views, "alpha", True))
+    elif g.op == "mv":
+        out.append(Update(name, "addmv_", (a[0], a[1]), scale, views, "alpha", True))
+    elif g.op == "index_add" and isinstance(a[0], Node) and a[0].constant is not None and not bool(a[0].constant.any()):
+        out.append(Update(name, "index_add_", (a[1], a[2], a[3]), scale, views, "alpha", False))
+    elif g.op in ("add", "sub") and all(isinstance(x, Node) and x.shape == g.shape for x in a[:2]) and not g.kwargs:
+        _fold(name, a[0], scale, views, step, users, out)
+        _fold(name, a[1], scale if g.op == "add" else -scale, views, step, users, out)
+    elif g.op == "neg":
+        _fold(name, a[0], -scale, views, step, users, out)
+    elif g.op in ("mul", "div") and not isinstance(a[1], Node):
+        by = float(a[1].full if isinstance(a[1], Sized) else a[1])
+        _fold(name, a[0], scale * by if g.op == "mul" else scale / by, views, step, users, out)
+    elif g.op in ("mul", "div"):
+        out.append(Update(name, "addcmul_" if g.op == "mul" else "addcdiv_", (a[0], a[1]), scale, views, "value", False))
+    else:
+        out.append(plain)

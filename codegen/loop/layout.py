@@ -1,0 +1,277 @@
+"""Where every value of a step lives: in data rows, in stored rows, in the workspace, or in a tensor of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from codegen.loop.calls import elementwise, has_out
+from codegen.loop.folds import Update, updates
+from codegen.loop.graph import Node
+
+if TYPE_CHECKING:
+    from codegen.loop.graph import Step
+
+ROWS_BYTES = 4 << 20
+"""How much the rows that are drawn and stored ahead of time may take."""
+MOST = 100
+
+
+@dataclass
+class Slot:
+    """A run of memory that several values use one after the other."""
+
+    name: str
+    dtype: Any
+    size: int
+    free_at: int = -1
+
+
+@dataclass
+class Layout:
+    """A step in order, with a place for every value.
+
+    `data` are values known from the batch, per step a row; `stored` values that the end of a chunk reads, also rows;
+    `late` what is computed there; `setup` constants and views that are made once.
+    """
+
+    step: Step
+    order: list[Node | Update]
+    data: list[Node]
+    stored: list[Node]
+    late: list[Node]
+    slots: list[Slot]
+    place: dict[Node, Slot] = field(default_factory=dict[Node, Slot])
+    chunk: int = 1
+
+
+def root(n: Node) -> Node:
+    """What owns a value's memory."""
+    while n.is_view or n.write:
+        n = n.args[0]
+    return n
+
+
+def from_batch(step: Step) -> list[Node]:
+    """Values that the batch alone decides and that have a form for many steps at once."""
+    known = {step.inputs[b] for b in step.batch}
+    for n in step.order:
+        if n in known:
+            continue
+        if n.is_view and n.args[0] in known and same_rows(n):
+            known.add(n)
+        elif n.op == "onehot" and n.args[0] in known or n.op == "spread" and one_per_row(n, known):
+            known.add(n)
+        elif n.op == "permute" and n.args[0] in known:
+            known.add(n)
+    return [n for n in step.order if n in known]
+
+
+def same_rows(n: Node) -> bool:
+    """Whether a view of a batch input is one for every row separately."""
+    return n.op in ("view", "squeeze", "unsqueeze", "permute", "t", "transpose", "select", "slice", "expand")
+
+
+def one_per_row(n: Node, known: set[Node]) -> bool:
+    """Whether a value is put into every row once, at a column that the batch gives."""
+    indices, amount, shape = n.args
+    if len(indices) != 2 or len(shape) != 2 or isinstance(amount, Node):
+        return False
+    rows, columns = indices
+    return rows.constant is not None and rows.shape == (shape[0],) and bool((rows.constant.diff() == 1).all()) and columns in known and columns.op == "input"
+
+
+def laid_out(step: Step, trained: tuple[str, ...]) -> Layout:
+    """The layout of a step."""
+    data = from_batch(step)
+    needed: set[Node] = set()
+    stack = [r for k, r in step.results.items() if k.startswith(("grad.", "buffer."))]
+    while stack:
+        n = stack.pop()
+        if n not in needed:
+            needed.add(n)
+            stack.extend(n.reads)
+    late: list[Node] = []
+    held = {n for n in step.order if n.op == "input" and n.name not in step.batch}
+    ready = needed | set(data) | {n for n in step.order if n.constant is not None}
+    inside = set(needed)
+    wanted = [n for n in step.order if n not in ready]
+    changed = True
+    pulled: set[Node] = set()
+    while changed:
+        changed = False
+        for n in wanted:
+            if n not in pulled and (any(root(r) in held for r in n.reads) or n.write):
+                for r in [n, *ancestors(n)]:
+                    if r in wanted and r not in pulled:
+                        pulled.add(r)
+                        changed = True
+    late = [n for n in wanted if n not in pulled]
+    inside |= pulled
+    ends = {r for k, r in step.results.items() if k.startswith(("loss", "keep."))}
+    stored = [n for n in step.order if n in inside and n not in data and n.constant is None and (n in ends or any(n in x.reads for x in late))]
+    stored = list(dict.fromkeys(root(n) if n.is_view else n for n in stored))
+    stored = [n for n in stored if n.op != "input"]
+    order = with_updates(step, [n for n in step.order if n in inside and n not in data and n.constant is None and n.op != "input"], trained)
+    layout = Layout(step, order, data, stored, late, [])
+    layout.chunk = chunk_of(layout)
+    workspace(layout)
+    return layout
+
+
+def ancestors(n: Node) -> list[Node]:
+    """Everything a node is computed from."""
+    found: dict[Node, None] = {}
+    stack = list(n.reads)
+    while stack:
+        x = stack.pop()
+        if x not in found:
+            found[x] = None
+            stack.extend(x.reads)
+    return list(found)
+
+
+def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...]) -> list[Node | Update]:
+    """The calls in order, each parameter's update as soon as nothing reads the parameter as it was."""
+    every = [u for name in trained for u in updates(step, name)]
+    needed: set[Node] = set()
+    stack = [n for u in every for n in u.args if isinstance(n, Node)]
+    stack.extend(r for k, r in step.results.items() if not k.startswith("grad."))
+    while stack:
+        n = stack.pop()
+        if n not in needed:
+            needed.add(n)
+            stack.extend(n.reads)
+    order: list[Node | Update] = [n for n in nodes if n in needed]
+    place = {n: k for k, n in enumerate(order) if isinstance(n, Node)}
+    after: dict[int, list[Update]] = {}
+    for name in trained:
+        own = step.inputs[name]
+        last = max((k for n, k in place.items() if not n.is_view and (own in map(root, n.reads))), default=-1)
+        group = [u for u in every if u.name == name]
+        ready = max([last, *(place.get(producer(n), -1) for u in group for n in u.args if isinstance(n, Node)), *(place.get(n, -1) for u in group for n in u.args if isinstance(n, Node))])
+        others = [place[x] for x in place if any(root(r) is own for r in x.reads) and not x.is_view]
+        after.setdefault(max([ready, *others]), []).extend(group)
+    for name in trained:  # an update that reads another parameter comes before that one's own
+        pass
+    out: list[Node | Update] = list(after.get(-1, []))
+    for k, n in enumerate(order):
+        out.append(n)
+        out.extend(after.get(k, []))
+    return ordered_updates(step, out)
+
+
+def producer(n: Node) -> Node:
+    """The call that fills a value's memory."""
+    n = root(n)
+    return n.args[0] if n.op == "part" else n
+
+
+def ordered_updates(step: Step, order: list[Node | Update]) -> list[Node | Update]:
+    """Updates that read a parameter moved before the update of that parameter."""
+    out = list(order)
+    moved = True
+    while moved:
+        moved = False
+        for k, u in enumerate(out):
+            if not isinstance(u, Update):
+                continue
+            reads = {root(n).name for n in u.args if isinstance(n, Node) and root(n).op == "input"} - {u.name}
+            early = next((j for j, w in enumerate(out[:k]) if isinstance(w, Update) and w.name in reads), None)
+            if early is not None:
+                w = out.pop(early)
+                out.insert(k, w)
+                moved = True
+                break
+    return out
+
+
+def chunk_of(layout: Layout) -> int:
+    """How many steps are drawn at once."""
+    rows = 0
+    for n in [*layout.data, *layout.stored]:
+        if not n.is_view:
+            rows += n.numel * n.dtype.itemsize
+    return max(1, min(MOST, ROWS_BYTES // max(1, rows)))
+
+
+def reads_of(x: Node | Update) -> list[Node]:
+    """The nodes a statement reads."""
+    return x.reads if isinstance(x, Node) else [n for n in x.args if isinstance(n, Node)]
+
+
+def workspace(layout: Layout) -> None:
+    """Give every value that a call can write into a slot; a slot is used again once its value is dead."""
+    last: dict[Node, int] = {}
+    for k, x in enumerate(layout.order):
+        for r in reads_of(x):
+            last[root(r)] = k
+        if isinstance(x, Node):
+            last.setdefault(root(x), k)
+    for key, r in layout.step.results.items():
+        if key.startswith("buffer."):
+            last[root(r)] = len(layout.order)
+    stored = set(layout.stored)
+    free: list[Slot] = []
+    for k, x in enumerate(layout.order):
+        if not isinstance(x, Node) or x.is_view:
+            release(layout, x, k, last, free)
+            continue
+        outs = [n for n in layout.order if isinstance(n, Node) and n.op == "part" and n.args[0] is x] if x.dtype is None else [x]
+        mine = [n for n in outs if n.op != "part" or x.dtype is None]
+        if x.op == "part" or not has_out(x):
+            release(layout, x, k, last, free)
+            continue
+        early = elementwise(x)
+        if early:
+            same = [r for r in dict.fromkeys(map(root, x.reads)) if last.get(r) == k and r in layout.place and r.numel == x.numel and r.dtype == x.dtype and r not in stored]
+            if same and all(root(r) is not same[0] or r.shape == x.shape and not r.is_view for r in x.reads) and contiguous(same[0]) and contiguous(x):
+                slot = layout.place[same[0]]
+                layout.place[x] = slot
+                last[same[0]] = -2
+                release(layout, x, k, last, free)
+                continue
+        for n in mine:
+            if n in stored or n in layout.place:
+                continue
+            layout.place[n] = take(layout, n, free)
+        release(layout, x, k, last, free)
+
+
+def contiguous(n: Node) -> bool:
+    """Whether a value was recorded as lying in memory row by row."""
+    if not n.stride:
+        return True
+    expect = 1
+    for size, stride in zip(reversed(n.shape), reversed(n.stride), strict=True):
+        if size != 1 and stride != expect:
+            return False
+        expect *= size
+    return True
+
+
+def take(layout: Layout, n: Node, free: list[Slot]) -> Slot:
+    """A free slot for a value: the smallest that is large enough, else the largest made larger, else a new one."""
+    fitting = [s for s in free if s.dtype == n.dtype]
+    large = [s for s in fitting if s.size >= n.numel]
+    if large:
+        slot = min(large, key=lambda s: s.size)
+    elif fitting:
+        slot = max(fitting, key=lambda s: s.size)
+        slot.size = n.numel
+    else:
+        slot = Slot(f"space{len(layout.slots)}", n.dtype, n.numel)
+        layout.slots.append(slot)
+        return slot
+    free.remove(slot)
+    return slot
+
+
+def release(layout: Layout, x: Node | Update, k: int, last: dict[Node, int], free: list[Slot]) -> None:
+    """Slots of values that nothing reads after statement k."""
+    for r in dict.fromkeys(map(root, [*reads_of(x), *([x] if isinstance(x, Node) else [])])):
+        if last.get(r) == k and r in layout.place:
+            slot = layout.place[r]
+            if slot not in free:
+                free.append(slot)
+            last[r] = -2
