@@ -108,7 +108,6 @@ class AccessMixin(LowererBase):
                 changed = True
         return (self._reshaped(t, dims, out), out) if changed else (t, dims)
 
-
     def _basic_items(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
         """Constants and slices in one pair of brackets."""
         items: list[T] = []
@@ -177,16 +176,13 @@ class AccessMixin(LowererBase):
         joint: list[Index] = []
         for k in gathers:
             at = dims[k].at
-            own = (
-                [i for i in at.indices if isinstance(i, Index)]
-                if isinstance(at, Indexed)
-                else sorted(free_indices(at), key=self.rank)
-            )
+            plain = isinstance(at, Indexed)
+            own = [i for i in at.indices if isinstance(i, Index)] if plain else self.ranked(free_indices(at))
             joint.extend(i for i in own if i not in joint)
         repeated = [d.at for k, d in enumerate(dims) if k not in gathers]
         gathers = [k for k, d in enumerate(dims) if k in gathers or d.at in joint or repeated.count(d.at) > 1]
         for k in gathers:
-            joint.extend(i for i in sorted(free_indices(dims[k].at), key=self.rank) if i not in joint)
+            joint.extend(i for i in self.ranked(free_indices(dims[k].at)) if i not in joint)
         together = gathers == list(range(gathers[0], gathers[-1] + 1))
         if not together:
             order = [*gathers, *[k for k in range(len(dims)) if k not in gathers]]
@@ -197,11 +193,6 @@ class AccessMixin(LowererBase):
         for k in gathers:
             v = self.value(dims[k].at)
             items.append(to_axes(v, joint).t)
-        axes = (
-            [cast("Index", d.at) for d in dims[: gathers[0]]]
-            + joint
-            + [cast("Index", d.at) for d in dims[gathers[-1] + 1 :]]
-        )
-        return Val(tt.item(t, *items), tuple(axes), kind)
-
-
+        before, after = dims[: gathers[0]], dims[gathers[-1] + 1 :]
+        axes = [*(d.at for d in before), *joint, *(d.at for d in after)]
+        return Val(tt.item(t, *items), cast("tuple[Index, ...]", tuple(axes)), kind)

@@ -7,10 +7,12 @@ import difflib
 import importlib
 import traceback
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import examples
+from codegen.closed.markdown import closed_markdown
 from codegen.derivation_md import derivation_markdown
 from codegen.emit import write_atomically
 from codegen.inputs import example_inputs
@@ -41,8 +43,20 @@ def _steps(program: Program, title: str) -> str:
     return program.source
 
 
+def _closed(program: Program, title: str) -> str:
+    return closed_program(program, title).source
+
+
 def _derivation(program: Program, title: str) -> str:
-    return derivation_markdown(program.derivation, title)
+    writer = closed_program(program, title).writer
+    assert writer is not None
+    return derivation_markdown(program.derivation, title) + closed_markdown(writer)
+
+
+@lru_cache(maxsize=8)
+def closed_program(program: Program, title: str) -> Program:
+    """The closed form of a program in steps mode, from the same graph."""
+    return generate(program.graph, mode="closed", name=title)
 
 
 def _package(program: Program, title: str) -> str:
@@ -52,6 +66,7 @@ def _package(program: Program, title: str) -> str:
 ARTIFACTS: tuple[Artifact, ...] = (
     Artifact("__init__.py", _package),
     Artifact("steps.py", _steps),
+    Artifact("closed.py", _closed),
     Artifact("derivation.md", _derivation),
 )
 

@@ -167,12 +167,10 @@ class ContractMixin(LowererBase):
         order = [i for i in a.axes if i in batch]
         if [i for i in b.axes if i in batch] != order:
             order = list(batch)
-        x = self._to(a, [*order, left, s])
-        y = self._to(b, [*order, s, right])
+        x = permute(a.t, [a.axes.index(i) for i in (*order, left, s)])
+        y = permute(b.t, [b.axes.index(i) for i in (*order, s, right)])
         return Val(tt.binary("@", x, y), (*order, left, right))
 
-    def _to(self, v: Val, order: list[Index]) -> T:
-        return permute(v.t, [v.axes.index(i) for i in order])
 
     def _einsum(self, values: list[Val], summed: list[Index], outer: list[Index]) -> Val:
         """The general contraction."""

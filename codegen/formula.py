@@ -174,6 +174,18 @@ class MathPrinter(LatexPrinter):
         return tex_name(str(expr))
 
 
+    def _print_Mul(self, expr: Any) -> str:
+        """Sums among other factors stand in parentheses, so that it is plain where they end."""
+        sums = [f for f in expr.args if isinstance(f, Sigma)]
+        if not sums or len(expr.args) == 1:
+            return super()._print_Mul(expr)
+        tokens = {s: sp.Symbol(f"zzsum{k}") for k, s in enumerate(sums)}
+        text = super()._print_Mul(expr.xreplace(tokens))
+        for s, token in tokens.items():
+            text = text.replace(tex_name(str(token)), rf"\left({self._print(s)}\right)")
+        return text
+
+
 def tex_name(name: str) -> str:
     """A Python name as LaTeX: one letter in italics, longer ones upright, `d` of a cotangent kept apart."""
     escaped = name.replace("_", r"\_")

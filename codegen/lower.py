@@ -15,8 +15,8 @@ from sympy import Expr, Indexed
 from codegen import tensors as tt
 from codegen.access import AccessMixin
 from codegen.contract import ContractMixin
+from codegen.derive import distribute
 from codegen.scalars import ScalarMixin
-from codegen.tensors import T
 from codegen.values import TensorInfo, Val
 from engine.errors import DerivationError
 from engine.notation import (
@@ -38,6 +38,8 @@ from engine.notation import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from codegen.tensors import T
+
 Shape = tuple[Expr, ...]
 
 
@@ -48,7 +50,15 @@ class Scatter:
     items: tuple[Any, ...]
     value: T
     accumulate: bool
-    tensors: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """One dimension in the brackets of a scatter: which index runs over it, or whether it is `kept` with size one."""
+
+    item: T
+    index: Index | None
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,14 +88,14 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         dense: list[Expr] = []
         scatters: list[Scatter] = []
         for term in sp.Add.make_args(e):
-            found = self._scatter(cast("Expr", term), indices, shape, outputs)
+            found = self._scatter(term, indices, shape, outputs)
             if found is None:
-                dense.append(cast("Expr", term))
+                dense.append(term)
             else:
                 scatters.append(found)
         value = None
         if dense:
-            whole = cast("Expr", sp.Add(*dense))
+            whole = sp.Add(*dense)
             self.order = self.natural_order(whole, outputs)
             value = self.arranged(self.value(whole), indices)
         return Lowered(value, tuple(scatters))
@@ -123,7 +133,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             return self.join("//" if isinstance(e, Quo) else "%", a, b)
         if isinstance(e, Sign):
             return self.map_method("sign", e.args[0])
-        if isinstance(e, sp.Function) or isinstance(e, sp.exp):
+        if isinstance(e, (sp.Function, sp.exp)):
             return self.function(e)
         raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
 
@@ -147,11 +157,6 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         rest = [i for i in sorted(free_indices(e) | set(outputs), key=str) if i not in order]
         return [*order, *rest]
 
-    def rank(self, i: Index) -> int:
-        """The place of an index in the order of axes; unknown ones come last."""
-        if i not in self.order:
-            self.order.append(i)
-        return self.order.index(i)
 
     # -- scatters ------------------------------------------------------------------------------------------------
 
@@ -180,7 +185,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             self.ranges[i] = n
         body = sp.Mul(*others)
         domain = [i for i, _ in limits]
-        body = cast("Expr", body.xreplace(place))
+        body = body.xreplace(place)
         if free_indices(body) & set(place):
             return None
         used = set[Index]()
@@ -188,8 +193,6 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             used |= free_indices(at)
         summed = [(i, n) for i, n in limits if i not in used]
         if summed:
-            from codegen.derive import distribute
-
             body = distribute(body, summed)
             domain = [i for i in domain if i in used]
         return self._placed(body, place, domain, indices, shape, used)
@@ -219,55 +222,50 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         used: set[Index],
     ) -> Scatter:
         """Index items per output dimension, and the values arranged to match torch's indexing."""
-        dims: list[Any] = [sp.S.Zero if i == 0 else place.get(cast("Index", i), i) for i in indices]
+        dims = [sp.S.Zero if i == 0 else place.get(cast("Index", i), i) for i in indices]
         plain = [self._basic(d, i, n) for d, i, n in zip(dims, indices, shape, strict=True)]
-        disjoint = len(used) == sum(1 for p in plain if p is not None and p[1] is not None and p[1] not in indices)
-        if all(p is not None for p in plain) and disjoint:
-            items = [cast("Any", p)[0] for p in plain]
-            target = [cast("Any", p)[1] for p in plain if cast("Any", p)[1] is not None or cast("Any", p)[2]]
+        running = [p.index for p in plain if p is not None and p.index is not None]
+        disjoint = len(used) == sum(1 for i in running if i not in indices)
+        slices = [p for p in plain if p is not None]
+        if len(slices) == len(plain) and disjoint:
+            items = [s.item for s in slices]
+            target = [s.index for s in slices if s.index is not None or s.kept]
             self.order = self.natural_order(body, [t for t in target if t is not None])
             value = self.arranged(self.value(body), [sp.S.Zero if t is None else t for t in target])
             while len(items) > 1 and items[-1] == tt.EVERYTHING:
                 items.pop()
-            return Scatter(tuple(items), self.full(value, target), accumulate=False, tensors=False)
+            return Scatter(tuple(items), value.t, accumulate=False)
         last = max(k for k, (d, i) in enumerate(zip(dims, indices, strict=True)) if d != i and i != 0)
-        advanced = [k for k in range(last + 1)]
+        advanced = range(last + 1)
         joint: list[Index] = [i for i in domain if i in used]
         for k in advanced:
             joint.extend(i for i in sorted(free_indices(dims[k]), key=str) if i not in joint)
-        joint = self._gather_order(dims, advanced, joint)
+        joint = self._gather_order(dims[: last + 1], joint)
         rest = [cast("Index", indices[k]) for k in range(last + 1, len(dims)) if indices[k] != 0]
         tail = [indices[k] for k in range(last + 1, len(dims))]
         self.order = [*joint, *rest]
-        items = [self.arranged(self.value(cast("Expr", dims[k])), joint, exact=False).t for k in advanced]
+        items = [self.arranged(self.value(dims[k]), joint, exact=False).t for k in advanced]
         self.order = self.natural_order(body, [*joint, *rest])
         value = self.arranged(self.value(body), [*joint, *tail])
-        injective = not domain
-        return Scatter(
-            tuple(items),
-            self.full(value, [*joint, *[None if t == 0 else t for t in tail]]),
-            not injective,
-            tensors=True,
-        )
+        return Scatter(tuple(items), value.t, accumulate=bool(domain))
 
-    def _gather_order(self, dims: list[Any], advanced: list[int], joint: list[Index]) -> list[Index]:
-        for k in advanced:
-            d = dims[k]
+    def _gather_order(self, dims: list[Expr], joint: list[Index]) -> list[Index]:
+        """The joint indices as an integer tensor among `dims` has them, if one has them all."""
+        for d in dims:
             if isinstance(d, Indexed):
                 own = [i for i in d.indices if isinstance(i, Index)]
                 if set(own) == set(joint):
                     return own
         return joint
 
-    def _basic(self, d: Any, i: Any, n: Expr) -> tuple[Any, Index | None, bool] | None:
-        """(item text, index that runs over it, whether the dimension stays with size one) of a basic slice; else None."""
+    def _basic(self, e: Expr, i: Expr, n: Expr) -> Place | None:
+        """Output index `i` (of size `n`) fixed to `e`, in brackets without integer tensors; None if that cannot be."""
         if i == 0:
-            return tt.EVERYTHING, None, True
-        if d == i:
-            return tt.EVERYTHING, i, False
-        e = d
+            return Place(tt.EVERYTHING, None, kept=True)
+        if e == i:
+            return Place(tt.EVERYTHING, cast("Index", i))
         if not e.atoms(Index, Indexed):
-            return tt.size(e), None, False
+            return Place(tt.size(e), None)
         if e.has(Indexed, Quo, Rem) or len(e.atoms(Index)) != 1:
             return None
         (j,) = e.atoms(Index)
@@ -278,4 +276,4 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         stop = sp.expand(start + slope * (self.ranges[j] - 1) + 1)
         ends = sp.expand(stop - n) == 0 or (slope > 1 and sp.expand(stop + slope - 1 - n) == 0)
         first, last = (None if start == 0 else start), (None if ends else stop)
-        return tt.slice_(first, last, None if slope == 1 else slope), j, False
+        return Place(tt.slice_(first, last, None if slope == 1 else slope), j)

@@ -22,6 +22,7 @@ from engine.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from codegen.closed.writer import ClosedWriter
     from codegen.derivation import Derivation
 
 MODES = ("steps", "closed")
@@ -63,6 +64,7 @@ class Program:
         self.owner = module
         self.original: Callable[..., Any] | None = None
         self.wrt = wrt
+        self.writer: ClosedWriter | None = None
         self.module = load(source, graph.name)
 
     def __repr__(self) -> str:
@@ -165,6 +167,7 @@ def generate(
         )
     derivation = derive(graph)
     module = forward if isinstance(forward, nn.Module) else None
+    writer: ClosedWriter | None = None
     if mode == "closed":
         names = tuple(n for n in graph.inputs if graph[n].differentiable and (wrt is None or graph.key(n) in wrt))
         source, writer = closed_source(graph, names, name or graph.name)
@@ -172,5 +175,6 @@ def generate(
     else:
         source = steps_source(derivation, name or graph.name)
     program = Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))
+    program.writer = writer
     program.original = None if isinstance(forward, Graph) else forward
     return program

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from codegen import tensors as tt
 from codegen.tensors import T
+from engine.notation import ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sympy import Expr
 
@@ -37,6 +38,16 @@ class Val:
     @property
     def is_number(self) -> bool:
         return self.kind == "number"
+
+    @property
+    def is_plain_number(self) -> bool:
+        """Whether it is one number or size, and no expression in them."""
+        return self.is_number and self.t.kind in ("number", "size")
+
+
+def scalar(value: float) -> Val:
+    """A Python number."""
+    return Val(tt.number(value), (), "number")
 
 
 def fits(axes: Axes, target: Sequence[Index | None]) -> bool:
@@ -135,8 +146,10 @@ class LowererBase:
         raise NotImplementedError(type(self).__name__)
 
     def rank(self, i: Index) -> int:
-        """The place of an index in the order of axes."""
-        raise NotImplementedError(type(self).__name__)
+        """The place of an index in the order of axes; unknown ones come last."""
+        if i not in self.order:
+            self.order.append(i)
+        return self.order.index(i)
 
     def natural_order(self, e: Expr, outputs: Sequence[Index]) -> list[Index]:
         """An order of all indices in which most tensors can be used as they lie in memory."""
@@ -144,7 +157,11 @@ class LowererBase:
 
     def sorted_indices(self, *values: Val) -> list[Index]:
         """The indices of several tensors, each once, in the order of axes."""
-        return sorted({i for v in values for i in v.indices}, key=self.rank)
+        return sorted(dict.fromkeys(i for v in values for i in v.indices), key=self.rank)
+
+    def ranked(self, indices: Iterable[Index]) -> list[Index]:
+        """Indices in the order of axes."""
+        return sorted(ordered(indices), key=self.rank)
 
     def join(self, symbol: str, a: Val, b: Val, kind: str | None = None) -> Val:
         """An elementwise operator, with broadcasting."""
@@ -152,23 +169,8 @@ class LowererBase:
         a, b = to_axes(a, target), to_axes(b, target)
         if symbol in ("+", "-") and b.t.kind == "unary" and b.t.head == "neg":
             symbol, b = "-" if symbol == "+" else "+", Val(b.t.args[0], b.axes, b.kind, b.kept)
-        result = kind or (
-            "number"
-            if a.is_number and b.is_number
-            else "float"
-            if "float" in (a.kind, b.kind)
-            else a.kind
-            if b.is_number
-            else b.kind
-        )
-        kept = (
-            a.kept
-            if b.is_number and b.t.kind in ("number", "size")
-            else b.kept
-            if a.is_number and a.t.kind in ("number", "size")
-            else None
-        )
-        return Val(tt.binary(symbol, a.t, b.t), broadcast(a.axes, b.axes), result, kept)
+        kept = a.kept if b.is_plain_number else b.kept if a.is_plain_number else None
+        return Val(tt.binary(symbol, a.t, b.t), broadcast(a.axes, b.axes), kind or common_kind(a, b), kept)
 
     def negative(self, v: Val) -> Val:
         """Minus a tensor, written on its first factor."""
@@ -200,7 +202,7 @@ class LowererBase:
         return tuple(x if x is not None else y for x, y in zip(a, padded, strict=True))
 
     def arranged(self, v: Val, indices: Sequence[Any], exact: bool = True) -> Val:
-        """A tensor with exactly the given dimensions in order (0: size one), short of expansion along missing indices."""
+        """A tensor with just the given dimensions in order (0: size one), short of expansion along missing indices."""
         target = [None if i == 0 else i for i in indices]
         if v.is_number:
             return v
@@ -215,9 +217,14 @@ class LowererBase:
             return Val(t, axes, v.kind)
         return v
 
-    def full(self, v: Val, target: Sequence[Index | None]) -> T:
-        """The expression of a value that will be broadcast by torch itself."""
-        return v.t
+
+def common_kind(a: Val, b: Val) -> str:
+    """The kind of an arithmetic result."""
+    if a.is_number and b.is_number:
+        return "number"
+    if "float" in (a.kind, b.kind):
+        return "float"
+    return a.kind if b.is_number else b.kind
 
 
 def broadcast(a: Axes, b: Axes) -> Axes:

@@ -65,9 +65,8 @@ class Interpreter:
         self._extent.update({i: n for i, n in zip(indices, shape, strict=True) if isinstance(i, Index)})
         field = self.field(e)
         array = field.array.transpose([field.at.index(i) for i in names if i in field.at])
-        return np.broadcast_to(
-            array.reshape([self._extent[cast("Index", i)] if i in field.at else 1 for i in indices]), tuple(shape)
-        )
+        spread = array.reshape([self._extent[cast("Index", i)] if i in field.at else 1 for i in indices])
+        return np.broadcast_to(spread, tuple(shape)).copy()
 
     def field(self, e: Expr) -> Field:
         """An expression as an array over the indices it depends on."""

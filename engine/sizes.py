@@ -103,7 +103,11 @@ class Sizes:
             (symbol,) = symbols
             e, value = symbol, self.values[symbol]
             self._same[symbol] = sp.Integer(value)
-        self.guards.append(Guard(e, value, where))
+        self._guard(Guard(e, value, where))
+
+    def _guard(self, guard: Guard) -> None:
+        if not any((g.expr, g.value) == (guard.expr, guard.value) for g in self.guards):
+            self.guards.append(guard)
 
     def unify(self, a: Expr, b: Expr) -> Expr:
         """The common size of two dimensions that an op needs to be equal. Raises ShapeError where they differ."""
@@ -125,7 +129,7 @@ class Sizes:
             if isinstance(one, Symbol) and one not in other.free_symbols:
                 self._same[one] = other
                 return other
-        self.guards.append(Guard(a - b, 0, self._locate()))
+        self._guard(Guard(a - b, 0, self._locate()))
         return a
 
 

@@ -450,7 +450,7 @@ class Algebra:
             k = ratios[list(wanted).index(head)]
             if k == 0 or not k.is_Rational:
                 continue
-            for exponent in {k, ONE, -ONE} if k.is_Integer else {k}:
+            for exponent in dict.fromkeys((k, ONE, -ONE)) if k.is_Integer else (k,):
                 if not sp.sympify(exponent).is_Integer:
                     continue
                 named = self.access(cell, [cast("Expr", i).xreplace(mapping) for i in pattern.indices])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from codegen.closed.tidy import identifiers, joined
 from codegen.closed.writer import ClosedWriter
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.steps import Used, guard_rows, size_lines, wrapped
 from engine.spelling import size_text
 
 if TYPE_CHECKING:
+    from sympy import Expr
+
     from engine.graph import Graph
 
 
@@ -31,10 +34,13 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     seeds, used = seed_lines(writer, saved)
     sizes = writer.used_backward.sizes | used.sizes
     saved = with_sizes(graph, writer, saved, sizes)
+    writer.saved = tuple(saved)
     inputs = list(graph.inputs)
     shapes = {b.name: b for b in writer.forward_blocks}
     needed = live_forward(writer, [*saved, *graph.outputs])
+    kept = {*saved, *graph.outputs}
     forward = [shapes[b.name] for b in writer.forward_blocks if b.name in needed]
+    forward = joined(forward, lambda n: n not in kept and not (n in writer.by_name and writer.by_name[n].named))
     sized = forward_sizes(writer, needed)
     returns = graph.outputs[0] if graph.single else "(" + ", ".join(graph.outputs) + ("," if len(graph.outputs) == 1 else "") + ")"
     back = size_lines(graph, sizes, [n for n in saved if n in graph.inputs], [n for n in saved if n in graph.by_name])
@@ -65,16 +71,18 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     )
 
 
-def saved_shape(writer: ClosedWriter, name: str) -> str:
-    """The shape of a saved tensor as text."""
+def shape_of_saved(writer: ClosedWriter, name: str) -> tuple[Expr, ...]:
+    """The shape of a saved tensor."""
     cell = writer.by_name.get(name)
     if cell is not None:
-        return "(" + ", ".join(size_text(s) for s in cell.shape) + ("," if len(cell.shape) == 1 else "") + ")"
-    for code, names in writer.codes.values():
-        for c in code.cells:
-            if names.get(c.name) == name:
-                return "(" + ", ".join(size_text(s) for s in c.shape) + ("," if len(c.shape) == 1 else "") + ")"
-    return ""
+        return cell.shape
+    return next((c.shape for code, names in writer.codes.values() for c in code.cells if names.get(c.name) == name), ())
+
+
+def saved_shape(writer: ClosedWriter, name: str) -> str:
+    """The shape of a saved tensor as text."""
+    shape = shape_of_saved(writer, name)
+    return "(" + ", ".join(size_text(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
 def seed_lines(writer: ClosedWriter, saved: list[str]) -> tuple[list[str], Used]:
@@ -131,13 +139,6 @@ def live_forward(writer: ClosedWriter, wanted: list[str]) -> set[str]:
             live.add(n)
             stack.extend(r for r in texts[n] if r in reads and r != n)
     return live
-
-
-def identifiers(text: str) -> list[str]:
-    """The identifiers in a line of Python, attribute names left out."""
-    import ast
-
-    return [x.id for x in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(x, ast.Name)]
 
 
 def forward_sizes(writer: ClosedWriter, needed: set[str]) -> Any:

@@ -78,6 +78,7 @@ class ClosedWriter:
         self.used_forward, self.used_backward = Used(), Used()
         self.made: set[str] = set()
         self.gradients: dict[str, str] = {}
+        self.saved: tuple[str, ...] = ()
         self.ranks: dict[str, int] = {c.name: len(c.shape) for c in self.cells}
 
     # -- structure -------------------------------------------------------------------------------------------------

@@ -92,13 +92,13 @@ class Writer:
                 source = f"{root(n.args[0]).name}_all"
                 self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
                 self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
-                self.text.draw.append(f"{name}_all.zero_().scatter_(1, {source}.view(-1, 1), 1.0)")
+                self.text.draw.append(f"{name}_all[: count * {rows}].zero_().scatter_(1, {source}.view(-1)[: count * {rows}, None], 1.0)")
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "spread":
                 name, rows = self.name(n), n.shape[0]
                 self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
                 self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
-                self.text.draw.append(f"{name}_all.zero_().scatter_(1, {root(n.args[0][1]).name}_all.view(-1, 1), {number(n.args[1])})")
+                self.text.draw.append(f"{name}_all[: count * {rows}].zero_().scatter_(1, {root(n.args[0][1]).name}_all[: count * {rows}, None], {number(n.args[1])})")
                 self.rowed[n] = f"{name}_rows"
             else:
                 name = self.name(n)

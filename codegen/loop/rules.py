@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from codegen.loop.cost import price
 from codegen.loop.graph import Node, Step, equal, mapped, nodes_in
+from codegen.loop.tidy import merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,6 +71,8 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
             else:
                 restore(step, before)
         step.sort()
+    merged(step)
+    step.sort()
     return told
 
 

@@ -35,8 +35,10 @@ def completed(sizes: Sequence[Any], old: Sequence[Expr]) -> tuple[Expr, ...]:
         missing = sp.cancel(count / rest)
         if sp.fraction(missing)[1] != 1 or any(f.is_Pow and f.exp.is_negative for f in sp.Mul.make_args(missing)):
             found = between(old, product(shape[:at]), product(shape[at + 1 :]))
-            missing = Integer(value_of(count) // value_of(rest)) if found is None else found
-            equal(count, missing * rest)
+            if found is None:
+                found = Integer(value_of(count) // value_of(rest))
+                equal(count, found * rest)
+            missing = found
         shape[at] = missing
     return tuple(shape)
 

@@ -110,7 +110,7 @@ def leaky_relu(x):
 
 
 def leaky_relu_hand(x, g):
-    m = torch.where(x > 0, 1.0, 0.01).to(x.dtype)
+    m = torch.where(x > 0, 1.0, torch.tensor(0.01, dtype=x.dtype))
     return x * m, (g * m,)
 
 

@@ -23,8 +23,8 @@ def batchnorm_unbiased(x, w, b):
 
 def batchnorm_projection(x, w, b):
     n, d = x.shape
-    mean_proj = torch.ones(n, n) / n
-    var_proj = torch.eye(n) - mean_proj
+    mean_proj = torch.ones(n, n, dtype=x.dtype) / n
+    var_proj = torch.eye(n, dtype=x.dtype) - mean_proj
     v = (x.T @ var_proj @ x).diag() / n
     return var_proj @ x / (v + EPS).sqrt().view(1, d) * w.view(1, d) + b.view(1, d)
 

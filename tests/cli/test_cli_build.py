@@ -1,0 +1,120 @@
+"""`codegen build`: where files go, what --check says, and the exit codes."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.conftest import Command
+
+
+def imported(path: Path) -> object:
+    spec = importlib.util.spec_from_file_location(f"emitted_{path.parent.name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_target_of_ones_own(command: Command, recipe: Path, tmp_path: Path) -> None:
+    done = command("build", "recipe.py:forward")
+    assert (done.code, done.err) == (0, "")
+    folder = tmp_path / "generated" / "recipe"
+    assert {"__init__.py", "steps.py", "derivation.md"} <= {p.name for p in folder.iterdir()}
+    assert f"wrote {Path('generated/recipe/steps.py')}" in done.out
+    module = imported(folder / "steps.py")
+    x, w = torch.randn(5, 4, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    loss, saved = module.forward(x, w.detach())  # type: ignore[attr-defined]
+    (x @ w).tanh().square().mean().backward()
+    torch.testing.assert_close(module.backward(saved)["w"], w.grad)  # type: ignore[attr-defined]
+    assert loss.dtype == torch.float64
+
+
+def test_a_second_build_writes_nothing(command: Command, recipe: Path) -> None:
+    assert "wrote" in command("build", recipe).out
+    done = command("build", recipe)
+    assert "wrote" not in done.out
+    assert "are up to date" in done.out
+
+
+def test_check_shows_a_diff_and_exits_1(command: Command, recipe: Path, tmp_path: Path) -> None:
+    command("build", "recipe.py", "--out", "emitted")
+    assert command("build", "recipe.py", "--out", "emitted", "--check").code == 0
+    recipe.write_text(recipe.read_text().replace("tanh", "sin"))
+    done = command("build", "recipe.py", "--out", "emitted", "--check")
+    assert done.code == 1
+    assert "-    p = h.tanh()\n" in done.out
+    assert "+    p = h.sin()\n" in done.out
+    assert "files are stale. Run codegen build." in done.out
+    assert "tanh" in (tmp_path / "emitted" / "steps.py").read_text()
+
+
+def test_check_of_what_was_never_built(command: Command, recipe: Path, tmp_path: Path) -> None:
+    assert command("build", recipe, "--check").code == 1
+    assert not (tmp_path / "generated").exists()
+
+
+def test_the_committed_files_pass_from_any_folder(command: Command) -> None:
+    assert command("build", "--check").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("nowhere",), "no bundled forward is named 'nowhere'"),
+        (("batchnrm",), "Did you mean 'batchnorm'?"),
+        (("missing.py:f",), "no file"),
+        (("recipe.py:nothing",), "has nothing named 'nothing'"),
+        (("mlp", "layernorm", "--out", "x"), "--out takes the files of one TARGET, and 2 were asked for"),
+        (("--out", "x"), "--out takes the files of one TARGET, and all bundled ones were asked for"),
+    ],
+)
+def test_what_cannot_be_built(command: Command, recipe: Path, args: tuple[str, ...], message: str) -> None:
+    done = command("build", *args)
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_one_bad_target_writes_nothing(command: Command, recipe: Path, tmp_path: Path) -> None:
+    assert command("build", "recipe.py", "nowhere").code == 2
+    assert not (tmp_path / "generated").exists()
+
+
+def test_an_unknown_op_names_op_file_line_and_remedy(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "unknown.py").write_text(
+        "import torch\n\ndef example_inputs(g):\n    return {'x': torch.randn(3, 3)}\n\ndef forward(x):\n    return torch.linalg.svdvals(x)\n"
+    )
+    done = command("build", "unknown.py")
+    assert done.code == 2
+    assert "svdvals" in done.err
+    assert "unknown.py:7" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(command: Command, recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    done = command("build", recipe, "--out", folder / "deep")
+    assert done.code == 2
+    assert "cannot write" in done.err
+
+
+def test_a_file_in_the_way(command: Command, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine\n")
+    done = command("build", recipe, "--out", tmp_path / "taken")
+    assert done.code == 2
+    assert "taken" in done.err
+    assert (tmp_path / "taken").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("name", ["build", "inspect", "check"])
+def test_help_shows_examples_and_exit_codes(command: Command, name: str) -> None:
+    done = command(name, "--help")
+    assert done.code == 0
+    assert "Exit codes" in done.out
+    assert f"codegen {name} mlp" in done.out or f"codegen {name}" in done.out
+    assert "TARGET" in done.out

@@ -1,0 +1,269 @@
+"""What a trace records: names, sizes, places, and the errors for what it cannot record."""
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from engine import ShapeError, TraceError, trace
+from examples import mlp
+
+RANDN = torch.randn
+
+
+def mlp_graph() -> Any:
+    return trace(mlp.forward, *mlp.example_inputs(torch.Generator().manual_seed(0)).values())
+
+
+def test_names_are_the_forwards_own_locals() -> None:
+    names = [n.name for n in mlp_graph().nodes]
+    for name in "x y C w1 w2 b2 bnw bnb mean_proj var_proj emb hpreact bnmeani bnstdi hpreact_bn h logits exp_l count probs nlls loss".split():
+        assert name in names
+    assert len(names) == len({*names})
+    assert all(re.fullmatch(r"[A-Za-z]\w*", name) for name in names)
+
+
+def test_nameless_temporaries_are_named_after_what_they_feed() -> None:
+    graph = mlp_graph()
+    assert [n.name for n in graph.nodes if n.name.startswith("hpreact_bn_")] == ["hpreact_bn_sub", "hpreact_bn_div", "hpreact_bn_mul"]
+    assert graph["emb_getitem"].forward_text() == "C[x]"
+
+
+def test_rebinding_a_name_counts_up() -> None:
+    def forward(x):
+        x = x + 1
+        y = x.exp()
+        y = y * x
+        return y
+
+    assert [n.name for n in trace(forward, RANDN(3)).nodes] == ["x", "x_1", "y", "y_1"]
+
+
+def test_every_node_knows_its_file_and_line() -> None:
+    def forward(x):
+        y = x.exp()
+        return y + 1
+
+    first = forward.__code__.co_firstlineno
+    nodes = [n for n in trace(forward, RANDN(3)).nodes if not n.is_input]
+    assert [(n.source.line - first, n.source.text) for n in nodes if n.source] == [(1, "y = x.exp()"), (2, "return y + 1")]
+    assert all(n.source is not None and n.source.file.endswith("test_trace.py") for n in nodes)
+
+
+def test_the_repr_reads_as_a_program() -> None:
+    text = repr(mlp_graph())
+    assert text.startswith("def forward(x, y, C, w1, w2, b2, bnw, bnb):\n")
+    assert text.endswith("    return loss")
+    for line in ("hpreact        = emb @ w1", "probs          = exp_l / count", "nlls           = -nlls_log", "= C[x]  # float32 (bs, "):
+        assert line in text
+    body = [line for line in text.splitlines()[1:] if not line.strip().startswith("#")]
+    assert all(line.startswith("    ") for line in body)
+
+
+def test_sizes_stay_symbolic() -> None:
+    def forward(x, w):
+        n, d = x.shape
+        out = (x.view(n, -1) @ w / math.sqrt(d)).sum() / n
+        return out
+
+    graph = trace(forward, RANDN(5, 4), RANDN(4, 3))
+    assert {str(s): where for s, where in graph.sizes.items()} == {"n": ("x", 0), "d": ("x", 1), "n2": ("w", 1)}
+    assert graph.guards == ()
+
+
+def test_a_size_used_as_a_number_is_guarded() -> None:
+    def forward(x):
+        out = x
+        for _ in range(x.shape[1]):
+            out = out * 2
+        return out
+
+    (guard,) = trace(forward, RANDN(5, 3)).guards
+    assert guard.value == 3
+    assert "test_trace.py" in guard.where
+
+
+def test_a_range_as_an_index_is_not_fixed() -> None:
+    def forward(x, i):
+        n = x.shape[0]
+        return x[range(n), i]
+
+    assert trace(forward, RANDN(5, 3), torch.zeros(5, dtype=torch.int64)).guards == ()
+
+
+def test_a_literal_that_splits_dimensions_is_guarded() -> None:
+    def forward(x):
+        return x.view(-1, 12)
+
+    graph = trace(forward, RANDN(5, 3, 4))
+    assert str(graph[graph.outputs[0]].shape[0]) == "n0"
+    assert [g.value for g in graph.guards] == [12]
+
+
+def test_sizes_of_one_are_the_number_one() -> None:
+    graph = trace(lambda x, y: x * y, RANDN(4, 1), RANDN(1, 6))
+    assert [str(s) for s in graph["x"].shape] == ["n0", "1"]
+
+
+def test_dimension_names_from_jaxtyping_without_examples() -> None:
+    def forward(x: Float[Tensor, "batch features"], i: Int[Tensor, "batch"], w: Float[Tensor, "features classes"]):
+        return (x @ w)[torch.arange(x.shape[0]), i]
+
+    graph = trace(forward)
+    assert [str(s) for s in graph["x"].shape] == ["batch", "features"]
+    assert [str(s) for s in graph["w"].shape] == ["features", "classes"]
+    assert not graph["i"].dtype.is_floating_point
+
+
+@pytest.mark.parametrize(
+    ("method", "function"),
+    [
+        (lambda x: x.tanh(), torch.tanh),
+        (lambda x: x.relu(), F.relu),
+        (lambda x: x.softmax(-1), lambda x: F.softmax(x, dim=-1)),
+        (lambda x: x.sum(0, keepdim=True), lambda x: torch.sum(x, dim=0, keepdims=True)),
+        (lambda x: x.sigmoid(), F.sigmoid),
+        (lambda x: x.exp(), torch.exp),
+        (lambda x: x.view(-1), lambda x: x.reshape(-1)),
+        (lambda x: x @ x.T, lambda x: torch.matmul(x, torch.transpose(x, 0, 1))),
+        (lambda x: x**2, lambda x: torch.pow(x, 2)),
+        (lambda x: 1 - x, lambda x: torch.rsub(x, 1)),
+    ],
+)
+def test_spellings_of_one_op_have_one_definition(method: Any, function: Any) -> None:
+    texts = []
+    for f in (method, function):
+        graph = trace(f, RANDN(4, 3))
+        last = graph[graph.outputs[0]]
+        assert last.definition is not None
+        texts.append((last.shape, last.op, re.sub(r"\bi\d+|%\d+", "i", str(last.definition[1]))))
+    assert texts[0][0] == texts[1][0]
+
+
+def test_modules_by_their_parameter_names() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    graph = trace(model, RANDN(5, 4))
+    assert [graph.key(n) for n in graph.parameters] == ["0.weight", "0.bias"]
+    assert all(name.isidentifier() for name in graph.inputs)
+    assert isinstance(model[0].weight, nn.Parameter)
+
+
+def test_buffers_become_outputs() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", torch.zeros(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.total = self.total * 0.9 + x.detach().mean(0) * 0.1
+            return x - self.total
+
+    model = Counting()
+    graph = trace(model, RANDN(5, 3))
+    assert list(graph.buffers) == ["total"]
+    assert torch.equal(model.total, torch.zeros(3))
+
+
+def located(error: pytest.ExceptionInfo[BaseException], line: str) -> bool:
+    return bool(re.search(r"test_trace\.py:\d+", str(error.value))) and line in str(error.value)
+
+
+def test_an_unknown_op() -> None:
+    def forward(x):
+        return torch.linalg.svdvals(x) * 2
+
+    with pytest.raises(TraceError, match="svdvals.*not in the op table.*Write it with supported ops, or add a row") as error:
+        trace(forward, RANDN(3, 3))
+    assert located(error, "return torch.linalg.svdvals(x) * 2")
+
+
+@pytest.mark.parametrize("read", [lambda x: x.sum().item(), lambda x: float(x.sum()), lambda x: x.tolist(), lambda x: int(x.sum())])
+def test_reading_a_value(read: Any) -> None:
+    def forward(x):
+        return x * read(x)
+
+    with pytest.raises(TraceError, match="reads a tensor's value .*Keep the value a tensor") as error:
+        trace(forward, RANDN(3))
+    assert located(error, "")
+
+
+def test_control_flow_on_a_value() -> None:
+    def forward(x):
+        if x.sum() > 0:
+            return x
+        return -x
+
+    with pytest.raises(TraceError, match=r"control flow depends on a tensor's value.*torch\.where") as error:
+        trace(forward, RANDN(3))
+    assert located(error, "")
+
+
+def test_control_flow_on_a_size_is_fine() -> None:
+    def forward(x):
+        return x.squeeze(1) if x.shape[1] == 1 else x
+
+    assert len(trace(forward, RANDN(3, 1)).nodes) == 2
+
+
+def test_shapes_that_do_not_fit() -> None:
+    def forward(x, w):
+        return x @ w
+
+    with pytest.raises(ShapeError, match=r"\(5, 4\), \(3, 2\)") as error:
+        trace(forward, RANDN(5, 4), RANDN(3, 2))
+    assert located(error, "return x @ w")
+
+
+def test_in_place_writes() -> None:
+    def own(x):
+        y = x.exp()
+        y += 1
+        return y
+
+    def of_an_input(x):
+        x.mul_(2)
+        return x
+
+    assert trace(own, RANDN(3)).outputs == ("y",) or trace(own, RANDN(3)).outputs == ("y_1",)
+    with pytest.raises(TraceError, match="in-place write"):
+        trace(of_an_input, RANDN(3))
+
+
+def test_too_few_and_too_many_inputs() -> None:
+    def forward(x, w):
+        return x @ w
+
+    with pytest.raises(TraceError, match="needs w: pass example tensors"):
+        trace(forward, RANDN(2, 2))
+    with pytest.raises(TraceError, match="takes 2 inputs and was given 3"):
+        trace(forward, RANDN(2, 2), RANDN(2, 2), RANDN(2, 2))
+
+
+def test_a_tensor_that_is_not_an_input() -> None:
+    hidden = RANDN(50, 50)
+
+    def forward(x):
+        return x @ hidden
+
+    with pytest.raises(TraceError, match="not one of its inputs.*Pass it as an argument"):
+        trace(forward, RANDN(3, 50))
+
+
+def test_what_is_not_a_tensor_cannot_be_returned() -> None:
+    with pytest.raises(TraceError, match="must return a tensor"):
+        trace(lambda x: x.shape[0], RANDN(3))
+
+
+def test_a_trace_leaves_python_as_it_was() -> None:
+    import builtins
+    import sys
+
+    before = builtins.range, math.sqrt, sys.gettrace()
+    with pytest.raises(TraceError):
+        trace(lambda x: x.item(), RANDN(3))
+    assert (builtins.range, math.sqrt, sys.gettrace()) == before
