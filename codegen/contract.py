@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sympy as sp
-from sympy import Expr
 
 from codegen import tensors as tt
 from codegen.values import Axes, LowererBase, Val, permute, to_axes
 from engine.notation import Amax, Index, Sigma
 
 if TYPE_CHECKING:
-    from codegen.tensors import T
+    from sympy import Expr
 
 
 class ContractMixin(LowererBase):
@@ -20,39 +19,28 @@ class ContractMixin(LowererBase):
 
     def contraction(self, e: Sigma) -> Val:
         """A sum over products of tensors."""
-        for i, n in e.limits:
-            self.ranges[i] = n
-        summed = [i for i, _ in e.limits]
-        outer = self.order
-        self.order = self.natural_order(e.body, [i for i in outer if i in e.body.free_symbols and i not in summed])
-        try:
+        summed, outer = [i for i, _ in e.limits], self.order
+        with self.inside(e.body, e.limits):
             if isinstance(e.body, sp.Add):
-                return self.reduce(self.value(e.body), summed, "sum", outer)
-            groups = self._groups(e.body, set(summed))
-            while len(groups) > 2:
+                return self.reduce(self.value(e.body), summed)
+            factors = self._groups(e.body)
+            groups: list[Val] | None = factors
+            while groups is not None and len(groups) > 2:
                 groups = self._fewer(groups)
-                if groups is None:
-                    return self._einsum(self._groups(e.body, set(summed)) or [], summed, outer)
+            if groups is None:
+                return self._einsum(factors, summed, outer)
             if len(groups) == 1:
-                return self.reduce(groups[0], summed, "sum", outer)
+                return self.reduce(groups[0], summed)
             return self._two(groups[0], groups[1], summed, outer)
-        finally:
-            self.order = outer
 
     def largest(self, e: Amax) -> Val:
         """A maximum over indices."""
-        for i, n in e.limits:
-            self.ranges[i] = n
-        outer = self.order
-        self.order = self.natural_order(e.body, [i for i in outer if i in e.body.free_symbols])
-        try:
-            return self.reduce(self.value(e.body), [i for i, _ in e.limits], "amax", outer)
-        finally:
-            self.order = outer
+        with self.inside(e.body, e.limits):
+            return self.reduce(self.value(e.body), [i for i, _ in e.limits], "amax")
 
-    def _groups(self, body: Expr, summed: set[Index]) -> Any:
-        """The factors of a body, those over the same indices multiplied together. Numbers go into the smallest group."""
-        by: dict[frozenset[Any], list[Expr]] = {}
+    def _groups(self, body: Expr) -> list[Val]:
+        """The factors of a body, those over the same indices multiplied. Numbers go into the smallest group."""
+        by: dict[frozenset[Index], list[Expr]] = {}
         for f in sp.Mul.make_args(body):
             found = frozenset(s for s in f.free_symbols if isinstance(s, Index) and s in self.ranges and _is_free(f, s))
             by.setdefault(found, []).append(f)
@@ -63,7 +51,7 @@ class ContractMixin(LowererBase):
         by[keys[0]] = [*loose, *by[keys[0]]]
         return [self.value(sp.Mul(*by[k])) for k in keys]
 
-    def _fewer(self, groups: Any) -> Any:
+    def _fewer(self, groups: list[Val]) -> list[Val] | None:
         """One group less: a factor whose indices another one has is multiplied into it; None where there is none."""
         for a in groups:
             for b in groups:
@@ -72,29 +60,20 @@ class ContractMixin(LowererBase):
                     return [*rest, self.join("*", b, a)]
         return None
 
-    def reduce(self, v: Val, summed: list[Index], how: str, outer: list[Index]) -> Val:
-        """A plain reduction over dimensions."""
-        missing = [i for i in summed if i not in v.axes]
+    def reduce(self, v: Val, summed: list[Index], how: str = "sum") -> Val:
+        """`sum` or `amax` over dimensions. A sum over an index that no dimension has multiplies by its size."""
         present = [d for d, a in enumerate(v.axes) if a in summed]
-        if v.is_number or not present:
-            out = v
-        else:
-            kept: Axes = tuple(None if a in summed else a for a in v.axes)
+        out = v
+        if present:
+            whole = how == "sum" and len(present) == len(v.axes)
+            dims = () if whole else (present[0] if len(present) == 1 else tuple(present),)
             axes = tuple(a for a in v.axes if a not in summed)
-            whole = len(present) == len(v.axes)
-            t = (
-                tt.method(v.t, how)
-                if whole and how == "sum"
-                else tt.method(v.t, how, present[0] if len(present) == 1 else tuple(present))
-            )
-            out = Val(
-                t,
-                axes,
-                "int" if v.kind in ("bool", "int") and how == "sum" else v.kind,
-                None if whole and how == "sum" else kept,
-            )
-        for i in missing if how == "sum" else []:
-            out = self.join("*", out, Val(tt.size(self.ranges[i]), (), "number"))
+            kept: Axes | None = None if whole else tuple(None if a in summed else a for a in v.axes)
+            kind = "int" if how == "sum" and v.kind == "bool" else v.kind
+            out = Val(tt.method(v.t, how, *dims), axes, kind, kept)
+        for i in summed if how == "sum" else []:
+            if i not in v.axes:
+                out = self.join("*", out, Val(tt.size(self.ranges[i]), (), "number"))
         return out
 
     def _two(self, a: Val, b: Val, summed: list[Index], outer: list[Index]) -> Val:
@@ -105,7 +84,7 @@ class ContractMixin(LowererBase):
         for side in (a, b):
             alone = [i for i in side.indices if i in summed and i not in common]
             if alone:
-                shorter = self.reduce(side, alone, "sum", outer)
+                shorter = self.reduce(side, alone)
                 rest = [i for i in summed if i not in alone]
                 pair = (shorter, b) if side is a else (a, shorter)
                 return self._two(*pair, rest, outer) if rest else self.join("*", *pair)
@@ -113,13 +92,9 @@ class ContractMixin(LowererBase):
         if not left and not right:
             if not batch and len(contracted) == 1:
                 return Val(tt.binary("@", self.squeezed(a).t, self.squeezed(b).t), ())
-            return self.reduce(self.join("*", a, b), summed, "sum", outer)
+            return self.reduce(self.join("*", a, b), summed)
         ranks = {i: k for k, i in enumerate(outer)}
-
-        def first(x: list[Index]) -> int:
-            return min((ranks.get(i, 99) for i in x), default=-1 if not x else 99)
-
-        if left and right and first(right) < first(left):
+        if left and right and min(ranks.get(i, 99) for i in right) < min(ranks.get(i, 99) for i in left):
             a, b, left, right = b, a, right, left
         if len(contracted) == 1 and all(x.kind == "float" for x in (a, b)):
             a, b = self.squeezed(a), self.squeezed(b)
@@ -133,7 +108,7 @@ class ContractMixin(LowererBase):
                 if product is not None:
                     return product
         if not left or not right:
-            return self.reduce(self.join("*", a, b), summed, "sum", outer)
+            return self.reduce(self.join("*", a, b), summed)
         return self._einsum([a, b], summed, outer)
 
     def squeezed(self, v: Val) -> Val:
@@ -154,34 +129,34 @@ class ContractMixin(LowererBase):
             return self._matmul(b, a, right, left, s)
         if len(b.axes) != 2:
             return None
-        x = (
-            a.t
-            if a.axes[-1] == s
-            else permute(a.t, [*[d for d, i in enumerate(a.axes) if i != s], a.axes.index(s)])
-        )
-        y = b.t if b.axes[0] == s else permute(b.t, [1, 0])
-        return Val(tt.binary("@", x, y), (*[i for i in a.axes if i != s], *right))
+        rows = [i for i in a.axes if i != s]
+        x = permute(a.t, [a.axes.index(i) for i in (*rows, s)])
+        y = permute(b.t, [b.axes.index(i) for i in (s, *right)])
+        return Val(tt.binary("@", x, y), (*rows, *right))
 
     def _batched(self, a: Val, b: Val, batch: list[Index], left: Index, right: Index, s: Index) -> Val | None:
         """A batched product: both tensors as batch, rows, columns."""
-        order = [i for i in a.axes if i in batch]
-        if [i for i in b.axes if i in batch] != order:
+        order = [i for i in a.indices if i in batch]
+        if [i for i in b.indices if i in batch] != order:
             order = list(batch)
         x = permute(a.t, [a.axes.index(i) for i in (*order, left, s)])
         y = permute(b.t, [b.axes.index(i) for i in (*order, s, right)])
         return Val(tt.binary("@", x, y), (*order, left, right))
 
-
     def _einsum(self, values: list[Val], summed: list[Index], outer: list[Index]) -> Val:
-        """The general contraction."""
+        """The general contraction. Truth values and integers, which einsum does not mix with floats, are multiplied."""
+        if any(v.kind != "float" for v in values):
+            product = values[0]
+            for v in values[1:]:
+                product = self.join("*", product, v)
+            return self.reduce(product, summed)
         values = [self.squeezed(v) for v in values]
         letters = {i: chr(ord("a") + k) for k, i in enumerate(dict.fromkeys(i for v in values for i in v.indices))}
         ranks = {i: k for k, i in enumerate(outer)}
         out = sorted((i for i in letters if i not in summed), key=lambda i: ranks.get(i, 99))
-        spec = (
-            ",".join("".join(letters[i] for i in v.indices) for v in values) + "->" + "".join(letters[i] for i in out)
-        )
-        return Val(tt.call("torch.einsum", f'"{spec}"', *[v.t for v in values]), tuple(out))
+        given = ",".join("".join(letters[i] for i in v.indices) for v in values)
+        spec = f'"{given}->{"".join(letters[i] for i in out)}"'
+        return Val(tt.call("torch.einsum", spec, *[v.t for v in values]), tuple(out))
 
 
 def _is_free(f: Expr, s: Index) -> bool:

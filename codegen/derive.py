@@ -21,8 +21,6 @@ from engine.notation import (
     Amax,
     Delta,
     Index,
-    Quo,
-    Rem,
     Sigma,
     accesses,
     bound,
@@ -63,9 +61,9 @@ class Contribution:
 def partials(e: Expr, base: IndexedBase) -> Iterator[tuple[Expr, Indexed, tuple[tuple[Index, Expr], ...]]]:
     """d e / d base[...]: (coefficient, access, limits of the sums it stands under), one for each access.
 
-    Sums are differentiated under the sign; what stands outside of a sum multiplies from outside, so its indices are free.
+    Sums are differentiated under the sign; what stands outside of a sum multiplies from outside: its indices are free.
     """
-    hidden: dict[Expr, sp.Dummy] = {}
+    hidden: dict[Sigma | Amax, sp.Dummy] = {}
 
     def hide(x: Any) -> Any:
         if isinstance(x, (Sigma, Amax)):
@@ -88,10 +86,9 @@ def partials(e: Expr, base: IndexedBase) -> Iterator[tuple[Expr, Indexed, tuple[
         outer = sp.diff(flat, name).xreplace(back)
         if outer == 0:
             continue
-        body = s
-        copy = {i: fresh() for i, _ in body.limits}
-        limits = tuple((copy[i], n) for i, n in body.limits)
-        for inner, access, deeper in partials(body.body.xreplace(dict(copy)), base):
+        copy = {i: fresh() for i, _ in s.limits}
+        limits = tuple((copy[i], n) for i, n in s.limits)
+        for inner, access, deeper in partials(s.body.xreplace(copy), base):
             yield outer * inner, access, (*limits, *deeper)
 
 
@@ -118,9 +115,9 @@ def distribute(body: Expr, limits: list[tuple[Index, Expr]]) -> Expr:
     if not limits or body == 0:
         return body
     indices = {i for i, _ in limits}
-    inside, outside = [], []
-    for f in Mul.make_args(body):
-        (inside if f.free_symbols & indices else outside).append(f)
+    factors = Mul.make_args(body)
+    outside = [f for f in factors if not f.free_symbols & indices]
+    inside = [f for f in factors if f.free_symbols & indices]
     return Mul(*outside) * sigma(Mul(*inside), *limits)
 
 
@@ -133,31 +130,27 @@ def vjp(template: Definition, position: int, shape: tuple[Expr, ...]) -> Contrib
 def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> Contribution:
     """The cotangent of the tensor `operand` (of this shape) that a definition passes back.
 
-    The output's cotangent is called `COT` and the output `OUT`. Source of the formula: the chain rule for index notation;
-    nothing is specific to an op.
+    The output's cotangent is called `COT` and the output `OUT`. Source of the formula: the chain rule for index
+    notation; nothing is specific to an op.
     """
     base = next((a.base for a in accesses(template.expr, operand)), None)
     at = indices_of(shape)
     sizes_of = {i: n for i, n in zip(at, shape, strict=True) if i != 0}
-    ranges = {i: n for i, n in sizes_of.items()}
+    ranges = {cast("Index", i): n for i, n in sizes_of.items()}
     if base is None:
         return Contribution(at, shape, sp.S.Zero, ("the output does not depend on this operand",))
     cot = IndexedBase(sp.Symbol(COT, real=True))
     total: Expr = sp.S.Zero
     rules: list[str] = []
-    outer = [(i, n) for i, n in zip(template.indices, template.shape, strict=True) if i != 0]
+    outer = [(cast("Index", i), n) for i, n in zip(template.indices, template.shape, strict=True) if i != 0]
     for coefficient, access, limits in partials(template.expr, base):
         local = by_output(coefficient, template) if not limits else coefficient
-        rename: dict[Any, Any] = {i: fresh() for i, _ in outer}
+        rename = {i: fresh() for i, _ in outer}
         rename.update({i: fresh() for i in ordered(bound(local))})
-        seed = element(cot, template.indices)
-        body = cast("Expr", (seed * local).xreplace(rename))
-        where = [
-            (cast("Expr", sp.sympify(e)).xreplace(rename), k)
-            for e, k in zip(access.indices[: len(at)], at, strict=True)
-        ]
+        body = (element(cot, template.indices) * local).xreplace(rename)
+        places = [sp.sympify(e).xreplace(rename) for e in access.indices[: len(at)]]
         every = tuple((rename.get(i, i), n) for i, n in (*outer, *limits))
-        finished, scattered = finish(Term(every, body, tuple((cast("Expr", e), k) for e, k in where)), ranges, sizes_of)
+        finished, scattered = finish(Term(every, body, tuple(zip(places, at, strict=True))), ranges, sizes_of)
         total = total + finished
         rules.append(f"d/d{name_of(access)}: {local}" + ("; scattered back along its index" if scattered else ""))
     return Contribution(at, shape, total, tuple(rules))

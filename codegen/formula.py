@@ -10,7 +10,6 @@ from sympy.printing.latex import LatexPrinter
 from sympy.printing.str import StrPrinter
 
 from engine.notation import Amax, Index, Sigma, element, name_of
-from engine.spelling import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,20 +36,19 @@ def named(e: Expr, names: Mapping[str, str]) -> Expr:
     for b in e.atoms(sp.IndexedBase):
         label = b.label
         if str(label) in names:
-            mapping[b] = sp.IndexedBase(
-                sp.Symbol(
-                    names[str(label)],
-                    **{k: v for k, v in label.assumptions0.items() if k in ("positive", "real", "integer")},
-                )
-            )
+            known = {k: v for k, v in label.assumptions0.items() if k in ("positive", "real", "integer")}
+            mapping[b] = sp.IndexedBase(sp.Symbol(names[str(label)], **known))
     return e.xreplace(mapping)
 
 
 class TextPrinter(StrPrinter):
     """`Σ_j emb[i,j] w1[j,k]`: products by juxtaposition, sums by Σ, brackets as [ ]."""
 
-    printmethod = "_none"
-    ranks: dict[str, int] = {}
+    printmethod = "_none"  # no class prints itself here
+
+    def __init__(self, ranks: Mapping[str, int]) -> None:
+        super().__init__()
+        self.ranks = dict(ranks)
 
     def _print_Indexed(self, expr: Any) -> str:
         if self.ranks.get(name_of(expr)) == 0:
@@ -59,12 +57,9 @@ class TextPrinter(StrPrinter):
 
     def _print_Sigma(self, expr: Sigma) -> str:
         body = self._print(expr.body)
-        inner = f"({body})" if expr.body.is_Add else body
-        return (
-            f"Σ_{{{','.join(map(str, (i for i, _ in expr.limits)))}}} {inner}"
-            if len(expr.limits) > 1
-            else f"Σ_{expr.limits[0][0]} {inner}"
-        )
+        indices = ",".join(str(i) for i, _ in expr.limits)
+        below = indices if len(expr.limits) == 1 else f"{{{indices}}}"
+        return f"Σ_{below} ({body})" if expr.body.is_Add else f"Σ_{below} {body}"
 
     def _print_Amax(self, expr: Amax) -> str:
         return f"max_{','.join(str(i) for i, _ in expr.limits)} {self._print(expr.body)}"
@@ -72,8 +67,7 @@ class TextPrinter(StrPrinter):
     def _print_Delta(self, expr: Any) -> str:
         return f"[{self._print(expr.args[0])} = {self._print(expr.args[1])}]"
 
-    def _print_Equal(self, expr: Any) -> str:
-        return f"[{self._print(expr.args[0])} = {self._print(expr.args[1])}]"
+    _print_Equal = _print_Delta
 
     def _print_Less(self, expr: Any) -> str:
         return f"[{self._print(expr.args[0])} < {self._print(expr.args[1])}]"
@@ -126,13 +120,10 @@ class TextPrinter(StrPrinter):
         for k, s in enumerate(sigma):
             text = self._print(s)
             top.append(text if k == len(sigma) - 1 and not bottom else f"({text})")
-        over = " ".join(top) or "1"
-        under = (
-            ""
-            if not bottom
-            else " / " + (bottom[0] if len(bottom) == 1 and " " not in bottom[0] else f"({' '.join(bottom)})")
-        )
-        return f"{sign}{over}{under}"
+        over, under = " ".join(top) or "1", " ".join(bottom)
+        if not bottom:
+            return f"{sign}{over}"
+        return f"{sign}{over} / ({under})" if " " in under else f"{sign}{over} / {under}"
 
     def _print_Add(self, expr: Any, order: Any = None) -> str:
         terms = sorted(expr.as_ordered_terms(), key=lambda t: t.could_extract_minus_sign())
@@ -154,15 +145,15 @@ class TextPrinter(StrPrinter):
 
 def text_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
     """An expression as one line of text."""
-    printer = TextPrinter()
-    printer.ranks = dict(ranks or {})
-    return printer.doprint(e)
+    return TextPrinter(ranks or {}).doprint(e)
 
 
 class MathPrinter(LatexPrinter):
     """LaTeX with tensor names upright where they have more than one letter."""
 
-    ranks: dict[str, int] = {}
+    def __init__(self, ranks: Mapping[str, int]) -> None:
+        super().__init__()
+        self.ranks = dict(ranks)
 
     def _print_Indexed(self, expr: Any) -> str:
         name = tex_name(name_of(expr))
@@ -172,7 +163,6 @@ class MathPrinter(LatexPrinter):
 
     def _print_Symbol(self, expr: Any, style: str = "plain") -> str:
         return tex_name(str(expr))
-
 
     def _print_Mul(self, expr: Any) -> str:
         """Sums among other factors stand in parentheses, so that it is plain where they end."""
@@ -194,14 +184,9 @@ def tex_name(name: str) -> str:
 
 def latex_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
     """An expression as LaTeX."""
-    printer = MathPrinter()
-    printer.ranks = dict(ranks or {})
-    return printer.doprint(e)
+    return MathPrinter(ranks or {}).doprint(e)
 
 
 def left_side(name: str, indices: Sequence[Expr]) -> Expr:
     """`name[i,j]` as an expression."""
     return element(sp.IndexedBase(sp.Symbol(name, real=True)), indices)
-
-
-__all__ = ["latex_formula", "left_side", "lettered", "named", "size_text", "text_formula"]

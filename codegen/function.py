@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from codegen.program import Program
 
 
+def differentiable_again(g: Tensor | None) -> Tensor | None:
+    """A gradient that is zero whatever the inputs are still takes part in a second differentiation."""
+    return g.requires_grad_() if g is not None and torch.is_grad_enabled() and not g.requires_grad else g
+
+
 def differentiable(program: Program) -> Callable[..., Any]:
     """A callable of the forward's own signature whose backward is the emitted one; it can be differentiated again."""
     graph = program.graph
@@ -32,7 +37,8 @@ def differentiable(program: Program) -> Callable[..., Any]:
             # Recomputing from the inputs keeps the backward itself differentiable.
             _, saved = program.module.forward(*ctx.saved_tensors)
             found = program.module.backward(saved, grads[0] if graph.single else list(grads))
-            return tuple(found.get(k) if k is not None and (wanted is None or k in wanted) else None for k in keys)
+            slots = [found.get(k) if k is not None and (wanted is None or k in wanted) else None for k in keys]
+            return tuple(differentiable_again(g) for g in slots)
 
     apply = cast("Callable[..., Any]", Emitted.apply)
 

@@ -1,7 +1,7 @@
 """Expressions that torch has a stable kernel for. Each is an identity of the expression, not of an op that made it.
 
 log(sum(exp f)) is logsumexp, exp(f)/sum(exp f) is softmax, 1/(1 + exp(-f)) is sigmoid, log(1 + exp f) is softplus,
-sign(f) f is abs, log(1 + f) is log1p, exp(f) - 1 is expm1: the naive form overflows or cancels, the kernel does not.
+sign(f) f is abs, f where it is positive is relu, log(1 + f) is log1p, exp(f) - 1 is expm1: the naive form overflows or cancels, the kernel does not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import sympy as sp
 from sympy import Expr
 
-from engine.notation import Sigma, Sign, canonical
+from engine.notation import Index, Less, Sigma, Sign, Where, canonical, ordered
 
 Kernel = tuple[str, tuple[Any, ...]]
 
@@ -21,12 +21,25 @@ def stable(e: Expr) -> Kernel | None:
     if isinstance(e, sp.log):
         return _log(e.args[0])
     if isinstance(e, sp.Pow) and e.exp == -1:
-        return _sigmoid(e.base, sp.S.One)
+        return _sigmoid(e.base)
     if isinstance(e, sp.Mul):
         return _product(e)
+    if isinstance(e, Where):
+        return _choice(e)
     if isinstance(e, sp.Add):
         return _difference(e)
     return None
+
+
+def _choice(e: Where) -> Kernel | None:
+    """x where it is positive, else nothing or a fraction of it."""
+    condition, x, other = e.args
+    if not (isinstance(condition, Less) and condition.args == (0, x)):
+        return None
+    if other == 0:
+        return "relu", (x,)
+    slope = sp.cancel(other / x)
+    return ("leaky_relu", (x, slope)) if slope.is_number else None
 
 
 def _exponent(e: Expr) -> Expr | None:
@@ -53,7 +66,7 @@ def _log(e: Expr) -> Kernel | None:
     return None
 
 
-def _sigmoid(base: Expr, _: Expr) -> Kernel | None:
+def _sigmoid(base: Expr) -> Kernel | None:
     f = _one_plus_exp(base)
     return None if f is None else ("sigmoid", (-f,))
 
@@ -72,7 +85,7 @@ def _product(e: Expr) -> Kernel | None:
         if f is not None:
             rest = _without(factors, d, b, x)
             for g in factors:
-                if _exponent(g) is not None and sp.expand(g.args[0] - f) == 0:  # type: ignore[operator]
+                if _exponent(g) is not None and sp.expand(g.args[0] - f) == 0:
                     rest = [r for r in rest if r is not g]
                     return "scaled", (("sigmoid", (f,)), sp.Mul(*rest))
             return "scaled", (("sigmoid", (-f,)), sp.Mul(*rest))
@@ -86,25 +99,23 @@ def _product(e: Expr) -> Kernel | None:
     return None
 
 
-def _without(factors: list[Any], d: Any, b: Any, x: Any) -> list[Any]:
+def _without(factors: list[Expr], d: Expr, b: Expr, x: Expr) -> list[Expr]:
     """The factors with one power of 1/b taken out."""
     rest = [r for r in factors if r is not d]
     return rest if x == -1 else [*rest, b ** (x + 1)]
 
 
-def _same_up_to_index(inner: Expr, total: Sigma) -> Any:
+def _same_up_to_index(inner: Expr, total: Sigma) -> Index | None:
     """The index of `inner` whose place the sum's index takes, if they agree otherwise."""
-    from engine.notation import Index
-
     ((j, _),) = total.limits
-    for i in sorted((s for s in inner.free_symbols if isinstance(s, Index)), key=str):
+    for i in ordered(s for s in inner.free_symbols if isinstance(s, Index)):
         if canonical(inner.xreplace({i: j})) == canonical(total.body.args[0]) and i not in total.free_symbols - {j}:
             return i
     return None
 
 
 def _difference(e: Expr) -> Kernel | None:
-    """f - logsumexp(f) is log_softmax, exp(f) - 1 is expm1."""
+    """exp(f) - 1 is expm1."""
     if len(e.args) == 2 and sp.S.NegativeOne in e.args:
         f = _exponent(e + 1)
         if f is not None:

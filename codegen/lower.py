@@ -50,6 +50,7 @@ class Scatter:
     items: tuple[Any, ...]
     value: T
     accumulate: bool
+    covers: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,6 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         rest = [i for i in sorted(free_indices(e) | set(outputs), key=str) if i not in order]
         return [*order, *rest]
 
-
     # -- scatters ------------------------------------------------------------------------------------------------
 
     def _scatter(self, term: Expr, indices: Sequence[Expr], shape: Shape, outputs: list[Index]) -> Scatter | None:
@@ -234,7 +234,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             value = self.arranged(self.value(body), [sp.S.Zero if t is None else t for t in target])
             while len(items) > 1 and items[-1] == tt.EVERYTHING:
                 items.pop()
-            return Scatter(tuple(items), value.t, accumulate=False)
+            covers = value.axes == tuple(target)
+            return Scatter(tuple(items), value.t, accumulate=False, covers=covers)
         last = max(k for k, (d, i) in enumerate(zip(dims, indices, strict=True)) if d != i and i != 0)
         advanced = range(last + 1)
         joint: list[Index] = [i for i in domain if i in used]

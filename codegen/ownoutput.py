@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import sympy as sp
-from sympy import Expr, Indexed, IndexedBase
+from sympy import Expr, Indexed
 
-from engine.notation import Head, element
+from engine.notation import Head, base, element
 
 if TYPE_CHECKING:
     from engine.table import Definition
@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
 def weight(e: Expr) -> tuple[int, int]:
     """What an elementwise expression costs: transcendental functions first, then operations."""
-    functions = sum(
-        10 for f in sp.preorder_traversal(e) if isinstance(f, (sp.Function, sp.exp)) and not isinstance(f, Head)
-    )
-    functions += sum(4 for p in sp.preorder_traversal(e) if isinstance(p, sp.Pow) and not p.exp.is_Integer)
-    operations = int(sp.count_ops(e))
-    return functions + operations, len(e.atoms(Indexed))
+    parts = list(sp.preorder_traversal(e))
+    functions = sum(1 for f in parts if isinstance(f, (sp.Function, sp.exp)) and not isinstance(f, Head))
+    roots = sum(1 for p in parts if isinstance(p, sp.Pow) and not p.exp.is_Integer)
+    return 10 * functions + 4 * roots + sp.count_ops(e), len(e.atoms(Indexed))
 
 
 def denominators(e: Expr) -> dict[Expr, Expr]:
@@ -48,16 +46,14 @@ def safe(new: Expr, old: Expr, out: Expr, definition: Expr) -> bool:
 
 
 def by_output(derivative: Expr, template: Definition) -> Expr:
-    """The cheapest of the derivative and its rewrites by `out = definition`: as a subexpression, a factor, or by elimination.
+    """The cheapest of the derivative and its rewrites by `out = definition`: as a part, a factor, or by elimination.
 
     A rewrite is taken only where it divides by nothing that was not divided by before, so it holds at every point.
     """
     definition = template.expr
     if definition.is_Atom or isinstance(definition, Indexed) or definition.has(sp.S.Infinity, sp.S.NegativeInfinity):
         return derivative
-    label = sp.Symbol("_out", positive=True) if definition.is_positive else sp.Symbol("_out", real=True)
-    base = IndexedBase(label)
-    out = element(base, template.indices)
+    out = element(base("_out", positive=bool(definition.is_positive)), template.indices)
     candidates = [derivative, derivative.subs(definition, out)]
     ratio = sp.powsimp(sp.cancel(derivative / definition)) if not derivative.has(Head) else derivative
     if not ratio.has(Head):

@@ -20,10 +20,11 @@ from engine import Graph, trace
 from engine.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from codegen.closed.writer import ClosedWriter
     from codegen.derivation import Derivation
+    from codegen.loop.trainer import LoopTrainer
 
 MODES = ("steps", "closed")
 
@@ -128,6 +129,30 @@ class Program:
         """The forward's result and its gradients."""
         out, saved = self.forward(*inputs)
         return out, self.backward(saved)
+
+    def trainer(
+        self,
+        params: Mapping[str, Tensor],
+        batch_size: int = 32,
+        lr: float = 0.1,
+        momentum: float = 0.0,
+        compile: bool = False,
+    ) -> LoopTrainer:
+        """Gradient descent on copies of `params` through an emitted loop without autograd (closed mode).
+
+        Args:
+            params: tensors by name. The forward's inputs that are not among them are the batch, in the forward's order.
+            batch_size: rows of a step.
+            lr: the learning rate, where `run` is not given one.
+            momentum: of the velocity v = momentum v + gradient; the parameters then move by -lr v.
+            compile: hand several steps at once to `torch.compile`.
+
+        Raises:
+            InputError: a name that is no input, no batch input left, or a result that is no loss.
+        """
+        from codegen.loop.trainer import program_trainer
+
+        return program_trainer(self, params, batch_size, lr, momentum, compile)
 
     @property
     def function(self) -> Callable[..., Any]:

@@ -343,6 +343,8 @@ class ScalarMixin(LowererBase):
         v = self.value(args[0])
         if name == "logsigmoid":
             return Val(tt.call("torch.nn.functional.logsigmoid", v.t), v.axes)
+        if name == "leaky_relu":
+            return Val(tt.call("torch.nn.functional.leaky_relu", v.t, tt.number(float(args[1]))), v.axes)
         if name == "softplus":  # beyond 40 it is the identity to the last bit of a double
             return Val(tt.call("torch.nn.functional.softplus", v.t, threshold=40), v.axes)
         return Val(tt.method(v.t, name), v.axes)
@@ -357,6 +359,9 @@ class ScalarMixin(LowererBase):
 
     def choice(self, e: Where) -> Val:
         """torch.where."""
+        known = stable(e)
+        if known is not None:
+            return self.kernel(known)
         condition, a, b = (self.value(x) for x in e.args)
         if condition.kind != "bool":
             condition = self.join("!=", condition, Val(tt.number(0), (), "number"), "bool")

@@ -1,8 +1,10 @@
-"""Torch expressions as data, and their text. Small on purpose: names, operators, calls, methods, attributes, brackets."""
+"""Torch expressions as data, and their text. Few kinds on purpose: names, operators, calls, attributes, brackets."""
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from sympy import Expr
@@ -12,27 +14,18 @@ from engine.spelling import size_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_PRECEDENCE = {
-    "|": 1,
-    "&": 2,
-    "<": 0,
-    "<=": 0,
-    "==": 0,
-    ">": 0,
-    ">=": 0,
-    "!=": 0,
-    "%": 5,
-    "+": 4,
-    "-": 4,
-    "*": 5,
-    "/": 5,
-    "//": 5,
-    "@": 5,
-    "neg": 6,
-    "~": 6,
-    "**": 7,
-}
+PRECEDENCE = {
+    "<": 0, "<=": 0, "==": 0, ">": 0, ">=": 0, "!=": 0, "|": 1, "&": 2,
+    "+": 4, "-": 4, "*": 5, "/": 5, "//": 5, "%": 5, "@": 5, "neg": 6, "~": 6, "**": 7,
+}  # fmt: skip
+"""How strongly Python's operators bind."""
 ATOM = 9
+ASSOCIATIVE = ("+", "*")
+RIGHT_TO_LEFT = ("**", "<", "<=", "==", ">", ">=", "!=")
+"""Operators whose left operand needs parentheses if it has the same: powers, and comparisons, which Python chains."""
+SYMBOLS: dict[type[ast.operator], str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,34 +120,26 @@ def argument(value: Any) -> str:
     return str(value)
 
 
-def text(t: T, outer: int = -1) -> str:
+def text(t: T) -> str:
     """An expression as Python text, with parentheses only where they are needed."""
     if t.kind in ("name", "number"):
-        bare = t.head
-        return f"({bare})" if bare.startswith("-") and outer > _PRECEDENCE["-"] else bare
+        return t.head
     if t.kind == "size":
-        bare = size_text(t.args[0])
-        loose = ((" * " in bare or " / " in bare or " // " in bare) and 5) or (" ** " in bare and 7) or ATOM
-        if " + " in bare or " - " in bare[1:]:
-            loose = 4
-        return f"({bare})" if loose < outer or (loose == outer and loose < ATOM) else bare
+        return size_text(t.args[0])
     if t.kind == "binary":
-        level = _PRECEDENCE[t.head]
-        right = level + (0 if t.head in ("+", "*") and not _is(t.args[1], "-", "/", "@", "//") else 1)
-        left = level + (1 if t.head in ("**", "<", "<=", "==", ">", ">=", "!=") else 0)
-        bare = f"{text(t.args[0], left)} {t.head} {text(t.args[1], right)}"
-        return f"({bare})" if level < outer else bare
+        level = PRECEDENCE[t.head]
+        left = level + 1 if t.head in RIGHT_TO_LEFT else level
+        right = level if t.head in ASSOCIATIVE and outermost(t.args[1]) == t.head else level + 1
+        return f"{_operand(t.args[0], left)} {t.head} {_operand(t.args[1], right)}"
     if t.kind == "unary":
-        symbol = "-" if t.head == "neg" else t.head
-        bare = f"{symbol}{text(t.args[0], _PRECEDENCE[t.head])}"
-        return f"({bare})" if _PRECEDENCE[t.head] < outer else bare
+        return f"{'-' if t.head == 'neg' else t.head}{_operand(t.args[0], PRECEDENCE[t.head])}"
     if t.kind == "slice":
         start, stop, step = ("" if a is None else size_text(a) for a in t.args)
         return f"{start}:{stop}" + (f":{step}" if step else "")
     keywords = [f"{k}={argument(v)}" for k, v in t.keywords]
     if t.kind == "call":
         return f"{t.head}({', '.join([*map(argument, t.args), *keywords])})"
-    obj = text(t.args[0], ATOM)
+    obj = _operand(t.args[0], ATOM)
     if t.kind == "method":
         return f"{obj}.{t.head}({', '.join([*map(argument, t.args[1:]), *keywords])})"
     if t.kind == "attribute":
@@ -162,5 +147,25 @@ def text(t: T, outer: int = -1) -> str:
     return f"{obj}[{', '.join(map(argument, t.args[1:]))}]"
 
 
-def _is(t: T, *symbols: str) -> bool:
-    return t.kind == "binary" and t.head in symbols
+def _operand(t: T, level: int) -> str:
+    """An expression beside an operator, in parentheses where it holds together less than `level`."""
+    symbol = outermost(t)
+    return text(t) if symbol is None or PRECEDENCE[symbol] >= level else f"({text(t)})"
+
+
+def outermost(t: T) -> str | None:
+    """The operator that an expression's text is made of at the top; None for names, calls and the like."""
+    if t.kind in ("binary", "unary"):
+        return t.head
+    if t.kind == "number":
+        return "neg" if t.head.startswith("-") else None
+    return operator_of(text(t)) if t.kind == "size" else None
+
+
+@cache
+def operator_of(python: str) -> str | None:
+    """The outermost operator of Python text."""
+    node = ast.parse(python, mode="eval").body
+    if isinstance(node, ast.BinOp):
+        return SYMBOLS[type(node.op)]
+    return "neg" if isinstance(node, ast.UnaryOp) else None

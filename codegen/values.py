@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from codegen.tensors import T
 from engine.notation import ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from sympy import Expr
 
@@ -158,6 +159,17 @@ class LowererBase:
     def sorted_indices(self, *values: Val) -> list[Index]:
         """The indices of several tensors, each once, in the order of axes."""
         return sorted(dict.fromkeys(i for v in values for i in v.indices), key=self.rank)
+
+    @contextlib.contextmanager
+    def inside(self, body: Expr, limits: Iterable[tuple[Index, Expr]]) -> Generator[None]:
+        """While what is under a sum is lowered: its indices have ranges, and axes come in an order that suits it."""
+        self.ranges.update(limits)
+        outer = self.order
+        self.order = self.natural_order(body, [i for i in outer if i in body.free_symbols])
+        try:
+            yield
+        finally:
+            self.order = outer
 
     def ranked(self, indices: Iterable[Index]) -> list[Index]:
         """Indices in the order of axes."""

@@ -25,7 +25,7 @@ import torch
 from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
-from engine.notation import Index, base, element, fresh
+from engine.notation import BINDERS, Index, accesses, base, element, fresh, name_of
 from engine.sizes import Sized, evaluate, expression
 
 if TYPE_CHECKING:
@@ -201,18 +201,50 @@ class Row:
         _scopes.append(scope)
         try:
             out = self.define(*args, **self.renamed(kwargs))
+            outputs = out if isinstance(out, tuple) else (out,)
+            if not self.view:
+                shapes = {x.position: x.shape for x in _operands(args, kwargs)}
+                for o in outputs:
+                    _match_sizes(o, shapes)
         finally:
             _scopes.pop()
-        outputs = out if isinstance(out, tuple) else (out,)
         return tuple(_resolved(o, scope) for o in outputs)
 
     def renamed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Keywords in the row's own names: torch calls a first tensor `input`, and takes numpy's `axis`, `keepdims`."""
         positional = list(self.signature.parameters)
-        names = {"axis": "dim", "keepdims": "keepdim"}
+        names = {"axis": "dim", "keepdims": "keepdim", "train": "training"}
         for place, known in enumerate(_KEYWORDS):
             names.update({k: positional[place] for k in known if place < len(positional)})
         return {k if k in self.signature.parameters else names.get(k, k): v for k, v in kwargs.items()}
+
+
+def _operands(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Operand]:
+    found: list[Operand] = []
+    for a in (*args, *kwargs.values()):
+        if isinstance(a, Operand):
+            found.append(a)
+        elif isinstance(a, (tuple, list)):
+            found.extend(x for x in cast("Sequence[Any]", a) if isinstance(x, Operand))
+    return found
+
+
+def _match_sizes(o: Output, shapes: dict[int, Shape]) -> None:
+    """An index that runs over one size and reads a dimension of another of the same number: the two sizes are one.
+
+    Layout ops are left alone: they may read a part of a dimension that happens to be all of it at the example.
+    """
+    if not isinstance(o, Definition):
+        return
+    ranges: dict[Any, Expr] = {i: n for i, n in zip(o.indices, o.shape, strict=True) if i != 0}
+    for bound in o.expr.atoms(*BINDERS):
+        ranges.update(dict(cast("Any", bound).limits))
+    for a in accesses(o.expr):
+        shape = shapes.get(int(name_of(a)[1:])) if name_of(a)[1:].isdigit() else None
+        for i, n in zip(a.indices, shape or (), strict=False):
+            size = ranges.get(i)
+            if size is not None and size != n and not size.is_Integer and not n.is_Integer and value_of(size) == value_of(n):
+                equal(size, n)
 
 
 _KEYWORDS = (

@@ -294,7 +294,8 @@ def _names(needed: list[Record], inputs: list[Record], results: list[Record]) ->
     consumer: dict[Record, Record] = {}
     for r in needed:
         for o in r.operands:
-            consumer.setdefault(o, r)
+            if o not in consumer or (r.differentiable and not consumer[o].differentiable):
+                consumer[o] = r
     roots: dict[Record, str] = {}
     for r in reversed(needed):
         if r not in names:

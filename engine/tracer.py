@@ -156,7 +156,7 @@ class Tracer(TorchFunctionMode):
     # -- what the mode sees ------------------------------------------------------------------------------------
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        kwargs = {k: v for k, v in (kwargs or {}).items() if k != "out" or v is not None}
         name = getattr(func, "__name__", str(func))
         flat = pytree.tree_leaves((args, kwargs))
         proxies = [a for a in flat if isinstance(a, Proxy)]

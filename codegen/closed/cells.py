@@ -167,13 +167,13 @@ class Builder:
         if negated and not is_output and n.dtype.is_floating_point:
             self.aliases[n.name] = cell
             return
-        if not accesses(expr) and not is_output or plain_layout(cell) and not is_output and not changes_dtype and self.same_dtype(cell):
+        if not accesses(expr) and not is_output or plain_layout(cell) and not is_output and not changes_dtype and self.same_dtype(cell) and self.reads_all(cell):
             self.aliases[n.name] = cell
             return
         if kind == "bool" and not is_output and not expr.has(Sigma) and is_plain(expr):
             self.aliases[n.name] = cell  # a condition costs less to compute again than to keep
             return
-        if is_contraction(expr) or not is_plain(expr) or not n.dtype.is_floating_point:
+        if is_contraction(expr) or not is_plain(expr) or not n.dtype.is_floating_point or plain_layout(cell) and not self.reads_all(cell):
             self.keep(cell)
             return
         cell = replace(cell, expr=self.exploded(expr, cell, top=True), call=False)
@@ -188,6 +188,12 @@ class Builder:
             return
         self.keep(cell)
 
+    def reads_all(self, cell: Cell) -> bool:
+        """Whether a layout reads every element of its source: a slice from the start has the same indices over fewer sizes."""
+        (a,) = accesses(cast("Expr", cell.expr))
+        source = self.cells[name_of(a)].shape if name_of(a) in self.cells else self.graph[name_of(a)].shape
+        return all(i == 0 or sp.expand(cell.ranges[cast("Index", i)] - n) == 0 for i, n in zip(a.indices, source, strict=False))
+
     def same_dtype(self, cell: Cell) -> bool:
         """Whether an alias has the dtype of what it reads."""
         (name,) = cell.reads
@@ -198,7 +204,7 @@ class Builder:
         assert cell.expr is not None
         key, order = signature(cell)
         if key in self.same and cell.name not in self.graph.outputs and not is_contraction(cell.expr):
-            self.aliases[cell.name] = replace(cell, expr=self.twin(key, order))
+            self.aliases[cell.name] = replace(cell, expr=self.twin(key, order, cell.differentiable))
             return
         self.same.setdefault(key, (cell.name, order))
         if not cell.call:
@@ -209,9 +215,14 @@ class Builder:
                 self.resolved(o)
         self.cells[cell.name] = cell
 
-    def twin(self, key: Any, order: tuple[Any, ...]) -> Expr:
-        """The access to the cell that holds the values of `key`, whose indices correspond to `order`."""
+    def twin(self, key: Any, order: tuple[Any, ...], differentiable: bool = False) -> Expr:
+        """The access to the cell that holds the values of `key`, whose indices correspond to `order`.
+
+        A value that was first computed without a gradient gets one where an equal value has one.
+        """
         name, own = self.same[key]
+        if differentiable and not self.cells[name].differentiable:
+            self.cells[name] = replace(self.cells[name], differentiable=True)
         cell = self.cells[name]
         mapping = dict(zip(own, order, strict=True))
         return element(base(cell.name, cell.positive, cell.kind != "float"), [mapping.get(i, i) for i in cell.indices])
@@ -289,7 +300,10 @@ class Builder:
         """A part of a definition as a cell of its own, shared with equal parts; returns the access to it."""
         ranges = owner.ranges
         inside = bound(e)
-        free = [i for i in natural(e) if i in ranges and i not in inside]
+        product = is_contraction(e)
+        order = [i for i in owner.indices if i in e.free_symbols] if product else natural(e)
+        free = [cast("Index", i) for i in order if i in ranges and i not in inside]
+        label = "matmul" if product else label
         copy = {i: fresh() for i in free}
         expr = instantiate(e, copy)
         indices = tuple(copy[i] for i in free)
@@ -302,7 +316,7 @@ class Builder:
             self.same[key] = (cell.name, order)
             self.cells[cell.name] = cell
         back = {j: i for i, j in copy.items()}
-        return self.twin(key, tuple(back[i] for i in order))
+        return self.twin(key, tuple(back[i] for i in order), differentiable)
 
     def root(self, owner: Cell) -> str:
         return owner.node.name if owner.node is not None else owner.name

@@ -9,6 +9,7 @@ import sympy as sp
 from sympy import Expr, Indexed
 
 from codegen.closed.algebra import expanded, gathered
+from codegen import tensors as tt
 from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.enrich import enriched
@@ -62,6 +63,28 @@ def region_code(key: Any, region: Region, values: dict[Any, int]) -> RegionCode:
     if full not in _codes:
         _codes[full] = make(region, values)
     return _codes[full]
+
+
+def resized(code: RegionCode, sizes: dict[Any, Expr]) -> RegionCode:
+    """The code of a region for the sizes of one graph."""
+    shapes = {c.shape for c in code.cells} | {x.shape for x in (*code.forward, *code.backward, *code.statements)}
+    known = {s: tuple(n.xreplace(sizes) for n in s) for s in shapes}
+
+    def line(x: Line) -> Line:
+        dense = x.value.dense
+        new = None if dense is None else replace(dense, t=tt.rename(dense.t, {}, sizes))
+        scatters = tuple(
+            replace(s, items=tuple(tt.rename(i, {}, sizes) for i in s.items), value=tt.rename(s.value, {}, sizes)) for s in x.value.scatters
+        )
+        return replace(x, shape=known[x.shape], expr=x.expr.xreplace(sizes), value=replace(x.value, dense=new, scatters=scatters))
+
+    return replace(
+        code,
+        cells=tuple(replace(c, shape=known[c.shape], expr=None if c.expr is None else c.expr.xreplace(sizes)) for c in code.cells),
+        forward=tuple(line(x) for x in code.forward),
+        backward=tuple(line(x) for x in code.backward),
+        statements=tuple(replace(s, shape=known[s.shape], expr=s.expr.xreplace(sizes), naive=s.naive.xreplace(sizes)) for s in code.statements),
+    )
 
 
 def make(region: Region, values: dict[Any, int]) -> RegionCode:

@@ -65,6 +65,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         blocks=ordered(writer),
         grads=["return {" + ", ".join(f"{k}: {v}" for k, v in keys) + "}"] if len(keys) < 4 else ["return {", *[f"    {k}: {v}," for k, v in keys], "}"],
         single=graph.single,
+        zeros=[quoted(graph.key(n)) for n in wanted if zero_block(writer, writer.gradients[n])],
         slots=[f"grads[{quoted(graph.key(n))}]" if n in wanted else "None" for n in inputs],
         step=[f"{n}.sub_(grads[{quoted(graph.key(n))}], alpha=lr)" for n in trained] if scalar and trained else [],
         trained=trained,
@@ -77,6 +78,11 @@ def shape_of_saved(writer: ClosedWriter, name: str) -> tuple[Expr, ...]:
     if cell is not None:
         return cell.shape
     return next((c.shape for code, names in writer.codes.values() for c in code.cells if names.get(c.name) == name), ())
+
+
+def zero_block(writer: ClosedWriter, name: str) -> bool:
+    """Whether a gradient is zero whatever the inputs are."""
+    return any(b.name == name and all("zeros_like" in line for line in b.lines) for b in writer.blocks)
 
 
 def saved_shape(writer: ClosedWriter, name: str) -> str:

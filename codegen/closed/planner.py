@@ -45,10 +45,13 @@ def planned(region: Region, values: dict[Any, int], simplify: bool = True) -> Pl
     backward = Backward(list(region.cells), region.seeds, region.wanted, algebra)
     cuts = frozenset(backward.candidates())
     best = named(backward, cuts, algebra)
-    for name in backward.candidates() if simplify else []:
-        trial = named(backward, cuts - {name}, algebra)
-        if trial.cost <= best.cost:
-            best, cuts = trial, cuts - {name}
+    changed = simplify
+    while changed:  # a cut that paid may not pay any more once others are gone
+        changed = False
+        for name in [n for n in backward.candidates() if n in cuts]:
+            trial = named(backward, cuts - {name}, algebra)
+            if trial.cost <= best.cost:
+                best, cuts, changed = trial, cuts - {name}, True
     return best
 
 

@@ -10,7 +10,7 @@ from sympy import Expr
 
 from codegen.closed.backward import is_local
 from codegen.closed.cells import Cell
-from engine.notation import Index, base, canonical, instantiate
+from engine.notation import Index, base, canonical, instantiate, size_symbol
 from engine.spelling import render_call
 
 
@@ -68,8 +68,9 @@ def boundary(group: list[Cell], by_name: dict[str, Cell]) -> list[Cell]:
     return [replace(by_name[n], expr=None) for n in names]
 
 
-def normalized(region: Region) -> tuple[Any, Region, dict[str, str]]:
-    """A key that is equal for regions of the same structure, the region with names by position, and the names they had."""
+def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, Expr]]:
+    """A key that is equal for regions of the same structure, the region with names and sizes by position, and what they were."""
+    region, sizes = with_sizes_by_position(region)
     names = {c.name: f"c{k}" for k, c in enumerate(region.cells)}
     cells: list[Cell] = []
     key: list[Any] = []
@@ -90,7 +91,25 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str]]:
     relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))
     out = Region(tuple(cells), *flags, relations)
-    return (tuple(key), *flags, relations), out, {v: k for k, v in names.items()}
+    return (tuple(key), *flags, relations), out, {v: k for k, v in names.items()}, sizes
+
+
+def with_sizes_by_position(region: Region) -> tuple[Region, dict[Any, Expr]]:
+    """The region with its size symbols numbered as they are met, and what the numbers stand for."""
+    found: dict[Any, Any] = {}
+    labels = {c.name for c in region.cells}
+    for c in region.cells:
+        symbols = [s for n in c.shape for s in sorted(n.free_symbols, key=str)]
+        if c.expr is not None:
+            symbols += sorted((s for s in c.expr.free_symbols if isinstance(s, sp.Symbol) and not isinstance(s, Index) and str(s) not in labels), key=str)
+        for s in symbols:
+            if s not in found and s.is_integer and s.is_positive:
+                found[s] = size_symbol(f"zz{len(found)}")
+    cells = tuple(
+        replace(c, shape=tuple(n.xreplace(found) for n in c.shape), expr=None if c.expr is None else c.expr.xreplace(found)) for c in region.cells
+    )
+    relations = tuple((a.xreplace(found), b.xreplace(found)) for a, b in region.relations)
+    return replace(region, cells=cells, relations=relations), {v: k for k, v in found.items()}
 
 
 def placed(c: Cell, names: dict[str, str]) -> str | None:

@@ -10,6 +10,7 @@ from sympy import Expr, Indexed
 
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.logistic import DEPTH, elementwise_cells, quotients
+from codegen.closed.shift import unshifted
 from codegen.closed.sums import rebuilt
 from codegen.kernels import stable
 from engine.notation import Sigma, name_of
@@ -24,7 +25,7 @@ def stabilized(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     """
     known: dict[str, Cell] = {}
     out: list[Cell] = []
-    for cell in quotients(cells):
+    for cell in quotients(unshifted(cells, kept)):
         if cell.expr is not None and not cell.call and cell.expr.has(sp.log):
             new = log_parts(cell.expr, known)
             if new != cell.expr:

@@ -30,21 +30,27 @@ def identifiers(text: str) -> list[str]:
 def joined(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Block]:
     """Blocks of one line `name = value`; what is `nameless` and read once, by a later line that stays short, is put there."""
     out = list(blocks)
-    for k in range(len(out)):
-        block = out[k]
-        if not nameless(block.name) or len(block.lines) != 1:
+    reads = [[identifiers(value_of(line)) for line in b.lines] for b in out]
+    readers: dict[str, list[int]] = {}
+    for j, lines in enumerate(reads):
+        for names in lines:
+            for n in names:
+                readers.setdefault(n, []).append(j)
+    for k, block in enumerate(out):
+        where = readers.get(block.name, [])
+        if not nameless(block.name) or len(block.lines) != 1 or len(where) != 1 or len(out[where[0]].lines) != 1:
             continue
-        readers = [j for j in range(len(out)) if j != k for line in out[j].lines if block.name in identifiers(value_of(line))]
-        uses = sum(identifiers(value_of(line)).count(block.name) for j in readers for line in out[j].lines)
-        if len(readers) != 1 or uses != 1 or len(out[readers[0]].lines) != 1 or '"' in block.lines[0]:
+        reader, block = out[where[0]], out[k]
+        if '"' in block.lines[0] or '"' in reader.lines[0]:
             continue
-        reader = out[readers[0]]
         inner = ast.parse(value_of(block.lines[0]), mode="eval").body
         whole = _Put(block.name, inner).visit(ast.parse(value_of(reader.lines[0]), mode="eval"))
         line = f"{reader.name} = {ast.unparse(whole)}"
-        if len(line) <= WIDTH and '"' not in reader.lines[0]:
-            out[readers[0]] = replace(reader, lines=(line,))
-            out[k] = replace(block, lines=())
+        if len(line) > WIDTH:
+            continue
+        out[where[0]], out[k] = replace(reader, lines=(line,)), replace(block, lines=())
+        for n in identifiers(value_of(block.lines[0])):
+            readers[n] = [where[0] if j == k else j for j in readers[n]]
     return [b for b in out if b.lines]
 
 

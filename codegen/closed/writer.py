@@ -10,7 +10,7 @@ from sympy import Expr, Indexed, Mul, Tuple
 from codegen import tensors as tt
 from codegen.closed.backward import cot_name, is_local
 from codegen.closed.cells import Builder, Cell, is_contraction
-from codegen.closed.code import Line, RegionCode, region_code
+from codegen.closed.code import Line, RegionCode, region_code, resized
 from codegen.closed.region import Region, boundary, grouped, normalized
 from codegen.derivation import Proof
 from codegen.derive import COT, OUT, pulled_back
@@ -46,13 +46,43 @@ class Block:
     lines: tuple[str, ...]
 
 
+def is_part(line: Line, code: RegionCode) -> bool:
+    """Whether a gradient fills only slices of its tensor and nothing of the region reads it."""
+    low = line.value
+    alone = all(line.name not in {name_of(a) for a in accesses(other.expr)} for other in code.backward)
+    return alone and low.dense is None and bool(low.scatters) and all(s.covers for s in low.scatters)
+
+
+def concatenated(scatters: list[tuple[tuple[Any, ...], T, bool, bool]]) -> T | None:
+    """Slices that fill a dimension one after the other as `torch.cat`; None where they do anything else."""
+    parts: dict[Any, tuple[Any, T]] = {}
+    dims: set[int] = set()
+    for items, value, _, covers in scatters:
+        cut = [d for d, i in enumerate(items) if i != tt.EVERYTHING]
+        if not covers or len(cut) != 1 or items[cut[0]].kind != "slice":
+            return None
+        start, stop, step = items[cut[0]].args
+        if step is not None or start in parts:
+            return None
+        dims.add(cut[0])
+        parts[start] = (stop, value)
+    at: Any = None
+    values: list[T] = []
+    while at in parts and len(values) < len(parts):
+        at, value = parts[at]
+        values.append(value)
+    if len(dims) != 1 or at is not None or len(values) != len(parts) or len(values) < 2:
+        return None
+    return tt.call("torch.cat", tuple(values), dims.pop())
+
+
 @dataclass
 class Piece:
     """A contribution to a cotangent: torch expressions with this graph's names, and the formula."""
 
     dense: T | None
     full: bool
-    scatters: list[tuple[tuple[Any, ...], T, bool]] = field(default_factory=list[tuple[tuple[Any, ...], "T", bool]])
+    scatters: list[tuple[tuple[Any, ...], T, bool, bool]] = field(default_factory=list[tuple[tuple[Any, ...], "T", bool, bool]])
     formula: Expr | None = None
     indices: tuple[Expr, ...] = ()
     name: str | None = None
@@ -139,7 +169,7 @@ class ClosedWriter:
         for number, u in enumerate(self.units):
             if u.local:
                 self._region_forward(number)
-            elif u.cells[0].node is not None and u.cells[0].node.call is not None:
+            elif not (u.cells[0].node is not None and u.cells[0].node.is_input):
                 self._call_forward(u.cells[0])
 
     def _close(self, number: int, u: Unit) -> None:
@@ -157,8 +187,9 @@ class ClosedWriter:
         wanted = tuple(c.name for c in edge if c.name in self.live)
         relations, read = self._relations(seeds, readers)
         edge = [*edge, *[replace(self.by_name[n], expr=None) for n in read if n not in {c.name for c in edge}]]
-        key, region, names = normalized(Region((*edge, *u.cells), seeds, wanted, needed, relations))
-        code = region_code(key, region, dict(self.graph.example))
+        key, region, names, sizes = normalized(Region((*edge, *u.cells), seeds, wanted, needed, relations))
+        values = {z: evaluate(n, self.graph.example) for z, n in sizes.items()}
+        code = resized(region_code(key, region, values), sizes)
         for c in code.cells:
             if c.name not in names:
                 origin = c.name.split("_")[0]
@@ -210,6 +241,8 @@ class ClosedWriter:
                 shape = tuple(tt.size(s) for s in cell.shape)
                 t = tt.method(t, "expand", *shape) if shape else t
             self.used_forward.see(t)
+            if cell.kind == "float" and cast("Any", line.value.dense).kind in ("int", "bool"):
+                t = tt.method(t, "to", tt.name(str(cell.dtype)))
             formula = self._formula(name, line.indices, named(line.expr, names))
             self.forward_blocks.append(Block(name, formula, (f"{name} = {tt.text(t)}",)))
 
@@ -221,13 +254,13 @@ class ClosedWriter:
         from codegen.steps import forward_text
 
         node = c.node
-        assert node is not None and node.call is not None
-        if c.expr is not None and not c.call:
+        if c.expr is not None and (not c.call or node is None or node.call is None):
             value = self._lower_cell(c)
             self.used_forward.see(value)
             text = tt.text(value)
             self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",)))
             return
+        assert node is not None and node.call is not None
         self.used_forward.see_size(node.call.args)
         self.used_forward.see_size(dict(node.call.kwargs))
         text = forward_text(self.graph, node) + (f"[{node.output}]" if node.output is not None else "")
@@ -273,7 +306,12 @@ class ClosedWriter:
         dense = [p.dense for p in pieces if p.dense is not None]
         full = any(p.full for p in pieces if p.dense is not None)
         scatters = [s for p in pieces for s in p.scatters]
-        if dense:
+        joined = None if dense else concatenated(scatters)
+        if joined is not None:
+            self.used_backward.see(joined)
+            lines.append(f"{target} = {tt.text(joined)}")
+            scatters = []
+        elif dense:
             t = added(dense)
             if not full and c.shape:
                 t = tt.method(t, "expand", *[tt.size(s) for s in c.shape])
@@ -284,9 +322,9 @@ class ClosedWriter:
             self.used_backward.see(t)
             lines.append(f"{target} = {tt.text(t)}")
         else:
-            t = self._zeros(c, [v for _, v, _ in scatters])
+            t = self._zeros(c, [v for _, v, _, _ in scatters])
             lines.append(f"{target} = {tt.text(t)}")
-        for items, value, accumulate in scatters:
+        for items, value, accumulate, _ in scatters:
             lines.append(self._scatter(target, items, value, accumulate, not dense and len(scatters) == 1))
         formulas = [p for p in pieces if p.formula is not None]
         comment: tuple[str, ...] = ()
@@ -345,7 +383,7 @@ class ClosedWriter:
                 piece.dense = t
                 piece.full = not v.is_number and len(v.axes) == len(shape) and all(a is not None or n == 1 for a, n in zip(v.axes, shape, strict=True))
             for s in low.scatters:
-                piece.scatters.append((tuple(self._rename(i, names, c) for i in s.items), self._rename(s.value, names, c), s.accumulate))
+                piece.scatters.append((tuple(self._rename(i, names, c) for i in s.items), self._rename(s.value, names, c), s.accumulate, s.covers))
             self.pending.setdefault(x, []).append(piece)
 
     def _pulled(self, c: Cell, x: str, cot: str) -> tuple[Lowered, dict[str, str], Expr, tuple[Expr, ...]]:
@@ -396,12 +434,21 @@ class ClosedWriter:
                 label = self.cot(actual) if not others else self.namer(f"d{actual}_{self._root(number)}")
             elif line.name.startswith("d_"):
                 actual = names[line.name.removeprefix("d_")]
+                if self.cots.get(actual) in {p.name for p in self.pending.get(actual, []) if p.name}:
+                    del self.cots[actual]  # what was passed back so far keeps its name: it may be read again
                 label = self.cot(actual)
             else:
                 actual = ""
                 label = self.namer(line.name if not line.name.startswith("sum_") else self._sum_name(line, names, local))
             local[line.name] = label
             self.ranks[label] = len(line.shape)
+            if line.name in ends and others and is_part(line, code):
+                piece = Piece(None, False, formula=named(line.expr, local), indices=line.indices)
+                for s in line.value.scatters:
+                    piece.scatters.append((tuple(self._rename(i, local) for i in s.items), self._rename(s.value, local), s.accumulate, s.covers))
+                self.pending.setdefault(actual, []).append(piece)
+                self.proofs.extend(self._proof(code, line, label, names, local))
+                continue
             self._region_line(line, label, names, local, actual)
             self.proofs.extend(self._proof(code, line, label, names, local))
             if line.name in ends:

@@ -19,7 +19,7 @@ EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
     "native_batch_norm": 0.8, "native_batch_norm_backward": 0.9, "index": 0.6, "index_put": 2.5, "index_add": 1.5, "sqrt": 0.2, "div": 0.2,
 }  # fmt: skip
 FIXED = {
-    "native_batch_norm": 3.0, "native_batch_norm_backward": 5.0, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0,
+    "native_batch_norm": 3.0, "native_batch_norm_backward": 5.0, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0, "bmm": 3.0, "index_add": 5.0,
     "logsumexp": 6.0,
 }  # fmt: skip
 FREE = frozenset(["input", "part", "constant"])
@@ -35,6 +35,10 @@ def cost(n: Node) -> float:
     if n.op in FREE or n.op in VIEWS or is_data(n):
         return 0.0
     width = n.dtype.itemsize if n.dtype is not None else 4
+    if n.op == "bag":
+        values, indices, _ = n.args
+        moved = (indices.numel + n.shape[0]) * values.shape[1] * n.dtype.itemsize
+        return CALL + 8.0 + moved / (1.5 * CACHE) + indices.numel * 0.02
     parts = [r.numel for r in n.reads]
     elements = n.numel if n.dtype is not None else max(parts, default=1)
     moved = (sum(parts) + elements) * width
@@ -54,4 +58,4 @@ def flops(n: Node) -> float:
 
 def is_data(n: Node) -> bool:
     """Whether a node is known before the step: constants and what the batch alone decides."""
-    return n.constant is not None or n.op in ("data", "onehot", "spread")
+    return n.constant is not None or n.op in ("onehot", "spread", "places", "order", "begins")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 OPERATORS = {
+    "bag": "torch.ops.aten._embedding_bag_forward_only.default._op",
     "tanh_backward": "torch.ops.aten.tanh_backward.grad_input._op",
     "sigmoid_backward": "torch.ops.aten.sigmoid_backward.grad_input._op",
     "native_batch_norm_backward": "torch.ops.aten.native_batch_norm_backward.default._op",
@@ -99,6 +100,27 @@ class Writer:
                 self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
                 self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
                 self.text.draw.append(f"{name}_all[: count * {rows}].zero_().scatter_(1, {root(n.args[0][1]).name}_all[: count * {rows}, None], {number(n.args[1])})")
+                self.rowed[n] = f"{name}_rows"
+            elif n.op == "places":
+                name, (x, places, symbols) = self.name(n), n.args
+                self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
+                self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
+                self.text.setup.append(f"{name}_first = torch.arange({places}) * {symbols}")
+                self.text.draw.append(f"torch.add({x.name}_all[: count * {x.shape[0]}].view(-1, {places}), {name}_first, out={name}_all[:count].view(-1, {places}))")
+                self.rowed[n] = f"{name}_rows"
+            elif n.op == "order":
+                name, inner = self.name(n), self.name(n.args[0])
+                self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
+                self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
+                self.text.draw.append(f"{inner}_sorted, {inner}_from = torch.sort({inner}_all[:count], stable=True)")
+                self.text.draw.append(f'torch.div({inner}_from, {n.args[1]}, rounding_mode="floor", out={name}_all[:count])')
+                self.rowed[n] = f"{name}_rows"
+            elif n.op == "begins":
+                name, inner = self.name(n), self.name(n.args[0])
+                self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
+                self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
+                self.text.setup.append(f"{name}_of = torch.arange({n.numel}).repeat({chunk}, 1)")
+                self.text.draw.append(f"torch.searchsorted({inner}_sorted, {name}_of[:count], out={name}_all[:count])")
                 self.rowed[n] = f"{name}_rows"
             else:
                 name = self.name(n)
@@ -359,7 +381,7 @@ def loop_source(layout: Layout, trained: tuple[str, ...], target: str, name: str
         kind="gradient descent with momentum" if momentum else "gradient descent",
         batch=batch,
         sizes="; ".join(f"{k} {shape(n)}" for k, n in step.inputs.items()),
-        signature=repr({k: tuple(n.shape) for k, n in step.inputs.items()}),
+        signature="{" + ", ".join(f'"{k}": ("{n.dtype}", {", ".join(map(str, n.shape))})' for k, n in step.inputs.items()) + "}",
         identities=["", "Kernels that were chosen, each equal to what was derived:", *[f"    {u}" for u in used]] if used else [],
         operators=[(op, OPERATORS[op]) for op in text.operators],
         momentum=momentum,

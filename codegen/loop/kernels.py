@@ -9,6 +9,7 @@ from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward
 from codegen.loop.graph import Node, Sized, call, equal, small
+from codegen.loop.tables import looked_up
 from codegen.loop.rules import Match, Rule, depends_on, near
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ RULES: tuple[Rule, ...] = (
     Rule("square", "x^2 = x x", squares, always=True),
     Rule("addcmul", "c + a b = addcmul(c, a, b)", multiply_add),
     Rule("reversed difference", "c - x", reversed_difference, always=True),
+    Rule("table", "(C[x] w)[i] = Sum_t T[t, x[i,t]] with T[t] = C w[t]; backwards, cotangents of equal symbols are added up first", looked_up),
     Rule("one-hot product", "index_add(zeros, 0, i, v) = onehot(i)T v", one_hot_products),
     Rule("column sums", "Sum_i x[i,j] = (xT 1)[j]", column_sums),
 )

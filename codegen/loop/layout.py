@@ -58,7 +58,9 @@ def from_batch(step: Step) -> list[Node]:
     for n in step.order:
         if n in known:
             continue
-        if n.is_view and n.args[0] in known and same_rows(n):
+        if n.op in ("places", "order", "begins") and n.args[0] in known:
+            known.add(n)
+        elif n.is_view and n.args[0] in known and same_rows(n):
             known.add(n)
         elif n.op == "onehot" and n.args[0] in known or n.op == "spread" and one_per_row(n, known):
             known.add(n)

@@ -21,6 +21,12 @@ class Match:
     pairs: list[tuple[Node, Node]]
     at: Node | None = None
     key: Any = None
+    later: tuple[list[Node], Node] | None = None
+
+    @property
+    def everything(self) -> list[Node]:
+        """All of the new calls; those of `later` stand where its node does."""
+        return [*self.nodes, *(self.later[0] if self.later else ())]
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
         decided: dict[Any, bool] = {}
         for match in list(rule.find(step)):
             alive = set(step.order)
-            if not all(old in alive for old, _ in match.pairs) or not all(r in alive or r in match.nodes for n in match.nodes for r in n.reads):
+            if not all(old in alive for old, _ in match.pairs) or not all(r in alive or r in match.everything for n in match.everything for r in n.reads):
                 continue
             if not all(equal(old.value, new.value) for old, new in match.pairs):
                 told.refused.append(rule.name)
@@ -79,10 +85,12 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
 def install(step: Step, match: Match) -> None:
     """Put a match's calls in place of what they are equal to."""
     step.insert(match.nodes, match.at or match.pairs[0][0])
+    if match.later is not None:
+        step.insert(*match.later)
     for old, new in match.pairs:
         if not new.name and new.op != "input":
             new.name = old.name
-        fresh = [n for n in match.nodes]
+        fresh = match.everything
         kept = {n: (n.args, n.kwargs) for n in fresh}
         step.replace(old, new)
         for n, (args, kwargs) in kept.items():

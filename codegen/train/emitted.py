@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from torch import Generator
 
+from codegen.loop.recipe import recipe_trainer
 from codegen.targets import Target
 from codegen.train.backward import AutogradBackward, Backward, Emitted, GeneratedBackward
 from codegen.train.recipe import Recipe, Tensors
@@ -26,7 +27,13 @@ def trainer_makers(target: Target, recipe: Recipe, settings: Settings) -> tuple[
     by_autograd = maker(AutogradBackward(recipe.forward))
     if settings.backward is BackwardMode.autograd:
         return by_autograd, None
-    by_emitted = maker(GeneratedBackward(emitted_code(target, recipe)))
+    steps = emitted_code(target, recipe) if target.bundled else None
+
+    def again(params: Tensors, buffers: Tensors) -> StepTrainer:
+        backward = GeneratedBackward(steps or emitted_code(target, recipe))
+        return StepTrainer(backward, params, buffers, recipe.update_buffers, settings.batch)
+
+    by_emitted = recipe_trainer(target, recipe, settings.batch, again) or again
     return by_emitted, by_autograd if settings.backward is BackwardMode.both else None
 
 

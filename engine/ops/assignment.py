@@ -102,8 +102,10 @@ def setitem(x: Any, item: Any, value: Any) -> Any:
     if any(isinstance(i, torch.Tensor) for i in items):
         if any(not isinstance(i, torch.Tensor) and i != slice(None) for i in items):
             raise TraceError("an assignment that mixes integer tensors with slices or ints; use index_put, or torch.where")
-        places = tuple(i if isinstance(i, torch.Tensor) else None for i in items)
-        return x.index_put(places[: max(k for k, i in enumerate(places) if i is not None) + 1], value)
+        places = tuple(i for i in items if isinstance(i, torch.Tensor))
+        if not all(isinstance(i, torch.Tensor) for i in items[: len(places)]):
+            raise TraceError("an assignment to x[:, index]; use index_copy or scatter, which take a dim")
+        return x.index_put(places, value)
     return written(x, items, 0, value.to(x.dtype))
 
 

@@ -9,17 +9,18 @@ from sympy import Expr
 
 from engine.errors import TraceError
 from engine.ops.comparison import truth
+from engine.ops.pointwise import REALS
 from engine.table import Definition, Opaque, Operand, elementwise, op, pointwise
 
 Tensor = torch.Tensor
 
 
-@elementwise("float", "double", "half", "bfloat16", "contiguous", "alias", "alias_copy", "resolve_conj", "resolve_neg", "real", "conj", "conj_physical", targets=(Tensor.real.__get__,), view=True)
+@elementwise("float", "double", "half", "bfloat16", "contiguous", "alias", "alias_copy", "resolve_conj", "resolve_neg", "real", "conj", "conj_physical", targets=(Tensor.real.__get__,), probes=REALS, view=True)
 def same(x: Expr, *_: Any, **__: Any) -> Expr:
     return x
 
 
-@elementwise("clone")
+@elementwise("clone", probes=REALS)
 def clone(x: Expr, *, memory_format: Any = None) -> Expr:
     return x
 

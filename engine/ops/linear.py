@@ -107,7 +107,7 @@ def bilinear(x1: Operand, x2: Operand, weight: Operand, bias: Operand | None = N
     return define((*x1.shape[:-1], weight.shape[0]), (*lead, o), out if bias is None else out + bias[o])
 
 
-@composite(targets=(torch.linalg.multi_dot, torch.chain_matmul))
+@composite(targets=(torch.linalg.multi_dot,))
 def multi_dot(*matrices: Any) -> Any:
     """A chain of products, from the left."""
     given = list(matrices[0]) if len(matrices) == 1 else list(matrices)

@@ -11,7 +11,7 @@ from sympy import Expr
 from engine.errors import TraceError
 from engine.notation import Index, instantiate, sigma
 from engine.sizes import expression
-from engine.table import Definition, Operand, Row, aligned, composite, define, indices_of, op, product, recorded_as
+from engine.table import Definition, Operand, Row, aligned, broadcast_shape, composite, define, indices_of, op, product, recorded_as
 
 F = torch.nn.functional
 
@@ -31,25 +31,32 @@ def affine(e: Any, weight: Expr | None, bias: Expr | None) -> Any:
     return e if bias is None else e + bias
 
 
+def normalized_over(x: Operand, *parameters: Any) -> tuple[Expr, ...]:
+    """The shape of `x`, whose last sizes are those of the parameters."""
+    return broadcast_shape(x.shape, *[p.shape for p in parameters if p is not None])
+
+
 @op("layer_norm")
 def layer_norm(
     x: Operand, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enable: bool = True
 ) -> Definition:
-    at = indices_of(x.shape)
+    shape = normalized_over(x, weight, bias)
+    at = indices_of(shape)
     dims = range(x.rank - len(tuple(normalized_shape)), x.rank)
     scale, shift = (None if t is None else aligned(t, at) for t in (weight, bias))
-    return define(x.shape, at, affine(standardized(x, at, dims, eps), scale, shift))
+    return define(shape, at, affine(standardized(x, at, dims, eps), scale, shift))
 
 
 @op("rms_norm")
 def rms_norm(x: Operand, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Definition:
     """`x` over the root of its mean square; `eps` is by default that of the dtype."""
-    at = indices_of(x.shape)
+    shape = normalized_over(x, weight)
+    at = indices_of(shape)
     dims = range(x.rank - len(tuple(normalized_shape)), x.rank)
     limits = [(cast("Index", at[d]), x.shape[d]) for d in dims if x.shape[d] != 1]
     square = instantiate(sigma(x.element(*at) ** 2, *limits), {}) / product([s for _, s in limits])
     out = x.element(*at) / sp.sqrt(square + expression(torch.finfo(x.dtype).eps if eps is None else eps))
-    return define(x.shape, at, affine(out, None if weight is None else aligned(weight, at), None))
+    return define(shape, at, affine(out, None if weight is None else aligned(weight, at), None))
 
 
 def batch_normalized(

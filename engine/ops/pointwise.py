@@ -13,6 +13,7 @@ from engine.notation import Equal, Less, LessEqual, Where
 from engine.table import elementwise
 
 REALS = (-300.0, -100.0, -1.0, -0.5, 0.0, 0.5, 1.0, 100.0, 300.0)
+NONZERO = (-300.0, -100.0, -1.0, -0.5, 0.5, 1.0, 100.0, 300.0)
 POSITIVE = (1e-30, 0.5, 1.0, 2.0, 100.0, 1e30)
 HALF, ONE, TWO = sp.Rational(1, 2), sp.S.One, sp.Integer(2)
 Tensor = torch.Tensor
@@ -45,7 +46,7 @@ def div(x: Expr, y: Expr, *, rounding_mode: str | None = None) -> Expr:
     return x / y
 
 
-@elementwise(targets=(Tensor.__rtruediv__, Tensor.__rdiv__), probes=REALS)
+@elementwise(targets=(Tensor.__rtruediv__, Tensor.__rdiv__), probes=NONZERO)
 def rdiv(x: Expr, y: Expr) -> Expr:
     return y / x
 

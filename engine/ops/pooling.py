@@ -181,17 +181,20 @@ adaptive_max_pool(F.adaptive_max_pool1d, F.adaptive_max_pool1d_with_indices, 1)
 adaptive_max_pool(F.adaptive_max_pool2d, F.adaptive_max_pool2d_with_indices, 2)
 
 
+def power_mean(total: Any, count: int, norm_type: float) -> Any:
+    """The root of a sum of powers, from their mean; a negative mean counts with its sign, as in torch."""
+    return (total.sign() * total.abs().relu() * count).pow(1 / norm_type)
+
+
 @composite(targets=(F.lp_pool1d,))
 def lp_pool1d(x: Any, norm_type: float, kernel_size: int, stride: Any = None, ceil_mode: bool = False) -> Any:
-    out = F.avg_pool1d(x.abs().pow(norm_type), kernel_size, stride, 0, ceil_mode)
-    return (out * kernel_size).pow(1 / norm_type)
+    return power_mean(F.avg_pool1d(x.pow(norm_type), kernel_size, stride, 0, ceil_mode), kernel_size, norm_type)
 
 
 @composite(targets=(F.lp_pool2d,))
 def lp_pool2d(x: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Any:
     rows, columns = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
-    out = F.avg_pool2d(x.abs().pow(norm_type), kernel_size, stride, 0, ceil_mode)
-    return (out * (rows * columns)).pow(1 / norm_type)
+    return power_mean(F.avg_pool2d(x.pow(norm_type), kernel_size, stride, 0, ceil_mode), rows * columns, norm_type)
 
 
 @composite(targets=(F.interpolate,))

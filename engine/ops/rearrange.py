@@ -74,9 +74,14 @@ def diag_embed(x: Operand, offset: int = 0, dim1: int = -2, dim2: int = -1) -> D
     return define(shape, at, Where(Delta(i - down, j - right), x.element(*rest, cast("Expr", i - down)), 0))
 
 
-@op("diag", "diagflat")
+@op("diag")
 def diag(x: Operand, diagonal: int = 0) -> Definition:
     return diagonal_of(x, diagonal, 0, 1) if x.rank == 2 else diag_embed(x, diagonal)
+
+
+@composite("diagflat")
+def diagflat(x: Any, offset: int = 0) -> Any:
+    return x.reshape(-1).diag(offset)
 
 
 @op("trace")

@@ -7,7 +7,7 @@ from typing import Any
 import sympy as sp
 from sympy import Expr
 
-from engine.notation import Equal, Where
+from engine.notation import Equal, Fixed, Where
 from engine.ops.pointwise import REALS
 from engine.table import elementwise
 
@@ -47,7 +47,9 @@ def atan(x: Expr) -> Any:
 
 @elementwise("atan2", "arctan2", probes=REALS)
 def atan2(y: Expr, x: Expr) -> Any:
-    return sp.atan2(y, x)
+    """At the origin torch takes both slopes as 0."""
+    angle = sp.atan2(y, x)
+    return Where(Equal(x, 0) * Equal(y, 0), Fixed(angle), angle)
 
 
 @elementwise("sinh", probes=REALS)

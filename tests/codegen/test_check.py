@@ -343,3 +343,29 @@ def test_inputs_that_torch_refuses_are_an_input_error() -> None:
         check(program, torch.randn(5), x["w"], x["b"])
     with pytest.raises(InputError):
         check(program, torch.randn(5, 10), torch.randn(9), x["b"])
+
+
+def test_a_gradient_of_zero_that_autograd_has_by_luck() -> None:
+    """Rows of a softmax sum to one; which rounding is left over says nothing about who is right."""
+
+    def forward(w: Tensor, i: Tensor) -> Tensor:
+        p = w.softmax(1)
+        return p[i].sum(1)
+
+    for seed in range(5):
+        w = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        program = generate(forward, w, torch.tensor([0, 2]), mode="steps")
+        report = check(program, w, torch.tensor([0, 2]), truth=False)
+        assert report.ok, report.failures
+
+
+def test_a_small_gradient_is_not_taken_for_noise() -> None:
+    """A mean over many rows scales a gradient far below the cotangent; a flipped sign is still seen."""
+
+    def forward(x: Tensor) -> Tensor:
+        return x.tanh().mean()
+
+    x = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    program = generate(forward, x, mode="steps")
+    assert check(program, x, truth=False).ok
+    assert not check(corrupted(program, "dx = ", "dx = -"), x, truth=False).ok

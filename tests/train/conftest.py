@@ -89,6 +89,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     def install(factor: float = 1.0) -> list[str]:
         calls: list[str] = []
         monkeypatch.setattr("codegen.train.emitted.emitted_code", lambda target, recipe: StandIn(recipe, factor, calls))
+        monkeypatch.setattr("codegen.train.emitted.recipe_trainer", lambda *arguments: None)  # no loop: step by step
         return calls
 
     return install

@@ -1,6 +1,6 @@
 """Sample calls for every row of the op table, by the row's name. A row without samples fails the tests."""
 
-from tests.ops.samples import composed, elementwise, layers, layout, losses, places, reductions
+from tests.ops.samples import elementwise, layers, layout, losses, places, reductions
 from tests.ops.samples.call import Call
 
 SAMPLES: dict[str, list[Call]] = {
@@ -10,7 +10,6 @@ SAMPLES: dict[str, list[Call]] = {
     **places.SAMPLES,
     **losses.SAMPLES,
     **layers.SAMPLES,
-    **composed.SAMPLES,
 }
 
 __all__ = ["SAMPLES", "Call"]

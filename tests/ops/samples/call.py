@@ -18,12 +18,12 @@ _generator = torch.Generator().manual_seed(0)
 
 def t(*shape: int) -> Tensor:
     """Real numbers, away from kinks and from each other."""
-    return torch.randn(*shape, dtype=torch.float64, generator=_generator)
+    return torch.randn(shape, dtype=torch.float64, generator=_generator)
 
 
 def p(*shape: int) -> Tensor:
     """Numbers between 0.1 and 1."""
-    return 0.1 + 0.9 * torch.rand(*shape, dtype=torch.float64, generator=_generator)
+    return 0.1 + 0.9 * torch.rand(shape, dtype=torch.float64, generator=_generator)
 
 
 def ties(*shape: int) -> Tensor:
@@ -38,7 +38,7 @@ def i(high: int, *shape: int) -> Tensor:
 
 def b(*shape: int) -> Tensor:
     """Truth values."""
-    return torch.rand(*shape, generator=_generator) < 0.6
+    return torch.rand(shape, generator=_generator) < 0.6
 
 
 def permutation(n: int) -> Tensor:
@@ -49,8 +49,9 @@ def permutation(n: int) -> Tensor:
 @dataclass(frozen=True, eq=False)
 class Call:
     """Arguments for a row's targets. `only` picks targets by their qualified name, `how` spells the call differently.
+    `constant`: which of the tensors torch takes no derivative of.
 
-    `values=False`: only shape and dtype can be compared (uninitialized memory). `seeded`: both sides draw the same numbers.
+    `values=False`: only shape and dtype can be compared (uninitialized memory). `tolerance`: where torch itself is inexact.
     """
 
     args: tuple[Any, ...]
@@ -58,7 +59,12 @@ class Call:
     only: str = ""
     how: Callable[..., Any] | None = None
     values: bool = True
-    gradient: bool = True
+    tolerance: float = 0.0
+    constant: tuple[int, ...] = ()
+
+    def applies(self, qualified: str) -> bool:
+        """Whether this is a call of the callable of that name; `$` in `only` is the end of the name."""
+        return self.only in f"{qualified}$"
 
     def tensors(self) -> list[Tensor]:
         """The tensors among the arguments, in order."""
@@ -84,6 +90,16 @@ def call(*args: Any, **kwargs: Any) -> Call:
     return Call(args, kwargs)
 
 
+def running(*args: Any, **kwargs: Any) -> Call:
+    """A call whose second and third tensors are running statistics."""
+    return Call(args, kwargs, constant=(1, 2))
+
+
+def weighted(*args: Any, **kwargs: Any) -> Call:
+    """A call whose third tensor is a weight that torch takes no derivative of."""
+    return Call(args, kwargs, constant=(2,))
+
+
 def calls(*shapes: Any, **kwargs: Any) -> list[Call]:
     """One call per tuple of arguments."""
     return [Call(s if isinstance(s, tuple) else (s,), kwargs) for s in shapes]
@@ -94,6 +110,6 @@ def spelled(how: Callable[..., Any], *args: Any, only: str = "", values: bool = 
     return Call(args, kwargs, only, how, values)
 
 
-def named(only: str, *args: Any, **kwargs: Any) -> Call:
+def named(only: str, *args: Any, tolerance: float = 0.0, **kwargs: Any) -> Call:
     """A call for the targets whose qualified name contains `only`."""
-    return Call(args, kwargs, only)
+    return Call(args, kwargs, only, tolerance=tolerance)

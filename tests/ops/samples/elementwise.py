@@ -56,13 +56,13 @@ def grid(row: Row) -> list[Call]:
         probes = probes[probes.abs() > 0]
     out: list[Call] = []
     shapes = {1: [((3, 2),), ((1,),), ((),)], 2: [((3, 1), (1, 2)), ((), (4,)), ((1,), (1, 1))]}.get(count, [((2, 3),) * count])
-    inside = probes.min() >= -1 and probes.max() <= 1 and "INSIDE"
+    low, high = float(probes.min()), float(probes.max())
+    draw = p if low > 0 or high <= 1 else t
+    shift = 1.5 if low > 1 else 0.0
     for numbers in NUMBERS.get(row.name, [{}]):
         axes = [probes.reshape([-1 if d == k else 1 for d in range(count)]).clone() for k in range(count)]
         out.append(Call(tuple(axes), dict(numbers)))
         for given in shapes:
-            draw = p if probes.min() > 0 or inside else t
-            shift = 1.5 if probes.min() > 1 else 0.0
             out.append(Call(tuple(draw(*shape) + shift for shape in given), dict(numbers)))
     return out
 

@@ -1,0 +1,122 @@
+"""A recipe's loop: which named values its running statistics need, its emitted file, and a `Trainer` for `codegen train`."""
+
+from __future__ import annotations
+
+import importlib
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Generator, Tensor
+
+from codegen.loop.make import Plan, Rows, make_loop
+from codegen.loop.trainer import LoopTrainer
+from codegen.train.trainer import NonFiniteLossError, StepTrainer
+from engine.errors import SymgradError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+
+    from codegen.targets import Target
+    from codegen.train.data import Split
+    from codegen.train.recipe import Recipe, Tensors
+
+
+class _Asked:
+    """Notes the names that are read from it; each is a tensor that broadcasts with anything."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, None] = {}
+
+    def __getattr__(self, name: str) -> Tensor:
+        self.names[name] = None
+        return torch.zeros(())
+
+
+def kept_names(recipe: Recipe, dtype: torch.dtype = torch.float32) -> tuple[str, ...]:
+    """The named values of the forward that `update_buffers` reads."""
+    asked = _Asked()
+    recipe.update_buffers(recipe.init_buffers(dtype), asked)
+    return tuple(asked.names)
+
+
+def loop_text(module: ModuleType, recipe: Recipe, params: Tensors, target: str, batch: int, vocabulary: int) -> str:
+    """The emitted loop of a recipe for batches of `batch` rows of its context."""
+    rows = {"x": Rows((recipe.context,), torch.int64, vocabulary), "y": Rows((), torch.int64, vocabulary)}
+    names = tuple(module.forward.__code__.co_varnames[:2])
+    return make_loop(module, dict(zip(names, rows.values(), strict=True)), params, batch, Plan(keep=kept_names(recipe)), target, recipe.name).source
+
+
+class RecipeTrainer:
+    """A `Trainer` over the emitted loop. See `codegen.train.trainer.Trainer`.
+
+    Steps are taken in pieces; where a loss is not finite, the piece is taken again one step at a time to say why.
+    """
+
+    def __init__(self, closed: ModuleType, params: Tensors, buffers: Tensors, recipe: Recipe, batch: int, again: Callable[[Tensors, Tensors], StepTrainer], committed: ModuleType | None) -> None:
+        self._recipe, self._again, self._committed = recipe, again, committed
+        keep = kept_names(recipe, next(iter(params.values())).dtype)
+        self._loop = LoopTrainer(closed, params, batch, plan=Plan(keep=keep), name=recipe.name, ready=self._ready)
+        self._batch = batch
+        self.params = self._loop.params
+        self.buffers = {name: value.clone() for name, value in buffers.items()}
+
+    def _ready(self, data: Sequence[Tensor]) -> ModuleType | None:
+        """The committed loop, if it was made for these sizes."""
+        if self._committed is None:
+            return None
+        sizes = cast("dict[str, tuple[Any, ...]]", self._committed.SIZES)
+        own = {k: (str(v.dtype), *v.shape) for k, v in self.params.items()}
+        rows = [(str(t.dtype), self._batch, *t.shape[1:]) for t in data]
+        given = dict(zip([k for k in sizes if k not in own], rows, strict=False)) | own
+        return self._committed if given == sizes else None
+
+    def run(self, data: Split, steps: int, lr: float, generator: Generator) -> Tensor:
+        """See `Trainer.run`."""
+        before = {k: v.clone() for k, v in self.params.items()}, {k: v.clone() for k, v in self.buffers.items()}, generator.get_state()
+        losses = self._loop.run((data.x, data.y), steps, lr, generator, self._watch if self._loop.plan.keep else None)
+        if not losses.isfinite().all():
+            self._explain(*before, data, steps, lr)
+            bad = int((~losses.isfinite()).nonzero()[0])
+            raise NonFiniteLossError(bad, losses[bad].item(), "the loss itself")
+        return losses
+
+    def _watch(self, count: int, kept: Tensors) -> None:
+        rows = {name: value.unbind() for name, value in kept.items()}
+        for k in range(count):
+            self._recipe.update_buffers(self.buffers, SimpleNamespace(**{name: values[k] for name, values in rows.items()}))
+
+    def _explain(self, params: Tensors, buffers: Tensors, state: Tensor, data: Split, steps: int, lr: float) -> None:
+        """The same steps one by one: raises NonFiniteLossError where the first loss is not finite."""
+        generator = Generator()
+        generator.set_state(state)
+        self._again(params, buffers).run(data, steps, lr, generator)
+
+
+def recipe_trainer(target: Target, recipe: Recipe, batch: int, again: Callable[[Tensors, Tensors], StepTrainer]) -> Callable[[Tensors, Tensors], RecipeTrainer] | None:
+    """How to make a trainer from a target's closed form, and from its committed loop where the sizes fit; None without them."""
+    closed = closed_module(target, recipe)
+    if closed is None:
+        return None
+    committed = emitted(f"generated.{target.name}.loop") if target.bundled else None
+    return lambda params, buffers: RecipeTrainer(closed, params, buffers, recipe, batch, again, committed)
+
+
+def closed_module(target: Target, recipe: Recipe) -> ModuleType | None:
+    """The committed `generated/NAME/closed.py` of a bundled target; for any other it is generated now, if it can be."""
+    if target.bundled:
+        return emitted(f"generated.{target.name}.closed")
+    generate: Any = importlib.import_module("codegen").generate  # here, as bundled targets need no sympy
+    try:
+        return generate(recipe.forward, *recipe.example_inputs(Generator().manual_seed(0)).values()).module
+    except SymgradError:
+        return None
+
+
+def emitted(name: str) -> ModuleType | None:
+    """A module of `generated`, None if it is not there."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return None

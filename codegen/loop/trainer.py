@@ -1,0 +1,129 @@
+"""`program.trainer(...)`: parameters, and steps of gradient descent on them through an emitted loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Generator, Tensor
+
+from codegen.loop.make import Plan, inputs_of, make_loop, rows_of
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import ModuleType
+
+    from codegen.program import Program
+
+Watch = "Callable[[int, dict[str, Tensor]], None]"
+
+
+class LoopTrainer:
+    """Takes steps on copies of the parameters it was given.
+
+    Attributes:
+        params: current values by name, in the order they were given.
+        buffers: current values of the forward's own buffers (running statistics) by name.
+        source: the emitted loop, once `run` has been called.
+    """
+
+    def __init__(
+        self,
+        module: ModuleType,
+        params: Mapping[str, Tensor],
+        batch_size: int = 32,
+        lr: float = 0.1,
+        momentum: float = 0.0,
+        compile: bool = False,
+        plan: Plan | None = None,
+        name: str = "forward",
+        keys: Mapping[str, str] | None = None,
+        ready: Callable[[Sequence[Tensor]], ModuleType | None] | None = None,
+    ) -> None:
+        """`keys` gives an input's name in `params` where it has another one; `ready` finds a loop that was emitted before."""
+        self.module, self.batch_size, self.lr, self.momentum, self.compile = module, batch_size, lr, momentum, compile
+        self.plan = plan or Plan()
+        self.name = name
+        self.keys = dict(keys or {})
+        self.ready = ready
+        self.inputs = inputs_of(module)
+        held = {n: self.keys.get(n, n) for n in self.inputs if self.keys.get(n, n) in params}
+        unknown = [k for k in params if k not in held.values()]
+        if unknown:
+            raise InputError(f"trainer: {unknown[0]!r} is no input of {name}; those are {', '.join(self.keys.get(n, n) for n in self.inputs)}")
+        self.batch = tuple(n for n in self.inputs if n not in held)
+        if not self.batch:
+            raise InputError(f"trainer: every input of {name} is among the parameters; leave out those that are rows of the data")
+        own = dict(self.plan.buffers)
+        self.values = {n: params[k].detach().clone(memory_format=torch.contiguous_format) for n, k in held.items()}
+        order = {k: n for n, k in held.items()}
+        self.params = {k: self.values[order[k]] for k in params if order[k] not in own}
+        self.buffers = {k: self.values[order[k]] for k in params if order[k] in own}
+        self.source = ""
+        self.state: Any = None
+        self.runner: Any = None
+        self.made_for: Any = None
+
+    def run(self, data: Sequence[Tensor], steps: int = 1000, lr: float | None = None, generator: Generator | None = None, watch: Any = None) -> Tensor:
+        """Take steps and return their losses (steps,).
+
+        Args:
+            data: tensors whose rows the batch inputs are, in the forward's order.
+            steps: how many.
+            lr: the learning rate; the trainer's own by default.
+            generator: of the rows: each step's are `torch.randint(0, len(X), (batch_size,), generator=generator)`.
+            watch: told of every run of steps: how many, and the values that the plan keeps, a row for each.
+
+        Raises:
+            InputError: another number of tensors than the forward has batch inputs, or of unequal lengths.
+        """
+        tensors = tuple(data)
+        if len(tensors) != len(self.batch):
+            raise InputError(f"run: {self.name} takes rows of {len(self.batch)} tensors ({', '.join(self.batch)}) and was given {len(tensors)}")
+        if any(len(t) != len(tensors[0]) for t in tensors) or not len(tensors[0]):
+            raise InputError(f"run: the data have {', '.join(str(len(t)) for t in tensors)} rows; they must be as many, and not none")
+        if steps < 1:
+            return torch.empty(0, dtype=next(iter(self.params.values())).dtype)
+        with torch.inference_mode():
+            self.prepare(tensors)
+            return self.runner(tensors, steps, self.lr if lr is None else lr, generator, watch).clone()
+
+    def prepare(self, data: Sequence[Tensor]) -> None:
+        """The loop for rows of these shapes, made once. Velocities survive a change of shape."""
+        kind = tuple((tuple(t.shape[1:]), t.dtype) for t in data)
+        if kind == self.made_for:
+            return
+        module = self.ready(data) if self.ready is not None else None
+        if module is None:
+            from codegen.program import load
+
+            loop = make_loop(self.module, dict(zip(self.batch, rows_of(data), strict=True)), self.values, self.batch_size, self.momentum_plan(), self.name, self.name)
+            self.source = loop.source
+            module = load(loop.source, f"{self.name}_loop")
+        options: dict[str, Any] = {"momentum": self.momentum} if self.momentum else {}
+        self.runner = cast("Any", module).trainer(self.values, **options)
+        self.made_for = kind
+
+    def momentum_plan(self) -> Plan:
+        """The plan, with velocities if there is momentum."""
+        from dataclasses import replace
+
+        return replace(self.plan, momentum=self.momentum != 0)
+
+
+def program_trainer(program: Program, params: Mapping[str, Tensor], batch_size: int, lr: float, momentum: float, compile: bool) -> LoopTrainer:
+    """See `Program.trainer`."""
+    graph = program.graph
+    loss = graph[graph.outputs[0]]
+    if program.mode != "closed":
+        raise InputError(f"trainer: {graph.name} was generated with mode={program.mode!r}; the loop is made from mode='closed'")
+    if any(s != 1 for s in loss.shape):
+        raise InputError(f"trainer: {graph.name} returns a tensor of shape {tuple(loss.shape)}; a loss to train on has one element")
+    if not params:
+        raise InputError(f"trainer: no parameters were given; those of {graph.name} are among {', '.join(map(graph.key, graph.inputs))}")
+    places = {o: k for k, o in enumerate(graph.outputs)}
+    buffers = tuple((a, places[b]) for a, b in graph.buffers.items() if b in places)
+    outputs = 1 if graph.single else len(graph.outputs)
+    plan = Plan(outputs, buffers, graph.key)
+    return LoopTrainer(program.module, params, batch_size, lr, momentum, compile, plan, graph.name, {n: graph.key(n) for n in graph.inputs})
