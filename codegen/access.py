@@ -37,7 +37,7 @@ class AccessMixin(LowererBase):
         dims = [Dim(sp.sympify(at), n) for at, n in zip(e.indices, info.shape, strict=False)]
         if self._plain(dims):
             return Val(t, tuple(None if d.size == 1 else cast("Index", d.at) for d in dims), info.kind)
-        t, dims = self._merged(t, dims)
+        t, dims = self._merged(*self._neighbours(t, dims))
         t, dims = self._split(t, dims)
         t, dims = self._basic_items(t, dims)
         if not all(isinstance(d.at, Index) for d in dims):
@@ -63,6 +63,23 @@ class AccessMixin(LowererBase):
             if joined and before[:k] == after[:k] and before[k + run :] == after[k + 1 :]:
                 return tt.method(t, "flatten", *(() if run == len(before) else (k, k + run - 1)))
         return tt.method(t, "reshape", *after)
+
+    def _neighbours(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
+        """Dimensions in an order in which the digits of one position stand side by side, most significant first."""
+        positions: dict[Expr, list[int]] = {}
+        for k, d in enumerate(dims):
+            digit = digit_of(d.at)
+            if digit is not None:
+                positions.setdefault(digit.position, []).append(k)
+        order = list(range(len(dims)))
+        for group in positions.values():
+            if len(group) < 2:
+                continue
+            ranked = sorted(group, key=lambda k: cast("Digit", digit_of(dims[k].at)).modulus is not None)
+            at = order.index(group[-1]) + 1
+            before = [k for k in order[:at] if k not in group]
+            order = [*before, *ranked, *order[at:]]
+        return permute(t, order), [dims[k] for k in order]
 
     def _merged(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
         """Neighbours that are the digits of one position become one dimension."""

@@ -144,7 +144,10 @@ def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> 
     rules: list[str] = []
     outer = [(cast("Index", i), n) for i, n in zip(template.indices, template.shape, strict=True) if i != 0]
     for coefficient, access, limits in partials(template.expr, base):
-        local = by_output(coefficient, template) if not limits else coefficient
+        local = by_output(coefficient, template)
+        if limits and shape == template.shape and all(isinstance(i, Index) for i in access.indices):
+            there = dict(zip(template.indices, access.indices, strict=True))
+            local = by_output(local, Definition(shape, access.indices, template.expr.xreplace(there)))
         rename = {i: fresh() for i, _ in outer}
         rename.update({i: fresh() for i in ordered(bound(local))})
         body = (element(cot, template.indices) * local).xreplace(rename)

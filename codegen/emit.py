@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from codegen.steps import StepsWriter, Used, forward_lines, guard_rows, size_lines, wrapped
-from engine.spelling import size_text
+from engine import spelling
+from engine.spelling import quoted
 
 if TYPE_CHECKING:
     from codegen.derivation import Derivation
@@ -39,17 +40,11 @@ def render(template: str, **values: Any) -> str:
 
 
 def shape_text(graph: Graph, name: str) -> str:
-    """`float32 (n, 27)`: the dtype and shape of a node."""
-    n = graph[name]
-    return "(" + ", ".join(size_text(s) for s in n.shape) + ("," if len(n.shape) == 1 else "") + ")"
+    """`(n, 27)`: the shape of a node."""
+    return spelling.shape_text(graph[name].shape)
 
 
-def quoted(text: str) -> str:
-    """A Python string literal in double quotes."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def steps_source(derivation: Derivation, target: str = "", keep: tuple[str, ...] | None = None) -> str:
+def steps_source(derivation: Derivation, target: str = "") -> str:
     """The text of `steps.py`: forward, and a backward with one statement per node."""
     graph = derivation.graph
     writer = StepsWriter(derivation)
@@ -59,8 +54,7 @@ def steps_source(derivation: Derivation, target: str = "", keep: tuple[str, ...]
     lines = forward_lines(graph, sized)
     reads = writer.used.names - names
     wanted = {n.name for n in graph.nodes if n.named and not n.is_input} | reads
-    if keep is not None:
-        wanted = set(keep) | reads
+
     unsized = [s for s in writer.used.sizes if not any(size == s for name in wanted for size in graph[name].shape)]
     for s in unsized:
         wanted.add(graph.sizes[s][0])
@@ -122,7 +116,7 @@ def write_atomically(path: Path, text: str) -> bool:
             f.write(text)
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(temporary, 0o644)
+        Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-import sympy as sp
+import torch
 from sympy import Expr, Symbol
 
 from codegen import tensors as tt
 from codegen.derive import COT, OUT, vjp
 from codegen.lower import Lowered, Lowerer, Scatter
 from codegen.values import TensorInfo
-from engine.naming import Namer
-from engine.spelling import SizeArg, size_text
+from engine.spelling import SizeArg, is_slice, quoted, size_text
 
 if TYPE_CHECKING:
     from codegen.derivation import Cotangent, Derivation, Part
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
     from engine.table import Definition
 
 
-def kind_of(dtype: Any) -> str:
+def kind_of(dtype: torch.dtype) -> str:
     """float, int or bool."""
-    return "float" if dtype.is_floating_point else "bool" if str(dtype) == "torch.bool" else "int"
+    return "float" if dtype.is_floating_point else "bool" if dtype == torch.bool else "int"
 
 
 @cache
@@ -69,10 +68,9 @@ class Used:
         if isinstance(a, SizeArg):
             a = a.expr
         if isinstance(a, Expr):
-            self.sizes |= {s for s in a.free_symbols}
-        elif isinstance(a, slice):
-            s = cast("Any", a)
-            for p in (s.start, s.stop, s.step):
+            self.sizes |= a.free_symbols
+        elif is_slice(a):
+            for p in (a.start, a.stop, a.step):
                 self.see_size(p)
         elif isinstance(a, (tuple, list)):
             for p in cast("tuple[Any, ...]", a):
@@ -116,44 +114,39 @@ class StepsWriter:
                 dense.append(t)
                 full = full or (not low.dense.is_number and self._covers(low.dense.axes, part))
             scatters.extend((part, s) for s in low.scatters)
-        if c.seeded:
-            return self._seed(c, dense, full)
-        lines: list[str] = []
-        if dense:
-            t = added(dense)
-            if not full and target.shape:
+        lines = self._seed(c) if c.seeded else []
+        if dense or c.seeded:
+            t = added([tt.name(c.name), *dense] if c.seeded else dense)
+            if not full and target.shape and not c.seeded:
                 self.used.names.add(target.name)
-                if not any(x.kind == "name" for x in tt.walk(t)):
-                    t = tt.call("torch.full_like", tt.name(target.name), t)
+                if any(x.kind == "name" for x in tt.walk(t)):
+                    t = tt.method(t, "expand_as", tt.name(target.name))
                 else:
-                    t = tt.method(t if t.kind != "binary" else t, "expand_as", tt.name(target.name))
-            if scatters and (t.kind in ("name", "method", "attribute", "item")):
+                    t = tt.call("torch.full_like", tt.name(target.name), t)
+            if scatters and t.kind in ("name", "method", "attribute", "item"):
                 t = tt.method(t, "clone")
             self.used.see(t)
-            lines.append(f"{c.name} = {tt.text(t)}")
+            if t != tt.name(c.name):
+                lines.append(f"{c.name} = {tt.text(t)}")
         else:
             self.used.names.add(target.name)
             lines.append(f"{c.name} = torch.zeros_like({target.name})")
-        fresh = not dense
-        for part, s in scatters:
-            lines.append(self._scatter(c.name, part, s, fresh and len(scatters) == 1, target))
+        alone = not dense and not c.seeded and len(scatters) == 1
+        lines.extend(self._scatter(c.name, part, s, alone, target) for part, s in scatters)
         return lines
 
-    def _seed(self, c: Cotangent, dense: list[T], full: bool) -> list[str]:
-        outputs = self.graph.outputs
-        given = "grad_out" if self.graph.single else f"grad_out[{outputs.index(c.node.name)}]"
-        self.used.names.add(c.node.name)
-        lines = [f"{c.name} = torch.ones_like({c.node.name}) if grad_out is None else {given}"]
-        if not self.graph.single:
-            lines = [
-                f"{c.name} = torch.ones_like({c.node.name}) if grad_out is None else {given}",
-                f"{c.name} = torch.zeros_like({c.node.name}) if {c.name} is None else {c.name}",
-            ]
-        if dense:
-            t = added([tt.name(c.name), *dense])
-            self.used.see(t)
-            lines.append(f"{c.name} = {tt.text(t)}")
-        return lines
+    def _seed(self, c: Cotangent) -> list[str]:
+        """The cotangent that the caller gives for a result; ones by default."""
+        node = c.node.name
+        self.used.names.add(node)
+        if self.graph.single:
+            return [f"{c.name} = torch.ones_like({node}) if grad_out is None else grad_out"]
+        first, *again = (f"grad_out[{k}]" for k, output in enumerate(self.graph.outputs) if output == node)
+        return [
+            f"{c.name} = torch.ones_like({node}) if grad_out is None else {first}",
+            f"{c.name} = torch.zeros_like({node}) if {c.name} is None else {c.name}",
+            *(f"{c.name} = {c.name} + (1 if grad_out is None else 0 if {g} is None else {g})" for g in again),
+        ]
 
     def _lowered(self, part: Part) -> Lowered:
         consumer = part.consumer
@@ -227,7 +220,8 @@ def wrapped(line: str, width: int = 108) -> list[str]:
 def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: list[str]) -> list[str]:
     """`n, d = x.shape`-like statements that read sizes from tensors in `readable` (nodes by name)."""
     lines: list[str] = []
-    for s in sorted(wanted, key=lambda s: list(graph.sizes).index(s) if s in graph.sizes else -1):
+    order = list(graph.sizes)
+    for s in sorted(wanted, key=lambda s: (order.index(s) if s in order else -1, str(s))):
         source = graph.sizes.get(s)
         if source is not None and source[0] in readable:
             lines.append(f"{s} = {source[0]}.shape[{source[1]}]")
@@ -241,7 +235,7 @@ def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: lis
 
 
 def forward_text(graph: Graph, n: Node) -> str:
-    """A node's torch call. A float factory without a dtype follows the inputs', so that one file serves float32 and float64."""
+    """A node's torch call. A float factory without a dtype follows the inputs': one file serves float32 and float64."""
     text = n.forward_text()
     assert n.call is not None
     like = next((i for i in graph.inputs if graph[i].differentiable), None)
@@ -282,20 +276,14 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
             a, b = (f"{name}.shape[{d}]" for name, d in g.equal)
             rows.append({"test": f"{a} != {b}", "message": f'f"{a} = {{{a}}} and {b} = {{{b}}} must be equal"'})
             continue
-        reads = {s: f"{graph.sizes[s][0]}.shape[{graph.sizes[s][1]}]" for s in g.expr.free_symbols if s in graph.sizes}
-        if len(reads) != len(g.expr.free_symbols) or not reads:
+        sources = [graph.sizes.get(s) for s in sorted(g.expr.free_symbols, key=str)]
+        reads = [f"{source[0]}.shape[{source[1]}]" for source in sources if source is not None]
+        if len(reads) != len(sources) or not reads:
             continue
-        expr = size_text(g.expr.xreplace({s: Symbol(f"⟦{k}⟧") for k, s in enumerate(reads)}))
-        for k, text in enumerate(reads.values()):
+        marks = {s: Symbol(f"⟦{k}⟧") for k, s in enumerate(sorted(g.expr.free_symbols, key=str))}
+        expr = size_text(g.expr.xreplace(marks))
+        for k, text in enumerate(reads):
             expr = expr.replace(f"⟦{k}⟧", text)
         message = f"the forward fixed {expr} = {g.value}" + (f" at {g.where}" if g.where else "")
-        rows.append(
-            {
-                "test": f"{expr} != {g.value}",
-                "message": repr(message).replace("'", '"', 1)[:-1] + '"' if "'" not in message else repr(message),
-            }
-        )
+        rows.append({"test": f"{expr} != {g.value}", "message": quoted(message)})
     return rows
-
-
-__all__ = ["Block", "Namer", "StepsWriter", "forward_lines", "guard_rows", "size_lines", "sp"]

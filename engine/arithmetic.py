@@ -59,7 +59,9 @@ class Arithmetic:
         if self.dtype == np.float64:
             return np.asarray(float(e))
         if self.is_mp:
-            return _object(mpmath.mpf(e.p) / e.q if isinstance(e, sp.Rational) else mpmath.mpf(str(e.evalf(self.digits + 5))))
+            return _object(
+                mpmath.mpf(e.p) / e.q if isinstance(e, sp.Rational) else mpmath.mpf(str(e.evalf(self.digits + 5)))
+            )
         return np.asarray(np.longdouble(str(e.evalf(FLOAT_DIGITS))))
 
     def real(self, a: npt.NDArray[Any]) -> npt.NDArray[Any]:

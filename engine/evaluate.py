@@ -219,7 +219,9 @@ def _as_array(t: Any) -> Array:
     return a.astype(np.float64) if a.dtype.kind == "f" and a.dtype.itemsize < 8 else a
 
 
-def _weights(graph: Graph, values: dict[str, Array], grad_out: Any, numbers: Arithmetic) -> list[tuple[str, Array, Array]]:
+def _weights(
+    graph: Graph, values: dict[str, Array], grad_out: Any, numbers: Arithmetic
+) -> list[tuple[str, Array, Array]]:
     """What each output's entries are multiplied with before they are summed, and which of them are numbers."""
     if grad_out is None:
         given: list[Any] = [np.ones(values[o].shape) for o in graph.outputs]
@@ -227,7 +229,9 @@ def _weights(graph: Graph, values: dict[str, Array], grad_out: Any, numbers: Ari
         given = [grad_out]
     else:
         given = list(grad_out)
-    floating = [(o, g) for o, g in zip(graph.outputs, given, strict=True) if g is not None and graph[o].dtype.is_floating_point]
+    floating = [
+        (o, g) for o, g in zip(graph.outputs, given, strict=True) if g is not None and graph[o].dtype.is_floating_point
+    ]
     return [
         (o, numbers.lift(np.broadcast_to(_as_array(g), values[o].shape)), ~np.isnan(numbers.to_float(values[o])))
         for o, g in floating

@@ -13,7 +13,23 @@ from sympy import Expr, Indexed, Integer, Symbol
 
 from engine.arithmetic import is_integral
 from engine.errors import InputError
-from engine.notation import BINDERS, Amax, Delta, Equal, Floor, Head, Index, Less, LessEqual, Quo, Rem, Sigma, Sign, Where, name_of
+from engine.notation import (
+    BINDERS,
+    Amax,
+    Delta,
+    Equal,
+    Floor,
+    Head,
+    Index,
+    Less,
+    LessEqual,
+    Quo,
+    Rem,
+    Sigma,
+    Sign,
+    Where,
+    name_of,
+)
 from engine.sizes import evaluate as size_of
 
 if TYPE_CHECKING:
@@ -113,14 +129,18 @@ class Interpreter:
 
     def _is_slice(self, places: tuple[Expr, ...], array: Array) -> bool:
         names = [i for i in places if isinstance(i, Index)]
-        whole = all(isinstance(i, Index) or (i.is_Integer and 0 <= int(cast("Any", i)) < n) for i, n in zip(places, array.shape, strict=True))
+        whole = all(
+            isinstance(i, Index) or (i.is_Integer and 0 <= int(cast("Any", i)) < n)
+            for i, n in zip(places, array.shape, strict=True)
+        )
         return whole and len(set(names)) == len(names) and all(
             self._extent[i] <= n for i, n in zip(places, array.shape, strict=True) if isinstance(i, Index)
         )  # fmt: skip
 
     def _inside(self, position: Array, size: int, e: Indexed) -> Array:
         """Positions as torch takes them: negative ones count from the end. Out of range is an error, except in a branch
-        that a condition may switch off."""
+        that a condition may switch off.
+        """
         if not is_integral(position):
             rounded = np.rint(self.numbers.to_float(position)).astype(np.int64)
             if np.any(self.numbers.to_float(position) != rounded):
@@ -236,7 +256,10 @@ class Interpreter:
         integral = all(is_integral(f.array) for f in fields)
         operands: list[Any] = []
         for f in fields:
-            operands += [f.array.astype(np.int64) if integral else self.numbers.lift(f.array), [at.index(i) for i in f.at]]
+            operands += [
+                f.array.astype(np.int64) if integral else self.numbers.lift(f.array),
+                [at.index(i) for i in f.at],
+            ]
         return np.asarray(np.einsum(*operands, [at.index(i) for i in kept], optimize="greedy"))
 
     def _amax(self, e: Amax) -> Field:
@@ -247,7 +270,9 @@ class Interpreter:
         axes = tuple(k for k, i in enumerate(f.at) if i in largest)
         if any(array.shape[k] == 0 for k in axes):
             array = np.full([1 if k in axes else n for k, n in enumerate(array.shape)], -np.inf)
-        return Field(np.asarray(np.max(array, axis=axes)) if axes else array, tuple(i for i in f.at if i not in largest))
+        return Field(
+            np.asarray(np.max(array, axis=axes)) if axes else array, tuple(i for i in f.at if i not in largest)
+        )
 
     # -- conditions --------------------------------------------------------------------------------------------
 
@@ -256,7 +281,9 @@ class Interpreter:
 
     def _compare(self, e: Expr) -> Field:
         compare = _COMPARISONS[type(e)]
-        return self._map(lambda a, b: np.asarray(compare(self._real(a), self._real(b))).astype(bool), *cast("Any", e.args))
+        return self._map(
+            lambda a, b: np.asarray(compare(self._real(a), self._real(b))).astype(bool), *cast("Any", e.args)
+        )
 
     def _where(self, e: Where) -> Field:
         condition = self.field(cast("Expr", e.args[0]))
@@ -269,7 +296,9 @@ class Interpreter:
         return Field(np.where(self._real(c) != 0, a, b), at)
 
     def _sign(self, e: Sign) -> Field:
-        return self._map(lambda a: np.subtract(self._real(a) > 0, self._real(a) < 0, dtype=np.int64), cast("Expr", e.args[0]))
+        return self._map(
+            lambda a: np.subtract(self._real(a) > 0, self._real(a) < 0, dtype=np.int64), cast("Expr", e.args[0])
+        )
 
     def _floor(self, e: Floor) -> Field:
         return self._map(lambda a: a if is_integral(a) else np.floor(self._real(a)), cast("Expr", e.args[0]))

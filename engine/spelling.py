@@ -77,6 +77,11 @@ def size_text(e: Expr) -> str:
     return _SizePrinter().doprint(e)
 
 
+def quoted(text: str) -> str:
+    """A Python string literal in double quotes."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def shape_text(shape: Sequence[Expr]) -> str:
     """A shape as Python: `(n, 27)`, `(n,)`, `()`."""
     return "(" + ", ".join(map(size_text, shape)) + ("," if len(shape) == 1 else "") + ")"

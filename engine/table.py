@@ -243,7 +243,13 @@ def _match_sizes(o: Output, shapes: dict[int, Shape]) -> None:
         shape = shapes.get(int(name_of(a)[1:])) if name_of(a)[1:].isdigit() else None
         for i, n in zip(a.indices, shape or (), strict=False):
             size = ranges.get(i)
-            if size is not None and size != n and not size.is_Integer and not n.is_Integer and value_of(size) == value_of(n):
+            if (
+                size is not None
+                and size != n
+                and not size.is_Integer
+                and not n.is_Integer
+                and value_of(size) == value_of(n)
+            ):
                 equal(size, n)
 
 

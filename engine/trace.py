@@ -18,6 +18,7 @@ from engine.naming import LocalsWatcher, Namer
 from engine.notation import size_symbol
 from engine.sizes import Dim, Guard, symbolic_python
 from engine.spelling import SizeArg, is_slice, with_bounds
+from engine.table import Definition
 from engine.tracer import Proxy, Record, Tracer
 
 if TYPE_CHECKING:
@@ -227,7 +228,9 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
         if not isinstance(v, Proxy):
             raise TraceError(f"{_title(forward)} returns a tensor that does not depend on its inputs")
         if v.record.stale:
-            raise TraceError(f"{_title(forward)} returns a view of a tensor that was written in place since; take it after the write")
+            raise TraceError(
+                f"{_title(forward)} returns a view of a tensor that was written in place since; take it after the write"
+            )
         results.append(v.record)
     updates = tracer.buffer_updates
     needed = _reachable([*results, *[u for _, u in updates], *inputs], tracer.records)
@@ -331,6 +334,15 @@ def _size_names(
     return {s: size_symbol(namer(wanted.get(s, f"n{k}"))) for k, s in enumerate(used)}
 
 
+def _specialised(r: Record, fixed: dict[Any, Expr]) -> tuple[Definition | None, tuple[tuple[Expr, ...], ...]]:
+    """A record's template and operand shapes with the sizes that the forward fixed after the op was recorded."""
+    if r.template is None or not fixed:
+        return r.template, r.operand_shapes
+    t = r.template
+    known = Definition(tuple(s.xreplace(fixed) for s in t.shape), t.indices, t.expr.xreplace(fixed))
+    return known, tuple(tuple(s.xreplace(fixed) for s in shape) for shape in r.operand_shapes)
+
+
 def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr], calls: dict[int, Call]) -> Node:
     """A record with its final name and sizes; the outputs of one call keep sharing it."""
     call = r.call
@@ -345,12 +357,14 @@ def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr], ca
             args, kwargs = pytree.tree_map(argument, (call.args, dict(call.kwargs)))
             calls[id(call)] = Call(call.function, args, tuple(kwargs.items()))
         call = calls[id(call)]
+    sizes = {p: final(e) for p, e in r.sizes}
+    template, shapes = _specialised(r, {p: n for p, n in sizes.items() if n.is_Integer})
     return Node(
         name=names[r],
         op=r.op,
         operands=tuple(names[o] for o in r.operands),
-        template=r.template,
-        sizes=tuple((p, final(e)) for p, e in r.sizes),
+        template=template,
+        sizes=tuple(sizes.items()),
         shape=tuple(final(s) for s in r.shape),
         dtype=r.meta.dtype,
         differentiable=r.differentiable,
@@ -361,6 +375,6 @@ def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr], ca
         view=r.view,
         value=r.value,
         positive=r.positive,
-        operand_shapes=r.operand_shapes,
+        operand_shapes=shapes,
         named=bool(r.wanted),
     )

@@ -8,6 +8,7 @@ the diagonal of the contraction is read.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -50,7 +51,7 @@ class Cell:
         """Ranges of the cell's own indices."""
         return {cast("Index", i): n for i, n in zip(self.indices, self.shape, strict=True) if i != 0}
 
-    @property
+    @cached_property
     def reads(self) -> tuple[str, ...]:
         """The cells that the definition reads, each once, in a fixed order."""
         return () if self.expr is None else tuple(dict.fromkeys(name_of(a) for a in accesses(self.expr)))
@@ -94,7 +95,8 @@ def is_contraction(e: Expr) -> bool:
 
 def is_plain(e: Expr) -> bool:
     """Whether an expression reads tensors only at index symbols, constants and integer tensors (no index arithmetic)."""
-    return not e.has(Quo, Rem) and all(
+    digits = any(x.atoms(Index, Indexed) for x in e.atoms(Quo, Rem))
+    return not digits and all(
         isinstance(i, (Index, Indexed)) or not i.free_symbols for a in accesses(e) for i in (cast("Any", x) for x in a.indices)
     )
 

@@ -97,6 +97,10 @@ class ClosedWriter:
         self.cells = Builder(graph).build()
         self.by_name = {c.name: c for c in self.cells}
         self.namer = Namer([*self.by_name, *(n.name for n in graph.nodes), *map(str, graph.sizes)])
+        self.readers: dict[str, list[Cell]] = {}
+        for c in self.cells:
+            for r in dict.fromkeys(self.reads(c)):
+                self.readers.setdefault(r, []).append(c)
         self.live = self._live()
         self.units = self._units()
         self.cots: dict[str, str] = {}
@@ -174,12 +178,8 @@ class ClosedWriter:
 
     def _close(self, number: int, u: Unit) -> None:
         own = {c.name for c in u.cells}
-        outside = [c for c in self.cells if c.name not in own]
-        readers: dict[str, list[Cell]] = {}
-        for c in outside:
-            for r in self.reads(c):
-                if r in own:
-                    readers.setdefault(r, []).append(c)
+        found = {n: [c for c in self.readers.get(n, []) if c.name not in own] for n in own}
+        readers = {n: cs for n, cs in found.items() if cs}
         is_out = set(self.graph.outputs)
         seeds = tuple(c.name for c in u.cells if c.name in self.live and (c.name in is_out or any(r.name in self.live for r in readers.get(c.name, []))))
         needed = tuple(c.name for c in u.cells if c.name in is_out or c.name in readers)
@@ -466,7 +466,7 @@ class ClosedWriter:
     def _other_sources(self, name: str, number: int) -> bool:
         """Whether a cell gets cotangents from elsewhere than this region as well."""
         own = {c.name for c in self.units[number].cells}
-        return any(c.name not in own and c.name in self.live and name in self.reads(c) for c in self.cells) or name in self.graph.outputs
+        return name in self.graph.outputs or any(c.name not in own and c.name in self.live for c in self.readers.get(name, []))
 
     def _region_line(self, line: Line, label: str, names: dict[str, str], local: dict[str, str], actual: str) -> None:
         low = line.value

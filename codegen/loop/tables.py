@@ -63,7 +63,7 @@ def _match(step: Step, product: Node, gathered: Node, w: Node, c: Node, flat: No
         dw = call("view", dw3, [places * width, columns], shape=w.shape, dtype=kind)
         nodes.extend([ct, ct3, dw3, dw])
         pairs.append((d, dw))
-    for g in [n for n in step.order if n.op == "index_add" and n.args[2] is flat and n.args[0].constant is not None and n.shape == c.shape]:
+    for g in [n for n in step.order if n.op == "index_add" and n.args[2].numel == flat.numel and (n.args[2] is flat or n.args[2].is_view and n.args[2].args[0] is x) and n.args[0].constant is not None and n.shape == c.shape]:
         back = g.args[3]
         while back.is_view and back.op == "view":
             back = back.args[0]

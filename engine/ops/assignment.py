@@ -12,7 +12,18 @@ from engine.errors import TraceError
 from engine.notation import Delta, Equal, Index, Less, LessEqual, Quo, Rem, Where, sigma
 from engine.ops.indexing import sliced
 from engine.sizes import expression
-from engine.table import Definition, Operand, aligned, axis, broadcast_shape, composite, define, indices_of, op, value_of
+from engine.table import (
+    Definition,
+    Operand,
+    aligned,
+    axis,
+    broadcast_shape,
+    composite,
+    define,
+    indices_of,
+    op,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +101,9 @@ def setitem(x: Any, item: Any, value: Any) -> Any:
     if isinstance(item, torch.Tensor) and item.dtype == torch.bool:
         mask = item.reshape([*item.shape, *[1] * (x.dim() - item.dim())])
         if isinstance(value, torch.Tensor) and value.dim() > 0:
-            raise TraceError("x[mask] = values puts values in the order of the mask; use torch.where with tensors of one shape")
+            raise TraceError(
+                "x[mask] = values puts values in the order of the mask; use torch.where with tensors of one shape"
+            )
         return torch.where(mask, value, x)
     items = list(cast("tuple[Any, ...]", item)) if isinstance(item, tuple) else [item]
     if any(i is None or isinstance(i, bool) for i in items):
@@ -101,7 +114,9 @@ def setitem(x: Any, item: Any, value: Any) -> Any:
     value = value if isinstance(value, torch.Tensor) else x.new_full((), value)
     if any(isinstance(i, torch.Tensor) for i in items):
         if any(not isinstance(i, torch.Tensor) and i != slice(None) for i in items):
-            raise TraceError("an assignment that mixes integer tensors with slices or ints; use index_put, or torch.where")
+            raise TraceError(
+                "an assignment that mixes integer tensors with slices or ints; use index_put, or torch.where"
+            )
         places = tuple(i for i in items if isinstance(i, torch.Tensor))
         if not all(isinstance(i, torch.Tensor) for i in items[: len(places)]):
             raise TraceError("an assignment to x[:, index]; use index_copy or scatter, which take a dim")
@@ -118,6 +133,8 @@ def written(x: Any, items: list[Any], dim: int, value: Any) -> Any:
     first, rest = items[0], items[1:]
     if isinstance(first, slice):
         part = x[tuple([slice(None)] * dim + [first])]
-        return torch.slice_scatter(x, written(part, rest, dim + 1, value), dim, first.start, first.stop, first.step or 1)
+        return torch.slice_scatter(
+            x, written(part, rest, dim + 1, value), dim, first.start, first.stop, first.step or 1
+        )
     part = x.select(dim, first)
     return torch.select_scatter(x, written(part, rest, dim, value), dim, first)

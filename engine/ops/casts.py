@@ -15,7 +15,23 @@ from engine.table import Definition, Opaque, Operand, elementwise, op, pointwise
 Tensor = torch.Tensor
 
 
-@elementwise("float", "double", "half", "bfloat16", "contiguous", "alias", "alias_copy", "resolve_conj", "resolve_neg", "real", "conj", "conj_physical", targets=(Tensor.real.__get__,), probes=REALS, view=True)
+@elementwise(
+    "float",
+    "double",
+    "half",
+    "bfloat16",
+    "contiguous",
+    "alias",
+    "alias_copy",
+    "resolve_conj",
+    "resolve_neg",
+    "real",
+    "conj",
+    "conj_physical",
+    targets=(Tensor.real.__get__,),
+    probes=REALS,
+    view=True,
+)
 def same(x: Expr, *_: Any, **__: Any) -> Expr:
     return x
 
@@ -30,7 +46,9 @@ def converted(x: Operand, dtype: torch.dtype | None) -> Definition | Opaque:
     if dtype is None or dtype.is_floating_point or dtype == x.dtype or (not x.floating and dtype != torch.bool):
         return pointwise(lambda e: e, x)
     if dtype.is_complex:
-        raise TraceError("complex numbers are outside of what is derived; keep real and imaginary parts as real tensors")
+        raise TraceError(
+            "complex numbers are outside of what is derived; keep real and imaginary parts as real tensors"
+        )
     return pointwise(lambda e: truth(x, e), x) if dtype == torch.bool else Opaque(x.shape)
 
 

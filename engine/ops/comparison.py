@@ -12,7 +12,18 @@ from engine.errors import TraceError
 from engine.notation import Equal, Less, LessEqual, Sign, sigma
 from engine.ops.pointwise import REALS
 from engine.sizes import exact
-from engine.table import Definition, Opaque, Operand, broadcast_shape, define, elementwise, op, pointwise, product, reduced
+from engine.table import (
+    Definition,
+    Opaque,
+    Operand,
+    broadcast_shape,
+    define,
+    elementwise,
+    op,
+    pointwise,
+    product,
+    reduced,
+)
 
 Tensor = torch.Tensor
 

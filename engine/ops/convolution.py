@@ -59,22 +59,36 @@ def _paddings(padding: Any, extents: Any, dilations: list[Expr], spatial: int) -
 
 
 @op("conv1d")
-def conv1d(x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1) -> Definition:
+def conv1d(
+    x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1
+) -> Definition:
     return convolved(x, weight, bias, stride, padding, dilation, groups, 1)
 
 
 @op("conv2d")
-def conv2d(x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1) -> Definition:
+def conv2d(
+    x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1
+) -> Definition:
     return convolved(x, weight, bias, stride, padding, dilation, groups, 2)
 
 
 @op("conv3d")
-def conv3d(x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1) -> Definition:
+def conv3d(
+    x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1
+) -> Definition:
     return convolved(x, weight, bias, stride, padding, dilation, groups, 3)
 
 
 def spread(
-    x: Operand, weight: Operand, bias: Any, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any, spatial: int
+    x: Operand,
+    weight: Operand,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+    spatial: int,
 ) -> Definition:
     """The transpose of a convolution: x[n, c, i] * w[c, o, p] is added at place i*stride + p*dilation - padding."""
     if expression(groups) != 1:
@@ -103,14 +117,28 @@ def spread(
 
 @op("conv_transpose1d")
 def conv_transpose1d(
-    x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: Any = 1, dilation: Any = 1
+    x: Operand,
+    weight: Operand,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: Any = 1,
+    dilation: Any = 1,
 ) -> Definition:
     return spread(x, weight, bias, stride, padding, output_padding, groups, dilation, 1)
 
 
 @op("conv_transpose2d")
 def conv_transpose2d(
-    x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, groups: Any = 1, dilation: Any = 1
+    x: Operand,
+    weight: Operand,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: Any = 1,
+    dilation: Any = 1,
 ) -> Definition:
     return spread(x, weight, bias, stride, padding, output_padding, groups, dilation, 2)
 
@@ -119,7 +147,9 @@ def conv_transpose2d(
 def unfold(x: Operand, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Definition:
     """Every window of an image as a column: (n, c, h, w) to (n, c*kh*kw, windows)."""
     extents, dilations, pads, strides = (numbers(v, 2) for v in (kernel_size, dilation, padding, stride))
-    windows = [window(n, k, s, p, p, d) for n, k, s, p, d in zip(x.shape[-2:], extents, strides, pads, dilations, strict=True)]
+    windows = [
+        window(n, k, s, p, p, d) for n, k, s, p, d in zip(x.shape[-2:], extents, strides, pads, dilations, strict=True)
+    ]
     lead, channels = x.shape[: x.rank - 3], x.shape[-3]
     area = cast("Expr", extents[0] * extents[1])
     shape = (*lead, cast("Expr", channels * area), cast("Expr", windows[0].size * windows[1].size))

@@ -11,7 +11,20 @@ from engine.errors import TraceError
 from engine.notation import Amax, Equal, Where, fresh, instantiate, sigma
 from engine.ops.choice import maximum, minimum
 from engine.sizes import expression
-from engine.table import Definition, Opaque, Operand, Output, axes, axis, define, indices_of, op, own_output, pointwise, reduced
+from engine.table import (
+    Definition,
+    Opaque,
+    Operand,
+    Output,
+    axes,
+    axis,
+    define,
+    indices_of,
+    op,
+    own_output,
+    pointwise,
+    reduced,
+)
 
 
 def extreme(x: Operand, dim: Any, keepdim: bool, sign: int) -> Definition:

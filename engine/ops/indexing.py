@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import sympy as sp
 import torch
@@ -12,10 +12,19 @@ from engine.errors import ShapeError, TraceError
 from engine.notation import Delta, Fixed, Quo, Rem, Where
 from engine.ops.layout import steps
 from engine.sizes import expression
-from engine.table import Definition, Operand, Shape, aligned, axis, broadcast_shape, define, indices_of, op, product, value_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from engine.table import (
+    Definition,
+    Operand,
+    Shape,
+    aligned,
+    axis,
+    broadcast_shape,
+    define,
+    indices_of,
+    op,
+    product,
+    value_of,
+)
 
 Tensor = torch.Tensor
 

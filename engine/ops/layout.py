@@ -11,7 +11,20 @@ from sympy import Expr, Integer
 from engine.errors import ShapeError, TraceError
 from engine.notation import Quo, Rem
 from engine.sizes import expression
-from engine.table import Definition, Operand, aligned, axes, axis, composite, define, equal, indices_of, op, product, value_of
+from engine.table import (
+    Definition,
+    Operand,
+    aligned,
+    axes,
+    axis,
+    composite,
+    define,
+    equal,
+    indices_of,
+    op,
+    product,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +58,8 @@ def completed(sizes: Sequence[Any], old: Sequence[Expr]) -> tuple[Expr, ...]:
 
 def between(old: Sequence[Expr], before: Expr, after: Expr) -> Expr | None:
     """What is left of a shape when `before` elements are taken off its front and `after` off its back, by whole dimensions:
-    of (n, t, c) in `view(-1, 30)` it is n where t*c is 30, which is then so for good. None where the dimensions do not fit."""
+    of (n, t, c) in `view(-1, 30)` it is n where t*c is 30, which is then so for good. None where the dimensions do not fit.
+    """
     firsts = [k for k in range(len(old) + 1) if value_of(product(old[:k])) == value_of(before)]
     lasts = [k for k in range(len(old), -1, -1) if value_of(product(old[k:])) == value_of(after)]
     if not firsts or not lasts or firsts[0] > lasts[0]:
@@ -221,7 +235,11 @@ def broadcast_tensors(*xs: Any) -> Any:
 
 def each(xs: tuple[Any, ...], function: Callable[[Any], Any]) -> Any:
     """A function of one tensor, or of each of several."""
-    return function(xs[0]) if len(xs) == 1 and not isinstance(xs[0], (tuple, list)) else tuple(function(x) for x in flat(xs))
+    return (
+        function(xs[0])
+        if len(xs) == 1 and not isinstance(xs[0], (tuple, list))
+        else tuple(function(x) for x in flat(xs))
+    )
 
 
 @composite("atleast_1d")

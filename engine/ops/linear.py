@@ -10,7 +10,19 @@ from sympy import Expr
 from engine.errors import TraceError
 from engine.notation import Index, fresh, sigma
 from engine.sizes import expression
-from engine.table import Definition, Operand, aligned, axis, broadcast_shape, composite, define, equal, fresh_of, indices_of, op
+from engine.table import (
+    Definition,
+    Operand,
+    aligned,
+    axis,
+    broadcast_shape,
+    composite,
+    define,
+    equal,
+    fresh_of,
+    indices_of,
+    op,
+)
 
 Tensor = torch.Tensor
 
@@ -159,10 +171,13 @@ def einsum(equation: str, *given: Any) -> Definition:
     terms = left.split(",")
     if len(terms) != len(operands):
         raise TraceError(f"einsum {equation!r} names {len(terms)} operands and was given {len(operands)}")
-    rank = max((x.rank - len(t.replace("...", "")) for t, x in zip(terms, operands, strict=True) if "..." in t), default=0)
+    rank = max(
+        (x.rank - len(t.replace("...", "")) for t, x in zip(terms, operands, strict=True) if "..." in t), default=0
+    )
     dots = "".join(chr(0x2460 + k) for k in range(rank))
     terms = [
-        t.replace("...", dots[rank - (x.rank - len(t.replace("...", ""))) :] if "..." in t else "") for t, x in zip(terms, operands, strict=True)
+        t.replace("...", dots[rank - (x.rank - len(t.replace("...", ""))) :] if "..." in t else "")
+        for t, x in zip(terms, operands, strict=True)
     ]
     if arrow:
         out = right.replace("...", dots)

@@ -122,7 +122,12 @@ def binary_cross_entropy_with_logits(
 
 @op(targets=(F.kl_div,))
 def kl_div(
-    x: Operand, y: Operand, size_average: Any = None, reduce: Any = None, reduction: str = "mean", log_target: bool = False
+    x: Operand,
+    y: Operand,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+    log_target: bool = False,
 ) -> Definition:
     def loss(a: Expr, t: Expr) -> Any:
         if log_target:
@@ -152,7 +157,9 @@ def poisson_nll_loss(
 
 
 @composite(targets=(F.gaussian_nll_loss,))
-def gaussian_nll_loss(x: Any, target: Any, var: Any, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> Any:
+def gaussian_nll_loss(
+    x: Any, target: Any, var: Any, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
+) -> Any:
     """A variance below `eps` counts as `eps`, of which torch does not tell the derivative."""
     if isinstance(var, (int, float)):
         var = torch.full_like(x, var)
@@ -164,7 +171,9 @@ def gaussian_nll_loss(x: Any, target: Any, var: Any, full: bool = False, eps: fl
 
 
 @op(targets=(F.soft_margin_loss,))
-def soft_margin_loss(x: Operand, y: Operand, size_average: Any = None, reduce: Any = None, reduction: str = "mean") -> Definition:
+def soft_margin_loss(
+    x: Operand, y: Operand, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+) -> Definition:
     return paired(x, y, lambda a, t: sp.log(1 + sp.exp(-t * a)), reduction_of(size_average, reduce, reduction))
 
 
@@ -184,7 +193,13 @@ def hinge_embedding_loss(
 
 @composite(targets=(F.margin_ranking_loss,))
 def margin_ranking_loss(
-    x1: Any, x2: Any, target: Any, margin: float = 0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+    x1: Any,
+    x2: Any,
+    target: Any,
+    margin: float = 0,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
 ) -> Any:
     return reduced_tensor((-target * (x1 - x2) + margin).clamp_min(0), reduction_of(size_average, reduce, reduction))
 
@@ -196,7 +211,13 @@ def reduced_tensor(loss: Any, reduction: str) -> Any:
 
 @composite(targets=(F.cosine_embedding_loss,))
 def cosine_embedding_loss(
-    x1: Any, x2: Any, target: Any, margin: float = 0, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+    x1: Any,
+    x2: Any,
+    target: Any,
+    margin: float = 0,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
 ) -> Any:
     """1 - cos where the target is 1, max(0, cos - margin) where it is -1."""
     dim, eps = target.dim(), 1e-12

@@ -11,7 +11,19 @@ from sympy import Expr
 from engine.errors import TraceError
 from engine.notation import Index, instantiate, sigma
 from engine.sizes import expression
-from engine.table import Definition, Operand, Row, aligned, broadcast_shape, composite, define, indices_of, op, product, recorded_as
+from engine.table import (
+    Definition,
+    Operand,
+    Row,
+    aligned,
+    broadcast_shape,
+    composite,
+    define,
+    indices_of,
+    op,
+    product,
+    recorded_as,
+)
 
 F = torch.nn.functional
 
@@ -38,7 +50,12 @@ def normalized_over(x: Operand, *parameters: Any) -> tuple[Expr, ...]:
 
 @op("layer_norm")
 def layer_norm(
-    x: Operand, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn_enable: bool = True
+    x: Operand,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
 ) -> Definition:
     shape = normalized_over(x, weight, bias)
     at = indices_of(shape)
@@ -60,7 +77,14 @@ def rms_norm(x: Operand, normalized_shape: Any, weight: Any = None, eps: Any = N
 
 
 def batch_normalized(
-    x: Operand, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False, momentum: Any = 0.1, eps: float = 1e-5
+    x: Operand,
+    mean: Any,
+    var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: Any = 0.1,
+    eps: float = 1e-5,
 ) -> Definition:
     """Per channel (dimension 1): with the batch's own mean and variance, or with given ones."""
     at = indices_of(x.shape)

@@ -43,28 +43,38 @@ def _extreme_magnitude(e: Expr, limits: Any, sign: int) -> Expr:
 
 
 @op(targets=(torch.linalg.vector_norm,))
-def linalg_vector_norm(x: Operand, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Definition:
+def linalg_vector_norm(
+    x: Operand, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Definition:
     return vector_norm(x, ord, dim, keepdim)
 
 
 @op("norm")
-def norm(x: Operand, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None) -> Definition:
+def norm(
+    x: Operand, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
+) -> Definition:
     if p == "nuc":
         raise TraceError("the nuclear norm needs singular values, which are not in the table")
     return vector_norm(x, 2 if p in ("fro", None) else p, dim, keepdim)
 
 
 @op(targets=(torch.linalg.norm,))
-def linalg_norm(x: Operand, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Definition:
+def linalg_norm(
+    x: Operand, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Definition:
     """A vector norm, or the Frobenius norm of matrices."""
     matrix = ord is not None and (x.rank == 2 if dim is None else isinstance(dim, (tuple, list)) and len(dim) == 2)
-    if isinstance(ord, str) and ord != "fro" or matrix and ord != "fro":
-        raise TraceError(f"the matrix norm ord={ord!r} needs singular values or row sums; use torch.linalg.vector_norm or sums")
+    if (isinstance(ord, str) and ord != "fro") or (matrix and ord != "fro"):
+        raise TraceError(
+            f"the matrix norm ord={ord!r} needs singular values or row sums; use torch.linalg.vector_norm or sums"
+        )
     return vector_norm(x, 2 if ord in (None, "fro") else ord, dim, keepdim)
 
 
 @op(targets=(torch.linalg.matrix_norm,))
-def matrix_norm(x: Operand, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Definition:
+def matrix_norm(
+    x: Operand, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
+) -> Definition:
     if ord != "fro":
         raise TraceError(f"the matrix norm ord={ord!r} is not in the table; only 'fro' is")
     return vector_norm(x, 2, dim, keepdim)
@@ -98,5 +108,3 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     x1, x2 = torch.broadcast_tensors(x1, x2)
     one, other = (torch.linalg.vector_norm(x, 2, dim, keepdim=True).clamp_min(eps) for x in (x1, x2))
     return ((x1 / one) * (x2 / other)).sum(dim)
-
-

@@ -42,7 +42,9 @@ def mul(x: Expr, y: Expr) -> Expr:
 @elementwise("div", "divide", "true_divide", targets=(Tensor.__truediv__,), probes=REALS)
 def div(x: Expr, y: Expr, *, rounding_mode: str | None = None) -> Expr:
     if rounding_mode is not None:
-        raise TraceError(f"div with rounding_mode={rounding_mode!r} has no derivative but 0; use torch.floor or torch.trunc")
+        raise TraceError(
+            f"div with rounding_mode={rounding_mode!r} has no derivative but 0; use torch.floor or torch.trunc"
+        )
     return x / y
 
 

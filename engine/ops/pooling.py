@@ -17,11 +17,15 @@ from engine.table import Definition, Opaque, Operand, composite, define, fresh_o
 F = torch.nn.functional
 
 
-def windows_of(x: Operand, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, spatial: int) -> list[Window]:
+def windows_of(
+    x: Operand, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, spatial: int
+) -> list[Window]:
     """The windows over the last `spatial` dimensions; the stride is by default the window."""
     extents = numbers(kernel, spatial)
     lists = [numbers(stride, spatial, kernel), numbers(padding, spatial), numbers(dilation, spatial)]
-    return [window(n, k, s, p, p, d, ceil_mode) for n, k, s, p, d in zip(x.shape[-spatial:], extents, *lists, strict=True)]
+    return [
+        window(n, k, s, p, p, d, ceil_mode) for n, k, s, p, d in zip(x.shape[-spatial:], extents, *lists, strict=True)
+    ]
 
 
 def averaged(
@@ -42,14 +46,21 @@ def averaged(
     elif not include and counted != 1:
         count = instantiate(sigma(cast("Expr", counted), *limits), {})
     elif ceil_mode and any(w.after != w.before for w in windows):
-        raise TraceError("avg_pool with ceil_mode and a last window that sticks out; pass count_include_pad=False or a divisor")
+        raise TraceError(
+            "avg_pool with ceil_mode and a last window that sticks out; pass count_include_pad=False or a divisor"
+        )
     shape = (*x.shape[: len(lead)], *[w.size for w in windows])
     return define(shape, (*lead, *[w.out for w in windows]), total / count)
 
 
 @op("avg_pool1d")
 def avg_pool1d(
-    x: Operand, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False, count_include_pad: bool = True
+    x: Operand,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
 ) -> Definition:
     return averaged(x, kernel_size, stride, padding, ceil_mode, count_include_pad, None, 1)
 
@@ -67,7 +78,9 @@ def avg_pool2d(
     return averaged(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 2)
 
 
-def largest(x: Operand, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, spatial: int) -> tuple[Definition, Opaque]:
+def largest(
+    x: Operand, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, spatial: int
+) -> tuple[Definition, Opaque]:
     """The entry at the place that torch found largest in each window, and that place (among the spatial ones)."""
     windows = windows_of(x, kernel, stride, padding, dilation, ceil_mode, spatial)
     lead = list(indices_of(x.shape[: x.rank - spatial]))

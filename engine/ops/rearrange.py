@@ -95,7 +95,13 @@ def trace(x: Operand) -> Definition:
 def flip(x: Operand, *dims: Any) -> Definition:
     turned = {axis(int(d), x.rank) for d in flat(dims)}
     at = indices_of(x.shape)
-    return define(x.shape, at, x.element(*[cast("Expr", s - 1 - i) if d in turned else i for d, (i, s) in enumerate(zip(at, x.shape, strict=True))]))
+    return define(
+        x.shape,
+        at,
+        x.element(
+            *[cast("Expr", s - 1 - i) if d in turned else i for d, (i, s) in enumerate(zip(at, x.shape, strict=True))]
+        ),
+    )
 
 
 @composite("fliplr")
@@ -133,7 +139,11 @@ def rolled(x: Operand, shifts: Any, dims: Any) -> Definition:
         k = axis(d, x.rank)
         by[k] = cast("Expr", by.get(k, sp.S.Zero) + expression(s))
     at = indices_of(x.shape)
-    return define(x.shape, at, x.element(*[shifted(i, s, by[d]) if d in by else i for d, (i, s) in enumerate(zip(at, x.shape, strict=True))]))
+    return define(
+        x.shape,
+        at,
+        x.element(*[shifted(i, s, by[d]) if d in by else i for d, (i, s) in enumerate(zip(at, x.shape, strict=True))]),
+    )
 
 
 def shifted(i: Expr, size: Expr, by: Expr) -> Expr:

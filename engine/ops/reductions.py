@@ -48,7 +48,9 @@ def moments(x: Operand, dim: Any, correction: Any, keepdim: bool) -> tuple[Defin
     count = product([s for _, s in limits])
     average = sigma(e, *limits) / count
     if value_of(count) <= correction:
-        raise TraceError(f"the variance of {value_of(count)} values is not defined with correction={correction}; pass correction=0")
+        raise TraceError(
+            f"the variance of {value_of(count)} values is not defined with correction={correction}; pass correction=0"
+        )
     variance = sigma((e - instantiate(average, {})) ** 2, *limits) / (count - expression(correction))
     return define(shape, out, average), define(shape, out, variance)
 
@@ -63,7 +65,9 @@ def correction_of(dim: Any, unbiased: Any, correction: Any) -> tuple[Any, Any]:
 
 
 @op("var")
-def var(x: Operand, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Definition:
+def var(
+    x: Operand, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+) -> Definition:
     dim, correction = correction_of(dim, unbiased, correction)
     return moments(x, dim, correction, keepdim)[1]
 
@@ -74,7 +78,9 @@ def rooted(d: Definition) -> Definition:
 
 
 @op("std")
-def std(x: Operand, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Definition:
+def std(
+    x: Operand, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None
+) -> Definition:
     """At a variance of 0 the slope is 0."""
     dim, correction = correction_of(dim, unbiased, correction)
     return deviation(moments(x, dim, correction, keepdim)[1])

@@ -66,7 +66,11 @@ def trapezoid(y: Any, x: Any = None, *, dx: float = 1, dim: int = -1) -> Any:
 @composite("diff")
 def diff(x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
     """Differences of neighbours along a dimension, `n` times."""
-    x = torch.cat([part for part in (prepend, x, append) if part is not None], dim) if prepend is not None or append is not None else x
+    x = (
+        torch.cat([part for part in (prepend, x, append) if part is not None], dim)
+        if prepend is not None or append is not None
+        else x
+    )
     for _ in range(n):
         size = x.shape[dim]
         x = x.narrow(dim, 1, size - 1) - x.narrow(dim, 0, size - 1)

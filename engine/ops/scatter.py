@@ -46,7 +46,9 @@ def index_copy(x: Operand, dim: int, index: Operand, source: Operand) -> Definit
     return define(x.shape, at, Where(Less(0, sigma(here, *limits)), sigma(here * value, *limits), x.element(*at)))
 
 
-def spread(x: Operand, dim: int, index: Operand) -> tuple[tuple[Expr, ...], tuple[Expr, ...], list[tuple[Index, Expr]], Any]:
+def spread(
+    x: Operand, dim: int, index: Operand
+) -> tuple[tuple[Expr, ...], tuple[Expr, ...], list[tuple[Index, Expr]], Any]:
     """For `scatter_add` and its like: output indices, those of `index`, what is summed, and where they meet."""
     d = axis(dim, x.rank)
     at = indices_of(x.shape)
@@ -77,12 +79,16 @@ def scatter_add(x: Operand, dim: int, index: Operand, src: Operand) -> Definitio
 @composite("scatter_reduce")
 def scatter_reduce(x: Any, dim: int, index: Any, src: Any, reduce: str, *, include_self: bool = True) -> Any:
     if reduce != "sum" or not include_self:
-        raise TraceError(f"scatter_reduce with reduce={reduce!r}, include_self={include_self}; only sums are in the table")
+        raise TraceError(
+            f"scatter_reduce with reduce={reduce!r}, include_self={include_self}; only sums are in the table"
+        )
     return x.scatter_add(dim, index, src)
 
 
 @op("scatter")
-def scatter(x: Operand, dim: int, index: Operand, src: Any = None, *, value: Any = None, reduce: Any = None) -> Definition:
+def scatter(
+    x: Operand, dim: int, index: Operand, src: Any = None, *, value: Any = None, reduce: Any = None
+) -> Definition:
     """Each place is to be named at most once, as torch asks, unless all get the same number."""
     if reduce is not None:
         raise TraceError(f"scatter with reduce={reduce!r} is not in the table; use scatter_add")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 REFUSED = ("erfinv",)
 """Rows whose derivative has no torch form: `generate` says so."""
 
+
 def autograd(
     forward: Callable[..., Any], tensors: list[Tensor], constant: tuple[int, ...] = ()
 ) -> tuple[list[Tensor], list[Tensor | None], list[Tensor]]:
@@ -49,7 +50,9 @@ def check(target: Callable[..., Any], sample: Call, what: str) -> None:
     torch.manual_seed(0)
     out, saved = program.forward(*tensors)
     for mine, theirs in zip(pytree.tree_leaves(out), outputs, strict=True):
-        torch.testing.assert_close(mine, theirs.detach(), rtol=1e-9, atol=1e-11, equal_nan=True, msg=lambda m: f"{what}: {m}")
+        torch.testing.assert_close(
+            mine, theirs.detach(), rtol=1e-9, atol=1e-11, equal_nan=True, msg=lambda m: f"{what}: {m}"
+        )
     grads = program.backward(saved, weights[0] if program.graph.single else weights)
     inputs = enumerate(zip(program.graph.inputs, tensors, strict=True))
     names = [n for k, (n, x) in inputs if x.is_floating_point() and k not in sample.constant]
@@ -57,7 +60,12 @@ def check(target: Callable[..., Any], sample: Call, what: str) -> None:
         tolerance = max(1e-8, sample.tolerance)
         mine = grads[program.graph.key(name)]
         torch.testing.assert_close(
-            mine, gradient, rtol=tolerance, atol=tolerance / 10, equal_nan=True, msg=lambda m: f"{what}, {name}: {m}\n{program.source}"
+            mine,
+            gradient,
+            rtol=tolerance,
+            atol=tolerance / 10,
+            equal_nan=True,
+            msg=lambda m: f"{what}, {name}: {m}\n{program.source}",
         )
 
 

@@ -51,7 +51,7 @@ class Call:
     """Arguments for a row's targets. `only` picks targets by their qualified name, `how` spells the call differently.
     `constant`: which of the tensors torch takes no derivative of.
 
-    `values=False`: only shape and dtype can be compared (uninitialized memory). `tolerance`: where torch itself is inexact.
+    `values=False`: only shape and dtype can be compared (uninitialized memory). `tolerance`: where torch itself is inexact.,
     """
 
     args: tuple[Any, ...]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import torch
 
 import engine
@@ -55,7 +53,9 @@ def grid(row: Row) -> list[Call]:
     if row.name in ("addcdiv", "lerp"):
         probes = probes[probes.abs() > 0]
     out: list[Call] = []
-    shapes = {1: [((3, 2),), ((1,),), ((),)], 2: [((3, 1), (1, 2)), ((), (4,)), ((1,), (1, 1))]}.get(count, [((2, 3),) * count])
+    shapes = {1: [((3, 2),), ((1,),), ((),)], 2: [((3, 1), (1, 2)), ((), (4,)), ((1,), (1, 1))]}.get(
+        count, [((2, 3),) * count]
+    )
     low, high = float(probes.min()), float(probes.max())
     draw = p if low > 0 or high <= 1 else t
     shift = 1.5 if low > 1 else 0.0
@@ -76,7 +76,13 @@ SAMPLES = {name: grid(row) for name, row in rows().items()}
 for _name in ("add", "sub", "mul", "div", "gt", "le", "eq", "pow", "__rpow__", "rsub", "remainder"):
     SAMPLES[_name].append(call(p(3, 2), 2.5))
     SAMPLES[_name].append(call(p(2), 3))
-SAMPLES["pow"] += [call(t(3), 2), call(t(3), -1), call(p(3), 0.5), call(t(3), 0), call(torch.zeros(2).double(), torch.tensor([0.0, 1.5]).double())]
+SAMPLES["pow"] += [
+    call(t(3), 2),
+    call(t(3), -1),
+    call(p(3), 0.5),
+    call(t(3), 0),
+    call(torch.zeros(2).double(), torch.tensor([0.0, 1.5]).double()),
+]
 SAMPLES["clamp"] += [call(t(4), t(4) - 1, t(4) + 1), call(t(3, 4), min=t(4))]
 SAMPLES["clamp_min"] += [call(t(4), 0.25)]
 SAMPLES["clamp_max"] += [call(t(4), 0.25)]

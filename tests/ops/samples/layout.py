@@ -15,7 +15,10 @@ def each(target: Any, *xs: Any) -> Any:
 SAMPLES: dict[str, list[Call]] = {
     "view": [*calls((t(2, 6), (3, 4)), (t(2, 6), (-1,)), (t(1, 4), (2, -1)), (t(2, 3, 4), (6, 2, 2)), (t(), (1, 1)))],
     "view_as": [call(t(2, 6), t(4, 3)), call(t(1, 2), t(2, 1))],
-    "flatten": [call(t(2, 3, 4)), call(t(1, 1)), call(t()), named("flatten", t(2, 3, 4), 1), named("flatten", t(2, 3, 1, 2), 1, 2)],
+    "flatten": [
+        call(t(2, 3, 4)), call(t(1, 1)), call(t()), named("flatten", t(2, 3, 4), 1),
+        named("flatten", t(2, 3, 1, 2), 1, 2),
+    ],
     "unflatten": [call(t(6, 2), 0, (2, 3)), call(t(2, 6), -1, (3, -1)), call(t(1, 2), 0, (1, 1))],
     "permute": [call(t(2, 3, 4), (2, 0, 1)), call(t(1, 3), (1, 0))],
     "transpose": [call(t(2, 3, 4), 0, 2), call(t(1, 3), 0, 1), call(t(2, 1, 4), -1, -2)],
@@ -24,7 +27,10 @@ SAMPLES: dict[str, list[Call]] = {
     "movedim": [call(t(2, 3, 4), 0, 2), call(t(2, 1, 4), (0, 1), (2, 0))],
     "squeeze": [call(t(1, 3, 1)), call(t(1, 3, 1), 0), call(t(2, 3), 1), call(t(1, 1)), call(t(1, 3, 1), (0, 2))],
     "unsqueeze": [call(t(3), 0), call(t(2, 3), -1), call(t(), 0)],
-    "expand": [call(t(1, 3), (2, 3)), call(t(3), (2, 1, 3)), named("expand", t(2, 1), (-1, 4)), call(t(), (2,)), call(t(1), (1,))],
+    "expand": [
+        call(t(1, 3), (2, 3)), call(t(3), (2, 1, 3)), named("expand", t(2, 1), (-1, 4)), call(t(), (2,)),
+        call(t(1), (1,)),
+    ],
     "expand_as": [call(t(1, 3), t(2, 3)), call(t(1), t(1, 1))],
     "broadcast_tensors": [call(t(2, 1), t(3)), call(t(1), t(1, 1))],
     "atleast_1d": [call(t()), call(t(2)), spelled(each, t(), t(3))],
@@ -59,10 +65,16 @@ SAMPLES: dict[str, list[Call]] = {
     "vsplit": [call(t(6, 2), 3), call(t(3, 1), 3)],
     "dsplit": [call(t(2, 1, 4), 2)],
     "narrow": [call(t(2, 5), 1, 1, 3), call(t(4, 1), 0, -2, 1)],
-    "split": [named(".split$", t(6, 2), [1, 2, 3]), named(".split$", t(2, 5), 2, 1), named("_split$", t(6, 1), 2), named("split_copy", t(4), 4), named("split_with", t(3, 1), (1, 2), 0)],
+    "split": [
+        named(".split$", t(6, 2), [1, 2, 3]), named(".split$", t(2, 5), 2, 1), named("_split$", t(6, 1), 2),
+        named("split_copy", t(4), 4), named("split_with", t(3, 1), (1, 2), 0),
+    ],
     "chunk": [call(t(6, 2), 3), call(t(2, 5), 2, 1), call(t(1, 2), 2)],
     "tensor_split": [call(t(5, 2), 2), call(t(2, 6), (1, 4), 1), call(t(3), (2, 2, 9))],
-    "unbind": [named("unbind", t(3, 2)), named("unbind", t(2, 3), 1), spelled(lambda f, x: list(f(x)), t(3, 2), only="__iter__"), named("unbind", t(1, 2))],
+    "unbind": [
+        named("unbind", t(3, 2)), named("unbind", t(2, 3), 1),
+        spelled(lambda f, x: list(f(x)), t(3, 2), only="__iter__"), named("unbind", t(1, 2)),
+    ],
     "select": [call(t(3, 2), 0, 1), call(t(2, 1, 4), -1, -2)],
     "repeat": [call(t(2, 3), 2, 1), call(t(3), 2, 3), call(t(1), 3), call(t(), 2)],
     "tile": [call(t(2, 3), (2,)), call(t(3), (2, 1, 2)), call(t(1, 2), (3, 1))],
@@ -79,8 +91,13 @@ SAMPLES: dict[str, list[Call]] = {
     "fliplr": [call(t(2, 3)), call(t(2, 1))],
     "flipud": [call(t(2, 3)), call(t(1, 3))],
     "rot90": [call(t(2, 3)), call(t(2, 3), 2), call(t(2, 3, 4), 3, (1, 2)), call(t(1, 2), -1), call(t(2, 2), 0)],
-    "roll": [call(t(4), 1, 0), call(t(2, 3), (1, -2), (0, 1)), call(t(2, 3), 2), call(t(3, 1), -7, 0), call(t(1, 2), 5, 1)],
-    "slice_scatter": [call(t(4, 3), t(2, 3), 0, 1, 3), call(t(4, 3), t(4, 2), 1, 0, 3, 2), call(t(1, 3), t(1, 1), 1, 2)],
+    "roll": [
+        call(t(4), 1, 0), call(t(2, 3), (1, -2), (0, 1)), call(t(2, 3), 2), call(t(3, 1), -7, 0),
+        call(t(1, 2), 5, 1),
+    ],
+    "slice_scatter": [
+        call(t(4, 3), t(2, 3), 0, 1, 3), call(t(4, 3), t(4, 2), 1, 0, 3, 2), call(t(1, 3), t(1, 1), 1, 2),
+    ],
     "select_scatter": [call(t(4, 3), t(3), 0, 1), call(t(4, 3), t(4), 1, -1), call(t(1, 2), t(2), 0, 0)],
     "diagonal_scatter": [call(t(3, 4), t(3)), call(t(3, 3), t(2), 1), call(t(2, 3, 3), t(2, 2), -1, 1, 2)],
     "unfold": [

@@ -27,13 +27,24 @@ def set_item(target: Any, x: Any, item: Any, value: Any) -> Any:
 
 
 SAMPLES: dict[str, list[Call]] = {
-    "index_select": [call(t(4, 3), 0, i(4, 5)), call(t(2, 3), 1, i(3, 1)), call(t(1, 3), 0, i(1, 2)), call(t(3), 0, i(3))],
-    "gather": [call(t(4, 3), 0, i(4, 2, 3)), call(t(4, 3), 1, i(3, 4, 5)), call(t(2, 3, 4), 1, i(3, 2, 1, 4)), call(t(1, 3), 1, i(3, 1, 1))],
+    "index_select": [
+        call(t(4, 3), 0, i(4, 5)), call(t(2, 3), 1, i(3, 1)), call(t(1, 3), 0, i(1, 2)), call(t(3), 0, i(3)),
+    ],
+    "gather": [
+        call(t(4, 3), 0, i(4, 2, 3)), call(t(4, 3), 1, i(3, 4, 5)), call(t(2, 3, 4), 1, i(3, 2, 1, 4)),
+        call(t(1, 3), 1, i(3, 1, 1)),
+    ],
     "take_along_dim": [call(t(4, 3), i(4, 2, 3), 0), call(t(4, 3), i(3, 1, 2), 1), call(t(2, 3, 4), i(3, 2, 1, 4), 1)],
     "take": [call(t(4, 3), i(12, 5)), call(t(1, 3), i(3, 2, 2))],
-    "embedding": [call(i(5, 2, 3), t(5, 4)), call(i(5, 3), t(5, 2), padding_idx=-1), call(i(2), t(2, 1)), call(i(3, 1), t(3, 2), 0)],
+    "embedding": [
+        call(i(5, 2, 3), t(5, 4)), call(i(5, 3), t(5, 2), padding_idx=-1), call(i(2), t(2, 1)),
+        call(i(3, 1), t(3, 2), 0),
+    ],
     "one_hot": [call(i(4, 3), 4), call(i(2, 2, 1), num_classes=5)],
-    "index_add": [call(t(4, 3), 0, i(4, 5), t(5, 3)), call(t(2, 3), 1, i(3, 4), t(2, 4), alpha=2.0), call(t(3, 1), 0, i(3, 1), t(1, 1))],
+    "index_add": [
+        call(t(4, 3), 0, i(4, 5), t(5, 3)), call(t(2, 3), 1, i(3, 4), t(2, 4), alpha=2.0),
+        call(t(3, 1), 0, i(3, 1), t(1, 1)),
+    ],
     "index_fill": [call(t(4, 3), 0, i(4, 2), 1.5), call(t(2, 3), 1, i(3, 4), t())],
     "index_copy": [call(t(4, 3), 0, permutation(4)[:3], t(3, 3)), call(t(2, 3), 1, permutation(3)[:1], t(2, 1))],
     "index_put": [
@@ -41,7 +52,10 @@ SAMPLES: dict[str, list[Call]] = {
         call(t(4, 3), (permutation(4)[:3], i(3, 3)), t(3)),
         call(t(4, 3), (i(4, 6), i(3, 6)), t(6), True),
     ],
-    "scatter_add": [call(t(4, 3), 0, i(4, 2, 3), t(2, 3)), call(t(4, 3), 1, i(3, 4, 5), t(4, 5)), call(t(3), 0, i(3, 5), t(5)), call(t(2, 3), 1, i(3, 1, 2), t(2, 3))],
+    "scatter_add": [
+        call(t(4, 3), 0, i(4, 2, 3), t(2, 3)), call(t(4, 3), 1, i(3, 4, 5), t(4, 5)), call(t(3), 0, i(3, 5), t(5)),
+        call(t(2, 3), 1, i(3, 1, 2), t(2, 3)),
+    ],
     "scatter": [
         call(t(4, 3), 1, torch.stack([permutation(3)[:2] for _ in range(4)]), t(4, 2)),
         call(t(3), 0, permutation(3)[:2], t(2)),
@@ -78,8 +92,10 @@ SAMPLES: dict[str, list[Call]] = {
     "isin": [call(ties(3, 4), ties(2))],
     "searchsorted": [spelled(lambda f, x, v: f(x.sort().values, v), t(5), t(3, 2))],
     "to": [
-        named("Tensor.to", t(3), torch.float32), named("Tensor.to", ties(3), torch.int64), named("Tensor.to", t(3), t(1)),
-        named("Tensor.to", ties(3), dtype=torch.bool), named("Tensor.type", t(3), torch.float32), named("Tensor.type", ties(3), torch.int32),
+        named("Tensor.to", t(3), torch.float32), named("Tensor.to", ties(3), torch.int64),
+        named("Tensor.to", t(3), t(1)),
+        named("Tensor.to", ties(3), dtype=torch.bool), named("Tensor.type", t(3), torch.float32),
+        named("Tensor.type", ties(3), torch.int32),
     ],
     "type_as": [call(t(3), t(2)), call(i(4, 3), t(1)), call(t(3), i(4, 1))],
     **{name: [call(ties(3, 2)), call(t(3)), call(b(2))] for name in ("long", "int", "short", "char", "bool")},
@@ -90,10 +106,21 @@ SAMPLES: dict[str, list[Call]] = {
     "zeros": [constant(None, 3), constant(1)],
     "full": [spelled(lambda f, x: (x, f((x.shape[0], 2), 1.5)), t(3, 2)), spelled(lambda f, x: (x, f((), 2)), t(3))],
     "eye": [constant(None), constant(2, 3), constant(1)],
-    "arange": [constant(None), constant(1, 7, 2), constant(5, 1, -2), constant(0.5, 2.5, 0.5, dtype=torch.float64), constant(0, None)],
-    "linspace": [constant(0.0, 1.0, 5, dtype=torch.float64), constant(-2.0, 3.0, None, dtype=torch.float64), constant(1.0, 2.0, 1)],
-    "rand": [spelled(made, t(3, 2), None, 4, only="torch.rand"), spelled(made, t(3, 2), 2, only="torch.empty", values=False)],
-    "randint": [spelled(lambda f, x: (x, f(0, 9, (x.shape[0], 2))), t(3, 2)), spelled(lambda f, x: (x, f(5, (2,))), t(3))],
+    "arange": [
+        constant(None), constant(1, 7, 2), constant(5, 1, -2), constant(0.5, 2.5, 0.5, dtype=torch.float64),
+        constant(0, None),
+    ],
+    "linspace": [
+        constant(0.0, 1.0, 5, dtype=torch.float64), constant(-2.0, 3.0, None, dtype=torch.float64),
+        constant(1.0, 2.0, 1),
+    ],
+    "rand": [
+        spelled(made, t(3, 2), None, 4, only="torch.rand"),
+        spelled(made, t(3, 2), 2, only="torch.empty", values=False),
+    ],
+    "randint": [
+        spelled(lambda f, x: (x, f(0, 9, (x.shape[0], 2))), t(3, 2)), spelled(lambda f, x: (x, f(5, (2,))), t(3)),
+    ],
     "ones_like": [call(t(2, 3)), call(i(3, 1))],
     "zeros_like": [call(t(2, 3)), call(i(3, 1))],
     "full_like": [call(t(2, 3), 1.5), call(t(1), 2)],
@@ -101,7 +128,8 @@ SAMPLES: dict[str, list[Call]] = {
     "new_zeros": [call(t(2, 3), (2, 1)), call(i(3, 1), 3)],
     "new_full": [call(t(2, 3), (2, 1), 1.5)],
     "rand_like": [
-        named("rand_like", t(3, 2)), named("randn_like", t(3, 2)), named("randint_like", t(3, 2), 5), named("bernoulli", t(3, 2).sigmoid()),
+        named("rand_like", t(3, 2)), named("randn_like", t(3, 2)), named("randint_like", t(3, 2), 5),
+        named("bernoulli", t(3, 2).sigmoid()),
         spelled(lambda f, x: f(x), t(3), only="torch.empty_like", values=False),
     ],
 }  # fmt: skip

@@ -11,7 +11,14 @@ INF, NAN = float("inf"), float("nan")
 
 def over_dims(*extra: Call) -> list[Call]:
     """All dimensions, one, several, kept, and of size one."""
-    return [call(t(3, 4)), call(t(3, 4), 1), call(t(2, 3, 4), (0, 2), True), call(t(1, 3), 0), call(t(2, 1), -1, keepdim=True), *extra]
+    return [
+        call(t(3, 4)),
+        call(t(3, 4), 1),
+        call(t(2, 3, 4), (0, 2), True),
+        call(t(1, 3), 0),
+        call(t(2, 1), -1, keepdim=True),
+        *extra,
+    ]
 
 
 def holes() -> torch.Tensor:
@@ -20,21 +27,39 @@ def holes() -> torch.Tensor:
 
 
 ALONG = [call(t(3, 4), 1), call(t(2, 3, 4), 1), call(t(1, 3), 0), call(t(3, 1), -1), call(t(), 0), call(t(5), 0)]
-PICKED = [call(t(3, 4), 1), call(t(2, 3, 4), 1, True), call(t(3, 1), 1), call(t(4), 0), call(t(2, 3, 4), 0), call(t(), 0)]
+PICKED = [
+    call(t(3, 4), 1),
+    call(t(2, 3, 4), 1, True),
+    call(t(3, 1), 1),
+    call(t(4), 0),
+    call(t(2, 3, 4), 0),
+    call(t(), 0),
+]
 
 SAMPLES: dict[str, list[Call]] = {
     "sum": over_dims(call(t()), call(t(2, 3), dim=0, dtype=torch.float32), call(i(9, 3)), call(b(3, 2), 0)),
     "mean": over_dims(call(t()), call(t(2, 3), axis=0, keepdims=True)),
     "nansum": [call(holes()), call(holes(), 1), call(holes(), (0,), True)],
     "nanmean": [call(holes()), call(t(3, 4), 1), call(t(1, 3), 0, True)],
-    "var": [call(t(3, 4)), call(t(3, 4), 1), call(t(2, 3, 4), (0, 2), True, True), call(t(4, 1), 0, correction=0), call(t(5), False)],
-    "std": [call(t(3, 4)), call(t(3, 4), 1), call(t(2, 3, 4), (0, 2), True, True), call(t(4, 1), 0, correction=0), call(torch.ones(4).double())],
+    "var": [
+        call(t(3, 4)), call(t(3, 4), 1), call(t(2, 3, 4), (0, 2), True, True), call(t(4, 1), 0, correction=0),
+        call(t(5), False),
+    ],
+    "std": [
+        call(t(3, 4)), call(t(3, 4), 1), call(t(2, 3, 4), (0, 2), True, True), call(t(4, 1), 0, correction=0),
+        call(torch.ones(4).double()),
+    ],
     "var_mean": [call(t(3, 4)), call(t(3, 4), 1), call(t(4, 1), 0, correction=0, keepdim=True)],
     "std_mean": [call(t(3, 4)), call(t(3, 4), 1), call(t(4, 1), 0, correction=0, keepdim=True)],
-    "softmax": [call(t(3, 4), 1), call(t(2, 3, 4), 0), call(t(3, 1), 1), call(t(1), 0), call(t(), 0), call(t(3), dim=0, dtype=torch.float32)],
+    "softmax": [
+        call(t(3, 4), 1), call(t(2, 3, 4), 0), call(t(3, 1), 1), call(t(1), 0), call(t(), 0),
+        call(t(3), dim=0, dtype=torch.float32),
+    ],
     "softmin": [call(t(3, 4), 1), call(t(1, 3), -1)],
     "log_softmax": [call(t(3, 4), 1), call(t(2, 3, 4), 0), call(t(3, 1), 1), call(t(1), 0), call(t(), 0)],
-    "_safe_softmax": [call(torch.where(b(3, 4), t(3, 4), -INF), -1), call(torch.full((2, 3), -INF).double(), 1), call(t(3, 1), 1)],
+    "_safe_softmax": [
+        call(torch.where(b(3, 4), t(3, 4), -INF), -1), call(torch.full((2, 3), -INF).double(), 1), call(t(3, 1), 1),
+    ],
     "logsumexp": [call(t(3, 4), 1), call(t(2, 3, 4), (0, 2), True), call(t(3, 1), 1), call(t(5), 0)],
     "prod": [call(t(3, 4)), call(t(3, 5), 1), call(t(3, 1), 1, True), call(t()), call(ties(2, 7), 1), call(t(1))],
     "cumsum": [*ALONG, call(t(3), 0, dtype=torch.float32)],
@@ -59,10 +84,14 @@ SAMPLES: dict[str, list[Call]] = {
     "argmax": [call(t(3, 4)), call(t(3, 4), 1), call(t(2, 3), 0, True)],
     "argsort": [call(t(3, 4)), call(t(2, 3), 0, True)],
     "linalg_vector_norm": [
-        call(t(3, 4)), call(t(3, 4), 1, 1), call(t(2, 3, 4), 3.5, (0, 2), True), call(t(3, 4), INF, 1), call(ties(3, 4), -INF, 0),
+        call(t(3, 4)), call(t(3, 4), 1, 1), call(t(2, 3, 4), 3.5, (0, 2), True), call(t(3, 4), INF, 1),
+        call(ties(3, 4), -INF, 0),
         call(ties(3, 4), 0, 1), call(t(3, 1), 2, 1), call(torch.zeros(3).double()), call(t(4), 0.5), call(t(), 2),
     ],
-    "norm": [call(t(3, 4)), call(t(3, 4), dim=1, keepdim=True), call(t(3, 4), 1, 0), call(t(3, 4), INF, dim=1), call(torch.zeros(3).double())],
+    "norm": [
+        call(t(3, 4)), call(t(3, 4), dim=1, keepdim=True), call(t(3, 4), 1, 0), call(t(3, 4), INF, dim=1),
+        call(torch.zeros(3).double()),
+    ],
     "linalg_norm": [call(t(3, 4)), call(t(3, 4), "fro"), call(t(4), 3), call(t(3, 4), 2, 1)],
     "linalg_matrix_norm": [call(t(2, 3, 4)), call(t(3, 1), "fro", (0, 1), True)],
     "dist": [call(t(3, 4), t(3, 4)), call(t(3), t(1), 1), call(t(4), t(4), INF)],
