@@ -9,7 +9,7 @@ import sympy as sp
 from sympy import Expr, Indexed
 
 from codegen import tensors as tt
-from codegen.ranges import digit_of, radix
+from codegen.ranges import digit_of, extreme, nonnegative, radix
 from codegen.values import LowererBase, Val, permute, to_axes
 from engine.notation import Index, Quo, Rem, free_indices, name_of
 
@@ -173,9 +173,23 @@ class AccessMixin(LowererBase):
         if backwards:
             start, slope = sp.expand(start + slope * (count - 1)), -slope
         stop = sp.expand(start + slope * (count - 1) + 1)
+        if not (nonnegative(start) and nonnegative(sp.expand(d.size - stop))):
+            return None
         first = None if start == 0 else start
         last = None if sp.expand(stop - d.size) == 0 else stop
         return tt.slice_(first, last, None if slope == 1 else slope), backwards
+
+    def stays_within(self, at: Expr, size: Expr) -> bool:
+        """Whether an index expression certainly stays within a dimension. Values of integer tensors do, or torch refuses them."""
+        if isinstance(at, Indexed):
+            return True
+        low, high = extreme(at, self.ranges, largest=False), extreme(at, self.ranges, largest=True)
+        return low is not None and high is not None and nonnegative(low) and nonnegative(sp.expand(size - 1 - high))
+
+    def bounded(self, at: Expr, size: Expr) -> Val:
+        """An index expression as a tensor; where it may leave the dimension (in a branch not taken) it is held inside."""
+        v = self.value(at)
+        return v if self.stays_within(at, size) or v.is_number else Val(tt.method(v.t, "clamp", 0, size - 1), v.axes, v.kind)
 
     def _diagonals(self, t: T, axes: list[Index], kind: str) -> Val:
         """Repeated indices as diagonals."""
@@ -208,7 +222,7 @@ class AccessMixin(LowererBase):
             gathers = list(range(len(gathers)))
         items: list[Any] = [tt.EVERYTHING] * gathers[0]
         for k in gathers:
-            v = self.value(dims[k].at)
+            v = self.bounded(dims[k].at, dims[k].size)
             items.append(to_axes(v, joint).t)
         before, after = dims[: gathers[0]], dims[gathers[-1] + 1 :]
         axes = [*(d.at for d in before), *joint, *(d.at for d in after)]

@@ -119,7 +119,6 @@ def _checked(
     reference = autograd(graph, tensors, seeds)
     number = digits or default_number()
     true = Truth(graph, dict(zip(graph.inputs, tensors, strict=True)), seeds, masks_of(graph, reference.values), number)
-    judge = Judge(program, tensors, seeds, reference, true, samples, truth, seed)
     dtype = next((str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()), "int64")
 
     problems: list[str] = []
@@ -129,6 +128,7 @@ def _checked(
     if isinstance(run, str):
         problems.append(run)
     else:
+        judge = Judge(program, tensors, seeds, reference, true, samples, truth, seed, run.values)
         values = [judge.value(name, t) for name, t in run.values.items()]
         rows = [judge.gradient(key, t) for key, t in run.gradients.items()]
         problems += _missing(program, run.gradients, reference)
@@ -194,11 +194,12 @@ def _run(program: Program, inputs: Sequence[Any], seeds: list[Tensor | None]) ->
 
 
 def _made(program: Program, out: Any, saved: Any) -> dict[str, Tensor]:
-    """The tensors of the emitted forward by node name: results, and what it saved under a node's name."""
+    """The tensors of the emitted forward by node name: results, and in steps mode what it saved under a node's name."""
     graph = program.graph
     made = dict(zip(graph.outputs, cast("list[Tensor]", pytree.tree_leaves(out)), strict=True))
     known = graph.by_name
-    for name, t in saved._asdict().items():
+    kept: dict[str, Any] = saved._asdict() if hasattr(saved, "_asdict") else {}
+    for name, t in kept.items():
         if name in known and not known[name].is_input and isinstance(t, Tensor):
             made.setdefault(name, t)
     return made

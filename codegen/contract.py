@@ -90,7 +90,7 @@ class ContractMixin(LowererBase):
                 return self._two(*pair, rest, outer) if rest else self.join("*", *pair)
         left, right = [i for i in a.indices if i not in common], [i for i in b.indices if i not in common]
         if not left and not right:
-            if not batch and len(contracted) == 1:
+            if not batch and len(contracted) == 1 and a.kind == b.kind == "float":
                 return Val(tt.binary("@", self.squeezed(a).t, self.squeezed(b).t), ())
             return self.reduce(self.join("*", a, b), summed)
         ranks = {i: k for k, i in enumerate(outer)}

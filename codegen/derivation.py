@@ -74,7 +74,9 @@ class Proof:
 
 def steps_of(proofs: Iterable[Proof]) -> tuple[Step, ...]:
     """The trail of closed mode: every rule that led from the naive chain to a closed form, and the form."""
-    return tuple(Step(p.cell or p.name, rule, p.text()) for p in proofs for rule in (*p.rules, "common factors in front"))
+    return tuple(
+        Step(p.cell or p.name, rule, p.text()) for p in proofs for rule in (*p.rules, "common factors in front")
+    )
 
 
 @dataclass(frozen=True, eq=False)

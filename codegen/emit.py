@@ -12,7 +12,7 @@ import jinja2
 
 from codegen.steps import StepsWriter, Used, forward_lines, guard_rows, size_lines, wrapped
 from engine import spelling
-from engine.spelling import quoted
+from engine.spelling import listed, quoted
 
 if TYPE_CHECKING:
     from codegen.derivation import Derivation
@@ -54,7 +54,6 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
     lines = forward_lines(graph, sized)
     reads = writer.used.names - names
     wanted = {n.name for n in graph.nodes if n.named and not n.is_input} | reads
-
     unsized = [s for s in writer.used.sizes if not any(size == s for name in wanted for size in graph[name].shape)]
     for s in unsized:
         wanted.add(graph.sizes[s][0])
@@ -62,11 +61,7 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
     sizes_back = size_lines(graph, writer.used.sizes, [n for n in saved if graph[n].is_input], saved)
     unpack = sequence(saved, " = saved", 4)
     fields = [{"name": n, "comment": shape_text(graph, n)} for n in saved]
-    returns = (
-        graph.outputs[0]
-        if graph.single
-        else "(" + ", ".join(graph.outputs) + ("," if len(graph.outputs) == 1 else "") + ")"
-    )
+    returns = graph.outputs[0] if graph.single else f"({listed(graph.outputs)})"
     place = next((n.source.file for n in graph.nodes if n.source is not None), "")
     formula = wrapped("; ".join(f"{n} {shape_text(graph, n)}" for n in graph.inputs), 110)
     return render(

@@ -34,6 +34,8 @@ class Path:
     consumer: str
     derivative: Formula
     scattered: bool
+    parts: tuple[Any, Any, Any]
+    """The consumer's element, the node's, and the derivative of the one by the other."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def _paths(derivation: Derivation, part: Part) -> list[Path]:
                     rf"\frac{{\partial\, {upper_tex}}}{{\partial\, {lower_tex}}} = {latex_formula(value, derivation.ranks)}",
                 ),
                 scattered,
+                (top, under, value),
             )
         )
     return paths

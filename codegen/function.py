@@ -40,7 +40,7 @@ def differentiable(program: Program) -> Callable[..., Any]:
             slots = [found.get(k) if k is not None and (wanted is None or k in wanted) else None for k in keys]
             return tuple(differentiable_again(g) for g in slots)
 
-    apply = cast("Callable[..., Any]", Emitted.apply)
+    apply = cast("Any", Emitted).apply
 
     def function(*inputs: Any) -> Any:
         out = apply(*program.tensors(inputs))

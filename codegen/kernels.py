@@ -1,7 +1,8 @@
 """Expressions that torch has a stable kernel for. Each is an identity of the expression, not of an op that made it.
 
-log(sum(exp f)) is logsumexp, exp(f)/sum(exp f) is softmax, 1/(1 + exp(-f)) is sigmoid, log(1 + exp f) is softplus,
-sign(f) f is abs, f where it is positive is relu, log(1 + f) is log1p, exp(f) - 1 is expm1: the naive form overflows or cancels, the kernel does not.
+log(sum(exp f)) is logsumexp, f - log(sum(exp f)) is log_softmax, exp(f)/sum(exp f) is softmax, log(1 + f) is log1p,
+1/(1 + exp(-f)) is sigmoid, log(1 + exp f) is softplus, exp(f) - 1 is expm1, sign(f) f is abs, f where it is positive is
+relu: the naive form overflows or cancels, the kernel does not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import sympy as sp
 from sympy import Expr
 
-from engine.notation import Index, Less, Sigma, Sign, Where, canonical, ordered
+from engine.notation import Index, Less, LessEqual, Sigma, Sign, Where, canonical, ordered
 
 Kernel = tuple[str, tuple[Any, ...]]
 
@@ -33,13 +34,13 @@ def stable(e: Expr) -> Kernel | None:
 
 def _choice(e: Where) -> Kernel | None:
     """x where it is positive, else nothing or a fraction of it."""
-    condition, x, other = e.args
-    if not (isinstance(condition, Less) and condition.args == (0, x)):
+    condition, one, other = e.args
+    if condition == LessEqual(other, 0) and one == 0:
+        return "relu", (other,)
+    if condition != Less(0, one):
         return None
-    if other == 0:
-        return "relu", (x,)
-    slope = sp.cancel(other / x)
-    return ("leaky_relu", (x, slope)) if slope.is_number else None
+    slope = sp.cancel(other / one)
+    return ("leaky_relu", (one, slope)) if slope.is_number and slope != 0 else None
 
 
 def _exponent(e: Expr) -> Expr | None:
@@ -112,6 +113,29 @@ def _same_up_to_index(inner: Expr, total: Sigma) -> Index | None:
         if canonical(inner.xreplace({i: j})) == canonical(total.body.args[0]) and i not in total.free_symbols - {j}:
             return i
     return None
+
+
+def log_share(e: Expr) -> tuple[Expr, Expr, tuple[Any, ...]] | None:
+    """`f - log(sum(exp f))` among the terms of a sum: the two terms, and (f, index, size, where f is on that axis)."""
+    terms = sp.Add.make_args(e)
+    for t in terms:
+        total = (-t).args[0] if isinstance(-t, sp.log) else t.args[0] if isinstance(t, sp.log) else None
+        if not isinstance(total, Sigma) or len(total.limits) != 1 or _exponent(total.body) is None:
+            continue
+        ((j, n),) = total.limits
+        f = total.body.args[0]
+        for u in terms:
+            share = u if isinstance(-t, sp.log) else -u
+            for where in _places(share):
+                if where not in total.free_symbols and canonical(f.xreplace({j: where})) == canonical(share):
+                    return u, t, (f, j, n, where)
+    return None
+
+
+def _places(e: Expr) -> list[Any]:
+    """What tensors are read at in an expression: index symbols, and elements of integer tensors."""
+    found = {i for a in e.atoms(sp.Indexed) for i in a.indices if isinstance(i, (Index, sp.Indexed))}
+    return ordered(found)
 
 
 def _difference(e: Expr) -> Kernel | None:

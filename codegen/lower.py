@@ -16,6 +16,8 @@ from codegen import tensors as tt
 from codegen.access import AccessMixin
 from codegen.contract import ContractMixin
 from codegen.derive import distribute
+from codegen.kernels import stable
+from codegen.ranges import nonnegative
 from codegen.scalars import ScalarMixin
 from codegen.values import TensorInfo, Val
 from engine.errors import DerivationError
@@ -111,6 +113,9 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             return Val(tt.call("torch.arange", self.ranges[e]), (e,), "int")
         if not e.atoms(Indexed, Index):
             return Val(tt.size(e), (), "number")
+        known = stable(e)
+        if known is not None:
+            return self.kernel(known)
         if isinstance(e, sp.Add):
             return self.sum_of(e)
         if isinstance(e, sp.Mul):
@@ -130,8 +135,9 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         if isinstance(e, (Equal, Delta)):
             return self.compare("==", e)
         if isinstance(e, (Quo, Rem)):
-            a, b = (self.value(x) for x in e.args)
-            return self.join("//" if isinstance(e, Quo) else "%", a, b)
+            over, under = sp.fraction(sp.together(e.args[1]))
+            divisor = e.args[1] if under == 1 else Quo(over, under)
+            return self.join("//" if isinstance(e, Quo) else "%", self.value(e.args[0]), self.value(divisor))
         if isinstance(e, Sign):
             return self.map_method("sign", e.args[0])
         if isinstance(e, (sp.Function, sp.exp)):
@@ -236,7 +242,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
                 items.pop()
             covers = value.axes == tuple(target)
             return Scatter(tuple(items), value.t, accumulate=False, covers=covers)
-        last = max(k for k, (d, i) in enumerate(zip(dims, indices, strict=True)) if d != i and i != 0)
+        last = max(k for k, (d, i) in enumerate(zip(dims, indices, strict=True)) if i != 0 and (d != i or i in used))
         advanced = range(last + 1)
         joint: list[Index] = [i for i in domain if i in used]
         for k in advanced:
@@ -245,7 +251,10 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         rest = [cast("Index", indices[k]) for k in range(last + 1, len(dims)) if indices[k] != 0]
         tail = [indices[k] for k in range(last + 1, len(dims))]
         self.order = [*joint, *rest]
-        items = [self.arranged(self.value(dims[k]), joint, exact=False).t for k in advanced]
+        items = [self.arranged(self.bounded(dims[k], shape[k]), joint, exact=False).t for k in advanced]
+        outside = [dims[k] for k in advanced if not self.stays_within(dims[k], shape[k])]
+        for at, n in [(dims[k], shape[k]) for k in advanced if dims[k] in outside]:
+            body = body * LessEqual(0, at) * Less(at, n)
         self.order = self.natural_order(body, [*joint, *rest])
         value = self.arranged(self.value(body), [*joint, *tail])
         return Scatter(tuple(items), value.t, accumulate=bool(domain))
@@ -275,6 +284,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             return None
         start = sp.expand(e - slope * j)
         stop = sp.expand(start + slope * (self.ranges[j] - 1) + 1)
+        if not (nonnegative(start) and nonnegative(sp.expand(n - stop))):
+            return None
         ends = sp.expand(stop - n) == 0 or (slope > 1 and sp.expand(stop + slope - 1 - n) == 0)
         first, last = (None if start == 0 else start), (None if ends else stop)
         return Place(tt.slice_(first, last, None if slope == 1 else slope), j)

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from codegen.closed.emit import closed_source
 from codegen.derivation import derive, steps_of
 from codegen.emit import steps_source
+from codegen.function import differentiable
 from engine import Graph, trace
 from engine.errors import InputError
 
@@ -69,7 +70,8 @@ class Program:
         self.module = load(source, graph.name)
 
     def __repr__(self) -> str:
-        return f"Program({self.graph.name!r}, mode={self.mode!r}, inputs={self.graph.inputs}, outputs={self.graph.outputs})"
+        graph = self.graph
+        return f"Program({graph.name!r}, mode={self.mode!r}, inputs={graph.inputs}, outputs={graph.outputs})"
 
     def tensors(self, inputs: Sequence[Any]) -> list[Tensor]:
         """The tensors that the emitted forward takes, from the arguments of the user's own.
@@ -83,8 +85,9 @@ class Program:
             held = {**dict(self.owner.named_parameters()), **dict(self.owner.named_buffers())}
             given += [held[self.graph.key(n)] for n in self.graph.parameters]
         if len(given) != len(self.graph.inputs):
+            names = ", ".join(self.graph.inputs)
             raise InputError(
-                f"{self.graph.name} takes {len(self.graph.inputs)} tensors ({', '.join(self.graph.inputs)}) and was given {len(given)}"
+                f"{self.graph.name} takes {len(self.graph.inputs)} tensors ({names}) and was given {len(given)}"
             )
         for name, t in zip(self.graph.inputs, given, strict=True):
             node = self.graph[name]
@@ -92,12 +95,12 @@ class Program:
                 raise InputError(f"{self.graph.name}: {name} has {t.dim()} dimensions, the trace had {len(node.shape)}")
             if t.is_floating_point() != node.dtype.is_floating_point:
                 raise InputError(f"{self.graph.name}: {name} is {t.dtype}, the trace had {node.dtype}")
-            wrong = [d for d, s in enumerate(node.shape) if s.is_Integer and t.shape[d] != int(s)]
-            if wrong:
-                raise InputError(
-                    f"{self.graph.name}: dimension {wrong[0]} of {name} is {t.shape[wrong[0]]}, the trace had {node.shape[wrong[0]]}. "
-                    "Sizes of one broadcast, so they are fixed: generate again with inputs of these shapes."
-                )
+            for d, size in enumerate(node.shape):
+                if size.is_Integer and t.shape[d] != int(size):
+                    raise InputError(
+                        f"{self.graph.name}: dimension {d} of {name} is {t.shape[d]}, the trace had {size}. "
+                        "Sizes of one broadcast, so they are fixed: generate again with inputs of these shapes."
+                    )
         return given
 
     def forward(self, *inputs: Any) -> tuple[Any, Any]:
@@ -116,9 +119,9 @@ class Program:
             grad_out = pytree.tree_leaves(grad_out, is_leaf=lambda v: v is None)
         with torch.no_grad():
             grads = self.module.backward(saved, grad_out)
-        return (
-            grads if self.wrt is None else {k: v for k, v in grads.items() if k in self.wrt or k not in self.input_keys}
-        )
+        if self.wrt is None:
+            return grads
+        return {k: v for k, v in grads.items() if k in self.wrt or k not in self.input_keys}
 
     @property
     def input_keys(self) -> tuple[str, ...]:
@@ -157,8 +160,6 @@ class Program:
     @property
     def function(self) -> Callable[..., Any]:
         """The forward as a differentiable callable of the same signature, whose backward is the emitted one."""
-        from codegen.function import differentiable
-
         return differentiable(self)
 
 
@@ -196,7 +197,8 @@ def generate(
     if mode == "closed":
         names = tuple(n for n in graph.inputs if graph[n].differentiable and (wrt is None or graph.key(n) in wrt))
         source, writer = closed_source(graph, names, name or graph.name)
-        derivation = replace(derivation, proofs=tuple(writer.proofs), trail=(*derivation.trail, *steps_of(writer.proofs)))
+        trail = (*derivation.trail, *steps_of(writer.proofs))
+        derivation = replace(derivation, proofs=tuple(writer.proofs), trail=trail)
     else:
         source = steps_source(derivation, name or graph.name)
     program = Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import sympy as sp
 from sympy import Expr, Indexed
 
 from codegen import tensors as tt
-from codegen.kernels import stable
+from codegen.formula import LONG
+from codegen.kernels import log_share
 from codegen.tensors import T
-from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, to_axes
+from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, scalar, to_axes
 from engine.errors import DerivationError
-from engine.notation import Delta, Equal, Index, Less, Sigma, Where
+from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Sigma, Where
 
 METHODS: dict[Any, str] = {
-    sp.exp: "exp", sp.log: "log", sp.tanh: "tanh", sp.sin: "sin", sp.cos: "cos", sp.erf: "erf", sp.erfc: "erfc", sp.tan: "tan",
-    sp.sinh: "sinh", sp.cosh: "cosh", sp.asin: "asin", sp.acos: "acos", sp.atan: "atan", sp.asinh: "asinh", sp.acosh: "acosh",
-    sp.atanh: "atanh", sp.Abs: "abs", sp.sign: "sign", sp.floor: "floor", sp.ceiling: "ceil", sp.loggamma: "lgamma", sp.digamma: "digamma",
+    sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos",
+    sp.atan: "atan", sp.sinh: "sinh", sp.cosh: "cosh", sp.tanh: "tanh", sp.asinh: "asinh", sp.acosh: "acosh",
+    sp.atanh: "atanh", sp.erf: "erf", sp.erfc: "erfc", sp.loggamma: "lgamma", sp.digamma: "digamma", sp.Abs: "abs",
+    sp.sign: "sign", sp.floor: "floor", Floor: "floor", sp.ceiling: "ceil",
 }  # fmt: skip
-
-
-LONG = 10**6
 
 
 def long_number(c: Any) -> bool:
     """Whether a positive number is written as a decimal: it is irrational, or a fraction of large integers."""
-    return not c.is_Rational or max(c.p, c.q) > LONG and len(repr(float(c))) > 5
+    return not c.is_Rational or (max(c.p, c.q) > LONG and len(repr(float(c))) > 5)
 
 
 class ScalarMixin(LowererBase):
@@ -35,7 +34,7 @@ class ScalarMixin(LowererBase):
     def constant(self, e: Expr) -> Val:
         """A number."""
         if e.is_Integer:
-            return Val(tt.number(int(e)), (), "number")
+            return scalar(int(e))
         if e in (sp.S.Infinity, sp.S.NegativeInfinity):
             infinity = tt.call("float", '"inf"')
             return Val(infinity if e is sp.S.Infinity else tt.unary("neg", infinity), (), "number")
@@ -46,21 +45,23 @@ class ScalarMixin(LowererBase):
             p, q = e.p, e.q
             if len(f"{p}{q}") <= 6:
                 return Val(tt.binary("/", tt.number(p), tt.number(q)), (), "number")
-        return Val(tt.number(value), (), "number")
+        return scalar(value)
 
     def floated(self, v: Val) -> Val:
         """A truth value as a number, so that it can be added."""
-        return self.join("*", v, Val(tt.number(1.0), (), "number"), "float") if v.kind == "bool" else v
+        return self.join("*", v, scalar(1.0), "float") if v.kind == "bool" else v
 
     def sum_of(self, e: sp.Add) -> Val:
         """Terms added from left to right, positive ones first."""
-        known = stable(e)
-        if known is not None:
-            return self.kernel(known)
+        share = log_share(e)
+        if share is not None:
+            done = self.log_softmax(e, *share)
+            if done is not None:
+                return done
         terms = list(e.as_ordered_terms())
         if len(terms) == 2 and terms.count(sp.S.One) == 1:
             other = terms[0] if terms[1] == 1 else terms[1]
-            if isinstance(-other, (Less, Indexed)) or (-other).func.__name__ == "Equal":
+            if isinstance(-other, (Less, Equal, Indexed)):
                 v = self.value(-other)
                 if v.kind == "bool":
                     return Val(tt.unary("~", v.t), v.axes, "bool")
@@ -70,24 +71,43 @@ class ScalarMixin(LowererBase):
         for minus, t in signed:
             v = self.floated(self.value(-t if minus else t))
             if v.t.kind == "unary" and v.t.head == "neg":
-                minus, v = not minus, Val(v.t.args[0], v.axes, v.kind, v.kept)
-            values.append((minus, v))
-        values.sort(key=lambda v: v[0])
-        total: Val | None = None
-        for minus, v in values:
-            if total is None:
-                total = self.negative(v) if minus and not all(m for m, _ in values) else v
+                values.append((not minus, self.negative(v)))
             else:
-                total = self.join("-" if minus and not values[0][0] else "+", total, v)
-        if values[0][0]:
-            return self.negative(cast("Val", total))
-        return cast("Val", total)
+                values.append((minus, v))
+        values.sort(key=lambda v: v[0])
+        all_minus, total = values[0]
+        for minus, v in values[1:]:
+            total = self.join("-" if minus and not all_minus else "+", total, v)
+        return self.negative(total) if all_minus else total
+
+    def log_softmax(self, e: Expr, one: Expr, other: Expr, share: tuple[Any, ...]) -> Val | None:
+        """A sum with `f - log(sum(exp f))` in it, read along the axis or at one place per row; None where it is neither."""
+        f, j, n, where = share
+        self.ranges[j] = n
+        outer = self.order
+        self.order = self.natural_order(f, [j if i == where else i for i in outer if i == where or i in f.free_symbols])
+        v = self.value(f)
+        self.order = outer
+        if j not in v.axes:
+            return None
+        t = tt.method(v.t, "log_softmax", v.axes.index(j))
+        if isinstance(where, Index):
+            whole = Val(t, tuple(where if a == j else a for a in v.axes))
+        elif v.axes == (*where.indices, j):
+            at = [tt.call("torch.arange", self.ranges[i]) for i in where.indices]
+            whole = Val(tt.item(t, *at, self.value(where).t), tuple(where.indices)) if len(at) == 1 else None
+        else:
+            whole = None
+        rest = e - one - other
+        if whole is None:
+            return None
+        minus = isinstance(other, sp.log)
+        if rest == 0:
+            return self.negative(whole) if minus else whole
+        return self.join("-" if minus else "+", self.value(rest), whole)
 
     def product_of(self, e: Expr) -> Val:
-        """A product: numbers first, factors over few indices multiplied before they meet the large ones, then divisions."""
-        known = stable(e)
-        if known is not None:
-            return self.kernel(known)
+        """A product: numbers first, factors over few indices before they meet the large ones, then divisions."""
         root = self.one_root(e)
         if root is not None:
             return root
@@ -118,14 +138,15 @@ class ScalarMixin(LowererBase):
         return self.masked(value, masks) if masks else value
 
     def _unmasked(self, factors: list[Expr]) -> tuple[list[Val], list[Expr]]:
-        """Brackets, and choices between something and 0, apart from the other factors: a mask is 0 beside an infinity too."""
+        """Brackets, and choices between something and 0, apart from other factors: a mask is 0 beside infinity too."""
         masks: list[Val] = []
         rest: list[Expr] = []
         left = list(reversed(factors))
         while left:
             f = left.pop()
             chosen = f.args if isinstance(f, Where) and 0 in f.args[1:] else None
-            v = self.value(chosen[0] if chosen else f) if chosen or isinstance(f, (Less, Equal, Delta, sp.Add, Indexed)) else None
+            masking = chosen is not None or isinstance(f, (Less, Equal, Delta, sp.Add, Indexed))
+            v = self.value(chosen[0] if chosen else f) if masking else None
             if v is None or v.kind != "bool":
                 rest.append(f)
             elif chosen is None:
@@ -144,14 +165,9 @@ class ScalarMixin(LowererBase):
         mask = self._times(masks)
         target = self.target(mask, v)
         mask, v = to_axes(mask, target), to_axes(v, target)
-        zero = tt.number(0)
         inverted = mask.t.kind == "unary" and mask.t.head == "~"
-        t = (
-            tt.call("torch.where", mask.t.args[0], zero, v.t)
-            if inverted
-            else tt.call("torch.where", mask.t, v.t, zero)
-        )
-        return Val(t, broadcast(mask.axes, v.axes), v.kind)
+        chosen = (mask.t.args[0], tt.number(0), v.t) if inverted else (mask.t, v.t, tt.number(0))
+        return Val(tt.call("torch.where", *chosen), broadcast(mask.axes, v.axes), v.kind)
 
     def one_root(self, e: Expr) -> Val | None:
         """sqrt(a)/sqrt(n) as sqrt(a/n): sympy takes roots of products of positive factors apart."""
@@ -160,17 +176,9 @@ class ScalarMixin(LowererBase):
         tied = [f for f in roots if f.atoms(Indexed)]
         if len(tied) != 1 or not loose or ((loose[0].exp * tied[0].exp).is_positive and len(loose) > 1):
             return None
-        sign = 1 if tied[0].exp == sp.S.Half else -1
-        inner = sp.Mul(
-            *[
-                f.base ** (1 if f.exp == sp.S.Half else -1) ** 1
-                if sign == 1
-                else f.base ** (1 if f.exp == -sp.S.Half else -1)
-                for f in (*loose, *tied)
-            ]
-        )
-        v = self.value(inner)
-        root = Val(tt.method(v.t, "sqrt" if sign == 1 else "rsqrt"), v.axes, "float", v.kept)
+        exponent = tied[0].exp
+        v = self.value(sp.Mul(*[f.base if f.exp == exponent else 1 / f.base for f in (*loose, *tied)]))
+        root = Val(tt.method(v.t, "sqrt" if exponent == sp.S.Half else "rsqrt"), v.axes, "float", v.kept)
         rest = sp.Mul(*[f for f in e.args if f not in roots])
         return root if rest == 1 else self.join("*", self.value(rest), root)
 
@@ -187,10 +195,12 @@ class ScalarMixin(LowererBase):
         if total.t.kind != "method" or total.t.head != "sum":
             return None
         mean = Val(T("method", "mean", total.t.args, total.t.keywords), total.axes, total.kind, total.kept)
-        return mean if rest == 1 else self.negative(mean) if rest == -1 else self.join("*", self.value(rest), mean)
+        if rest in (1, -1):
+            return mean if rest == 1 else self.negative(mean)
+        return self.join("*", self.value(rest), mean)
 
     def _scale(self, c: Any) -> tuple[list[Expr], list[Expr]]:
-        """What a positive number multiplies with and divides by: a fraction of small integers, else one decimal number."""
+        """What a positive number multiplies with and divides by: a fraction of small integers, else one decimal."""
         if long_number(c):
             up, down = float(sp.N(c, 30)), float(sp.N(1 / c, 30))
             if len(repr(up)) <= len(repr(down)) + 2:
@@ -210,18 +220,24 @@ class ScalarMixin(LowererBase):
         return sorted(factors, key=key)
 
     def _grouped(self, top: list[Val], bottom: list[Val], up: list[Expr], down: list[Expr]) -> Val:
-        """The product; brackets choose between it and zero, so that nothing that is masked out can be infinite or nan."""
-        brackets = [v for v in top if v.kind == "bool" and v.indices]
-        rest = [v for v in top if v.kind != "bool" or not v.indices]
-        if not brackets or not (rest or bottom):
+        """The product; brackets choose between it and zero, so that nothing masked out can be infinite or nan."""
+        brackets = [v for v in top if v.kind == "bool"]
+        rest = [v for v in top if v.kind != "bool"]
+        if brackets and not (rest or bottom or up or down):
+            return self._times(brackets)
+        if not any(v.indices for v in brackets) or not (rest or bottom):
             return self._multiplied(top, bottom, up, down)
         condition, value = self._times(brackets), self._multiplied(rest, bottom, up, down)
         if value.is_number:
-            return self.join("*", condition, value, "float")
+            return self.join("*", condition, value, "int")
         target = self.target(condition, value)
         condition, value = to_axes(condition, target), to_axes(value, target)
         axes = condition.axes if value.is_number else broadcast(condition.axes, value.axes)
-        return Val(tt.call("torch.where", condition.t, value.t, tt.number(0)), axes, "float" if value.kind == "number" else value.kind)
+        return Val(
+            tt.call("torch.where", condition.t, value.t, tt.number(0)),
+            axes,
+            "float" if value.kind == "number" else value.kind,
+        )
 
     def _multiplied(self, top: list[Val], bottom: list[Val], up: list[Expr], down: list[Expr]) -> Val:
         groups: dict[frozenset[Any], tuple[list[Val], list[Val]]] = {}
@@ -234,9 +250,9 @@ class ScalarMixin(LowererBase):
         if not ordered:
             return self._ratio(*scalars)
         built: list[tuple[Val | None, Val | None]] = []
-        for k, (_, (over, under)) in enumerate(ordered):
-            numbers = scalars if k == 0 else ([], [])
-            over, under = [*numbers[0], *over], [*numbers[1], *under]
+        for k, (_, (above, below)) in enumerate(ordered):
+            over = [*scalars[0], *above] if k == 0 else above
+            under = [*scalars[1], *below] if k == 0 else below
             if over or len(ordered) == 1:
                 built.append((self._ratio(over, under), None))
             else:
@@ -244,44 +260,33 @@ class ScalarMixin(LowererBase):
         result, divisor = built[-1]
         for other, under in reversed(built[:-1]):
             if other is not None:
-                result = (
-                    other
-                    if result is None
-                    else self.join("*", self.floated(result) if result.kind == other.kind == "bool" else result, other)
-                )
+                if result is not None and result.kind == other.kind == "bool":
+                    result = self.floated(result)
+                result = other if result is None else self.join("*", result, other)
             if under is not None:
                 divisor = under if divisor is None else self.join("*", divisor, under)
         if result is None:
-            result = Val(tt.number(1), (), "number")
+            result = scalar(1)
         return result if divisor is None else self.join("/", result, divisor)
 
     def _times(self, values: list[Val]) -> Val:
         total = values[0]
         for v in values[1:]:
-            if total.kind == v.kind == "bool":
-                total = self.join("&", total, v, "bool")
-            else:
-                total = self.join("*", total, v)
+            both = total.kind == v.kind == "bool"
+            total = self.join("&", total, v, "bool") if both else self.join("*", total, v)
         return total
 
     def _ratio(self, over: list[Val], under: list[Val]) -> Val:
-        top = self._times(over) if over else Val(tt.number(1), (), "number")
-        return (
-            self.join(
-                "/",
-                top,
-                self._times(under),
-                "float" if not all(u.is_number for u in under) or not top.is_number else None,
-            )
-            if under
-            else top
-        )
+        top = self._times(over) if over else scalar(1)
+        if not under:
+            return top
+        numbers = top.is_number and all(u.is_number for u in under)
+        return self.join("/", top, self._times(under), None if numbers else "float")
 
     def power_of(self, e: sp.Pow) -> Val:
         """Powers; roots and reciprocals have torch's own names."""
-        known = stable(e)
-        if known is not None:
-            return self.kernel(known)
+        if isinstance(e.base, BRACKETS) and e.exp.is_positive:
+            return self.value(e.base)
         b, x = e.args
         v = self.value(b)
         if v.is_number and not x.atoms(Indexed, Index):
@@ -291,9 +296,9 @@ class ScalarMixin(LowererBase):
         if x == -sp.S.Half:
             return Val(tt.method(v.t, "rsqrt"), v.axes, "float", v.kept)
         if x == -1:
-            return self.join("/", Val(tt.number(1), (), "number"), v, "float")
+            return self.join("/", scalar(1), v, "float")
         if x.could_extract_minus_sign():
-            return self.join("/", Val(tt.number(1), (), "number"), self.value(1 / e), "float")
+            return self.join("/", scalar(1), self.value(1 / e), "float")
         return self.join("**", v, self.value(x))
 
     def map_method(self, name: str, argument: Expr) -> Val:
@@ -301,13 +306,14 @@ class ScalarMixin(LowererBase):
         v = self.value(argument)
         if v.is_number:
             raise DerivationError(f"{name} of the number {argument} has no tensor form")
+        if v.kind == "bool" and name == "relu":
+            return v
         return Val(tt.method(v.t, name), v.axes, "float", v.kept if name in ELEMENTWISE else None)
 
     def function(self, e: Expr) -> Val:
         """A function by its torch method."""
-        known = stable(e)
-        if known is not None:
-            return self.kernel(known)
+        if isinstance(e, sp.polygamma):
+            return Val(tt.method(self.value(e.args[1]).t, "polygamma", self.value(e.args[0]).t), self.value(e.args[1]).axes)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
@@ -318,26 +324,19 @@ class ScalarMixin(LowererBase):
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""
         name, args = k
-        if name in ("logsumexp", "softmax", "log_softmax"):
+        if name in ("logsumexp", "softmax"):
             inner, limits = args
-            for i, n in limits:
-                self.ranges[i] = n
-            outer = self.order
-            self.order = self.natural_order(inner, [i for i in outer if i in inner.free_symbols])
-            v = self.value(inner)
-            self.order = outer
-            dims = [v.axes.index(i) for i, _ in limits]
-            if name == "logsumexp":
-                kept = tuple(None if d in dims else a for d, a in enumerate(v.axes))
-                return Val(
-                    tt.method(v.t, name, dims[0] if len(dims) == 1 else tuple(dims)),
-                    tuple(a for a in kept if a is not None),
-                    "float",
-                    kept,
-                )
-            return Val(tt.method(v.t, name, dims[0]), v.axes)
+            with self.inside(inner, limits):
+                v = self.value(inner)
+            dims = tuple(v.axes.index(i) for i, _ in limits)
+            t = tt.method(v.t, name, dims[0] if len(dims) == 1 else dims)
+            if name == "softmax":
+                return Val(t, v.axes)
+            kept = tuple(None if d in dims else a for d, a in enumerate(v.axes))
+            return Val(t, tuple(a for d, a in enumerate(v.axes) if d not in dims), "float", kept)
         if name == "scaled":
-            return self._times([self.kernel(args[0]), self.value(args[1])]) if args[1] != 1 else self.kernel(args[0])
+            kernel, rest = self.kernel(args[0]), args[1]
+            return kernel if rest == 1 else self._times([kernel, self.value(rest)])
         if name == "neg":
             return self.negative(self.kernel(args[0]))
         v = self.value(args[0])
@@ -359,23 +358,16 @@ class ScalarMixin(LowererBase):
 
     def choice(self, e: Where) -> Val:
         """torch.where."""
-        known = stable(e)
-        if known is not None:
-            return self.kernel(known)
         condition, a, b = (self.value(x) for x in e.args)
         if condition.kind != "bool":
-            condition = self.join("!=", condition, Val(tt.number(0), (), "number"), "bool")
+            condition = self.join("!=", condition, scalar(0), "bool")
         target = self.target(condition, a, b)
         condition, a, b = (to_axes(v, target) for v in (condition, a, b))
         axes = condition.axes
         for v in (a, b):
             if not v.is_number:
                 axes = broadcast(axes, v.axes)
-        kind = "float" if "float" in (a.kind, b.kind) else "int" if "int" in (a.kind, b.kind) else "float"
-        if a.is_number and b.is_number:
-            return Val(
-                tt.call("torch.where", condition.t, tt.number(float(a.t.head)) if a.t.kind == "number" else a.t, b.t),
-                axes,
-                kind,
-            )
+        kind = "float" if "float" in (a.kind, b.kind) else "int"
+        if a.is_number and b.is_number and a.t.kind == "number":
+            a = scalar(float(a.t.head))  # torch would make integers of integers
         return Val(tt.call("torch.where", condition.t, a.t, b.t), axes, kind)

@@ -13,7 +13,7 @@ from codegen import tensors as tt
 from codegen.derive import COT, OUT, vjp
 from codegen.lower import Lowered, Lowerer, Scatter
 from codegen.values import TensorInfo
-from engine.spelling import SizeArg, is_slice, quoted, size_text
+from engine.spelling import SizeArg, is_slice, listed, quoted, size_text
 
 if TYPE_CHECKING:
     from codegen.derivation import Cotangent, Derivation, Part
@@ -264,7 +264,7 @@ def forward_lines(graph: Graph, used: Used) -> list[str]:
         elif id(n.call) not in done:
             done.add(id(n.call))
             names = made[id(n.call)]
-            lines.append(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {text}")
+            lines.append(f"{listed(names)} = {text}")
     return lines
 
 

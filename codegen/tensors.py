@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sympy import Expr
 
-from engine.spelling import size_text
+from engine.spelling import listed, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,8 +115,7 @@ def argument(value: Any) -> str:
     if isinstance(value, Expr):
         return size_text(value)
     if isinstance(value, tuple):
-        items = [argument(v) for v in cast("tuple[Any, ...]", value)]
-        return "(" + ", ".join(items) + ("," if len(items) == 1 else "") + ")"
+        return f"({listed(argument(v) for v in cast('tuple[Any, ...]', value))})"
     return str(value)
 
 

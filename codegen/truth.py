@@ -67,6 +67,22 @@ class Truth:
             return None
         return [found[e] for e in entries]
 
+    def finite(self) -> dict[str, Tensor]:
+        """Where the true outputs are finite, in this arithmetic; nothing where it cannot be evaluated."""
+        try:
+            with np.errstate(all="ignore"):
+                found = evaluate(self.graph, self.inputs, "longdouble" if self.number == "complex" else self.number, self.masks)
+        except FAILURES as error:
+            self.failure = f"{type(error).__name__}: {error}"
+            return {}
+        outputs = [o for o in self.graph.outputs if self.graph[o].dtype.is_floating_point]
+        return {o: _finite(found[o]) for o in outputs}
+
+
+def _finite(a: Any) -> Tensor:
+    mask = np.isfinite(np.asarray(a, dtype=np.longdouble))
+    return torch.tensor(mask.tolist(), dtype=torch.bool).reshape(mask.shape)
+
 
 def masks_of(graph: Graph, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What has no definition (an argmax, a random mask), as it came out on the side that is compared."""

@@ -105,8 +105,13 @@ def with_keepdim(t: T) -> T:
         return T(t.kind, t.head, (with_keepdim(t.args[0]), *t.args[1:]), t.keywords)
     if t.kind == "binary":
         a, b = t.args
-        return T(t.kind, t.head, (a, with_keepdim(b)) if a.kind in ("number", "size") else (with_keepdim(a), b))
+        return T(t.kind, t.head, (a, with_keepdim(b)) if is_scalar(a) else (with_keepdim(a), b))
     return T(t.kind, t.head, t.args, (*t.keywords, ("keepdim", "True")))
+
+
+def is_scalar(t: T) -> bool:
+    """A number, a size, or arithmetic of those."""
+    return t.kind in ("number", "size") or (t.kind in ("unary", "binary") and all(is_scalar(a) for a in t.args))
 
 
 def permute(t: T, order: Sequence[int]) -> T:

@@ -19,15 +19,17 @@ from engine.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy.typing as npt
 
-Array = "npt.NDArray[Any]"
+Array = Any
+"""A numpy array: of floats, of complex numbers, of integers and truth values, or of mpmath's numbers as objects."""
+
+_where = cast("Callable[..., Any]", np.where)
 
 FLOAT_DIGITS = 30
 """Digits at which mpmath stands in for what numpy has not: more than a longdouble holds."""
 
 
-def is_integral(a: npt.NDArray[Any]) -> bool:
+def is_integral(a: Array) -> bool:
     """Whether an array holds truth values or integers: what counts and indexes rather than measures."""
     return a.dtype.kind in "biu"
 
@@ -43,7 +45,7 @@ class Arithmetic:
 
     # -- in and out --------------------------------------------------------------------------------------------
 
-    def lift(self, a: Any) -> npt.NDArray[Any]:
+    def lift(self, a: Any) -> Array:
         """An array of any numbers as an array of this kind; real ones stay real."""
         a = np.asarray(a)
         if not self.is_mp:
@@ -51,7 +53,7 @@ class Arithmetic:
             return a if a.dtype == dtype else a.astype(dtype)
         return a if a.dtype.kind == "O" else _to_mp(a)
 
-    def constant(self, e: sp.Expr) -> npt.NDArray[Any]:
+    def constant(self, e: sp.Expr) -> Array:
         """A sympy number, correctly rounded."""
         if e in (sp.S.Infinity, sp.S.NegativeInfinity, sp.S.NaN, sp.S.ComplexInfinity):
             special = {sp.S.Infinity: math.inf, sp.S.NegativeInfinity: -math.inf}.get(e, math.nan)
@@ -64,20 +66,24 @@ class Arithmetic:
             )
         return np.asarray(np.longdouble(str(e.evalf(FLOAT_DIGITS))))
 
-    def real(self, a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def real(self, a: Array) -> Array:
         """The real part, an array of ordered numbers; what is left of the step's square is 0."""
         if a.dtype.kind == "O":
             least = mpmath.mpf(10) ** (-12 * self.digits)
-            return _apply(lambda z: z.real if isinstance(z, mpmath.mpf) or abs(z.real) >= least else mpmath.mpf(0), a)
+
+            def ordered(z: Any) -> Any:
+                return z.real if isinstance(z, mpmath.mpf) or abs(z.real) >= least else mpmath.mpf(0)
+
+            return _apply(ordered, a)
         return a.real if a.dtype.kind == "c" else a
 
-    def imag(self, a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def imag(self, a: Array) -> Array:
         """The imaginary part, 0 for real numbers."""
         if a.dtype.kind == "O":
-            return _apply(lambda z: mpmath.mpf(z.imag), a)
+            return _apply(_imaginary, a)
         return a.imag if a.dtype.kind == "c" else np.zeros_like(a)
 
-    def to_float(self, a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def to_float(self, a: Array) -> Array:
         """The real part rounded to float64; integers and truth values as they are."""
         return a if is_integral(a) else self.real(a).astype(np.float64)
 
@@ -88,7 +94,7 @@ class Arithmetic:
 
     # -- functions ---------------------------------------------------------------------------------------------
 
-    def apply(self, name: str, args: list[npt.NDArray[Any]], fallback: Callable[..., Any]) -> npt.NDArray[Any]:
+    def apply(self, name: str, args: list[Array], fallback: Callable[..., Any]) -> Array:
         """The function that sympy calls `name`. `fallback` computes one element by mpmath."""
         given = [self.lift(a) for a in args]
         if name == "atan2":
@@ -97,9 +103,10 @@ class Arithmetic:
             return _apply(_mpmath_of(name, fallback), *given)
         plain = _NUMPY.get(name)
         if plain is not None:
-            out = cast("npt.NDArray[Any]", plain(*given))
+            out = plain(*given)
             if any(a.dtype.kind == "c" for a in given):
-                out = np.where(np.isnan(plain(*[a.real for a in given])), _nan(*given), out)
+                outside = np.isnan(plain(*[a.real for a in given]))
+                out = _where(outside, _nan(*given), out)
             return out
         if name in ("erf", "erfc") and self.dtype == np.float64:
             return _apply(getattr(math, name), given[0]).astype(np.float64)
@@ -107,7 +114,7 @@ class Arithmetic:
             found = _apply(_mpmath_of(name, fallback), *[_to_mp(a) for a in given])
             return _from_mp(found, np.result_type(*given))
 
-    def power(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def power(self, x: Array, y: Array) -> Array:
         """`x**y`; a negative base is nan unless the exponent is an integer."""
         if is_integral(x) and is_integral(y) and not np.any(y < 0):
             return np.power(_counted(x), _counted(y))
@@ -120,7 +127,7 @@ class Arithmetic:
             return _complex_power(x.astype(np.clongdouble), y.astype(np.clongdouble))
         return np.power(x, y)
 
-    def _integer_power(self, x: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:
+    def _integer_power(self, x: Array, n: int) -> Array:
         if n < 0:
             return self.reciprocal(self._integer_power(x, -n))
         out, square = self.lift(np.ones(x.shape, dtype=np.int64)), x
@@ -130,7 +137,7 @@ class Arithmetic:
             square = square * square if n else square
         return out
 
-    def times(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def times(self, x: Array, y: Array) -> Array:
         """`x*y`; a real factor leaves infinities of a complex one as they are."""
         x, y = np.asarray(x), np.asarray(y)  # numpy hands single objects back without their array
         if x.dtype.kind == "c" and y.dtype.kind != "c":
@@ -141,35 +148,35 @@ class Arithmetic:
         out.real, out.imag = x * y.real, x * y.imag
         return out
 
-    def over(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def over(self, x: Array, y: Array) -> Array:
         """`x/y`, with IEEE's infinities at 0."""
         if self.is_mp:
             return _apply(_mp_quotient, x, y)
         if y.dtype.kind == "c":
-            return np.where(y == 0, self.times(x, self.reciprocal(y)), x / y)
+            return _where(y == 0, self.times(x, self.reciprocal(y)), x / y)
         if x.dtype.kind != "c":
             return x / y
         out = np.empty(np.broadcast_shapes(x.shape, y.shape), dtype=x.dtype)
         out.real, out.imag = x.real / y, x.imag / y
         return out
 
-    def reciprocal(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def reciprocal(self, x: Array) -> Array:
         """1/x, infinite at 0."""
         if self.is_mp:
             return _apply(_mp_reciprocal, x)
-        return np.where(x == 0, np.inf, 1 / x) if x.dtype.kind == "c" else 1 / x
+        return _where(x == 0, np.inf, 1 / x) if x.dtype.kind == "c" else 1 / x
 
-    def sqrt(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def sqrt(self, x: Array) -> Array:
         """The square root, nan below 0."""
         return self.apply("sqrt", [x], mpmath.sqrt)
 
-    def _atan2(self, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def _atan2(self, y: Array, x: Array) -> Array:
         if self.is_mp:
             return _apply(_mp_atan2, y, x)
         if all(a.dtype.kind != "c" for a in (x, y)):
             return np.arctan2(y, x)
         near = np.abs(x.real) >= np.abs(y.real)
-        quotient = np.where(near, y / x, -x / y)
+        quotient = _where(near, y / x, -x / y)
         angle = np.arctan(quotient)
         return angle + (np.arctan2(y.real, x.real) - angle.real)
 
@@ -207,27 +214,28 @@ _NUMPY: dict[str, Callable[..., Any]] = {
 }
 
 
-def _nan(*args: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _nan(*args: Array) -> Array:
     """nan, with an imaginary part of nan where an argument was moved."""
     moved = np.zeros((), dtype=bool)
     for a in args:
         moved = moved | (a.imag != 0)
-    return np.where(moved, np.clongdouble(complex(math.nan, math.nan)), np.clongdouble(math.nan))
+    return _where(moved, np.clongdouble(complex(math.nan, math.nan)), np.clongdouble(math.nan))
 
 
-def _counted(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _counted(a: Array) -> Array:
     return a.astype(np.int64) if a.dtype.kind == "b" else a
 
 
-def _complex_power(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _complex_power(x: Array, y: Array) -> Array:
     """Through the logarithm of |x|, so that integer powers of negative numbers stay free of stray imaginary parts."""
     x, y = np.broadcast_arrays(x, y)
     negative = x.real < 0
-    out = np.exp(y * np.log(np.where(negative, -x, x)))
+    magnitude = _where(negative, -x, x)
+    out = np.exp(y * np.log(magnitude))
     odd, whole = np.mod(y.real, 2) == 1, np.mod(y.real, 1) == 0
-    out = np.where(negative, np.where(whole & (y.imag == 0), np.where(odd, -out, out), _nan(x, y)), out)
-    at_zero = np.where(y.real == 0, 1, np.where(y.real > 0, 0, np.inf))
-    return np.where(x == 0, at_zero, out)
+    out = _where(negative, _where(whole & (y.imag == 0), _where(odd, -out, out), _nan(x, y)), out)
+    at_zero = _where(y.real == 0, 1, _where(y.real > 0, 0, np.inf))
+    return _where(x == 0, at_zero, out)
 
 
 # -- mpmath -----------------------------------------------------------------------------------------------------
@@ -242,7 +250,18 @@ _ANALYTIC: dict[str, Callable[..., Any]] = {
 
 
 _REAL: dict[str, Callable[..., Any]] = {name: getattr(mpmath, name) for name in ("erf", "erfc", "asin", "acos", "atan")}
-_REAL["loggamma"] = lambda x: mpmath.loggamma(x).real  # of |gamma(x)|, as torch's lgamma
+
+
+def _loggamma(x: Any) -> Any:
+    """Of |gamma(x)|, as torch's lgamma."""
+    return mpmath.loggamma(x).real
+
+
+_REAL["loggamma"] = _loggamma
+
+
+def _imaginary(z: Any) -> Any:
+    return mpmath.mpf(z.imag)
 
 
 def _mpmath_of(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
@@ -260,28 +279,37 @@ def _stepped(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     imag = mpmath.mpf(0)
     for k, a in enumerate(args):
         if a.imag:
-            imag += a.imag * mpmath.diff(lambda t, k=k: function(*at[:k], t, *at[k + 1 :]), at[k])
+            imag += a.imag * mpmath.diff(_section(function, at, k), at[k])
     return mpmath.mpc(function(*at), imag)
 
 
-def _object(value: Any) -> npt.NDArray[Any]:
+def _section(function: Callable[..., Any], at: list[Any], k: int) -> Callable[[Any], Any]:
+    """A function of several arguments as one of its k-th."""
+
+    def section(t: Any) -> Any:
+        return function(*at[:k], t, *at[k + 1 :])
+
+    return section
+
+
+def _object(value: Any) -> Array:
     out = np.empty((), dtype=object)
     out[()] = value
     return out
 
 
-def _apply(function: Callable[..., Any], *args: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _apply(function: Callable[..., Any], *args: Array) -> Array:
     """A Python function, element by element."""
-    out = np.frompyfunc(function, len(args), 1)(*args)
-    return out if isinstance(out, np.ndarray) else _object(out)
+    out = cast("Any", np).frompyfunc(function, len(args), 1)(*args)
+    return out if hasattr(out, "dtype") else _object(out)
 
 
 def _exactly(x: Any) -> Any:
     """A float, longdouble or complex as an mpmath number, without rounding."""
-    if isinstance(x, (complex, np.complexfloating)):
+    if cast("Any", np).iscomplexobj(x):
         return mpmath.mpc(_exactly(x.real), _exactly(x.imag))
-    if isinstance(x, (int, np.integer, np.bool_)):
-        return mpmath.mpf(int(x))
+    if isinstance(x, int):
+        return mpmath.mpf(x)
     if not np.isfinite(x):
         return mpmath.mpf(float(x))
     mantissa, exponent = np.frexp(x)
@@ -289,11 +317,11 @@ def _exactly(x: Any) -> Any:
     return mpmath.ldexp(mpmath.mpf(high) + mpmath.mpf(float(mantissa - high)), int(exponent))
 
 
-def _to_mp(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _to_mp(a: Array) -> Array:
     return _apply(_exactly, a.astype(object) if a.dtype.kind in "biuf" and a.dtype.itemsize <= 8 else _elements(a))
 
 
-def _elements(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _elements(a: Array) -> Array:
     """The scalars of an array as objects, keeping the precision of longdoubles."""
     out = np.empty(a.shape, dtype=object)
     for at in np.ndindex(*a.shape):
@@ -301,7 +329,7 @@ def _elements(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return out
 
 
-def _from_mp(a: npt.NDArray[Any], dtype: Any) -> npt.NDArray[Any]:
+def _from_mp(a: Array, dtype: Any) -> Array:
     out = np.empty(a.shape, dtype=dtype)
     for at in np.ndindex(*a.shape):
         z = a[at]

@@ -43,7 +43,7 @@ def evaluate(
         inputs: a tensor or array per input name (or gradient key). Integers stay integers, the rest becomes `number`.
         number: "float64", "longdouble", "complex" (longdoubles, complex ones where an override is), or a number of
             decimal digits (mpmath).
-        overrides: values that nodes are given instead of being computed; what depends on them follows. None is no override.
+        overrides: values that nodes are given instead of being computed; what depends on them follows.
 
     Returns:
         Arrays by node name: int64 and bool for integer and truth-valued nodes, else of the chosen number (object arrays
@@ -68,7 +68,7 @@ def directional(
 ) -> Any:
     """The derivative of `sum(output * grad_out)` as the value of `node` moves along `direction` (of the node's shape).
 
-    `grad_out` is one array, a sequence with one per output, or None for ones. `number` is "complex" or a number of digits.
+    Arguments as for `truth_gradient`.
     """
     return truth_gradient(graph, inputs, node, [np.asarray(_as_array(direction))], grad_out, number, overrides)[0]
 
@@ -85,11 +85,16 @@ def truth_gradient(
     """The derivative of `sum(output * grad_out)` with respect to entries of a node's value, by complex steps.
 
     The node is moved by a tiny imaginary number, everything after it is evaluated again, and the imaginary part of the
-    result over the step is the derivative, without cancellation. It costs one evaluation per entry. Entries of the output
-    that are nan are left out of the sum, as they would hide the derivative of all others.
+    result over the step is the derivative, without cancellation. It costs one evaluation per entry. Outputs that are
+    nan are left out of the sum, as they would hide the derivative of all others.
 
     Args:
-        entries: positions (tuples of ints) in the node, or whole directions (arrays of its shape); all positions for None.
+        graph: a traced forward.
+        inputs: as for `evaluate`.
+        node: the name of an input or of any other floating node.
+        entries: positions (tuples of ints) in the node, or directions (arrays of its shape); all positions for None.
+        grad_out: an array, a sequence with one array (or None) per output, or None for ones.
+        number: "complex" or a number of decimal digits.
         overrides: as for `evaluate`; a random mask must be given to be the one that the gradient is compared with.
 
     Returns:
@@ -107,7 +112,7 @@ def truth_gradient(
         after = run.after(node) - set(overrides or {})
         found: list[Any] = []
         for entry in positions:
-            direction = entry if isinstance(entry, np.ndarray) else _unit(origin.shape, entry)
+            direction = entry if hasattr(entry, "dtype") else _unit(origin.shape, entry)
             moved = run.run({**values, node: origin + numbers.lift(direction) * numbers.step}, after)
             total = numbers.lift(0)
             for o, w, known in weights:
@@ -118,7 +123,7 @@ def truth_gradient(
 
 
 def sizes_of(graph: Graph, inputs: Mapping[str, Any]) -> dict[Symbol, int]:
-    """The graph's size symbols as the inputs' shapes fix them. Raises InputError where the shapes do not fit the graph."""
+    """The graph's size symbols as the inputs' shapes fix them. Raises InputError where the shapes do not fit."""
     shapes = {name: tuple(int(s) for s in _input(graph, inputs, name).shape) for name in graph.inputs}
     sizes = {symbol: shapes[name][d] for symbol, (name, d) in graph.sizes.items()}
     for name, shape in shapes.items():
@@ -180,7 +185,8 @@ class _Evaluation:
 
         def argument(v: Any) -> Any:
             if isinstance(v, Ref):
-                return torch.from_numpy(np.array(self.numbers.to_float(values[node.operands[v.position]]), order="C"))
+                operand = values[node.operands[v.position]]
+                return torch.as_tensor(np.array(self.numbers.to_float(operand), order="C"))
             if isinstance(v, SizeArg):
                 n = cast("Any", v.expr.xreplace({s: sp.Integer(k) for s, k in self.sizes.items()}))
                 return int(n) if n.is_integer else float(n)
@@ -228,7 +234,7 @@ def _weights(
     elif len(graph.outputs) == 1 and not isinstance(grad_out, (list, tuple)):
         given = [grad_out]
     else:
-        given = list(grad_out)
+        given = list(cast("Sequence[Any]", grad_out))
     floating = [
         (o, g) for o, g in zip(graph.outputs, given, strict=True) if g is not None and graph[o].dtype.is_floating_point
     ]
@@ -240,5 +246,5 @@ def _weights(
 
 def _unit(shape: tuple[int, ...], at: Any) -> Array:
     out = np.zeros(shape)
-    out[tuple(at) if isinstance(at, (tuple, list)) else at] = 1
+    out[tuple(cast("Sequence[int]", at)) if isinstance(at, (tuple, list)) else at] = 1
     return out

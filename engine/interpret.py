@@ -35,11 +35,7 @@ from engine.sizes import evaluate as size_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy.typing as npt
-
-    from engine.arithmetic import Arithmetic
-
-    Array = npt.NDArray[Any]
+    from engine.arithmetic import Arithmetic, Array
 
 BRACKETS = (Less, LessEqual, Equal, Delta)
 
@@ -77,7 +73,7 @@ class Interpreter:
 
     def tensor(self, indices: Sequence[Expr], shape: Sequence[int], e: Expr) -> Array:
         """The tensor of `shape` whose element at `indices` (0 for a dimension of size one) is `e`."""
-        names = [cast("Index", i) for i in indices if isinstance(i, Index)]
+        names = [i for i in indices if isinstance(i, Index)]
         self._extent.update({i: n for i, n in zip(indices, shape, strict=True) if isinstance(i, Index)})
         field = self.field(e)
         array = field.array.transpose([field.at.index(i) for i in names if i in field.at])
@@ -105,18 +101,18 @@ class Interpreter:
 
     # -- leaves ------------------------------------------------------------------------------------------------
 
-    def _index(self, e: Index) -> Field:
+    def of_index(self, e: Index) -> Field:
         return Field(np.arange(self._extent[e]), (e,))
 
-    def _symbol(self, e: Symbol) -> Field:
+    def of_symbol(self, e: Symbol) -> Field:
         return Field(np.asarray(self.sizes[e]))
 
-    def _integer(self, e: Integer) -> Field:
+    def of_integer(self, e: Integer) -> Field:
         return Field(np.asarray(int(e))) if abs(int(e)) < 2**63 else Field(self.numbers.constant(e))
 
-    def _access(self, e: Indexed) -> Field:
+    def of_access(self, e: Indexed) -> Field:
         array = self.tensors[name_of(e)]
-        places = cast("tuple[Expr, ...]", e.indices)[: array.ndim]  # rank 0 is read at 0
+        places = (e.indices)[: array.ndim]  # rank 0 is read at 0
         if self._is_slice(places, array):
             cut = [slice(0, self._extent[i]) if isinstance(i, Index) else int(cast("Any", i)) for i in places]
             return Field(np.asarray(array[tuple(cut)]), tuple(i for i in places if isinstance(i, Index)))
@@ -138,16 +134,17 @@ class Interpreter:
         )  # fmt: skip
 
     def _inside(self, position: Array, size: int, e: Indexed) -> Array:
-        """Positions as torch takes them: negative ones count from the end. Out of range is an error, except in a branch
-        that a condition may switch off.
+        """Positions as torch takes them: negative ones count from the end.
+
+        Out of range is an error, except in a branch that a condition may switch off.
         """
         if not is_integral(position):
             rounded = np.rint(self.numbers.to_float(position)).astype(np.int64)
             if np.any(self.numbers.to_float(position) != rounded):
                 raise InputError(f"a position in {e} is not an integer")
             position = rounded
-        position = position.astype(np.int64)
-        position = np.where(position < 0, position + size, position)
+        signed = position.astype(np.int64)
+        position = np.add(signed, size, out=signed, where=signed < 0)
         if self._guarded:
             return np.clip(position, 0, size - 1)
         if np.any((position < 0) | (position >= size)):
@@ -163,7 +160,7 @@ class Interpreter:
             return [a.astype(np.int64) for a in arrays], at
         return [self.numbers.lift(a) for a in arrays], at
 
-    def _add(self, e: sp.Add) -> Field:
+    def of_add(self, e: sp.Add) -> Field:
         grown = self._expm1(e)
         if grown is not None:
             return grown
@@ -181,14 +178,15 @@ class Interpreter:
         grown = sp.cancel(-rest / constant)
         if not isinstance(grown, sp.exp):
             return None
-        inner = self.field(cast("Expr", grown.args[0]))
+        inner = self.field(grown.args[0])
         value = self.numbers.apply("expm1", [inner.array], mpmath.expm1)
-        return Field(np.asarray(value * -self.numbers.constant(cast("Expr", constant))), inner.at)
+        return Field(np.asarray(value * -self.numbers.constant(constant)), inner.at)
 
-    def _mul(self, e: sp.Mul) -> Field:
+    def of_mul(self, e: sp.Mul) -> Field:
         switched = any(isinstance(a, BRACKETS) for a in e.args)
         self._guarded += switched
-        over, under = [], []
+        over: list[Field] = []
+        under: list[Field] = []
         for a in e.args:
             base, exponent = a.as_base_exp()
             divides = exponent == -1 and not base.is_number
@@ -208,24 +206,25 @@ class Interpreter:
         (x, y), at = align([a, b])
         return Field(np.asarray(self.numbers.over(self.numbers.lift(x), self.numbers.lift(y))), at)
 
-    def _pow(self, e: sp.Pow) -> Field:
+    def of_pow(self, e: sp.Pow) -> Field:
         base, exponent = cast("tuple[Expr, Expr]", e.args)
         if exponent == sp.S.Half:
             return self._map(self.numbers.sqrt, base)
         if exponent == -sp.S.Half:
-            return self._map(lambda x: self.numbers.reciprocal(self.numbers.sqrt(x)), base)
+            root = self._map(self.numbers.sqrt, base)
+            return Field(np.asarray(self.numbers.reciprocal(root.array)), root.at)
         return self._map(self.numbers.power, base, exponent)
 
     def _function(self, e: sp.Function) -> Field:
         name = type(e).__name__
         if name == "log":
-            argument = cast("Expr", e.args[0])
+            argument = e.args[0]
             if isinstance(argument, sp.Add) and argument.args[0] == 1:
                 rest = self.field(sp.Add(*argument.args[1:]))
                 return Field(self.numbers.apply("log1p", [rest.array], mpmath.log1p), rest.at)
         dummies = [sp.Dummy() for _ in e.args]
         plain = sp.lambdify(dummies, e.func(*dummies), "mpmath")
-        fields, at = align([self.field(cast("Expr", a)) for a in e.args])
+        fields, at = align([self.field(a) for a in e.args])
         return Field(np.asarray(self.numbers.apply(name, fields, plain)), at)
 
     # -- sums --------------------------------------------------------------------------------------------------
@@ -235,10 +234,10 @@ class Interpreter:
         self._extent.update({i: self.size(n) for i, n in limits})
         return [i for i, _ in limits]
 
-    def _sigma(self, e: Sigma) -> Field:
+    def of_sigma(self, e: Sigma) -> Field:
         """A product is contracted factor by factor, anything else summed over its axes."""
         summed = self._bind(e)
-        factors = cast("tuple[Expr, ...]", sp.Mul.make_args(e.body))
+        factors = sp.Mul.make_args(e.body)
         switched = any(isinstance(a, BRACKETS) for a in factors)
         self._guarded += switched
         fields = [self.field(f) for f in factors]
@@ -262,7 +261,7 @@ class Interpreter:
             ]
         return np.asarray(np.einsum(*operands, [at.index(i) for i in kept], optimize="greedy"))
 
-    def _amax(self, e: Amax) -> Field:
+    def of_amax(self, e: Amax) -> Field:
         """The largest real part; of a limit of size zero it is minus infinity."""
         largest = self._bind(e)
         f = self.field(e.body)  # type: ignore[arg-type]
@@ -279,35 +278,41 @@ class Interpreter:
     def _real(self, a: Array) -> Array:
         return a if is_integral(a) else self.numbers.real(a)
 
-    def _compare(self, e: Expr) -> Field:
+    def of_compare(self, e: Expr) -> Field:
         compare = _COMPARISONS[type(e)]
-        return self._map(
-            lambda a, b: np.asarray(compare(self._real(a), self._real(b))).astype(bool), *cast("Any", e.args)
-        )
 
-    def _where(self, e: Where) -> Field:
-        condition = self.field(cast("Expr", e.args[0]))
+        def holds(a: Array, b: Array) -> Array:
+            return np.asarray(compare(self._real(a), self._real(b))).astype(bool)
+
+        return self._map(holds, *cast("Any", e.args))
+
+    def of_where(self, e: Where) -> Field:
+        condition = self.field(e.args[0])
         self._guarded += 1
-        branches = [self.field(cast("Expr", a)) for a in e.args[1:]]
+        branches = [self.field(a) for a in e.args[1:]]
         self._guarded -= 1
         (c, a, b), at = align([condition, *branches])
         if not (is_integral(a) and is_integral(b)):
             a, b = self.numbers.lift(a), self.numbers.lift(b)
         return Field(np.where(self._real(c) != 0, a, b), at)
 
-    def _sign(self, e: Sign) -> Field:
-        return self._map(
-            lambda a: np.subtract(self._real(a) > 0, self._real(a) < 0, dtype=np.int64), cast("Expr", e.args[0])
-        )
+    def of_sign(self, e: Sign) -> Field:
+        def sign(a: Array) -> Array:
+            return np.subtract(self._real(a) > 0, self._real(a) < 0, dtype=np.int64)
 
-    def _floor(self, e: Floor) -> Field:
-        return self._map(lambda a: a if is_integral(a) else np.floor(self._real(a)), cast("Expr", e.args[0]))
+        return self._map(sign, e.args[0])
 
-    def _quo(self, e: Quo) -> Field:
-        return self._map(lambda a, b: a // b, *cast("Any", e.args))
+    def of_floor(self, e: Floor) -> Field:
+        def floor(a: Array) -> Array:
+            return a if is_integral(a) else np.floor(self._real(a))
 
-    def _rem(self, e: Rem) -> Field:
-        return self._map(lambda a, b: a % b, *cast("Any", e.args))
+        return self._map(floor, e.args[0])
+
+    def of_quo(self, e: Quo) -> Field:
+        return self._map(np.floor_divide, *cast("Any", e.args))
+
+    def of_rem(self, e: Rem) -> Field:
+        return self._map(np.remainder, *cast("Any", e.args))
 
 
 def _sum(array: Array, axes: tuple[int, ...]) -> Array:
@@ -323,21 +328,21 @@ _COMPARISONS: dict[Any, Callable[..., Any]] = {
 }
 
 _METHODS: tuple[tuple[Any, Callable[[Interpreter, Any], Field]], ...] = (
-    (Index, Interpreter._index),
-    (Symbol, Interpreter._symbol),
-    (Integer, Interpreter._integer),
-    (Indexed, Interpreter._access),
-    (sp.Add, Interpreter._add),
-    (sp.Mul, Interpreter._mul),
-    (sp.Pow, Interpreter._pow),
-    (Sigma, Interpreter._sigma),
-    (Amax, Interpreter._amax),
-    (BRACKETS, Interpreter._compare),
-    (Where, Interpreter._where),
-    (Sign, Interpreter._sign),
-    (Floor, Interpreter._floor),
-    (Quo, Interpreter._quo),
-    (Rem, Interpreter._rem),
+    (Index, Interpreter.of_index),
+    (Symbol, Interpreter.of_symbol),
+    (Integer, Interpreter.of_integer),
+    (Indexed, Interpreter.of_access),
+    (sp.Add, Interpreter.of_add),
+    (sp.Mul, Interpreter.of_mul),
+    (sp.Pow, Interpreter.of_pow),
+    (Sigma, Interpreter.of_sigma),
+    (Amax, Interpreter.of_amax),
+    (BRACKETS, Interpreter.of_compare),
+    (Where, Interpreter.of_where),
+    (Sign, Interpreter.of_sign),
+    (Floor, Interpreter.of_floor),
+    (Quo, Interpreter.of_quo),
+    (Rem, Interpreter.of_rem),
 )
 
 __all__ = ["BINDERS", "Field", "Head", "Interpreter", "align"]

@@ -29,15 +29,18 @@ if TYPE_CHECKING:
 
 
 def _less(a: float, b: float) -> float:
-    """The bracket [a < b]; nan of a nan, which counts as true below, so that relu passes it on as torch's does."""
-    return math.nan if math.isnan(a) or math.isnan(b) else float(a < b)
+    return float(a < b)
+
+
+def _less_equal(a: float, b: float) -> float:
+    return float(a <= b)
 
 
 def _where(condition: float, a: float, b: float) -> float:
     return a if condition else b
 
 
-_HEADS: dict[str, Callable[..., float]] = {"Less": _less, "Where": _where}
+_HEADS: dict[str, Callable[..., float]] = {"Less": _less, "LessEqual": _less_equal, "Where": _where}
 
 
 class Formula:

@@ -42,7 +42,10 @@ def exact(value: float) -> Expr:
 
 def evaluate(e: Expr, values: Mapping[Symbol, int]) -> int:
     """An expression in sizes as a number."""
-    return int(e.xreplace({s: sp.Integer(v) for s, v in values.items()}).doit())
+    if e.is_Integer:
+        return int(e)
+    known = {s: sp.Integer(values[s]) for s in e.free_symbols if s in values}
+    return int(e.xreplace(known).doit())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sympy.printing.str import StrPrinter
 from engine.notation import Quo, Rem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,13 @@ def quoted(text: str) -> str:
 
 def shape_text(shape: Sequence[Expr]) -> str:
     """A shape as Python: `(n, 27)`, `(n,)`, `()`."""
-    return "(" + ", ".join(map(size_text, shape)) + ("," if len(shape) == 1 else "") + ")"
+    return f"({listed(map(size_text, shape))})"
+
+
+def listed(items: Iterable[str]) -> str:
+    """What stands between the parentheses of a tuple: `a, b` or `a,`."""
+    given = list(items)
+    return ", ".join(given) + ("," if len(given) == 1 else "")
 
 
 _BINARY = {
@@ -144,8 +150,7 @@ def value_text(value: Any, names: Sequence[str]) -> str:
         start, stop = ("" if bound is None else value_text(bound, names) for bound in (value.start, value.stop))
         return f"{start}:{stop}" + ("" if value.step is None else ":" + value_text(value.step, names))
     if isinstance(value, tuple):
-        items = [value_text(v, names) for v in cast("tuple[Any, ...]", value)]
-        return "(" + ", ".join(items) + ("," if len(items) == 1 else "") + ")"
+        return f"({listed(value_text(v, names) for v in cast('tuple[Any, ...]', value))})"
     if isinstance(value, list):
         return "[" + ", ".join(value_text(v, names) for v in cast("list[Any]", value)) + "]"
     if value is Ellipsis:
@@ -160,8 +165,7 @@ def value_text(value: Any, names: Sequence[str]) -> str:
 def item_text(item: Any, names: Sequence[str]) -> str:
     """What stands inside of the brackets of an indexing."""
     if isinstance(item, tuple) and item:
-        items = cast("tuple[Any, ...]", item)
-        return ", ".join(value_text(v, names) for v in items) + ("," if len(items) == 1 else "")
+        return listed(value_text(v, names) for v in cast("tuple[Any, ...]", item))
     return value_text(item, names)
 
 

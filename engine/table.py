@@ -197,6 +197,11 @@ class Row:
     def __post_init__(self) -> None:
         object.__setattr__(self, "signature", inspect.signature(self.define))
 
+    @property
+    def bundled(self) -> bool:
+        """Whether it comes with this package."""
+        return self.define.__module__.startswith("engine.ops.")
+
     def __call__(self, scope: Scope, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Output, ...]:
         _scopes.append(scope)
         try:
@@ -290,9 +295,13 @@ DRAWN = Row("mask", (), _drawn)
 
 
 def register(row: Row) -> None:
-    """Put a row into the table; a later row for the same callable replaces the earlier one."""
+    """Put a row into the table; a later row for the same callable replaces the earlier one.
+
+    A bundled row replaces no row of the user's, who may have imported less of this package before.
+    """
     for target in row.targets:
-        TABLE[target] = row
+        if not (row.bundled and target in TABLE and not TABLE[target].bundled):
+            TABLE[target] = row
 
 
 def halves(x: Operand, dim: int) -> tuple[Shape, tuple[Expr, ...], Expr, Expr]:
@@ -365,6 +374,17 @@ def recorded_as(row: Row) -> Generator[None]:
 def row_of(target: Any) -> Row | None:
     """The row of a torch callable, None if it has none."""
     return _recording[-1] if _recording else TABLE.get(target)
+
+
+def several(value: Any) -> list[Any] | None:
+    """A tuple or list as a list, None for anything else."""
+    return list(cast("Sequence[Any]", value)) if isinstance(value, (tuple, list)) else None
+
+
+def each_of(value: Any, count: int) -> list[Any]:
+    """One value per dimension: `3` and `(3, 3)` are the same."""
+    given = several(value)
+    return [value] * count if given is None else given
 
 
 def axis(dim: int, rank: int) -> int:

@@ -156,7 +156,8 @@ class Tracer(TorchFunctionMode):
     # -- what the mode sees ------------------------------------------------------------------------------------
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = {k: v for k, v in (kwargs or {}).items() if k != "out" or v is not None}
+        given: dict[str, Any] = kwargs or {}
+        kwargs = {k: v for k, v in given.items() if k != "out" or v is not None}
         name = getattr(func, "__name__", str(func))
         flat = pytree.tree_leaves((args, kwargs))
         proxies = [a for a in flat if isinstance(a, Proxy)]
@@ -175,6 +176,8 @@ class Tracer(TorchFunctionMode):
         if name == "__setitem__":
             self._inplace(TABLE[func], func, args, kwargs)
             return None
+        if name in ("copy_", "zero_") and func in TABLE:
+            return self._inplace(TABLE[func], func, args, kwargs)
         row = row_of(func)
         if row is None:
             inplace = _out_of_place(name)
@@ -516,7 +519,7 @@ def _out_of_place(name: str) -> Any:
     if dunder and name.startswith("__i") and name not in ("__index__", "__int__", "__invert__", "__iter__"):
         plain = name.replace("__i", "__", 1)
         return getattr(torch.Tensor, "__truediv__" if plain == "__div__" else plain, None)
-    if name.endswith("_") and not name.endswith("__"):
+    if name.endswith("_") and not name.endswith("__") and name != "bernoulli_":  # bernoulli takes probabilities
         return getattr(torch.Tensor, name[:-1], getattr(torch, name[:-1], None))
     return None
 

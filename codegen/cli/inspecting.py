@@ -1,7 +1,9 @@
 """What `codegen inspect` does: derive, then print one node or all of them."""
 
 import difflib
+import io
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.panel import Panel
@@ -9,26 +11,45 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from codegen.build import program_of
+from codegen.check import check
 from codegen.cli.progress import say
 from codegen.derivation_md import derivation_markdown, node_markdown
+from codegen.emit import write_atomically
 from codegen.explain import Explanation, explanations
+from codegen.inputs import example_inputs
 from codegen.program import Program
+from codegen.report import report_html
 from codegen.targets import load_target
-from engine.errors import TargetError
+from engine.errors import OutputError, TargetError
 
 WIDTH = 118
 
 
-def run_inspect(text: str, node: str | None, form: str) -> None:
-    """Print to stdout. Raises TargetError for an unknown node."""
-    program = program_of(load_target(text), text)
+def run_inspect(text: str, node: str | None, form: str, out: Path | None = None) -> None:
+    """Print to stdout or into a file. Raises TargetError for an unknown node, OutputError for a file that cannot be written."""
+    target = load_target(text)
+    program = program_of(target, text, "closed" if form == "html" else "steps")
     told = explanations(program.derivation)
     if node is not None and node not in told:
         raise TargetError(_unknown(node, text, list(told)))
-    console = Console()
+    page = io.StringIO()
+    console = Console() if out is None else Console(file=page, width=WIDTH)
     if not console.is_terminal:
-        console = Console(width=WIDTH)
-    PRINTERS[form](console, program, told, node, text)
+        console = Console(file=console.file, width=WIDTH)
+    if form == "html":
+        report = check(program, *example_inputs(target).values())
+        console.file.write(report_html(program, text, report, node))
+    else:
+        PRINTERS[form](console, program, told, node, text)
+    if out is not None:
+        _write(out, page.getvalue())
+
+
+def _write(out: Path, text: str) -> None:
+    try:
+        write_atomically(out, text)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}. Name another file with --out.") from error
 
 
 def _unknown(node: str, target: str, names: list[str]) -> str:

@@ -12,6 +12,7 @@ from codegen.closed.algebra import expanded, gathered
 from codegen import tensors as tt
 from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
+from codegen.closed.complement import complemented
 from codegen.closed.enrich import enriched
 from codegen.closed.gates import Verdict, accurate, equal
 from codegen.closed.logistic import unified
@@ -92,8 +93,8 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     cells = tuple(enriched(stabilized(list(region.cells), (*region.needed, *region.seeds))))
     closed = replace(region, cells=cells)
     refused: list[str] = []
-    for plan in plans(region, closed, values):
-        code = written(closed if plan.simplified else region, plan)
+    for own, plan in plans(region, closed, values):
+        code = written(own, plan)
         verdict = judged(region, code, values) if plan.simplified else Verdict(True)
         if verdict.passed:
             return replace(code, refused=tuple(refused))
@@ -101,11 +102,16 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     raise DerivationError(f"no form of a region passed its gates: {'; '.join(refused)}")
 
 
-def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Planned]:
-    """Plans from the most to the least simplified; one that cannot be made is passed over."""
-    for attempt in (lambda: planned(closed, values), lambda: planned(closed, values, simplify=False), lambda: unsimplified(region)):
+def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tuple[Region, Planned]]:
+    """Plans from the most to the least simplified, with the region they are for; one that cannot be made is passed over."""
+    attempts = ((closed, lambda: planned(closed, values)), (closed, lambda: planned(closed, values, simplify=False)), (region, lambda: unsimplified(region)))
+    for own, attempt in attempts:
         try:
-            yield attempt()
+            plan = attempt()
+            yield own, plan
+            careful = complemented(own, plan) if plan.simplified else None
+            if careful is not None:
+                yield careful
         except (DerivationError, NotImplementedError, RecursionError, ValueError, KeyError, TypeError, RuntimeError):
             continue
 

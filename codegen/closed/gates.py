@@ -115,7 +115,7 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
             else:
                 tensors[c.name] = rng.integers(0, 2, size=shape).astype(bool if c.kind == "bool" else np.int64)
             continue
-        value = Interpreter(numbers, tensors, sizes).tensor(c.indices, shape, c.expr)
+        value = boxed(Interpreter(numbers, tensors, sizes).tensor(c.indices, shape, c.expr))
         if any(isinstance(x, mpmath.mpc) or mpmath.isnan(x) for x in value.flat):
             return None
         tensors[c.name] = value
@@ -158,8 +158,8 @@ def relate(region: Region, cells: Sequence[Cell], tensors: dict[str, Any], sizes
         tensors[out_name] = direction
         indices = tuple(cast("Expr", i) for i in out.indices)
         free = [i for i in indices if isinstance(i, Index)]
-        want = Interpreter(numbers, tensors, sizes).tensor(indices, shape, left)
-        have = Interpreter(numbers, tensors, sizes).tensor(indices, shape, right)
+        want = boxed(Interpreter(numbers, tensors, sizes).tensor(indices, shape, left))
+        have = boxed(Interpreter(numbers, tensors, sizes).tensor(indices, shape, right))
         tensors[out_name] = boxed(direction * (want / have)) if free else direction
 
 
@@ -167,7 +167,7 @@ def run(statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Sy
     """Evaluate statements in order."""
     numbers = arithmetic(DIGITS)
     for s in statements:
-        tensors[s.name] = Interpreter(numbers, tensors, sizes).tensor(s.indices, shape_at(s.shape, sizes), s.expr)
+        tensors[s.name] = boxed(Interpreter(numbers, tensors, sizes).tensor(s.indices, shape_at(s.shape, sizes), s.expr))
 
 
 # -- accuracy ------------------------------------------------------------------------------------------------------

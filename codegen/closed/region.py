@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import sympy as sp
 from sympy import Expr
+from torch.utils import _pytree as pytree
 
 from codegen.closed.backward import is_local
 from codegen.closed.cells import Cell
 from engine.notation import Index, base, canonical, instantiate, size_symbol
-from engine.spelling import render_call
+from engine.spelling import SizeArg, is_slice, render_call, with_bounds
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
         order = {i: Index(f"_p{names[c.name]}_{k}") for k, i in enumerate(c.indices) if i != 0}
         expr = None if c.expr is None else canonical(cast("Expr", c.expr.xreplace({**mapping, **order})))
         indices = tuple(order.get(i, i) for i in c.indices) if c.expr is not None else ()
-        text = placed(c, names)
+        text = placed(c, names, {s: z for z, s in sizes.items()})
         own = None if expr is None else instantiate(expr, {})
         cells.append(Cell(names[c.name], cast("Any", indices), c.shape, own, c.kind, c.differentiable, c.dtype, None, False, c.positive, c.named, text))
         key.append((expr, c.shape, c.kind, c.differentiable, c.positive, c.named, text, str(c.dtype)))
@@ -112,12 +113,19 @@ def with_sizes_by_position(region: Region) -> tuple[Region, dict[Any, Expr]]:
     return replace(region, cells=cells, relations=relations), {v: k for k, v in found.items()}
 
 
-def placed(c: Cell, names: dict[str, str]) -> str | None:
-    """The forward's own torch call for a cell, with tensors by position; None where it reads something that is no cell here."""
+def placed(c: Cell, names: dict[str, str], sizes: dict[Any, Any]) -> str | None:
+    """The forward's own torch call for a cell, with tensors and sizes by position; None where it reads something that is no cell here."""
     if c.text is None or c.node is None or c.node.call is None or any(o not in names for o in c.node.operands):
         return None
     call = c.node.call
-    return render_call(call.function, call.args, dict(call.kwargs), [names[o] for o in c.node.operands])
+
+    def numbered(v: Any) -> Any:
+        if isinstance(v, SizeArg):
+            return SizeArg(cast("Expr", v.expr.xreplace(sizes)))
+        return with_bounds(numbered, v) if is_slice(v) else v
+
+    args, kwargs = pytree.tree_map(numbered, (call.args, dict(call.kwargs)))
+    return render_call(call.function, args, kwargs, [names[o] for o in c.node.operands])
 
 
 def related(e: Expr, names: dict[str, str]) -> Expr:

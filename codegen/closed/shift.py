@@ -13,6 +13,7 @@ import sympy as sp
 from sympy import Expr, Indexed
 
 from codegen.closed.cells import Cell, at, substituted
+from codegen.formula import named
 from engine.notation import Sigma, accesses, instantiate, name_of
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ def unshifted(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     for name in [c.name for c in cells if isinstance(c.expr, sp.exp) and c.name not in kept]:
         change = shifted(known, name, kept)
         if change is not None:
-            known.update(change)
-    return [known[c.name] for c in cells]
+            known = {new.name: new for c in known.values() for new in [change.get(c.name, c)]}
+    return list(known.values())
 
 
 def shifted(known: Mapping[str, Cell], name: str, kept: tuple[str, ...]) -> dict[str, Cell] | None:
-    """The cells that change when the exponential `name` loses its shift; None where somebody could tell the difference."""
+    """The cells that change when the exponential `name` loses its shift; None where somebody could tell the difference.
+
+    Those that hold other values then, the exponential and its sums, have other names.
+    """
     e = known[name]
     exponent: Any = cast("Expr", e.expr).args[0]
     inner = known.get(name_of(exponent)) if isinstance(exponent, Indexed) else None
@@ -55,9 +59,10 @@ def shifted(known: Mapping[str, Cell], name: str, kept: tuple[str, ...]) -> dict
         new = without_shift(replace(c, expr=substituted(c.expr, inverses)), e, sums, cast("Expr", fixed))
         if new is None:
             return None
-        if new != c.expr:
-            change[c.name] = replace(c, expr=new)
-    return change
+        change[c.name] = replace(c, expr=new)
+    change.update({n: c for n, c in (*sums.items(), *inverses.items())})
+    names = {n: f"{n}_unshifted" for n in (name, *sums, *inverses)}
+    return {n: replace(c, name=names.get(n, n), expr=named(cast("Expr", c.expr), names), node=None if n in names else c.node) for n, c in change.items()}
 
 
 def body(z: Cell) -> Indexed:

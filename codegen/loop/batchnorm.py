@@ -154,4 +154,41 @@ def _backward(whole: Node, x: Node, w: Node | None, mean: Node, invstd: Node, ep
     return None
 
 
+def by_columns(step: Step) -> Iterator[Match]:
+    """dx = a dz + b (x - mean) + c, with a = w r, b = -a r^2 Sum dz (x - mean) / n, c = -a Sum dz / n for every column."""
+    users = step.users()
+    for whole in [n for n in step.order if n.op == "native_batch_norm_backward"]:
+        dz, x, w, _, _, mean, r, _, _, _ = whole.args
+        if w is None:
+            continue
+        (rows, width), kind = x.shape, x.dtype
+        few = x.value.shape[0]
+        nodes: list[Node] = []
+
+        def add(op: str, *args: Any, nodes: list[Node] = nodes, kind: Any = kind, width: int = width, shape: tuple[int, ...] | None = None, name: str = "", **kwargs: Any) -> Node:
+            nodes.append(call(op, *args, shape=(width,) if shape is None else shape, dtype=kind, name=name, **kwargs))
+            return nodes[-1]
+
+        big = (rows, width)
+        root = dz.name or "dz"
+        centred = add("sub", x, mean, shape=big, name=f"{x.name or 'x'}_centred")
+        product = add("mul", centred, dz, shape=big)
+        total = add("sum", dz, [0], name=f"{root}_sum")
+        moment = add("sum", product, [0], name=f"{root}_moment")
+        a = add("mul", w, r, name=f"{root}_a")
+        square = add("mul", r, r)
+        slope = add("mul", a, square)
+        share = add("mul", slope, moment)
+        b = add("mul", share, Sized(-1.0 / rows, -1.0 / few), name=f"{root}_b")
+        shift = add("mul", a, total)
+        c = add("mul", shift, Sized(-1.0 / rows, -1.0 / few), name=f"{root}_c")
+        first = add("addcmul", c, dz, a, shape=big)
+        dx = add("addcmul", first, centred, b, shape=big)
+        results = {0: dx, 2: total}
+        parts = {n.args[1]: n for n in users[whole] if n.op == "part"}
+        if 1 in parts:
+            results[1] = add("mul", moment, r, name=parts[1].name)
+        yield Match(nodes, [(n, results[k]) for k, n in parts.items()], at=whole, key=(x.shape, "columns"))
+
+
 __all__ = ["batch_norm", "batch_norm_backward", "math", "normalized"]

@@ -22,6 +22,7 @@ FIXED = {
     "native_batch_norm": 3.0, "native_batch_norm_backward": 5.0, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0, "bmm": 3.0, "index_add": 5.0,
     "logsumexp": 6.0,
 }  # fmt: skip
+LARGE = 1 << 17
 FREE = frozenset(["input", "part", "constant"])
 
 
@@ -44,6 +45,8 @@ def cost(n: Node) -> float:
     moved = (sum(parts) + elements) * width
     time = CALL + FIXED.get(n.op, 0.0) + moved / (CACHE if moved < FITS else MEMORY)
     time += EXTRA.get(n.op, 0.0) * max([elements, *parts]) * 1e-3 * (2 if width == 8 else 1)
+    if n.op == "native_batch_norm_backward" and max(parts) * 4 > LARGE:
+        time += max(parts) * 1e-3  # its results are new memory every time
     if n.op in ("mm", "addmm", "bmm", "addbmm", "mv", "addmv"):
         time += flops(n) / FLOPS.get(width, 80_000.0)
     return time

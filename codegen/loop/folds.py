@@ -24,9 +24,8 @@ class Update:
     beta: bool
 
 
-def updates(step: Step, name: str) -> list[Update]:
+def updates(step: Step, name: str, users: dict[Node, list[Node]]) -> list[Update]:
     """How the gradient of a parameter is put into it. Parts that nothing else reads are folded into the update."""
-    users = step.users()
     gradient = step.results[f"grad.{name}"]
     out: list[Update] = []
     _fold(name, gradient, 1.0, (), step, users, out)

@@ -49,6 +49,7 @@ class Node:
     path: tuple[tuple[str, tuple[Any, ...]], ...] = ()
     constant: Any = None
     stride: tuple[int, ...] = ()
+    _reads: tuple[tuple[Any, Any], tuple[Node, ...]] = ((None, None), ())
 
     def __repr__(self) -> str:
         return f"{self.name or '?'}{list(self.shape)} = {self.op}({', '.join(_short(a) for a in self.args)})"
@@ -59,9 +60,13 @@ class Node:
         return self.op in VIEWS
 
     @property
-    def reads(self) -> list[Node]:
+    def reads(self) -> tuple[Node, ...]:
         """The nodes among the arguments, in order."""
-        return list(nodes_in((self.args, tuple(self.kwargs.values()), tuple(a for _, a in self.path))))
+        key, known = self._reads
+        if key[0] is not self.args or key[1] is not self.kwargs:
+            known = tuple(nodes_in((self.args, tuple(self.kwargs.values()), tuple(a for _, a in self.path))))
+            self._reads = ((self.args, self.kwargs), known)
+        return known
 
     @property
     def numel(self) -> int:
@@ -105,6 +110,8 @@ class Step:
     batch: tuple[str, ...]
     results: dict[str, Node]
     order: list[Node] = field(default_factory=list[Node])
+    readers: dict[Node, list[Node]] | None = None
+    """Who may read each node: kept up to date by `insert` and `replace`, made anew after anything else."""
 
     def sort(self) -> None:
         """Recompute the order: what the results need, each after what it reads, as it was recorded."""
@@ -143,10 +150,13 @@ class Step:
         def swapped(a: Any) -> Any:
             return new if a is old else a
 
-        for n in self.order:
+        if self.readers is None:
+            self.readers = self.users()
+        for n in self.readers.pop(old, []):
             if n is not new and old in n.reads:
                 n.args = mapped(n.args, swapped)
                 n.kwargs = {k: mapped(v, swapped) for k, v in n.kwargs.items()}
+                self.readers.setdefault(new, []).append(n)
         for k, r in self.results.items():
             if r is old:
                 self.results[k] = new
@@ -154,7 +164,12 @@ class Step:
     def insert(self, nodes: Iterable[Node], before: Node) -> None:
         """New nodes, placed where `before` stands."""
         at = self.order.index(before)
-        self.order[at:at] = list(nodes)
+        made = list(nodes)
+        self.order[at:at] = made
+        if self.readers is not None:
+            for n in made:
+                for r in dict.fromkeys(n.reads):
+                    self.readers.setdefault(r, []).append(n)
 
 
 def small(a: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from codegen.loop.batchnorm import batch_norm, batch_norm_backward
+from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
 from codegen.loop.graph import Node, Sized, call, equal, small
 from codegen.loop.tables import looked_up
 from codegen.loop.rules import Match, Rule, depends_on, near
@@ -156,6 +157,27 @@ def one_hot_products(step: Step) -> Iterator[Match]:
         yield Match([hot, turned, new], [(n, new)])
 
 
+def tanh_by_sigmoid(step: Step) -> Iterator[Match]:
+    """tanh(z) = 2 sigmoid(2 z) - 1, where that is as exact as the dtype: its kernel is vectorised, that of tanh is not."""
+    for n in step.order:
+        if n.op != "tanh" or not close_to_tanh(n.dtype):
+            continue
+        (z,) = n.args
+        doubled = call("mul", z, 2, shape=n.shape, dtype=n.dtype)
+        s = call("sigmoid", doubled, shape=n.shape, dtype=n.dtype)
+        less = Node("constant", (), {}, (), n.dtype, torch.tensor(-1.0, dtype=torch.float64), "minus_one", constant=torch.tensor(-1.0, dtype=n.dtype))
+        new = call("add", less, s, alpha=2, shape=n.shape, dtype=n.dtype)
+        yield Match([doubled, s, less, new], [(n, new)], key=n.shape)
+
+
+@cache
+def close_to_tanh(dtype: Any) -> bool:
+    """Whether 2 sigmoid(2 z) - 1 differs from tanh(z) by at most two units in the last place of 1."""
+    z = torch.cat([torch.linspace(-20, 20, 4001, dtype=torch.float64), torch.logspace(-12, 0, 200, dtype=torch.float64)]).to(dtype)
+    error = (2 * torch.sigmoid(2 * z) - 1).double() - torch.tanh(z.double())
+    return float(error.abs().max()) <= 2 * torch.finfo(dtype).eps
+
+
 def affine(step: Step) -> Iterator[Match]:
     """x w + b is addmm(b, x, w)."""
     users = step.users()
@@ -224,6 +246,8 @@ RULES: tuple[Rule, ...] = (
     Rule("addmm", "x w + b = addmm(b, x, w)", affine),
     Rule("batch norm", "(x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)", batch_norm),
     Rule("batch norm backward", "its derivative = native_batch_norm_backward", batch_norm_backward),
+    Rule("batch norm backward by columns", "dx = a dz + b (x - mean) + c with a, b, c per column, from two column sums", by_columns),
+    Rule("tanh by sigmoid", "tanh(z) = 2 sigmoid(2 z) - 1", tanh_by_sigmoid),
     Rule("square", "x^2 = x x", squares, always=True),
     Rule("addcmul", "c + a b = addcmul(c, a, b)", multiply_add),
     Rule("reversed difference", "c - x", reversed_difference, always=True),

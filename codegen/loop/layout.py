@@ -135,9 +135,10 @@ def ancestors(n: Node) -> list[Node]:
 
 def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...]) -> list[Node | Update]:
     """The calls in order, each parameter's update as soon as nothing reads the parameter as it was."""
-    every = [u for name in trained for u in updates(step, name)]
+    users = step.users()
+    groups = without_cycles(step, {name: updates(step, name, users) for name in trained})
     needed: set[Node] = set()
-    stack = [n for u in every for n in u.args if isinstance(n, Node)]
+    stack = [n for group in groups.values() for u in group for n in u.args if isinstance(n, Node)]
     stack.extend(r for k, r in step.results.items() if not k.startswith("grad."))
     while stack:
         n = stack.pop()
@@ -147,45 +148,52 @@ def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...]) -> lis
     order: list[Node | Update] = [n for n in nodes if n in needed]
     place = {n: k for k, n in enumerate(order) if isinstance(n, Node)}
     after: dict[int, list[Update]] = {}
-    for name in trained:
+    at: dict[str, int] = {}
+    latest: dict[Node, int] = {}
+    for n, k in place.items():
+        if not n.is_view:
+            latest.update({root(r): max(k, latest.get(root(r), -1)) for r in n.reads})
+    operands_by = {name: operands_of(group) for name, group in groups.items()}
+    for name, group in groups.items():  # in this order none reads a parameter that was updated before it
         own = step.inputs[name]
-        last = max((k for n, k in place.items() if not n.is_view and (own in map(root, n.reads))), default=-1)
-        group = [u for u in every if u.name == name]
-        ready = max([last, *(place.get(producer(n), -1) for u in group for n in u.args if isinstance(n, Node)), *(place.get(n, -1) for u in group for n in u.args if isinstance(n, Node))])
-        others = [place[x] for x in place if any(root(r) is own for r in x.reads) and not x.is_view]
-        after.setdefault(max([ready, *others]), []).extend(group)
-    for name in trained:  # an update that reads another parameter comes before that one's own
-        pass
+        operands = [place[p] for u in group for n in u.args if isinstance(n, Node) for p in (n, root(n), producer(n)) if p in place]
+        before = [at[other] for other in at if own in operands_by[other]]
+        at[name] = max([latest.get(own, -1), *operands, *before])
+        after.setdefault(at[name], []).extend(group)
     out: list[Node | Update] = list(after.get(-1, []))
     for k, n in enumerate(order):
         out.append(n)
         out.extend(after.get(k, []))
-    return ordered_updates(step, out)
+    return out
+
+
+def operands_of(group: list[Update]) -> set[Node]:
+    """What the updates of a parameter read."""
+    return {root(n) for u in group for n in u.args if isinstance(n, Node)}
+
+
+def without_cycles(step: Step, groups: dict[str, list[Update]]) -> dict[str, list[Update]]:
+    """Updates in an order in which each comes before those of the parameters that it reads.
+
+    Where two read one another, the smaller gradient is computed as a tensor first.
+    """
+    left = dict(groups)
+    done: dict[str, list[Update]] = {}
+    while left:
+        reads = {other: operands_of(g) for other, g in left.items()}
+        free = [n for n in left if not any(step.inputs[n] in g for other, g in reads.items() if other != n)]
+        for n in free:
+            done[n] = left.pop(n)
+        if not free:
+            name = min(left, key=lambda n: step.inputs[n].numel)
+            left[name] = [Update(name, "add_", (step.results[f"grad.{name}"],), 1.0, (), "alpha", False)]
+    return done
 
 
 def producer(n: Node) -> Node:
     """The call that fills a value's memory."""
     n = root(n)
     return n.args[0] if n.op == "part" else n
-
-
-def ordered_updates(step: Step, order: list[Node | Update]) -> list[Node | Update]:
-    """Updates that read a parameter moved before the update of that parameter."""
-    out = list(order)
-    moved = True
-    while moved:
-        moved = False
-        for k, u in enumerate(out):
-            if not isinstance(u, Update):
-                continue
-            reads = {root(n).name for n in u.args if isinstance(n, Node) and root(n).op == "input"} - {u.name}
-            early = next((j for j, w in enumerate(out[:k]) if isinstance(w, Update) and w.name in reads), None)
-            if early is not None:
-                w = out.pop(early)
-                out.insert(k, w)
-                moved = True
-                break
-    return out
 
 
 def chunk_of(layout: Layout) -> int:
@@ -214,12 +222,16 @@ def workspace(layout: Layout) -> None:
         if key.startswith("buffer."):
             last[root(r)] = len(layout.order)
     stored = set(layout.stored)
+    parts: dict[Node, list[Node]] = {}
+    for n in layout.order:
+        if isinstance(n, Node) and n.op == "part":
+            parts.setdefault(n.args[0], []).append(n)
     free: list[Slot] = []
     for k, x in enumerate(layout.order):
         if not isinstance(x, Node) or x.is_view:
             release(layout, x, k, last, free)
             continue
-        outs = [n for n in layout.order if isinstance(n, Node) and n.op == "part" and n.args[0] is x] if x.dtype is None else [x]
+        outs = parts.get(x, []) if x.dtype is None else [x]
         mine = [n for n in outs if n.op != "part" or x.dtype is None]
         if x.op == "part" or not has_out(x):
             release(layout, x, k, last, free)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import ast
+import inspect
+import textwrap
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,7 +16,7 @@ from codegen.loop.graph import VIEWS, Node, Sized, Step, mapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import FrameType, ModuleType
+    from types import ModuleType
 
 SMALL = 5
 """Rows of a batch at the small point: more than a regression over rows has unknowns, and few enough to be quick."""
@@ -127,28 +130,31 @@ def run_recorded(module: ModuleType, names: Sequence[str], inputs: Sequence[Tens
     """One forward and backward under the recorder: (recorder, inputs, outputs, gradients by key, named values)."""
     recorder = Recorder()
     entered = [recorder.enter(t, n) for n, t in zip(names, inputs, strict=True)]
-    locals_: dict[str, Any] = {}
-    codes = {module.forward.__code__, module.backward.__code__}
-
-    def watch(frame: FrameType, event: str, argument: object) -> None:
-        if event == "return" and frame.f_code in codes:
-            locals_.update({k: v for k, v in frame.f_locals.items() if isinstance(v, Tensor)})
-
-    previous = sys.getprofile()
+    forward, backward = with_locals(module.forward), with_locals(module.backward)
     with torch.no_grad(), recorder:
-        sys.setprofile(watch)
-        try:
-            out, saved = module.forward(*inputs)
-            first = out if outputs == 1 else out[0]
-            one = torch.ones((), dtype=first.dtype).expand(first.shape) if first.shape else None
-            given = one if outputs == 1 else [torch.ones_like(first), *[None] * (outputs - 1)]
-            grads = module.backward(saved, given)
-        finally:
-            sys.setprofile(previous)
+        (out, saved), seen = forward(*inputs)
+        first = out if outputs == 1 else out[0]
+        one = torch.ones((), dtype=first.dtype).expand(first.shape) if first.shape else None
+        given = one if outputs == 1 else [torch.ones_like(first), *[None] * (outputs - 1)]
+        grads, later = backward(saved, given)
+    locals_ = {k: v for k, v in {**seen, **later}.items() if isinstance(v, Tensor)}
     results = tuple(recorder.known[id(o)] for o in ((out,) if outputs == 1 else out))
     found = {k: recorder.known[id(g)] for k, g in grads.items()}
     named = {k: recorder.known[id(v)] for k, v in locals_.items() if id(v) in recorder.known}
     return recorder, entered, results, found, named
+
+
+@cache
+def with_locals(function: Any) -> Any:
+    """A function that returns (result, its local variables) of an emitted function, from the same text."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Return) and node.value is not None:
+            seen = ast.Call(ast.Name("locals", ast.Load()), [], [])
+            node.value = ast.Tuple([node.value, seen], ast.Load())
+    space = dict(function.__globals__)
+    exec(compile(ast.fix_missing_locations(tree), f"<recorded {function.__name__}>", "exec"), space)
+    return space[function.__name__]
 
 
 def paired(full: Recorder, point: Recorder) -> None:

@@ -52,8 +52,9 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
     told = Applied()
     for rule in rules:
         decided: dict[Any, bool] = {}
-        for match in list(rule.find(step)):
-            alive = set(step.order)
+        matches = list(rule.find(step))
+        alive = set(step.order)
+        for match in matches:
             if not all(old in alive for old, _ in match.pairs) or not all(r in alive or r in match.everything for n in match.everything for r in n.reads):
                 continue
             if not all(equal(old.value, new.value) for old, new in match.pairs):
@@ -62,10 +63,12 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
             key = match.key
             if not rule.always and key is not None and key in decided and not decided[key]:
                 continue
-            before = snapshot(step)
-            cost = 0.0 if rule.always or key in decided else price(step)
+            sure = rule.always or bool(decided.get(key))
+            before = None if sure else snapshot(step)
+            cost = 0.0 if sure else price(step)
             install(step, match)
-            if rule.always or decided.get(key):
+            alive.update(match.everything)
+            if sure:
                 told.used.append(rule.name)
                 continue
             step.sort()
@@ -74,8 +77,10 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
                 decided[key] = good
             if good:
                 told.used.append(rule.name)
+                alive = set(step.order)
             else:
                 restore(step, before)
+                alive = set(step.order)
         step.sort()
     merged(step)
     step.sort()
@@ -95,6 +100,8 @@ def install(step: Step, match: Match) -> None:
         step.replace(old, new)
         for n, (args, kwargs) in kept.items():
             n.args, n.kwargs = args, kwargs
+            if step.readers is not None and old in n.reads:
+                step.readers.setdefault(old, []).append(n)
 
 
 def snapshot(step: Step) -> Any:
@@ -105,6 +112,7 @@ def snapshot(step: Step) -> Any:
 def restore(step: Step, state: Any) -> None:
     """Undo."""
     rows, step.order, step.results = state
+    step.readers = None
     for n, args, kwargs in rows:
         n.args, n.kwargs = args, kwargs
 

@@ -22,6 +22,7 @@ def tidied(step: Step) -> None:
         n.write = n.write and bool(n.path)
     step.sort()
     numbers(step)
+    step.readers = None
     merged(step)
     step.sort()
 

@@ -16,6 +16,8 @@ from engine.sizes import exact
 from engine.table import Definition, Operand, define, elementwise, halves, indices_of, op
 
 F = torch.nn.functional
+HALF, SIX, TWENTY, THIRD = sp.Rational(1, 2), sp.Integer(6), sp.Integer(20), sp.Rational(1, 3)
+SLOPE, LOWER = exact(0.01), exact(0.125)
 SELU_SCALE = exact(1.0507009873554804934193349852946)
 SELU_SLOPE = exact(1.0507009873554804934193349852946 * 1.6732632423543772848170429916717)
 KINKS = (-20.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 6.0, 20.0, 300.0)
@@ -34,11 +36,11 @@ def hardtanh(x: Expr, min_val: Expr = -ONE, max_val: Expr = ONE, **_: Any) -> An
 
 @elementwise(targets=(F.relu6,), probes=KINKS)
 def relu6(x: Expr) -> Any:
-    return hardtanh(x, sp.S.Zero, sp.Integer(6))
+    return hardtanh(x, sp.S.Zero, SIX)
 
 
 @elementwise(targets=(F.leaky_relu,), probes=KINKS)
-def leaky_relu(x: Expr, negative_slope: Expr = exact(0.01)) -> Any:
+def leaky_relu(x: Expr, negative_slope: Expr = SLOPE) -> Any:
     return Where(Less(0, x), x, negative_slope * x)
 
 
@@ -58,7 +60,7 @@ def celu(x: Expr, alpha: Expr = ONE) -> Any:
 
 
 @elementwise(targets=(F.softplus,), probes=KINKS)
-def softplus(x: Expr, beta: Expr = ONE, threshold: Expr = sp.Integer(20)) -> Any:
+def softplus(x: Expr, beta: Expr = ONE, threshold: Expr = TWENTY) -> Any:
     """Linear where beta*x exceeds the threshold."""
     return Where(Less(threshold, beta * x), x, sp.log(1 + sp.exp(beta * x)) / beta)
 
@@ -74,18 +76,18 @@ def tanhshrink(x: Expr) -> Any:
 
 
 @elementwise(targets=(torch.hardshrink, torch.Tensor.hardshrink, F.hardshrink), probes=KINKS)
-def hardshrink(x: Expr, lambd: Expr = sp.Rational(1, 2)) -> Any:
+def hardshrink(x: Expr, lambd: Expr = HALF) -> Any:
     return Where(LessEqual(-lambd, x) * LessEqual(x, lambd), 0, x)
 
 
 @elementwise(targets=(F.softshrink,), probes=KINKS)
-def softshrink(x: Expr, lambd: Expr = sp.Rational(1, 2)) -> Any:
+def softshrink(x: Expr, lambd: Expr = HALF) -> Any:
     return Where(Less(lambd, x), x - lambd, Where(Less(x, -lambd), x + lambd, 0))
 
 
 @elementwise(targets=(F.hardsigmoid,), probes=KINKS)
 def hardsigmoid(x: Expr) -> Any:
-    return Where(LessEqual(x, -3), 0, Where(LessEqual(3, x), 1, x / 6 + sp.Rational(1, 2)))
+    return Where(LessEqual(x, -3), 0, Where(LessEqual(3, x), 1, x / 6 + HALF))
 
 
 @elementwise(targets=(F.hardswish,), probes=KINKS)
@@ -132,7 +134,7 @@ def prelu(x: Operand, weight: Operand) -> Definition:
 
 
 @elementwise(targets=(F.rrelu,), probes=KINKS)
-def rrelu(x: Expr, lower: Expr = exact(0.125), upper: Expr = sp.Rational(1, 3), training: bool = False) -> Any:
+def rrelu(x: Expr, lower: Expr = LOWER, upper: Expr = THIRD, training: bool = False) -> Any:
     if training:
         raise TraceError("rrelu in training draws its slopes; use leaky_relu, or model.eval()")
     return leaky_relu(x, (lower + upper) / 2)

@@ -41,7 +41,7 @@ def slice_scatter(
     at = indices_of(x.shape)
     if length == 0:
         return define(x.shape, at, x.element(*at))
-    steps = cast("Expr", at[d] - first)
+    steps = at[d] - first
     place = steps if by == 1 else cast("Expr", Quo(steps, by))
     new: Any = src.element(*[place if k == d else i for k, i in enumerate(at)])
     old = x.element(*at)
@@ -57,7 +57,7 @@ def select_scatter(x: Operand, src: Operand, dim: int, index: Any) -> Definition
     """`x` with one entry of a dimension replaced."""
     d, k = axis(dim, x.rank), expression(index)
     at = indices_of(x.shape)
-    place = cast("Expr", x.shape[d] + k) if value_of(k) < 0 else k
+    place = (x.shape[d] + k) if value_of(k) < 0 else k
     new = src.element(*[i for e, i in enumerate(at) if e != d])
     return define(x.shape, at, Where(Delta(at[d], place), new, x.element(*at)))
 
@@ -68,7 +68,7 @@ def diagonal_scatter(x: Operand, src: Operand, offset: int = 0, dim1: int = 0, d
     a, b = axis(dim1, x.rank), axis(dim2, x.rank)
     at = indices_of(x.shape)
     down, right = max(-offset, 0), max(offset, 0)
-    new = src.element(*[i for d, i in enumerate(at) if d not in (a, b)], cast("Expr", at[a] - down))
+    new = src.element(*[i for d, i in enumerate(at) if d not in (a, b)], at[a] - down)
     return define(x.shape, at, Where(Delta(at[a] - down, at[b] - right), new, x.element(*at)))
 
 
@@ -93,6 +93,17 @@ def index_put(x: Operand, indices: Sequence[Operand | None], values: Operand, ac
     if accumulate:
         return define(x.shape, at, old + sigma(here * value, *limits))
     return define(x.shape, at, Where(Less(0, sigma(here, *limits)), sigma(here * value, *limits), old))
+
+
+@composite(targets=(Tensor.copy_,))
+def copied(x: Any, src: Any, non_blocking: bool = False) -> Any:
+    """`x` overwritten: `src` in its dtype and shape."""
+    return src.to(x.dtype).expand(x.shape).clone()
+
+
+@composite(targets=(Tensor.zero_,))
+def zeroed(x: Any) -> Any:
+    return torch.zeros_like(x)
 
 
 @composite(targets=(Tensor.__setitem__,))
@@ -129,12 +140,11 @@ def written(x: Any, items: list[Any], dim: int, value: Any) -> Any:
     while items and isinstance(items[0], slice) and items[0] == slice(None):
         items, dim = items[1:], dim + 1
     if not items:
-        return value.to(x.dtype).expand(x.shape) if value.shape != x.shape else value
-    first, rest = items[0], items[1:]
-    if isinstance(first, slice):
-        part = x[tuple([slice(None)] * dim + [first])]
-        return torch.slice_scatter(
-            x, written(part, rest, dim + 1, value), dim, first.start, first.stop, first.step or 1
-        )
-    part = x.select(dim, first)
-    return torch.select_scatter(x, written(part, rest, dim, value), dim, first)
+        return value.to(x.dtype).expand(x.shape).clone()
+    rest = items[1:]
+    if isinstance(items[0], slice):
+        cut = cast("Any", items[0])
+        part = x[tuple([slice(None)] * dim + [cut])]
+        new = written(part, rest, dim + 1, value)
+        return torch.slice_scatter(x, new, dim, cut.start, cut.stop, cut.step or 1)
+    return torch.select_scatter(x, written(x.select(dim, items[0]), rest, dim, value), dim, items[0])

@@ -13,9 +13,10 @@ from engine.notation import Amax, Equal, Where, fresh, instantiate, sigma
 from engine.table import Definition, Operand, composite, define, op, reduced
 
 F = torch.nn.functional
+SAFE_SOFTMAX: Any = vars(torch)["_safe_softmax"]
 
 
-@op(targets=(torch._safe_softmax,))
+@op(targets=(SAFE_SOFTMAX,))
 def safe_softmax(x: Operand, dim: int, *, dtype: Any = None) -> Definition:
     """softmax, and 0 where everything is masked out (all scores are minus infinity)."""
     _, _, at, limits = reduced(x, dim, True)
@@ -48,7 +49,7 @@ def scaled_dot_product_attention(
         weights = scores.masked_fill(~kept, -math.inf).softmax(-1)
     elif attn_mask is not None:
         boolean = attn_mask.dtype == torch.bool
-        weights = torch._safe_softmax(scores.masked_fill(~attn_mask, -math.inf) if boolean else scores + attn_mask, -1)
+        weights = SAFE_SOFTMAX(scores.masked_fill(~attn_mask, -math.inf) if boolean else scores + attn_mask, -1)
     else:
         weights = scores.softmax(-1)
     return F.dropout(weights, dropout_p) @ value
@@ -104,10 +105,7 @@ def multi_head_attention_forward(
         scores, masked = left_out(scores, attn_mask), True
     if key_padding_mask is not None:
         scores, masked = left_out(scores, key_padding_mask[:, None, None, :]), True
-    if masked and not need_weights:
-        attention = torch._safe_softmax(scores, -1)
-    else:
-        attention = scores.softmax(-1)
+    attention = SAFE_SOFTMAX(scores, -1) if masked and not need_weights else scores.softmax(-1)
     if training:
         attention = F.dropout(attention, dropout_p)
     joined = (attention @ v).permute(2, 0, 1, 3).reshape(query.shape[0], query.shape[1], embed_dim_to_check)
@@ -118,5 +116,5 @@ def multi_head_attention_forward(
 
 
 def left_out(scores: Any, mask: Any) -> Any:
-    """Scores with what a mask leaves out (True, unlike in `scaled_dot_product_attention`) at minus infinity, or the mask added."""
+    """Scores with the mask added, or minus infinity where it is True (`scaled_dot_product_attention` has it False)."""
     return scores.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else scores + mask

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from sympy import Expr
 
 from engine.errors import TraceError
 from engine.ops.comparison import truth
 from engine.ops.pointwise import REALS
 from engine.table import Definition, Opaque, Operand, elementwise, op, pointwise
 
-Tensor = torch.Tensor
+if TYPE_CHECKING:
+    from sympy import Expr
+
+Tensor: Any = torch.Tensor
 
 
 @elementwise(
@@ -44,12 +46,18 @@ def clone(x: Expr, *, memory_format: Any = None) -> Expr:
 def converted(x: Operand, dtype: torch.dtype | None) -> Definition | Opaque:
     """`x` in another dtype: truth values of numbers are a comparison, integers of real numbers are rounded."""
     if dtype is None or dtype.is_floating_point or dtype == x.dtype or (not x.floating and dtype != torch.bool):
-        return pointwise(lambda e: e, x)
+        return pointwise(same, x)
     if dtype.is_complex:
         raise TraceError(
             "complex numbers are outside of what is derived; keep real and imaginary parts as real tensors"
         )
-    return pointwise(lambda e: truth(x, e), x) if dtype == torch.bool else Opaque(x.shape)
+    if dtype != torch.bool:
+        return Opaque(x.shape)
+
+    def true(e: Expr) -> Any:
+        return truth(x, e)
+
+    return pointwise(true, x)
 
 
 @op("to", "type", view=True)
@@ -60,10 +68,8 @@ def to(x: Operand, *args: Any, dtype: Any = None, **_: Any) -> Definition | Opaq
             dtype = a.dtype
         elif isinstance(a, torch.dtype):
             dtype = a
-        elif isinstance(a, str) and a.startswith("torch."):
-            dtype = torch.empty(0).type(a).dtype
-        elif isinstance(a, type) or "tensortype" in type(a).__name__:
-            dtype = a.dtype
+        elif str(a).startswith("torch.") and not isinstance(a, torch.memory_format):  # "torch.LongTensor"
+            dtype = torch.empty(0).type(str(a)).dtype
     return converted(x, dtype)
 
 
@@ -72,16 +78,17 @@ def type_as(x: Operand, other: Operand) -> Definition | Opaque:
     return converted(x, other.dtype)
 
 
-def _integer(dtype: torch.dtype) -> Any:
-    return lambda x, *, memory_format=None: converted(x, dtype)
+def _to(name: str, dtype: torch.dtype) -> None:
+    """Register the method that converts to a dtype that is not floating."""
+
+    @op(targets=(getattr(Tensor, name),), view=True)
+    def integral(x: Operand, *, memory_format: Any = None) -> Definition | Opaque:
+        return converted(x, dtype)
 
 
-for _name, _dtype in (
-    ("long", torch.int64),
-    ("int", torch.int32),
-    ("short", torch.int16),
-    ("char", torch.int8),
-    ("byte", torch.uint8),
-    ("bool", torch.bool),
-):
-    op(targets=(getattr(Tensor, _name),), view=True)(_integer(_dtype))
+_to("long", torch.int64)
+_to("int", torch.int32)
+_to("short", torch.int16)
+_to("char", torch.int8)
+_to("byte", torch.uint8)
+_to("bool", torch.bool)

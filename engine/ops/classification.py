@@ -34,7 +34,7 @@ class Scores:
         """The sum of a function of the class."""
         (c,) = indices_of((self.classes,))
         limits = [(cast("Index", c), self.classes)] if self.classes != 1 else []
-        return instantiate(sigma(cast("Expr", sp.sympify(function(c))), *limits), {})
+        return instantiate(sigma(sp.sympify(function(c)), *limits), {})
 
 
 def scores(x: Operand, target_shape: tuple[Expr, ...] | None = None) -> Scores:

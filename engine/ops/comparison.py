@@ -26,6 +26,7 @@ from engine.table import (
 )
 
 Tensor = torch.Tensor
+RTOL, ATOL = exact(1e-5), exact(1e-8)
 
 
 @elementwise("gt", "greater", targets=(Tensor.__gt__,), probes=REALS)
@@ -84,7 +85,7 @@ def isneginf(x: Expr) -> Any:
 
 
 @elementwise("isclose", probes=REALS)
-def isclose(x: Expr, y: Expr, rtol: Expr = exact(1e-5), atol: Expr = exact(1e-8), equal_nan: bool = False) -> Any:
+def isclose(x: Expr, y: Expr, rtol: Expr = RTOL, atol: Expr = ATOL, equal_nan: bool = False) -> Any:
     """Of finite numbers; equal infinities are close as well."""
     if equal_nan:
         raise TraceError("isclose with equal_nan=True; add isnan(x) & isnan(y)")
@@ -110,22 +111,34 @@ def truth(x: Any, element: Any) -> Any:
 
 @op("logical_and")
 def logical_and(x: Operand, y: Any) -> Definition:
-    return pointwise(lambda a, b: truth(x, a) * truth(y, b), x, y)
+    def both(a: Expr, b: Expr) -> Any:
+        return truth(x, a) * truth(y, b)
+
+    return pointwise(both, x, y)
 
 
 @op("logical_or")
 def logical_or(x: Operand, y: Any) -> Definition:
-    return pointwise(lambda a, b: 1 - (1 - truth(x, a)) * (1 - truth(y, b)), x, y)
+    def either(a: Expr, b: Expr) -> Any:
+        return 1 - (1 - truth(x, a)) * (1 - truth(y, b))
+
+    return pointwise(either, x, y)
 
 
 @op("logical_xor")
 def logical_xor(x: Operand, y: Any) -> Definition:
-    return pointwise(lambda a, b: 1 - Equal(truth(x, a), truth(y, b)), x, y)
+    def one(a: Expr, b: Expr) -> Any:
+        return 1 - Equal(truth(x, a), truth(y, b))
+
+    return pointwise(one, x, y)
 
 
 @op("logical_not")
 def logical_not(x: Operand) -> Definition:
-    return pointwise(lambda a: 1 - truth(x, a), x)
+    def negation(a: Expr) -> Any:
+        return 1 - truth(x, a)
+
+    return pointwise(negation, x)
 
 
 def bitwise(x: Any, y: Any, logical: Any) -> Definition | Opaque:

@@ -18,7 +18,7 @@ from engine.table import Definition, Operand, define, equal, fresh_of, indices_o
 def convolved(
     x: Operand, weight: Operand, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any, spatial: int
 ) -> Definition:
-    """out[n, o, i] = Sum over channels c of o's group and places p of x[n, c, i*stride + p*dilation - padding] * w[o, c, p]."""
+    """out[n, o, i] = Sum over c and p of x[n, c, i*stride + p*dilation - padding] w[o, c, p], c in o's group."""
     if x.rank not in (spatial + 1, spatial + 2):
         raise TraceError(f"a convolution over {spatial} dimensions of a tensor of rank {x.rank}")
     batch = list(indices_of(x.shape[: x.rank - spatial - 1]))
@@ -32,10 +32,10 @@ def convolved(
     o, c = fresh_of(weight.shape[0]), fresh_of(weight.shape[1])
     channel = c
     count = expression(groups)
-    equal(x.shape[-spatial - 1], cast("Expr", weight.shape[1] * count))
+    equal(x.shape[-spatial - 1], weight.shape[1] * count)
     if count != 1:
         each = sp.cancel(weight.shape[0] / count)
-        channel = cast("Expr", Quo(o, each) * weight.shape[1] + c)
+        channel = Quo(o, each) * weight.shape[1] + c
     value: Any = x.element(*batch, channel, *[w.place for w in windows])
     for w in windows:
         value = w.guarded(value)
@@ -100,7 +100,7 @@ def spread(
     sizes, at, taken, within, meets = list[Expr](), list[Expr](), list[Expr](), list[Expr](), sp.S.One
     limits: list[tuple[Index, Expr]] = [(cast("Index", c), weight.shape[0])] if weight.shape[0] != 1 else []
     for n, k, s, p, m, d in zip(x.shape[-spatial:], weight.shape[2:], strides, pads, more, dilations, strict=True):
-        size = cast("Expr", sp.expand((n - 1) * s - 2 * p + d * (k - 1) + m + 1))
+        size = sp.expand((n - 1) * s - 2 * p + d * (k - 1) + m + 1)
         place, i, j = fresh_of(size), fresh_of(n), fresh_of(k)
         sizes.append(size)
         at.append(place)
@@ -109,7 +109,7 @@ def spread(
         limits += [(cast("Index", v), e) for v, e in ((i, n), (j, k)) if e != 1]
         meets = meets * Delta(sp.expand(i * s + j * d - p), place)
     body = meets * x.element(*batch, c, *taken) * weight.element(c, o, *within)
-    out = sigma(cast("Expr", body), *limits)
+    out = sigma(body, *limits)
     if bias is not None:
         out = cast("Expr", out + bias.element(o))
     return define((*x.shape[: len(batch)], weight.shape[1], *sizes), (*batch, o, *at), out)
@@ -151,8 +151,8 @@ def unfold(x: Operand, kernel_size: Any, dilation: Any = 1, padding: Any = 0, st
         window(n, k, s, p, p, d) for n, k, s, p, d in zip(x.shape[-2:], extents, strides, pads, dilations, strict=True)
     ]
     lead, channels = x.shape[: x.rank - 3], x.shape[-3]
-    area = cast("Expr", extents[0] * extents[1])
-    shape = (*lead, cast("Expr", channels * area), cast("Expr", windows[0].size * windows[1].size))
+    area = extents[0] * extents[1]
+    shape = (*lead, channels * area, windows[0].size * windows[1].size)
     at = indices_of(shape)
     row, column = at[-2], at[-1]
     where: dict[Any, Any] = {

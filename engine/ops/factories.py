@@ -45,7 +45,7 @@ def full(size: Any, fill_value: Any, **_: Any) -> Definition:
 
 def scalar(value: Any) -> Any:
     """A number, or the element of a tensor that holds one."""
-    return value.element(*[0] * value.rank) if isinstance(value, Operand) else expression(value)
+    return value.element(*[sp.S.Zero] * value.rank) if isinstance(value, Operand) else expression(value)
 
 
 @op("ones_like")

@@ -42,14 +42,14 @@ def sliced(s: slice, size: Expr) -> tuple[Expr, int, Expr]:
         e = expression(given)
         v = value_of(e)
         if v < 0:
-            return cast("Expr", size + e) if v + total > 0 else sp.S.Zero
+            return (size + e) if v + total > 0 else sp.S.Zero
         return e if v < total else size
 
     start, stop = bound(s.start, sp.S.Zero), bound(s.stop, size)
-    span = cast("Expr", stop - start)
+    span = stop - start
     if value_of(span) <= 0:
         return start, step, sp.S.Zero
-    return start, step, span if step == 1 else steps(cast("Expr", span - 1), step)
+    return start, step, span if step == 1 else steps(span - 1, step)
 
 
 @op(targets=(Tensor.__getitem__,), view=True)
@@ -100,14 +100,14 @@ def getitem(x: Operand, item: Any) -> Definition:
         if isinstance(it, Operand):
             source.append(aligned(it, at_b))
         elif isinstance(it, slice):
-            start, step, length = sliced(it, size)
+            start, step, length = sliced(cast("Any", it), size)
             (i,) = indices_of((length,))
             shape.append(length)
             at.append(i)
-            source.append(cast("Expr", start + step * i))
+            source.append(start + step * i)
         else:
             e = expression(it)
-            source.append(cast("Expr", size + e) if value_of(e) < 0 else e)
+            source.append((size + e) if value_of(e) < 0 else e)
     return define(shape, at, x[tuple(source)] if x.rank else x[()])
 
 
@@ -172,7 +172,7 @@ def embedding(
     value = weight.element(row, *at[index.rank :])
     if padding_idx is not None:
         padding = expression(padding_idx)
-        place = cast("Expr", weight.shape[0] + padding) if value_of(padding) < 0 else padding
+        place = (weight.shape[0] + padding) if value_of(padding) < 0 else padding
         value = cast("Expr", Where(Delta(row, place), Fixed(value), value))
     return define(shape, at, value)
 

@@ -19,6 +19,7 @@ from engine.table import (
     axis,
     composite,
     define,
+    each_of,
     equal,
     indices_of,
     op,
@@ -29,7 +30,7 @@ from engine.table import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-Tensor = torch.Tensor
+Tensor: Any = torch.Tensor
 
 
 def flat(args: Sequence[Any]) -> tuple[Any, ...]:
@@ -72,7 +73,7 @@ def between(old: Sequence[Expr], before: Expr, after: Expr) -> Expr | None:
 def steps(span: Expr, step: Any) -> Expr:
     """How many steps of a size begin at 0 and stay within a span: span // step + 1."""
     whole = sp.cancel(span / step)
-    return cast("Expr", (whole if whole.is_integer else Quo(sp.expand(span), expression(step))) + 1)
+    return (whole if whole.is_integer else Quo(sp.expand(span), expression(step))) + 1
 
 
 def groups(a: Sequence[Expr], b: Sequence[Expr]) -> list[tuple[list[int], list[int]]]:
@@ -113,7 +114,7 @@ def viewed(x: Operand, shape: Sequence[Expr]) -> Definition:
             continue
         position: Expr = sp.S.Zero
         for d in outer:
-            position = cast("Expr", position * shape[d] + at[d]) if position != 0 else at[d]
+            position = (position * shape[d] + at[d]) if position != 0 else at[d]
         for k, d in enumerate(inner):
             stride = product([x.shape[e] for e in inner[k + 1 :]])
             here: Expr = cast("Expr", Quo(position, stride))
@@ -184,8 +185,7 @@ def matrix_transpose(x: Operand) -> Definition:
 
 @op("movedim", "moveaxis", view=True)
 def movedim(x: Operand, source: Any, destination: Any) -> Definition:
-    sources = [axis(d, x.rank) for d in (source if isinstance(source, (tuple, list)) else (source,))]
-    targets = [axis(d, x.rank) for d in (destination if isinstance(destination, (tuple, list)) else (destination,))]
+    sources, targets = ([axis(d, x.rank) for d in each_of(dims, 1)] for dims in (source, destination))
     rest = [d for d in range(x.rank) if d not in sources]
     order = [sources[targets.index(d)] if d in targets else rest.pop(0) for d in range(x.rank)]
     return permuted(x, order)
@@ -227,7 +227,7 @@ def _expanded(x: Operand, shape: Sequence[Expr]) -> Definition:
 def broadcast_tensors(*xs: Any) -> Any:
     """Tensors expanded to their common shape."""
     xs = flat(xs)
-    shape = list(torch.broadcast_shapes(*[tuple(int.__int__(s) for s in x.shape) for x in xs]))
+    shape: list[Any] = list(cast("Any", torch).broadcast_shapes(*[tuple(int.__int__(s) for s in x.shape) for x in xs]))
     for d in range(1, len(shape) + 1):
         shape[-d] = next((x.shape[-d] for x in xs if x.dim() >= d and int.__int__(x.shape[-d]) == shape[-d]), shape[-d])
     return tuple(x.expand(shape) for x in xs)

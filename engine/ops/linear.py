@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from sympy import Expr
 
 from engine.errors import TraceError
 from engine.notation import Index, fresh, sigma
@@ -22,12 +21,17 @@ from engine.table import (
     fresh_of,
     indices_of,
     op,
+    several,
 )
 
+if TYPE_CHECKING:
+    from sympy import Expr
+
+linalg: Any = torch.linalg
 Tensor = torch.Tensor
 
 
-@op("matmul", "mm", "bmm", "mv", "dot", "vdot", targets=(Tensor.__matmul__, torch.linalg.matmul))
+@op("matmul", "mm", "bmm", "mv", "dot", "vdot", targets=(Tensor.__matmul__, linalg.matmul))
 def matmul(x: Operand, y: Operand) -> Definition:
     if x.rank == 0 or y.rank == 0:
         raise TraceError("matmul needs tensors of rank 1 or more")
@@ -44,7 +48,7 @@ def matmul(x: Operand, y: Operand) -> Definition:
 
 def _element(x: Operand, batch: list[Expr], last: list[Expr]) -> Expr:
     lead = x.rank - len(last)
-    return x[tuple([*batch[len(batch) - lead :], *last])]
+    return x[(*batch[len(batch) - lead :], *last)]
 
 
 @op(targets=(Tensor.__rmatmul__,))
@@ -57,10 +61,10 @@ def linear(x: Operand, weight: Operand, bias: Operand | None = None) -> Definiti
     j = fresh()
     n = equal(x.shape[-1], weight.shape[-1])
     rows, columns = list(indices_of(x.shape[:-1])), list(indices_of(weight.shape[:-1]))
-    out = sigma(x[tuple([*rows, j])] * weight[tuple([*columns, j])], (j, n))
+    out = sigma(x[(*rows, j)] * weight[(*columns, j)], (j, n))
     shape = (*x.shape[:-1], *weight.shape[:-1])
     if bias is not None:
-        out = cast("Expr", out + aligned(bias, (*rows, *columns)))
+        out = out + aligned(bias, (*rows, *columns))
         broadcast_shape(shape, bias.shape)
     return define(shape, (*rows, *columns), out)
 
@@ -87,7 +91,7 @@ def outer(x: Operand, y: Operand) -> Definition:
     return define((x.shape[0], y.shape[0]), at, x[at[0]] * y[at[1]])
 
 
-@op(targets=(torch.linalg.vecdot,))
+@op(targets=(linalg.vecdot,))
 def vecdot(x: Operand, y: Operand, *, dim: int = -1) -> Definition:
     """The sum of products along one dimension."""
     shape = broadcast_shape(x.shape, y.shape)
@@ -119,7 +123,7 @@ def bilinear(x1: Operand, x2: Operand, weight: Operand, bias: Operand | None = N
     return define((*x1.shape[:-1], weight.shape[0]), (*lead, o), out if bias is None else out + bias[o])
 
 
-@composite(targets=(torch.linalg.multi_dot,))
+@composite(targets=(linalg.multi_dot,))
 def multi_dot(*matrices: Any) -> Any:
     """A chain of products, from the left."""
     given = list(matrices[0]) if len(matrices) == 1 else list(matrices)
@@ -155,17 +159,17 @@ def kron(x: Any, y: Any) -> Any:
     return out.reshape([out.shape[2 * d] * out.shape[2 * d + 1] for d in range(rank)])
 
 
-@composite("cross", targets=(torch.linalg.cross,))
+@composite("cross", targets=(linalg.cross,))
 def cross(x: Any, y: Any, dim: Any = -1) -> Any:
     """The vector product along a dimension of size three."""
-    x, y = torch.broadcast_tensors(x, y)
+    x, y = cast("Any", torch).broadcast_tensors(x, y)
     d = next(k for k, n in enumerate(x.shape) if n == 3) if dim is None else dim
     return x.roll(-1, d) * y.roll(-2, d) - x.roll(-2, d) * y.roll(-1, d)
 
 
 @op("einsum")
 def einsum(equation: str, *given: Any) -> Definition:
-    operands: list[Operand] = list(given[0]) if len(given) == 1 and isinstance(given[0], (tuple, list)) else list(given)
+    operands: list[Operand] = (several(given[0]) if len(given) == 1 else None) or list(given)
     text = equation.replace(" ", "")
     left, arrow, right = text.partition("->")
     terms = left.split(",")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 import torch
@@ -15,6 +15,9 @@ from engine.ops.choice import magnitude
 from engine.sizes import exact, expression
 from engine.table import Definition, Operand, aligned, broadcast_shape, composite, define, indices_of, op, product
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 F = torch.nn.functional
 
 
@@ -23,7 +26,7 @@ def reduce_loss(shape: Any, at: Any, body: Any, reduction: str) -> Definition:
     if reduction == "none":
         return define(shape, at, body)
     limits = [(i, s) for i, s in zip(at, shape, strict=True) if s != 1]
-    total = sigma(cast("Expr", sp.sympify(body)), *limits)
+    total = sigma(sp.sympify(body), *limits)
     counts = {"sum": sp.S.One, "mean": product(shape), "batchmean": shape[0] if shape else sp.S.One}
     if reduction not in counts:
         raise TraceError(f"reduction={reduction!r} is none of 'none', 'mean', 'sum'")
@@ -37,7 +40,9 @@ def reduction_of(size_average: Any, reduce: Any, reduction: str) -> str:
     return "none" if reduce is False else "sum" if size_average is False else "mean"
 
 
-def paired(x: Operand, y: Operand, function: Any, reduction: str, weight: Any = None) -> Definition:
+def paired(
+    x: Operand, y: Operand, function: Callable[[Any, Any], Any], reduction: str, weight: Any = None
+) -> Definition:
     """A loss of each pair of elements, weighted and reduced."""
     shape = broadcast_shape(x.shape, y.shape, *([weight.shape] if isinstance(weight, Operand) else []))
     at = indices_of(shape)

@@ -30,7 +30,7 @@ F = torch.nn.functional
 
 def standardized(x: Operand, at: tuple[Expr, ...], dims: Any, eps: Any) -> Expr:
     """An element less its mean over some dimensions, over the root of their variance plus `eps`."""
-    limits = [(cast("Index", at[d]), x.shape[d]) for d in dims if x.shape[d] != 1]
+    limits: list[tuple[Index, Expr]] = [(cast("Index", at[d]), x.shape[d]) for d in dims if x.shape[d] != 1]
     count = product([s for _, s in limits])
     mean = instantiate(sigma(x.element(*at), *limits), {}) / count
     variance = instantiate(sigma((x.element(*at) - mean) ** 2, *limits), {}) / count
@@ -111,7 +111,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Any:
-    """In training the running statistics take a step towards the batch's: new values of the buffers, outputs of the graph."""
+    """In training the running statistics take a step towards the batch's, which are outputs of the graph then."""
     if not training:
         with recorded_as(BATCH_NORM):
             return F.batch_norm(x, running_mean, running_var, weight, bias, eps=eps)
@@ -187,5 +187,5 @@ def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.
     square = x * x
     padded = F.pad(square.flatten(2) if x.dim() > 2 else square.unsqueeze(-1), (0, 0, size // 2, (size - 1) // 2))
     channels = x.shape[1]
-    total = sum(padded.narrow(1, j, channels) for j in range(size)) / size
-    return x / (total * alpha + k).pow(beta).view_as(x)
+    total: Any = sum(padded.narrow(1, j, channels) for j in range(size))
+    return x / (total / size * alpha + k).pow(beta).view_as(x)

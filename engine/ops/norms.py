@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import sympy as sp
 import torch
@@ -12,8 +12,9 @@ from engine.errors import TraceError
 from engine.notation import Amax, Equal, Where, fresh, instantiate, sigma
 from engine.ops.choice import magnitude
 from engine.sizes import expression
-from engine.table import Definition, Operand, composite, define, op, reduced
+from engine.table import Definition, Operand, composite, define, each_of, op, reduced
 
+linalg: Any = torch.linalg
 F = torch.nn.functional
 
 
@@ -42,7 +43,7 @@ def _extreme_magnitude(e: Expr, limits: Any, sign: int) -> Expr:
     return sigma(Where(chosen, magnitude(e), 0), *limits) / instantiate(sigma(chosen, *limits), {})
 
 
-@op(targets=(torch.linalg.vector_norm,))
+@op(targets=(linalg.vector_norm,))
 def linalg_vector_norm(
     x: Operand, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Definition:
@@ -58,20 +59,20 @@ def norm(
     return vector_norm(x, 2 if p in ("fro", None) else p, dim, keepdim)
 
 
-@op(targets=(torch.linalg.norm,))
+@op(targets=(linalg.norm,))
 def linalg_norm(
     x: Operand, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Definition:
     """A vector norm, or the Frobenius norm of matrices."""
-    matrix = ord is not None and (x.rank == 2 if dim is None else isinstance(dim, (tuple, list)) and len(dim) == 2)
+    matrix = ord is not None and (x.rank if dim is None else len(each_of(dim, 1))) == 2
     if (isinstance(ord, str) and ord != "fro") or (matrix and ord != "fro"):
         raise TraceError(
-            f"the matrix norm ord={ord!r} needs singular values or row sums; use torch.linalg.vector_norm or sums"
+            f"the matrix norm ord={ord!r} needs singular values or row sums; use linalg.vector_norm or sums"
         )
     return vector_norm(x, 2 if ord in (None, "fro") else ord, dim, keepdim)
 
 
-@op(targets=(torch.linalg.matrix_norm,))
+@op(targets=(linalg.matrix_norm,))
 def matrix_norm(
     x: Operand, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
 ) -> Definition:
@@ -82,29 +83,29 @@ def matrix_norm(
 
 @composite("dist")
 def dist(x: Any, y: Any, p: Any = 2) -> Any:
-    return torch.linalg.vector_norm(x - y, p)
+    return linalg.vector_norm(x - y, p)
 
 
 @composite("cdist")
 def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
     """The distance of every row of one from every row of the other."""
-    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+    return linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
 
 
 @composite(targets=(F.normalize,))
 def normalize(x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Any:
     """`x` over its norm along `dim`, or over `eps` where that is larger."""
-    return x / torch.linalg.vector_norm(x, p, dim, keepdim=True).clamp_min(eps)
+    return x / linalg.vector_norm(x, p, dim, keepdim=True).clamp_min(eps)
 
 
 @composite("pairwise_distance")
 def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
-    return torch.linalg.vector_norm(x1 - x2 + eps, p, -1, keepdim=keepdim)
+    return linalg.vector_norm(x1 - x2 + eps, p, -1, keepdim=keepdim)
 
 
 @composite("cosine_similarity")
 def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     """The product of both vectors over their norms, of which each is at least `eps`."""
-    x1, x2 = torch.broadcast_tensors(x1, x2)
-    one, other = (torch.linalg.vector_norm(x, 2, dim, keepdim=True).clamp_min(eps) for x in (x1, x2))
+    x1, x2 = cast("Any", torch).broadcast_tensors(x1, x2)
+    one, other = (linalg.vector_norm(x, 2, dim, keepdim=True).clamp_min(eps) for x in (x1, x2))
     return ((x1 / one) * (x2 / other)).sum(dim)

@@ -36,7 +36,12 @@ def clamped(place: Expr, size: Expr) -> Expr:
     return cast("Expr", Where(Less(place, 0), 0, Where(Less(place, size), place, size - 1)))
 
 
-PLACES = {"reflect": mirrored, "replicate": clamped, "circular": lambda place, size: Rem(place + size, size)}
+def wrapped(place: Expr, size: Expr) -> Expr:
+    """A place beyond the ends, entering again at the other one."""
+    return cast("Expr", Rem(place + size, size))
+
+
+PLACES = {"reflect": mirrored, "replicate": clamped, "circular": wrapped}
 
 
 def padded(x: Operand, amounts: Sequence[Any], mode: str, value: Any) -> Definition:
@@ -44,9 +49,9 @@ def padded(x: Operand, amounts: Sequence[Any], mode: str, value: Any) -> Definit
     pairs = [(sp.S.Zero, sp.S.Zero)] * (x.rank - len(amounts) // 2)
     given = [expression(a) for a in amounts]
     pairs += [(given[k], given[k + 1]) for k in range(len(given) - 2, -1, -2)]
-    shape = [cast("Expr", s + a + b) for s, (a, b) in zip(x.shape, pairs, strict=True)]
+    shape = [(s + a + b) for s, (a, b) in zip(x.shape, pairs, strict=True)]
     at = indices_of(shape)
-    places = [cast("Expr", i - a) for i, (a, _) in zip(at, pairs, strict=True)]
+    places = [(i - a) for i, (a, _) in zip(at, pairs, strict=True)]
     grown = [k for k, (a, b) in enumerate(pairs) if value_of(a) > 0 or value_of(b) > 0]
     if mode != "constant":
         if mode not in PLACES:

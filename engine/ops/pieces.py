@@ -43,8 +43,8 @@ def cat(xs: Sequence[Operand], dim: int = 0) -> Definition:
     pieces: list[Expr] = []
     start: Expr = sp.S.Zero
     for x in given:
-        here = [cast("Expr", i - start) if k == d else i for k, i in enumerate(at)]
-        start = cast("Expr", start + x.shape[d])
+        here = [(i - start) if k == d else i for k, i in enumerate(at)]
+        start = start + x.shape[d]
         ends.append(start)
         pieces.append(x.element(*here))
     return define(shape, at, choose(at[d], ends, pieces))
@@ -76,7 +76,7 @@ def column_stack(xs: Any) -> Any:
 
 @composite("dstack")
 def dstack(xs: Any) -> Any:
-    return torch.cat([torch.atleast_3d(x) for x in xs], 2)
+    return torch.cat([cast("Any", torch).atleast_3d(x) for x in xs], 2)
 
 
 @composite("hsplit")
@@ -112,7 +112,7 @@ def narrow(x: Operand, dim: int, start: Any, length: Any) -> Definition:
         raise TraceError("narrow at a tensor's value; use index_select or torch.gather")
     d = axis(dim, x.rank)
     first = expression(start)
-    return narrowed(x, d, cast("Expr", x.shape[d] + first) if value_of(first) < 0 else first, expression(length))
+    return narrowed(x, d, (x.shape[d] + first) if value_of(first) < 0 else first, expression(length))
 
 
 def cut(x: Operand, dim: int, lengths: Sequence[Expr]) -> tuple[Definition, ...]:
@@ -121,7 +121,7 @@ def cut(x: Operand, dim: int, lengths: Sequence[Expr]) -> tuple[Definition, ...]
     start: Expr = sp.S.Zero
     for length in lengths:
         out.append(narrowed(x, dim, start, length))
-        start = cast("Expr", start + length)
+        start = start + length
     equal(x.shape[dim], start)
     return tuple(out)
 
@@ -189,21 +189,21 @@ def picked(x: Operand, dim: int, at: Expr) -> Definition:
     """One entry of a dimension, which goes."""
     shape = [s for d, s in enumerate(x.shape) if d != dim]
     rest = list(indices_of(shape))
-    return define(shape, rest, x[tuple([*rest[:dim], at, *rest[dim:]])])
+    return define(shape, rest, x[(*rest[:dim], at, *rest[dim:])])
 
 
 @op("select", "select_copy", view=True)
 def select(x: Operand, dim: int, index: Any) -> Definition:
     d = axis(dim, x.rank)
     k = expression(index)
-    return picked(x, d, cast("Expr", x.shape[d] + k) if value_of(k) < 0 else k)
+    return picked(x, d, (x.shape[d] + k) if value_of(k) < 0 else k)
 
 
 def tiled(x: Operand, times: Sequence[Expr]) -> Definition:
     """Copies of a tensor side by side, `times` along each dimension."""
     lead = len(times) - x.rank
     old = [Integer(1)] * lead + list(x.shape)
-    shape = [cast("Expr", s * t) for s, t in zip(old, times, strict=True)]
+    shape = [(s * t) for s, t in zip(old, times, strict=True)]
     at = indices_of(shape)
     source = [remainder(i, s, t) for i, s, t in zip(at, old, times, strict=True)]
     return define(shape, at, x.element(*source[lead:]))
@@ -231,6 +231,6 @@ def repeat_interleave(x: Operand, repeats: Any, dim: Any = None, *, output_size:
     if isinstance(repeats, Operand) or dim is None:
         raise TraceError("repeat_interleave needs a number of repeats and a dim; flatten first, or use index_select")
     d, times = axis(dim, x.rank), expression(repeats)
-    shape = [cast("Expr", s * times) if k == d else s for k, s in enumerate(x.shape)]
+    shape = [(s * times) if k == d else s for k, s in enumerate(x.shape)]
     at = indices_of(shape)
     return define(shape, at, x.element(*[cast("Expr", Quo(i, times)) if k == d else i for k, i in enumerate(at)]))

@@ -195,4 +195,4 @@ def sigmoid(x: Expr) -> Any:
 
 @elementwise("relu", probes=REALS)
 def relu(x: Expr) -> Any:
-    return Where(Less(0, x), x, 0)
+    return Where(LessEqual(x, 0), 0, x)

@@ -12,7 +12,19 @@ from engine.errors import TraceError
 from engine.notation import Index, Less, LessEqual, Quo, Rem, Where, instantiate, sigma
 from engine.ops.windows import Window, numbers, uneven, window
 from engine.sizes import expression
-from engine.table import Definition, Opaque, Operand, composite, define, fresh_of, indices_of, op, own_output, product
+from engine.table import (
+    Definition,
+    Opaque,
+    Operand,
+    composite,
+    define,
+    each_of,
+    fresh_of,
+    indices_of,
+    op,
+    own_output,
+    product,
+)
 
 F = torch.nn.functional
 
@@ -135,7 +147,7 @@ max_pool(F.max_pool3d, F.max_pool3d_with_indices, 3)
 
 def adaptive(x: Operand, output_size: Any, spatial: int) -> Definition:
     """The mean over windows, as even as they get, that cover each dimension."""
-    given = list(output_size) if isinstance(output_size, (tuple, list)) else [output_size] * spatial
+    given = each_of(output_size, spatial)
     sources = x.shape[-spatial:]
     sizes = [n if s is None else expression(s) for s, n in zip(given, sources, strict=True)]
     lead = list(indices_of(x.shape[: x.rank - spatial]))
@@ -147,13 +159,13 @@ def adaptive(x: Operand, output_size: Any, spatial: int) -> Definition:
     for n, size in zip(sources, sizes, strict=True):
         out, start, end = uneven(n, size)
         even = sp.cancel(n / size)
-        extent = cast("Expr", even if even.is_integer else n)
+        extent = even if even.is_integer else n
         j = fresh_of(extent)
         at.append(out)
         if extent != 1:
             limits.append((cast("Index", j), extent))
         if even.is_integer:
-            places.append(cast("Expr", out * even + j))
+            places.append(out * even + j)
             count = count * even
         else:
             places.append(j)
@@ -180,7 +192,7 @@ def adaptive_max_pool(function: Any, full: Any, spatial: int) -> None:
 
     @op(targets=(full,))
     def with_positions(x: Operand, output_size: Any, return_indices: bool = True) -> tuple[Definition, Opaque]:
-        given = list(output_size) if isinstance(output_size, (tuple, list)) else [output_size] * spatial
+        given = each_of(output_size, spatial)
         sizes = [n if s is None else expression(s) for s, n in zip(given, x.shape[-spatial:], strict=True)]
         shape = (*x.shape[: x.rank - spatial], *sizes)
         return picked(x, shape, indices_of(shape), spatial)
@@ -206,7 +218,7 @@ def lp_pool1d(x: Any, norm_type: float, kernel_size: int, stride: Any = None, ce
 
 @composite(targets=(F.lp_pool2d,))
 def lp_pool2d(x: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Any:
-    rows, columns = kernel_size if isinstance(kernel_size, (tuple, list)) else (kernel_size, kernel_size)
+    rows, columns = each_of(kernel_size, 2)
     return power_mean(F.avg_pool2d(x.pow(norm_type), kernel_size, stride, 0, ceil_mode), rows * columns, norm_type)
 
 
@@ -225,10 +237,9 @@ def interpolate(
     if mode != "nearest":
         raise TraceError(f"interpolate with mode={mode!r} is not in the table; only 'nearest' is")
     if scale_factor is None:
-        sizes = list(size) if isinstance(size, (tuple, list)) else [size] * spatial
-        factors = [int(s) / int(n) for s, n in zip(sizes, x.shape[2:], strict=True)]
+        factors: list[Any] = [int(s) / int(n) for s, n in zip(each_of(size, spatial), x.shape[2:], strict=True)]
     else:
-        factors = list(scale_factor) if isinstance(scale_factor, (tuple, list)) else [scale_factor] * spatial
+        factors = each_of(scale_factor, spatial)
     for d, factor in enumerate(factors):
         if factor < 1 or factor != int(factor):
             raise TraceError(f"interpolate by the factor {factor} is not in the table; only whole numbers are")

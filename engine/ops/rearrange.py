@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+linalg: Any = torch.linalg
+
+
 def triangle(x: Operand, keep: Callable[[Expr, Expr], Any]) -> Definition:
     """The entries of matrices where `keep(row, column)` holds, 0 elsewhere."""
     at = indices_of(x.shape)
@@ -38,14 +41,14 @@ def diagonal_of(x: Operand, offset: int, dim1: int, dim2: int) -> Definition:
     a, b = axis(dim1, x.rank), axis(dim2, x.rank)
     rows, columns = x.shape[a], x.shape[b]
     down, right = max(-offset, 0), max(offset, 0)
-    size = cast("Expr", min((rows - down, columns - right), key=value_of))
+    size = min((rows - down, columns - right), key=value_of)
     if value_of(size) <= 0:
         size = sp.S.Zero
     i: Expr = sp.S.Zero if size == 1 else fresh()
     rest = [d for d in range(x.rank) if d not in (a, b)]
     source: list[Expr] = list(indices_of(x.shape))
     at = [source[d] for d in rest]
-    source[a], source[b] = cast("Expr", i + down), cast("Expr", i + right)
+    source[a], source[b] = i + down, (i + right)
     return define((*[x.shape[d] for d in rest], size), (*at, i), x[tuple(source)])
 
 
@@ -54,7 +57,7 @@ def diagonal(x: Operand, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Defin
     return diagonal_of(x, offset, dim1, dim2)
 
 
-@op(targets=(torch.linalg.diagonal,), view=True)
+@op(targets=(linalg.diagonal,), view=True)
 def linalg_diagonal(x: Operand, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Definition:
     return diagonal_of(x, offset, dim1, dim2)
 
@@ -63,7 +66,7 @@ def linalg_diagonal(x: Operand, *, offset: int = 0, dim1: int = -2, dim2: int = 
 def diag_embed(x: Operand, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Definition:
     """The last dimension along a diagonal of new matrices."""
     a, b = axis(dim1, x.rank + 1), axis(dim2, x.rank + 1)
-    size = cast("Expr", x.shape[-1] + abs(offset))
+    size = x.shape[-1] + abs(offset)
     down, right = max(-offset, 0), max(offset, 0)
     rest = list(indices_of(x.shape[:-1]))
     i, j = indices_of((size, size))
@@ -71,7 +74,7 @@ def diag_embed(x: Operand, offset: int = 0, dim1: int = -2, dim2: int = -1) -> D
     for d, place in sorted(((a, i), (b, j)), key=lambda p: p[0]):
         shape.insert(d, size)
         at.insert(d, place)
-    return define(shape, at, Where(Delta(i - down, j - right), x.element(*rest, cast("Expr", i - down)), 0))
+    return define(shape, at, Where(Delta(i - down, j - right), x.element(*rest, i - down), 0))
 
 
 @op("diag")
@@ -98,9 +101,7 @@ def flip(x: Operand, *dims: Any) -> Definition:
     return define(
         x.shape,
         at,
-        x.element(
-            *[cast("Expr", s - 1 - i) if d in turned else i for d, (i, s) in enumerate(zip(at, x.shape, strict=True))]
-        ),
+        x.element(*[(s - 1 - i) if d in turned else i for d, (i, s) in enumerate(zip(at, x.shape, strict=True))]),
     )
 
 
@@ -137,7 +138,7 @@ def rolled(x: Operand, shifts: Any, dims: Any) -> Definition:
     by: dict[int, Expr] = {}
     for d, s in zip(flat((dims,)), flat((shifts,)), strict=True):
         k = axis(d, x.rank)
-        by[k] = cast("Expr", by.get(k, sp.S.Zero) + expression(s))
+        by[k] = by.get(k, sp.S.Zero) + expression(s)
     at = indices_of(x.shape)
     return define(
         x.shape,
@@ -169,8 +170,8 @@ def unfold(x: Operand, dimension: int, size: int, step: int) -> Definition:
     if not x.rank:
         (k,) = indices_of((expression(size),))
         return define((expression(size),), (k,), x.element())
-    count = steps(cast("Expr", x.shape[d] - size), step)
+    count = steps(x.shape[d] - size, step)
     shape = [count if k == d else s for k, s in enumerate(x.shape)] + [expression(size)]
     at = indices_of(shape)
-    source = [cast("Expr", i * step + at[-1]) if k == d else i for k, i in enumerate(at[:-1])]
+    source = [(i * step + at[-1]) if k == d else i for k, i in enumerate(at[:-1])]
     return define(shape, at, x.element(*source))

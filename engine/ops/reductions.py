@@ -56,7 +56,7 @@ def moments(x: Operand, dim: Any, correction: Any, keepdim: bool) -> tuple[Defin
 
 
 def correction_of(dim: Any, unbiased: Any, correction: Any) -> tuple[Any, Any]:
-    """torch's two spellings: var(dim, unbiased, keepdim) and var(dim, correction=, keepdim=); var(unbiased) has no dim."""
+    """torch's two spellings: var(dim, unbiased, keepdim) and var(dim, correction=); var(unbiased) has no dim."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if correction is None:

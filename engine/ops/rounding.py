@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from sympy import Expr
 
 from engine.notation import Floor, Sign
 from engine.ops.choice import magnitude
 from engine.ops.pointwise import REALS
 from engine.table import Opaque, Operand, broadcast_shape, elementwise, op
+
+if TYPE_CHECKING:
+    from sympy import Expr
 
 Tensor = torch.Tensor
 

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 import torch
 from sympy import Expr
 
-from engine.notation import Index, LessEqual, fresh, sigma
+from engine.notation import Index, LessEqual, Where, fresh, sigma
 from engine.table import Definition, Operand, axis, composite, define, indices_of, op
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def up_to(x: Operand, dim: int, function: Any) -> tuple[tuple[Expr, ...], Expr]:
-    """Indices, and the sum of `function` over the entries up to each position of a dimension."""
+
+def up_to(x: Operand, dim: int, term: Callable[[Expr, Any], Any]) -> tuple[tuple[Expr, ...], Expr]:
+    """Indices, and the sum over a dimension of `term(entry, whether it is up to the position)`."""
     at = indices_of(x.shape)
     if not x.rank or x.shape[axis(dim, x.rank)] == 1:
-        return at, function(x.element(*at))
+        return at, term(x.element(*at), sp.S.One)
     d = axis(dim, x.rank)
     j: Index = fresh()
     e = x.element(*[j if k == d else i for k, i in enumerate(at)])
-    return at, sigma(function(e) * LessEqual(j, at[d]), (j, x.shape[d]))
+    return at, sigma(term(e, LessEqual(j, at[d])), (j, x.shape[d]))
 
 
 @op("cumsum")
 def cumsum(x: Operand, dim: int, *, dtype: Any = None) -> Definition:
-    at, total = up_to(x, dim, lambda e: e)
+    at, total = up_to(x, dim, lambda e, before: e * before)
     return define(x.shape, at, total)
 
 
 @op("logcumsumexp")
 def logcumsumexp(x: Operand, dim: int) -> Definition:
-    at, total = up_to(x, dim, sp.exp)
+    at, total = up_to(x, dim, lambda e, before: sp.exp(Where(before, e, sp.S.NegativeInfinity)))
     return define(x.shape, at, sp.log(total))
 
 

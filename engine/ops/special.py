@@ -14,6 +14,7 @@ from engine.notation import LessEqual, Where
 from engine.ops.pointwise import POSITIVE, REALS
 from engine.table import Definition, Operand, composite, elementwise, op, pointwise
 
+SPECIAL: Any = torch.special
 INSIDE = (1e-6, 0.25, 0.5, 0.75, 0.999)
 
 
@@ -42,9 +43,12 @@ def digamma(x: Expr) -> Any:
     return sp.polygamma(0, x)
 
 
-@op(targets=(torch.polygamma, torch.special.polygamma))
+@op(targets=(torch.polygamma, SPECIAL.polygamma))
 def polygamma(n: int, x: Operand) -> Definition:
-    return pointwise(lambda e: sp.polygamma(n, e), x)
+    def element(e: Expr) -> Any:
+        return sp.polygamma(n, e)
+
+    return pointwise(element, x)
 
 
 @op(targets=(torch.Tensor.polygamma,))

@@ -56,18 +56,18 @@ def window(
     source: Expr, extent: Expr, stride: Expr, before: Expr, after: Expr, dilation: Expr, up: bool = False
 ) -> Window:
     """A window of `extent` over a dimension of size `source`; with `up` a last one that sticks out counts as well."""
-    span = cast("Expr", sp.expand(source + before + after - dilation * (extent - 1) - 1))
+    span = sp.expand(source + before + after - dilation * (extent - 1) - 1)
     size = steps(span, stride)
     reach = after
     if up and value_of(span) % int(cast("Any", stride)):
         count = value_of(span) // int(cast("Any", stride)) + 2
-        if (count - 1) * int(cast("Any", stride)) < value_of(cast("Expr", source + before)):
+        if (count - 1) * int(cast("Any", stride)) < value_of(source + before):
             equal(source, Integer(value_of(source)))
-            size, reach = Integer(count), cast("Expr", after + stride)
+            size, reach = Integer(count), (after + stride)
     if value_of(size) <= 0:
         raise TraceError("a window is larger than what it slides over")
     out, within = fresh_of(size), fresh_of(extent)
-    place = cast("Expr", sp.expand(out * stride + within * dilation - before))
+    place = sp.expand(out * stride + within * dilation - before)
     return Window(size, out, within, extent, place, source, before, reach)
 
 

@@ -36,7 +36,8 @@ def mlp_inputs(n: int) -> dict[str, Tensor]:
     x = torch.randint(0, 7, (n, 3), generator=generator)
     y = torch.randint(0, 7, (n,), generator=generator)
     return {
-        "x": x, "y": y, "C": randn(7, 2), "w1": randn(6, 9), "w2": randn(9, 7), "b2": randn(7), "bnw": randn(9), "bnb": randn(9) / 2
+        "x": x, "y": y, "C": randn(7, 2), "w1": randn(6, 9), "w2": randn(9, 7), "b2": randn(7),
+        "bnw": randn(9), "bnb": randn(9) / 2,
     }  # fmt: skip
 
 

@@ -39,6 +39,13 @@ def autograd(
     return outputs, weights, [torch.zeros_like(x) if g is None else g for x, g in zip(asked, found, strict=True)]
 
 
+def assert_equal(mine: Tensor, theirs: Tensor, tolerance: float, what: str, source: str) -> None:
+    """One gradient; a difference shows the emitted program."""
+    torch.testing.assert_close(
+        mine, theirs, rtol=tolerance, atol=tolerance / 10, equal_nan=True, msg=lambda m: f"{what}: {m}\n{source}"
+    )
+
+
 def check(target: Callable[..., Any], sample: Call, what: str) -> None:
     """One call through both."""
     tensors = sample.tensors()
@@ -50,23 +57,14 @@ def check(target: Callable[..., Any], sample: Call, what: str) -> None:
     torch.manual_seed(0)
     out, saved = program.forward(*tensors)
     for mine, theirs in zip(pytree.tree_leaves(out), outputs, strict=True):
-        torch.testing.assert_close(
-            mine, theirs.detach(), rtol=1e-9, atol=1e-11, equal_nan=True, msg=lambda m: f"{what}: {m}"
-        )
+        assert_equal(mine, theirs.detach(), 1e-9, what, program.source)
     grads = program.backward(saved, weights[0] if program.graph.single else weights)
     inputs = enumerate(zip(program.graph.inputs, tensors, strict=True))
     names = [n for k, (n, x) in inputs if x.is_floating_point() and k not in sample.constant]
+    tolerance = max(1e-8 if all(o.dtype != torch.float32 for o in outputs) else 1e-5, sample.tolerance)
     for name, gradient in zip(names, wanted, strict=True):
-        tolerance = max(1e-8, sample.tolerance)
         mine = grads[program.graph.key(name)]
-        torch.testing.assert_close(
-            mine,
-            gradient,
-            rtol=tolerance,
-            atol=tolerance / 10,
-            equal_nan=True,
-            msg=lambda m: f"{what}, {name}: {m}\n{program.source}",
-        )
+        assert_equal(mine, gradient, tolerance, f"{what}, {name}", program.source)
 
 
 @pytest.mark.filterwarnings("ignore:.*")  # torch's own about old spellings

@@ -135,6 +135,13 @@ ATTENTION = (
     Form("attention causal triu", attention_causal_triu, qkv, attention_causal_hand, batches=(1, 2), large=8),
     Form("attention causal where", attention_causal_where, qkv, attention_causal_hand, batches=(1, 2), large=8),
     Form("attention causal product", attention_causal_product, qkv, attention_causal_hand, batches=(1, 2), large=8),
-    Form("multi-head attention", multi_head, lambda d, n: [d.normal(n, 6, 16), d.normal(16, 48), d.normal(16, 16)], multi_head_hand, batches=(1, 2), large=8),
+    Form(
+        "multi-head attention",
+        multi_head,
+        lambda d, n: [d.normal(n, 6, 16), d.normal(16, 48), d.normal(16, 16)],
+        multi_head_hand,
+        batches=(1, 2),
+        large=8,
+    ),
     Form("linear attention", linear_attention, flat_qkv, None),
 )

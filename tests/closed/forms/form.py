@@ -52,6 +52,7 @@ class Form:
         large: the batch size at which operations are counted.
         twice: whether second derivatives are checked (a kink or a max makes no sense of finite differences).
         exact_zero: names of inputs whose gradient is exactly zero.
+        ratio: what is allowed beyond 1.25 times the elements of the hand-derived version.
         extreme: whether the result and gradients stay finite with the first input multiplied by 1e4.
     """
 
@@ -64,4 +65,5 @@ class Form:
     large: int = 64
     twice: bool = True
     exact_zero: tuple[str, ...] = ()
+    ratio: float = 1.25
     extreme: bool = False

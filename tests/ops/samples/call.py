@@ -48,10 +48,11 @@ def permutation(n: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """Arguments for a row's targets. `only` picks targets by their qualified name, `how` spells the call differently.
-    `constant`: which of the tensors torch takes no derivative of.
+    """Arguments for a row's targets.
 
-    `values=False`: only shape and dtype can be compared (uninitialized memory). `tolerance`: where torch itself is inexact.,
+    `only` picks targets by their qualified name, `how` spells the call differently. `values=False`: only shape and
+    dtype can be compared (uninitialized memory). `tolerance`: where torch itself is inexact. `constant`: which of the
+    tensors torch takes no derivative of.
     """
 
     args: tuple[Any, ...]

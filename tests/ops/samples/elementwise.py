@@ -62,8 +62,7 @@ def grid(row: Row) -> list[Call]:
     for numbers in NUMBERS.get(row.name, [{}]):
         axes = [probes.reshape([-1 if d == k else 1 for d in range(count)]).clone() for k in range(count)]
         out.append(Call(tuple(axes), dict(numbers)))
-        for given in shapes:
-            out.append(Call(tuple(draw(*shape) + shift for shape in given), dict(numbers)))
+        out.extend(Call(tuple(draw(*shape) + shift for shape in given), dict(numbers)) for given in shapes)
     return out
 
 

@@ -102,8 +102,10 @@ SAMPLES: dict[str, list[Call]] = {
     ],
     "multi_head_attention_forward": [
         call(t(4, 2, 6), t(5, 2, 6), t(5, 2, 6), 6, 3, t(18, 6), t(18), None, None, False, 0.0, t(6, 6), t(6)),
-        call(t(4, 1, 4), t(4, 1, 4), t(4, 1, 4), 4, 2, t(12, 4), None, None, None, False, 0.5, t(4, 4), None, True, attn_mask=t(4, 4)),
-        call(t(3, 2, 4), t(5, 2, 2), t(5, 2, 3), 4, 2, None, t(12), None, None, False, 0.0, t(4, 4), t(4), use_separate_proj_weight=True, q_proj_weight=t(4, 4), k_proj_weight=t(4, 2), v_proj_weight=t(4, 3)),
+        call(t(4, 1, 4), t(4, 1, 4), t(4, 1, 4), 4, 2, t(12, 4), None, None, None, False, 0.5, t(4, 4), None, True,
+             attn_mask=t(4, 4)),
+        call(t(3, 2, 4), t(5, 2, 2), t(5, 2, 3), 4, 2, None, t(12), None, None, False, 0.0, t(4, 4), t(4),
+             use_separate_proj_weight=True, q_proj_weight=t(4, 4), k_proj_weight=t(4, 2), v_proj_weight=t(4, 3)),
     ],
     "dropout": [
         call(t(3, 4), 0.3, True), call(t(3, 4), 0.3, False), call(t(1), 0.9, True), call(t(3), 0.0, True),

@@ -13,6 +13,11 @@ def reduced(*args: torch.Tensor, **kwargs: object) -> list[Call]:
     return [make(*args, **kwargs), make(*args, reduction="sum", **kwargs), make(*args, reduction="none", **kwargs)]
 
 
+def constant_target(*args: torch.Tensor) -> list[Call]:
+    """A loss with each reduction, of whose target torch takes no derivative."""
+    return [Call(args, {"reduction": r}, constant=(1,)) for r in ("mean", "sum", "none")]
+
+
 def signs(*shape: int) -> torch.Tensor:
     """Targets of 1 and -1."""
     return i(2, *shape).double() * 2 - 1
@@ -41,7 +46,7 @@ SAMPLES: dict[str, list[Call]] = {
         *reduced(t(3, 4), p(3, 4) * 5), call(p(3), p(3), log_input=False), call(t(3), p(3) * 5, full=True),
     ],
     "gaussian_nll_loss": [*reduced(t(3, 4), t(3, 4), p(3, 4)), call(t(3, 4), t(3, 4), p(3, 1), full=True)],
-    "soft_margin_loss": [*reduced(t(3, 4), signs(3, 4)), call(t(1), signs(1))],
+    "soft_margin_loss": [*constant_target(t(3, 4), signs(3, 4)), *constant_target(t(1), signs(1))],
     "hinge_embedding_loss": [*reduced(t(3, 4), signs(3, 4)), call(t(1), signs(1), margin=0.5)],
     "margin_ranking_loss": [*reduced(t(5), t(5), signs(5)), call(t(1), t(1), signs(1), margin=0.5)],
     "cosine_embedding_loss": [*reduced(t(5, 3), t(5, 3), signs(5)), call(t(3), t(3), signs(), margin=0.2)],

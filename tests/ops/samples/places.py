@@ -26,6 +26,13 @@ def set_item(target: Any, x: Any, item: Any, value: Any) -> Any:
     return x
 
 
+def written_in_place(target: Any, x: Any, *args: Any) -> Any:
+    """An in-place method on a copy, whose result and whose tensor are the same."""
+    y = x * 2
+    target(y, *args)
+    return y * x
+
+
 SAMPLES: dict[str, list[Call]] = {
     "index_select": [
         call(t(4, 3), 0, i(4, 5)), call(t(2, 3), 1, i(3, 1)), call(t(1, 3), 0, i(1, 2)), call(t(3), 0, i(3)),
@@ -54,7 +61,7 @@ SAMPLES: dict[str, list[Call]] = {
     ],
     "scatter_add": [
         call(t(4, 3), 0, i(4, 2, 3), t(2, 3)), call(t(4, 3), 1, i(3, 4, 5), t(4, 5)), call(t(3), 0, i(3, 5), t(5)),
-        call(t(2, 3), 1, i(3, 1, 2), t(2, 3)),
+        call(t(2, 3), 1, i(3, 1, 2), t(1, 2)),
     ],
     "scatter": [
         call(t(4, 3), 1, torch.stack([permutation(3)[:2] for _ in range(4)]), t(4, 2)),
@@ -63,6 +70,8 @@ SAMPLES: dict[str, list[Call]] = {
         call(torch.zeros(3, 5).double(), 1, i(5, 3, 1), 1),
     ],
     "scatter_reduce": [call(t(4, 3), 0, i(4, 2, 3), t(2, 3), "sum")],
+    "copy_": [spelled(written_in_place, t(4, 3), t(3)), spelled(written_in_place, t(1, 3), t())],
+    "zero_": [spelled(written_in_place, t(4, 3))],
     "__setitem__": [
         spelled(set_item, t(4, 3), 1, t(3)),
         spelled(set_item, t(4, 3), (slice(1, 3), slice(None, 2)), t(2, 2)),

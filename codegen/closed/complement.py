@@ -1,0 +1,63 @@
+"""`1 - sigmoid(g)` loses its digits where sigmoid(g) is almost one; `sigmoid(-g)` has them. It costs one operation more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Indexed
+
+from codegen.closed.logistic import gate_argument
+from codegen.closed.sums import rebuilt
+from engine.notation import base, element, name_of
+
+if TYPE_CHECKING:
+    from codegen.closed.cells import Cell
+    from codegen.closed.planner import Planned
+    from codegen.closed.region import Region
+
+
+def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None:
+    """A plan with every `c (1 - s)` as `c t`, where s is a cell that is sigmoid(g) and t a new one that is sigmoid(-g)."""
+    gates = {c.name: g for c in region.cells for g in [gate_argument(c.expr)] if g is not None}
+    taken = {c.name for c in region.cells}
+    names: dict[str, str] = {}
+
+    def turned(e: Any) -> Any:
+        if not e.args or isinstance(e, Indexed):
+            return e
+        if isinstance(e, sp.Add) and len(e.args) == 2:
+            for one, other in (e.args, e.args[::-1]):
+                share = -other / one
+                if isinstance(share, Indexed) and name_of(share) in gates:
+                    known = name_of(share)
+                    if known not in names:
+                        names[known] = _free(f"{known}_complement", taken)
+                    return turned(one) * element(base(names[known], positive=True), list(share.indices))
+        return rebuilt(e, turned)
+
+    statements = tuple(replace(s, expr=cast("Expr", turned(s.expr)), rules=(*s.rules, *_rule(s.expr, turned))) for s in plan.statements)
+    if not names:
+        return None
+    cells: list[Cell] = []
+    for c in region.cells:
+        cells.append(c)
+        if c.name in names:
+            expr = cast("Expr", 1 / (1 + sp.exp(gates[c.name])))
+            cells.append(replace(c, name=names[c.name], expr=expr, node=None, named=False))
+    return replace(region, cells=tuple(cells)), replace(plan, statements=statements)
+
+
+def _rule(e: Expr, turned: Any) -> tuple[str, ...]:
+    return ("1 - sigmoid(g) is sigmoid(-g)",) if turned(e) != e else ()
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+__all__ = ["complemented"]

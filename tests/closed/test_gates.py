@@ -1,0 +1,155 @@
+"""What a gate must refuse: a wrong rule, a wrong fact, a wrong definition, an inaccurate one, and what cannot be judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sympy as sp
+import torch
+
+import codegen
+from codegen.closed import code as closed_code
+from codegen.closed.algebra import Algebra
+from engine.notation import Sigma, accesses, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from codegen.closed.cells import Cell
+    from codegen.program import Program
+
+
+@pytest.fixture(autouse=True)
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each region is closed anew."""
+    monkeypatch.setattr(closed_code, "_codes", {})
+
+
+def softmax(x: Any) -> Any:
+    e = x.exp()
+    return e / e.sum(1, keepdim=True)
+
+
+def batchnorm(x: Any, w: Any, b: Any) -> Any:
+    m = x.mean(0)
+    v = ((x - m) ** 2).mean(0)
+    return (x - m) / (v + 1e-5).sqrt() * w + b
+
+
+def inputs_of(forward: Callable[..., Any]) -> list[torch.Tensor]:
+    g = torch.Generator().manual_seed(0)
+    shapes = [(7, 5)] if forward is softmax else [(7, 5), (5,), (5,)]
+    return [torch.randn(s, generator=g, dtype=torch.float64) for s in shapes]
+
+
+def refusals(program: Program) -> list[str]:
+    assert program.writer is not None
+    return [reason for code, _ in program.writer.codes.values() for reason in code.refused]
+
+
+def check_right(program: Program, forward: Callable[..., Any]) -> None:
+    """Whatever was refused, what is emitted is right."""
+    inputs = [t.requires_grad_() for t in inputs_of(forward)]
+    out = forward(*inputs)
+    grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
+    true = torch.autograd.grad(out, inputs, grad_out)
+    found = program.backward(program.forward(*inputs)[1], grad_out)
+    for mine, theirs in zip(found.values(), true, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("forward", [softmax, batchnorm])
+def test_right_forms_pass(forward: Callable[..., Any]) -> None:
+    program = codegen.generate(forward, *inputs_of(forward))
+    assert refusals(program) == []
+    check_right(program, forward)
+
+
+@pytest.mark.parametrize("forward", [softmax, batchnorm])
+def test_a_wrong_fact_is_refused(forward: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Algebra.add_fact
+
+    def doubled(self: Algebra, total: Any, value: Any, why: str) -> None:
+        add(self, total, 2 * value + 1, why)
+
+    monkeypatch.setattr(Algebra, "add_fact", doubled)
+    program = codegen.generate(forward, *inputs_of(forward))
+    assert any("differs from the derivation" in r for r in refusals(program))
+    check_right(program, forward)
+
+
+@pytest.mark.parametrize("forward", [softmax, batchnorm])
+def test_a_wrong_rule_is_refused(forward: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    normal = Algebra.normal
+
+    def careless(self: Algebra, e: Any, ranges: Any) -> Any:
+        out = normal(self, e, ranges)
+        terms = sp.Add.make_args(out)
+        return sp.Add(*terms[:-1]) if len(terms) > 2 or (forward is softmax and len(terms) > 1) else out
+
+    monkeypatch.setattr(Algebra, "normal", careless)
+    program = codegen.generate(forward, *inputs_of(forward))
+    assert any("differs from the derivation" in r for r in refusals(program))
+    check_right(program, forward)
+
+
+def test_a_wrong_definition_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    stabilized = closed_code.stabilized
+
+    def wrong(cells: list[Cell], *rest: Any) -> list[Cell]:
+        out = stabilized(cells, *rest)
+        return [replace(c, expr=2 * c.expr) if isinstance(c.expr, Sigma) else c for c in out]
+
+    monkeypatch.setattr(closed_code, "stabilized", wrong)
+    program = codegen.generate(softmax, *inputs_of(softmax))
+    assert any("rewritten into something else" in r for r in refusals(program))
+    check_right(program, softmax)
+
+
+def test_the_difference_of_squares_is_refused_for_its_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """E[x^2] - E[x]^2 is equal to the variance, and loses all digits at an offset of 1000."""
+    enriched = closed_code.enriched
+    planted: list[str] = []
+
+    def cancelling(cells: list[Cell]) -> list[Cell]:
+        out = enriched(cells)
+        known = {c.name: c for c in out}
+        return [replace(c, expr=difference_of_squares(c, known, planted)) for c in out]
+
+    monkeypatch.setattr(closed_code, "enriched", cancelling)
+    program = codegen.generate(batchnorm, *inputs_of(batchnorm))
+    assert planted
+    reasons = refusals(program)
+    assert reasons
+    assert all("float32 error" in r for r in reasons)
+    assert "at offset 1000" in reasons[0] or "at offset 100" in reasons[0]
+    check_right(program, batchnorm)
+
+
+def difference_of_squares(c: Cell, known: dict[str, Cell], planted: list[str]) -> Any:
+    """A mean of (x - m)^2 as the mean of x^2 less m^2; any other definition as it is."""
+    total = next((f for f in sp.Mul.make_args(c.expr) if isinstance(f, Sigma)), None) if c.expr is not None else None
+    if total is None or not isinstance(total.body, sp.Pow) or total.body.exp != 2:
+        return c.expr
+    access = total.body.base
+    u = known[name_of(access)]
+    written = u.expr.xreplace({i: j for i, j in zip(u.indices, access.indices, strict=True) if i != 0})
+    (m,) = [a for a in accesses(written) if not a.free_symbols & {i for i, _ in total.limits}]
+    x = next(a for a in accesses(written) if a != m)
+    count = sp.Mul(*[n for _, n in total.limits])
+    planted.append(c.name)
+    return c.expr / total * (Sigma(x**2, *total.args[1:]) - count * m**2)
+
+
+def test_a_gate_that_raises_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("the gate itself is broken")
+
+    monkeypatch.setattr(closed_code, "equal", broken)
+    program = codegen.generate(softmax, *inputs_of(softmax))
+    reasons = refusals(program)
+    assert reasons
+    assert all("ZeroDivisionError" in r for r in reasons)
+    check_right(program, softmax)

@@ -1,0 +1,64 @@
+"""The table of kernels: each entry is used only where it is equal to what was derived; a wrong one is refused."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from codegen.loop.graph import Step, call
+from codegen.loop.make import rows_of
+from codegen.loop.record import recorded
+from codegen.loop.rules import Match, Rule, apply
+from codegen.loop.kernels import RULES
+from codegen.loop.tidy import tidied
+from tests.loop.conftest import NAMES, cases
+from tests.loop.test_loop_trainer import program_of
+
+
+def step_of(name: str, rows: int = 16, sized: dict[str, Tensor] | None = None) -> Step:
+    _, params, data = cases()[name]
+    params = sized or params
+    module = program_of(name).module
+    names = module.forward.__code__.co_varnames[: module.forward.__code__.co_argcount]
+    batch = {k: (r.shape, r.dtype, r.bound) for k, r in zip([n for n in names if n not in params], rows_of(data), strict=True)}
+    step = recorded(module, names, batch, params, rows, 1, str, {}, ())
+    tidied(step)
+    return step
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: r.name)
+def test_every_entry_keeps_every_result(rule: Rule, name: str) -> None:
+    step = step_of(name)
+    apply(step, RULES[: RULES.index(rule)])
+    before = {k: n.value for k, n in step.results.items()}
+    told = apply(step, (Rule(rule.name, rule.text, rule.find, always=True),))
+    assert not told.refused
+    for k, n in step.results.items():
+        assert torch.allclose(n.value.reshape(-1), before[k].reshape(-1), rtol=1e-9, atol=1e-12)
+
+
+def test_a_wrong_identity_is_refused() -> None:
+    def wrong(step: Step) -> Iterator[Match]:
+        for n in step.order:
+            if n.op == "tanh":
+                new = call("sigmoid", n.args[0], shape=n.shape, dtype=n.dtype)
+                yield Match([new], [(n, new)])
+
+    step = step_of("mlp")
+    told = apply(step, (Rule("wrong", "tanh(z) = sigmoid(z)", wrong, always=True),))
+    assert told.refused == ["wrong"]
+    assert any(n.op == "tanh" for n in step.order)
+
+
+def test_what_is_found_in_the_notebooks_mlp() -> None:
+    used = apply(step_of("mlp", 32), RULES).used
+    assert {"gather", "scatter", "elementwise backward", "addmm", "batch norm", "batch norm backward"} <= set(used)
+
+
+@pytest.mark.parametrize(("rows", "used"), [(4096, True), (8, False)])
+def test_a_table_is_looked_up_where_the_batch_is_large(rows: int, used: bool) -> None:
+    sizes = {"c": (27, 32), "w": (96, 256), "g": (256,), "b": (256,), "v": (256, 7)}
+    params = {name: torch.randn(size, generator=torch.Generator().manual_seed(0)) for name, size in sizes.items()}
+    assert ("table" in apply(step_of("deep", rows, params), RULES).used) is used

@@ -1,0 +1,114 @@
+"""`program.trainer`: the numbers of the closed backward step by step, whatever the forward, the batch, and the pieces."""
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+import codegen
+from codegen.loop.make import make_loop, rows_of
+from codegen.program import Program, load
+from engine.errors import InputError
+from tests.loop.conftest import NAMES, cases, stepwise
+
+
+@cache
+def program_of(name: str) -> Program:
+    forward, params, data = cases()[name]
+    return codegen.generate(forward, *[d[:16] for d in data], *params.values())
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() <= 1e-9 * (1 + b.abs().max()))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("batch", [16, 7])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_numbers_of_the_closed_backward(name: str, batch: int, momentum: float) -> None:
+    _, params, data = cases()[name]
+    program = program_of(name)
+    trainer = program.trainer(params, batch_size=batch, lr=0.05, momentum=momentum)
+    losses = trainer.run(data, steps=130, generator=Generator().manual_seed(3))
+    expected, after = stepwise(program, params, data, batch, 130, 0.05, momentum, Generator().manual_seed(3))
+    assert losses.shape == (130,)
+    assert close(losses, expected)
+    assert all(close(trainer.params[k], v) for k, v in after.items())
+
+
+@pytest.mark.parametrize("name", ["mlp", "regression"])
+def test_a_run_in_pieces_is_the_run(name: str) -> None:
+    _, params, data = cases()[name]
+    whole, parts = (program_of(name).trainer(params, batch_size=16, lr=0.05) for _ in range(2))
+    one, other = Generator().manual_seed(1), Generator().manual_seed(1)
+    losses = whole.run(data, steps=230, generator=one)
+    pieces = torch.cat([parts.run(data, steps=n, lr=0.05, generator=other) for n in (1, 104, 25, 100)])
+    assert torch.equal(losses, pieces)
+    assert all(torch.equal(v, parts.params[k]) for k, v in whole.params.items())
+    assert torch.equal(one.get_state(), other.get_state())
+
+
+def test_the_random_stream_is_that_of_single_draws() -> None:
+    _, params, data = cases()["mlp"]
+    generator, single = Generator().manual_seed(2), Generator().manual_seed(2)
+    program_of("mlp").trainer(params, batch_size=5).run(data, steps=137, generator=generator)
+    for _ in range(137):
+        torch.randint(0, len(data[0]), (5,), generator=single)
+    assert torch.equal(generator.get_state(), single.get_state())
+
+
+def test_parameters_are_copied() -> None:
+    _, params, data = cases()["mlp"]
+    before = {k: v.clone() for k, v in params.items()}
+    program_of("mlp").trainer(params).run(data, steps=3)
+    assert all(torch.equal(v, before[k]) for k, v in params.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_change_nothing(name: str) -> None:
+    """With every kernel and with none: the same numbers."""
+    from dataclasses import replace
+
+    from codegen.loop.make import Plan
+
+    _, params, data = cases()[name]
+    module = program_of(name).module
+    names = [n for n in module.forward.__code__.co_varnames[: module.forward.__code__.co_argcount] if n not in params]
+    found: list[Tensor] = []
+    for plan in (Plan(), replace(Plan(), plain=True)):
+        loop = make_loop(module, dict(zip(names, rows_of(data), strict=True)), params, 16, plan, name, name)
+        own = {k: v.clone() for k, v in params.items()}
+        run = load(loop.source, name).trainer(own)
+        with torch.inference_mode():
+            found.append(run(data, 40, 0.05, Generator().manual_seed(0)).clone())
+    assert close(*found)
+
+
+def test_the_file_is_plain_torch_without_autograd() -> None:
+    _, params, data = cases()["mlp"]
+    trainer = program_of("mlp").trainer(params)
+    trainer.run(data, steps=1)
+    imports = [line for line in trainer.source.splitlines() if line.lstrip().startswith(("import", "from"))]
+    assert imports == ["import torch"]
+    assert "requires_grad" not in trainer.source
+    assert "addmm_" in trainer.source
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({}, "no parameters"), ({"nothing": torch.zeros(1)}, "'nothing' is no input")],
+)
+def test_parameters_that_cannot_be(params: dict[str, Tensor], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        program_of("mlp").trainer(params)
+
+
+def test_data_that_cannot_be() -> None:
+    _, params, data = cases()["mlp"]
+    trainer = program_of("mlp").trainer(params)
+    with pytest.raises(InputError, match="takes rows of 2 tensors"):
+        trainer.run(data[:1], steps=1)
+    with pytest.raises(InputError, match="300, 299 rows"):
+        trainer.run((data[0], data[1][:299]), steps=1)
+    assert trainer.run(data, steps=0).shape == (0,)
