@@ -189,7 +189,11 @@ class AccessMixin(LowererBase):
     def bounded(self, at: Expr, size: Expr) -> Val:
         """An index expression as a tensor; where it may leave the dimension (in a branch not taken) it is held inside."""
         v = self.value(at)
-        return v if self.stays_within(at, size) or v.is_number else Val(tt.method(v.t, "clamp", 0, size - 1), v.axes, v.kind)
+        return (
+            v
+            if self.stays_within(at, size) or v.is_number
+            else Val(tt.method(v.t, "clamp", 0, size - 1), v.axes, v.kind)
+        )
 
     def _diagonals(self, t: T, axes: list[Index], kind: str) -> Val:
         """Repeated indices as diagonals."""

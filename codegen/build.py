@@ -66,7 +66,9 @@ def _loop(program: Program, title: str) -> str | None:
         return None
     recipe = recipe_of(load_target(title))
     params = recipe.init(torch.Generator().manual_seed(0), VOCABULARY, torch.float32)
-    return loop_text(closed_program(program, title).module, recipe, params, title, int(recipe.defaults.get("batch", 32)), VOCABULARY)
+    return loop_text(
+        closed_program(program, title).module, recipe, params, title, int(recipe.defaults.get("batch", 32)), VOCABULARY
+    )
 
 
 @lru_cache(maxsize=8)
@@ -104,14 +106,20 @@ class Built:
     def diff(self) -> str:
         """What would change, as a unified diff."""
         old = (self.present or "").splitlines(keepends=True)
-        return "".join(difflib.unified_diff(old, self.text.splitlines(keepends=True), f"{self.path} (present)", f"{self.path} (built)"))
+        return "".join(
+            difflib.unified_diff(
+                old, self.text.splitlines(keepends=True), f"{self.path} (present)", f"{self.path} (built)"
+            )
+        )
 
     def write(self) -> bool:
         """Write the file if it changes, whole or not at all. Raises OutputError where that is not possible."""
         try:
             return write_atomically(self.path, self.text)
         except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}. It is as it was; name another folder with --out.") from error
+            raise OutputError(
+                f"cannot write {self.path}: {error.strerror or error}. It is as it was; name another folder with --out."
+            ) from error
 
 
 def default_targets() -> tuple[str, ...]:
@@ -130,7 +138,9 @@ def _is_recipe(module: object) -> bool:
 
 def program_of(target: Target, title: str, mode: str = "steps") -> Program:
     """A target's program, generated at its example inputs. What it says of files does not depend on the working directory."""
-    base = Path(examples.__file__).parent.parent if target.bundled else (target.path.parent if target.path else Path.cwd())
+    base = (
+        Path(examples.__file__).parent.parent if target.bundled else (target.path.parent if target.path else Path.cwd())
+    )
     inputs = example_inputs(target)
     with contextlib.chdir(base), located(target):
         return generate(target.forward, *inputs.values(), mode=mode, name=title)
@@ -148,7 +158,9 @@ def located(target: Target) -> Generator[None]:
         if not is_user_code(frames[-1].filename):
             raise
         where = f"{frames[-1].filename}:{frames[-1].lineno}"
-        raise TargetError(f"the forward of {target.name} fails by itself, at {where}: {type(error).__name__}: {error}") from error
+        raise TargetError(
+            f"the forward of {target.name} fails by itself, at {where}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def build(text: str, out: Path | None = None) -> list[Built]:
@@ -171,13 +183,21 @@ def build(text: str, out: Path | None = None) -> list[Built]:
 
 def build_all() -> list[Built]:
     """The files of every bundled target, and of the package that holds them."""
-    package = _compared(HOME / "__init__.py", f'# {STAMP}`.\n"""Emitted code: a folder per forward. It imports only torch."""\n')
+    package = _compared(
+        HOME / "__init__.py", f'# {STAMP}`.\n"""Emitted code: a folder per forward. It imports only torch."""\n'
+    )
     return [package, *(b for name in default_targets() for b in build(name))]
 
 
 def _title(target: Target, text: str) -> str:
     """A TARGET without folders, so that emitted files do not depend on where they were made."""
-    return f"{target.path.name}:{text.rpartition(':')[2]}" if target.path and ".py:" in text else target.path.name if target.path else text
+    return (
+        f"{target.path.name}:{text.rpartition(':')[2]}"
+        if target.path and ".py:" in text
+        else target.path.name
+        if target.path
+        else text
+    )
 
 
 def _compared(path: Path, text: str) -> Built:

@@ -98,7 +98,9 @@ def check(
     Raises:
         InputError: inputs that the program or torch itself does not take.
     """
-    with warnings.catch_warnings():  # what torch has to say of a forward at uncomfortable inputs is not of interest here
+    with (
+        warnings.catch_warnings()
+    ):  # what torch has to say of a forward at uncomfortable inputs is not of interest here
         warnings.simplefilter("ignore")
         return _checked(program, inputs, grad_out, forward, digits, samples, truth, seed)
 
@@ -139,12 +141,12 @@ def _checked(
     return Report(graph.name, program.mode, dtype, tuple(rows), tuple(values), tuple(problems))
 
 
-def _cotangents(
-    outputs: Sequence[str], values: dict[str, Tensor], grad_out: Any, seed: int
-) -> list[Tensor | None]:
+def _cotangents(outputs: Sequence[str], values: dict[str, Tensor], grad_out: Any, seed: int) -> list[Tensor | None]:
     """One cotangent per output; None for outputs that are not floating-point."""
     if grad_out is not None:
-        given: list[Tensor | None] = list(grad_out) if isinstance(grad_out, (list, tuple)) else [cast("Tensor", grad_out)]
+        given: list[Tensor | None] = (
+            list(grad_out) if isinstance(grad_out, (list, tuple)) else [cast("Tensor", grad_out)]
+        )
         if len(given) != len(outputs):
             raise InputError(f"{len(given)} cotangents were given for {len(outputs)} outputs")
         return given
@@ -256,7 +258,9 @@ def _trace_differences(
         else:
             same = _alike(gradient, recorded)
         if not same:
-            problems.append(f"{program.graph.key(name)}: autograd of the recorded forward is not that of the forward itself")
+            problems.append(
+                f"{program.graph.key(name)}: autograd of the recorded forward is not that of the forward itself"
+            )
     return problems
 
 

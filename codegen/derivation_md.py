@@ -111,7 +111,9 @@ def _nodes(told: Sequence[Explanation]) -> tuple[NodeSection, ...]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(f"`{n}`" for n in names[:-1]), f"`{names[-1]}`"]) if len(names) > 1 else f"`{names[0]}`"
+    return (
+        " and ".join([", ".join(f"`{n}`" for n in names[:-1]), f"`{names[-1]}`"]) if len(names) > 1 else f"`{names[0]}`"
+    )
 
 
 def _counted(n: int, what: str) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import IndexedBase
-
 from codegen.derive import partials
 from codegen.formula import latex_formula, left_side, lettered, named, text_formula
 from codegen.ownoutput import by_output
@@ -15,6 +13,8 @@ from engine.notation import accesses
 from engine.spelling import size_text
 
 if TYPE_CHECKING:
+    from sympy import IndexedBase
+
     from codegen.derivation import Derivation, Part
     from engine.graph import Graph, Node
 

@@ -49,7 +49,11 @@ def _where(target: Target) -> str:
 def _given(target: Target, generator: Generator) -> dict[str, Tensor]:
     made = cast("Mapping[str, Tensor]", cast("Any", target.module).example_inputs(generator))
     function = target.forward.forward if isinstance(target.forward, nn.Module) else target.forward
-    wanted = [p for p in inspect.signature(function).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    wanted = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
     missing = [p.name for p in wanted if p.name not in made and p.default is p.empty]
     if missing:
         raise TargetError(

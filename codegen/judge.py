@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -116,15 +116,29 @@ class Judge:
             entries = chosen_entries(tuple(ours.shape), d.excess, self.samples, self.seed)
             true = self._true(node, entries, gradient)
             if true is None and not d.allclose:
-                verdict = _Verdict(False, f"differs from autograd, and the truth is out of reach ({self.truth.failure})")
+                verdict = _Verdict(
+                    False, f"differs from autograd, and the truth is out of reach ({self.truth.failure})"
+                )
             if true is not None:
                 scale = _scale(theirs, true) or 1.0
-                mine, its = (errors(side, true, entries, OVERFLOW_DIGITS if self._overflows else self.truth.number) for side in (ours, theirs))
+                mine, its = (
+                    errors(side, true, entries, OVERFLOW_DIGITS if self._overflows else self.truth.number)
+                    for side in (ours, theirs)
+                )
                 error, autograd_error = max(mine) / scale, max(its) / scale
                 if not d.allclose:
                     verdict = self._verdict(node, ours, theirs, d, entries, true, mine, its, gradient)
         return Row(
-            key, verdict.ok, d.exact, d.allclose, d.absolute, d.relative, d.elementwise, error, autograd_error, verdict.note
+            key,
+            verdict.ok,
+            d.exact,
+            d.allclose,
+            d.absolute,
+            d.relative,
+            d.elementwise,
+            error,
+            autograd_error,
+            verdict.note,
         )
 
     def _true(self, node: str, entries: list[Entry], gradient: bool) -> list[Any] | None:
@@ -168,15 +182,22 @@ class Judge:
             eps = torch.finfo(ours.dtype).eps
             moves = self._moves(node, at, [true[k] for k in far], 2 * eps, 0.0, gradient)
             unit = max((largest(g) for g in self.seeds if g is not None), default=0.0)
-            close = worst <= eps**2 * unit or worst <= SLACK * (16 * eps * scale + (moves if moves <= CONVENTION * scale else 0.0))
+            close = worst <= eps**2 * unit or worst <= SLACK * (
+                16 * eps * scale + (moves if moves <= CONVENTION * scale else 0.0)
+            )
             close = close or (gradient and worst <= SLACK * self._jitter(node, ours, at))
-            return _Verdict(close, "autograd is not finite, ours is right" if close else f"both are wrong, ours by {worst:.1e}")
+            return _Verdict(
+                close, "autograd is not finite, ours is right" if close else f"both are wrong, ours by {worst:.1e}"
+            )
         if worst > SLACK * its_worst:
             if worst > SLACK * self._noise(node, theirs, at, max(scale, self._feeding(node)), gradient):
                 return _Verdict(False, f"ours is wrong: error {worst:.1e}, autograd's {its_worst:.1e}")
             return _Verdict(True, "rounding, as much as is to be expected")
         whole = max(scale, self._feeding(node))
-        if its_worst > CONVENTION * whole and self._moves(node, at, [true[k] for k in far], STEP, STEP, gradient) > CONVENTION * whole:
+        if (
+            its_worst > CONVENTION * whole
+            and self._moves(node, at, [true[k] for k in far], STEP, STEP, gradient) > CONVENTION * whole
+        ):
             return _Verdict(False, "autograd differs from the definition at a kink or a tie, where torch decides")
         return _Verdict(True, "rounding, no worse than autograd's")
 
@@ -188,7 +209,8 @@ class Judge:
 
     def _noise(self, node: str, theirs: Tensor, entries: Sequence[Entry], scale: float, gradient: bool) -> float:
         """What rounding alone can do at these entries: the running error of a gradient, and how far autograd's own result moves
-        when the inputs move by their last bit (unless it jumps, as at a kink)."""
+        when the inputs move by their last bit (unless it jumps, as at a kink).
+        """
         moved = [(r.gradients if gradient else r.values)[node] for r in self._moved]
         steps = [abs(float(m[at]) - float(theirs[at])) for m in moved if m is not None for at in entries]
         found = [s for s in steps if s <= CONVENTION * scale]
@@ -199,7 +221,8 @@ class Judge:
     @cached_property
     def _rounding(self) -> dict[str, Tensor]:
         """A running error of every gradient: the last bits of the terms that it is summed from, and what comes down with the
-        cotangents. Terms are added with random signs, so that they do not cancel as they do in the gradient itself."""
+        cotangents. Terms are added with random signs, so that they do not cancel as they do in the gradient itself.
+        """
         graph = self.program.graph
         values = values_of(graph, self.tensors, keep_gradients=True)
         generator = torch.Generator().manual_seed(self.seed)
@@ -208,7 +231,9 @@ class Judge:
             parts: list[Tensor] = []
             for _ in range(3):
                 signed = torch.where(torch.rand(g.shape, generator=generator) < 0.5, -g, g)
-                (part,) = torch.autograd.grad(values[consumer], values[node], signed, retain_graph=True, allow_unused=True)
+                (part,) = torch.autograd.grad(
+                    values[consumer], values[node], signed, retain_graph=True, allow_unused=True
+                )
                 parts.append(torch.zeros_like(values[node]) if part is None else part.abs())
             return torch.stack(parts).amax(0)
 
@@ -255,7 +280,8 @@ class Judge:
             return t * (1 + 2 * torch.finfo(t.dtype).eps * bits.to(t.dtype))
 
         return [
-            ([nudged(t) for t in self.tensors], [None if g is None else nudged(g) for g in self.seeds]) for _ in range(3)
+            ([nudged(t) for t in self.tensors], [None if g is None else nudged(g) for g in self.seeds])
+            for _ in range(3)
         ]
 
     def _moves(

@@ -39,7 +39,8 @@ class Difference:
 
 def difference(ours: Tensor, theirs: Tensor, defined: Tensor | None = None) -> Difference:
     """Compare two tensors of one shape. Entries that are not `defined` agree, as do those where both sides are infinite or
-    nan and one is nan."""
+    nan and one is nan.
+    """
     a, b = ours.detach().double(), theirs.detach().double()
     same = (a == b) | (a.isnan() & b.isnan())
     undefined = ~a.isfinite() & ~b.isfinite() & (a.isnan() | b.isnan())

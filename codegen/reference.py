@@ -151,10 +151,11 @@ def own_run(
     state = {graph.key(name): t for name, t in zip(graph.inputs, leaves, strict=True) if name in graph.parameters}
     like = next((t.dtype for t in leaves if t.requires_grad), torch.get_default_dtype())
     with same_randomness(), _default_dtype(like), torch.enable_grad():
-        if isinstance(forward, nn.Module):
-            out = torch.func.functional_call(forward, state, tuple(given))
-        else:
-            out = forward(*given)
+        out = (
+            torch.func.functional_call(forward, state, tuple(given))
+            if isinstance(forward, nn.Module)
+            else forward(*given)
+        )
     outputs = [cast("Tensor", o) for o in pytree.tree_leaves(out)]
     live = [(o, g) for o, g in zip(outputs, grad_out, strict=True) if o.requires_grad and g is not None]
     if live:

@@ -313,7 +313,9 @@ class ScalarMixin(LowererBase):
     def function(self, e: Expr) -> Val:
         """A function by its torch method."""
         if isinstance(e, sp.polygamma):
-            return Val(tt.method(self.value(e.args[1]).t, "polygamma", self.value(e.args[0]).t), self.value(e.args[1]).axes)
+            return Val(
+                tt.method(self.value(e.args[1]).t, "polygamma", self.value(e.args[0]).t), self.value(e.args[1]).axes
+            )
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")

@@ -71,7 +71,9 @@ class Truth:
         """Where the true outputs are finite, in this arithmetic; nothing where it cannot be evaluated."""
         try:
             with np.errstate(all="ignore"):
-                found = evaluate(self.graph, self.inputs, "longdouble" if self.number == "complex" else self.number, self.masks)
+                found = evaluate(
+                    self.graph, self.inputs, "longdouble" if self.number == "complex" else self.number, self.masks
+                )
         except FAILURES as error:
             self.failure = f"{type(error).__name__}: {error}"
             return {}
@@ -86,7 +88,9 @@ def _finite(a: Any) -> Tensor:
 
 def masks_of(graph: Graph, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What has no definition (an argmax, a random mask), as it came out on the side that is compared."""
-    opaque = [n.name for n in graph.nodes if n.template is None and not n.is_input and n.op not in ("constant", "detach")]
+    opaque = [
+        n.name for n in graph.nodes if n.template is None and not n.is_input and n.op not in ("constant", "detach")
+    ]
     return {name: values[name] for name in opaque}
 
 

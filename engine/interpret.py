@@ -47,6 +47,10 @@ class Field:
     array: Array
     at: tuple[Index, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.array, np.ndarray):  # numpy hands back a bare number for an array of rank 0
+            object.__setattr__(self, "array", np.asarray(self.array))
+
 
 def align(fields: Sequence[Field]) -> tuple[list[Array], tuple[Index, ...]]:
     """Arrays that broadcast against each other, and the indices of the axes they then have."""

@@ -9,7 +9,11 @@ from typer import Argument, Option
 def build(
     targets: Annotated[
         list[str] | None,
-        Argument(metavar="[TARGET]...", help="Bundled names, path/to/file.py:function, or package.module:Class.", show_default="all bundled ones"),
+        Argument(
+            metavar="[TARGET]...",
+            help="Bundled names, path/to/file.py:function, or package.module:Class.",
+            show_default="all bundled ones",
+        ),
     ] = None,
     check: Annotated[
         bool, Option("--check", help="Write nothing; show what would change and exit 1 if anything would.")

@@ -19,7 +19,9 @@ def run_build(targets: tuple[str, ...], check: bool, out: Path | None) -> None:
     Raises the package's errors, and typer.Exit(1) where `check` finds something stale.
     """
     if out is not None and len(targets) != 1:
-        raise TargetError(f"--out takes the files of one TARGET, and {len(targets) or 'all bundled ones'} were asked for.")
+        raise TargetError(
+            f"--out takes the files of one TARGET, and {len(targets) or 'all bundled ones'} were asked for."
+        )
     built = [b for t in targets for b in build(t, out)] if targets else build_all()
     extra = [] if targets else leftovers(built)
     console = Console(soft_wrap=True)
@@ -57,7 +59,9 @@ def _write(console: Console, built: list[Built], extra: list[Path]) -> None:
         try:
             path.unlink()
         except OSError as error:
-            raise OutputError(f"cannot remove {path}, which no bundled target makes any more: {error.strerror}.") from error
+            raise OutputError(
+                f"cannot remove {path}, which no bundled target makes any more: {error.strerror}."
+            ) from error
         say(console, f"removed {_short(path)}")
     say(console, f"{len(built)} files are up to date")
 

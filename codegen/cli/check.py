@@ -24,10 +24,16 @@ class CheckMode(StrEnum):
 def check(
     targets: Annotated[
         list[str] | None,
-        Argument(metavar="[TARGET]...", help="Bundled names, path/to/file.py:function, or package.module:Class.", show_default="all bundled ones"),
+        Argument(
+            metavar="[TARGET]...",
+            help="Bundled names, path/to/file.py:function, or package.module:Class.",
+            show_default="all bundled ones",
+        ),
     ] = None,
     dtype: Annotated[CheckDType, Option(help="Floating-point type of the inputs.")] = CheckDType.both,
-    mode: Annotated[CheckMode, Option(help="Every node's cotangent, or the closed form's gradients of the inputs.")] = CheckMode.steps,
+    mode: Annotated[
+        CheckMode, Option(help="Every node's cotangent, or the closed form's gradients of the inputs.")
+    ] = CheckMode.steps,
     batch: Annotated[
         list[int] | None,
         Option(min=0, metavar="N", show_default="the example's", help="Batch size; may be given several times."),
@@ -38,7 +44,9 @@ def check(
     ] = False,
     digits: Annotated[
         int | None,
-        Option(min=20, max=1000, show_default="longdoubles, about 19", help="Decimal digits of the truth, by mpmath: slow."),
+        Option(
+            min=20, max=1000, show_default="longdoubles, about 19", help="Decimal digits of the truth, by mpmath: slow."
+        ),
     ] = None,
 ) -> None:
     """Compare the emitted gradients with autograd's, tensor by tensor, and both with the high-precision truth.

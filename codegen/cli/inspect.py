@@ -18,8 +18,12 @@ class InspectFormat(StrEnum):
 
 def inspect(
     target: Annotated[str, Argument(help="A bundled name, path/to/file.py:function, or package.module:Class.")],
-    node: Annotated[str | None, Argument(help="One node or input of the forward.", show_default="the whole program")] = None,
-    form: Annotated[InspectFormat, Option("--format", help="For the terminal, a paper, a page, or a browser.")] = InspectFormat.text,
+    node: Annotated[
+        str | None, Argument(help="One node or input of the forward.", show_default="the whole program")
+    ] = None,
+    form: Annotated[
+        InspectFormat, Option("--format", help="For the terminal, a paper, a page, or a browser.")
+    ] = InspectFormat.text,
     out: Annotated[Path | None, Option(help="Write to this file instead of the terminal.", dir_okay=False)] = None,
 ) -> None:
     """Show how the gradient of a node follows: its definition, its cotangent, the rules used, the emitted statement.

@@ -79,7 +79,9 @@ def _panel(console: Console, e: Explanation) -> None:
 
     def code(title: str, *lines: str) -> None:
         parts.append(Text(title, style="dim"))
-        parts.append(Syntax("\n".join(f"  {line}" for line in lines), "python", background_color="default", word_wrap=True))
+        parts.append(
+            Syntax("\n".join(f"  {line}" for line in lines), "python", background_color="default", word_wrap=True)
+        )
 
     if e.forward:
         code(f"forward, {e.place}" if e.place else "forward", e.forward)
@@ -99,7 +101,9 @@ def _panel(console: Console, e: Explanation) -> None:
 
 def _latex(console: Console, program: Program, told: dict[str, Explanation], node: str | None, title: str) -> None:
     chosen = [told[node]] if node is not None else list(told.values())
-    rows = [f.latex for e in chosen for f in (e.definition, *(p.derivative for p in e.paths), e.cotangent) if f is not None]
+    rows = [
+        f.latex for e in chosen for f in (e.definition, *(p.derivative for p in e.paths), e.cotangent) if f is not None
+    ]
     body = " \\\\\n".join("  " + r.replace(" = ", " &= ", 1) for r in rows)
     say(console, f"\\begin{{align*}}\n{body}\n\\end{{align*}}")
 

@@ -17,12 +17,28 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Indexed, Mul
 
-from codegen.closed.cells import Cell, at, natural
+from codegen.closed.cells import Cell, at
 from codegen.closed.logistic import as_power, gate_argument, softplus_argument
 from codegen.closed.sums import rebuilt, summed_term
 from codegen.derive import distribute
 from codegen.ranges import simplified
-from engine.notation import BRACKETS, Amax, Delta, Head, Index, Sigma, accesses, base, bound, canonical, element, fresh, instantiate, name_of, Where
+from engine.notation import (
+    BRACKETS,
+    Amax,
+    Delta,
+    Head,
+    Index,
+    Sigma,
+    Where,
+    accesses,
+    base,
+    bound,
+    canonical,
+    element,
+    fresh,
+    instantiate,
+    name_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,13 +71,19 @@ def scalar_part(term: Expr) -> Expr:
 
 def is_monomial(e: Expr) -> bool:
     """A product of powers of accesses and functions, no sum on top."""
-    return all(isinstance(b, (Indexed, sp.exp)) and x.is_Rational for b, x in powers(e).items()) and bool(powers(e)) and not e.is_Add
+    return (
+        all(isinstance(b, (Indexed, sp.exp)) and x.is_Rational for b, x in powers(e).items())
+        and bool(powers(e))
+        and not e.is_Add
+    )
 
 
 class Algebra:
     """What is known of the cells of a region, and simplification by it."""
 
-    def __init__(self, cells: Mapping[str, Cell], values: Mapping[Any, int], relations: Sequence[tuple[Expr, Expr]] = ()) -> None:
+    def __init__(
+        self, cells: Mapping[str, Cell], values: Mapping[Any, int], relations: Sequence[tuple[Expr, Expr]] = ()
+    ) -> None:
         self.cells = dict(cells)
         self.values = dict(values)
         self.down: dict[str, Cell] = {}
@@ -72,7 +94,9 @@ class Algebra:
         self.shares: list[tuple[Expr, tuple[Index, ...], Expr, str]] = []
         self.interned: dict[Any, Sigma] = {}
         self.allowed: set[str] | None = None
-        self.gates = [(c, g) for c in self.cells.values() for g in [gate_argument(c.expr)] if g is not None and c.kind == "float"]
+        self.gates = [
+            (c, g) for c in self.cells.values() for g in [gate_argument(c.expr)] if g is not None and c.kind == "float"
+        ]
         for cell in self.cells.values():
             self.learn_share(cell)
         for cell in self.cells.values():
@@ -92,7 +116,9 @@ class Algebra:
             self.fact_of_sum(cell, coefficient, total)
         elif is_monomial(e) and not isinstance(e, Indexed) and all(n != cell.name for _, _, _, n in self.shares):
             lowered = self.lowered(e)
-            self.down[cell.name] = Cell(cell.name, cell.indices, cell.shape, lowered, cell.kind, cell.differentiable, cell.dtype)
+            self.down[cell.name] = Cell(
+                cell.name, cell.indices, cell.shape, lowered, cell.kind, cell.differentiable, cell.dtype
+            )
             if isinstance(e, sp.exp) and lowered == e:
                 del self.down[cell.name]
             self.ups.append(cell)
@@ -213,7 +239,11 @@ class Algebra:
                 atoms.append(at(cell, atom.indices))
         else:
             for cell in self.cells.values():
-                mapping = matched(cell.expr, atom, set(cast("Any", [i for i in cell.indices if i != 0]))) if isinstance(cell.expr, sp.exp) else None
+                mapping = (
+                    matched(cell.expr, atom, set(cast("Any", [i for i in cell.indices if i != 0])))
+                    if isinstance(cell.expr, sp.exp)
+                    else None
+                )
                 if mapping is not None:
                     atoms.append(self.access(cell, [cast("Expr", i).xreplace(mapping) for i in cell.indices]))
         self.shares.extend((a, free, value, name) for a in atoms)
@@ -231,7 +261,7 @@ class Algebra:
 
     def gated(self, e: Any) -> Any:
         """`exp(g)^k (1 + exp(g))^-m` with k <= m as `s^k (1 - s)^(m-k)`, where some cell s is sigmoid(g)."""
-        table = {b: x for b, x in map(as_power, Mul.make_args(e))}
+        table = dict(map(as_power, Mul.make_args(e)))
         for b, x in list(table.items()):
             g = softplus_argument(b)
             if g is None or not (x.is_Integer and x.is_negative):
@@ -319,11 +349,17 @@ class Algebra:
             if isinstance(inner, Indexed):
                 cell = self.cells.get(name_of(inner))
                 inner = at(cell, inner.indices) if cell is not None and cell.expr is not None else inner
-            return isinstance(inner, Where) and bool(inner.args[0] == bracket) and inner.args[2] is sp.S.NegativeInfinity
+            return (
+                isinstance(inner, Where) and bool(inner.args[0] == bracket) and inner.args[2] is sp.S.NegativeInfinity
+            )
         cell = self.cells.get(name_of(e)) if isinstance(e, Indexed) else None
         if cell is None or cell.expr is None or depth == 0 or cell.expr.is_Add:
             return False
-        return any(self.vanishes_without(bracket, f, depth - 1) for f in Mul.make_args(at(cell, e.indices)) if isinstance(f, (Indexed, sp.exp)))
+        return any(
+            self.vanishes_without(bracket, f, depth - 1)
+            for f in Mul.make_args(at(cell, e.indices))
+            if isinstance(f, (Indexed, sp.exp))
+        )
 
     def sum_term(self, term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[Index, Expr]) -> Expr:
         """One product summed: deltas solved, constants in front, then facts."""
@@ -364,7 +400,9 @@ class Algebra:
                     self.note(why)
                     rest = Mul(*[f for f in Mul.make_args(s.body) if f not in mine])
                     left = [(i, m) for i, m in s.limits if i != j]
-                    return Sigma(rest * instantiate(value, dict(zip(own, free, strict=True))), *[sp.Tuple(*x) for x in left])
+                    return Sigma(
+                        rest * instantiate(value, dict(zip(own, free, strict=True))), *[sp.Tuple(*x) for x in left]
+                    )
         return s
 
     def note(self, rule: str) -> None:
@@ -463,9 +501,17 @@ def expanded(e: Any) -> Any:
     """Products over additions multiplied out; arguments of functions and sums are left alone."""
     if isinstance(e, sp.Add):
         return sp.Add(*[expanded(a) for a in e.args])
-    if isinstance(e, sp.Pow) and not isinstance(e, sp.exp) and isinstance(e.base, sp.Add) and e.exp.is_Integer and e.exp > 0:
+    if (
+        isinstance(e, sp.Pow)
+        and not isinstance(e, sp.exp)
+        and isinstance(e.base, sp.Add)
+        and e.exp.is_Integer
+        and e.exp > 0
+    ):
         return sp.Add(*[expanded(t) for t in sp.Add.make_args(sp.expand_multinomial(e))])
-    if isinstance(e, sp.Mul) and any(isinstance(f, sp.Add) or isinstance(f, sp.Pow) and isinstance(f.base, sp.Add) for f in e.args):
+    if isinstance(e, sp.Mul) and any(
+        isinstance(f, sp.Add) or (isinstance(f, sp.Pow) and isinstance(f.base, sp.Add)) for f in e.args
+    ):
         terms: list[Any] = [ONE]
         for f in e.args:
             parts = sp.Add.make_args(expanded(f)) if not (isinstance(f, sp.Add) and not f.has(Indexed)) else (f,)
@@ -482,10 +528,14 @@ def fact_key(s: Sigma) -> tuple[Any, tuple[Index, ...]]:
         for i in a.free_symbols:
             pass
         for x in a.indices:
-            for i in [x] if isinstance(x, Index) else sorted((y for y in x.free_symbols if isinstance(y, Index)), key=str):
+            for i in (
+                [x] if isinstance(x, Index) else sorted((y for y in x.free_symbols if isinstance(y, Index)), key=str)
+            ):
                 if i not in inside and i not in free:
                     free.append(i)
-    free.extend(sorted((i for i in s.free_symbols if isinstance(i, Index) and i not in inside and i not in free), key=str))
+    free.extend(
+        sorted((i for i in s.free_symbols if isinstance(i, Index) and i not in inside and i not in free), key=str)
+    )
     mapping = {i: Index(f"_f{k}") for k, i in enumerate(free)}
     return by_shape(cast("Expr", s.xreplace(mapping))), tuple(free)
 
@@ -496,7 +546,10 @@ def by_shape(s: Expr) -> Any:
         return canonical(s)
     order: list[Index] = []
     inside = {i for i, _ in s.limits}
-    for a in sorted(accesses(s.body), key=lambda a: (name_of(a), [i in inside for i in a.indices], str([i for i in a.indices if i not in inside]))):
+    for a in sorted(
+        accesses(s.body),
+        key=lambda a: (name_of(a), [i in inside for i in a.indices], str([i for i in a.indices if i not in inside])),
+    ):
         order.extend(i for i in a.indices if i in inside and i not in order)
     order.extend(i for i, _ in s.limits if i not in order)
     sizes = dict(s.limits)
@@ -540,7 +593,9 @@ def gathered(e: Expr) -> Expr:
         if x.is_number and all(o.is_number and o * x > 0 for o in others):
             common *= b ** (min([x, *others]) if x > 0 else max([x, *others]))
     rest = [cast("Expr", t / common) for t in terms]
-    ranked = sorted(rest, key=lambda t: (t.has(Sigma), t.has(Delta), not powers(t), len(powers(t)), str(scalar_part(t))))
+    ranked = sorted(
+        rest, key=lambda t: (t.has(Sigma), t.has(Delta), not powers(t), len(powers(t)), str(scalar_part(t)))
+    )
     scale = scalar_part(ranked[0])
     if scale.could_extract_minus_sign() and not all(scalar_part(t).could_extract_minus_sign() for t in rest):
         scale = -scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import sympy as sp
 from sympy import Expr, Indexed
@@ -14,9 +14,6 @@ from codegen.closed.sums import rebuilt
 from codegen.derive import COT, OUT, pulled_back
 from engine.notation import Delta, Index, Sigma, accesses, base, element, fresh, instantiate, name_of
 from engine.table import Definition
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,13 @@ class Plan:
 
 def is_local(cell: Cell) -> bool:
     """Whether a cell belongs to the algebra: elementwise or a reduction over plainly indexed tensors."""
-    return cell.expr is not None and not cell.call and cell.kind == "float" and not is_contraction(cell.expr) and is_plain(cell.expr)
+    return (
+        cell.expr is not None
+        and not cell.call
+        and cell.kind == "float"
+        and not is_contraction(cell.expr)
+        and is_plain(cell.expr)
+    )
 
 
 def cot_name(cell: str) -> str:
@@ -73,7 +76,7 @@ class Backward:
         down: set[str] = set()
         for name in self.order:
             c = self.cells[name]
-            if name in self.wanted or c.differentiable and any(r in down for r in c.reads):
+            if name in self.wanted or (c.differentiable and any(r in down for r in c.reads)):
                 down.add(name)
         up: set[str] = set()
         for name in reversed(self.order):
@@ -86,7 +89,9 @@ class Backward:
         key = (consumer, operand)
         if key not in self.pulled:
             c = self.cells[consumer]
-            self.pulled[key] = pulled_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), operand, self.cells[operand].shape)
+            self.pulled[key] = pulled_back(
+                Definition(c.shape, c.indices, cast("Expr", c.expr)), operand, self.cells[operand].shape
+            )
         return self.pulled[key]
 
     def filled(self, e: Any, consumer: Cell, cot: Expr | None) -> Any:
@@ -165,9 +170,13 @@ class Backward:
         out: list[str] = []
         for name in reversed(self.order):
             cell = self.cells[name]
-            if name in self.live and name not in self.wanted and cell.shape and sum(1 for r in cell.reads if r in self.live) >= 2:
-                if not (name in self.seeds and name not in self.consumers):
-                    out.append(name)
+            if (
+                name in self.live
+                and name not in self.wanted
+                and cell.shape
+                and sum(1 for r in cell.reads if r in self.live) >= 2
+            ) and not (name in self.seeds and name not in self.consumers):
+                out.append(name)
         return out
 
 
@@ -203,7 +212,11 @@ def cancelled(e: Expr, algebra: Algebra) -> Expr:
 def affine(e: Expr) -> bool:
     """c0 + c1 * access, with numbers c0 and c1."""
     parts = [t for t in sp.Add.make_args(e) if accesses(t)]
-    return len(parts) == 1 and len(sp.Add.make_args(e)) == 2 and isinstance(cast("Any", parts[0]).as_coeff_Mul()[1], Indexed)
+    return (
+        len(parts) == 1
+        and len(sp.Add.make_args(e)) == 2
+        and isinstance(cast("Any", parts[0]).as_coeff_Mul()[1], Indexed)
+    )
 
 
 __all__ = ["Backward", "Plan", "Statement", "cot_name", "is_local", "powers", "settled"]

@@ -15,7 +15,10 @@ def branched(e: Expr) -> Expr:
     if isinstance(e, Sigma):
         return cast("Expr", e.func(branched(e.body), *e.args[1:]))
     if not isinstance(e, sp.Add):
-        return cast("Expr", sp.Mul(*[branched(cast("Expr", f)) if isinstance(f, (Sigma, sp.Add)) else f for f in sp.Mul.make_args(e)]))
+        return cast(
+            "Expr",
+            sp.Mul(*[branched(cast("Expr", f)) if isinstance(f, (Sigma, sp.Add)) else f for f in sp.Mul.make_args(e)]),
+        )
     terms = sp.Add.make_args(e)
     for b in brackets(terms):
         inside = sp.Add(*[t for t in terms if b in sp.Mul.make_args(t)])
@@ -27,9 +30,17 @@ def branched(e: Expr) -> Expr:
         related = [t for t in sp.Add.make_args(outside) if any(same(t, -h) for h in sp.Add.make_args(holds))]
         if not related and not (len(factor) and outside != 0 and alike(holds, outside)):
             continue
-        rest = sp.Add(*[t for t in sp.Add.make_args(outside) if t not in related]) if related and not alike(holds, outside) else sp.S.Zero
+        rest = (
+            sp.Add(*[t for t in sp.Add.make_args(outside) if t not in related])
+            if related and not alike(holds, outside)
+            else sp.S.Zero
+        )
         fails = outside - rest
-        return cast("Expr", branched(cast("Expr", rest)) + choice(b, branched(cast("Expr", sp.expand(holds + fails))), branched(cast("Expr", fails))))
+        return cast(
+            "Expr",
+            branched(cast("Expr", rest))
+            + choice(b, branched(cast("Expr", sp.expand(holds + fails))), branched(cast("Expr", fails))),
+        )
     return e
 
 

@@ -17,7 +17,24 @@ from sympy import Expr, Indexed
 from codegen.closed.sums import rebuilt, resum
 from codegen.ranges import simplified
 from engine.naming import Namer
-from engine.notation import BINDERS, Amax, Delta, Index, Quo, Rem, Sigma, accesses, base, bound, canonical, element, fresh, instantiate, name_of, ordered
+from engine.notation import (
+    BINDERS,
+    Amax,
+    Delta,
+    Index,
+    Quo,
+    Rem,
+    Sigma,
+    accesses,
+    base,
+    bound,
+    canonical,
+    element,
+    fresh,
+    instantiate,
+    name_of,
+    ordered,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -88,7 +105,7 @@ def is_contraction(e: Expr) -> bool:
             continue
         union = frozenset().union(*sets)
         outer = union - summed
-        if all(outer - s for s in sets) and len({s for s in sets}) > 1:
+        if all(outer - s for s in sets) and len(set(sets)) > 1:
             return True
     return False
 
@@ -97,7 +114,9 @@ def is_plain(e: Expr) -> bool:
     """Whether an expression reads tensors only at index symbols, constants and integer tensors (no index arithmetic)."""
     digits = any(x.atoms(Index, Indexed) for x in e.atoms(Quo, Rem))
     return not digits and all(
-        isinstance(i, (Index, Indexed)) or not i.free_symbols for a in accesses(e) for i in (cast("Any", x) for x in a.indices)
+        isinstance(i, (Index, Indexed)) or not i.free_symbols
+        for a in accesses(e)
+        for i in (cast("Any", x) for x in a.indices)
     )
 
 
@@ -126,7 +145,7 @@ class Builder:
         for n in self.graph.nodes:
             self.add(n)
         needed: set[str] = set()
-        stack = [self.resolved(o) for o in self.graph.outputs] + [i for i in self.graph.inputs]
+        stack = [self.resolved(o) for o in self.graph.outputs] + list(self.graph.inputs)
         while stack:
             name = stack.pop()
             if name not in needed:
@@ -149,7 +168,19 @@ class Builder:
         """One node of the graph."""
         kind = "float" if n.dtype.is_floating_point else "bool" if str(n.dtype) == "torch.bool" else "int"
         known = n.definition
-        cell = Cell(n.name, known[0] if known else (), n.shape, None, kind, n.differentiable, n.dtype, n, True, n.positive, n.named)
+        cell = Cell(
+            n.name,
+            known[0] if known else (),
+            n.shape,
+            None,
+            kind,
+            n.differentiable,
+            n.dtype,
+            n,
+            True,
+            n.positive,
+            n.named,
+        )
         if known is None:
             for o in n.operands:
                 self.resolved(o)
@@ -164,25 +195,46 @@ class Builder:
         if inlined is raw and n.call is not None and n.output is None:
             cell = replace(cell, text=n.forward_text())
         is_output = n.name in self.graph.outputs
-        changes_dtype = any(self.graph[o].dtype != n.dtype for o in n.operands if self.graph[o].dtype.is_floating_point) and plain_layout(cell)
+        changes_dtype = any(
+            self.graph[o].dtype != n.dtype for o in n.operands if self.graph[o].dtype.is_floating_point
+        ) and plain_layout(cell)
         negated = isinstance(-expr, Indexed) and plain_layout(replace(cell, expr=-expr)) and not n.named
         if negated and not is_output and n.dtype.is_floating_point:
             self.aliases[n.name] = cell
             return
-        if not accesses(expr) and not is_output or plain_layout(cell) and not is_output and not changes_dtype and self.same_dtype(cell) and self.reads_all(cell):
+        if (not accesses(expr) and not is_output) or (
+            plain_layout(cell)
+            and not is_output
+            and not changes_dtype
+            and self.same_dtype(cell)
+            and self.reads_all(cell)
+        ):
             self.aliases[n.name] = cell
             return
         if kind == "bool" and not is_output and not expr.has(Sigma) and is_plain(expr):
             self.aliases[n.name] = cell  # a condition costs less to compute again than to keep
             return
-        if is_contraction(expr) or not is_plain(expr) or not n.dtype.is_floating_point or plain_layout(cell) and not self.reads_all(cell):
+        if (
+            is_contraction(expr)
+            or not is_plain(expr)
+            or not n.dtype.is_floating_point
+            or (plain_layout(cell) and not self.reads_all(cell))
+        ):
             self.keep(cell)
             return
         cell = replace(cell, expr=self.exploded(expr, cell, top=True), call=False)
         order = tuple(i for i in natural(cell.expr) if i in cell.indices)
-        if not n.named and not is_output and order != cell.indices and 0 not in cell.indices and len(order) == len(cell.indices):
+        if (
+            not n.named
+            and not is_output
+            and order != cell.indices
+            and 0 not in cell.indices
+            and len(order) == len(cell.indices)
+        ):
             sizes = cell.ranges
-            turned = replace(cell, text=None, name=self.namer(f"{n.name}_t"), indices=order, shape=tuple(sizes[i] for i in order))
+            turned = replace(
+                cell, text=None, name=self.namer(f"{n.name}_t"), indices=order, shape=tuple(sizes[i] for i in order)
+            )
             self.keep(turned)
             inner = self.aliases.get(turned.name)
             read = inner.expr if inner is not None else element(base(turned.name, cell.positive), order)
@@ -194,7 +246,9 @@ class Builder:
         """Whether a layout reads every element of its source: a slice from the start has the same indices over fewer sizes."""
         (a,) = accesses(cast("Expr", cell.expr))
         source = self.cells[name_of(a)].shape if name_of(a) in self.cells else self.graph[name_of(a)].shape
-        return all(i == 0 or sp.expand(cell.ranges[cast("Index", i)] - n) == 0 for i, n in zip(a.indices, source, strict=False))
+        return all(
+            i == 0 or sp.expand(cell.ranges[cast("Index", i)] - n) == 0 for i, n in zip(a.indices, source, strict=False)
+        )
 
     def same_dtype(self, cell: Cell) -> bool:
         """Whether an alias has the dtype of what it reads."""
@@ -235,7 +289,7 @@ class Builder:
         for o in n.operands:
             cell = self.cells.get(o)
             if cell is not None and cell.expr is not None and is_contraction(cell.expr):
-                reads = [a for a in accesses(e, o)]
+                reads = list(accesses(e, o))
                 if reads and all(len(set(a.indices)) < len([i for i in a.indices if i != 0]) for a in reads):
                     known[o] = cell
         return cast("Expr", substituted(e, known)) if known else e
@@ -263,10 +317,18 @@ class Builder:
             sign = sp.S.NegativeOne if coefficient.could_extract_minus_sign() else sp.S.One
             coefficient = sign * coefficient
             if not top and len(sums) == 1 and sp.Mul(*[f for f in e.args if f not in sums]) == sign * coefficient:
-                return sign * self.part(coefficient * self.exploded(sums[0], owner, top=True), owner, self.label(coefficient, sums[0]))
+                return sign * self.part(
+                    coefficient * self.exploded(sums[0], owner, top=True), owner, self.label(coefficient, sums[0])
+                )
             if len(sums) == 1 and coefficient != 1:
-                mean = self.part(coefficient * self.exploded(sums[0], owner, top=True), owner, self.label(coefficient, sums[0]))
-                others = [f for f in e.args if f is not sums[0] and not (not accesses(f) and not f.free_symbols & self.index_symbols(f))]
+                mean = self.part(
+                    coefficient * self.exploded(sums[0], owner, top=True), owner, self.label(coefficient, sums[0])
+                )
+                others = [
+                    f
+                    for f in e.args
+                    if f is not sums[0] and not (not accesses(f) and not f.free_symbols & self.index_symbols(f))
+                ]
                 return sp.Mul(sign, mean, *[self.factor(f, owner) for f in others])
             return sp.Mul(*[self.factor(f, owner) for f in e.args])
         if isinstance(e, sp.Pow):
@@ -311,7 +373,16 @@ class Builder:
         indices = tuple(copy[i] for i in free)
         shape = tuple(ranges[cast("Index", i)] for i in free)
         differentiable = owner.differentiable and self.depends(expr)
-        cell = Cell(f"{self.root(owner)}_{label}", indices, shape, expr, "float", differentiable, owner.dtype, positive=bool(expr.is_positive))
+        cell = Cell(
+            f"{self.root(owner)}_{label}",
+            indices,
+            shape,
+            expr,
+            "float",
+            differentiable,
+            owner.dtype,
+            positive=bool(expr.is_positive),
+        )
         key, order = signature(cell)
         if key not in self.same:
             cell = replace(cell, name=self.namer(cell.name))

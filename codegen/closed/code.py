@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Indexed
 
-from codegen.closed.algebra import expanded, gathered
 from codegen import tensors as tt
+from codegen.closed.algebra import expanded, gathered
 from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.complement import complemented
@@ -75,16 +75,25 @@ def resized(code: RegionCode, sizes: dict[Any, Expr]) -> RegionCode:
         dense = x.value.dense
         new = None if dense is None else replace(dense, t=tt.rename(dense.t, {}, sizes))
         scatters = tuple(
-            replace(s, items=tuple(tt.rename(i, {}, sizes) for i in s.items), value=tt.rename(s.value, {}, sizes)) for s in x.value.scatters
+            replace(s, items=tuple(tt.rename(i, {}, sizes) for i in s.items), value=tt.rename(s.value, {}, sizes))
+            for s in x.value.scatters
         )
-        return replace(x, shape=known[x.shape], expr=x.expr.xreplace(sizes), value=replace(x.value, dense=new, scatters=scatters))
+        return replace(
+            x, shape=known[x.shape], expr=x.expr.xreplace(sizes), value=replace(x.value, dense=new, scatters=scatters)
+        )
 
     return replace(
         code,
-        cells=tuple(replace(c, shape=known[c.shape], expr=None if c.expr is None else c.expr.xreplace(sizes)) for c in code.cells),
+        cells=tuple(
+            replace(c, shape=known[c.shape], expr=None if c.expr is None else c.expr.xreplace(sizes))
+            for c in code.cells
+        ),
         forward=tuple(line(x) for x in code.forward),
         backward=tuple(line(x) for x in code.backward),
-        statements=tuple(replace(s, shape=known[s.shape], expr=s.expr.xreplace(sizes), naive=s.naive.xreplace(sizes)) for s in code.statements),
+        statements=tuple(
+            replace(s, shape=known[s.shape], expr=s.expr.xreplace(sizes), naive=s.naive.xreplace(sizes))
+            for s in code.statements
+        ),
     )
 
 
@@ -104,7 +113,11 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
 
 def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tuple[Region, Planned]]:
     """Plans from the most to the least simplified, with the region they are for; one that cannot be made is passed over."""
-    attempts = ((closed, lambda: planned(closed, values)), (closed, lambda: planned(closed, values, simplify=False)), (region, lambda: unsimplified(region)))
+    attempts = (
+        (closed, lambda: planned(closed, values)),
+        (closed, lambda: planned(closed, values, simplify=False)),
+        (region, lambda: unsimplified(region)),
+    )
     for own, attempt in attempts:
         try:
             plan = attempt()
@@ -122,7 +135,11 @@ def judged(region: Region, code: RegionCode, values: dict[Any, int]) -> Verdict:
         return Verdict(True)
     try:
         verdict = equal(region, code.cells, code.statements, code.gradients, values)
-        return verdict if not verdict.passed else accurate(region, code.cells, code.forward, code.backward, code.gradients, values)
+        return (
+            verdict
+            if not verdict.passed
+            else accurate(region, code.cells, code.forward, code.backward, code.gradients, values)
+        )
     except Exception as error:  # a gate that cannot be evaluated must not let anything pass, whatever went wrong in it
         return Verdict(False, f"{type(error).__name__}: {error}")
 
@@ -160,7 +177,9 @@ def forward_lines(region: Region, known: dict[str, Cell], needed: set[str], info
     for name in live:
         for a in all_accesses(cast("Expr", local[name].expr)):
             counts[name_of(a)] = counts.get(name_of(a), 0) + 1
-    inlined = {n: local[n] for n in live if n not in needed and counts.get(n, 0) == 1 and inlines(local[n], live, local)}
+    inlined = {
+        n: local[n] for n in live if n not in needed and counts.get(n, 0) == 1 and inlines(local[n], live, local)
+    }
     lines: list[Line] = []
     for c in region.cells:
         if c.name not in live or c.name in inlined:
@@ -204,4 +223,6 @@ def scattered_apart(e: Expr) -> Expr:
     for t in sp.Add.make_args(expanded(e)):
         deltas = sp.Mul(*[f for f in sp.Mul.make_args(t) if isinstance(f, Delta)])
         groups.setdefault(deltas, []).append(cast("Any", t) / deltas)
-    return cast("Expr", sp.Add(*[d * gathered(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], evaluate=False))
+    return cast(
+        "Expr", sp.Add(*[d * gathered(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], evaluate=False)
+    )

@@ -37,7 +37,9 @@ def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None
                     return turned(one) * element(base(names[known], positive=True), list(share.indices))
         return rebuilt(e, turned)
 
-    statements = tuple(replace(s, expr=cast("Expr", turned(s.expr)), rules=(*s.rules, *_rule(s.expr, turned))) for s in plan.statements)
+    statements = tuple(
+        replace(s, expr=cast("Expr", turned(s.expr)), rules=(*s.rules, *_rule(s.expr, turned))) for s in plan.statements
+    )
     if not names:
         return None
     cells: list[Cell] = []

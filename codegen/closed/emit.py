@@ -42,10 +42,14 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     forward = [shapes[b.name] for b in writer.forward_blocks if b.name in needed]
     forward = joined(forward, lambda n: n not in kept and not (n in writer.by_name and writer.by_name[n].named))
     sized = forward_sizes(writer, needed)
-    returns = graph.outputs[0] if graph.single else "(" + ", ".join(graph.outputs) + ("," if len(graph.outputs) == 1 else "") + ")"
+    returns = (
+        graph.outputs[0]
+        if graph.single
+        else "(" + ", ".join(graph.outputs) + ("," if len(graph.outputs) == 1 else "") + ")"
+    )
     back = size_lines(graph, sizes, [n for n in saved if n in graph.inputs], [n for n in saved if n in graph.by_name])
     keys = [(quoted(graph.key(n)), writer.gradients[n]) for n in wanted]
-    trained = [n for n in wanted]
+    trained = list(wanted)
     scalar = graph.single and not graph[graph.outputs[0]].shape
     return render(
         "closed.py.j2",
@@ -63,7 +67,9 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         result=sequence(saved, "," * (len(saved) == 1) + ")", 4, f"return {returns}, ("),
         unpack=[*(sequence(saved, " = saved", 4) if saved else []), *back, *seeds],
         blocks=ordered(writer),
-        grads=["return {" + ", ".join(f"{k}: {v}" for k, v in keys) + "}"] if len(keys) < 4 else ["return {", *[f"    {k}: {v}," for k, v in keys], "}"],
+        grads=["return {" + ", ".join(f"{k}: {v}" for k, v in keys) + "}"]
+        if len(keys) < 4
+        else ["return {", *[f"    {k}: {v}," for k, v in keys], "}"],
         single=graph.single,
         zeros=[quoted(graph.key(n)) for n in wanted if zero_block(writer, writer.gradients[n])],
         slots=[f"grads[{quoted(graph.key(n))}]" if n in wanted else "None" for n in inputs],
@@ -117,7 +123,9 @@ def seed_lines(writer: ClosedWriter, saved: list[str]) -> tuple[list[str], Used]
             lines.extend([f"if {name} is None:", f"    {name} = {floats[0]}.{fill}({sizes})"])
         else:
             lines.append(f"if {name} is None:")
-            lines.append(f"    {name} = {floats[0]}.new_ones({sizes}) if grad_out is None else {floats[0]}.new_zeros({sizes})")
+            lines.append(
+                f"    {name} = {floats[0]}.new_ones({sizes}) if grad_out is None else {floats[0]}.new_zeros({sizes})"
+            )
     return lines, used
 
 

@@ -43,7 +43,18 @@ def with_gates(cells: list[Cell]) -> list[Cell]:
             taken.add(name)
             own = {j: fresh() for j in copy.values()}
             expr = cast("Expr", (1 / (1 + sp.exp(-generic))).xreplace(own))
-            out.append(Cell(name, tuple(own.values()), tuple(sizes[i] for i in free), expr, "float", True, c.dtype, positive=True))
+            out.append(
+                Cell(
+                    name,
+                    tuple(own.values()),
+                    tuple(sizes[i] for i in free),
+                    expr,
+                    "float",
+                    True,
+                    c.dtype,
+                    positive=True,
+                )
+            )
     return out
 
 
@@ -57,7 +68,12 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
         if not isinstance(c.expr, Sigma) or not is_exponential(c.expr.body, known) or not c.differentiable:
             continue
         z = element(base(c.name, True), c.indices)
-        if any(d.expr is not None and d.expr.is_Mul and any(f == sp.Pow(a, -1) for f in d.expr.args for a in accesses(d.expr, c.name)) for d in cells):
+        if any(
+            d.expr is not None
+            and d.expr.is_Mul
+            and any(f == sp.Pow(a, -1) for f in d.expr.args for a in accesses(d.expr, c.name))
+            for d in cells
+        ):
             continue
         body = c.expr.body
         limits = dict(c.expr.limits)
@@ -70,7 +86,9 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
         taken.add(name)
         expr = instantiate(cast("Expr", body / z), copy)
         shape = tuple(sizes[i] for i in free)
-        out.append(Cell(name, tuple(copy[i] for i in free), shape, expr, "float", c.differentiable, c.dtype, positive=True))
+        out.append(
+            Cell(name, tuple(copy[i] for i in free), shape, expr, "float", c.differentiable, c.dtype, positive=True)
+        )
     return out
 
 
@@ -107,7 +125,9 @@ def centred_sum(e: Expr, known: dict[str, Cell]) -> Expr:
         body = expanded(total.body / x * (a - m))
         kept = [t for t in sp.Add.make_args(body) if not m_free(t, m, total)]
         ranges = dict(total.limits)
-        return cast("Expr", e / total * sp.Add(*[summed_term(cast("Expr", t), list(total.limits), ranges) for t in kept]))
+        return cast(
+            "Expr", e / total * sp.Add(*[summed_term(cast("Expr", t), list(total.limits), ranges) for t in kept])
+        )
     return e
 
 

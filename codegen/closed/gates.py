@@ -57,7 +57,9 @@ def size_symbols(cells: Sequence[Cell]) -> list[Symbol]:
             found |= n.free_symbols
         if c.expr is not None:
             labels = {a.base.label for a in accesses(c.expr)}
-            found |= {x for x in c.expr.free_symbols if isinstance(x, Symbol) and not isinstance(x, Index) and x not in labels}
+            found |= {
+                x for x in c.expr.free_symbols if isinstance(x, Symbol) and not isinstance(x, Index) and x not in labels
+            }
     return sorted(found, key=str)
 
 
@@ -73,7 +75,11 @@ def shape_at(shape: Sequence[Expr], sizes: dict[Symbol, int]) -> tuple[int, ...]
 
 
 def equal(
-    region: Region, cells: Sequence[Cell], plan: Sequence[Statement], gradients: Sequence[tuple[str, str]], values: Mapping[Any, int]
+    region: Region,
+    cells: Sequence[Cell],
+    plan: Sequence[Statement],
+    gradients: Sequence[tuple[str, str]],
+    values: Mapping[Any, int],
 ) -> Verdict:
     """Equality with the unsimplified derivation, at random points."""
     sizes = small_sizes(cells, values)
@@ -94,9 +100,14 @@ def equal(
             for cell, name in gradients:
                 a, b = ours[name], theirs[cot_name(cell)]
                 scale = max([abs(x) for x in b.flat] + [mpmath.mpf(1)])
-                worst = max((abs(x - y) for x, y in zip(np.broadcast_to(boxed(a), b.shape).flat, b.flat, strict=True)), default=mpmath.mpf(0))
+                worst = max(
+                    (abs(x - y) for x, y in zip(np.broadcast_to(boxed(a), b.shape).flat, b.flat, strict=True)),
+                    default=mpmath.mpf(0),
+                )
                 if not worst <= TOLERANCE * scale:
-                    return Verdict(False, f"the cotangent of {cell} differs from the derivation by {mpmath.nstr(worst, 3)}")
+                    return Verdict(
+                        False, f"the cotangent of {cell} differs from the derivation by {mpmath.nstr(worst, 3)}"
+                    )
             return Verdict(True)
     return Verdict(False, "no point was found where the forward is finite")
 
@@ -167,7 +178,9 @@ def run(statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Sy
     """Evaluate statements in order."""
     numbers = arithmetic(DIGITS)
     for s in statements:
-        tensors[s.name] = boxed(Interpreter(numbers, tensors, sizes).tensor(s.indices, shape_at(s.shape, sizes), s.expr))
+        tensors[s.name] = boxed(
+            Interpreter(numbers, tensors, sizes).tensor(s.indices, shape_at(s.shape, sizes), s.expr)
+        )
 
 
 # -- accuracy ------------------------------------------------------------------------------------------------------
@@ -206,7 +219,9 @@ def naive_lines(region: Region) -> list[tuple[str, str]]:
     return out
 
 
-def inputs_at(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], offset: float) -> dict[str, torch.Tensor]:
+def inputs_at(
+    region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], offset: float
+) -> dict[str, torch.Tensor]:
     """float64 boundary values around an offset (tensors of the largest rank only), and cotangents of the seeds."""
     g = torch.Generator().manual_seed(int(offset))
     largest = max((len(c.shape) for c in cells if c.expr is None and c.kind == "float"), default=0)
@@ -257,11 +272,20 @@ def at_offset(
         mine = float((emitted.double() - exact).square().mean().sqrt()) / scale
         other = float((autograds.double() - exact).square().mean().sqrt()) / scale
         if math.isfinite(other) and not mine <= max(SLACK * other, FLOOR):
-            return Verdict(False, f"the cotangent of {cell} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}")
+            return Verdict(
+                False,
+                f"the cotangent of {cell} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}",
+            )
     return Verdict(True)
 
 
-def autograd(region: Region, naive: Sequence[tuple[str, str]], values: dict[str, torch.Tensor], names: dict[str, int], dtype: torch.dtype) -> dict[str, Any]:
+def autograd(
+    region: Region,
+    naive: Sequence[tuple[str, str]],
+    values: dict[str, torch.Tensor],
+    names: dict[str, int],
+    dtype: torch.dtype,
+) -> dict[str, Any]:
     """Gradients of the unsimplified cells by torch."""
     scope: dict[str, Any] = {"torch": torch, **names}
     leaves: dict[str, torch.Tensor] = {}
@@ -289,7 +313,9 @@ def execute(line: Line, tensors: dict[str, Any], scope: dict[str, Any], sizes: d
         value = value.clone()
     everything["_value"] = value
     for s in low.scatters:
-        everything["_items"] = eval("_Keep[" + ", ".join(tt.argument(i) for i in s.items) + "]", {**everything, "_Keep": _Keep()})
+        everything["_items"] = eval(
+            "_Keep[" + ", ".join(tt.argument(i) for i in s.items) + "]", {**everything, "_Keep": _Keep()}
+        )
         everything["_new"] = torch.as_tensor(eval(tt.text(s.value), everything)).float()
         if s.accumulate:
             value.index_put_(as_tuple(everything["_items"]), everything["_new"], accumulate=True)

@@ -22,7 +22,11 @@ DEPTH = 4
 
 def elementwise_cells(cells: Mapping[str, Cell]) -> dict[str, Cell]:
     """Cells that may be written out inside of another: local, with a definition, no contraction."""
-    return {n: c for n, c in cells.items() if c.expr is not None and not c.call and c.kind == "float" and not is_contraction(c.expr)}
+    return {
+        n: c
+        for n, c in cells.items()
+        if c.expr is not None and not c.call and c.kind == "float" and not is_contraction(c.expr)
+    }
 
 
 def quotients(cells: list[Cell]) -> list[Cell]:
@@ -52,14 +56,23 @@ def quotients(cells: list[Cell]) -> list[Cell]:
 def quotient_of(cell: Cell, known: Mapping[str, Cell]) -> tuple[Expr, Expr] | None:
     """A cell's definition as (sigmoid or tanh, other factors); None where it is no such product."""
     e = cell.expr
-    if e is None or cell.call or cell.kind != "float" or not any(x.is_negative for _, x in map(as_power, sp.Mul.make_args(e))):
+    if (
+        e is None
+        or cell.call
+        or cell.kind != "float"
+        or not any(x.is_negative for _, x in map(as_power, sp.Mul.make_args(e)))
+    ):
         return None
     usable = {n: c for n, c in elementwise_cells(known).items() if not cast("Expr", c.expr).has(Sigma)}
     inner: Any = e
     for _ in range(DEPTH):
         factors = sp.Mul.make_args(inner)
         moving = [f for f in factors if f.has(sp.exp)]
-        value = moebius(cast("Expr", sp.Mul(*moving))) if moving and any(as_power(f)[1].is_negative for f in moving) else None
+        value = (
+            moebius(cast("Expr", sp.Mul(*moving)))
+            if moving and any(as_power(f)[1].is_negative for f in moving)
+            else None
+        )
         if value is not None:
             return value, cast("Expr", sp.Mul(*[f for f in factors if not f.has(sp.exp)]))
         step = substituted(inner, usable)
@@ -149,5 +162,12 @@ def length(e: Any) -> tuple[int, int, int, str]:
 
 
 __all__ = [
-    "DEPTH", "elementwise_cells", "gate_argument", "moebius", "quotients", "softplus_argument", "softplus_arguments", "unified",
+    "DEPTH",
+    "elementwise_cells",
+    "gate_argument",
+    "moebius",
+    "quotients",
+    "softplus_argument",
+    "softplus_arguments",
+    "unified",
 ]

@@ -23,17 +23,21 @@ def closed_markdown(writer: ClosedWriter) -> str:
     for p in writer.proofs:
         naive, latex = p.latex(naive=True), p.latex()
         rules = ", ".join(rule_text(r) for r in p.rules)
-        proofs.append({"name": p.name, "cell": p.cell, "naive": naive if naive != latex else "", "latex": latex, "rules": rules})
+        proofs.append(
+            {"name": p.name, "cell": p.cell, "naive": naive if naive != latex else "", "latex": latex, "rules": rules}
+        )
     saved = [{"name": n, "shape": saved_shape(writer, n), "count": elements(writer, n)} for n in writer.saved]
     own = sum(elements(writer, n) for n in writer.saved if n not in graph.inputs)
     refused = [r for code, _ in writer.codes.values() for r in code.refused]
-    return render("closed.md.j2", proofs=proofs, saved=saved, total=own, autograd=kept_by_autograd(graph), refused=refused)
+    return render(
+        "closed.md.j2", proofs=proofs, saved=saved, total=own, autograd=kept_by_autograd(graph), refused=refused
+    )
 
 
 def rule_text(rule: str) -> str:
     """A rule with the tensors it names as code."""
     words = rule.split(" ")
-    return " ".join(words[:-1] + [f"`{words[-1]}`"]) if rule.startswith("definition of ") else rule
+    return " ".join([*words[:-1], f"`{words[-1]}`"]) if rule.startswith("definition of ") else rule
 
 
 def elements(writer: ClosedWriter, name: str) -> int:
@@ -50,7 +54,11 @@ def kept_by_autograd(graph: Graph) -> int:
     for name in graph.inputs:
         node = graph[name]
         shape = [evaluate(s, graph.example) for s in node.shape]
-        made = torch.ones(shape, dtype=node.dtype) if node.dtype.is_floating_point else torch.zeros(shape, dtype=node.dtype)
+        made = (
+            torch.ones(shape, dtype=node.dtype)
+            if node.dtype.is_floating_point
+            else torch.zeros(shape, dtype=node.dtype)
+        )
         inputs.append(made.requires_grad_(node.differentiable))
     own = {t.untyped_storage().data_ptr() for t in inputs}
     kept: dict[int, int] = {}

@@ -33,7 +33,9 @@ def unsimplified(region: Region) -> Planned:
     """The chain of local derivatives as it is: what is left when nothing simpler passes the gates."""
     backward = Backward(list(region.cells), region.seeds, region.wanted, Algebra({}, {}))
     statements = backward.chain()
-    return Planned(tuple(statements), tuple((s.cell, s.name) for s in statements if s.cell in region.wanted), 0.0, simplified=False)
+    return Planned(
+        tuple(statements), tuple((s.cell, s.name) for s in statements if s.cell in region.wanted), 0.0, simplified=False
+    )
 
 
 def planned(region: Region, values: dict[Any, int], simplify: bool = True) -> Planned:
@@ -63,7 +65,11 @@ def families(algebra: Algebra) -> list[list[str]]:
         pattern = algebra.down.get(c.name)
         if pattern is None or pattern.expr is None:
             continue
-        heads = {name_of(a) for a in accesses(pattern.expr) if len([i for i in a.indices if i != 0]) == len([i for i in c.indices if i != 0])}
+        heads = {
+            name_of(a)
+            for a in accesses(pattern.expr)
+            if len([i for i in a.indices if i != 0]) == len([i for i in c.indices if i != 0])
+        }
         for known, members in groups:
             if known & heads:
                 known |= heads
@@ -154,14 +160,18 @@ def expression_cost(e: Expr, algebra: Algebra) -> float:
         factors = [f for f in e.args if f.has(Indexed)]
         largest = reach(e, algebra)
         small = [f for f in factors if reach(cast("Expr", f), algebra) < largest / 4]
-        return sum(expression_cost(cast("Expr", f), algebra) for f in factors) + largest * max(0, len(factors) - len(small) - 1 + (1 if small else 0))
+        return sum(expression_cost(cast("Expr", f), algebra) for f in factors) + largest * max(
+            0, len(factors) - len(small) - 1 + (1 if small else 0)
+        )
     if isinstance(e, Sigma):
         return 1.0
     if isinstance(e, Indexed):
         return float(size_of_access(e, algebra)) * 1.0
     if isinstance(e, sp.Pow) and not isinstance(e, sp.exp):
         inner = reach(e, algebra)
-        return expression_cost(cast("Expr", e.base), algebra) + inner * (0.1 if e.exp == -1 else 1.0 if e.exp.is_Integer else 2.0)
+        return expression_cost(cast("Expr", e.base), algebra) + inner * (
+            0.1 if e.exp == -1 else 1.0 if e.exp.is_Integer else 2.0
+        )
     if e.args and e.has(Indexed):
         return sum(expression_cost(cast("Expr", a), algebra) for a in e.args) + 2.0 * reach(e, algebra)
     return 0.0
@@ -171,7 +181,11 @@ def reach(e: Expr, algebra: Algebra) -> float:
     """How many elements an expression has: the largest of what it reads."""
     if isinstance(e, Sigma):
         free = {i for i in e.free_symbols if isinstance(i, Index)} - bound(e)
-        return float(max((size_of_access(a, algebra) for a in accesses(e) if set(a.indices) & free), default=1)) ** 0.5 if free else 1.0
+        return (
+            float(max((size_of_access(a, algebra) for a in accesses(e) if set(a.indices) & free), default=1)) ** 0.5
+            if free
+            else 1.0
+        )
     if isinstance(e, Indexed):
         return float(size_of_access(e, algebra))
     return max((reach(cast("Expr", a), algebra) for a in e.args if isinstance(a, Expr)), default=1.0)
@@ -199,7 +213,9 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
             counts[by_shape(x)] = counts.get(by_shape(x), 0) + 1
     whole: dict[Any, tuple[str, Sigma, tuple[Expr, ...]]] = {}
     for s in statements:
-        if isinstance(s.expr, Sigma) and set(i for i in s.indices if i != 0) == {i for i in s.expr.free_symbols if isinstance(i, Index)} - bound(s.expr):
+        if isinstance(s.expr, Sigma) and {i for i in s.indices if i != 0} == {
+            i for i in s.expr.free_symbols if isinstance(i, Index)
+        } - bound(s.expr):
             whole.setdefault(generic(s.expr)[0], (s.name, s.expr, s.indices))
     out: list[Statement] = []
     shared: dict[Any, tuple[str, tuple[Any, ...], tuple[Expr, ...]]] = {}
@@ -209,6 +225,7 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
             numbers[generic(x)[0]] = numbers.get(generic(x)[0], 0) + 1
     pulled: list[Statement] = []
     for s in statements:
+
         def replaced(e: Any, s: Statement = s) -> Any:
             if isinstance(e, Sigma):
                 key, free = generic(e)
@@ -225,7 +242,17 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
                     name = f"sum_{len(shared)}"
                     indices = tuple(copy[i] for i in free)
                     shape = tuple(ranges[i] for i in free)
-                    pulled.append(Statement(name, indices, shape, cast("Expr", e.xreplace(copy)), "", cast("Expr", e.xreplace(copy)), ("shared sum",)))
+                    pulled.append(
+                        Statement(
+                            name,
+                            indices,
+                            shape,
+                            cast("Expr", e.xreplace(copy)),
+                            "",
+                            cast("Expr", e.xreplace(copy)),
+                            ("shared sum",),
+                        )
+                    )
                     out.append(pulled[-1])
                     shared[key] = (name, free, shape)
                 return element(base(shared[key][0]), list(free))

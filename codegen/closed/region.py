@@ -18,7 +18,8 @@ from engine.spelling import SizeArg, is_slice, render_call, with_bounds
 @dataclass(frozen=True)
 class Region:
     """Cells in order, boundary cells first (without definition). `seeds` have cotangents from outside, `wanted` boundary
-    cells get gradients, `needed` cells are read from outside in the forward."""
+    cells get gradients, `needed` cells are read from outside in the forward.
+    """
 
     cells: tuple[Cell, ...]
     seeds: tuple[str, ...]
@@ -33,7 +34,7 @@ def depths(cells: list[Cell]) -> dict[str, int]:
     for c in cells:
         reads = [*c.reads, *(c.node.operands if c.node is not None and c.call else ())]
         before = max((depth[r] for r in reads if r in depth), default=0)
-        depth[c.name] = before + (0 if is_local(c) or c.expr is None and not reads else 1)
+        depth[c.name] = before + (0 if is_local(c) or (c.expr is None and not reads) else 1)
     return depth
 
 
@@ -86,7 +87,22 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
         indices = tuple(order.get(i, i) for i in c.indices) if c.expr is not None else ()
         text = placed(c, names, {s: z for z, s in sizes.items()})
         own = None if expr is None else instantiate(expr, {})
-        cells.append(Cell(names[c.name], cast("Any", indices), c.shape, own, c.kind, c.differentiable, c.dtype, None, False, c.positive, c.named, text))
+        cells.append(
+            Cell(
+                names[c.name],
+                cast("Any", indices),
+                c.shape,
+                own,
+                c.kind,
+                c.differentiable,
+                c.dtype,
+                None,
+                False,
+                c.positive,
+                c.named,
+                text,
+            )
+        )
         key.append((expr, c.shape, c.kind, c.differentiable, c.positive, c.named, text, str(c.dtype)))
     both: dict[Any, Any] = dict(names) | {f"d_{k}": f"d_{v}" for k, v in names.items()}
     relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
@@ -102,12 +118,22 @@ def with_sizes_by_position(region: Region) -> tuple[Region, dict[Any, Expr]]:
     for c in region.cells:
         symbols = [s for n in c.shape for s in sorted(n.free_symbols, key=str)]
         if c.expr is not None:
-            symbols += sorted((s for s in c.expr.free_symbols if isinstance(s, sp.Symbol) and not isinstance(s, Index) and str(s) not in labels), key=str)
+            symbols += sorted(
+                (
+                    s
+                    for s in c.expr.free_symbols
+                    if isinstance(s, sp.Symbol) and not isinstance(s, Index) and str(s) not in labels
+                ),
+                key=str,
+            )
         for s in symbols:
             if s not in found and s.is_integer and s.is_positive:
                 found[s] = size_symbol(f"zz{len(found)}")
     cells = tuple(
-        replace(c, shape=tuple(n.xreplace(found) for n in c.shape), expr=None if c.expr is None else c.expr.xreplace(found)) for c in region.cells
+        replace(
+            c, shape=tuple(n.xreplace(found) for n in c.shape), expr=None if c.expr is None else c.expr.xreplace(found)
+        )
+        for c in region.cells
     )
     relations = tuple((a.xreplace(found), b.xreplace(found)) for a, b in region.relations)
     return replace(region, cells=cells, relations=relations), {v: k for k, v in found.items()}

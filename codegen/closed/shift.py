@@ -44,7 +44,10 @@ def shifted(known: Mapping[str, Cell], name: str, kept: tuple[str, ...]) -> dict
         return None
     readers = [c for c in known.values() if name in c.reads]
     sums = {c.name: c for c in readers if isinstance(c.expr, Sigma) and isinstance(c.expr.body, Indexed)}
-    places = {tuple(p for p, i in enumerate(body(z).indices) if i in dict(cast("Sigma", z.expr).limits)) for z in sums.values()}
+    places = {
+        tuple(p for p, i in enumerate(body(z).indices) if i in dict(cast("Sigma", z.expr).limits))
+        for z in sums.values()
+    }
     if len(places) != 1 or any(z in kept for z in sums):
         return None
     summed = {e.indices[p] for p in next(iter(places))}
@@ -60,9 +63,14 @@ def shifted(known: Mapping[str, Cell], name: str, kept: tuple[str, ...]) -> dict
         if new is None:
             return None
         change[c.name] = replace(c, expr=new)
-    change.update({n: c for n, c in (*sums.items(), *inverses.items())})
+    change.update(dict((*sums.items(), *inverses.items())))
     names = {n: f"{n}_unshifted" for n in (name, *sums, *inverses)}
-    return {n: replace(c, name=names.get(n, n), expr=named(cast("Expr", c.expr), names), node=None if n in names else c.node) for n, c in change.items()}
+    return {
+        n: replace(
+            c, name=names.get(n, n), expr=named(cast("Expr", c.expr), names), node=None if n in names else c.node
+        )
+        for n, c in change.items()
+    }
 
 
 def body(z: Cell) -> Indexed:
@@ -90,10 +98,20 @@ def without_shift(c: Cell, e: Cell, sums: Mapping[str, Cell], fixed: Expr) -> Ex
     plain = expr.xreplace(hidden)
     factors = list(sp.Mul.make_args(plain))
     for a in accesses(plain, e.name):
-        partner = next((z for z in sums.values() for b in accesses(plain, z.name) if sp.Pow(b, -1) in factors and paired(a, b, e, z)), None)
+        partner = next(
+            (
+                z
+                for z in sums.values()
+                for b in accesses(plain, z.name)
+                if sp.Pow(b, -1) in factors and paired(a, b, e, z)
+            ),
+            None,
+        )
         if partner is None or a not in factors:
             return None
-        factors = [f for f in factors if f != a and not (isinstance(f, sp.Pow) and f.base in accesses(plain, partner.name))]
+        factors = [
+            f for f in factors if f != a and not (isinstance(f, sp.Pow) and f.base in accesses(plain, partner.name))
+        ]
     if any(accesses(f, z) for f in factors for z in sums):
         return None
     return cast("Expr", plain.xreplace(logs)) if logs else expr

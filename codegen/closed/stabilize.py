@@ -18,6 +18,7 @@ from engine.notation import Sigma, name_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+
 def stabilized(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     """Every logarithm of a product of exponentials and every quotient of linear functions of an exponential rewritten.
 
@@ -41,7 +42,12 @@ def read_ones(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
     read = set(kept)
     out: list[Cell] = []
     for c in reversed(cells):
-        if c.name in read or c.expr is None or c.expr.has(Sigma) or not (is_exponential(c.expr, known) or piece(c, known)):
+        if (
+            c.name in read
+            or c.expr is None
+            or c.expr.has(Sigma)
+            or not (is_exponential(c.expr, known) or piece(c, known))
+        ):
             out.append(c)
             read.update(c.reads)
     return out[::-1]
@@ -88,7 +94,7 @@ def opened(argument: Expr) -> Expr | None:
             gained = True
         elif b.is_positive:
             logarithm = sp.log(b)
-            gained = gained or stable(logarithm) is not None and bool(b.has(sp.exp))
+            gained = gained or (stable(logarithm) is not None and bool(b.has(sp.exp)))
             total += x * logarithm
         else:
             return None
@@ -141,4 +147,6 @@ def is_exponential(e: Any, known: Mapping[str, Cell]) -> bool:
 
 def has_kernel(e: Any) -> bool:
     """Whether a stable kernel computes a part of an expression, and no naked exponential of it is left outside."""
-    return any(stable(cast("Expr", x)) is not None for x in sp.preorder_traversal(e) if isinstance(x, (sp.Mul, sp.Pow, sp.log)))
+    return any(
+        stable(cast("Expr", x)) is not None for x in sp.preorder_traversal(e) if isinstance(x, (sp.Mul, sp.Pow, sp.log))
+    )

@@ -40,7 +40,7 @@ def summed_term(term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[In
             continue
         if isinstance(f, Delta) and f.free_symbols & bound:
             a, b = cast("tuple[Expr, Expr]", f.args)
-            if a in bound and not b.free_symbols & bound or b in bound and not a.free_symbols & bound:
+            if (a in bound and not b.free_symbols & bound) or (b in bound and not a.free_symbols & bound):
                 e, k = (a, b) if a in bound else (b, a)
                 deltas.append((e, k, dict(limits)[cast("Index", e)]))
                 continue
@@ -71,9 +71,11 @@ def resum(e: Any, ranges: Mapping[Index, Expr]) -> Any:
         inner = {**ranges, **dict(e.limits)}
         body = resum(e.body, inner)
         whole = sp.expand(body) if body.has(Delta) else body
-        return sp.Add(*[summed_term(cast("Expr", t), list(e.limits), inner) for t in sp.Add.make_args(whole)]) if whole.has(Delta) or whole.is_Add and body.has(
-            Delta
-        ) else summed_term(cast("Expr", whole), list(e.limits), inner)
+        return (
+            sp.Add(*[summed_term(cast("Expr", t), list(e.limits), inner) for t in sp.Add.make_args(whole)])
+            if whole.has(Delta) or (whole.is_Add and body.has(Delta))
+            else summed_term(cast("Expr", whole), list(e.limits), inner)
+        )
     if isinstance(e, Amax):
         return e
     return rebuilt(e, lambda a: resum(a, ranges))

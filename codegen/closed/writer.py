@@ -82,7 +82,9 @@ class Piece:
 
     dense: T | None
     full: bool
-    scatters: list[tuple[tuple[Any, ...], T, bool, bool]] = field(default_factory=list[tuple[tuple[Any, ...], "T", bool, bool]])
+    scatters: list[tuple[tuple[Any, ...], T, bool, bool]] = field(
+        default_factory=list[tuple[tuple[Any, ...], "T", bool, bool]]
+    )
     formula: Expr | None = None
     indices: tuple[Expr, ...] = ()
     name: str | None = None
@@ -121,7 +123,7 @@ class ClosedWriter:
         """Cells on a path from a wanted input to an output."""
         down: set[str] = set()
         for c in self.cells:
-            if c.name in self.wanted or c.differentiable and any(r in down for r in self.reads(c)):
+            if c.name in self.wanted or (c.differentiable and any(r in down for r in self.reads(c))):
                 down.add(c.name)
         up: set[str] = set(self.graph.outputs)
         for c in reversed(self.cells):
@@ -181,7 +183,11 @@ class ClosedWriter:
         found = {n: [c for c in self.readers.get(n, []) if c.name not in own] for n in own}
         readers = {n: cs for n, cs in found.items() if cs}
         is_out = set(self.graph.outputs)
-        seeds = tuple(c.name for c in u.cells if c.name in self.live and (c.name in is_out or any(r.name in self.live for r in readers.get(c.name, []))))
+        seeds = tuple(
+            c.name
+            for c in u.cells
+            if c.name in self.live and (c.name in is_out or any(r.name in self.live for r in readers.get(c.name, [])))
+        )
         needed = tuple(c.name for c in u.cells if c.name in is_out or c.name in readers)
         edge = boundary(list(u.cells), self.by_name)
         wanted = tuple(c.name for c in edge if c.name in self.live)
@@ -197,7 +203,9 @@ class ClosedWriter:
                 self.ranks[names[c.name]] = len(c.shape)
         self.codes[number] = (code, names)
 
-    def _relations(self, seeds: tuple[str, ...], readers: dict[str, list[Cell]]) -> tuple[tuple[tuple[Expr, Expr], ...], list[str]]:
+    def _relations(
+        self, seeds: tuple[str, ...], readers: dict[str, list[Cell]]
+    ) -> tuple[tuple[tuple[Expr, Expr], ...], list[str]]:
         """For o = Sum_j p v, the only reader of p: Sum_j p dp = Sum_d o do, over whatever indices o has and p has not.
 
         It holds because o is linear in p; it is offered where o is smaller than p.
@@ -211,16 +219,28 @@ class ClosedWriter:
             o, p = live[0], self.by_name[name]
             sums = [f for f in Mul.make_args(cast("Expr", o.expr)) if isinstance(f, Sigma)]
             own = accesses(cast("Expr", o.expr), name)
-            if len(sums) != 1 or len(own) != 1 or own[0] not in Mul.make_args(sums[0].body) or self._count(o) >= self._count(p):
+            if (
+                len(sums) != 1
+                or len(own) != 1
+                or own[0] not in Mul.make_args(sums[0].body)
+                or self._count(o) >= self._count(p)
+            ):
                 continue
             at = [i for i in own[0].indices if i != 0]
             summed = [(i, n) for i, n in sums[0].limits]
-            if any(not isinstance(i, Index) for i in at) or len(set(at)) != len(at) or any(i not in at for i, _ in summed):
+            if (
+                any(not isinstance(i, Index) for i in at)
+                or len(set(at)) != len(at)
+                or any(i not in at for i, _ in summed)
+            ):
                 continue
             rest = [(i, n) for i, n in zip(o.indices, o.shape, strict=True) if i != 0 and i not in at]
             order = {i: Index(f"_r{k}") for k, i in enumerate([*at, *[i for i, _ in rest]])}
             left = Sigma(element(base(cot_name(name)), own[0].indices) * own[0], *[Tuple(i, n) for i, n in summed])
-            right = Sigma(element(base(cot_name(o.name)), o.indices) * element(base(o.name, o.positive), o.indices), *[Tuple(i, n) for i, n in rest])
+            right = Sigma(
+                element(base(cot_name(o.name)), o.indices) * element(base(o.name, o.positive), o.indices),
+                *[Tuple(i, n) for i, n in rest],
+            )
             if rest:
                 found.append((cast("Expr", left.xreplace(order)), cast("Expr", right.xreplace(order))))
                 read.append(o.name)
@@ -248,7 +268,12 @@ class ClosedWriter:
 
     def _covers(self, line: Line) -> bool:
         v = line.value.dense
-        return v is not None and not v.is_number and len(v.axes) == len(line.shape) and all(a is not None or n == 1 for a, n in zip(v.axes, line.shape, strict=True))
+        return (
+            v is not None
+            and not v.is_number
+            and len(v.axes) == len(line.shape)
+            and all(a is not None or n == 1 for a, n in zip(v.axes, line.shape, strict=True))
+        )
 
     def _call_forward(self, c: Cell) -> None:
         from codegen.steps import forward_text
@@ -260,7 +285,8 @@ class ClosedWriter:
             text = tt.text(value)
             self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",)))
             return
-        assert node is not None and node.call is not None
+        assert node is not None
+        assert node.call is not None
         self.used_forward.see_size(node.call.args)
         self.used_forward.see_size(dict(node.call.kwargs))
         text = forward_text(self.graph, node) + (f"[{node.output}]" if node.output is not None else "")
@@ -335,7 +361,9 @@ class ClosedWriter:
                 total += cast("Expr", p.formula).xreplace({i: j for i, j in zip(p.indices, at, strict=True) if i != 0})
             comment = self._formula(target, at, total)
         elif len(pieces) > 1:
-            comment = (f"{target} = " + " + ".join(p.name or "..." for p in pieces),) if all(p.name for p in pieces) else ()
+            comment = (
+                (f"{target} = " + " + ".join(p.name or "..." for p in pieces),) if all(p.name for p in pieces) else ()
+            )
         self.blocks.append(Block(target, comment, tuple(lines)))
         self.made.add(target)
         return target
@@ -376,14 +404,27 @@ class ClosedWriter:
                 v = low.dense
                 t = self._rename(v.t, names, c)
                 if self.by_name[x].dtype != c.dtype:
-                    t = tt.method(t, "to", tt.call("torch." + str(self.by_name[x].dtype).removeprefix("torch."))) if False else tt.method(
-                        t, "to", tt.name(str(self.by_name[x].dtype))
+                    t = (
+                        tt.method(t, "to", tt.call("torch." + str(self.by_name[x].dtype).removeprefix("torch.")))
+                        if False
+                        else tt.method(t, "to", tt.name(str(self.by_name[x].dtype)))
                     )
                 shape = self.by_name[x].shape
                 piece.dense = t
-                piece.full = not v.is_number and len(v.axes) == len(shape) and all(a is not None or n == 1 for a, n in zip(v.axes, shape, strict=True))
+                piece.full = (
+                    not v.is_number
+                    and len(v.axes) == len(shape)
+                    and all(a is not None or n == 1 for a, n in zip(v.axes, shape, strict=True))
+                )
             for s in low.scatters:
-                piece.scatters.append((tuple(self._rename(i, names, c) for i in s.items), self._rename(s.value, names, c), s.accumulate, s.covers))
+                piece.scatters.append(
+                    (
+                        tuple(self._rename(i, names, c) for i in s.items),
+                        self._rename(s.value, names, c),
+                        s.accumulate,
+                        s.covers,
+                    )
+                )
             self.pending.setdefault(x, []).append(piece)
 
     def _pulled(self, c: Cell, x: str, cot: str) -> tuple[Lowered, dict[str, str], Expr, tuple[Expr, ...]]:
@@ -414,13 +455,22 @@ class ClosedWriter:
             if actual in self.cots:
                 local[cot_name(c.name)] = self.cots[actual]
             if actual in self.pending and actual in {x.name for x in self.units[number].cells}:
-                has_readers = any(c.name in d.reads for d in code.cells if d.expr is not None and names.get(d.name) in self.live)
-                final = self._finish(actual, self.namer(f"d{actual}_out") if has_readers and len(self.pending[actual]) > 1 else None)
+                has_readers = any(
+                    c.name in d.reads for d in code.cells if d.expr is not None and names.get(d.name) in self.live
+                )
+                final = self._finish(
+                    actual, self.namer(f"d{actual}_out") if has_readers and len(self.pending[actual]) > 1 else None
+                )
                 local[cot_name(c.name)] = local[f"{cot_name(c.name)}_out"] = final
         ends = {stmt: names[cell] for cell, stmt in code.gradients}
         for line in code.backward:
             zero = line.expr == 0
-            if line.name in ends and isinstance(line.expr, Indexed) and name_of(line.expr) in local and line.expr.indices == line.indices:
+            if (
+                line.name in ends
+                and isinstance(line.expr, Indexed)
+                and name_of(line.expr) in local
+                and line.expr.indices == line.indices
+            ):
                 passed = local[name_of(line.expr)]
                 local[line.name] = passed
                 self.pending.setdefault(ends[line.name], []).append(Piece(tt.name(passed), True, name=passed))
@@ -439,13 +489,22 @@ class ClosedWriter:
                 label = self.cot(actual)
             else:
                 actual = ""
-                label = self.namer(line.name if not line.name.startswith("sum_") else self._sum_name(line, names, local))
+                label = self.namer(
+                    line.name if not line.name.startswith("sum_") else self._sum_name(line, names, local)
+                )
             local[line.name] = label
             self.ranks[label] = len(line.shape)
             if line.name in ends and others and is_part(line, code):
                 piece = Piece(None, False, formula=named(line.expr, local), indices=line.indices)
                 for s in line.value.scatters:
-                    piece.scatters.append((tuple(self._rename(i, local) for i in s.items), self._rename(s.value, local), s.accumulate, s.covers))
+                    piece.scatters.append(
+                        (
+                            tuple(self._rename(i, local) for i in s.items),
+                            self._rename(s.value, local),
+                            s.accumulate,
+                            s.covers,
+                        )
+                    )
                 self.pending.setdefault(actual, []).append(piece)
                 self.proofs.extend(self._proof(code, line, label, names, local))
                 continue
@@ -457,7 +516,12 @@ class ClosedWriter:
 
     def _sum_name(self, line: Line, names: dict[str, str], local: dict[str, str]) -> str:
         """A shared sum is named after the cotangent it sums."""
-        cots = sorted(local[n] for n in local if n.startswith("d_") and any(x.kind == "name" and x.head == n for x in tt.walk(cast("Any", line.value.dense).t)))
+        cots = sorted(
+            local[n]
+            for n in local
+            if n.startswith("d_")
+            and any(x.kind == "name" and x.head == n for x in tt.walk(cast("Any", line.value.dense).t))
+        )
         return f"{cots[0]}_sum" if cots else "sum_0"
 
     def _root(self, number: int) -> str:
@@ -466,7 +530,9 @@ class ClosedWriter:
     def _other_sources(self, name: str, number: int) -> bool:
         """Whether a cell gets cotangents from elsewhere than this region as well."""
         own = {c.name for c in self.units[number].cells}
-        return name in self.graph.outputs or any(c.name not in own and c.name in self.live for c in self.readers.get(name, []))
+        return name in self.graph.outputs or any(
+            c.name not in own and c.name in self.live for c in self.readers.get(name, [])
+        )
 
     def _region_line(self, line: Line, label: str, names: dict[str, str], local: dict[str, str], actual: str) -> None:
         low = line.value
@@ -475,12 +541,24 @@ class ClosedWriter:
         if low.dense is not None:
             t = self._rename(low.dense.t, local)
             if not self._covers(line) and line.shape:
-                t = tt.method(t, "expand", *[tt.size(s) for s in line.shape]) if not low.dense.is_number else self._filled(t, line, local)
+                t = (
+                    tt.method(t, "expand", *[tt.size(s) for s in line.shape])
+                    if not low.dense.is_number
+                    else self._filled(t, line, local)
+                )
                 if low.scatters:
                     t = tt.method(t, "clone")
             elif low.scatters and t.kind in ("name", "attribute", "item"):
                 t = tt.method(t, "clone")
-            if dtype_of is not None and names and any(self.by_name[n].dtype != dtype_of.dtype for n in names.values() if n in self.live and n in self.by_name):
+            if (
+                dtype_of is not None
+                and names
+                and any(
+                    self.by_name[n].dtype != dtype_of.dtype
+                    for n in names.values()
+                    if n in self.live and n in self.by_name
+                )
+            ):
                 t = tt.method(t, "to", tt.name(str(dtype_of.dtype)))
             self.used_backward.see(t)
             lines.append(f"{label} = {tt.text(t)}")
@@ -495,7 +573,15 @@ class ClosedWriter:
             lines.append(f"{label} = {tt.text(t)}")
         for s in low.scatters:
             items = tuple(self._rename(i, local) for i in s.items)
-            lines.append(self._scatter(label, items, self._rename(s.value, local), s.accumulate, low.dense is None and len(low.scatters) == 1))
+            lines.append(
+                self._scatter(
+                    label,
+                    items,
+                    self._rename(s.value, local),
+                    s.accumulate,
+                    low.dense is None and len(low.scatters) == 1,
+                )
+            )
         comment = self._formula(label, line.indices, named(line.expr, local))
         self.blocks.append(Block(label, comment, tuple(lines)))
         self.made.add(label)
@@ -503,12 +589,24 @@ class ClosedWriter:
     def _filled(self, t: T, line: Line, local: dict[str, str]) -> T:
         return tt.call("torch.full", tuple(tt.size(s) for s in line.shape), t)
 
-    def _proof(self, code: RegionCode, line: Line, label: str, names: dict[str, str], local: dict[str, str]) -> list[Proof]:
+    def _proof(
+        self, code: RegionCode, line: Line, label: str, names: dict[str, str], local: dict[str, str]
+    ) -> list[Proof]:
         statement: Statement | None = next((s for s in code.statements if s.name == line.name), None)
         if statement is None:
             return []
         where = {**names, **local}
-        return [Proof(label, names.get(statement.cell, ""), line.indices, line.shape, named(statement.naive, where), named(line.expr, where), tuple(self._rule(r, names) for r in statement.rules))]
+        return [
+            Proof(
+                label,
+                names.get(statement.cell, ""),
+                line.indices,
+                line.shape,
+                named(statement.naive, where),
+                named(line.expr, where),
+                tuple(self._rule(r, names) for r in statement.rules),
+            )
+        ]
 
     def _rule(self, rule: str, names: dict[str, str]) -> str:
         return " ".join(names.get(word, word) for word in rule.split(" "))
@@ -519,7 +617,13 @@ class ClosedWriter:
             c = self.by_name[name]
             target = self.cot(name)
             self.used_backward.names.add(name)
-            self.blocks.append(Block(target, (f"{target} = 0: {name} has no influence on the result",), (f"{target} = torch.zeros_like({name})",)))
+            self.blocks.append(
+                Block(
+                    target,
+                    (f"{target} = 0: {name} has no influence on the result",),
+                    (f"{target} = torch.zeros_like({name})",),
+                )
+            )
             self.made.add(target)
             self.gradients[name] = target
             del c
@@ -535,7 +639,9 @@ class ClosedWriter:
     def _formula(self, name: str, indices: tuple[Expr, ...], e: Expr) -> tuple[str, ...]:
         avoid = {*self.by_name, *map(str, self.graph.sizes)}
         right, at = lettered(e, indices, avoid)
-        return tuple(wrapped(f"{text_formula(left_side(name, at), self.ranks)} = {text_formula(right, self.ranks)}", 112))
+        return tuple(
+            wrapped(f"{text_formula(left_side(name, at), self.ranks)} = {text_formula(right, self.ranks)}", 112)
+        )
 
 
 __all__ = ["Block", "ClosedWriter", "Proof", "is_local"]

@@ -17,7 +17,28 @@ if TYPE_CHECKING:
     from codegen.loop.graph import Step
 
 LOCAL = frozenset(
-    ["add", "sub", "mul", "div", "pow", "sqrt", "rsqrt", "mean", "sum", "rsub", "reciprocal", "neg", "addcmul", "addcdiv", "square", "var", "view", "squeeze", "unsqueeze", "expand"]
+    [
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "pow",
+        "sqrt",
+        "rsqrt",
+        "mean",
+        "sum",
+        "rsub",
+        "reciprocal",
+        "neg",
+        "addcmul",
+        "addcdiv",
+        "square",
+        "var",
+        "view",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+    ]
 )
 """Calls that the statements of a normalisation consist of."""
 
@@ -27,7 +48,13 @@ def batch_norm(step: Step) -> Iterator[Match]:
     users = step.users()
     vectors = [n for n in step.order if n.op == "input" and len(n.shape) == 1 and n.dtype.is_floating_point]
     for m in step.order:
-        if m.op != "mean" or len(m.args) < 2 or list(m.args[1]) != [0] or len(m.args[0].shape) != 2 or m.args[0].op == "pow":
+        if (
+            m.op != "mean"
+            or len(m.args) < 2
+            or list(m.args[1]) != [0]
+            or len(m.args[0].shape) != 2
+            or m.args[0].op == "pow"
+        ):
             continue
         x = cast("Node", m.args[0])
         region = reached(x, users)
@@ -71,17 +98,26 @@ def normalized(x: Node, o: Node, vectors: list[Node]) -> tuple[Node | None, Node
         for unbiased in (False, True):
             eps = (top / slope).square() - v * (rows / (rows - 1) if unbiased else 1.0)
             e = float(eps.mean())
-            if float((eps - e).abs().max()) <= 1e-9 * float(v.max() + abs(e)) and e > -1e-9 * float(v.max()) and bool((top * slope > 0).all()):
+            if (
+                float((eps - e).abs().max()) <= 1e-9 * float(v.max() + abs(e))
+                and e > -1e-9 * float(v.max())
+                and bool((top * slope > 0).all())
+            ):
                 return w, b, 0.0 if abs(e) < 1e-11 * float(v.max()) else float(f"{e:.6g}"), unbiased
     return None
 
 
-def _forward(x: Node, o: Node, region: list[Node], w: Node | None, b: Node | None, eps: float, unbiased: bool) -> Iterator[Match]:
+def _forward(
+    x: Node, o: Node, region: list[Node], w: Node | None, b: Node | None, eps: float, unbiased: bool
+) -> Iterator[Match]:
     rows, width = x.shape
     if unbiased:
         return
     whole = call("native_batch_norm", x, w, b, None, None, True, 0.0, eps, shape=(), dtype=None)
-    parts = [Node("part", (whole, k), {}, s, x.dtype, whole.value[k]) for k, s in enumerate(((rows, width), (width,), (width,)))]
+    parts = [
+        Node("part", (whole, k), {}, s, x.dtype, whole.value[k])
+        for k, s in enumerate(((rows, width), (width,), (width,)))
+    ]
     out, mean, invstd = parts
     out.name, root = o.name, x.name or o.name or "x"
     mean.name, invstd.name = f"{root}_mean", f"{root}_invstd"
@@ -123,7 +159,9 @@ def batch_norm_backward(step: Step) -> Iterator[Match]:
         mean = parts.get(1) or Node("part", (whole, 1), {}, x.shape[1:], x.dtype, whole.value[1], f"{x.name}_mean")
         invstd = parts.get(2) or Node("part", (whole, 2), {}, x.shape[1:], x.dtype, whole.value[2], f"{x.name}_invstd")
         region = [n for p in (x, mean, invstd) for n in reached(p, users)]
-        sides = dict.fromkeys(r for n in region for r in n.reads if r.shape == x.shape and r is not x and r.op not in VIEWS)
+        sides = dict.fromkeys(
+            r for n in region for r in n.reads if r.shape == x.shape and r is not x and r.op not in VIEWS
+        )
         targets = [n for n in dict.fromkeys(region) if n.shape == x.shape and n is not x and n not in parts.values()]
         columns = [n for g in sides for n in reached(g, users) if n.shape == w.shape] if w is not None else []
         found = _backward(whole, x, w, mean, invstd, eps, list(sides), targets, columns, step)
@@ -131,15 +169,39 @@ def batch_norm_backward(step: Step) -> Iterator[Match]:
             yield found
 
 
-def _backward(whole: Node, x: Node, w: Node | None, mean: Node, invstd: Node, eps: Any, sides: list[Node], targets: list[Node], columns: list[Node], step: Step) -> Match | None:
+def _backward(
+    whole: Node,
+    x: Node,
+    w: Node | None,
+    mean: Node,
+    invstd: Node,
+    eps: Any,
+    sides: list[Node],
+    targets: list[Node],
+    columns: list[Node],
+    step: Step,
+) -> Match | None:
     scale = eps.small if isinstance(eps, Sized) else eps
     for g in sides:
-        dx, dw, db = torch.ops.aten.native_batch_norm_backward(g.value, x.value, None if w is None else w.value, None, None, mean.value, invstd.value, True, scale, [True, w is not None, w is not None])
+        dx, dw, db = torch.ops.aten.native_batch_norm_backward(
+            g.value,
+            x.value,
+            None if w is None else w.value,
+            None,
+            None,
+            mean.value,
+            invstd.value,
+            True,
+            scale,
+            [True, w is not None, w is not None],
+        )
         t = next((n for n in reversed(targets) if n is not g and equal(n.value, dx)), None)
         if t is None:
             continue
         mask = [True, w is not None, w is not None]
-        made = call("native_batch_norm_backward", g, x, w, None, None, mean, invstd, True, eps, mask, shape=(), dtype=None)
+        made = call(
+            "native_batch_norm_backward", g, x, w, None, None, mean, invstd, True, eps, mask, shape=(), dtype=None
+        )
         out = Node("part", (made, 0), {}, x.shape, x.dtype, dx, t.name)
         nodes, pairs = [n for n in (mean, invstd) if n not in step.order], [(t, out)]
         nodes.extend([made, out])
@@ -165,7 +227,16 @@ def by_columns(step: Step) -> Iterator[Match]:
         few = x.value.shape[0]
         nodes: list[Node] = []
 
-        def add(op: str, *args: Any, nodes: list[Node] = nodes, kind: Any = kind, width: int = width, shape: tuple[int, ...] | None = None, name: str = "", **kwargs: Any) -> Node:
+        def add(
+            op: str,
+            *args: Any,
+            nodes: list[Node] = nodes,
+            kind: Any = kind,
+            width: int = width,
+            shape: tuple[int, ...] | None = None,
+            name: str = "",
+            **kwargs: Any,
+        ) -> Node:
             nodes.append(call(op, *args, shape=(width,) if shape is None else shape, dtype=kind, name=name, **kwargs))
             return nodes[-1]
 

@@ -15,10 +15,27 @@ ELEMENTWISE = frozenset(
 )  # fmt: skip
 """Calls that may write over an operand of the same shape."""
 
-NAMED = frozenset(["mm", "bmm", "mv", "addmm", "addmv", "index_select", *ELEMENTWISE - {"tanh_backward", "sigmoid_backward"}])
+NAMED = frozenset(
+    ["mm", "bmm", "mv", "addmm", "addmv", "index_select", *ELEMENTWISE - {"tanh_backward", "sigmoid_backward"}]
+)
 """Calls `torch.NAME(*args, out=...)` with the arguments they were recorded with."""
 
-COMPARISONS = frozenset(["eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "bitwise_and", "bitwise_or", "bitwise_not"])
+COMPARISONS = frozenset(
+    [
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "logical_not",
+        "logical_and",
+        "logical_or",
+        "bitwise_and",
+        "bitwise_or",
+        "bitwise_not",
+    ]
+)
 
 
 def number(a: Any) -> str:
@@ -53,7 +70,7 @@ def has_out(n: Node) -> bool:
         return True
     if n.dtype is None or n.op in ("part", "input") or n.constant is not None:
         return False
-    return n.op in OUT or n.op in NAMED and scalars_fit(n) and "dtype" not in n.kwargs or n.op in COMPARISONS
+    return n.op in OUT or (n.op in NAMED and scalars_fit(n) and "dtype" not in n.kwargs) or n.op in COMPARISONS
 
 
 def scalars_fit(n: Node) -> bool:
@@ -89,7 +106,9 @@ OUT: dict[str, Callable[[Node, Any, str], str]] = {
     "logsumexp": reduction("logsumexp"),
     "_softmax": lambda n, f, out: f"torch.softmax({f(n.args[0])}, {n.args[1]}, out={out})",
     "_log_softmax": lambda n, f, out: f"torch.log_softmax({f(n.args[0])}, {n.args[1]}, out={out})",
-    "_log_softmax_backward_data": lambda n, f, out: f"log_softmax_backward({f(n.args[0])}, {f(n.args[1])}, {n.args[2]}, {n.dtype}, out={out})",
+    "_log_softmax_backward_data": lambda n, f, out: (
+        f"log_softmax_backward({f(n.args[0])}, {f(n.args[1])}, {n.args[2]}, {n.dtype}, out={out})"
+    ),
     "tanh_backward": lambda n, f, out: f"tanh_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
     "sigmoid_backward": lambda n, f, out: f"sigmoid_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
     "where": lambda n, f, out: f"torch.where({f(n.args[0])}, {f(n.args[1])}, {f(n.args[2])}, out={out})",
@@ -127,7 +146,10 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         return f"{f(a[0])}.{n.op}({', '.join(f(x) for x in a[1:])})"
     if n.op == "slice":
         dim, start, stop, step = (*a[1:], *[None] * 4)[:4]
-        inside = f"{f(start) if start else ''}:{f(stop) if stop is not None and number(stop) != '9223372036854775807' else ''}" + (f":{f(step)}" if step not in (None, 1) else "")
+        inside = (
+            f"{f(start) if start else ''}:{f(stop) if stop is not None and number(stop) != '9223372036854775807' else ''}"
+            + (f":{f(step)}" if step not in (None, 1) else "")
+        )
         return f"{f(a[0])}[{':, ' * (dim or 0)}{inside}]"
     if n.op == "index":
         return f"{f(a[0])}[{', '.join(':' if x is None else f(x) for x in a[1])}]"
@@ -136,8 +158,21 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
             return f"{f(a[0])}.{n.op}()"
         return f"{f(a[0])}.{n.op}({f(dims(a[1]))}{', keepdim=True' if len(a) > 2 and a[2] else ''})"
     if n.op in ("add", "sub", "mul", "div") and not n.kwargs and len(a) == 2:
-        return f"{f(a[0])} {dict(add='+', sub='-', mul='*', div='/')[n.op]} {f(a[1])}"
-    if n.op in ("sqrt", "rsqrt", "exp", "log", "tanh", "sigmoid", "neg", "reciprocal", "abs", "log1p", "expm1", "square"):
+        return f"{f(a[0])} { {'add': '+', 'sub': '-', 'mul': '*', 'div': '/'}[n.op] } {f(a[1])}"
+    if n.op in (
+        "sqrt",
+        "rsqrt",
+        "exp",
+        "log",
+        "tanh",
+        "sigmoid",
+        "neg",
+        "reciprocal",
+        "abs",
+        "log1p",
+        "expm1",
+        "square",
+    ):
         return f"{f(a[0])}.{n.op}()"
     if n.op == "native_batch_norm_backward":
         return f"native_batch_norm_backward({', '.join(f(x) for x in a[:-1])}, {list(a[-1])})"

@@ -44,7 +44,26 @@ class Writer:
         self.layout, self.trained, self.momentum = layout, trained, momentum
         self.step = layout.step
         self.text = Text()
-        self.namer = Namer(["torch", "params", "buffers", "velocity", "X", "Y", "steps", "lr", "generator", "losses", "rows", "count", "done", "rate", "momentum", *self.step.inputs])
+        self.namer = Namer(
+            [
+                "torch",
+                "params",
+                "buffers",
+                "velocity",
+                "X",
+                "Y",
+                "steps",
+                "lr",
+                "generator",
+                "losses",
+                "rows",
+                "count",
+                "done",
+                "rate",
+                "momentum",
+                *self.step.inputs,
+            ]
+        )
         self.names: dict[Node, str] = {n: k for k, n in self.step.inputs.items()}
         self.made: set[Node] = set()
         self.rowed: dict[Node, str] = {}
@@ -63,7 +82,11 @@ class Writer:
             return f"{self.name(inner)}_T"
         if n.is_view and inner is not None:
             return f"{self.name(inner)}_view"
-        return f"{n.op.strip('_')}_{self.name(inner)}" if inner is not None and len(self.name(inner)) < 16 else n.op.strip("_")
+        return (
+            f"{n.op.strip('_')}_{self.name(inner)}"
+            if inner is not None and len(self.name(inner)) < 16
+            else n.op.strip("_")
+        )
 
     def write(self) -> Text:
         """Everything."""
@@ -84,36 +107,50 @@ class Writer:
         for n in layout.data:
             if n.op == "input":
                 rows = n.shape[0]
-                self.text.setup.append(f"{n.name}_all = torch.empty({self.sizes((chunk * rows, *n.shape[1:]))}, dtype={n.dtype})")
-                self.text.setup.append(f"{n.name}_rows = {n.name}_all.view({', '.join(map(str, (chunk, *n.shape)))}).unbind()")
-                self.text.draw.append(f"torch.index_select(data[{self.step.batch.index(n.name)}], 0, rows, out={n.name}_all[: count * {rows}])")
+                self.text.setup.append(
+                    f"{n.name}_all = torch.empty({self.sizes((chunk * rows, *n.shape[1:]))}, dtype={n.dtype})"
+                )
+                self.text.setup.append(
+                    f"{n.name}_rows = {n.name}_all.view({', '.join(map(str, (chunk, *n.shape)))}).unbind()"
+                )
+                self.text.draw.append(
+                    f"torch.index_select(data[{self.step.batch.index(n.name)}], 0, rows, out={n.name}_all[: count * {rows}])"
+                )
                 self.rowed[n] = f"{n.name}_rows"
             elif n.op == "onehot":
                 name, rows = self.name(n), n.shape[0]
                 source = f"{root(n.args[0]).name}_all"
                 self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
                 self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
-                self.text.draw.append(f"{name}_all[: count * {rows}].zero_().scatter_(1, {source}.view(-1)[: count * {rows}, None], 1.0)")
+                self.text.draw.append(
+                    f"{name}_all[: count * {rows}].zero_().scatter_(1, {source}.view(-1)[: count * {rows}, None], 1.0)"
+                )
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "spread":
                 name, rows = self.name(n), n.shape[0]
                 self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
                 self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
-                self.text.draw.append(f"{name}_all[: count * {rows}].zero_().scatter_(1, {root(n.args[0][1]).name}_all[: count * {rows}, None], {number(n.args[1])})")
+                self.text.draw.append(
+                    f"{name}_all[: count * {rows}].zero_().scatter_(1, {root(n.args[0][1]).name}_all[: count * {rows}, None], {number(n.args[1])})"
+                )
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "places":
                 name, (x, places, symbols) = self.name(n), n.args
                 self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
                 self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
                 self.text.setup.append(f"{name}_first = torch.arange({places}) * {symbols}")
-                self.text.draw.append(f"torch.add({x.name}_all[: count * {x.shape[0]}].view(-1, {places}), {name}_first, out={name}_all[:count].view(-1, {places}))")
+                self.text.draw.append(
+                    f"torch.add({x.name}_all[: count * {x.shape[0]}].view(-1, {places}), {name}_first, out={name}_all[:count].view(-1, {places}))"
+                )
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "order":
                 name, inner = self.name(n), self.name(n.args[0])
                 self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
                 self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
                 self.text.draw.append(f"{inner}_sorted, {inner}_from = torch.sort({inner}_all[:count], stable=True)")
-                self.text.draw.append(f'torch.div({inner}_from, {n.args[1]}, rounding_mode="floor", out={name}_all[:count])')
+                self.text.draw.append(
+                    f'torch.div({inner}_from, {n.args[1]}, rounding_mode="floor", out={name}_all[:count])'
+                )
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "begins":
                 name, inner = self.name(n), self.name(n.args[0])
@@ -124,7 +161,9 @@ class Writer:
                 self.rowed[n] = f"{name}_rows"
             else:
                 name = self.name(n)
-                self.text.setup.append(f"{name}_rows = [{expression(n, lambda r, n=n: 'row')} for row in {self.rowed[n.args[0]]}]")
+                self.text.setup.append(
+                    f"{name}_rows = [{expression(n, lambda r, n=n: 'row')} for row in {self.rowed[n.args[0]]}]"
+                )
                 self.rowed[n] = f"{name}_rows"
 
     def stored(self) -> None:
@@ -147,7 +186,7 @@ class Writer:
         for n, s in self.layout.place.items():
             users.setdefault(s.name, []).append(n)
         for s in self.layout.slots:
-            alone = [n for n in users.get(s.name, [])]
+            alone = list(users.get(s.name, []))
             if len(alone) == 1 and contiguous(alone[0]):
                 (n,) = alone
                 self.text.setup.append(f"{self.name(n)} = torch.empty({self.sizes(n.shape)}, dtype={n.dtype})")
@@ -173,7 +212,9 @@ class Writer:
             text = expression(n, lambda r: inner)
             if own in self.rowed:
                 name = self.name(n)
-                self.text.setup.append(f"{name}_rows = [{expression(n, lambda r: 'row')} for row in {self.rowed[n.args[0]]}]")
+                self.text.setup.append(
+                    f"{name}_rows = [{expression(n, lambda r: 'row')} for row in {self.rowed[n.args[0]]}]"
+                )
                 self.rowed[n] = f"{name}_rows"
             elif own.op == "input" or own in self.layout.place:
                 self.text.setup.append(f"{self.name(n)} = {text}")
@@ -203,7 +244,7 @@ class Writer:
         if isinstance(x, Update):
             self.update(x)
             return
-        if x.is_view and not x.write or x.op == "part" and self.whole(x).op == "native_batch_norm":
+        if (x.is_view and not x.write) or (x.op == "part" and self.whole(x).op == "native_batch_norm"):
             return
         body = self.text.body
         for r in x.reads:
@@ -238,14 +279,22 @@ class Writer:
             body.append(f"{self.name(x)} = {expression(x, self.name)}")
 
     def plain(self, a: Any) -> str:
-        return self.name(a) if isinstance(a, Node) else number(a) if isinstance(a, (int, float, Sized)) and not isinstance(a, bool) else str(a)
+        return (
+            self.name(a)
+            if isinstance(a, Node)
+            else number(a)
+            if isinstance(a, (int, float, Sized)) and not isinstance(a, bool)
+            else str(a)
+        )
 
     def whole(self, part: Node) -> Node:
         return part.args[0]
 
     def parts(self, whole: Node) -> list[Node]:
         """All results of a call that writes into given tensors; those nothing reads get memory as well."""
-        found = {n.args[1]: n for n in self.layout.order if isinstance(n, Node) and n.op == "part" and n.args[0] is whole}
+        found = {
+            n.args[1]: n for n in self.layout.order if isinstance(n, Node) and n.op == "part" and n.args[0] is whole
+        }
         out: list[Node] = []
         for k, t in enumerate(whole.value):
             if k not in found:
@@ -256,7 +305,12 @@ class Writer:
 
     def some_parts(self, whole: Node) -> list[Node | None]:
         """The results of a call that makes them, None for those nothing reads."""
-        found = {n.args[1]: n for x in self.layout.order for n in ([x] if isinstance(x, Node) else [a for a in x.args if isinstance(a, Node)]) if n.op == "part" and n.args[0] is whole}
+        found = {
+            n.args[1]: n
+            for x in self.layout.order
+            for n in ([x] if isinstance(x, Node) else [a for a in x.args if isinstance(a, Node)])
+            if n.op == "part" and n.args[0] is whole
+        }
         return [found.get(k) if k not in found or found[k] not in self.rowed else None for k in range(len(whole.value))]
 
     def out(self, n: Node) -> str:
@@ -275,15 +329,21 @@ class Writer:
         for op, args in x.path:
             view = Node(op, (base, *args), {}, (), x.dtype, None)
             target = expression(view, lambda r, t=target: t)
-        self.text.body.append(f"{target}.{x.op}_({', '.join(self.plain(a) if not isinstance(a, (list, tuple)) else str(a) for a in x.args[1:])})")
+        self.text.body.append(
+            f"{target}.{x.op}_({', '.join(self.plain(a) if not isinstance(a, (list, tuple)) else str(a) for a in x.args[1:])})"
+        )
 
     def update(self, u: Update) -> None:
         """Into the parameter, or into its velocity."""
         for n in u.args:
             if isinstance(n, Node):
                 self.ready(n)
-        first = not any(isinstance(x, Update) and x.name == u.name for x in self.layout.order[: self.layout.order.index(u)])
-        final = not any(isinstance(x, Update) and x.name == u.name for x in self.layout.order[self.layout.order.index(u) + 1 :])
+        first = not any(
+            isinstance(x, Update) and x.name == u.name for x in self.layout.order[: self.layout.order.index(u)]
+        )
+        final = not any(
+            isinstance(x, Update) and x.name == u.name for x in self.layout.order[self.layout.order.index(u) + 1 :]
+        )
         args = ", ".join(self.plain(a) for a in u.args)
         owner = f"{u.name}_velocity" if self.momentum else u.name
         target = self.seen(owner, u.views)
@@ -350,7 +410,7 @@ class Writer:
 
     def through(self, n: Node) -> str:
         """A view of a stored value, from that value."""
-        return expression(n, self.name if not n.args[0].is_view else lambda r: self.through(r))
+        return expression(n, self.name if not n.args[0].is_view else self.through)
 
     def whole_rows(self, n: Node) -> str:
         """All rows of a value as one tensor, a step in each."""
@@ -361,7 +421,9 @@ class Writer:
         return f"{self.name(n)}_all"
 
 
-def loop_source(layout: Layout, trained: tuple[str, ...], target: str, name: str, used: Sequence[str], momentum: bool = False) -> str:
+def loop_source(
+    layout: Layout, trained: tuple[str, ...], target: str, name: str, used: Sequence[str], momentum: bool = False
+) -> str:
     """The emitted file. `used` are the identities that were used, as text."""
     from codegen.emit import render
 
@@ -381,11 +443,17 @@ def loop_source(layout: Layout, trained: tuple[str, ...], target: str, name: str
         kind="gradient descent with momentum" if momentum else "gradient descent",
         batch=batch,
         sizes="; ".join(f"{k} {shape(n)}" for k, n in step.inputs.items()),
-        signature="{" + ", ".join(f'"{k}": ("{n.dtype}", {", ".join(map(str, n.shape))})' for k, n in step.inputs.items()) + "}",
-        identities=["", "Kernels that were chosen, each equal to what was derived:", *[f"    {u}" for u in used]] if used else [],
+        signature="{"
+        + ", ".join(f'"{k}": ("{n.dtype}", {", ".join(map(str, n.shape))})' for k, n in step.inputs.items())
+        + "}",
+        identities=["", "Kernels that were chosen, each equal to what was derived:", *[f"    {u}" for u in used]]
+        if used
+        else [],
         operators=[(op, OPERATORS[op]) for op in text.operators],
         momentum=momentum,
-        unpack=f"{', '.join(others)}{',' if len(others) == 1 else ''} = ({', '.join(f'params[{n!r}]' for n in others)}{',' if len(others) == 1 else ''})".replace("'", '"'),
+        unpack=f"{', '.join(others)}{',' if len(others) == 1 else ''} = ({', '.join(f'params[{n!r}]' for n in others)}{',' if len(others) == 1 else ''})".replace(
+            "'", '"'
+        ),
         states=[f"{n}_velocity = torch.zeros_like({n})" for n in trained] if momentum else [],
         setup=text.setup,
         late_args=[a for a, _ in text.late_args],

@@ -32,9 +32,17 @@ def updates(step: Step, name: str, users: dict[Node, list[Node]]) -> list[Update
     return out
 
 
-def _fold(name: str, g: Node, scale: float, views: tuple[Any, ...], step: Step, users: dict[Node, list[Node]], out: list[Update]) -> None:
+def _fold(
+    name: str,
+    g: Node,
+    scale: float,
+    views: tuple[Any, ...],
+    step: Step,
+    users: dict[Node, list[Node]],
+    out: list[Update],
+) -> None:
     roots = [k for k, r in step.results.items() if r is g]
-    shared = len(users.get(g, [])) + len(roots) > 1 and len(views) == 0 or len(users.get(g, [])) > 1
+    shared = (len(users.get(g, [])) + len(roots) > 1 and len(views) == 0) or len(users.get(g, [])) > 1
     plain = Update(name, "add_", (g,), scale, views, "alpha", False)
     if shared or g.constant is not None or g.op in ("input", "part"):
         out.append(plain)
@@ -69,6 +77,8 @@ def _fold(name: str, g: Node, scale: float, views: tuple[Any, ...], step: Step, 
         by = float(a[1].full if isinstance(a[1], Sized) else a[1])
         _fold(name, a[0], scale * by if g.op == "mul" else scale / by, views, step, users, out)
     elif g.op in ("mul", "div"):
-        out.append(Update(name, "addcmul_" if g.op == "mul" else "addcdiv_", (a[0], a[1]), scale, views, "value", False))
+        out.append(
+            Update(name, "addcmul_" if g.op == "mul" else "addcdiv_", (a[0], a[1]), scale, views, "value", False)
+        )
     else:
         out.append(plain)

@@ -16,7 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 VIEWS = frozenset(
-    ["view", "permute", "t", "transpose", "expand", "squeeze", "unsqueeze", "slice", "select", "_unsafe_view", "diagonal", "alias", "unfold"]
+    [
+        "view",
+        "permute",
+        "t",
+        "transpose",
+        "expand",
+        "squeeze",
+        "unsqueeze",
+        "slice",
+        "select",
+        "_unsafe_view",
+        "diagonal",
+        "alias",
+        "unfold",
+    ]
 )
 """Operators whose result shares memory with their first argument."""
 
@@ -78,7 +92,13 @@ class Node:
 
 
 def _short(a: Any) -> str:
-    return a.name or a.op if isinstance(a, Node) else "[" + ", ".join(map(_short, cast("Any", a))) + "]" if isinstance(a, (list, tuple)) else repr(a)
+    return (
+        a.name or a.op
+        if isinstance(a, Node)
+        else "[" + ", ".join(map(_short, cast("Any", a))) + "]"
+        if isinstance(a, (list, tuple))
+        else repr(a)
+    )
 
 
 def nodes_in(a: Any) -> Iterator[Node]:
@@ -182,7 +202,9 @@ def packet(op: str) -> Any:
     return getattr(torch.ops.aten, op)
 
 
-def call(op: str, *args: Any, shape: tuple[int, ...], dtype: Any, name: str = "", overload: str = "", **kwargs: Any) -> Node:
+def call(
+    op: str, *args: Any, shape: tuple[int, ...], dtype: Any, name: str = "", overload: str = "", **kwargs: Any
+) -> Node:
     """A new call, evaluated at the small point."""
     f = packet(op) if not overload else getattr(packet(op), overload)
     value = f(*small(args), **{k: small(v) for k, v in kwargs.items()})

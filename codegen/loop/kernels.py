@@ -10,8 +10,8 @@ from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
 from codegen.loop.graph import Node, Sized, call, equal, small
-from codegen.loop.tables import looked_up
 from codegen.loop.rules import Match, Rule, depends_on, near
+from codegen.loop.tables import looked_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,18 +23,29 @@ def scattered(step: Step) -> Iterator[Match]:
     """p with p[i] - c put at i is p + s, where s holds -c at i and zeros elsewhere."""
     data = depends_on_data_only(step)
     for n in step.order:
-        if n.op != "index_put" or len(n.args) > 3 and n.args[3]:
+        if n.op != "index_put" or (len(n.args) > 3 and n.args[3]):
             continue
         base, indices, value = n.args[:3]
         if not isinstance(value, Node) or value.op not in ("sub", "add") or not all(i in data for i in indices):
             continue
         read, c = value.args[:2]
-        if not (isinstance(read, Node) and read.op == "index" and read.args[0] is base and list(read.args[1]) == list(indices)):
+        if not (
+            isinstance(read, Node)
+            and read.op == "index"
+            and read.args[0] is base
+            and list(read.args[1]) == list(indices)
+        ):
             continue
         if isinstance(c, Node) and c not in data:
             continue
         sign = -1 if value.op == "sub" else 1
-        amount = Sized(sign * c.full, sign * c.small) if isinstance(c, Sized) else sign * c if not isinstance(c, Node) else None
+        amount = (
+            Sized(sign * c.full, sign * c.small)
+            if isinstance(c, Sized)
+            else sign * c
+            if not isinstance(c, Node)
+            else None
+        )
         if amount is None:
             continue
         yield _spread(step, n, base, indices, amount)
@@ -43,7 +54,9 @@ def scattered(step: Step) -> Iterator[Match]:
 def _spread(step: Step, n: Node, base: Node, indices: Any, amount: Any) -> Match:
     point = torch.zeros_like(base.value)
     point[tuple(i.value for i in indices)] += small((amount,))[0]
-    s = Node("spread", (tuple(indices), amount, base.shape), {}, base.shape, base.dtype, point, f"{n.name or 'part'}_at")
+    s = Node(
+        "spread", (tuple(indices), amount, base.shape), {}, base.shape, base.dtype, point, f"{n.name or 'part'}_at"
+    )
     if base.op == "mul" and not isinstance(base.args[1], Node):
         total = call("add", s, base.args[0], alpha=base.args[1], shape=n.shape, dtype=n.dtype)
     else:
@@ -55,7 +68,7 @@ def depends_on_data_only(step: Step) -> set[Node]:
     """What the batch and constants alone decide."""
     found = {step.inputs[b] for b in step.batch}
     for n in step.order:
-        if n.constant is not None or n.op != "input" and n.reads and all(r in found for r in n.reads):
+        if n.constant is not None or (n.op != "input" and n.reads and all(r in found for r in n.reads)):
             found.add(n)
     return found
 
@@ -93,7 +106,15 @@ def gathers(step: Step) -> Iterator[Match]:
             continue
         x = n.args[0]
         flat, nodes = flattened(i)
-        picked = call("index_select", x, 0, flat, shape=(i.numel, *x.shape[1:]), dtype=n.dtype, name=f"{n.name}_rows" if n.name else "")
+        picked = call(
+            "index_select",
+            x,
+            0,
+            flat,
+            shape=(i.numel, *x.shape[1:]),
+            dtype=n.dtype,
+            name=f"{n.name}_rows" if n.name else "",
+        )
         nodes.append(picked)
         new = picked
         if len(i.shape) != 1:
@@ -165,7 +186,16 @@ def tanh_by_sigmoid(step: Step) -> Iterator[Match]:
         (z,) = n.args
         doubled = call("mul", z, 2, shape=n.shape, dtype=n.dtype)
         s = call("sigmoid", doubled, shape=n.shape, dtype=n.dtype)
-        less = Node("constant", (), {}, (), n.dtype, torch.tensor(-1.0, dtype=torch.float64), "minus_one", constant=torch.tensor(-1.0, dtype=n.dtype))
+        less = Node(
+            "constant",
+            (),
+            {},
+            (),
+            n.dtype,
+            torch.tensor(-1.0, dtype=torch.float64),
+            "minus_one",
+            constant=torch.tensor(-1.0, dtype=n.dtype),
+        )
         new = call("add", less, s, alpha=2, shape=n.shape, dtype=n.dtype)
         yield Match([doubled, s, less, new], [(n, new)], key=n.shape)
 
@@ -173,7 +203,9 @@ def tanh_by_sigmoid(step: Step) -> Iterator[Match]:
 @cache
 def close_to_tanh(dtype: Any) -> bool:
     """Whether 2 sigmoid(2 z) - 1 differs from tanh(z) by at most two units in the last place of 1."""
-    z = torch.cat([torch.linspace(-20, 20, 4001, dtype=torch.float64), torch.logspace(-12, 0, 200, dtype=torch.float64)]).to(dtype)
+    z = torch.cat(
+        [torch.linspace(-20, 20, 4001, dtype=torch.float64), torch.logspace(-12, 0, 200, dtype=torch.float64)]
+    ).to(dtype)
     error = (2 * torch.sigmoid(2 * z) - 1).double() - torch.tanh(z.double())
     return float(error.abs().max()) <= 2 * torch.finfo(dtype).eps
 
@@ -185,7 +217,13 @@ def affine(step: Step) -> Iterator[Match]:
         if n.op != "add" or n.kwargs or len(n.args) != 2:
             continue
         for product, b in (n.args, n.args[::-1]):
-            if isinstance(product, Node) and product.op == "mm" and isinstance(b, Node) and len(users[product]) == 1 and product.shape == n.shape:
+            if (
+                isinstance(product, Node)
+                and product.op == "mm"
+                and isinstance(b, Node)
+                and len(users[product]) == 1
+                and product.shape == n.shape
+            ):
                 new = call("addmm", b, *product.args, shape=n.shape, dtype=n.dtype)
                 yield Match([new], [(n, new)])
                 break
@@ -194,12 +232,21 @@ def affine(step: Step) -> Iterator[Match]:
 def column_sums(step: Step) -> Iterator[Match]:
     """Sum_i x[i,j] is xT 1."""
     for n in step.order:
-        if n.op != "sum" or len(n.args) < 2 or list(n.args[1]) != [0] or len(n.args) > 2 and n.args[2]:
+        if n.op != "sum" or len(n.args) < 2 or list(n.args[1]) != [0] or (len(n.args) > 2 and n.args[2]):
             continue
         x = n.args[0]
         if len(x.shape) != 2 or not x.dtype.is_floating_point:
             continue
-        ones = Node("ones", (), {}, (x.shape[0],), x.dtype, torch.ones(x.value.shape[0], dtype=x.value.dtype), "ones", constant=torch.ones(x.shape[0], dtype=x.dtype))
+        ones = Node(
+            "ones",
+            (),
+            {},
+            (x.shape[0],),
+            x.dtype,
+            torch.ones(x.value.shape[0], dtype=x.value.dtype),
+            "ones",
+            constant=torch.ones(x.shape[0], dtype=x.dtype),
+        )
         turned = call("permute", x, [1, 0], shape=x.shape[::-1], dtype=x.dtype)
         new = call("mv", turned, ones, shape=n.shape, dtype=n.dtype)
         yield Match([ones, turned, new], [(n, new)], key=x.shape)
@@ -215,8 +262,15 @@ def multiply_add(step: Step) -> Iterator[Match]:
             if n.op == "sub" and k == 0:
                 continue
             c = n.args[1 - k]
-            if product.op == "mul" and isinstance(product.args[1], Node) and len(users[product]) == 1 and c.dtype == n.dtype:
-                new = call("addcmul", c, *product.args[:2], value=1 if n.op == "add" else -1, shape=n.shape, dtype=n.dtype)
+            if (
+                product.op == "mul"
+                and isinstance(product.args[1], Node)
+                and len(users[product]) == 1
+                and c.dtype == n.dtype
+            ):
+                new = call(
+                    "addcmul", c, *product.args[:2], value=1 if n.op == "add" else -1, shape=n.shape, dtype=n.dtype
+                )
                 yield Match([new], [(n, new)])
                 break
 
@@ -225,7 +279,18 @@ def reversed_difference(step: Step) -> Iterator[Match]:
     """c - x is (-1) x + c."""
     for n in step.order:
         if n.op == "rsub" and not isinstance(n.args[1], Node):
-            one = Node("constant", (), {}, (), n.dtype, torch.tensor(float(small((n.args[1],))[0]), dtype=torch.float64), "one", constant=torch.tensor(float(n.args[1].full if isinstance(n.args[1], Sized) else n.args[1]), dtype=n.dtype))
+            one = Node(
+                "constant",
+                (),
+                {},
+                (),
+                n.dtype,
+                torch.tensor(float(small((n.args[1],))[0]), dtype=torch.float64),
+                "one",
+                constant=torch.tensor(
+                    float(n.args[1].full if isinstance(n.args[1], Sized) else n.args[1]), dtype=n.dtype
+                ),
+            )
             new = call("sub", one, n.args[0], shape=n.shape, dtype=n.dtype)
             yield Match([one, new], [(n, new)])
 
@@ -242,16 +307,28 @@ RULES: tuple[Rule, ...] = (
     Rule("gather", "x[i] = index_select(x, 0, i)", gathers, always=True),
     Rule("scatter add", "rows added to zeros at i = index_add(zeros, 0, i, rows)", scatter_adds, always=True),
     Rule("scatter", "p with p[i] - c put at i is p + s, with s known from the batch", scattered),
-    Rule("elementwise backward", "g (1 - h^2) = tanh_backward(g, h); g s (1 - s) = sigmoid_backward(g, s)", elementwise_backward),
+    Rule(
+        "elementwise backward",
+        "g (1 - h^2) = tanh_backward(g, h); g s (1 - s) = sigmoid_backward(g, s)",
+        elementwise_backward,
+    ),
     Rule("addmm", "x w + b = addmm(b, x, w)", affine),
     Rule("batch norm", "(x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)", batch_norm),
     Rule("batch norm backward", "its derivative = native_batch_norm_backward", batch_norm_backward),
-    Rule("batch norm backward by columns", "dx = a dz + b (x - mean) + c with a, b, c per column, from two column sums", by_columns),
+    Rule(
+        "batch norm backward by columns",
+        "dx = a dz + b (x - mean) + c with a, b, c per column, from two column sums",
+        by_columns,
+    ),
     Rule("tanh by sigmoid", "tanh(z) = 2 sigmoid(2 z) - 1", tanh_by_sigmoid),
     Rule("square", "x^2 = x x", squares, always=True),
     Rule("addcmul", "c + a b = addcmul(c, a, b)", multiply_add),
     Rule("reversed difference", "c - x", reversed_difference, always=True),
-    Rule("table", "(C[x] w)[i] = Sum_t T[t, x[i,t]] with T[t] = C w[t]; backwards, cotangents of equal symbols are added up first", looked_up),
+    Rule(
+        "table",
+        "(C[x] w)[i] = Sum_t T[t, x[i,t]] with T[t] = C w[t]; backwards, cotangents of equal symbols are added up first",
+        looked_up,
+    ),
     Rule("one-hot product", "index_add(zeros, 0, i, v) = onehot(i)T v", one_hot_products),
     Rule("column sums", "Sum_i x[i,j] = (xT 1)[j]", column_sums),
 )

@@ -58,13 +58,13 @@ def from_batch(step: Step) -> list[Node]:
     for n in step.order:
         if n in known:
             continue
-        if n.op in ("places", "order", "begins") and n.args[0] in known:
-            known.add(n)
-        elif n.is_view and n.args[0] in known and same_rows(n):
-            known.add(n)
-        elif n.op == "onehot" and n.args[0] in known or n.op == "spread" and one_per_row(n, known):
-            known.add(n)
-        elif n.op == "permute" and n.args[0] in known:
+        if (
+            (n.op in ("places", "order", "begins") and n.args[0] in known)
+            or (n.is_view and n.args[0] in known and same_rows(n))
+            or (n.op == "onehot" and n.args[0] in known)
+            or (n.op == "spread" and one_per_row(n, known))
+            or (n.op == "permute" and n.args[0] in known)
+        ):
             known.add(n)
     return [n for n in step.order if n in known]
 
@@ -80,7 +80,13 @@ def one_per_row(n: Node, known: set[Node]) -> bool:
     if len(indices) != 2 or len(shape) != 2 or isinstance(amount, Node):
         return False
     rows, columns = indices
-    return rows.constant is not None and rows.shape == (shape[0],) and bool((rows.constant.diff() == 1).all()) and columns in known and columns.op == "input"
+    return (
+        rows.constant is not None
+        and rows.shape == (shape[0],)
+        and bool((rows.constant.diff() == 1).all())
+        and columns in known
+        and columns.op == "input"
+    )
 
 
 def laid_out(step: Step, trained: tuple[str, ...]) -> Layout:
@@ -111,10 +117,18 @@ def laid_out(step: Step, trained: tuple[str, ...]) -> Layout:
     late = [n for n in wanted if n not in pulled]
     inside |= pulled
     ends = {r for k, r in step.results.items() if k.startswith(("loss", "keep."))}
-    stored = [n for n in step.order if n in inside and n not in data and n.constant is None and (n in ends or any(n in x.reads for x in late))]
+    stored = [
+        n
+        for n in step.order
+        if n in inside and n not in data and n.constant is None and (n in ends or any(n in x.reads for x in late))
+    ]
     stored = list(dict.fromkeys(root(n) if n.is_view else n for n in stored))
     stored = [n for n in stored if n.op != "input"]
-    order = with_updates(step, [n for n in step.order if n in inside and n not in data and n.constant is None and n.op != "input"], trained)
+    order = with_updates(
+        step,
+        [n for n in step.order if n in inside and n not in data and n.constant is None and n.op != "input"],
+        trained,
+    )
     layout = Layout(step, order, data, stored, late, [])
     layout.chunk = chunk_of(layout)
     workspace(layout)
@@ -156,7 +170,14 @@ def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...]) -> lis
     operands_by = {name: operands_of(group) for name, group in groups.items()}
     for name, group in groups.items():  # in this order none reads a parameter that was updated before it
         own = step.inputs[name]
-        operands = [place[p] for u in group for n in u.args if isinstance(n, Node) for p in (n, root(n), producer(n)) if p in place]
+        operands = [
+            place[p]
+            for u in group
+            for n in u.args
+            if isinstance(n, Node)
+            for p in (n, root(n), producer(n))
+            if p in place
+        ]
         before = [at[other] for other in at if own in operands_by[other]]
         at[name] = max([latest.get(own, -1), *operands, *before])
         after.setdefault(at[name], []).extend(group)
@@ -238,8 +259,21 @@ def workspace(layout: Layout) -> None:
             continue
         early = elementwise(x)
         if early:
-            same = [r for r in dict.fromkeys(map(root, x.reads)) if last.get(r) == k and r in layout.place and r.numel == x.numel and r.dtype == x.dtype and r not in stored]
-            if same and all(root(r) is not same[0] or r.shape == x.shape and not r.is_view for r in x.reads) and contiguous(same[0]) and contiguous(x):
+            same = [
+                r
+                for r in dict.fromkeys(map(root, x.reads))
+                if last.get(r) == k
+                and r in layout.place
+                and r.numel == x.numel
+                and r.dtype == x.dtype
+                and r not in stored
+            ]
+            if (
+                same
+                and all(root(r) is not same[0] or (r.shape == x.shape and not r.is_view) for r in x.reads)
+                and contiguous(same[0])
+                and contiguous(x)
+            ):
                 slot = layout.place[same[0]]
                 layout.place[x] = slot
                 last[same[0]] = -2

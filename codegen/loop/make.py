@@ -58,7 +58,10 @@ class Loop:
 
 def rows_of(data: Sequence[Tensor]) -> list[Rows]:
     """The rows that data has."""
-    return [Rows(tuple(t.shape[1:]), t.dtype, 2 if t.dtype.is_floating_point or not t.numel() else int(t.max()) + 1) for t in data]
+    return [
+        Rows(tuple(t.shape[1:]), t.dtype, 2 if t.dtype.is_floating_point or not t.numel() else int(t.max()) + 1)
+        for t in data
+    ]
 
 
 def inputs_of(module: ModuleType) -> tuple[str, ...]:
@@ -66,7 +69,15 @@ def inputs_of(module: ModuleType) -> tuple[str, ...]:
     return tuple(inspect.signature(module.forward).parameters)
 
 
-def make_loop(module: ModuleType, batch: Mapping[str, Rows], params: Mapping[str, Tensor], size: int, plan: Plan, target: str, name: str) -> Loop:
+def make_loop(
+    module: ModuleType,
+    batch: Mapping[str, Rows],
+    params: Mapping[str, Tensor],
+    size: int,
+    plan: Plan,
+    target: str,
+    name: str,
+) -> Loop:
     """The loop for batches of `size` rows and parameters of these shapes and dtypes."""
     names = inputs_of(module)
     rows = {k: (r.shape, r.dtype, r.bound) for k, r in batch.items()}

@@ -45,7 +45,15 @@ def loop_text(module: ModuleType, recipe: Recipe, params: Tensors, target: str, 
     """The emitted loop of a recipe for batches of `batch` rows of its context."""
     rows = {"x": Rows((recipe.context,), torch.int64, vocabulary), "y": Rows((), torch.int64, vocabulary)}
     names = tuple(module.forward.__code__.co_varnames[:2])
-    return make_loop(module, dict(zip(names, rows.values(), strict=True)), params, batch, Plan(keep=kept_names(recipe)), target, recipe.name).source
+    return make_loop(
+        module,
+        dict(zip(names, rows.values(), strict=True)),
+        params,
+        batch,
+        Plan(keep=kept_names(recipe)),
+        target,
+        recipe.name,
+    ).source
 
 
 class RecipeTrainer:
@@ -54,7 +62,16 @@ class RecipeTrainer:
     Steps are taken in pieces; where a loss is not finite, the piece is taken again one step at a time to say why.
     """
 
-    def __init__(self, closed: ModuleType, params: Tensors, buffers: Tensors, recipe: Recipe, batch: int, again: Callable[[Tensors, Tensors], StepTrainer], committed: ModuleType | None) -> None:
+    def __init__(
+        self,
+        closed: ModuleType,
+        params: Tensors,
+        buffers: Tensors,
+        recipe: Recipe,
+        batch: int,
+        again: Callable[[Tensors, Tensors], StepTrainer],
+        committed: ModuleType | None,
+    ) -> None:
         self._recipe, self._again, self._committed = recipe, again, committed
         keep = kept_names(recipe, next(iter(params.values())).dtype)
         self._loop = LoopTrainer(closed, params, batch, plan=Plan(keep=keep), name=recipe.name, ready=self._ready)
@@ -74,7 +91,11 @@ class RecipeTrainer:
 
     def run(self, data: Split, steps: int, lr: float, generator: Generator) -> Tensor:
         """See `Trainer.run`."""
-        before = {k: v.clone() for k, v in self.params.items()}, {k: v.clone() for k, v in self.buffers.items()}, generator.get_state()
+        before = (
+            {k: v.clone() for k, v in self.params.items()},
+            {k: v.clone() for k, v in self.buffers.items()},
+            generator.get_state(),
+        )
         losses = self._loop.run((data.x, data.y), steps, lr, generator, self._watch if self._loop.plan.keep else None)
         if not losses.isfinite().all():
             self._explain(*before, data, steps, lr)
@@ -85,7 +106,9 @@ class RecipeTrainer:
     def _watch(self, count: int, kept: Tensors) -> None:
         rows = {name: value.unbind() for name, value in kept.items()}
         for k in range(count):
-            self._recipe.update_buffers(self.buffers, SimpleNamespace(**{name: values[k] for name, values in rows.items()}))
+            self._recipe.update_buffers(
+                self.buffers, SimpleNamespace(**{name: values[k] for name, values in rows.items()})
+            )
 
     def _explain(self, params: Tensors, buffers: Tensors, state: Tensor, data: Split, steps: int, lr: float) -> None:
         """The same steps one by one: raises NonFiniteLossError where the first loss is not finite."""
@@ -94,7 +117,9 @@ class RecipeTrainer:
         self._again(params, buffers).run(data, steps, lr, generator)
 
 
-def recipe_trainer(target: Target, recipe: Recipe, batch: int, again: Callable[[Tensors, Tensors], StepTrainer]) -> Callable[[Tensors, Tensors], RecipeTrainer] | None:
+def recipe_trainer(
+    target: Target, recipe: Recipe, batch: int, again: Callable[[Tensors, Tensors], StepTrainer]
+) -> Callable[[Tensors, Tensors], RecipeTrainer] | None:
     """How to make a trainer from a target's closed form, and from its committed loop where the sizes fit; None without them."""
     closed = closed_module(target, recipe)
     if closed is None:

@@ -22,7 +22,22 @@ SMALL = 5
 """Rows of a batch at the small point: more than a regression over rows has unknowns, and few enough to be quick."""
 
 
-FACTORIES = frozenset(["constant", "new_ones", "new_zeros", "new_full", "zeros_like", "ones_like", "full_like", "zeros", "ones", "full", "arange", "eye"])
+FACTORIES = frozenset(
+    [
+        "constant",
+        "new_ones",
+        "new_zeros",
+        "new_full",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "zeros",
+        "ones",
+        "full",
+        "arange",
+        "eye",
+    ]
+)
 """Operators whose result depends on shapes alone."""
 
 
@@ -69,12 +84,16 @@ class Recorder(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         op, overload = schema.name.removeprefix("aten::"), func._overloadname
         given = mapped(tuple(args), self.node)
-        named = {k: mapped(v, self.node) for k, v in (kwargs or {}).items() if k not in ("pin_memory", "layout", "device")}
+        named = {
+            k: mapped(v, self.node) for k, v in (kwargs or {}).items() if k not in ("pin_memory", "layout", "device")
+        }
         if changes:
             self.written(op.removesuffix("_"), overload, given, named, cast("Tensor", args[0]))
             return out
         if isinstance(out, Tensor):
-            self.keep(Node(op, given, named, tuple(out.shape), out.dtype, out, overload=overload, stride=out.stride()), out)
+            self.keep(
+                Node(op, given, named, tuple(out.shape), out.dtype, out, overload=overload, stride=out.stride()), out
+            )
         else:
             whole = Node(op, given, named, (), None, out, overload=overload)
             self.nodes.append(whole)
@@ -107,7 +126,18 @@ class Recorder(TorchDispatchMode):
         while n is not node:
             path.insert(0, (n.op, n.args[1:]))
             n = n.args[0]
-        made = Node(op, (node, *given[1:]), named, node.shape, node.dtype, base.clone(), overload=overload, write=True, path=tuple(path), stride=node.stride)
+        made = Node(
+            op,
+            (node, *given[1:]),
+            named,
+            node.shape,
+            node.dtype,
+            base.clone(),
+            overload=overload,
+            write=True,
+            path=tuple(path),
+            stride=node.stride,
+        )
         self.nodes.append(made)
         renewed = {node: made}
         self.known[id(base)] = made
@@ -115,7 +145,17 @@ class Recorder(TorchDispatchMode):
             old = self.known[id(t)]
             parent = renewed.get(old.args[0])
             if parent is not None:
-                again = Node(old.op, (parent, *old.args[1:]), old.kwargs, old.shape, old.dtype, t.clone(), old.name, old.overload, stride=old.stride)
+                again = Node(
+                    old.op,
+                    (parent, *old.args[1:]),
+                    old.kwargs,
+                    old.shape,
+                    old.dtype,
+                    t.clone(),
+                    old.name,
+                    old.overload,
+                    stride=old.stride,
+                )
                 renewed[old] = again
                 self.known[id(t)] = again
                 self.nodes.append(again)
@@ -126,7 +166,9 @@ def memory(t: Tensor) -> int:
     return t.untyped_storage()._cdata
 
 
-def run_recorded(module: ModuleType, names: Sequence[str], inputs: Sequence[Tensor], outputs: int) -> tuple[Recorder, list[Node], tuple[Node, ...], dict[str, Node], dict[str, Node]]:
+def run_recorded(
+    module: ModuleType, names: Sequence[str], inputs: Sequence[Tensor], outputs: int
+) -> tuple[Recorder, list[Node], tuple[Node, ...], dict[str, Node], dict[str, Node]]:
     """One forward and backward under the recorder: (recorder, inputs, outputs, gradients by key, named values)."""
     recorder = Recorder()
     entered = [recorder.enter(t, n) for n, t in zip(names, inputs, strict=True)]
@@ -162,7 +204,7 @@ def paired(full: Recorder, point: Recorder) -> None:
     assert len(full.nodes) == len(point.nodes), "the closed program took another way at another size"
     for a, b in zip(full.nodes, point.nodes, strict=True):
         assert a.op == b.op
-        fixed = a.op in FACTORIES or a.op != "input" and all(r.constant is not None for r in a.reads)
+        fixed = a.op in FACTORIES or (a.op != "input" and all(r.constant is not None for r in a.reads))
         if fixed and isinstance(a.value, Tensor):
             a.constant = a.value
         a.value = b.value
@@ -210,7 +252,13 @@ def recorded(
         else:
             p = params[name].detach()
             inputs[0].append(p.clone())
-            inputs[1].append(p.clone() if not p.is_floating_point() else torch.rand(p.shape, generator=generator, dtype=torch.float64) + 0.5 if name in buffers else torch.randn(p.shape, generator=generator, dtype=torch.float64))
+            inputs[1].append(
+                p.clone()
+                if not p.is_floating_point()
+                else torch.rand(p.shape, generator=generator, dtype=torch.float64) + 0.5
+                if name in buffers
+                else torch.randn(p.shape, generator=generator, dtype=torch.float64)
+            )
     full, entered, results, grads, named = run_recorded(module, names, inputs[0], outputs)
     point, *_ = run_recorded(module, names, inputs[1], outputs)
     paired(full, point)
@@ -221,7 +269,7 @@ def recorded(
             taken.add(text)
     found: dict[str, Node] = {"loss": results[0]}
     for name in names:
-        if keys(name) in grads:
+        if keys(name) in grads and name not in batch:
             found[f"grad.{name}"] = grads[keys(name)]
     for name, position in buffers.items():
         found[f"buffer.{name}"] = results[position]

@@ -55,7 +55,9 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
         matches = list(rule.find(step))
         alive = set(step.order)
         for match in matches:
-            if not all(old in alive for old, _ in match.pairs) or not all(r in alive or r in match.everything for n in match.everything for r in n.reads):
+            if not all(old in alive for old, _ in match.pairs) or not all(
+                r in alive or r in match.everything for n in match.everything for r in n.reads
+            ):
                 continue
             if not all(equal(old.value, new.value) for old, new in match.pairs):
                 told.refused.append(rule.name)

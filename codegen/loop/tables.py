@@ -39,7 +39,9 @@ def looked_up(step: Step) -> Iterator[Match]:
         yield _match(step, product, gathered, w, c, flat, x, symbols, width)
 
 
-def _match(step: Step, product: Node, gathered: Node, w: Node, c: Node, flat: Node, x: Node, symbols: int, width: int) -> Match:
+def _match(
+    step: Step, product: Node, gathered: Node, w: Node, c: Node, flat: Node, x: Node, symbols: int, width: int
+) -> Match:
     rows, columns = product.shape
     places = flat.numel // rows
     kind = product.dtype
@@ -47,9 +49,26 @@ def _match(step: Step, product: Node, gathered: Node, w: Node, c: Node, flat: No
     c3 = call("expand", c, [places, symbols, width], shape=(places, symbols, width), dtype=kind)
     table3 = call("bmm", c3, w3, shape=(places, symbols, columns), dtype=kind, name=f"{w.name}_table")
     table = call("view", table3, [places * symbols, columns], shape=(places * symbols, columns), dtype=kind)
-    at = Node("places", (x, places, symbols), {}, (flat.numel,), torch.int64, _places(x.value, places, symbols), f"{x.name}_places")
+    at = Node(
+        "places",
+        (x, places, symbols),
+        {},
+        (flat.numel,),
+        torch.int64,
+        _places(x.value, places, symbols),
+        f"{x.name}_places",
+    )
     few = x.value.shape[0]
-    starts = Node("starts", (), {}, (rows,), torch.int64, torch.arange(few) * places, "starts", constant=torch.arange(rows) * places)
+    starts = Node(
+        "starts",
+        (),
+        {},
+        (rows,),
+        torch.int64,
+        torch.arange(few) * places,
+        "starts",
+        constant=torch.arange(rows) * places,
+    )
     out = bag(table, at, starts, product.name)
     nodes = [w3, c3, table3, table, at, starts, out]
     pairs = [(product, out)]
@@ -63,7 +82,15 @@ def _match(step: Step, product: Node, gathered: Node, w: Node, c: Node, flat: No
         dw = call("view", dw3, [places * width, columns], shape=w.shape, dtype=kind)
         nodes.extend([ct, ct3, dw3, dw])
         pairs.append((d, dw))
-    for g in [n for n in step.order if n.op == "index_add" and n.args[2].numel == flat.numel and (n.args[2] is flat or n.args[2].is_view and n.args[2].args[0] is x) and n.args[0].constant is not None and n.shape == c.shape]:
+    for g in [
+        n
+        for n in step.order
+        if n.op == "index_add"
+        and n.args[2].numel == flat.numel
+        and (n.args[2] is flat or (n.args[2].is_view and n.args[2].args[0] is x))
+        and n.args[0].constant is not None
+        and n.shape == c.shape
+    ]:
         back = g.args[3]
         while back.is_view and back.op == "view":
             back = back.args[0]
@@ -88,9 +115,25 @@ def _summed(cotangent: Node, at: Node, places: int, symbols: int, nodes: list[No
     for n in nodes:
         if n.op == "view" and n.args[0].op == "bag" and n.args[0].args[0] is cotangent:
             return n
-    order = Node("order", (at, places), {}, at.shape, torch.int64, torch.sort(at.value, stable=True).indices // places, f"{at.name}_order")
+    order = Node(
+        "order",
+        (at, places),
+        {},
+        at.shape,
+        torch.int64,
+        torch.sort(at.value, stable=True).indices // places,
+        f"{at.name}_order",
+    )
     sorted_ = torch.sort(at.value, stable=True).values
-    begins = Node("begins", (at, places * symbols), {}, (places * symbols,), torch.int64, torch.searchsorted(sorted_, torch.arange(places * symbols)), f"{at.name}_begins")
+    begins = Node(
+        "begins",
+        (at, places * symbols),
+        {},
+        (places * symbols,),
+        torch.int64,
+        torch.searchsorted(sorted_, torch.arange(places * symbols)),
+        f"{at.name}_begins",
+    )
     total = bag(cotangent, order, begins, f"{cotangent.name or 'd'}_sums")
     three = call("view", total, [places, symbols, columns], shape=(places, symbols, columns), dtype=cotangent.dtype)
     nodes.extend([order, begins, total, three])

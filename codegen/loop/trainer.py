@@ -51,10 +51,14 @@ class LoopTrainer:
         held = {n: self.keys.get(n, n) for n in self.inputs if self.keys.get(n, n) in params}
         unknown = [k for k in params if k not in held.values()]
         if unknown:
-            raise InputError(f"trainer: {unknown[0]!r} is no input of {name}; those are {', '.join(self.keys.get(n, n) for n in self.inputs)}")
+            raise InputError(
+                f"trainer: {unknown[0]!r} is no input of {name}; those are {', '.join(self.keys.get(n, n) for n in self.inputs)}"
+            )
         self.batch = tuple(n for n in self.inputs if n not in held)
         if not self.batch:
-            raise InputError(f"trainer: every input of {name} is among the parameters; leave out those that are rows of the data")
+            raise InputError(
+                f"trainer: every input of {name} is among the parameters; leave out those that are rows of the data"
+            )
         own = dict(self.plan.buffers)
         self.values = {n: params[k].detach().clone(memory_format=torch.contiguous_format) for n, k in held.items()}
         order = {k: n for n, k in held.items()}
@@ -65,7 +69,14 @@ class LoopTrainer:
         self.runner: Any = None
         self.made_for: Any = None
 
-    def run(self, data: Sequence[Tensor], steps: int = 1000, lr: float | None = None, generator: Generator | None = None, watch: Any = None) -> Tensor:
+    def run(
+        self,
+        data: Sequence[Tensor],
+        steps: int = 1000,
+        lr: float | None = None,
+        generator: Generator | None = None,
+        watch: Any = None,
+    ) -> Tensor:
         """Take steps and return their losses (steps,).
 
         Args:
@@ -80,13 +91,18 @@ class LoopTrainer:
         """
         tensors = tuple(data)
         if len(tensors) != len(self.batch):
-            raise InputError(f"run: {self.name} takes rows of {len(self.batch)} tensors ({', '.join(self.batch)}) and was given {len(tensors)}")
+            raise InputError(
+                f"run: {self.name} takes rows of {len(self.batch)} tensors ({', '.join(self.batch)}) and was given {len(tensors)}"
+            )
         if any(len(t) != len(tensors[0]) for t in tensors) or not len(tensors[0]):
-            raise InputError(f"run: the data have {', '.join(str(len(t)) for t in tensors)} rows; they must be as many, and not none")
+            raise InputError(
+                f"run: the data have {', '.join(str(len(t)) for t in tensors)} rows; they must be as many, and not none"
+            )
         if steps < 1:
             return torch.empty(0, dtype=next(iter(self.params.values())).dtype)
-        with torch.inference_mode():
+        with torch.inference_mode(mode=False):
             self.prepare(tensors)
+        with torch.inference_mode():
             return self.runner(tensors, steps, self.lr if lr is None else lr, generator, watch).clone()
 
     def prepare(self, data: Sequence[Tensor]) -> None:
@@ -98,7 +114,15 @@ class LoopTrainer:
         if module is None:
             from codegen.program import load
 
-            loop = make_loop(self.module, dict(zip(self.batch, rows_of(data), strict=True)), self.values, self.batch_size, self.momentum_plan(), self.name, self.name)
+            loop = make_loop(
+                self.module,
+                dict(zip(self.batch, rows_of(data), strict=True)),
+                self.values,
+                self.batch_size,
+                self.momentum_plan(),
+                self.name,
+                self.name,
+            )
             self.source = loop.source
             module = load(loop.source, f"{self.name}_loop")
         options: dict[str, Any] = {"momentum": self.momentum} if self.momentum else {}
@@ -112,18 +136,36 @@ class LoopTrainer:
         return replace(self.plan, momentum=self.momentum != 0)
 
 
-def program_trainer(program: Program, params: Mapping[str, Tensor], batch_size: int, lr: float, momentum: float, compile: bool) -> LoopTrainer:
+def program_trainer(
+    program: Program, params: Mapping[str, Tensor], batch_size: int, lr: float, momentum: float, compile: bool
+) -> LoopTrainer:
     """See `Program.trainer`."""
     graph = program.graph
     loss = graph[graph.outputs[0]]
     if program.mode != "closed":
-        raise InputError(f"trainer: {graph.name} was generated with mode={program.mode!r}; the loop is made from mode='closed'")
+        raise InputError(
+            f"trainer: {graph.name} was generated with mode={program.mode!r}; the loop is made from mode='closed'"
+        )
     if any(s != 1 for s in loss.shape):
-        raise InputError(f"trainer: {graph.name} returns a tensor of shape {tuple(loss.shape)}; a loss to train on has one element")
+        raise InputError(
+            f"trainer: {graph.name} returns a tensor of shape {tuple(loss.shape)}; a loss to train on has one element"
+        )
     if not params:
-        raise InputError(f"trainer: no parameters were given; those of {graph.name} are among {', '.join(map(graph.key, graph.inputs))}")
+        raise InputError(
+            f"trainer: no parameters were given; those of {graph.name} are among {', '.join(map(graph.key, graph.inputs))}"
+        )
     places = {o: k for k, o in enumerate(graph.outputs)}
     buffers = tuple((a, places[b]) for a, b in graph.buffers.items() if b in places)
     outputs = 1 if graph.single else len(graph.outputs)
     plan = Plan(outputs, buffers, graph.key)
-    return LoopTrainer(program.module, params, batch_size, lr, momentum, compile, plan, graph.name, {n: graph.key(n) for n in graph.inputs})
+    return LoopTrainer(
+        program.module,
+        params,
+        batch_size,
+        lr,
+        momentum,
+        compile,
+        plan,
+        graph.name,
+        {n: graph.key(n) for n in graph.inputs},
+    )

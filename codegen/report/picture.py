@@ -33,8 +33,10 @@ def picture(graph: Graph) -> str:
         f'<svg class="graph" xmlns="http://www.w3.org/2000/svg" role="img" width="{width:.0f}" height="{height:.0f}"',
         f'    viewBox="{-_MARGIN:.0f} {-_MARGIN:.0f} {width:.0f} {height:.0f}">',
         f"<title>{escape(graph.name)}</title>",
-        '<marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
-        '<path class="tip" d="M0 0L8 4L0 8z"/></marker>',
+        (
+            '<marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
+            '<path class="tip" d="M0 0L8 4L0 8z"/></marker>'
+        ),
     ]
     for a, b in layout.edges:
         (_, top, x0), (bottom, end, x1) = layout.places[a], layout.places[b]

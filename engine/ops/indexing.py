@@ -9,7 +9,7 @@ import torch
 from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
-from engine.notation import Delta, Fixed, Quo, Rem, Where
+from engine.notation import Delta, Fixed, Less, Quo, Rem, Where
 from engine.ops.layout import steps
 from engine.sizes import expression
 from engine.table import (
@@ -145,7 +145,8 @@ def take_along_dim(x: Operand, indices: Operand, dim: Any = None) -> Definition:
 def take(x: Operand, index: Operand) -> Definition:
     """Elements by their places in the order of all elements."""
     at = indices_of(index.shape)
-    place, source = index.element(*at), list[Expr]()
+    given, source = index.element(*at), list[Expr]()
+    place = cast("Expr", Where(Less(given, 0), given + product(x.shape), given))
     for d in range(x.rank):
         stride = product(x.shape[d + 1 :])
         digit = cast("Expr", Quo(place, stride))

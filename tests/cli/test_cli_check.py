@@ -49,7 +49,25 @@ def test_digits(command: Command, recipe: Path) -> None:
 def test_the_notebooks_tensors(command: Command) -> None:
     done = command("check", "mlp")
     assert done.code == 0
-    for name in "nlls probs count exp_l logits h hpreact_bn bnmeani bnstdi hpreact emb C w1 w2 b2 bnw bnb".split():
+    for name in [
+        "nlls",
+        "probs",
+        "count",
+        "exp_l",
+        "logits",
+        "h",
+        "hpreact_bn",
+        "bnmeani",
+        "bnstdi",
+        "hpreact",
+        "emb",
+        "C",
+        "w1",
+        "w2",
+        "b2",
+        "bnw",
+        "bnb",
+    ]:
         assert f"\n{name} " in done.out
 
 
@@ -71,7 +89,9 @@ def corrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     return change
 
 
-def test_a_mismatch_exits_1_and_says_who_is_wrong(command: Command, recipe: Path, corrupt: Callable[[str, str], None]) -> None:
+def test_a_mismatch_exits_1_and_says_who_is_wrong(
+    command: Command, recipe: Path, corrupt: Callable[[str, str], None]
+) -> None:
     corrupt("(1 - p ** 2)", "(1 - p) ** 2")
     done = command("check", recipe)
     assert done.code == 1

@@ -71,7 +71,7 @@ def test_the_hand_derived_versions_are_right(form: Form) -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
 def test_the_function_can_be_differentiated_again(form: Form) -> None:
-    n = form.batches[-1] if form.batches[-1] <= 3 else 3
+    n = min(form.batches[-1], 3)
     program = program_of(form, n)
     names = wanted(form, program)
     inputs = [

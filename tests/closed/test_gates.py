@@ -32,6 +32,11 @@ def softmax(x: Any) -> Any:
     return e / e.sum(1, keepdim=True)
 
 
+def entropy(x: Any) -> Any:
+    p = softmax(x)
+    return -(p * p.log()).sum(1).mean()
+
+
 def batchnorm(x: Any, w: Any, b: Any) -> Any:
     m = x.mean(0)
     v = ((x - m) ** 2).mean(0)
@@ -40,7 +45,7 @@ def batchnorm(x: Any, w: Any, b: Any) -> Any:
 
 def inputs_of(forward: Callable[..., Any]) -> list[torch.Tensor]:
     g = torch.Generator().manual_seed(0)
-    shapes = [(7, 5)] if forward is softmax else [(7, 5), (5,), (5,)]
+    shapes = [(7, 5), (5,), (5,)] if forward is batchnorm else [(7, 5)]
     return [torch.randn(s, generator=g, dtype=torch.float64) for s in shapes]
 
 
@@ -67,17 +72,13 @@ def test_right_forms_pass(forward: Callable[..., Any]) -> None:
     check_right(program, forward)
 
 
-@pytest.mark.parametrize("forward", [softmax, batchnorm])
-def test_a_wrong_fact_is_refused(forward: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_fact_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sum that is known is taken for twice of what it is: the shares of a softmax sum to two."""
     add = Algebra.add_fact
-
-    def doubled(self: Algebra, total: Any, value: Any, why: str) -> None:
-        add(self, total, 2 * value + 1, why)
-
-    monkeypatch.setattr(Algebra, "add_fact", doubled)
-    program = codegen.generate(forward, *inputs_of(forward))
+    monkeypatch.setattr(Algebra, "add_fact", lambda self, total, value, why: add(self, total, 2 * value, why))
+    program = codegen.generate(entropy, *inputs_of(entropy))
     assert any("differs from the derivation" in r for r in refusals(program))
-    check_right(program, forward)
+    check_right(program, entropy)
 
 
 @pytest.mark.parametrize("forward", [softmax, batchnorm])
@@ -124,16 +125,18 @@ def test_the_difference_of_squares_is_refused_for_its_accuracy(monkeypatch: pyte
     reasons = refusals(program)
     assert reasons
     assert all("float32 error" in r for r in reasons)
-    assert "at offset 1000" in reasons[0] or "at offset 100" in reasons[0]
     check_right(program, batchnorm)
 
 
 def difference_of_squares(c: Cell, known: dict[str, Cell], planted: list[str]) -> Any:
     """A mean of (x - m)^2 as the mean of x^2 less m^2; any other definition as it is."""
     total = next((f for f in sp.Mul.make_args(c.expr) if isinstance(f, Sigma)), None) if c.expr is not None else None
-    if total is None or not isinstance(total.body, sp.Pow) or total.body.exp != 2:
+    if total is None or not isinstance(total.body, sp.Indexed):
         return c.expr
-    access = total.body.base
+    square = known[name_of(total.body)]
+    if not isinstance(square.expr, sp.Pow) or square.expr.exp != 2:
+        return c.expr
+    access = square.expr.base.xreplace({i: j for i, j in zip(square.indices, total.body.indices, strict=True) if i != 0})
     u = known[name_of(access)]
     written = u.expr.xreplace({i: j for i, j in zip(u.indices, access.indices, strict=True) if i != 0})
     (m,) = [a for a in accesses(written) if not a.free_symbols & {i for i, _ in total.limits}]

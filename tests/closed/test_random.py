@@ -29,4 +29,6 @@ def test_random_forwards(drawn: RandomForward) -> None:
     grads = program.backward(saved, grad_out)
     for name, t, g in zip(names, floats, true, strict=True):
         scale = 1.0 if g is None else float(g.abs().max()) if g.numel() else 1.0
-        torch.testing.assert_close(grads[name], torch.zeros_like(t) if g is None else g, rtol=1e-7, atol=1e-9 * max(scale, 1))
+        torch.testing.assert_close(
+            grads[name], torch.zeros_like(t) if g is None else g, rtol=1e-7, atol=1e-9 * max(scale, 1)
+        )

@@ -32,8 +32,17 @@ def assert_matches(program: Program, forward: Callable[..., Any], inputs: Sequen
     grads = program.backward(saved, cotangents[0] if program.graph.single else cotangents)
     for name, expected in own.gradients.items():
         if program.graph[name].differentiable:
-            wanted = torch.zeros_like(program.tensors(inputs)[program.graph.inputs.index(name)]) if expected is None else expected
+            wanted = (
+                torch.zeros_like(program.tensors(inputs)[program.graph.inputs.index(name)])
+                if expected is None
+                else expected
+            )
             scale = float(wanted.abs().max()) if wanted.numel() else 0.0
             torch.testing.assert_close(
-                grads[program.graph.key(name)], wanted, rtol=rtol, atol=atol * max(1.0, scale), equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
+                grads[program.graph.key(name)],
+                wanted,
+                rtol=rtol,
+                atol=atol * max(1.0, scale),
+                equal_nan=True,
+                msg=lambda m, n=name: f"{n}: {m}",
             )

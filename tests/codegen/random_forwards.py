@@ -18,7 +18,13 @@ UNARY = (
     "{0}.tanh()", "{0}.exp() * 0.1", "{0}.sigmoid()", "{0}.sin()", "{0} * 0.5 - 1", "-{0}", "{0}.relu()", "{0} ** 2",
     "1 / (1 + {0} * {0})", "({0} * {0} + 0.5).log()", "({0}.abs() + 0.5).sqrt()", "torch.where({0} > 0, {0}, {0} * 0.1)",
 )  # fmt: skip
-ROWWISE = ("{0}.softmax({d})", "{0}.log_softmax({d})", "{0} - {0}.mean({d}, keepdim=True)", "{0}.cumsum({d})", "{0}.flip({d})")
+ROWWISE = (
+    "{0}.softmax({d})",
+    "{0}.log_softmax({d})",
+    "{0} - {0}.mean({d}, keepdim=True)",
+    "{0}.cumsum({d})",
+    "{0}.flip({d})",
+)
 REDUCTIONS = ("{0}.sum({d})", "{0}.mean({d}, keepdim=True)", "{0}.amax({d})", "{0}.square().sum({d}, keepdim=True)")
 BINARY = ("{0} * {1}", "{0} + {1}", "{0} - 0.5 * {1}", "{0} / (1.5 + {1}.tanh())", "torch.maximum({0}, {1})")
 
@@ -56,7 +62,9 @@ class RandomForward:
     def tensors(self, dtype: torch.dtype, seed: int) -> list[Tensor]:
         g = torch.Generator().manual_seed(seed)
         return [
-            torch.randint(3, shape, generator=g) if name.startswith("i") else torch.randn(shape, generator=g, dtype=torch.float64).to(dtype)
+            torch.randint(3, shape, generator=g)
+            if name.startswith("i")
+            else torch.randn(shape, generator=g, dtype=torch.float64).to(dtype)
             for name, shape in self.inputs
         ]
 
@@ -77,7 +85,11 @@ def forwards(draw: Callable[[Any], Any], steps: int = 6) -> RandomForward:
     """A forward of two or three inputs and up to `steps` lines, some of whose results are used more than once."""
     sizes = draw(st.lists(st.integers(1, 4), min_size=3, max_size=3))
     n, m, k = sizes
-    inputs: dict[str, Shape] = {"x": (n, m), "w": (m, k), "v": draw(st.sampled_from([(m,), (n, 1), (1, m), (n, m), ()]))}
+    inputs: dict[str, Shape] = {
+        "x": (n, m),
+        "w": (m, k),
+        "v": draw(st.sampled_from([(m,), (n, 1), (1, m), (n, m), ()])),
+    }
     if draw(st.booleans()):
         inputs["i"] = (draw(st.integers(1, 4)),)
     d = Drawing(shapes={name: shape for name, shape in inputs.items() if name != "i"})

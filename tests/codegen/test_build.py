@@ -12,7 +12,7 @@ from codegen.build import ARTIFACTS, HOME, STAMP, Built, build, build_all, defau
 from engine.errors import OutputError, TargetError, TraceError
 
 ROOT = Path(__file__).parents[2]
-SEVERAL = '''
+SEVERAL = """
 import torch
 
 def example_inputs(generator):
@@ -26,15 +26,15 @@ def squared(x):
 
 def other(z):
     return z
-'''
-ANNOTATED = '''
+"""
+ANNOTATED = """
 from jaxtyping import Float, Int
 from torch import Tensor
 
 def pick(table: Float[Tensor, "rows width"], at: Int[Tensor, "n two"]):
     got = table[at.flatten()]
     return got.sum(1)
-'''
+"""
 
 
 def test_the_committed_files_are_up_to_date() -> None:
@@ -111,10 +111,14 @@ def test_neither_inputs_nor_annotations(tmp_path: Path) -> None:
 
 def test_a_forward_that_fails_by_itself_is_located(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
-    path.write_text("import torch\ndef example_inputs(g):\n    return {'x': torch.ones(2)}\ndef forward(x):\n    return x * undefined\n")
+    path.write_text(
+        "import torch\ndef example_inputs(g):\n    return {'x': torch.ones(2)}\ndef forward(x):\n    return x * undefined\n"
+    )
     with pytest.raises(TargetError, match=r"broken.py:5: NameError: name 'undefined' is not defined"):
         build(str(path))
-    path.write_text("import torch\ndef example_inputs(g):\n    return {'x': torch.ones(2)}\ndef forward(x):\n    return x * x.item()\n")
+    path.write_text(
+        "import torch\ndef example_inputs(g):\n    return {'x': torch.ones(2)}\ndef forward(x):\n    return x * x.item()\n"
+    )
     with pytest.raises(TraceError, match="item"):
         build(str(path))
 

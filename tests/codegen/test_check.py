@@ -17,7 +17,25 @@ from engine import trace
 from engine.errors import InputError, SymgradError
 from examples import batchnorm_eps, mlp
 
-SEVENTEEN = "nlls probs count exp_l logits h hpreact_bn bnmeani bnstdi hpreact emb C w1 w2 b2 bnw bnb".split()
+SEVENTEEN = [
+    "nlls",
+    "probs",
+    "count",
+    "exp_l",
+    "logits",
+    "h",
+    "hpreact_bn",
+    "bnmeani",
+    "bnstdi",
+    "hpreact",
+    "emb",
+    "C",
+    "w1",
+    "w2",
+    "b2",
+    "bnw",
+    "bnb",
+]
 
 
 def mlp_inputs(n: int = 32, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -41,7 +59,11 @@ def small(x: Tensor, w: Tensor, i: Tensor) -> Tensor:
 
 def small_inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
     g = torch.Generator().manual_seed(3)
-    return torch.randn(6, 4, generator=g, dtype=dtype), torch.randn(4, 5, generator=g, dtype=dtype), torch.randint(5, (6,), generator=g)
+    return (
+        torch.randn(6, 4, generator=g, dtype=dtype),
+        torch.randn(4, 5, generator=g, dtype=dtype),
+        torch.randint(5, (6,), generator=g),
+    )
 
 
 def corrupted(program: Program, old: str, new: str) -> Program:
@@ -224,7 +246,10 @@ def test_a_dropped_part_of_a_derivation_fails() -> None:
     graph = trace(small, *inputs)
     whole = derive(graph)
     name = next(n for n, c in whole.cotangents.items() if len(c.parts) > 1)
-    cut = replace(whole, cotangents={**whole.cotangents, name: replace(whole.cotangents[name], parts=whole.cotangents[name].parts[1:])})
+    cut = replace(
+        whole,
+        cotangents={**whole.cotangents, name: replace(whole.cotangents[name], parts=whole.cotangents[name].parts[1:])},
+    )
     assert len(StepsWriter(cut).blocks()) == len(StepsWriter(whole).blocks())
     from codegen.emit import steps_source
 
@@ -262,7 +287,7 @@ def test_a_wrong_convention_at_a_kink_shows_on_the_kink_only() -> None:
     def forward(x: Tensor) -> Tensor:
         return x.relu().sum()
 
-    program = corrupted(generate(forward, torch.randn(4), mode="steps"), "> 0",">= 0")
+    program = corrupted(generate(forward, torch.randn(4), mode="steps"), "> 0", ">= 0")
     assert check(program, torch.tensor([-1.0, 2.0, 0.5, -3.0])).ok
     report = check(program, torch.tensor([-1.0, 0.0, 0.5, -3.0]))
     assert not report.ok

@@ -88,10 +88,34 @@ def backprop_ninja(Xb, Yb, C, W1, b1, W2, b2, bngain, bnbias):
     return loss
 
 
-NINJA_NODES = (
-    "logprobs probs counts_sum_inv counts_sum counts norm_logits logit_maxes logits h W2 b2 hpreact bngain bnbias bnraw "
-    "bnvar_inv bnvar bndiff2 bndiff bnmeani hprebn embcat W1 b1 emb C"
-).split()
+NINJA_NODES = [
+    "logprobs",
+    "probs",
+    "counts_sum_inv",
+    "counts_sum",
+    "counts",
+    "norm_logits",
+    "logit_maxes",
+    "logits",
+    "h",
+    "W2",
+    "b2",
+    "hpreact",
+    "bngain",
+    "bnbias",
+    "bnraw",
+    "bnvar_inv",
+    "bnvar",
+    "bndiff2",
+    "bndiff",
+    "bnmeani",
+    "hprebn",
+    "embcat",
+    "W1",
+    "b1",
+    "emb",
+    "C",
+]
 
 
 def backprop_ninja_inputs(d: Draw, n: int) -> tuple[Tensor, ...]:
@@ -126,7 +150,9 @@ def wavenet(Xb, Yb, C, w1, g1, b1, w2, g2, b2, w3, g3, b3, w4, b4):
 
 def wavenet_inputs(d: Draw, n: int) -> tuple[Tensor, ...]:
     h = 12
-    layers = [t for fan in (2 * 6, 2 * h, 2 * h) for t in (d.randn(fan, h) * fan**-0.5, 1 + 0.1 * d.randn(h), d.randn(h))]
+    layers = [
+        t for fan in (2 * 6, 2 * h, 2 * h) for t in (d.randn(fan, h) * fan**-0.5, 1 + 0.1 * d.randn(h), d.randn(h))
+    ]
     return d.ints(27, n, 8), d.ints(27, n), d.randn(27, 6), *layers, d.randn(h, 27) * 0.1, d.randn(27)
 
 

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from codegen import check, generate
 from codegen.program import Program
-from examples import batchnorm, batchnorm_eps, batchnorm_o_to_v, batchnorm_o_to_x, batchnorm_projection, batchnorm_v_to_x
+from examples import (
+    batchnorm,
+    batchnorm_eps,
+    batchnorm_o_to_v,
+    batchnorm_o_to_x,
+    batchnorm_projection,
+    batchnorm_v_to_x,
+)
 
 N, D = 100, 10
 
@@ -59,7 +66,9 @@ def test_v_to_x() -> None:
     assert report["x"].elementwise <= 2 * 2.4e-15
 
 
-@pytest.mark.parametrize(("form", "key", "figure"), [(batchnorm_o_to_v, "v", 8.1e-15), (batchnorm_o_to_x, "x", 3.6e-13)])
+@pytest.mark.parametrize(
+    ("form", "key", "figure"), [(batchnorm_o_to_v, "v", 8.1e-15), (batchnorm_o_to_x, "x", 3.6e-13)]
+)
 def test_from_o(form: object, key: str, figure: float) -> None:
     torch.manual_seed(45)
     x, w, b = randn(N, D), randn(D), randn(D)
@@ -73,7 +82,10 @@ def test_from_o(form: object, key: str, figure: float) -> None:
     assert report[key].elementwise <= 2 * figure
 
 
-@pytest.mark.parametrize("name", ["batchnorm", "batchnorm_eps", "batchnorm_projection", "batchnorm_v_to_x", "batchnorm_o_to_v", "batchnorm_o_to_x"])
+@pytest.mark.parametrize(
+    "name",
+    ["batchnorm", "batchnorm_eps", "batchnorm_projection", "batchnorm_v_to_x", "batchnorm_o_to_v", "batchnorm_o_to_x"],
+)
 def test_the_committed_files_are_these_programs(name: str) -> None:
     """generated/NAME/steps.py, imported as it is, gives autograd's gradients."""
     example = importlib.import_module(f"examples.{name}")

@@ -55,7 +55,9 @@ def test_differences_are_sound(pairs: list[tuple[float, float]]) -> None:
     ours, theirs = (torch.tensor(side, dtype=torch.float32) for side in zip(*pairs, strict=True))
     d = difference(ours, theirs)
     assert not d.exact or d.allclose
-    assert d.exact == torch.equal(ours.nan_to_num(nan=7.5), theirs.nan_to_num(nan=7.5)) or not bool((ours.isnan() == theirs.isnan()).all())
+    assert d.exact == torch.equal(ours.nan_to_num(nan=7.5), theirs.nan_to_num(nan=7.5)) or not bool(
+        (ours.isnan() == theirs.isnan()).all()
+    )
     assert d.absolute >= 0
     assert d.relative >= 0
     assert d.elementwise >= 0

@@ -22,7 +22,30 @@ def mlp_graph() -> Any:
 
 def test_names_are_the_forwards_own_locals() -> None:
     names = [n.name for n in mlp_graph().nodes]
-    for name in "x y C w1 w2 b2 bnw bnb mean_proj var_proj emb hpreact bnmeani bnstdi hpreact_bn h logits exp_l count probs nlls loss".split():
+    for name in [
+        "x",
+        "y",
+        "C",
+        "w1",
+        "w2",
+        "b2",
+        "bnw",
+        "bnb",
+        "mean_proj",
+        "var_proj",
+        "emb",
+        "hpreact",
+        "bnmeani",
+        "bnstdi",
+        "hpreact_bn",
+        "h",
+        "logits",
+        "exp_l",
+        "count",
+        "probs",
+        "nlls",
+        "loss",
+    ]:
         assert name in names
     assert len(names) == len({*names})
     assert all(re.fullmatch(r"[A-Za-z]\w*", name) for name in names)
@@ -30,7 +53,11 @@ def test_names_are_the_forwards_own_locals() -> None:
 
 def test_nameless_temporaries_are_named_after_what_they_feed() -> None:
     graph = mlp_graph()
-    assert [n.name for n in graph.nodes if n.name.startswith("hpreact_bn_")] == ["hpreact_bn_sub", "hpreact_bn_div", "hpreact_bn_mul"]
+    assert [n.name for n in graph.nodes if n.name.startswith("hpreact_bn_")] == [
+        "hpreact_bn_sub",
+        "hpreact_bn_div",
+        "hpreact_bn_mul",
+    ]
     assert graph["emb_getitem"].forward_text() == "C[x]"
 
 
@@ -51,7 +78,10 @@ def test_every_node_knows_its_file_and_line() -> None:
 
     first = forward.__code__.co_firstlineno
     nodes = [n for n in trace(forward, RANDN(3)).nodes if not n.is_input]
-    assert [(n.source.line - first, n.source.text) for n in nodes if n.source] == [(1, "y = x.exp()"), (2, "return y + 1")]
+    assert [(n.source.line - first, n.source.text) for n in nodes if n.source] == [
+        (1, "y = x.exp()"),
+        (2, "return y + 1"),
+    ]
     assert all(n.source is not None and n.source.file.endswith("test_trace.py") for n in nodes)
 
 
@@ -59,7 +89,12 @@ def test_the_repr_reads_as_a_program() -> None:
     text = repr(mlp_graph())
     assert text.startswith("def forward(x, y, C, w1, w2, b2, bnw, bnb):\n")
     assert text.endswith("    return loss")
-    for line in ("hpreact        = emb @ w1", "probs          = exp_l / count", "nlls           = -nlls_log", "= C[x]  # float32 (bs, "):
+    for line in (
+        "hpreact        = emb @ w1",
+        "probs          = exp_l / count",
+        "nlls           = -nlls_log",
+        "= C[x]  # float32 (bs, ",
+    ):
         assert line in text
     body = [line for line in text.splitlines()[1:] if not line.strip().startswith("#")]
     assert all(line.startswith("    ") for line in body)
@@ -177,12 +212,16 @@ def test_an_unknown_op() -> None:
     def forward(x):
         return torch.linalg.svdvals(x) * 2
 
-    with pytest.raises(TraceError, match="svdvals.*not in the op table.*Write it with supported ops, or add a row") as error:
+    with pytest.raises(
+        TraceError, match="svdvals.*not in the op table.*Write it with supported ops, or add a row"
+    ) as error:
         trace(forward, RANDN(3, 3))
     assert located(error, "return torch.linalg.svdvals(x) * 2")
 
 
-@pytest.mark.parametrize("read", [lambda x: x.sum().item(), lambda x: float(x.sum()), lambda x: x.tolist(), lambda x: int(x.sum())])
+@pytest.mark.parametrize(
+    "read", [lambda x: x.sum().item(), lambda x: float(x.sum()), lambda x: x.tolist(), lambda x: int(x.sum())]
+)
 def test_reading_a_value(read: Any) -> None:
     def forward(x):
         return x * read(x)

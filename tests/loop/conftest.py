@@ -68,7 +68,16 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, Case]:
 NAMES = tuple(cases())
 
 
-def stepwise(program: Program, params: Mapping[str, Tensor], data: Sequence[Tensor], batch: int, steps: int, lr: float, momentum: float, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+def stepwise(
+    program: Program,
+    params: Mapping[str, Tensor],
+    data: Sequence[Tensor],
+    batch: int,
+    steps: int,
+    lr: float,
+    momentum: float,
+    generator: Generator,
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Losses and parameters of steps taken one by one with the closed backward."""
     params = {k: v.clone() for k, v in params.items()}
     velocity = {k: torch.zeros_like(v) for k, v in params.items()}

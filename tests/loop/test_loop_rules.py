@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from codegen.loop.graph import Step, call
+from codegen.loop.kernels import RULES
 from codegen.loop.make import rows_of
 from codegen.loop.record import recorded
 from codegen.loop.rules import Match, Rule, apply
-from codegen.loop.kernels import RULES
 from codegen.loop.tidy import tidied
 from tests.loop.conftest import NAMES, cases
 from tests.loop.test_loop_trainer import program_of
@@ -21,7 +21,10 @@ def step_of(name: str, rows: int = 16, sized: dict[str, Tensor] | None = None) -
     params = sized or params
     module = program_of(name).module
     names = module.forward.__code__.co_varnames[: module.forward.__code__.co_argcount]
-    batch = {k: (r.shape, r.dtype, r.bound) for k, r in zip([n for n in names if n not in params], rows_of(data), strict=True)}
+    batch = {
+        k: (r.shape, r.dtype, r.bound)
+        for k, r in zip([n for n in names if n not in params], rows_of(data), strict=True)
+    }
     step = recorded(module, names, batch, params, rows, 1, str, {}, ())
     tidied(step)
     return step

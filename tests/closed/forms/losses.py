@@ -96,7 +96,7 @@ def soft_cross_entropy_hand(x, t, g):
 
 
 def label_smoothing(x, y):
-    n, k = x.shape
+    n, _k = x.shape
     lp = x - x.exp().sum(1, keepdim=True).log()
     return -(0.9 * lp[torch.arange(n), y] + 0.1 * lp.mean(1)).mean()
 

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 
 from tests.closed.forms.form import Form
 from tests.closed.forms.losses import cross_entropy_hand
-from tests.closed.forms.normalisation import batchnorm_of
 
 D, H, K = 12, 16, 10
 

@@ -115,6 +115,7 @@ SAMPLES: dict[str, list[Call]] = {
         call(t(4, 3), (slice(None), None, 1)),
         call(t(2, 3, 4), (Ellipsis, 2)),
         call(t(4, 3), i(4, 5)),
+        call(t(4, 3), i(4, 5) - 4),
         call(t(4, 3), (i(4, 2, 3), i(3, 1, 3))),
         call(t(2, 3, 4), (slice(None), i(3, 5))),
         call(t(2, 3, 4), (i(2, 5), slice(None), i(4, 5))),

@@ -42,7 +42,7 @@ SAMPLES: dict[str, list[Call]] = {
         call(t(1, 3), 1, i(3, 1, 1)),
     ],
     "take_along_dim": [call(t(4, 3), i(4, 2, 3), 0), call(t(4, 3), i(3, 1, 2), 1), call(t(2, 3, 4), i(3, 2, 1, 4), 1)],
-    "take": [call(t(4, 3), i(12, 5)), call(t(1, 3), i(3, 2, 2))],
+    "take": [call(t(4, 3), i(12, 5)), call(t(1, 3), i(3, 2, 2)), call(t(2, 3), i(6, 4) - 6)],
     "embedding": [
         call(i(5, 2, 3), t(5, 4)), call(i(5, 3), t(5, 2), padding_idx=-1), call(i(2), t(2, 1)),
         call(i(3, 1), t(3, 2), 0),
