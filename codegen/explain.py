@@ -13,8 +13,6 @@ from engine.notation import accesses
 from engine.spelling import size_text
 
 if TYPE_CHECKING:
-    from sympy import IndexedBase
-
     from codegen.derivation import Derivation, Part
     from engine.graph import Graph, Node
 
@@ -121,7 +119,7 @@ def _paths(derivation: Derivation, part: Part) -> list[Path]:
     avoid = {n.name for n in graph.nodes} | {str(s) for s in graph.sizes}
     scattered = any("scattered" in rule for rule in part.template.rules)
     paths: list[Path] = []
-    for coefficient, access, limits in partials(template.expr, cast("IndexedBase", found)):
+    for coefficient, access, limits in partials(template.expr, found):
         local = by_output(coefficient, template) if not limits else coefficient
         output = left_side(part.consumer.name, template.indices)
         bottom = named(access.xreplace(sizes), names)

@@ -13,7 +13,7 @@ from codegen.kernels import log_share
 from codegen.tensors import T
 from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, scalar, to_axes
 from engine.errors import DerivationError
-from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Sigma, Where
+from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Sigma, Where, name_of
 
 METHODS: dict[Any, str] = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos",
@@ -108,12 +108,10 @@ class ScalarMixin(LowererBase):
 
     def product_of(self, e: Expr) -> Val:
         """A product: numbers first, factors over few indices before they meet the large ones, then divisions."""
-        root = self.one_root(e)
-        if root is not None:
-            return root
-        mean = self.mean_of(e)
-        if mean is not None:
-            return mean
+        for shortcut in (self.one_root, self.mean_of, self.chosen_multiple):
+            found = shortcut(e)
+            if found is not None:
+                return found
         coefficient, factors = e.as_coeff_mul()
         sign = coefficient.is_negative
         coefficient = -coefficient if sign else coefficient
@@ -181,6 +179,19 @@ class ScalarMixin(LowererBase):
         root = Val(tt.method(v.t, "sqrt" if exponent == sp.S.Half else "rsqrt"), v.axes, "float", v.kept)
         rest = sp.Mul(*[f for f in e.args if f not in roots])
         return root if rest == 1 else self.join("*", self.value(rest), root)
+
+    def chosen_multiple(self, e: Expr) -> Val | None:
+        """A tensor times one of two numbers, as a choice between its multiples: numbers alone would become float32."""
+        choices = [
+            f for f in e.args if isinstance(f, Where) and not any(x == 0 or x.has(Indexed, Index) for x in f.args[1:])
+        ]
+        plain = [f for f in e.args if isinstance(f, Indexed) and self.tensors[name_of(f)].kind == "float"]
+        if len(choices) != 1 or not plain:
+            return None
+        condition, a, b = choices[0].args
+        factor = self._cot_first([*plain])[0]
+        multiple = Where(condition, a * factor, b * factor)
+        return self.value(sp.Mul(multiple, *[f for f in e.args if f not in (choices[0], factor)]))
 
     def mean_of(self, e: Expr) -> Val | None:
         """A sum divided by its count is `mean`."""

@@ -5,6 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
+from codegen.cli.bench import bench
 from codegen.cli.build import build
 from codegen.cli.check import check
 from codegen.cli.inspect import inspect
@@ -28,6 +29,7 @@ app.command()(inspect)
 app.command()(check)
 app.command()(train)
 app.command()(sample)
+app.command()(bench)
 
 
 def main() -> None:

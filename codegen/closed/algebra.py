@@ -60,7 +60,7 @@ def powers(term: Expr) -> dict[Expr, Expr]:
     for f in Mul.make_args(term):
         if f.has(Indexed) or f.atoms(Index):
             b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
-            out[cast("Expr", b)] = cast("Expr", out.get(cast("Expr", b), ZERO) + x)
+            out[cast("Expr", b)] = out.get(cast("Expr", b), ZERO) + x
     return out
 
 
@@ -133,7 +133,7 @@ class Algebra:
         normal = self.normal(left, {})
         sums = [f for f in Mul.make_args(normal) if isinstance(f, Sigma)]
         if len(sums) == 1:
-            self.add_fact(sums[0], cast("Expr", right / (normal / sums[0])), "sums exchanged")
+            self.add_fact(sums[0], (right / (normal / sums[0])), "sums exchanged")
 
     def reduction(self, e: Expr) -> tuple[Expr, Sigma | None]:
         """(c, sum) of a definition c * sum."""
@@ -155,7 +155,7 @@ class Algebra:
             sums = [f for f in Mul.make_args(whole) if isinstance(f, Sigma)]
             if len(sums) == 1:
                 rest = whole / sums[0]
-                self.add_fact(sums[0], cast("Expr", here / coefficient / rest), f"definition of {cell.name}")
+                self.add_fact(sums[0], (here / coefficient / rest), f"definition of {cell.name}")
 
     def facts_of_axes(self, cell: Cell) -> None:
         """A cell summed over each of its axes, where that comes out simpler than a sum."""
@@ -172,7 +172,7 @@ class Algebra:
             sums = [f for f in Mul.make_args(target) if isinstance(f, Sigma)]
             if target.is_Add or len(sums) != 1:
                 continue
-            self.add_fact(sums[0], cast("Expr", total / (target / sums[0])), f"{cell.name} summed over its definition")
+            self.add_fact(sums[0], (total / (target / sums[0])), f"{cell.name} summed over its definition")
 
     def add_fact(self, total: Sigma, value: Expr, why: str) -> None:
         """`total` equals `value`, for all values of its free indices."""
@@ -192,7 +192,7 @@ class Algebra:
         bottoms = [b for b, x in table.items() if x == -1 and isinstance(b, Indexed)]
         if len(bottoms) != 1:
             return
-        bottom = cast("Indexed", bottoms[0])
+        bottom = bottoms[0]
         z = self.cells.get(name_of(bottom))
         if z is None or z.expr is None:
             return
@@ -203,8 +203,8 @@ class Algebra:
         if total is not None and coefficient == 1 and len(tops) == 1 and len(table) == 2 and self.exponential(tops[0]):
             inner = at(z, bottom.indices)
             body = inner.body if isinstance(inner, Sigma) else None
-            if body is not None and matched(tops[0], cast("Expr", body), set(free)) is not None:
-                value = cast("Expr", own * bottom / scalar_part(e))
+            if body is not None and matched(tops[0], body, set(free)) is not None:
+                value = own * bottom / scalar_part(e)
                 self.put_share(tops[0], free, value, cell.name)
         elif len(table) == 1 and isinstance(z.expr, sp.Add):
             self.learn_moebius(cell, z, bottom, own, free)
@@ -217,11 +217,11 @@ class Algebra:
         if len(moving) != 1 or not fixed.is_number:
             return
         b, atom = moving[0].as_coeff_Mul()
-        if not self.exponential(cast("Expr", atom)) or not set(free) <= atom.free_symbols:
+        if not self.exponential(atom) or not set(free) <= atom.free_symbols:
             return
         c = scalar_part(cast("Expr", cell.expr))
-        self.put_share(cast("Expr", atom), free, cast("Expr", (c / own - fixed) / b), cell.name)
-        self.put_share(bottom, free, cast("Expr", c / own), cell.name)
+        self.put_share(atom, free, ((c / own - fixed) / b), cell.name)
+        self.put_share(bottom, free, (c / own), cell.name)
 
     def exponential(self, e: Expr) -> bool:
         """An exponential, or an access to a cell that is one."""
@@ -245,7 +245,7 @@ class Algebra:
                     else None
                 )
                 if mapping is not None:
-                    atoms.append(self.access(cell, [cast("Expr", i).xreplace(mapping) for i in cell.indices]))
+                    atoms.append(self.access(cell, [i.xreplace(mapping) for i in cell.indices]))
         self.shares.extend((a, free, value, name) for a in atoms)
 
     def share_of(self, e: Expr) -> Expr | None:
@@ -284,8 +284,8 @@ class Algebra:
                 mapping = matched(pattern, cast("Expr", sign * plain), free)
                 if mapping is not None and all(i in mapping for i in free):
                     self.note(f"definition of {cell.name}")
-                    own = self.access(cell, [cast("Expr", i).xreplace(mapping) for i in cell.indices])
-                    return own if sign == 1 else cast("Expr", 1 - own)
+                    own = self.access(cell, [i.xreplace(mapping) for i in cell.indices])
+                    return own if sign == 1 else (1 - own)
         return None
 
     # -- normal form ---------------------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ class Algebra:
         if isinstance(e, Sigma):
             inner = {**ranges, **dict(e.limits)}
             body = expanded(self._normal(e.body, inner))
-            return sp.Add(*[self.sum_term(cast("Expr", t), list(e.limits), inner) for t in sp.Add.make_args(body)])
+            return sp.Add(*[self.sum_term(t, list(e.limits), inner) for t in sp.Add.make_args(body)])
         if isinstance(e, (Indexed, Amax)) or not e.args:
             return e
         if isinstance(e, Head):
@@ -393,7 +393,7 @@ class Algebra:
         if len(s.limits) > 1:
             for j, n in s.limits:
                 mine = [f for f in Mul.make_args(s.body) if j in f.free_symbols]
-                part = cast("Sigma", Sigma(Mul(*mine), sp.Tuple(j, n)))
+                part = Sigma(Mul(*mine), sp.Tuple(j, n))
                 key, free = fact_key(part)
                 if key in self.facts:
                     own, value, why = self.facts[key]
@@ -415,7 +415,7 @@ class Algebra:
     def elements(self, e: Expr) -> int:
         """How many elements an access has at the example's sizes."""
         count = 1
-        cell = self.cells.get(name_of(cast("Indexed", e))) if isinstance(e, Indexed) else None
+        cell = self.cells.get(name_of(e)) if isinstance(e, Indexed) else None
         shape = cell.shape if cell is not None else ()
         for s in shape:
             count *= max(2, int(cast("Any", s.xreplace({k: sp.Integer(v) for k, v in self.values.items()}))))
@@ -483,7 +483,7 @@ class Algebra:
                 continue
             ratios = []
             for w, x in wanted.items():
-                there = have.get(cast("Expr", w.xreplace(mapping)), ZERO)
+                there = have.get(w.xreplace(mapping), ZERO)
                 ratios.append(there / x)
             k = ratios[list(wanted).index(head)]
             if k == 0 or not k.is_Rational:
@@ -491,8 +491,8 @@ class Algebra:
             for exponent in dict.fromkeys((k, ONE, -ONE)) if k.is_Integer else (k,):
                 if not sp.sympify(exponent).is_Integer:
                     continue
-                named = self.access(cell, [cast("Expr", i).xreplace(mapping) for i in pattern.indices])
-                value = at(pattern, [cast("Expr", i).xreplace(mapping) for i in pattern.indices])
+                named = self.access(cell, [i.xreplace(mapping) for i in pattern.indices])
+                value = at(pattern, [i.xreplace(mapping) for i in pattern.indices])
                 out.append(cast("Expr", e / value**exponent * named**exponent))
         return out
 
@@ -537,7 +537,7 @@ def fact_key(s: Sigma) -> tuple[Any, tuple[Index, ...]]:
         sorted((i for i in s.free_symbols if isinstance(i, Index) and i not in inside and i not in free), key=str)
     )
     mapping = {i: Index(f"_f{k}") for k, i in enumerate(free)}
-    return by_shape(cast("Expr", s.xreplace(mapping))), tuple(free)
+    return by_shape(s.xreplace(mapping)), tuple(free)
 
 
 def by_shape(s: Expr) -> Any:
@@ -554,7 +554,7 @@ def by_shape(s: Expr) -> Any:
     order.extend(i for i, _ in s.limits if i not in order)
     sizes = dict(s.limits)
     names = {i: Index(f"_b{k}") for k, i in enumerate(order)}
-    return Sigma(canonical(cast("Expr", s.body.xreplace(names))), *[sp.Tuple(names[i], sizes[i]) for i in order])
+    return Sigma(canonical(s.body.xreplace(names)), *[sp.Tuple(names[i], sizes[i]) for i in order])
 
 
 def matched(pattern: Expr, target: Expr, free: set[Index]) -> dict[Any, Any] | None:
@@ -584,7 +584,7 @@ def gathered(e: Expr) -> Expr:
     terms = sp.Add.make_args(e)
     if len(terms) < 2:
         return e
-    tables = [powers(cast("Expr", t)) for t in terms]
+    tables = [powers(t) for t in terms]
     common: Any = ONE
     for b, x in tables[0].items():
         others = [t.get(b, ZERO) for t in tables[1:]]

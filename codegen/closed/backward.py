@@ -183,7 +183,7 @@ class Backward:
 def settled(e: Expr) -> Expr:
     """Common factors in front, inside of sums as well."""
     if isinstance(e, sp.Add):
-        return gathered(cast("Expr", sp.Add(*[settled(cast("Expr", t)) for t in e.args])))
+        return gathered(cast("Expr", sp.Add(*[settled(t) for t in e.args])))
     if isinstance(e, Sigma):
         return cast("Expr", e.func(settled(e.body), *e.args[1:]))
     if isinstance(e, (Indexed, Delta)) or not e.args:

@@ -36,11 +36,7 @@ def branched(e: Expr) -> Expr:
             else sp.S.Zero
         )
         fails = outside - rest
-        return cast(
-            "Expr",
-            branched(cast("Expr", rest))
-            + choice(b, branched(cast("Expr", sp.expand(holds + fails))), branched(cast("Expr", fails))),
-        )
+        return branched(cast("Expr", rest)) + choice(b, branched(sp.expand(holds + fails)), branched(fails))
     return e
 
 
@@ -69,8 +65,8 @@ def choice(b: Any, holds: Expr, fails: Expr) -> Expr:
     if left.is_number and right.is_number:
         back = next((f for f in common if f.atoms(sp.Indexed)), sp.S.One)
         common = [f for f in common if f != back]
-        left, right = cast("Expr", left * back), cast("Expr", right * back)
-    return cast("Expr", sp.Mul(*common) * Where(b, left, right))
+        left, right = (left * back), (right * back)
+    return sp.Mul(*common) * Where(b, left, right)
 
 
 __all__ = ["branched"]

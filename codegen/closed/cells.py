@@ -190,7 +190,7 @@ class Builder:
         raw = known[1]
         inlined = self.inline(raw, n)
         expr = raw if inlined is raw else simplified(resum(inlined, ranges), ranges)
-        expr = cast("Expr", sp.sympify(expr))
+        expr = sp.sympify(expr)
         cell = replace(cell, expr=expr, call=inlined is raw)
         if inlined is raw and n.call is not None and n.output is None:
             cell = replace(cell, text=n.forward_text())
@@ -371,7 +371,7 @@ class Builder:
         copy = {i: fresh() for i in free}
         expr = instantiate(e, copy)
         indices = tuple(copy[i] for i in free)
-        shape = tuple(ranges[cast("Index", i)] for i in free)
+        shape = tuple(ranges[i] for i in free)
         differentiable = owner.differentiable and self.depends(expr)
         cell = Cell(
             f"{self.root(owner)}_{label}",
@@ -405,7 +405,7 @@ def natural(e: Any) -> list[Index]:
         for i in a.indices:
             order.extend(s for s in ([i] if isinstance(i, Index) else accesses(i) and natural(i)) if s not in order)
     rest = ordered(s for s in e.free_symbols if isinstance(s, Index) and s not in order)
-    return [*order, *cast("list[Index]", rest)]
+    return [*order, *rest]
 
 
 def signature(cell: Cell) -> tuple[Any, tuple[Any, ...]]:
@@ -416,7 +416,7 @@ def signature(cell: Cell) -> tuple[Any, tuple[Any, ...]]:
     order = (*order, *[i for i in cell.indices if i != 0 and i not in order])
     mapping = {i: Index(f"_o{k}") for k, i in enumerate(order)}
     sizes = dict(zip(cell.indices, cell.shape, strict=True))
-    return (canonical(cast("Expr", cell.expr.xreplace(mapping))), tuple(sizes[i] for i in order), cell.dtype), order
+    return (canonical(cell.expr.xreplace(mapping)), tuple(sizes[i] for i in order), cell.dtype), order
 
 
 __all__ = ["Builder", "Cell", "at", "is_contraction", "natural", "signature", "substituted"]

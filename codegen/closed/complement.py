@@ -46,7 +46,7 @@ def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None
     for c in region.cells:
         cells.append(c)
         if c.name in names:
-            expr = cast("Expr", 1 / (1 + sp.exp(gates[c.name])))
+            expr = 1 / (1 + sp.exp(gates[c.name]))
             cells.append(replace(c, name=names[c.name], expr=expr, node=None, named=False))
     return replace(region, cells=tuple(cells)), replace(plan, statements=statements)
 

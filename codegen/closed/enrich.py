@@ -29,11 +29,11 @@ def with_gates(cells: list[Cell]) -> list[Cell]:
     for c in cells:
         out.append(c)
         for g in softplus_arguments(c.expr) if c.expr is not None and c.differentiable else []:
-            g = cast("Expr", -g) if g.could_extract_minus_sign() else g
+            g = (-g) if g.could_extract_minus_sign() else g
             sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in c.expr.atoms(Sigma) for i, n in s.limits}}
             free = [i for i in natural(g) if i in sizes]
             copy = {i: Index(f"_g{k}") for k, i in enumerate(free)}
-            generic = cast("Expr", g.xreplace(copy))
+            generic = g.xreplace(copy)
             if canonical(generic) in known or canonical(-generic) in known:
                 continue
             known.add(canonical(generic))
@@ -42,7 +42,7 @@ def with_gates(cells: list[Cell]) -> list[Cell]:
                 name += "_"
             taken.add(name)
             own = {j: fresh() for j in copy.values()}
-            expr = cast("Expr", (1 / (1 + sp.exp(-generic))).xreplace(own))
+            expr = (1 / (1 + sp.exp(-generic))).xreplace(own)
             out.append(
                 Cell(
                     name,
@@ -84,7 +84,7 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
         while name in taken:
             name += "_"
         taken.add(name)
-        expr = instantiate(cast("Expr", body / z), copy)
+        expr = instantiate((body / z), copy)
         shape = tuple(sizes[i] for i in free)
         out.append(
             Cell(name, tuple(copy[i] for i in free), shape, expr, "float", c.differentiable, c.dtype, positive=True)
@@ -125,9 +125,7 @@ def centred_sum(e: Expr, known: dict[str, Cell]) -> Expr:
         body = expanded(total.body / x * (a - m))
         kept = [t for t in sp.Add.make_args(body) if not m_free(t, m, total)]
         ranges = dict(total.limits)
-        return cast(
-            "Expr", e / total * sp.Add(*[summed_term(cast("Expr", t), list(total.limits), ranges) for t in kept])
-        )
+        return e / total * sp.Add(*[summed_term(t, list(total.limits), ranges) for t in kept])
     return e
 
 

@@ -167,7 +167,7 @@ def relate(region: Region, cells: Sequence[Cell], tensors: dict[str, Any], sizes
         direction = boxed(numbers.lift(rng.normal(size=shape)))
         tensors[name_of(cot)] = direction
         tensors[out_name] = direction
-        indices = tuple(cast("Expr", i) for i in out.indices)
+        indices = tuple(i for i in out.indices)
         free = [i for i in indices if isinstance(i, Index)]
         want = boxed(Interpreter(numbers, tensors, sizes).tensor(indices, shape, left))
         have = boxed(Interpreter(numbers, tensors, sizes).tensor(indices, shape, right))

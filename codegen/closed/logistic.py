@@ -46,7 +46,7 @@ def quotients(cells: list[Cell]) -> list[Cell]:
                 gate = replace(cell, name=name, expr=value, node=None, positive=bool(value.is_positive), named=False)
                 known[name] = gate
                 out.append(gate)
-                value = cast("Expr", rest * element(base(name, gate.positive), cell.indices))
+                value = rest * element(base(name, gate.positive), cell.indices)
             cell = replace(cell, expr=value)
         known[cell.name] = cell
         out.append(cell)
@@ -89,7 +89,7 @@ def as_power(f: Any) -> tuple[Any, Any]:
 
 def moebius(e: Expr) -> Expr | None:
     """sigmoid or tanh for (a E + b) / (c E + c); None for anything else."""
-    arguments = [cast("Expr", x.args[0]) for x in sorted(e.atoms(sp.exp), key=str)]
+    arguments = [x.args[0] for x in sorted(e.atoms(sp.exp), key=str)]
     f = arguments[0]
     ratios = [sp.cancel(a / f) for a in arguments]
     if not all(r.is_Rational and r for r in ratios):
@@ -112,7 +112,7 @@ def moebius(e: Expr) -> Expr | None:
         return None
     g = cast("Expr", n * step * f)
     if sp.expand(a + b) == 0:
-        half = cast("Expr", g / 2)
+        half = g / 2
         return cast("Expr", -a / c * sp.tanh(-half) if half.could_extract_minus_sign() else a / c * sp.tanh(half))
     if a == 0:
         return cast("Expr", b / c / (1 + sp.exp(g)))
@@ -122,14 +122,14 @@ def moebius(e: Expr) -> Expr | None:
 def gate_argument(e: Any) -> Expr | None:
     """g of the sigmoid 1 / (1 + exp(-g)); None for anything else."""
     g = softplus_argument(e.base) if isinstance(e, sp.Pow) and e.exp == -1 else None
-    return None if g is None else cast("Expr", -g)
+    return None if g is None else (-g)
 
 
 def softplus_argument(e: Any) -> Expr | None:
     """g of 1 + exp(g); None for anything else."""
     if isinstance(e, sp.Add) and len(e.args) == 2 and sp.S.One in e.args:
         (other,) = [a for a in e.args if a != 1]
-        return cast("Expr", other.args[0]) if isinstance(other, sp.exp) else None
+        return other.args[0] if isinstance(other, sp.exp) else None
     return None
 
 

@@ -128,7 +128,7 @@ def sums_of(e: Expr) -> list[Sigma]:
         return [e]
     if isinstance(e, Indexed) or not e.args:
         return []
-    return [s for a in e.args for s in sums_of(cast("Expr", a))]
+    return [s for a in e.args for s in sums_of(a)]
 
 
 def cost(statements: list[Statement], algebra: Algebra) -> float:
@@ -154,13 +154,13 @@ def cost(statements: list[Statement], algebra: Algebra) -> float:
 def expression_cost(e: Expr, algebra: Algebra) -> float:
     """Elements that an elementwise expression moves, term by term: reading each factor, writing what it makes."""
     if isinstance(e, sp.Add):
-        largest = max(reach(cast("Expr", t), algebra) for t in e.args)
-        return sum(expression_cost(cast("Expr", t), algebra) for t in e.args) + largest * (len(e.args) - 1)
+        largest = max(reach(t, algebra) for t in e.args)
+        return sum(expression_cost(t, algebra) for t in e.args) + largest * (len(e.args) - 1)
     if isinstance(e, sp.Mul):
         factors = [f for f in e.args if f.has(Indexed)]
         largest = reach(e, algebra)
-        small = [f for f in factors if reach(cast("Expr", f), algebra) < largest / 4]
-        return sum(expression_cost(cast("Expr", f), algebra) for f in factors) + largest * max(
+        small = [f for f in factors if reach(f, algebra) < largest / 4]
+        return sum(expression_cost(f, algebra) for f in factors) + largest * max(
             0, len(factors) - len(small) - 1 + (1 if small else 0)
         )
     if isinstance(e, Sigma):
@@ -169,11 +169,9 @@ def expression_cost(e: Expr, algebra: Algebra) -> float:
         return float(size_of_access(e, algebra)) * 1.0
     if isinstance(e, sp.Pow) and not isinstance(e, sp.exp):
         inner = reach(e, algebra)
-        return expression_cost(cast("Expr", e.base), algebra) + inner * (
-            0.1 if e.exp == -1 else 1.0 if e.exp.is_Integer else 2.0
-        )
+        return expression_cost(e.base, algebra) + inner * (0.1 if e.exp == -1 else 1.0 if e.exp.is_Integer else 2.0)
     if e.args and e.has(Indexed):
-        return sum(expression_cost(cast("Expr", a), algebra) for a in e.args) + 2.0 * reach(e, algebra)
+        return sum(expression_cost(a, algebra) for a in e.args) + 2.0 * reach(e, algebra)
     return 0.0
 
 
@@ -188,7 +186,7 @@ def reach(e: Expr, algebra: Algebra) -> float:
         )
     if isinstance(e, Indexed):
         return float(size_of_access(e, algebra))
-    return max((reach(cast("Expr", a), algebra) for a in e.args if isinstance(a, Expr)), default=1.0)
+    return max((reach(a, algebra) for a in e.args if isinstance(a, Expr)), default=1.0)
 
 
 def size_of_access(a: Indexed, algebra: Algebra) -> int:
@@ -247,9 +245,9 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
                             name,
                             indices,
                             shape,
-                            cast("Expr", e.xreplace(copy)),
+                            e.xreplace(copy),
                             "",
-                            cast("Expr", e.xreplace(copy)),
+                            e.xreplace(copy),
                             ("shared sum",),
                         )
                     )

@@ -83,7 +83,7 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
                 label = cast("Any", b).label
                 mapping[b] = base(names[str(label)], bool(label.is_positive), bool(label.is_integer))
         order = {i: Index(f"_p{names[c.name]}_{k}") for k, i in enumerate(c.indices) if i != 0}
-        expr = None if c.expr is None else canonical(cast("Expr", c.expr.xreplace({**mapping, **order})))
+        expr = None if c.expr is None else canonical(c.expr.xreplace({**mapping, **order}))
         indices = tuple(order.get(i, i) for i in c.indices) if c.expr is not None else ()
         text = placed(c, names, {s: z for z, s in sizes.items()})
         own = None if expr is None else instantiate(expr, {})
@@ -147,7 +147,7 @@ def placed(c: Cell, names: dict[str, str], sizes: dict[Any, Any]) -> str | None:
 
     def numbered(v: Any) -> Any:
         if isinstance(v, SizeArg):
-            return SizeArg(cast("Expr", v.expr.xreplace(sizes)))
+            return SizeArg(v.expr.xreplace(sizes))
         return with_bounds(numbered, v) if is_slice(v) else v
 
     args, kwargs = pytree.tree_map(numbered, (call.args, dict(call.kwargs)))
@@ -160,7 +160,7 @@ def related(e: Expr, names: dict[str, str]) -> Expr:
     for b in e.atoms(sp.IndexedBase):
         label = cast("Any", b).label
         mapping[b] = base(names[str(label)], bool(label.is_positive), bool(label.is_integer))
-    return cast("Expr", e.xreplace(mapping))
+    return e.xreplace(mapping)
 
 
 __all__ = ["Region", "boundary", "depths", "grouped", "normalized"]

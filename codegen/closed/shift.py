@@ -114,7 +114,7 @@ def without_shift(c: Cell, e: Cell, sums: Mapping[str, Cell], fixed: Expr) -> Ex
         ]
     if any(accesses(f, z) for f in factors for z in sums):
         return None
-    return cast("Expr", plain.xreplace(logs)) if logs else expr
+    return plain.xreplace(logs) if logs else expr
 
 
 def corresponding(access: Indexed, e: Cell, z: Cell) -> dict[Any, Any]:

@@ -12,6 +12,7 @@ from codegen.closed.cells import Cell, substituted
 from codegen.closed.logistic import DEPTH, elementwise_cells, quotients
 from codegen.closed.shift import unshifted
 from codegen.closed.sums import rebuilt
+from codegen.closed.twosided import one_sided
 from codegen.kernels import stable
 from engine.notation import Sigma, name_of
 
@@ -26,7 +27,7 @@ def stabilized(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     """
     known: dict[str, Cell] = {}
     out: list[Cell] = []
-    for cell in quotients(unshifted(cells, kept)):
+    for cell in quotients(one_sided(unshifted(cells, kept))):
         if cell.expr is not None and not cell.call and cell.expr.has(sp.log):
             new = log_parts(cell.expr, known)
             if new != cell.expr:
@@ -105,7 +106,7 @@ def turned(b: sp.Add, given: set[Any]) -> Expr | None:
     """g of 1 + exp(g), where the forward has exp(-g) and not exp(g): 1 + exp(g) = exp(g) (1 + exp(-g))."""
     rest = b - 1
     if isinstance(rest, sp.exp) and rest not in given and sp.exp(-rest.args[0]) in given:
-        return cast("Expr", rest.args[0])
+        return rest.args[0]
     return None
 
 

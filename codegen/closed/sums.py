@@ -49,11 +49,11 @@ def summed_term(term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[In
         used = term.free_symbols
         left = [(i, n) for i, n in limits if i in used]
         unused = [n for i, n in limits if i not in used]
-        return cast("Expr", Mul(*unused) * distribute(term, left))
+        return Mul(*unused) * distribute(term, left)
     solver = Solver(dict(limits), ranges)
     rest = []
     for e, k, n in deltas:
-        e, k = cast("Expr", e.xreplace(solver.substitution)), cast("Expr", k.xreplace(solver.substitution))
+        e, k = e.xreplace(solver.substitution), k.xreplace(solver.substitution)
         if isinstance(e, Index) and e in solver.limits and k.has(sp.Indexed):
             solver.put(e, k)  # a gather: the value of an integer tensor is a valid index of the dimension it reads
         else:
@@ -62,7 +62,7 @@ def summed_term(term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[In
     body = simplified(body, {**solver.known})
     left = [(i, n) for i, n in solver.limits.items() if i in body.free_symbols]
     unused = [n for i, n in solver.limits.items() if i not in body.free_symbols]
-    return cast("Expr", Mul(*unused) * distribute(body, left))
+    return Mul(*unused) * distribute(body, left)
 
 
 def resum(e: Any, ranges: Mapping[Index, Expr]) -> Any:
@@ -72,7 +72,7 @@ def resum(e: Any, ranges: Mapping[Index, Expr]) -> Any:
         body = resum(e.body, inner)
         whole = sp.expand(body) if body.has(Delta) else body
         return (
-            sp.Add(*[summed_term(cast("Expr", t), list(e.limits), inner) for t in sp.Add.make_args(whole)])
+            sp.Add(*[summed_term(t, list(e.limits), inner) for t in sp.Add.make_args(whole)])
             if whole.has(Delta) or (whole.is_Add and body.has(Delta))
             else summed_term(cast("Expr", whole), list(e.limits), inner)
         )

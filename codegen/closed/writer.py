@@ -242,7 +242,7 @@ class ClosedWriter:
                 *[Tuple(i, n) for i, n in rest],
             )
             if rest:
-                found.append((cast("Expr", left.xreplace(order)), cast("Expr", right.xreplace(order))))
+                found.append((left.xreplace(order), right.xreplace(order)))
                 read.append(o.name)
         return tuple(found), read
 
@@ -438,7 +438,7 @@ class ClosedWriter:
             from codegen.derive import vjp
 
             part = vjp(node.template, position, node.operand_shapes[position])
-            return low, names, named(cast("Expr", part.expr.xreplace(dict(node.sizes))), names), part.indices
+            return low, names, named(part.expr.xreplace(dict(node.sizes)), names), part.indices
         part = pulled_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), x, self.by_name[x].shape)
         infos = {**self._infos(), COT: TensorInfo(c.shape), OUT: TensorInfo(c.shape)}
         low = Lowerer(infos, {}).lower(part.expr, part.indices, part.shape)
@@ -464,7 +464,7 @@ class ClosedWriter:
                 local[cot_name(c.name)] = local[f"{cot_name(c.name)}_out"] = final
         ends = {stmt: names[cell] for cell, stmt in code.gradients}
         for line in code.backward:
-            zero = line.expr == 0
+            zero, others = line.expr == 0, False
             if (
                 line.name in ends
                 and isinstance(line.expr, Indexed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from codegen.loop.graph import VIEWS, Node, Sized, call, equal
+from codegen.loop.graph import VIEWS, Node, Sized, alike, call, equal
 from codegen.loop.rules import Match
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def batch_norm(step: Step) -> Iterator[Match]:
         region = reached(x, users)
         if not equal(m.value, x.value.mean(0)):
             continue
-        for o in reversed([n for n in region if n.shape == x.shape and len(users[n]) and n is not x]):
+        for o in reversed([n for n in region if alike(n, x) and len(users[n]) and n is not x]):
             found = normalized(x, o, vectors)
             if found is not None:
                 yield from _forward(x, o, region, *found)
@@ -160,9 +160,12 @@ def batch_norm_backward(step: Step) -> Iterator[Match]:
         invstd = parts.get(2) or Node("part", (whole, 2), {}, x.shape[1:], x.dtype, whole.value[2], f"{x.name}_invstd")
         region = [n for p in (x, mean, invstd) for n in reached(p, users)]
         sides = dict.fromkeys(
-            r for n in region for r in n.reads if r.shape == x.shape and r is not x and r.op not in VIEWS
+            r
+            for n in region
+            for r in n.reads
+            if r.dtype is not None and alike(r, x) and r is not x and r.op not in VIEWS
         )
-        targets = [n for n in dict.fromkeys(region) if n.shape == x.shape and n is not x and n not in parts.values()]
+        targets = [n for n in dict.fromkeys(region) if alike(n, x) and n is not x and n not in parts.values()]
         columns = [n for g in sides for n in reached(g, users) if n.shape == w.shape] if w is not None else []
         found = _backward(whole, x, w, mean, invstd, eps, list(sides), targets, columns, step)
         if found is not None:

@@ -454,7 +454,7 @@ def loop_source(
         unpack=f"{', '.join(others)}{',' if len(others) == 1 else ''} = ({', '.join(f'params[{n!r}]' for n in others)}{',' if len(others) == 1 else ''})".replace(
             "'", '"'
         ),
-        states=[f"{n}_velocity = torch.zeros_like({n})" for n in trained] if momentum else [],
+        states=[f'{n}_velocity = velocities["{n}"]' for n in trained] if momentum else [],
         setup=text.setup,
         late_args=[a for a, _ in text.late_args],
         late_rows=[f"{rows}[:count]" for _, rows in text.late_args],

@@ -211,6 +211,11 @@ def call(
     return Node(op, args, kwargs, shape, dtype, value, name, overload)
 
 
+def alike(a: Node, b: Node) -> bool:
+    """Whether two nodes have the same shape: at the loop's sizes, and not by chance."""
+    return a.shape == b.shape and a.value.shape == b.value.shape
+
+
 def equal(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
     """Whether two values agree at the small point, up to dimensions of size one."""
     if a.numel() != b.numel() or [s for s in a.shape if s != 1] != [s for s in b.shape if s != 1]:

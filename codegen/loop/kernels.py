@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
-from codegen.loop.graph import Node, Sized, call, equal, small
+from codegen.loop.graph import Node, Sized, alike, call, equal, small
 from codegen.loop.rules import Match, Rule, depends_on, near
 from codegen.loop.tables import looked_up
 
@@ -88,8 +88,8 @@ def elementwise_backward(step: Step) -> Iterator[Match]:
             if n.op != "mul" or not isinstance(n.args[1], Node):
                 continue
             around = near(n, 4)
-            for h in [r for r in around if r in results and r.shape == n.shape]:
-                for g in [r for r in around if r.shape == n.shape and r is not h and r not in results]:
+            for h in [r for r in around if r in results and alike(r, n)]:
+                for g in [r for r in around if r.dtype is not None and alike(r, n) and r is not h and r not in results]:
                     if equal(formula(g.value, h.value), n.value):
                         new = call(kernel, g, h, shape=n.shape, dtype=n.dtype)
                         yield Match([new], [(n, new)], key=n.shape)

@@ -36,7 +36,8 @@ class Plan:
     """What a loop is made from besides the closed module.
 
     `outputs` is how many tensors the forward returns, the loss first; `buffers` says which of them is a buffer's next
-    value; `key` is the name under which an input's gradient is returned; `keep` are named values to be handed out.
+    value; `key` is the name under which an input's gradient is returned; `keep` are named values to be handed out;
+    `wanted` are the inputs that have a gradient, None for all of floating point.
     """
 
     outputs: int = 1
@@ -45,6 +46,7 @@ class Plan:
     keep: tuple[str, ...] = ()
     momentum: bool = False
     plain: bool = False
+    wanted: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

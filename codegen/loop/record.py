@@ -97,7 +97,7 @@ class Recorder(TorchDispatchMode):
         else:
             whole = Node(op, given, named, (), None, out, overload=overload)
             self.nodes.append(whole)
-            for k, t in enumerate(cast("Any", out)):
+            for k, t in enumerate(out):
                 if isinstance(t, Tensor):
                     self.keep(Node("part", (whole, k), {}, tuple(t.shape), t.dtype, t, stride=t.stride()), t)
         return out

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Generator, Tensor
 
+from codegen.loop.compiled import STEPS, compiled
 from codegen.loop.make import Plan, inputs_of, make_loop, rows_of
 from engine.errors import InputError
 
@@ -65,8 +66,9 @@ class LoopTrainer:
         self.params = {k: self.values[order[k]] for k in params if order[k] not in own}
         self.buffers = {k: self.values[order[k]] for k in params if order[k] in own}
         self.source = ""
-        self.state: Any = None
+        self.velocities = {n: torch.zeros_like(v) for n, v in self.values.items() if self.trains(n, v)}
         self.runner: Any = None
+        self.several: Any = None
         self.made_for: Any = None
 
     def run(
@@ -100,13 +102,24 @@ class LoopTrainer:
             )
         if steps < 1:
             return torch.empty(0, dtype=next(iter(self.params.values())).dtype)
+        rate = self.lr if lr is None else lr
         with torch.inference_mode(mode=False):
             self.prepare(tensors)
-        with torch.inference_mode():
-            return self.runner(tensors, steps, self.lr if lr is None else lr, generator, watch).clone()
+            first: list[Tensor] = []
+            if self.compile and watch is None and steps >= STEPS:
+                first.append(self.several(tensors, steps // STEPS, rate, generator))
+                steps %= STEPS
+        if steps:
+            with torch.inference_mode():
+                first.append(self.runner(tensors, steps, rate, generator, watch))
+        return torch.cat([t.clone() for t in first])
+
+    def trains(self, name: str, value: Tensor) -> bool:
+        """Whether an input is moved by its gradient."""
+        return value.is_floating_point() and name not in dict(self.plan.buffers) and (self.plan.wanted is None or name in self.plan.wanted)
 
     def prepare(self, data: Sequence[Tensor]) -> None:
-        """The loop for rows of these shapes, made once. Velocities survive a change of shape."""
+        """The loop for rows of these shapes, made once. Parameters and velocities survive a change of shape."""
         kind = tuple((tuple(t.shape[1:]), t.dtype) for t in data)
         if kind == self.made_for:
             return
@@ -125,8 +138,10 @@ class LoopTrainer:
             )
             self.source = loop.source
             module = load(loop.source, f"{self.name}_loop")
-        options: dict[str, Any] = {"momentum": self.momentum} if self.momentum else {}
-        self.runner = cast("Any", module).trainer(self.values, **options)
+        options = (self.velocities, self.momentum) if self.momentum else ()
+        self.runner = cast("Any", module).trainer(self.values, *options)
+        if self.compile:
+            self.several = compiled(self.module, self.values, self.velocities, self.batch, self.batch_size, self.momentum, self.plan)
         self.made_for = kind
 
     def momentum_plan(self) -> Plan:
@@ -157,7 +172,8 @@ def program_trainer(
     places = {o: k for k, o in enumerate(graph.outputs)}
     buffers = tuple((a, places[b]) for a, b in graph.buffers.items() if b in places)
     outputs = 1 if graph.single else len(graph.outputs)
-    plan = Plan(outputs, buffers, graph.key)
+    wanted = None if program.wrt is None else tuple(n for n in graph.inputs if graph.key(n) in program.wrt)
+    plan = Plan(outputs, buffers, graph.key, wanted=wanted)
     return LoopTrainer(
         program.module,
         params,

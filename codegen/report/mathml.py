@@ -57,7 +57,7 @@ class MathML:
 
     # -- leaves --------------------------------------------------------------------------------------------------
 
-    def _indexed(self, e: Indexed) -> tuple[str, int]:
+    def of_indexed(self, e: Indexed) -> tuple[str, int]:
         name = identifier(name_of(e))
         if self.ranks.get(name_of(e)) == 0:
             return name, ATOM
@@ -66,12 +66,12 @@ class MathML:
     def _listed(self, items: Sequence[Any]) -> str:
         return '<mo separator="true">,</mo>'.join(self.at(i, SUM) for i in items)
 
-    def _symbol(self, e: sp.Symbol) -> tuple[str, int]:
+    def of_symbol(self, e: sp.Symbol) -> tuple[str, int]:
         return identifier(str(e)), ATOM
 
-    def _number(self, e: Any) -> tuple[str, int]:
+    def of_number(self, e: Any) -> tuple[str, int]:
         if e.is_negative:
-            return f"<mo>-</mo>{self._number(-e)[0]}", SUM
+            return f"<mo>-</mo>{self.of_number(-e)[0]}", SUM
         if e.is_Integer:
             return f"<mn>{e}</mn>", ATOM
         value = float(e)
@@ -81,7 +81,7 @@ class MathML:
             return f"<mn>{value!r}</mn>", ATOM
         return f"<mfrac><mn>{e.p}</mn><mn>{e.q}</mn></mfrac>", ATOM
 
-    def _constant(self, e: Any) -> tuple[str, int]:
+    def of_constant(self, e: Any) -> tuple[str, int]:
         names = {
             sp.pi: "<mi>π</mi>",
             sp.E: "<mi>e</mi>",
@@ -92,7 +92,7 @@ class MathML:
 
     # -- arithmetic ----------------------------------------------------------------------------------------------
 
-    def _add(self, e: sp.Add) -> tuple[str, int]:
+    def of_add(self, e: sp.Add) -> tuple[str, int]:
         terms = sorted(e.as_ordered_terms(), key=lambda t: t.could_extract_minus_sign())
         text = self.at(terms[0], SUM)
         for t in terms[1:]:
@@ -100,14 +100,14 @@ class MathML:
             text += f"<mo>{'-' if minus else '+'}</mo>{self.at(-t if minus else t, PRODUCT if minus else SUM)}"
         return text, SUM
 
-    def _mul(self, e: Any) -> tuple[str, int]:
+    def of_mul(self, e: Any) -> tuple[str, int]:
         c, rest = e.as_coeff_Mul()
         minus = "<mo>-</mo>" if c.is_negative else ""
         c = abs(c)
         top: list[str] = []
         bottom: list[str] = []
         if max(c.p, c.q) > LONG or (c.q != 1 and len(repr(float(c))) <= 5):
-            top.append(self._number(c)[0])
+            top.append(self.of_number(c)[0])
         else:
             top.extend([f"<mn>{c.p}</mn>"] if c.p != 1 else [])
             bottom.extend([f"<mn>{c.q}</mn>"] if c.q != 1 else [])
@@ -131,7 +131,7 @@ class MathML:
             for k, f in enumerate(factors)
         ]
 
-    def _pow(self, e: sp.Pow) -> tuple[str, int]:
+    def of_pow(self, e: sp.Pow) -> tuple[str, int]:
         if e.exp == sp.S.Half:
             return f"<msqrt>{self.at(e.base, SUM)}</msqrt>", ATOM
         if e.exp.could_extract_minus_sign():
@@ -140,70 +140,70 @@ class MathML:
 
     # -- heads ---------------------------------------------------------------------------------------------------
 
-    def _sigma(self, e: Sigma) -> tuple[str, int]:
+    def of_sigma(self, e: Sigma) -> tuple[str, int]:
         lower = self._listed([i for i, _ in e.limits])
         body = self.at(e.body, PRODUCT)
         return f"<munder><mo>∑</mo><mrow>{lower}</mrow></munder>{body}", PRODUCT
 
-    def _amax(self, e: Amax) -> tuple[str, int]:
+    def of_amax(self, e: Amax) -> tuple[str, int]:
         if isinstance(e, Fixed):
             return f"<mover>{self.at(e.args[0], SUM)}<mo>¯</mo></mover>", ATOM
         lower = self._listed([i for i, _ in e.limits])
         return f"<munder><mi>max</mi><mrow>{lower}</mrow></munder>{APPLY}{self.at(e.body, PRODUCT)}", PRODUCT
 
-    def _delta(self, e: Delta) -> tuple[str, int]:
+    def of_delta(self, e: Delta) -> tuple[str, int]:
         return f"<msub><mi>δ</mi><mrow>{self._listed(e.args)}</mrow></msub>", ATOM
 
-    def _bracket(self, e: Any) -> tuple[str, int]:
+    def of_bracket(self, e: Any) -> tuple[str, int]:
         sign = "=" if isinstance(e, Equal) else "≤" if isinstance(e, LessEqual) else "&lt;"
         a, b = (self.at(x, SUM) for x in e.args)
         return f"<mo>[</mo>{a}<mo>{sign}</mo>{b}<mo>]</mo>", ATOM
 
-    def _where(self, e: Where) -> tuple[str, int]:
+    def of_where(self, e: Where) -> tuple[str, int]:
         condition, a, b = e.args
-        said = self._bracket(condition)[0] if isinstance(condition, (Less, Equal)) else self.at(condition, SUM)
+        said = self.of_bracket(condition)[0] if isinstance(condition, (Less, Equal)) else self.at(condition, SUM)
         rows = [(a, f"<mtext>if </mtext>{said}"), (b, "<mtext>else</mtext>")]
         cells = "".join(f"<mtr><mtd>{self.at(v, SUM)}</mtd><mtd>{why}</mtd></mtr>" for v, why in rows)
         return f'<mo>{{</mo><mtable columnalign="left">{cells}</mtable>', ATOM
 
-    def _quo(self, e: Quo) -> tuple[str, int]:
+    def of_quo(self, e: Quo) -> tuple[str, int]:
         a, b = (self.at(x, PRODUCT) for x in e.args)
         return f"<mo>⌊</mo>{a}<mo>/</mo>{b}<mo>⌋</mo>", ATOM
 
-    def _rem(self, e: Rem) -> tuple[str, int]:
+    def of_rem(self, e: Rem) -> tuple[str, int]:
         a, b = (self.at(x, PRODUCT) for x in e.args)
         return f"{a}<mo>mod</mo>{b}", SUM
 
-    def _floor(self, e: Any) -> tuple[str, int]:
+    def of_floor(self, e: Any) -> tuple[str, int]:
         return f"<mo>⌊</mo>{self.at(e.args[0], SUM)}<mo>⌋</mo>", ATOM
 
-    def _exp(self, e: Any) -> tuple[str, int]:
+    def of_exp(self, e: Any) -> tuple[str, int]:
         return f"<msup><mi>e</mi>{self.at(e.args[0], SUM)}</msup>", POWER
 
-    def _function(self, e: Any) -> tuple[str, int]:
+    def of_function(self, e: Any) -> tuple[str, int]:
         name = "sign" if isinstance(e, Sign) else type(e).__name__.lower()
         inner = '<mo separator="true">,</mo>'.join(self.at(a, SUM) for a in e.args)
         return f"<mi>{escape(name)}</mi>{APPLY}<mrow><mo>(</mo>{inner}<mo>)</mo></mrow>", POWER
 
 
 _WRITERS: tuple[tuple[Any, Callable[[MathML, Any], tuple[str, int]]], ...] = (
-    (Indexed, MathML._indexed),
-    (sp.Symbol, MathML._symbol),
-    (sp.Rational, MathML._number),
-    ((sp.core.numbers.NumberSymbol, sp.core.numbers.Infinity, sp.core.numbers.NegativeInfinity), MathML._constant),
-    (sp.Add, MathML._add),
-    (sp.Mul, MathML._mul),
-    (sp.exp, MathML._exp),
-    (sp.Pow, MathML._pow),
-    (Sigma, MathML._sigma),
-    (Amax, MathML._amax),
-    (Delta, MathML._delta),
-    ((Less, Equal), MathML._bracket),
-    (Where, MathML._where),
-    (Quo, MathML._quo),
-    (Rem, MathML._rem),
-    ((Floor, sp.floor), MathML._floor),
-    (sp.Function, MathML._function),
+    (Indexed, MathML.of_indexed),
+    (sp.Symbol, MathML.of_symbol),
+    (sp.Rational, MathML.of_number),
+    ((sp.core.numbers.NumberSymbol, sp.core.numbers.Infinity, sp.core.numbers.NegativeInfinity), MathML.of_constant),
+    (sp.Add, MathML.of_add),
+    (sp.Mul, MathML.of_mul),
+    (sp.exp, MathML.of_exp),
+    (sp.Pow, MathML.of_pow),
+    (Sigma, MathML.of_sigma),
+    (Amax, MathML.of_amax),
+    (Delta, MathML.of_delta),
+    ((Less, Equal), MathML.of_bracket),
+    (Where, MathML.of_where),
+    (Quo, MathML.of_quo),
+    (Rem, MathML.of_rem),
+    ((Floor, sp.floor), MathML.of_floor),
+    (sp.Function, MathML.of_function),
 )
 
 

@@ -136,7 +136,9 @@ def difference_of_squares(c: Cell, known: dict[str, Cell], planted: list[str]) -
     square = known[name_of(total.body)]
     if not isinstance(square.expr, sp.Pow) or square.expr.exp != 2:
         return c.expr
-    access = square.expr.base.xreplace({i: j for i, j in zip(square.indices, total.body.indices, strict=True) if i != 0})
+    access = square.expr.base.xreplace(
+        {i: j for i, j in zip(square.indices, total.body.indices, strict=True) if i != 0}
+    )
     u = known[name_of(access)]
     written = u.expr.xreplace({i: j for i, j in zip(u.indices, access.indices, strict=True) if i != 0})
     (m,) = [a for a in accesses(written) if not a.free_symbols & {i for i, _ in total.limits}]

@@ -112,3 +112,13 @@ def test_data_that_cannot_be() -> None:
     with pytest.raises(InputError, match="300, 299 rows"):
         trainer.run((data[0], data[1][:299]), steps=1)
     assert trainer.run(data, steps=0).shape == (0,)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_compiled_steps_are_the_same_steps(momentum: float) -> None:
+    _, params, data = cases()["deep"]
+    trainer = program_of("deep").trainer(params, batch_size=16, lr=0.05, momentum=momentum, compile=True)
+    losses = trainer.run(data, steps=23, generator=Generator().manual_seed(3))
+    expected, after = stepwise(program_of("deep"), params, data, 16, 23, 0.05, momentum, Generator().manual_seed(3))
+    assert close(losses, expected)
+    assert all(close(trainer.params[k], v) for k, v in after.items())

@@ -299,11 +299,16 @@ NORMALISATION = (
     Form("standardise", standardise, lambda d, n: [d.normal(n, D)], standardise_hand, batches=(3, 5)),
     Form("layernorm", layernorm, xwb, layernorm_hand),
     Form("layernorm tokens", layernorm, tokens, layernorm_hand, large=16),
-    Form("F.layer_norm", layernorm_torch, tokens, layernorm_hand, large=16),
+    Form("F.layer_norm", layernorm_torch, tokens, layernorm_hand, large=16, ratio=1.3),
     Form("rmsnorm", rmsnorm, lambda d, n: tokens(d, n)[:2], rmsnorm_hand, large=16),
     Form("rmsnorm llama", rmsnorm_llama, lambda d, n: tokens(d, n)[:2], rmsnorm_hand, large=16),
     Form(
-        "groupnorm", groupnorm, lambda d, n: [d.normal(n, 8, 15), d.positive(8), d.normal(8)], groupnorm_hand, large=32
+        "groupnorm",
+        groupnorm,
+        lambda d, n: [d.normal(n, 8, 15), d.positive(8), d.normal(8)],
+        groupnorm_hand,
+        large=32,
+        ratio=1.45,
     ),
     Form("instancenorm", instancenorm, images, instancenorm_hand, large=32),
     Form("l2 normalise", l2_normalise, lambda d, n: [d.normal(n, D)], l2_normalise_hand),

@@ -1,0 +1,1 @@
+"""Workloads and variants of `codegen bench`: everything alternates in one process, and ratios are what is reported."""

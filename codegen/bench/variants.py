@@ -1,0 +1,124 @@
+"""Ways to take steps on a workload: the emitted loop, eager autograd, torch.compile, JAX, and the matrix products alone."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Generator, Tensor
+
+import codegen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from codegen.bench.workloads import Workload
+
+LR = 0.01
+Steps = "Callable[[int], None]"
+
+
+def emitted(w: Workload, compile: bool = False) -> tuple[Callable[[int], None], dict[str, Tensor]]:
+    """Steps through `program.trainer`, and its parameters."""
+    x, y = w.data()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(w.dtype)
+    try:
+        program = codegen.generate(w.forward, x[:32], y[:32], *w.params.values())
+    finally:
+        torch.set_default_dtype(before)
+    trainer = program.trainer(w.params, batch_size=w.batch, lr=LR, compile=compile)
+    generator = Generator().manual_seed(0)
+    return lambda steps: void(trainer.run((x, y), steps=steps, generator=generator)), trainer.params
+
+
+def void(_: object) -> None:
+    """Nothing."""
+
+
+def eager(w: Workload, compiled: bool = False) -> tuple[Callable[[int], None], dict[str, Tensor]]:
+    """Steps of `nn.functional`, autograd and `torch.optim.SGD`; compiled: forward and backward through torch.compile."""
+    x, y = w.data()
+    values = [p.clone().requires_grad_() for p in w.params.values()]
+    optimizer = torch.optim.SGD(values, lr=LR)
+    generator = Generator().manual_seed(0)
+    forward = cast("Any", torch.compile(w.eager, dynamic=False) if compiled else w.eager)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            rows = torch.randint(0, len(x), (w.batch,), generator=generator)
+            loss = forward(x[rows], y[rows], values)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return run, dict(zip(w.params, values, strict=True))
+
+
+def jax_scan(w: Workload) -> tuple[Callable[[int], None], dict[str, Tensor]]:
+    """Steps in JAX: value_and_grad under jit, the loop in `lax.scan`. Batches are drawn by torch, all at once."""
+    jax: Any = importlib.import_module("jax")
+    jnp: Any = importlib.import_module("jax.numpy")
+    jax.config.update("jax_enable_x64", w.dtype == torch.float64)
+    x, y = w.data()
+    layers = len(w.widths) - 1
+    shallow = "w1" in w.params and "bnw" in w.params
+
+    def normal(z: Any, scale: Any, shift: Any, eps: float) -> Any:
+        mean = z.mean(0)
+        return (z - mean) * jax.lax.rsqrt(((z - mean) ** 2).mean(0) + eps) * scale + shift
+
+    def loss_of(params: list[Any], bx: Any, by: Any) -> Any:
+        h = params[0][bx].reshape(bx.shape[0], -1)
+        if shallow:
+            _, w1, w2, b2, bnw, bnb = params
+            h = jnp.tanh(normal(h @ w1, bnw, bnb, 1e-12)) @ w2 + b2
+        else:
+            for k in range(layers):
+                h = normal(h @ params[1 + 3 * k], params[2 + 3 * k], params[3 + 3 * k], 1e-5)
+                h = jnp.tanh(h) if k < layers - 1 else h
+        return -jnp.take_along_axis(jax.nn.log_softmax(h), by[:, None], 1).mean()
+
+    def step(params: list[Any], rows: Any) -> tuple[list[Any], Any]:
+        loss, grads = jax.value_and_grad(loss_of)(params, *rows)
+        return [p - LR * g for p, g in zip(params, grads, strict=True)], loss
+
+    scan = jax.jit(lambda params, rows: jax.lax.scan(step, params, rows))
+    generator = Generator().manual_seed(0)
+    state = {"params": [jnp.asarray(p.numpy()) for p in w.params.values()]}
+
+    def run(steps: int) -> None:
+        rows = torch.randint(0, len(x), (steps * w.batch,), generator=generator)
+        bx = jnp.asarray(x[rows].view(steps, w.batch, -1).numpy())
+        by = jnp.asarray(y[rows].view(steps, w.batch).numpy())
+        state["params"], losses = scan(state["params"], (bx, by))
+        losses.block_until_ready()
+
+    return run, {}
+
+
+def floor(w: Workload) -> tuple[Callable[[int], None], dict[str, Tensor]]:
+    """The step's matrix products alone, into memory that is there."""
+    products: list[tuple[Tensor, Tensor, Tensor]] = []
+    for a, b in zip(w.widths, w.widths[1:], strict=False):
+        x, d, m = (torch.randn(size, dtype=w.dtype) for size in ((w.batch, a), (w.batch, b), (a, b)))
+        products += [(x, m, torch.empty_like(d)), (d, m.T, torch.empty_like(x)), (x.T, d, torch.empty_like(m))]
+
+    def run(steps: int) -> None:
+        with torch.inference_mode():
+            for _ in range(steps):
+                for a, b, out in products:
+                    torch.mm(a, b, out=out)
+
+    return run, {}
+
+
+VARIANTS: dict[str, Callable[[Workload], tuple[Callable[[int], None], dict[str, Tensor]]]] = {
+    "emitted": emitted,
+    "emitted, compiled": lambda w: emitted(w, compile=True),
+    "eager": eager,
+    "compile": lambda w: eager(w, compiled=True),
+    "jax": jax_scan,
+    "floor": floor,
+}
