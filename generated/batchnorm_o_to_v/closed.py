@@ -67,6 +67,7 @@ class Function(torch.autograd.Function):
         if torch.is_grad_enabled():
             _, saved = forward(*inputs)
         grads = backward(saved, grad_out[0])
+        grads["x"].requires_grad_(torch.is_grad_enabled())  # zero, and its derivative is
         return grads["v"], grads["x"], grads["w"], grads["b"]
 
 

@@ -11,6 +11,8 @@ Kernels that were chosen, each equal to what was derived:
     x w + b = addmm(b, x, w)
     (x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)
     its derivative = native_batch_norm_backward
+    tanh(z) = 2 sigmoid(2 z) - 1
+    index_add(zeros, 0, i, v) = onehot(i)T v
     Sum_i x[i,j] = (xT 1)[j]
 """
 
@@ -21,8 +23,8 @@ tanh_backward = torch.ops.aten.tanh_backward.grad_input._op
 native_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default._op
 
 
-def trainer(params, buffers=None):
-    """`run` for parameters (and what else the forward takes) by name. They are changed in place; everything else is allocated here, once."""
+def trainer(params):
+    """`run` for parameters (and what else the forward takes) by name, changed in place. All other memory is allocated here."""
     C, w1, w2, b2, bnw, bnb = (params["C"], params["w1"], params["w2"], params["b2"], params["bnw"], params["bnb"])
     x_all = torch.empty(3200, 3, dtype=torch.int64)
     x_rows = x_all.view(100, 32, 3).unbind()
@@ -31,6 +33,9 @@ def trainer(params, buffers=None):
     x_flat_rows = [row.view(-1) for row in x_rows]
     dlogits_at_all = torch.zeros(3200, 27, dtype=torch.float32)
     dlogits_at_rows = dlogits_at_all.view(100, 32, 27).unbind()
+    x_flat_onehot_all = torch.zeros(9600, 27, dtype=torch.float32)
+    x_flat_onehot_rows = x_flat_onehot_all.view(100, 96, 27).unbind()
+    x_flat_onehot_T_rows = [row.permute(1, 0) for row in x_flat_onehot_rows]
     hpreact_mean_all = torch.empty(100, 200, dtype=torch.float32)
     hpreact_mean_rows = hpreact_mean_all.unbind()
     hpreact_invstd_all = torch.empty(100, 200, dtype=torch.float32)
@@ -41,6 +46,8 @@ def trainer(params, buffers=None):
     hpreact = torch.empty(32, 200, dtype=torch.float32)
     space2 = torch.empty(6400, dtype=torch.float32)
     hpreact_bn = space2[:6400].view(32, 200)
+    mul_hpreact_bn = space2[:6400].view(32, 200)
+    sigmoid_mul_hpreact_bn = space2[:6400].view(32, 200)
     h = space2[:6400].view(32, 200)
     space3 = torch.empty(864, dtype=torch.float32)
     probs = space3[:864].view(32, 27)
@@ -51,6 +58,7 @@ def trainer(params, buffers=None):
     demb = space4[:960].view(32, 30)
     index_select_C_view = index_select_C.view(32, 3, 10)
     emb = index_select_C_view.view(32, -1)
+    minus_one = torch.full((), -1.0, dtype=torch.float32)
     dlogits_T = dlogits.permute(1, 0)
     ones = torch.ones((32,), dtype=torch.float32)
     w2_T = w2.permute(1, 0)
@@ -65,10 +73,10 @@ def trainer(params, buffers=None):
         bnmeani = hpreact_mean.view(1, 200)
         reciprocal_hpreact_invstd = hpreact_invstd.reciprocal()
         bnstdi = reciprocal_hpreact_invstd.view(1, 200)
-        logsumexp_logits = logits.logsumexp(1)
-        index_logits = logits[arange, y]
-        sub = logsumexp_logits - index_logits
-        loss = sub.mean()
+        log_softmax_logits = torch.ops.aten._log_softmax.default(logits, 1, False)
+        index = log_softmax_logits[arange, y]
+        neg_index = index.neg()
+        loss = neg_index.mean()
         return loss, bnmeani, bnstdi
 
     def run(data, steps, lr, generator=None, watch=None):
@@ -82,11 +90,14 @@ def trainer(params, buffers=None):
             torch.index_select(data[0], 0, rows, out=x_all[: count * 32])
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
             dlogits_at_all[: count * 32].zero_().scatter_(1, y_all[: count * 32, None], -0.03125)
-            for _, x_flat, hpreact_mean, hpreact_invstd, logits, dlogits_at in zip(range(count), x_flat_rows, hpreact_mean_rows, hpreact_invstd_rows, logits_rows, dlogits_at_rows):
+            x_flat_onehot_all[: count * 96].zero_().scatter_(1, x_all.view(-1)[: count * 96, None], 1.0)
+            for _, x_flat, hpreact_mean, hpreact_invstd, logits, dlogits_at, x_flat_onehot_T in zip(range(count), x_flat_rows, hpreact_mean_rows, hpreact_invstd_rows, logits_rows, dlogits_at_rows, x_flat_onehot_T_rows):
                 torch.index_select(C, 0, x_flat, out=index_select_C)
                 torch.mm(emb, w1, out=hpreact)
                 torch.native_batch_norm(hpreact, bnw, bnb, None, None, True, 0.0, 0.0, out=(hpreact_bn, hpreact_mean, hpreact_invstd))
-                torch.tanh(hpreact_bn, out=h)
+                torch.mul(hpreact_bn, 2, out=mul_hpreact_bn)
+                torch.sigmoid(mul_hpreact_bn, out=sigmoid_mul_hpreact_bn)
+                torch.add(minus_one, sigmoid_mul_hpreact_bn, alpha=2, out=h)
                 torch.addmm(b2, h, w2, out=logits)
                 torch.softmax(logits, 1, out=probs)
                 torch.add(dlogits_at, probs, alpha=0.03125, out=dlogits)
@@ -97,7 +108,7 @@ def trainer(params, buffers=None):
                 bnw.add_(dbnw, alpha=rate)
                 bnb.add_(dbnb, alpha=rate)
                 torch.mm(dhpreact, w1_T, out=demb)
-                C.index_add_(0, x_flat, demb_getitem_view, alpha=rate)
+                C.addmm_(x_flat_onehot_T, demb_getitem_view, alpha=rate)
                 w1.addmm_(emb_T, dhpreact, alpha=rate)
                 w2.addmm_(h_T, dlogits, alpha=rate)
             loss_of, bnmeani_of, bnstdi_of = torch.vmap(at_end)(hpreact_mean_all[:count], hpreact_invstd_all[:count], logits_all[:count], y_all.view(100, 32)[:count])
