@@ -1,3 +1,4 @@
+# pyright: basic
 """`check`: the emitted program against autograd, node by node, and both against the high-precision truth."""
 
 from __future__ import annotations

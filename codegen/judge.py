@@ -1,3 +1,4 @@
+# pyright: basic
 """One row of a check: two tensors compared, and where they differ, the truth asked which one is wrong."""
 
 from __future__ import annotations

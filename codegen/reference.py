@@ -1,3 +1,4 @@
+# pyright: basic
 """What autograd says: the recorded torch calls of a graph, executed one by one with a gradient kept at every node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# pyright: basic
 """The truth that both sides are measured against: complex steps through the index notation, at chosen entries.
 
 It uses neither autograd nor the derivation. In longdoubles where the machine has them, else and on request by mpmath.

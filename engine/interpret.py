@@ -249,10 +249,11 @@ class Interpreter:
         at = tuple(dict.fromkeys(i for f in fields for i in f.at))
         repeats = math.prod(self._extent[i] for i in summed if i not in at)
         kept = tuple(i for i in at if i not in summed)
-        if len(fields) == 1:
-            total = _sum(fields[0].array, tuple(k for k, i in enumerate(at) if i in summed))
-        else:
-            total = self._contract(fields, at, kept)
+        total = (
+            _sum(fields[0].array, tuple(k for k, i in enumerate(at) if i in summed))
+            if len(fields) == 1
+            else self._contract(fields, at, kept)
+        )
         return Field(np.asarray(total * repeats) if repeats != 1 else np.asarray(total), kept)
 
     def _contract(self, fields: list[Field], at: tuple[Index, ...], kept: tuple[Index, ...]) -> Array:

@@ -1,3 +1,4 @@
+# pyright: basic
 """Shapes by torch's meta kernels without importing torch's compiler.
 
 Many meta kernels are Python functions that torch keeps out of its compiler: on their first call they import

@@ -1,3 +1,4 @@
+# pyright: basic
 """Ways to take steps on a workload: the emitted loop, eager autograd, torch.compile, JAX, and the matrix products alone."""
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import linecache
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -75,7 +76,7 @@ def stack(name: str, title: str, layers: int, hidden: int, batch: int, dtype: to
     g = Generator().manual_seed(1)
     widths = (30, *[hidden] * (layers - 1), SYMBOLS)
     params = {"C": torch.randn(SYMBOLS, 10, generator=g, dtype=dtype)}
-    for k, (a, b) in enumerate(zip(widths, widths[1:], strict=False)):
+    for k, (a, b) in enumerate(itertools.pairwise(widths)):
         params[f"w{k}"] = torch.randn(a, b, generator=g, dtype=dtype) * a**-0.5
         params[f"g{k}"] = torch.full((b,), 0.1 if k == layers - 1 else 1.0, dtype=dtype)
         params[f"b{k}"] = torch.zeros(b, dtype=dtype)

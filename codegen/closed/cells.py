@@ -1,3 +1,4 @@
+# pyright: basic
 """The forward as cells: nodes with constants, casts and plain layouts inlined, and every sum and every repeated part a cell.
 
 A cell is one tensor by index notation over other cells. Projection matrices disappear here: `(eye - ones/n) @ x` becomes
@@ -403,7 +404,7 @@ def natural(e: Any) -> list[Index]:
     order: list[Index] = []
     for a in sorted(accesses(e), key=lambda a: -sum(1 for i in a.indices if i != 0)):
         for i in a.indices:
-            order.extend(s for s in ([i] if isinstance(i, Index) else accesses(i) and natural(i)) if s not in order)
+            order.extend(s for s in ([i] if isinstance(i, Index) else accesses(i) and natural(i)) if s not in order)  # pyright: ignore[reportArgumentType]
     rest = ordered(s for s in e.free_symbols if isinstance(s, Index) and s not in order)
     return [*order, *rest]
 

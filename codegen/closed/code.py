@@ -140,7 +140,7 @@ def judged(region: Region, code: RegionCode, values: dict[Any, int]) -> Verdict:
             if not verdict.passed
             else accurate(region, code.cells, code.forward, code.backward, code.gradients, values)
         )
-    except Exception as error:  # a gate that cannot be evaluated must not let anything pass, whatever went wrong in it
+    except Exception as error:  # noqa: BLE001  # a gate that cannot be evaluated must not let anything pass, whatever went wrong in it
         return Verdict(False, f"{type(error).__name__}: {error}")
 
 

@@ -118,9 +118,8 @@ def seed_lines(writer: ClosedWriter, saved: list[str]) -> tuple[list[str], Used]
         for s in shape:
             used.see_size(s)
         sizes = "(" + ", ".join(size_text(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
-        fill = "new_ones" if single else "new_ones"
         if single:
-            lines.extend([f"if {name} is None:", f"    {name} = {floats[0]}.{fill}({sizes})"])
+            lines.extend([f"if {name} is None:", f"    {name} = {floats[0]}.new_ones({sizes})"])
         else:
             lines.append(f"if {name} is None:")
             lines.append(

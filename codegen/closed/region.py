@@ -1,3 +1,4 @@
+# pyright: basic
 """Regions: maximal runs of elementwise and reduction cells, which the algebra closes; equal ones are closed once."""
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
     both: dict[Any, Any] = dict(names) | {f"d_{k}": f"d_{v}" for k, v in names.items()}
     relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))
-    out = Region(tuple(cells), *flags, relations)
+    out = Region(tuple(cells), *flags, relations)  # pyright: ignore[reportCallIssue]
     return (tuple(key), *flags, relations), out, {v: k for k, v in names.items()}, sizes
 
 

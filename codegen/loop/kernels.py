@@ -1,3 +1,4 @@
+# pyright: basic
 """The table of kernels: torch calls that compute several derived statements at once, each as the identity it is."""
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def scattered(step: Step) -> Iterator[Match]:
     for n in step.order:
         if n.op != "index_put" or (len(n.args) > 3 and n.args[3]):
             continue
-        base, indices, value = n.args[:3]
+        base, indices, value = n.args[:3]  # pyright: ignore[reportAssignmentType]
         if not isinstance(value, Node) or value.op not in ("sub", "add") or not all(i in data for i in indices):
             continue
         read, c = value.args[:2]

@@ -1,3 +1,4 @@
+# pyright: basic
 """Where every value of a step lives: in data rows, in stored rows, in the workspace, or in a tensor of its own."""
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ def chunk_of(layout: Layout) -> int:
 
 def reads_of(x: Node | Update) -> list[Node]:
     """The nodes a statement reads."""
-    return x.reads if isinstance(x, Node) else [n for n in x.args if isinstance(n, Node)]
+    return x.reads if isinstance(x, Node) else [n for n in x.args if isinstance(n, Node)]  # pyright: ignore[reportReturnType]
 
 
 def workspace(layout: Layout) -> None:

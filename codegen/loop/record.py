@@ -1,3 +1,4 @@
+# pyright: basic
 """Recording: the closed program is run once at the loop's sizes and once at a small random point, call by call."""
 
 from __future__ import annotations

@@ -116,7 +116,11 @@ class LoopTrainer:
 
     def trains(self, name: str, value: Tensor) -> bool:
         """Whether an input is moved by its gradient."""
-        return value.is_floating_point() and name not in dict(self.plan.buffers) and (self.plan.wanted is None or name in self.plan.wanted)
+        return (
+            value.is_floating_point()
+            and name not in dict(self.plan.buffers)
+            and (self.plan.wanted is None or name in self.plan.wanted)
+        )
 
     def prepare(self, data: Sequence[Tensor]) -> None:
         """The loop for rows of these shapes, made once. Parameters and velocities survive a change of shape."""
@@ -141,7 +145,9 @@ class LoopTrainer:
         options = (self.velocities, self.momentum) if self.momentum else ()
         self.runner = cast("Any", module).trainer(self.values, *options)
         if self.compile:
-            self.several = compiled(self.module, self.values, self.velocities, self.batch, self.batch_size, self.momentum, self.plan)
+            self.several = compiled(
+                self.module, self.values, self.velocities, self.batch, self.batch_size, self.momentum, self.plan
+            )
         self.made_for = kind
 
     def momentum_plan(self) -> Plan:

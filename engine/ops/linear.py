@@ -136,10 +136,11 @@ def multi_dot(*matrices: Any) -> Any:
 @composite("tensordot")
 def tensordot(x: Any, y: Any, dims: Any = 2) -> Any:
     """The sum over pairs of dimensions: the last `dims` of x with the first of y, or those listed."""
-    if isinstance(dims, int):
-        pairs = [(x.dim() - dims + k, k) for k in range(dims)]
-    else:
-        pairs = [(a % x.dim(), b % y.dim()) for a, b in zip(*dims, strict=True)]
+    pairs = (
+        [(x.dim() - dims + k, k) for k in range(dims)]
+        if isinstance(dims, int)
+        else [(a % x.dim(), b % y.dim()) for a, b in zip(*dims, strict=True)]
+    )
     left = [chr(ord("a") + d) for d in range(x.dim())]
     right = [chr(ord("A") + d) for d in range(y.dim())]
     for a, b in pairs:
