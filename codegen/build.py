@@ -53,7 +53,8 @@ def _closed(program: Program, title: str) -> str:
     return closed_program(program, title).source
 
 
-def _derivation(program: Program, title: str) -> str:
+def derivation_text(program: Program, title: str) -> str:
+    """`derivation.md` of a program in steps mode: every node, then what became of it in closed form."""
     writer = closed_program(program, title).writer
     assert writer is not None
     return derivation_markdown(program.derivation, title) + closed_markdown(writer)
@@ -86,7 +87,7 @@ ARTIFACTS: tuple[Artifact, ...] = (
     Artifact("steps.py", _steps),
     Artifact("closed.py", _closed),
     Artifact("loop.py", _loop),
-    Artifact("derivation.md", _derivation),
+    Artifact("derivation.md", derivation_text),
 )
 
 

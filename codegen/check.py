@@ -1,4 +1,3 @@
-# pyright: basic
 """`check`: the emitted program against autograd, node by node, and both against the high-precision truth."""
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from torch.utils import _pytree as pytree
 from codegen.judge import Judge, Row
 from codegen.measure import difference
 from codegen.reference import Reference, autograd, own_run, same_randomness, values_of
+from codegen.rounding import Rounding
 from codegen.truth import Truth, default_number, masks_of
 from engine.errors import InputError
 
@@ -121,7 +121,9 @@ def _checked(
     seeds = _cotangents(graph.outputs, values_of(graph, tensors), grad_out, seed)
     reference = autograd(graph, tensors, seeds)
     number = digits or default_number()
-    true = Truth(graph, dict(zip(graph.inputs, tensors, strict=True)), seeds, masks_of(graph, reference.values), number)
+    true = Truth(
+        graph, dict(zip(graph.inputs, tensors, strict=True)), seeds, masks_of(graph, reference.values), number, seed
+    )
     dtype = next((str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()), "int64")
 
     problems: list[str] = []
@@ -131,7 +133,9 @@ def _checked(
     if isinstance(run, str):
         problems.append(run)
     else:
-        judge = Judge(program, tensors, seeds, reference, true, samples, truth, seed, run.values)
+        rounding = Rounding(program, tensors, seeds, reference, seed)
+        results = {name: run.values[name] for name in graph.outputs}
+        judge = Judge(graph, reference, rounding, true, results, samples, truth, seed)
         values = [judge.value(name, t) for name, t in run.values.items()]
         rows = [judge.gradient(key, t) for key, t in run.gradients.items()]
         problems += _missing(program, run.gradients, reference)
@@ -145,9 +149,8 @@ def _checked(
 def _cotangents(outputs: Sequence[str], values: dict[str, Tensor], grad_out: Any, seed: int) -> list[Tensor | None]:
     """One cotangent per output; None for outputs that are not floating-point."""
     if grad_out is not None:
-        given: list[Tensor | None] = (
-            list(grad_out) if isinstance(grad_out, (list, tuple)) else [cast("Tensor", grad_out)]
-        )
+        many = isinstance(grad_out, (list, tuple))
+        given = list(cast("list[Tensor | None]", grad_out)) if many else [cast("Tensor | None", grad_out)]
         if len(given) != len(outputs):
             raise InputError(f"{len(given)} cotangents were given for {len(outputs)} outputs")
         return given

@@ -38,8 +38,9 @@ class Difference:
 
 
 def difference(ours: Tensor, theirs: Tensor, defined: Tensor | None = None) -> Difference:
-    """Compare two tensors of one shape. Entries that are not `defined` agree, as do those where both sides are infinite or
-    nan and one is nan.
+    """Compare two tensors of one shape.
+
+    Entries that are not `defined` agree, as do those where both sides are infinite or nan and one is nan.
     """
     a, b = ours.detach().double(), theirs.detach().double()
     same = (a == b) | (a.isnan() & b.isnan())

@@ -1,4 +1,3 @@
-# pyright: basic
 """What autograd says: the recorded torch calls of a graph, executed one by one with a gradient kept at every node."""
 
 from __future__ import annotations
@@ -38,9 +37,12 @@ class Reference:
 @contextlib.contextmanager
 def same_randomness() -> Generator[None]:
     """Random calls inside see the same numbers every time, and those outside are not disturbed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(SEED)
+    try:
         yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def values_of(graph: Graph, tensors: Sequence[Tensor], keep_gradients: bool = False) -> dict[str, Tensor]:
@@ -96,7 +98,11 @@ class _Replay:
         if call is None:
             raise InputError(f"{node.name} ({node.op}) has no torch call to execute")
         if node.output is None or id(call) not in self._results:
-            args, kwargs = pytree.tree_map(lambda v: self._argument(v, node), (call.args, dict(call.kwargs)))
+
+            def argument(v: Any) -> Any:
+                return self._argument(v, node)
+
+            args, kwargs = pytree.tree_map(argument, (call.args, dict(call.kwargs)))
             if self._follows_inputs(node):
                 kwargs["dtype"] = self.given[cast("str", self._like)].dtype
             result = call.function(*args, **kwargs)
@@ -115,8 +121,8 @@ class _Replay:
         if isinstance(v, SizeArg):
             return size_number(v.expr, self.sizes)
         if isinstance(v, slice):
-            parts = (v.start, v.stop, v.step)
-            return slice(*[self._argument(p, node) for p in parts])
+            s = cast("slice[Any, Any, Any]", v)
+            return slice(*[self._argument(p, node) for p in (s.start, s.stop, s.step)])
         return v
 
     def _follows_inputs(self, node: Node) -> bool:
@@ -148,7 +154,11 @@ def own_run(
     for name, t in zip(graph.inputs, leaves, strict=True):
         t.requires_grad_(graph[name].differentiable)
     rest = iter(leaves)
-    given = pytree.tree_map(lambda v: next(rest) if isinstance(v, Tensor) else v, list(inputs))
+
+    def given_as(v: Any) -> Any:
+        return next(rest) if isinstance(v, Tensor) else v
+
+    given = pytree.tree_map(given_as, list(inputs))
     state = {graph.key(name): t for name, t in zip(graph.inputs, leaves, strict=True) if name in graph.parameters}
     like = next((t.dtype for t in leaves if t.requires_grad), torch.get_default_dtype())
     with same_randomness(), _default_dtype(like), torch.enable_grad():

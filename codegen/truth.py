@@ -1,4 +1,3 @@
-# pyright: basic
 """The truth that both sides are measured against: complex steps through the index notation, at chosen entries.
 
 It uses neither autograd nor the derivation. In longdoubles where the machine has them, else and on request by mpmath.
@@ -6,8 +5,8 @@ It uses neither autograd nor the derivation. In longdoubles where the machine ha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import mpmath
 import numpy as np
@@ -36,50 +35,68 @@ def default_number() -> str | int:
 
 @dataclass(eq=False)
 class Truth:
-    """True values and gradients of one graph at one set of inputs. What cannot be evaluated is remembered in `failure`."""
+    """True values and gradients of one graph at one set of inputs. What stops an evaluation is remembered in `failure`.
+
+    `masks` are the values of nodes without a definition, `number` is the arithmetic (see `engine.evaluate`), `seed` that
+    of small moves of the inputs.
+    """
 
     graph: Graph
     inputs: Mapping[str, Tensor]
     grad_out: Sequence[Tensor | None]
     masks: Mapping[str, Tensor]
     number: str | int
+    seed: int = 0
     failure: str = ""
 
-    def gradient(self, node: str, entries: Sequence[Entry]) -> list[Any] | None:
-        """The true gradient at entries of a node, or None (see `failure`)."""
+    def at(self, node: str, entries: Sequence[Entry], gradient: bool) -> list[Any] | None:
+        """The true gradient, or the true value, at entries of a node; None where it cannot be evaluated."""
         try:
             with np.errstate(all="ignore"):
-                found = truth_gradient(
-                    self.graph, self.inputs, node, list(entries), list(self.grad_out), self.number, self.masks
-                )
+                if not gradient:
+                    found = self._values()[node]
+                    return [found[e] for e in entries]
+                seeds, number = list(self.grad_out), self.number
+                return list(truth_gradient(self.graph, self.inputs, node, list(entries), seeds, number, self.masks))
         except FAILURES as error:
             self.failure = f"{type(error).__name__}: {error}"
             return None
-        return list(found)
 
-    def value(self, node: str, entries: Sequence[Entry]) -> list[Any] | None:
-        """The true value at entries of a node, or None (see `failure`)."""
-        number = "longdouble" if self.number == "complex" else self.number
-        try:
-            with np.errstate(all="ignore"):
-                found = evaluate(self.graph, self.inputs, number, self.masks)[node]
-        except FAILURES as error:
-            self.failure = f"{type(error).__name__}: {error}"
-            return None
-        return [found[e] for e in entries]
+    def _values(self) -> dict[str, Any]:
+        real = "longdouble" if self.number == "complex" else self.number
+        return evaluate(self.graph, self.inputs, real, self.masks)
 
     def finite(self) -> dict[str, Tensor]:
-        """Where the true outputs are finite, in this arithmetic; nothing where it cannot be evaluated."""
+        """Where the true outputs are finite in this arithmetic, by name; nothing where they cannot be evaluated."""
         try:
             with np.errstate(all="ignore"):
-                found = evaluate(
-                    self.graph, self.inputs, "longdouble" if self.number == "complex" else self.number, self.masks
-                )
+                found = self._values()
         except FAILURES as error:
             self.failure = f"{type(error).__name__}: {error}"
             return {}
-        outputs = [o for o in self.graph.outputs if self.graph[o].dtype.is_floating_point]
-        return {o: _finite(found[o]) for o in outputs}
+        return {o: _finite(found[o]) for o in self.graph.outputs if self.graph[o].dtype.is_floating_point}
+
+    def moves(
+        self, node: str, entries: Sequence[Entry], true: Sequence[Any], relative: float, absolute: float, gradient: bool
+    ) -> float:
+        """How far the truth moves when the inputs move by next to nothing: far at a kink, little elsewhere."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def nudged(t: Tensor) -> Tensor:
+            if not t.is_floating_point():
+                return t
+            wide = t.double()
+            by = relative * wide.abs().clamp(min=absolute / relative)
+            return wide + by * torch.randn(t.shape, generator=generator, dtype=torch.float64)
+
+        moves = [0.0]
+        for _ in range(3):
+            near = replace(self, inputs={name: nudged(t) for name, t in self.inputs.items()})
+            found = near.at(node, entries, gradient)
+            if found is None:
+                return float("inf")
+            moves += [abs(float(a) - float(b)) for a, b in zip(found, true, strict=True)]
+        return max(float("inf") if np.isnan(m) else m for m in moves)
 
 
 def _finite(a: Any) -> Tensor:
@@ -89,10 +106,8 @@ def _finite(a: Any) -> Tensor:
 
 def masks_of(graph: Graph, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What has no definition (an argmax, a random mask), as it came out on the side that is compared."""
-    opaque = [
-        n.name for n in graph.nodes if n.template is None and not n.is_input and n.op not in ("constant", "detach")
-    ]
-    return {name: values[name] for name in opaque}
+    known = ("constant", "detach")
+    return {n.name: values[n.name] for n in graph.nodes if n.template is None and not n.is_input and n.op not in known}
 
 
 def chosen_entries(shape: Sequence[int], excess: Tensor, count: int, seed: int) -> list[Entry]:
@@ -100,10 +115,10 @@ def chosen_entries(shape: Sequence[int], excess: Tensor, count: int, seed: int) 
     total = excess.numel()
     if total <= count:
         return [tuple(int(i) for i in at) for at in np.ndindex(*shape)]
-    worst = torch.topk(excess.flatten(), max(1, count // 2)).indices.tolist()
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(total, (4 * count,), generator=generator).tolist()
-    flat = list(dict.fromkeys([*worst, *drawn]))[:count]
+    worst = torch.topk(excess.flatten(), max(1, count // 2)).indices
+    drawn = torch.randint(total, (4 * count,), generator=torch.Generator().manual_seed(seed))
+    order = cast("list[int]", torch.cat([worst, drawn]).tolist())  # pyright: ignore[reportUnknownMemberType]
+    flat = list(dict.fromkeys(order))[:count]
     return [tuple(int(i) for i in np.unravel_index(k, tuple(shape))) for k in flat]
 
 

@@ -30,8 +30,11 @@ class Index(Symbol):
 
 
 def fresh(prefix: str = "i") -> Index:
-    """A new index, different from every other one of this process."""
-    return Index(f"{prefix}_{next(_counter)}")
+    """A new index, different from every other one of this process. Names sort as they were made, for any number of them.
+
+    sympy orders by name, so what is emitted would else depend on what was derived before.
+    """
+    return Index(f"{prefix}_{next(_counter):09d}")
 
 
 def size_symbol(name: str) -> Symbol:

@@ -208,6 +208,8 @@ def _arithmetic(name: str, symbolic: Callable[[Expr, Expr], Expr | None], reflec
 
     def method(self: Any, other: Any) -> Any:
         if isinstance(other, bool) or not isinstance(other, (int, float, Real)):
+            if isinstance(other, (list, tuple, str)):  # repeated that often
+                self.plain()
             return NotImplemented
         a, b = (other, self) if reflected else (self, other)
         x, y = number(a), number(b)
@@ -256,13 +258,31 @@ def _comparison(name: str) -> Callable[[Any, Any], Any]:
     return method
 
 
+def _fixing(name: str) -> Callable[..., Any]:
+    """An operator that Python computes from the numbers themselves."""
+
+    def method(self: Any, *others: Any) -> Any:
+        _fix(self, *others)
+        kind = int if isinstance(self, Dim) else float
+        return getattr(kind, f"__{name}__")(number(self), *map(number, others))
+
+    return method
+
+
+_DIVMOD: dict[str, Callable[[Any, Any], Any]] = {
+    "divmod": lambda self, other: (self // other, self % other),
+    "rdivmod": lambda self, other: (other // self, other % self),
+}
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
+    "pos": lambda self: self,
     "neg": lambda self: _wrap(-number(self), -self.expr, self.sizes),
     "hash": lambda self: hash(number(self)),
     "float": lambda self: float(self.plain()),
     "int": lambda self: int(self.plain()),
     "bool": lambda self: bool(self.plain()),
 }
+_FIXING = ("abs", "round", "floor", "ceil", "trunc")
+_BITS = ("lshift", "rshift", "and", "or", "xor")
 
 
 def _install() -> None:
@@ -272,8 +292,14 @@ def _install() -> None:
             setattr(cls, f"__r{name}__", _arithmetic(name, symbolic, reflected=True))
         for name in ("eq", "ne", "lt", "le", "gt", "ge"):
             setattr(cls, f"__{name}__", _comparison(name))
-        for name, conversion in _CONVERSIONS.items():
-            setattr(cls, f"__{name}__", conversion)
+        for name, method in (*_DIVMOD.items(), *_CONVERSIONS.items()):
+            setattr(cls, f"__{name}__", method)
+        for name in _FIXING:
+            setattr(cls, f"__{name}__", _fixing(name))
+    for name in ("invert", *_BITS, *(f"r{name}" for name in _BITS)):
+        setattr(Dim, f"__{name}__", _fixing(name))
+    for name in ("floor", "ceil", "trunc"):
+        setattr(Dim, f"__{name}__", _CONVERSIONS["pos"])
     Dim.__index__ = Dim.plain
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -50,8 +51,8 @@ def eager(w: Workload, compiled: bool = False) -> tuple[Callable[[int], None], d
         for _ in range(steps):
             rows = torch.randint(0, len(x), (w.batch,), generator=generator)
             loss = forward(x[rows], y[rows], values)
-            loss.backward()
-            optimizer.step()
+            cast("Any", loss).backward()
+            cast("Any", optimizer).step()
             optimizer.zero_grad()
 
     return run, dict(zip(w.params, values, strict=True))
@@ -102,7 +103,7 @@ def jax_scan(w: Workload) -> tuple[Callable[[int], None], dict[str, Tensor]]:
 def floor(w: Workload) -> tuple[Callable[[int], None], dict[str, Tensor]]:
     """The step's matrix products alone, into memory that is there."""
     products: list[tuple[Tensor, Tensor, Tensor]] = []
-    for a, b in zip(w.widths, w.widths[1:], strict=False):
+    for a, b in itertools.pairwise(w.widths):
         x, d, m = (torch.randn(size, dtype=w.dtype) for size in ((w.batch, a), (w.batch, b), (a, b)))
         products += [(x, m, torch.empty_like(d)), (d, m.T, torch.empty_like(x)), (x.T, d, torch.empty_like(m))]
 

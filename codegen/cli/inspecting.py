@@ -10,10 +10,10 @@ from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.text import Text
 
-from codegen.build import program_of
+from codegen.build import derivation_text, program_of
 from codegen.check import check
 from codegen.cli.progress import say
-from codegen.derivation_md import derivation_markdown, node_markdown
+from codegen.derivation_md import node_markdown
 from codegen.emit import write_atomically
 from codegen.explain import Explanation, explanations
 from codegen.inputs import example_inputs
@@ -109,7 +109,7 @@ def _latex(console: Console, program: Program, told: dict[str, Explanation], nod
 
 
 def _markdown(console: Console, program: Program, told: dict[str, Explanation], node: str | None, title: str) -> None:
-    text = node_markdown(told[node]) if node is not None else derivation_markdown(program.derivation, title)
+    text = node_markdown(told[node]) if node is not None else derivation_text(program, title)
     say(console, text.rstrip("\n"))
 
 

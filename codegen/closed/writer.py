@@ -163,8 +163,8 @@ class ClosedWriter:
         for number, u in enumerate(self.units):
             if u.local:
                 self._close(number, u)
-        for o in self.graph.outputs:
-            self._seed(o)
+        for k, o in enumerate(self.graph.outputs):
+            self._seed(o, "grad_out" if self.graph.single else f"grad_out_{k}")
         for number, u in reversed(list(enumerate(self.units))):
             if u.local:
                 self._region_backward(number)
@@ -304,13 +304,11 @@ class ClosedWriter:
 
     # -- backward --------------------------------------------------------------------------------------------------
 
-    def _seed(self, name: str) -> None:
-        if name not in self.live:
-            return
-        c = self.by_name[name]
-        given = "grad_out" if self.graph.single else f"grad_out_{self.graph.outputs.index(name)}"
-        self.pending.setdefault(name, []).insert(0, Piece(tt.name(given), True, name=given))
-        self.ranks[given] = len(c.shape)
+    def _seed(self, name: str, given: str) -> None:
+        """What the caller gives for a result is a part of its cotangent."""
+        if name in self.live:
+            self.pending.setdefault(name, []).insert(0, Piece(tt.name(given), True, name=given))
+            self.ranks[given] = len(self.by_name[name].shape)
 
     def cot(self, name: str) -> str:
         """The name of a cell's cotangent."""

@@ -111,6 +111,7 @@ def _forward(
     x: Node, o: Node, region: list[Node], w: Node | None, b: Node | None, eps: float, unbiased: bool
 ) -> Iterator[Match]:
     rows, width = x.shape
+    few = x.value.shape[0]
     if unbiased:
         return
     whole = call("native_batch_norm", x, w, b, None, None, True, 0.0, eps, shape=(), dtype=None)
@@ -137,10 +138,15 @@ def _forward(
                 std = call("reciprocal", invstd, shape=(width,), dtype=x.dtype)
                 nodes.append(std)
             new = std
-        elif equal(n.value, invstd.value**-2 - eps) and n.op != "pow":
+        elif equal(n.value, invstd.value**-2 - eps) and n.op not in ("pow", "sub"):
             power = call("pow", invstd, -2, shape=(width,), dtype=x.dtype)
             new = power if eps == 0 else call("sub", power, eps, shape=(width,), dtype=x.dtype)
             nodes.extend([power] if eps == 0 else [power, new])
+        elif n.op == "var" and equal(n.value, (invstd.value**-2 - eps) * few / (few - 1)):
+            power = call("pow", invstd, -2, shape=(width,), dtype=x.dtype)
+            biased = call("sub", power, eps, shape=(width,), dtype=x.dtype)
+            new = call("mul", biased, Sized(rows / (rows - 1), few / (few - 1)), shape=(width,), dtype=x.dtype)
+            nodes.extend([power, biased, new])
         if new is not None:
             if n.shape != new.shape:
                 new = call("view", new, list(n.shape), shape=n.shape, dtype=new.dtype)

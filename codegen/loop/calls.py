@@ -11,13 +11,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ELEMENTWISE = frozenset(
-    ["add", "sub", "mul", "div", "sqrt", "rsqrt", "exp", "log", "tanh", "sigmoid", "neg", "reciprocal", "abs", "log1p", "expm1", "square", "pow",
-     "sin", "cos", "erf", "addcmul", "addcdiv", "maximum", "minimum", "tanh_backward", "sigmoid_backward", "sign", "floor", "clamp_min"]
+    ["add", "sub", "mul", "div", "sqrt", "rsqrt", "exp", "log", "tanh", "sigmoid", "neg", "reciprocal", "abs", "log1p",
+     "expm1", "square", "pow", "sin", "cos", "erf", "addcmul", "addcdiv", "maximum", "minimum", "sign", "floor",
+     "clamp_min", "tanh_backward", "sigmoid_backward", "threshold_backward"]
 )  # fmt: skip
 """Calls that may write over an operand of the same shape."""
 
 NAMED = frozenset(
-    ["mm", "bmm", "mv", "addmm", "addmv", "index_select", *ELEMENTWISE - {"tanh_backward", "sigmoid_backward"}]
+    [
+        "mm",
+        "bmm",
+        "mv",
+        "addmm",
+        "addmv",
+        "index_select",
+        *ELEMENTWISE - {"tanh_backward", "sigmoid_backward", "threshold_backward"},
+    ]
 )
 """Calls `torch.NAME(*args, out=...)` with the arguments they were recorded with."""
 
@@ -69,7 +78,7 @@ def has_out(n: Node) -> bool:
     """Whether a call is written with `out=` (or in place into a copy)."""
     if n.op in ("native_batch_norm", "spread", "onehot"):
         return True
-    if n.dtype is None or n.op in ("part", "input") or n.constant is not None:
+    if n.dtype is None or n.write or n.op in ("part", "input") or n.constant is not None:
         return False
     return n.op in OUT or (n.op in NAMED and scalars_fit(n) and "dtype" not in n.kwargs) or n.op in COMPARISONS
 
@@ -112,6 +121,9 @@ OUT: dict[str, Callable[[Node, Any, str], str]] = {
     ),
     "tanh_backward": lambda n, f, out: f"tanh_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
     "sigmoid_backward": lambda n, f, out: f"sigmoid_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
+    "threshold_backward": lambda n, f, out: (
+        f"threshold_backward({f(n.args[0])}, {f(n.args[1])}, {f(n.args[2])}, grad_input={out})"
+    ),
     "where": lambda n, f, out: f"torch.where({f(n.args[0])}, {f(n.args[1])}, {f(n.args[2])}, out={out})",
     "cat": lambda n, f, out: f"torch.cat({f(n.args[0])}, {n.args[1] if len(n.args) > 1 else 0}, out={out})",
     "clone": lambda n, f, out: f"{out}.copy_({f(n.args[0])})",
@@ -181,9 +193,9 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         return f"bag({', '.join(f(x) for x in a)}, False, 0, False, None, False, -1)[0]"
     if n.op == "_to_copy":
         return f"{f(a[0])}.to({n.dtype})"
-    operator = f"torch.ops.aten.{n.op}" + (f".{n.overload or 'default'}" if n.overload is not None else "")
+    operator = f"torch.ops.aten.{n.op}" + f".{n.overload or 'default'}"
     parts = [*[f(x) for x in a], *[f"{k}={f(v)}" for k, v in n.kwargs.items() if v is not None]]
-    return f"{operator}({', '.join(parts)})".replace("((", "((")
+    return f"{operator}({', '.join(parts)})"
 
 
 def sizes(n: Node) -> list[Any]:

@@ -34,7 +34,6 @@ def compiled(
     names = tuple(inspect.signature(module.forward).parameters)
     held = [n for n in names if n not in batch]
     trained = [n for n in held if n in velocities]
-    own = dict(plan.buffers)
 
     def several(
         now: list[Tensor], speeds: list[Tensor], rows: list[Tensor], rate: Tensor
@@ -43,6 +42,7 @@ def compiled(
         losses: list[Tensor] = []
         for k in range(STEPS):
             at = dict(zip(batch, [r[k] for r in rows], strict=True))
+            before = dict(state)
             out, saved = module.forward(*[at[n] if n in at else state[n] for n in names])
             first = out if plan.outputs == 1 else out[0]
             given = None if plan.outputs == 1 else [torch.ones_like(first), *[None] * (plan.outputs - 1)]
@@ -53,8 +53,8 @@ def compiled(
                 if momentum:
                     gradient = moving[n] = momentum * moving[n] + gradient
                 state[n] = state[n] - rate * gradient
-            for n, position in own.items():
-                state[n] = out[position]
+            if plan.renew is not None:
+                state.update(plan.renew([at[n] if n in at else before[n] for n in names]))
         return [state[n] for n in held], [moving[n] for n in trained], torch.stack(losses)
 
     call = cast("Any", torch.compile(several, dynamic=False))

@@ -39,7 +39,7 @@ def cost(n: Node) -> float:
     width = n.dtype.itemsize if n.dtype is not None else 4
     if n.op == "bag":
         values, indices, _ = n.args
-        moved = (indices.numel + n.shape[0]) * values.shape[1] * n.dtype.itemsize  # pyright: ignore[reportOptionalMemberAccess]
+        moved = (indices.numel + n.shape[0]) * values.shape[1] * width  # pyright: ignore[reportOptionalMemberAccess]
         return CALL + 8.0 + moved / (1.5 * CACHE) + indices.numel * 0.02
     parts = [r.numel for r in n.reads]
     elements = n.numel if n.dtype is not None else max(parts, default=1)

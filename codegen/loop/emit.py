@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from codegen.loop.calls import expression, has_out, number, written
+from codegen.loop.calls import argument, expression, has_out, number, written
 from codegen.loop.folds import Update
 from codegen.loop.graph import Node, Sized
 from codegen.loop.layout import Layout, contiguous, root
@@ -16,12 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 OPERATORS = {
+    "threshold_backward": "torch.ops.aten.threshold_backward.grad_input._op",
     "bag": "torch.ops.aten._embedding_bag_forward_only.default._op",
     "tanh_backward": "torch.ops.aten.tanh_backward.grad_input._op",
     "sigmoid_backward": "torch.ops.aten.sigmoid_backward.grad_input._op",
     "native_batch_norm_backward": "torch.ops.aten.native_batch_norm_backward.default._op",
     "log_softmax_backward": "torch.ops.aten._log_softmax_backward_data.out._op",
 }
+
+
+LARGE = 1 << 20
+"""Bytes from which on a value is let go of before the step ends."""
 
 
 @dataclass
@@ -68,6 +73,7 @@ class Writer:
         self.names: dict[Node, str] = {n: k for k, n in self.step.inputs.items()}
         self.made: set[Node] = set()
         self.rowed: dict[Node, str] = {}
+        self.last: dict[Node, int] = {}
         self.views: dict[Any, str] = {}
 
     def name(self, n: Node) -> str:
@@ -94,8 +100,9 @@ class Writer:
         self.batch()
         self.stored()
         self.workspace()
-        for x in self.layout.order:
+        for k, x in enumerate(self.layout.order):
             self.statement(x)
+            self.forget(k)
         self.buffers()
         self.end()
         return self.text
@@ -131,18 +138,17 @@ class Writer:
                 name, rows = self.name(n), n.shape[0]
                 self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
                 self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
-                self.text.draw.append(
-                    f"{name}_all[: count * {rows}].zero_().scatter_(1, {root(n.args[0][1]).name}_all[: count * {rows}, None], {number(n.args[1])})"
-                )
+                at = f"{root(n.args[0][1]).name}_all[: count * {rows}, None]"
+                self.text.draw.append(f"{name}_all[: count * {rows}].zero_().scatter_(1, {at}, {number(n.args[1])})")
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "places":
                 name, (x, places, symbols) = self.name(n), n.args
                 self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
                 self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
                 self.text.setup.append(f"{name}_first = torch.arange({places}) * {symbols}")
-                self.text.draw.append(
-                    f"torch.add({x.name}_all[: count * {x.shape[0]}].view(-1, {places}), {name}_first, out={name}_all[:count].view(-1, {places}))"
-                )
+                into = f"{name}_all[:count].view(-1, {places})"
+                given = f"{x.name}_all[: count * {x.shape[0]}].view(-1, {places})"
+                self.text.draw.append(f"torch.add({given}, {name}_first, out={into})")
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "order":
                 name, inner = self.name(n), self.name(n.args[0])
@@ -279,6 +285,21 @@ class Writer:
         else:
             body.append(f"{self.name(x)} = {expression(x, self.name)}")
 
+    def forget(self, k: int) -> None:
+        """Let go of large values that the statements made, as soon as nothing reads them."""
+        if not self.last:
+            for j, x in enumerate(self.layout.order):
+                reads = x.reads if isinstance(x, Node) else [n for n in x.args if isinstance(n, Node)]
+                self.last.update({root(r): j for r in reads})
+        dead = [n for n, j in self.last.items() if j == k and n.dtype is not None]
+        known = {*self.layout.place, *self.rowed, *self.layout.data}
+        large = [n for n in dead if n.op != "input" and n.numel * n.dtype.itemsize >= LARGE]
+        loose = [n for n in large if n.constant is None and n not in known]
+        names = [self.names[n] for n in loose if n in self.names and n not in self.made]
+        names += [self.names[v] for n in loose for v in self.made if v in self.names and v.is_view and root(v) is n]
+        if names:
+            self.text.body.append(f"del {', '.join(dict.fromkeys(names))}")
+
     def plain(self, a: Any) -> str:
         return (
             self.name(a)
@@ -330,9 +351,10 @@ class Writer:
         for op, args in x.path:
             view = Node(op, (base, *args), {}, (), x.dtype, None)
             target = expression(view, lambda r, t=target: t)
-        self.text.body.append(
-            f"{target}.{x.op}_({', '.join(self.plain(a) if not isinstance(a, (list, tuple)) else str(a) for a in x.args[1:])})"
-        )
+        given = [argument(a, self.name) for a in x.args[1:]] + [
+            f"{k}={argument(v, self.name)}" for k, v in x.kwargs.items()
+        ]
+        self.text.body.append(f"{target}.{x.op}_({', '.join(given)})")
 
     def update(self, u: Update) -> None:
         """Into the parameter, or into its velocity."""
@@ -375,9 +397,18 @@ class Writer:
 
     def buffers(self) -> None:
         """Next values of the forward's own buffers."""
+        body = self.text.body
+        averaged = {a.name: a for a in self.layout.averages}
         for key, n in self.step.results.items():
-            if key.startswith("buffer."):
-                self.text.body.append(f"{key.removeprefix('buffer.')}.copy_({self.ready(n)})")
+            name = key.removeprefix("buffer.")
+            if key.startswith("buffer.") and name not in averaged:
+                body.append(f"{name}.copy_({self.ready(n)})")
+        for a in averaged.values():
+            if a.value is None:
+                body.append(f"{a.name}.add_({self.plain(a.share)})")
+            else:
+                share = f"alpha={self.plain(a.share)}"
+                body.append(f"{a.name}.mul_({self.plain(a.keep)}).add_({self.ready(a.value)}, {share})")
 
     # -- the end of a chunk ----------------------------------------------------------------------------------------
 
@@ -452,9 +483,7 @@ def loop_source(
         else [],
         operators=[(op, OPERATORS[op]) for op in text.operators],
         momentum=momentum,
-        unpack=f"{', '.join(others)}{',' if len(others) == 1 else ''} = ({', '.join(f'params[{n!r}]' for n in others)}{',' if len(others) == 1 else ''})".replace(
-            "'", '"'
-        ),
+        unpack=[f'{n} = params["{n}"]' for n in others],
         states=[f'{n}_velocity = velocities["{n}"]' for n in trained] if momentum else [],
         setup=text.setup,
         late_args=[a for a, _ in text.late_args],

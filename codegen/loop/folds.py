@@ -44,6 +44,8 @@ def _fold(
     roots = [k for k, r in step.results.items() if r is g]
     shared = (len(users.get(g, [])) + len(roots) > 1 and len(views) == 0) or len(users.get(g, [])) > 1
     plain = Update(name, "add_", (g,), scale, views, "alpha", False)
+    if g.constant is not None and not bool(g.constant.any()):
+        return  # a gradient that is zero moves nothing, nor a velocity that begins at zero
     if shared or g.constant is not None or g.op in ("input", "part"):
         out.append(plain)
         return
@@ -82,3 +84,39 @@ def _fold(
         )
     else:
         out.append(plain)
+
+
+@dataclass(frozen=True)
+class Average:
+    """A buffer that becomes `keep * buffer + share * value`, in place; `value` None adds the number `share`."""
+
+    name: str
+    keep: Any
+    share: Any
+    value: Node | None
+
+
+def averages(step: Step) -> list[Average]:
+    """Buffers that are moving averages or counters. Their results become what is averaged, or nothing."""
+    users = step.users()
+    found: list[Average] = []
+    for key in [k for k in step.results if k.startswith("buffer.")]:
+        name = key.removeprefix("buffer.")
+        own, n = step.inputs[name], step.results[key]
+        if n.op != "add" or n.kwargs or users[n] or len(n.args) != 2:
+            continue
+        first, second = n.args
+        if first is own and not isinstance(second, Node):
+            found.append(Average(name, 1, second, None))
+            del step.results[key]
+        elif _scaled(first) and _scaled(second) and own in (first.args[0], second.args[0]):
+            old, new = (first, second) if first.args[0] is own else (second, first)
+            if old.shape == own.shape == new.shape:
+                found.append(Average(name, old.args[1], new.args[1], new.args[0]))
+                step.results[key] = new.args[0]
+    step.sort()
+    return found
+
+
+def _scaled(n: Any) -> bool:
+    return isinstance(n, Node) and n.op == "mul" and not isinstance(n.args[1], Node)

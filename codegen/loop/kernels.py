@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from codegen.loop.rules import Match, Rule, depends_on, near
 from codegen.loop.tables import looked_up
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from codegen.loop.graph import Step
 
@@ -26,7 +26,7 @@ def scattered(step: Step) -> Iterator[Match]:
     for n in step.order:
         if n.op != "index_put" or (len(n.args) > 3 and n.args[3]):
             continue
-        base, indices, value = n.args[:3]  # pyright: ignore[reportAssignmentType]
+        base, indices, value = cast("tuple[Any, ...]", n.args)[:3]  # pyright: ignore[reportAssignmentType]
         if not isinstance(value, Node) or value.op not in ("sub", "add") or not all(i in data for i in indices):
             continue
         read, c = value.args[:2]
@@ -74,9 +74,17 @@ def depends_on_data_only(step: Step) -> set[Node]:
     return found
 
 
-BACKWARDS: tuple[tuple[str, str, Any], ...] = (
-    ("tanh", "tanh_backward", lambda g, h: g * (1 - h * h)),
-    ("sigmoid", "sigmoid_backward", lambda g, s: g * s * (1 - s)),
+def _tanh_formula(g: Tensor, h: Tensor) -> Tensor:
+    return g * (1 - h * h)
+
+
+def _sigmoid_formula(g: Tensor, s: Tensor) -> Tensor:
+    return g * s * (1 - s)
+
+
+BACKWARDS: tuple[tuple[str, str, Callable[[Tensor, Tensor], Tensor]], ...] = (
+    ("tanh", "tanh_backward", _tanh_formula),
+    ("sigmoid", "sigmoid_backward", _sigmoid_formula),
 )
 """A function, the kernel of its backward over the result, and the formula the kernel computes."""
 
@@ -177,6 +185,27 @@ def one_hot_products(step: Step) -> Iterator[Match]:
         turned = call("permute", hot, [1, 0], shape=(width, flat.numel), dtype=rows.dtype)
         new = call("mm", turned, rows, shape=n.shape, dtype=n.dtype)
         yield Match([hot, turned, new], [(n, new)])
+
+
+def rectified(step: Step) -> Iterator[Match]:
+    """relu(z) is clamp_min(z, 0)."""
+    for n in step.order:
+        if n.op == "relu":
+            new = call("clamp_min", n.args[0], 0, shape=n.shape, dtype=n.dtype)
+            yield Match([new], [(n, new)])
+
+
+def rectified_backward(step: Step) -> Iterator[Match]:
+    """g where z > 0 and 0 elsewhere is threshold_backward(g, z, 0)."""
+    for n in step.order:
+        if n.op != "where" or not isinstance(n.args[0], Node) or n.args[0].op not in ("le", "gt"):
+            continue
+        z = n.args[0].args[0]
+        for g in [a for a in n.args[1:] if isinstance(a, Node) and alike(a, n) and alike(z, n)]:
+            if bool((z.value > 0).any()) and equal(torch.where(z.value > 0, g.value, 0.0), n.value):
+                new = call("threshold_backward", g, z, 0, shape=n.shape, dtype=n.dtype)
+                yield Match([new], [(n, new)], key=n.shape)
+                break
 
 
 def tanh_by_sigmoid(step: Step) -> Iterator[Match]:
@@ -313,6 +342,8 @@ RULES: tuple[Rule, ...] = (
         "g (1 - h^2) = tanh_backward(g, h); g s (1 - s) = sigmoid_backward(g, s)",
         elementwise_backward,
     ),
+    Rule("relu", "relu(z) = clamp_min(z, 0)", rectified, always=True),
+    Rule("relu backward", "g [z > 0] = threshold_backward(g, z, 0)", rectified_backward),
     Rule("addmm", "x w + b = addmm(b, x, w)", affine),
     Rule("batch norm", "(x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)", batch_norm),
     Rule("batch norm backward", "its derivative = native_batch_norm_backward", batch_norm_backward),

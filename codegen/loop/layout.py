@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from codegen.loop.calls import elementwise, has_out
-from codegen.loop.folds import Update, updates
+from codegen.loop.folds import Average, Update, updates
 from codegen.loop.graph import Node
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from codegen.loop.graph import Step
 
 ROWS_BYTES = 4 << 20
@@ -44,11 +46,12 @@ class Layout:
     slots: list[Slot]
     place: dict[Node, Slot] = field(default_factory=dict[Node, Slot])
     chunk: int = 1
+    averages: tuple[Average, ...] = ()
 
 
 def root(n: Node) -> Node:
     """What owns a value's memory."""
-    while n.is_view or n.write:
+    while n.is_view and not n.write:
         n = n.args[0]
     return n
 
@@ -90,7 +93,7 @@ def one_per_row(n: Node, known: set[Node]) -> bool:
     )
 
 
-def laid_out(step: Step, trained: tuple[str, ...]) -> Layout:
+def laid_out(step: Step, trained: tuple[str, ...], averages: Sequence[Average] = ()) -> Layout:
     """The layout of a step."""
     data = from_batch(step)
     needed: set[Node] = set()
@@ -130,7 +133,7 @@ def laid_out(step: Step, trained: tuple[str, ...]) -> Layout:
         [n for n in step.order if n in inside and n not in data and n.constant is None and n.op != "input"],
         trained,
     )
-    layout = Layout(step, order, data, stored, late, [])
+    layout = Layout(step, order, data, stored, late, [], averages=tuple(averages))
     layout.chunk = chunk_of(layout)
     workspace(layout)
     return layout
@@ -229,7 +232,7 @@ def chunk_of(layout: Layout) -> int:
 
 def reads_of(x: Node | Update) -> list[Node]:
     """The nodes a statement reads."""
-    return x.reads if isinstance(x, Node) else [n for n in x.args if isinstance(n, Node)]  # pyright: ignore[reportReturnType]
+    return list(x.reads) if isinstance(x, Node) else [n for n in x.args if isinstance(n, Node)]  # pyright: ignore[reportReturnType]
 
 
 def workspace(layout: Layout) -> None:
@@ -255,7 +258,7 @@ def workspace(layout: Layout) -> None:
             continue
         outs = parts.get(x, []) if x.dtype is None else [x]
         mine = [n for n in outs if n.op != "part" or x.dtype is None]
-        if x.op == "part" or not has_out(x):
+        if x.op == "part" or x.write or not has_out(x):
             release(layout, x, k, last, free)
             continue
         early = elementwise(x)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from codegen.loop.emit import loop_source
+from codegen.loop.folds import averages
 from codegen.loop.kernels import RULES
 from codegen.loop.layout import laid_out
 from codegen.loop.record import recorded
@@ -35,13 +36,14 @@ class Rows:
 class Plan:
     """What a loop is made from besides the closed module.
 
-    `outputs` is how many tensors the forward returns, the loss first; `buffers` says which of them is a buffer's next
-    value; `key` is the name under which an input's gradient is returned; `keep` are named values to be handed out;
-    `wanted` are the inputs that have a gradient, None for all of floating point.
+    `outputs` is how many tensors the forward returns, the loss first; `buffers` are inputs that the forward changes, and
+    `renew` computes what they become from the inputs; `key` is the name under which an input's gradient is returned;
+    `keep` are named values to be handed out; `wanted` are the inputs that have a gradient, None for all of floating point.
     """
 
     outputs: int = 1
-    buffers: tuple[tuple[str, int], ...] = ()
+    buffers: tuple[str, ...] = ()
+    renew: Callable[[Sequence[Tensor]], Mapping[str, Tensor]] | None = None
     key: Callable[[str], str] = str
     keep: tuple[str, ...] = ()
     momentum: bool = False
@@ -83,10 +85,10 @@ def make_loop(
     """The loop for batches of `size` rows and parameters of these shapes and dtypes."""
     names = inputs_of(module)
     rows = {k: (r.shape, r.dtype, r.bound) for k, r in batch.items()}
-    step = recorded(module, names, rows, params, size, plan.outputs, plan.key, dict(plan.buffers), plan.keep)
+    step = recorded(module, names, rows, params, size, plan.outputs, plan.key, plan.renew, plan.keep)
     tidied(step)
     applied = apply(step, () if plan.plain else RULES)
     trained = tuple(n for n in names if f"grad.{n}" in step.results)
-    layout = laid_out(step, trained)
+    layout = laid_out(step, trained, averages(step))
     used = tuple(r.text for r in RULES if r.name in applied.used)
     return Loop(loop_source(layout, trained, target, name, used, plan.momentum), trained, applied)

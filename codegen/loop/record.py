@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from codegen.loop.graph import VIEWS, Node, Sized, Step, mapped
+from codegen.loop.graph import VIEWS, Node, Sized, Step, equal, mapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -164,13 +164,17 @@ class Recorder(TorchDispatchMode):
 
 def memory(t: Tensor) -> int:
     """What is equal for tensors that share memory."""
-    return t.untyped_storage()._cdata
+    return t.untyped_storage().data_ptr()
 
 
 def run_recorded(
-    module: ModuleType, names: Sequence[str], inputs: Sequence[Tensor], outputs: int
-) -> tuple[Recorder, list[Node], tuple[Node, ...], dict[str, Node], dict[str, Node]]:
-    """One forward and backward under the recorder: (recorder, inputs, outputs, gradients by key, named values)."""
+    module: ModuleType,
+    names: Sequence[str],
+    inputs: Sequence[Tensor],
+    outputs: int,
+    buffers: Callable[[Sequence[Tensor]], Mapping[str, Tensor]] | None,
+) -> tuple[Recorder, list[Node], tuple[Node, ...], dict[str, Node], dict[str, Node], dict[str, Node]]:
+    """A forward and backward under the recorder: (recorder, inputs, outputs, gradients, named values, next buffers)."""
     recorder = Recorder()
     entered = [recorder.enter(t, n) for n, t in zip(names, inputs, strict=True)]
     forward, backward = with_locals(module.forward), with_locals(module.backward)
@@ -180,11 +184,13 @@ def run_recorded(
         one = torch.ones((), dtype=first.dtype).expand(first.shape) if first.shape else None
         given = one if outputs == 1 else [torch.ones_like(first), *[None] * (outputs - 1)]
         grads, later = backward(saved, given)
+        renewed = dict(buffers(inputs)) if buffers is not None else {}
     locals_ = {k: v for k, v in {**seen, **later}.items() if isinstance(v, Tensor)}
     results = tuple(recorder.known[id(o)] for o in ((out,) if outputs == 1 else out))
     found = {k: recorder.known[id(g)] for k, g in grads.items()}
     named = {k: recorder.known[id(v)] for k, v in locals_.items() if id(v) in recorder.known}
-    return recorder, entered, results, found, named
+    after = {k: recorder.node(v) for k, v in renewed.items()}
+    return recorder, entered, results, found, named, after
 
 
 @cache
@@ -231,13 +237,13 @@ def recorded(
     rows: int,
     outputs: int,
     keys: Callable[[str], str],
-    buffers: Mapping[str, int],
+    buffers: Callable[[Sequence[Tensor]], Mapping[str, Tensor]] | None,
     keep: Sequence[str],
 ) -> Step:
     """The closed program's step for batches of `rows` rows.
 
     `batch` gives for every batch input the shape of a row, its dtype and a bound of its integers; `params` everything
-    else. `outputs` is how many results the forward has, the loss first; `buffers` which of them is a buffer's next value.
+    else. `outputs` is how many results the forward has, the loss first; `buffers` computes the buffers' next values.
     """
     generator = torch.Generator().manual_seed(0)
     inputs: list[list[Tensor]] = [[], []]
@@ -256,12 +262,10 @@ def recorded(
             inputs[1].append(
                 p.clone()
                 if not p.is_floating_point()
-                else torch.rand(p.shape, generator=generator, dtype=torch.float64) + 0.5
-                if name in buffers
                 else torch.randn(p.shape, generator=generator, dtype=torch.float64)
             )
-    full, entered, results, grads, named = run_recorded(module, names, inputs[0], outputs)
-    point, *_ = run_recorded(module, names, inputs[1], outputs)
+    full, entered, results, grads, named, after = run_recorded(module, names, inputs[0], outputs, buffers)
+    point, *_ = run_recorded(module, names, inputs[1], outputs, buffers)
     paired(full, point)
     taken = set(names)
     for text, n in named.items():
@@ -270,16 +274,36 @@ def recorded(
             taken.add(text)
     found: dict[str, Node] = {"loss": results[0]}
     for name in names:
-        if keys(name) in grads and name not in batch:
+        if keys(name) in grads and name not in batch and name not in after:
             found[f"grad.{name}"] = grads[keys(name)]
-    for name, position in buffers.items():
-        found[f"buffer.{name}"] = results[position]
+    found.update({f"buffer.{name}": n for name, n in after.items()})
     for name in keep:
         if name in named:
             found[f"keep.{name}"] = named[name]
     step = Step(dict(zip(names, entered, strict=True)), tuple(batch), found, full.nodes)
     step.sort()
+    if after:
+        same_values(step)
     return step
+
+
+def same_values(step: Step) -> None:
+    """What only the buffers need is read from where the step has it already: whatever has the same value, is the same."""
+    gradients = {k: n for k, n in step.results.items() if not k.startswith("buffer.")}
+    main = Step(step.inputs, step.batch, gradients, step.order)
+    main.sort()
+    own = set(main.order) | set(step.inputs.values())
+    known: dict[Any, list[Node]] = {}
+    for n in [*step.inputs.values(), *main.order]:
+        if isinstance(n.value, Tensor):
+            known.setdefault((n.shape, n.value.shape, n.dtype), []).append(n)
+    for n in [n for n in step.order if n not in own and isinstance(n.value, Tensor)]:
+        candidates = known.get((n.shape, n.value.shape, n.dtype), [])
+        twin = next((t for t in candidates if equal(t.value, n.value)), None)
+        if twin is not None:
+            step.replace(n, twin)
+    step.readers = None
+    step.sort()
 
 
 __all__ = ["VIEWS", "recorded"]

@@ -18,6 +18,7 @@ def tidied(step: Step) -> None:
         if n.op in ("detach", "alias", "lift_fresh", "lift") and not n.write:
             step.replace(n, n.args[0])
     for n in step.order:
+        apart(n)
         n.path = tuple(p for p in n.path if p[0] not in ("detach", "alias"))
         n.write = n.write and bool(n.path)
     step.sort()
@@ -25,6 +26,29 @@ def tidied(step: Step) -> None:
     step.readers = None
     merged(step)
     step.sort()
+
+
+def apart(n: Node) -> None:
+    """A part of a tensor that was taken apart is a view of it: a run of a dimension, or one place in it."""
+    if n.op != "part":
+        return
+    whole, k = n.args
+    if whole.op not in ("split", "split_with_sizes", "unbind"):
+        return
+    x = whole.args[0]
+    dim = (whole.args[2 if whole.op != "unbind" else 1 :] or (0,))[0]
+    if whole.op == "unbind":
+        n.op, n.args = "select", (x, dim, k)
+        return
+    sizes = whole.args[1] if whole.op == "split_with_sizes" else [whole.args[1]] * (k + 1)
+    start = added(sizes[:k])
+    n.op, n.args = "slice", (x, dim, start, added([start, sizes[k]]))
+
+
+def added(sizes: list[Any]) -> Any:
+    """A sum of sizes, at the loop's sizes and at the small point."""
+    full, point = (sum(getattr(s, which, s) for s in sizes) for which in ("full", "small"))
+    return full if full == point else Sized(full, point)
 
 
 def numbers(step: Step) -> None:

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from codegen.loop.compiled import STEPS, compiled
 from codegen.loop.make import Plan, inputs_of, make_loop, rows_of
+from codegen.reference import values_of
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class LoopTrainer:
             raise InputError(
                 f"trainer: every input of {name} is among the parameters; leave out those that are rows of the data"
             )
-        own = dict(self.plan.buffers)
+        own = set(self.plan.buffers)
         self.values = {n: params[k].detach().clone(memory_format=torch.contiguous_format) for n, k in held.items()}
         order = {k: n for n, k in held.items()}
         self.params = {k: self.values[order[k]] for k in params if order[k] not in own}
@@ -118,7 +119,7 @@ class LoopTrainer:
         """Whether an input is moved by its gradient."""
         return (
             value.is_floating_point()
-            and name not in dict(self.plan.buffers)
+            and name not in self.plan.buffers
             and (self.plan.wanted is None or name in self.plan.wanted)
         )
 
@@ -175,19 +176,23 @@ def program_trainer(
         raise InputError(
             f"trainer: no parameters were given; those of {graph.name} are among {', '.join(map(graph.key, graph.inputs))}"
         )
-    places = {o: k for k, o in enumerate(graph.outputs)}
-    buffers = tuple((a, places[b]) for a, b in graph.buffers.items() if b in places)
     outputs = 1 if graph.single else len(graph.outputs)
     wanted = None if program.wrt is None else tuple(n for n in graph.inputs if graph.key(n) in program.wrt)
-    plan = Plan(outputs, buffers, graph.key, wanted=wanted)
-    return LoopTrainer(
-        program.module,
-        params,
-        batch_size,
-        lr,
-        momentum,
-        compile,
-        plan,
-        graph.name,
-        {n: graph.key(n) for n in graph.inputs},
-    )
+
+    def renew(inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        values = values_of(graph, inputs)
+        return {name: values[after] for name, after in graph.buffers.items()}
+
+    buffers = tuple(graph.buffers)
+    plan = Plan(outputs, buffers, renew if buffers else None, graph.key, wanted=wanted)
+    given = {**held(program), **params}
+    keys = {n: graph.key(n) for n in graph.inputs}
+    return LoopTrainer(program.module, given, batch_size, lr, momentum, compile, plan, graph.name, keys)
+
+
+def held(program: Program) -> dict[str, Tensor]:
+    """What a module's forward takes besides its arguments, as the module has it now."""
+    if program.owner is None:
+        return {}
+    own = {**dict(program.owner.named_parameters()), **dict(program.owner.named_buffers())}
+    return {program.graph.key(n): own[program.graph.key(n)] for n in program.graph.parameters}

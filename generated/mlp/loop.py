@@ -25,7 +25,12 @@ native_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default._
 
 def trainer(params):
     """`run` for parameters (and what else the forward takes) by name, changed in place. All other memory is allocated here."""
-    C, w1, w2, b2, bnw, bnb = (params["C"], params["w1"], params["w2"], params["b2"], params["bnw"], params["bnb"])
+    C = params["C"]
+    w1 = params["w1"]
+    w2 = params["w2"]
+    b2 = params["b2"]
+    bnw = params["bnw"]
+    bnb = params["bnb"]
     x_all = torch.empty(3200, 3, dtype=torch.int64)
     x_rows = x_all.view(100, 32, 3).unbind()
     y_all = torch.empty(3200, dtype=torch.int64)

@@ -85,7 +85,8 @@ def test_one_bad_target_writes_nothing(command: Command, recipe: Path, tmp_path:
 
 def test_an_unknown_op_names_op_file_line_and_remedy(command: Command, tmp_path: Path) -> None:
     (tmp_path / "unknown.py").write_text(
-        "import torch\n\ndef example_inputs(g):\n    return {'x': torch.randn(3, 3)}\n\ndef forward(x):\n    return torch.linalg.svdvals(x)\n"
+        "import torch\n\ndef example_inputs(g):\n    return {'x': torch.randn(3, 3)}\n\n"
+        "def forward(x):\n    return torch.linalg.svdvals(x)\n"
     )
     done = command("build", "unknown.py")
     assert done.code == 2

@@ -87,7 +87,8 @@ def test_a_file_with_several_forwards(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     for name in ("scaled", "squared"):
         built = build(f"several.py:{name}")
-        assert [b.path for b in built] == [Path("generated") / name / a.name for a in ARTIFACTS]
+        files = [a.name for a in ARTIFACTS if a.name != "loop.py"]  # the module does not say how its parameters begin
+        assert [b.path for b in built] == [Path("generated") / name / file for file in files]
         assert all(b.present is None and b.stale for b in built)
         steps = next(b for b in built if b.path.name == "steps.py")
         assert steps.text.startswith(f"# {STAMP} several.py:{name}`")
@@ -142,7 +143,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(OutputError, match="cannot write .*file.py: Permission denied. It is as it was"):
+    with pytest.raises(OutputError, match=r"cannot write .*file.py: Permission denied. It is as it was"):
         Built(path, "new\n", "old\n").write()
     assert path.read_text() == "old\n"
     assert [p.name for p in tmp_path.iterdir()] == ["file.py"]

@@ -287,7 +287,7 @@ def test_a_wrong_convention_at_a_kink_shows_on_the_kink_only() -> None:
     def forward(x: Tensor) -> Tensor:
         return x.relu().sum()
 
-    program = corrupted(generate(forward, torch.randn(4), mode="steps"), "> 0", ">= 0")
+    program = corrupted(generate(forward, torch.randn(4), mode="steps"), "<= 0", "< 0")
     assert check(program, torch.tensor([-1.0, 2.0, 0.5, -3.0])).ok
     report = check(program, torch.tensor([-1.0, 0.0, 0.5, -3.0]))
     assert not report.ok

@@ -146,7 +146,11 @@ def test_sizes_of_one_are_the_number_one() -> None:
 
 
 def test_dimension_names_from_jaxtyping_without_examples() -> None:
-    def forward(x: Float[Tensor, "batch features"], i: Int[Tensor, "batch"], w: Float[Tensor, "features classes"]):
+    def forward(
+        x: Float[Tensor, "batch features"],
+        i: Int[Tensor, "batch"],
+        w: Float[Tensor, "features classes"],
+    ) -> Tensor:
         return (x @ w)[torch.arange(x.shape[0]), i]
 
     graph = trace(forward)
@@ -213,7 +217,7 @@ def test_an_unknown_op() -> None:
         return torch.linalg.svdvals(x) * 2
 
     with pytest.raises(
-        TraceError, match="svdvals.*not in the op table.*Write it with supported ops, or add a row"
+        TraceError, match=r"svdvals.*not in the op table.*Write it with supported ops, or add a row"
     ) as error:
         trace(forward, RANDN(3, 3))
     assert located(error, "return torch.linalg.svdvals(x) * 2")
@@ -226,7 +230,7 @@ def test_reading_a_value(read: Any) -> None:
     def forward(x):
         return x * read(x)
 
-    with pytest.raises(TraceError, match="reads a tensor's value .*Keep the value a tensor") as error:
+    with pytest.raises(TraceError, match=r"reads a tensor's value .*Keep the value a tensor") as error:
         trace(forward, RANDN(3))
     assert located(error, "")
 
@@ -289,7 +293,7 @@ def test_a_tensor_that_is_not_an_input() -> None:
     def forward(x):
         return x @ hidden
 
-    with pytest.raises(TraceError, match="not one of its inputs.*Pass it as an argument"):
+    with pytest.raises(TraceError, match=r"not one of its inputs.*Pass it as an argument"):
         trace(forward, RANDN(3, 50))
 
 

@@ -38,6 +38,11 @@ def tied(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
     return F.cross_entropy(h @ c.T, y)
 
 
+def sliced(x: Tensor, y: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    left, right = (x @ w + b).chunk(2, 1)
+    return F.cross_entropy(left * right.tanh() + b[1:4], y)
+
+
 def deep(x: Tensor, y: Tensor, c: Tensor, w: Tensor, g: Tensor, b: Tensor, v: Tensor) -> Tensor:
     h = c[x].view(x.shape[0], -1) @ w
     h = F.batch_norm(h, None, None, g, b, True, 0.1, 1e-5).tanh()
@@ -61,7 +66,12 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, Case]:
         "embedded": (embedded, {"table": randn(7, 7)}, (randint(7, 300), randint(7, 300))),
         "unbiased": (unbiased, {"w": randn(4, 6), "g": randn(6), "b": randn(6)}, (randn(300, 4), randint(6, 300))),
         "tied": (tied, {"c": randn(7, 5)}, (randint(7, 300, 3), randint(7, 300))),
-        "deep": (deep, {"c": randn(7, 5), "w": randn(15, 8), "g": randn(8), "b": randn(8), "v": randn(8, 7)}, (randint(7, 300, 3), randint(7, 300))),
+        "deep": (
+            deep,
+            {"c": randn(7, 5), "w": randn(15, 8), "g": randn(8), "b": randn(8), "v": randn(8, 7)},
+            (randint(7, 300, 3), randint(7, 300)),
+        ),
+        "sliced": (sliced, {"w": randn(4, 6), "b": randn(6)}, (randn(300, 4), randint(3, 300))),
     }  # fmt: skip
 
 

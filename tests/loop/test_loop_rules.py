@@ -25,7 +25,7 @@ def step_of(name: str, rows: int = 16, sized: dict[str, Tensor] | None = None) -
         k: (r.shape, r.dtype, r.bound)
         for k, r in zip([n for n in names if n not in params], rows_of(data), strict=True)
     }
-    step = recorded(module, names, batch, params, rows, 1, str, {}, ())
+    step = recorded(module, names, batch, params, rows, 1, str, None, ())
     tidied(step)
     return step
 

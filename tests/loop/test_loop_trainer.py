@@ -4,7 +4,8 @@ from functools import cache
 
 import pytest
 import torch
-from torch import Generator, Tensor
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
 
 import codegen
 from codegen.loop.make import make_loop, rows_of
@@ -114,6 +115,7 @@ def test_data_that_cannot_be() -> None:
     assert trainer.run(data, steps=0).shape == (0,)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own imports
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_compiled_steps_are_the_same_steps(momentum: float) -> None:
     _, params, data = cases()["deep"]
@@ -122,3 +124,36 @@ def test_compiled_steps_are_the_same_steps(momentum: float) -> None:
     expected, after = stepwise(program_of("deep"), params, data, 16, 23, 0.05, momentum, Generator().manual_seed(3))
     assert close(losses, expected)
     assert all(close(trainer.params[k], v) for k, v in after.items())
+
+
+class Net(nn.Module):
+    """A module with running statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(6, 9), nn.BatchNorm1d(9), nn.Linear(9, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(self.last(torch.relu(self.norm(self.first(x)))), y)
+
+
+def test_a_module_keeps_its_running_statistics() -> None:
+    torch.manual_seed(0)
+    net = Net()
+    x, y = torch.randn(200, 6), torch.randint(0, 3, (200,))
+    program = codegen.generate(net, x[:16], y[:16])
+    trainer = program.trainer(dict(net.named_parameters()), batch_size=16, lr=0.1)
+    losses = trainer.run((x, y), steps=110, generator=Generator().manual_seed(1))
+    optimizer, generator = torch.optim.SGD(net.parameters(), lr=0.1), Generator().manual_seed(1)
+    expected: list[Tensor] = []
+    for _ in range(110):
+        rows = torch.randint(0, len(x), (16,), generator=generator)
+        loss = net(x[rows], y[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.detach())
+    assert close(losses, torch.stack(expected))
+    assert all(close(trainer.params[k], p.detach()) for k, p in net.named_parameters())
+    assert set(trainer.buffers) == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert all(close(trainer.buffers[k].double(), b.double()) for k, b in net.named_buffers())

@@ -1,0 +1,126 @@
+"""How much of a difference rounding explains: what moves when the inputs move by their last bit, and a running error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codegen.measure import largest
+from codegen.reference import autograd, values_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from codegen.program import Program
+    from codegen.reference import Reference
+    from codegen.truth import Entry
+
+DRAWS = 3
+
+
+@dataclass(eq=False)
+class Rounding:
+    """The rounding of one program and of autograd, at one set of inputs."""
+
+    program: Program
+    tensors: Sequence[Tensor]
+    seeds: Sequence[Tensor | None]
+    reference: Reference
+    seed: int
+
+    @property
+    def unit(self) -> float:
+        """The largest entry of the result's cotangent."""
+        return max((largest(g) for g in self.seeds if g is not None), default=0.0)
+
+    def feeding(self, node: str) -> float:
+        """The largest entry among the cotangents that a node's own is summed from."""
+        found = [self.reference.gradients[n.name] for n in self.program.graph.nodes if node in n.operands]
+        return max((largest(g) for g in found if g is not None), default=0.0)
+
+    def expected(self, node: str, theirs: Tensor, entries: Sequence[Entry], jump: float, gradient: bool) -> float:
+        """What rounding alone can do at these entries.
+
+        That is the running error of a gradient, and how far autograd's own result moves when the inputs move by their last
+        bit, unless it is as far as `jump`.
+        """
+        moved = [(r.gradients if gradient else r.values)[node] for r in self._moved]
+        steps = [abs(float(m[at]) - float(theirs[at])) for m in moved if m is not None for at in entries]
+        found = [s for s in steps if s <= jump]
+        if gradient:
+            found += [2 * float(self._running[node][at]) for at in entries]
+        return max((f for f in found if np.isfinite(f)), default=0.0)
+
+    def jitter(self, node: str, ours: Tensor, entries: Sequence[Entry]) -> float:
+        """How far our own result moves when the inputs move by their last bit: the rounding of our own formula."""
+        key = self.program.graph.key(node)
+        return max(abs(float(again[key][at]) - float(ours[at])) for again in self._again for at in entries)
+
+    @cached_property
+    def _nearby(self) -> list[tuple[list[Tensor], list[Tensor | None]]]:
+        """Inputs and cotangents, each number moved by up to two units of its last place."""
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def nudged(t: Tensor) -> Tensor:
+            if not t.is_floating_point():
+                return t
+            bits = torch.randint(-1, 2, t.shape, generator=generator)
+            return t * (1 + 2 * torch.finfo(t.dtype).eps * bits.to(t.dtype))
+
+        return [
+            ([nudged(t) for t in self.tensors], [None if g is None else nudged(g) for g in self.seeds])
+            for _ in range(DRAWS)
+        ]
+
+    @cached_property
+    def _moved(self) -> list[Reference]:
+        return [autograd(self.program.graph, tensors, seeds) for tensors, seeds in self._nearby]
+
+    @cached_property
+    def _again(self) -> list[dict[str, Tensor]]:
+        found: list[dict[str, Tensor]] = []
+        for tensors, seeds in self._nearby:
+            _, saved = self.program.forward(*tensors)
+            found.append(self.program.backward(saved, seeds[0] if self.program.graph.single else seeds))
+        return found
+
+    @cached_property
+    def _running(self) -> dict[str, Tensor]:
+        """A running error of every gradient: the last bits of the terms that it is summed from, and what comes down with them.
+
+        Terms are added with random signs, so that they do not cancel as they do in the gradient itself.
+        """
+        graph = self.program.graph
+        values = values_of(graph, self.tensors, keep_gradients=True)
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def spread(g: Tensor, node: str, consumer: str) -> Tensor:
+            parts = [torch.zeros_like(values[node])]
+            for _ in range(DRAWS):
+                signed = torch.where(torch.rand(g.shape, generator=generator) < 0.5, -g, g)
+                found = cast(
+                    "tuple[Any, ...]",
+                    torch.autograd.grad(values[consumer], values[node], signed, retain_graph=True, allow_unused=True),
+                )
+                parts += [p.abs() for p in found if isinstance(p, Tensor)]
+            return torch.stack(parts).amax(0)
+
+        consumers: dict[str, list[str]] = {}
+        for n in graph.nodes:
+            for o in n.operands:
+                consumers.setdefault(o, []).append(n.name)
+        running: dict[str, Tensor] = {}
+        for n in reversed(graph.nodes):
+            total = torch.zeros_like(values[n.name])
+            for c in consumers.get(n.name, []):
+                g = self.reference.gradients[c]
+                if g is not None and values[n.name].requires_grad:
+                    own = torch.finfo(g.dtype).eps * g.abs()
+                    total = total + spread(own, n.name, c) + spread(running[c], n.name, c)
+            running[n.name] = total.detach()
+        return running

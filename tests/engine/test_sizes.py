@@ -1,0 +1,179 @@
+"""Sizes as numbers that remember where they came from."""
+
+import builtins
+import math
+from collections.abc import Callable
+from operator import add, floordiv, mod, mul, sub, truediv
+from typing import Any
+
+import pytest
+import sympy as sp
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engine import ShapeError, TraceError, trace
+from engine.graph import Graph
+from engine.notation import Quo
+from engine.sizes import Dim, Real, Sizes, evaluate, exact
+
+
+def dims(*values: int) -> tuple[Sizes, list[Dim]]:
+    sizes = Sizes()
+    return sizes, [Dim(v, sizes.new(f"n{k}", v), sizes) for k, v in enumerate(values)]
+
+
+OPERATORS = [add, sub, mul, truediv, floordiv, mod]
+
+
+@given(
+    st.sampled_from(OPERATORS), st.integers(2, 40), st.integers(2, 40) | st.sampled_from([0.5, -3, 1]), st.booleans()
+)
+def test_arithmetic_is_pythons(op: Callable[[Any, Any], Any], n: int, other: float, turned: bool) -> None:
+    sizes, (d,) = dims(n)
+    found, plain = (op(other, d), op(other, n)) if turned else (op(d, other), op(n, other))
+    assert type(found) in (int, float, Dim, Real)
+    assert math.isclose(float(found), plain)
+    if isinstance(found, Dim):
+        assert sizes.value(found.expr) == plain
+    if isinstance(found, Real):
+        assert math.isclose(
+            float(sp.N(found.expr.xreplace({s: sp.Integer(v) for s, v in sizes.values.items()}))), plain
+        )
+
+
+@given(st.sampled_from(OPERATORS), st.integers(2, 40), st.integers(2, 40))
+def test_arithmetic_of_two_sizes(op: Callable[[Any, Any], Any], n: int, m: int) -> None:
+    sizes, (a, b) = dims(n, m)
+    found = op(a, b)
+    assert math.isclose(float(found), op(n, m))
+    if isinstance(found, Dim):
+        assert sizes.value(found.expr) == op(n, m)
+
+
+def test_what_stays_symbolic_fixes_nothing() -> None:
+    sizes, (n, m) = dims(6, 4)
+    for e in (n + m, n * m - 1, n / m, n // 2, (n * m) // m, 1 / n, n**2, n**0.5, -n, +n, 2 * n % 2, math.floor(n)):
+        assert isinstance(e, (int, float))
+    assert str((n // 2).expr) == str(Quo(n.expr, 2))
+    assert ((n * m) // m).expr == n.expr
+    assert type(2 * n % 2) is int
+    assert sizes.guards == []
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda n: n > 3,
+        lambda n: n == 6,
+        lambda n: [0] * n,
+        lambda n: n % 4,
+        int,
+        float,
+        bool,
+        lambda n: "ab" * n,
+        lambda n: math.ceil(n / 4),
+        lambda n: math.floor(n * 0.3),
+        lambda n: round(n / 4),
+        lambda n: abs(-n),
+        lambda n: n >> 1,
+        lambda n: 7 & n,
+        lambda n: divmod(n, 4),
+    ],
+)
+def test_reading_the_number_fixes_it(read: Callable[[Any], Any]) -> None:
+    sizes, (n,) = dims(6)
+    assert read(n) == read(6)
+    (guard,) = sizes.guards
+    assert (guard.expr, guard.value) == (sp.Symbol("n0", integer=True, positive=True), 6)
+    assert sizes.resolve(n.expr) == 6
+
+
+def test_equal_sizes_compare_without_being_fixed() -> None:
+    sizes, (n, m) = dims(6, 6)
+    sizes.unify(n.expr, m.expr)
+    assert n == m
+    assert n + 1 <= m + 1
+    assert sizes.guards == []
+
+
+def test_a_size_of_one_is_the_number_one() -> None:
+    assert Sizes().new("n", 1) == 1
+
+
+def test_unifying() -> None:
+    sizes, (n, m, k) = dims(6, 6, 12)
+    assert sizes.unify(n.expr, m.expr) == n.expr
+    assert sizes.resolve(m.expr) == n.expr
+    assert sizes.unify(k.expr, 2 * m.expr) == 2 * n.expr
+    assert sizes.resolve(k.expr) == 2 * n.expr
+    assert sizes.guards == []
+    with pytest.raises(ShapeError, match=r"6.*12|12.*6"):
+        sizes.unify(n.expr, k.expr)
+    assert sizes.unify(n.expr, sp.Integer(6)) == 6
+    assert [g.value for g in sizes.guards] == [6]
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(3, 3), (True, 1), (0.1, sp.Rational(1, 10)), (-2.5, sp.Rational(-5, 2)), (1e-5, sp.Rational(1, 100000))],
+)
+def test_numbers_are_exact(number: float, expected: Any) -> None:
+    assert exact(number) == expected
+
+
+def test_infinities_and_complex_numbers() -> None:
+    assert exact(math.inf) == sp.oo
+    assert exact(-math.inf) == -sp.oo
+    assert exact(math.nan) is sp.nan
+    with pytest.raises(TraceError, match="complex"):
+        exact(1j)
+
+
+@given(st.integers(1, 50), st.integers(1, 50))
+def test_evaluating(n: int, m: int) -> None:
+    _, (a, b) = dims(n + 1, m + 1)
+    assert evaluate((a * b + a // 2).expr, {a.expr: n + 1, b.expr: m + 1}) == (n + 1) * (m + 1) + (n + 1) // 2
+
+
+# -- in a forward --------------------------------------------------------------------------------------------------
+
+
+def guards(forward: Callable[..., Any], *shape: int) -> tuple[Graph, list[tuple[str, int]]]:
+    graph = trace(forward, torch.randn(*shape))
+    return graph, [(str(g.expr), g.value) for g in graph.guards]
+
+
+def looped(x: Tensor) -> Tensor:
+    n = x.shape[0]
+    total = x[0]
+    for k in range(1, n):
+        total = total + x[k]
+    return total
+
+
+def test_a_loop_over_a_size_fixes_it() -> None:
+    graph, found = guards(looped, 4, 3)
+    assert found == [("n0", 4)]
+    assert sum(n.op == "add" for n in graph.nodes) == 3
+    assert "test_sizes.py" in graph.guards[0].where
+
+
+def test_the_root_of_a_size_stays_symbolic() -> None:
+    graph, found = guards(lambda x: x / math.sqrt(x.shape[1]) + math.log(x.shape[0]), 4, 3)
+    assert found == []
+    assert "n1 ** 0.5" in repr(graph)
+    assert "log(n0)" in repr(graph)
+
+
+def test_a_comparison_fixes() -> None:
+    _, found = guards(lambda x: x * 2 if x.shape[0] > 2 else x, 4, 3)
+    assert found == [("n0", 4)]
+
+
+def test_python_is_left_as_it_was() -> None:
+    before = builtins.range, math.sqrt
+    with pytest.raises(TraceError):
+        trace(lambda x: x.item(), torch.randn(3))
+    assert (builtins.range, math.sqrt) == before
