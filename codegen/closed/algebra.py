@@ -95,6 +95,7 @@ class Algebra:
         self.shares: list[tuple[Expr, tuple[Index, ...], Expr, str]] = []
         self.interned: dict[Any, Sigma] = {}
         self.allowed: set[str] | None = None
+        self.summed_together = summed_together(self.cells.values())
         self.gates = [
             (c, g) for c in self.cells.values() for g in [gate_argument(c.expr)] if g is not None and c.kind == "float"
         ]
@@ -159,20 +160,23 @@ class Algebra:
                 self.add_fact(sums[0], (here / coefficient / rest), f"definition of {cell.name}")
 
     def facts_of_axes(self, cell: Cell) -> None:
-        """A cell summed over each of its axes, where that comes out simpler than a sum."""
-        for i, n in zip(cell.indices, cell.shape, strict=True):
-            if i == 0:
-                continue
-            ranges = cell.ranges
-            definition = self.normal(cast("Expr", cell.expr), ranges)
-            own = self.normal(self.access(cell, cell.indices), ranges)
-            total = self.normal(cast("Expr", Sigma(definition, sp.Tuple(i, n))), ranges)
-            if total.has(Sigma):
-                continue
-            target = self.normal(cast("Expr", Sigma(own, sp.Tuple(i, n))), ranges)
-            sums = [f for f in Mul.make_args(target) if isinstance(f, Sigma)]
-            if target.is_Add or len(sums) != 1:
-                continue
+        """A cell summed over each of its axes, and over those that the region sums at once, where that is simpler than a sum."""
+        free = tuple(k for k, i in enumerate(cell.indices) if i != 0)
+        together = [at for at in self.summed_together if set(at) <= set(free)] if len(free) > 1 else []
+        for axes in [*((k,) for k in free), *together]:
+            self.fact_of_axes(cell, [sp.Tuple(cell.indices[k], cell.shape[k]) for k in axes])
+
+    def fact_of_axes(self, cell: Cell, limits: list[Any]) -> None:
+        """A cell summed over some of its axes, where what comes out is no sum."""
+        ranges = cell.ranges
+        definition = self.normal(cast("Expr", cell.expr), ranges)
+        own = self.normal(self.access(cell, cell.indices), ranges)
+        total = self.normal(cast("Expr", Sigma(definition, *limits)), ranges)
+        if total.has(Sigma):
+            return
+        target = self.normal(cast("Expr", Sigma(own, *limits)), ranges)
+        sums = [f for f in Mul.make_args(target) if isinstance(f, Sigma)]
+        if not target.is_Add and len(sums) == 1:
             self.add_fact(sums[0], (total / (target / sums[0])), f"{cell.name} summed over its definition")
 
     def add_fact(self, total: Sigma, value: Expr, why: str) -> None:
@@ -496,6 +500,19 @@ class Algebra:
                 value = at(pattern, [i.xreplace(mapping) for i in pattern.indices])
                 out.append(cast("Expr", e / value**exponent * named**exponent))
         return out
+
+
+def summed_together(cells: Iterable[Cell]) -> list[tuple[int, ...]]:
+    """The sets of two or more axes over which some definition sums a tensor at once."""
+    found: dict[tuple[int, ...], None] = {}
+    for cell in cells:
+        for total in [] if cell.expr is None else sorted(cell.expr.atoms(Sigma), key=str):
+            summed = {i for i, _ in total.limits}
+            for a in accesses(total.body):
+                at = tuple(k for k, i in enumerate(a.indices) if i in summed)
+                if len(at) == len(summed) > 1:
+                    found[at] = None
+    return list(found)
 
 
 def expanded(e: Any) -> Any:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from codegen.closed.backward import is_local
 from codegen.closed.cells import Cell
-from engine.notation import Index, base, canonical, instantiate, size_symbol
+from engine.notation import BINDERS, Index, base, canonical, instantiate, size_symbol
 from engine.spelling import SizeArg, is_slice, render_call, with_bounds
 
 
@@ -113,31 +113,55 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
 
 
 def with_sizes_by_position(region: Region) -> tuple[Region, dict[Any, Expr]]:
-    """The region with its size symbols numbered as they are met, and what the numbers stand for."""
+    """The region with its sizes numbered as they are met, and what the numbers stand for.
+
+    A size that is no product (the `n + 3 - k` of a convolution) is one number, so that counts cancel as they do elsewhere.
+    """
     found: dict[Any, Any] = {}
-    labels = {c.name for c in region.cells}
-    for c in region.cells:
-        symbols = [s for n in c.shape for s in sorted(n.free_symbols, key=str)]
-        if c.expr is not None:
-            symbols += sorted(
-                (
-                    s
-                    for s in c.expr.free_symbols
-                    if isinstance(s, sp.Symbol) and not isinstance(s, Index) and str(s) not in labels
-                ),
-                key=str,
-            )
-        for s in symbols:
-            if s not in found and s.is_integer and s.is_positive:
+
+    def meet(sizes: list[Expr]) -> None:
+        for s in sizes:
+            if s not in found:
                 found[s] = size_symbol(f"zz{len(found)}")
+
+    labels = {c.name for c in region.cells}
+    whole = [n for c in region.cells for n in (*c.shape, *limits_of(c.expr))]
+    meet([f for n in whole for f in factors_of(n) if not f.is_Symbol])
+    compound = dict(found)
+    for c in region.cells:
+        meet([f.xreplace(compound) for n in c.shape for f in factors_of(n) if f.is_Symbol])
+        if c.expr is not None:
+            free = sorted(c.expr.xreplace(compound).free_symbols - {*compound.values()}, key=str)
+            meet(
+                [
+                    s
+                    for s in free
+                    if not isinstance(s, Index) and str(s) not in labels and s.is_integer and s.is_positive
+                ]
+            )
+
+    def numbered(e: Expr) -> Expr:
+        return e.xreplace(compound).xreplace(found)
+
     cells = tuple(
-        replace(
-            c, shape=tuple(n.xreplace(found) for n in c.shape), expr=None if c.expr is None else c.expr.xreplace(found)
-        )
+        replace(c, shape=tuple(map(numbered, c.shape)), expr=None if c.expr is None else numbered(c.expr))
         for c in region.cells
     )
-    relations = tuple((a.xreplace(found), b.xreplace(found)) for a, b in region.relations)
+    relations = tuple((numbered(a), numbered(b)) for a, b in region.relations)
     return replace(region, cells=cells, relations=relations), {v: k for k, v in found.items()}
+
+
+def factors_of(size: Expr) -> list[Expr]:
+    """What a size is a product of, without numbers."""
+    return [f.as_base_exp()[0] for f in sp.Mul.make_args(size) if not f.is_number]
+
+
+def limits_of(e: Expr | None) -> list[Expr]:
+    """The sizes that the sums of an expression run over, in a fixed order."""
+    if e is None or not e.has(*BINDERS):
+        return []
+    binders = (b for b in sp.preorder_traversal(e) if isinstance(b, BINDERS))
+    return [n for b in binders for _, n in cast("Any", b).limits]
 
 
 def placed(c: Cell, names: dict[str, str], sizes: dict[Any, Any]) -> str | None:

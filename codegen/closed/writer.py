@@ -371,11 +371,16 @@ class ClosedWriter:
         if c.node is not None and c.node.is_input:
             self.used_backward.names.add(c.name)
             return tt.call("torch.zeros_like", tt.name(c.name))
-        first = next((x for v in like for x in tt.walk(v) if x.kind == "name"), tt.name("grad_out"))
+        first = next((x for v in like for x in tt.walk(v) if self._floats(x)), tt.name("grad_out"))
         self.used_backward.see(first)
         t = tt.method(first, "new_zeros", tuple(tt.size(s) for s in c.shape))
         self.used_backward.see(t)
         return t
+
+    def _floats(self, t: T) -> bool:
+        """Whether an expression is the name of a floating-point tensor: a cotangent, or a cell of that kind."""
+        cell = self.by_name.get(str(t.head))
+        return t.kind == "name" and t.head in self.ranks and (cell is None or cell.kind == "float")
 
     def _scatter(self, target: str, items: tuple[Any, ...], value: T, accumulate: bool, alone: bool) -> str:
         for i in (*items, value):
@@ -565,7 +570,7 @@ class ClosedWriter:
             if actual in self.by_name:
                 t = self._zeros(self.by_name[actual], values)
             else:
-                first = next(x for v in values for x in tt.walk(v) if x.kind == "name")
+                first = next(x for v in values for x in tt.walk(v) if self._floats(x))
                 t = tt.method(first, "new_zeros", tuple(tt.size(s) for s in line.shape))
             self.used_backward.see(t)
             lines.append(f"{label} = {tt.text(t)}")
