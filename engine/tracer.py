@@ -23,6 +23,7 @@ from engine.graph import Call, Source
 from engine.naming import user_frame
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
+from engine.ops.assignment import setitem
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, is_slice, with_bounds
 from engine.table import Definition, Operand, Output, Row, Scope, Shape, row_of
@@ -53,9 +54,10 @@ class SymbolicShape(tuple[int, ...]):
 
 
 class Proxy(torch.Tensor):
-    """A tensor of the trace: a meta tensor that knows its record."""
+    """A tensor of the trace: a meta tensor that knows its record, and what it is a part of where it is `whole[item]`."""
 
     record: Record
+    part_of: tuple[Proxy, Any] | None
     __torch_function__ = plain_subclass
 
 
@@ -102,6 +104,13 @@ class _Defined:
 _memo: dict[Any, _Defined] = {}
 
 
+def _is_part(p: Any, whole: Any, item: Any) -> bool:
+    """Whether a tensor is `whole[item]`, as it is now."""
+    if not isinstance(p, Proxy) or p.part_of is None or p.record.stale or p.part_of[0] is not whole:
+        return False
+    return type(item) is type(p.part_of[1]) and bool(item == p.part_of[1])
+
+
 def here() -> Source | None:
     """Where the user's forward is now."""
     frame = user_frame()
@@ -139,7 +148,7 @@ class Tracer(TorchFunctionMode):
     def proxy(self, record: Record) -> Proxy:
         """The tensor that the forward sees for a record."""
         p = record.meta.detach().as_subclass(Proxy)
-        p.record = record
+        p.record, p.part_of = record, None
         self.records.append(record)
         return p
 
@@ -173,8 +182,18 @@ class Tracer(TorchFunctionMode):
             return answer[0]
         if name in ("__getitem__", "__setitem__"):
             args = (args[0], self._item(args[1]), *args[2:])
+            if name == "__getitem__" and any(
+                i.dtype == torch.bool for i in pytree.tree_leaves(args[1]) if isinstance(i, Proxy)
+            ):
+                raise TraceError(
+                    f"x[mask] at {located()} has as many entries as the mask's values say, and a trace has no values. "
+                    "Use torch.where(mask, x, 0), and divide by mask.sum() for a mean."
+                )
         if name == "__setitem__":
-            self._inplace(TABLE[func], func, args, kwargs)
+            if not _is_part(
+                args[2], args[0], args[1]
+            ):  # else `x[item] += y`, which has written through x[item] already
+                self._inplace(TABLE[func], func, args, kwargs)
             return None
         if name in ("copy_", "zero_") and func in TABLE:
             return self._inplace(TABLE[func], func, args, kwargs)
@@ -187,7 +206,10 @@ class Tracer(TorchFunctionMode):
         if "inplace" in kwargs:
             rest = {k: v for k, v in kwargs.items() if k != "inplace"}
             return self._inplace(row, func, args, rest) if kwargs["inplace"] else self._apply(row, func, args, rest)
-        return self._apply(row, func, args, kwargs)
+        result = self._apply(row, func, args, kwargs)
+        if name == "__getitem__" and result.record.view and isinstance(args[0], Proxy):
+            result.part_of = (args[0], args[1])
+        return result
 
     def _property(self, func: Any, p: Proxy) -> Any:
         name = func.__self__.__name__
@@ -330,18 +352,42 @@ class Tracer(TorchFunctionMode):
 
     def _inplace(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         target = args[0]
-        buffer = isinstance(target, Proxy) and (id(target) in self.buffers or target.record.is_buffer)
-        taken = isinstance(target, Proxy) and (target.record.view or target.record.op == "input")
-        if not isinstance(target, Proxy) or (taken and not buffer):
+        if not isinstance(target, Proxy) or not self._writable(target):
             raise TraceError(
-                f"an in-place write at {located()} changes a tensor that others may see (an input or a view). "
-                f"Write it as a new tensor: x = x.{row.name}(...)."
+                f"an in-place write at {located()} changes an input, or a tensor through a view of it. "
+                f"Write a new tensor, x = x.{row.name}(...), or into a part of one that the forward made, x[...] = ...."
             )
         result = self._apply(row, func, args, kwargs)
-        if result.record.meta.dtype != target.record.meta.dtype or result.record.meta.shape != target.record.meta.shape:
-            raise ShapeError(f"{row.name} at {located()} cannot write a result of another shape or dtype in place")
-        self.rebind(target, result)
+        made, wanted = result.record.meta, target.record.meta
+        if made.shape != wanted.shape or not torch.can_cast(made.dtype, wanted.dtype):
+            raise ShapeError(
+                f"{row.name} at {located()} cannot write {made.dtype} {tuple(made.shape)} into a tensor that is "
+                f"{wanted.dtype} {tuple(wanted.shape)}. Write a new tensor, x = x.{row.name}(...)."
+            )
+        if made.dtype != wanted.dtype:  # as torch does: an in-place result is rounded to its target
+            with self:
+                result = result.to(wanted.dtype)
+        self._write(target, result)
         return target
+
+    def _writable(self, target: Proxy) -> bool:
+        """Whether nothing outside of the forward sees a write: into what it made, or a buffer, or `x[item]` of those."""
+        if id(target) in self.buffers or target.record.is_buffer:
+            return True
+        if target.part_of is not None:
+            return self._writable(target.part_of[0])
+        return not target.record.view and target.record.op != "input"
+
+    def _write(self, target: Proxy, new: Proxy) -> None:
+        """From now on `target` is `new`, and so is that part of what `target` is a part of."""
+        if target.part_of is None:
+            self.rebind(target, new)
+            return
+        whole, item = target.part_of
+        with self:
+            self._write(whole, setitem(whole, item, new))
+        target.record = new.record
+        whole.record.views.append(new.record)
 
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         source = here()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from codegen.closed.tidy import identifiers, joined
+from codegen.closed.tidy import joined, read_by
 from codegen.closed.writer import ClosedWriter
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.steps import Used, guard_rows, size_lines, wrapped
@@ -143,7 +143,7 @@ def with_sizes(graph: Graph, writer: ClosedWriter, saved: list[str], sizes: Any)
 def live_forward(writer: ClosedWriter, wanted: list[str]) -> set[str]:
     """The forward statements that the result and the saved tensors need."""
     reads = {b.name: b for b in writer.forward_blocks}
-    texts = {name: set(identifiers(" ".join(b.lines).split("=", 1)[1])) for name, b in reads.items()}
+    texts = {name: {n for line in b.lines for n in read_by(line)} for name, b in reads.items()}
     live: set[str] = set()
     stack = [n for n in wanted if n in reads]
     while stack:
@@ -160,7 +160,7 @@ def forward_sizes(writer: ClosedWriter, needed: set[str]) -> Any:
     found: set[Any] = set()
     for b in writer.forward_blocks:
         if b.name in needed:
-            found |= {names[i] for i in identifiers(" ".join(b.lines).split("=", 1)[1]) if i in names}
+            found |= {names[i] for line in b.lines for i in read_by(line) if i in names}
     return found
 
 

@@ -22,15 +22,17 @@ class _Put(ast.NodeTransformer):
         return self.value if node.id == self.name else node
 
 
-def identifiers(text: str) -> list[str]:
-    """The identifiers in a Python expression as often as they stand there, attribute names left out."""
-    return [x.id for x in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(x, ast.Name)]
+def read_by(line: str) -> list[str]:
+    """The identifiers that a statement reads, as often as they stand there; attribute names are left out."""
+    statement = ast.parse(line.strip()).body[0]
+    whole = statement.value if isinstance(statement, ast.Assign) else statement
+    return [x.id for x in ast.walk(whole) if isinstance(x, ast.Name)]
 
 
 def joined(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Block]:
     """Blocks of one line `name = value`; what is `nameless` and read once, by a later line that stays short, is put there."""
     out = list(blocks)
-    reads = [[identifiers(value_of(line)) for line in b.lines] for b in out]
+    reads = [[read_by(line) for line in b.lines] for b in out]
     readers: dict[str, list[int]] = {}
     for j, lines in enumerate(reads):
         for names in lines:
@@ -49,7 +51,7 @@ def joined(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Blo
         if len(line) > WIDTH:
             continue
         out[where[0]], out[k] = replace(reader, lines=(line,)), replace(block, lines=())
-        for n in identifiers(value_of(block.lines[0])):
+        for n in read_by(block.lines[0]):
             readers[n] = [where[0] if j == k else j for j in readers[n]]
     return [b for b in out if b.lines]
 

@@ -280,10 +280,7 @@ class ClosedWriter:
 
         node = c.node
         if c.expr is not None and (not c.call or node is None or node.call is None):
-            value = self._lower_cell(c)
-            self.used_forward.see(value)
-            text = tt.text(value)
-            self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",)))
+            self.forward_blocks.append(Block(c.name, (), self._written_out(c)))
             return
         assert node is not None
         assert node.call is not None
@@ -295,12 +292,24 @@ class ClosedWriter:
     def _infos(self) -> dict[str, TensorInfo]:
         return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
 
-    def _lower_cell(self, c: Cell) -> T:
-        low = Lowerer(self._infos(), {}).lower(cast("Expr", c.expr), c.indices, c.shape)
-        if low.dense is None or low.scatters:
-            zeros = tt.call("torch.zeros", *c.shape)
-            raise NotImplementedError(f"no dense form of {c.name}: {zeros}")
-        return low.dense.t
+    def _lower_cell(self, c: Cell) -> Lowered:
+        return Lowerer(self._infos(), {}).lower(cast("Expr", c.expr), c.indices, c.shape)
+
+    def _written_out(self, c: Cell) -> tuple[str, ...]:
+        """The statements of a cell's definition: an expression, or places of a tensor that are filled."""
+        low = self._lower_cell(c)
+        if low.dense is None:
+            like = next((x for s in low.scatters for x in tt.walk(s.value) if self._floats(x)), None)
+            sizes = tuple(tt.size(s) for s in c.shape)
+            dtype = tt.name(str(c.dtype))
+            start = tt.call("torch.zeros", sizes, dtype=dtype) if like is None else tt.method(like, "new_zeros", sizes)
+        else:
+            start = tt.method(low.dense.t, "clone") if low.scatters else low.dense.t
+        self.used_forward.see(start)
+        alone = low.dense is None and len(low.scatters) == 1
+        lines = [f"{c.name} = {tt.text(start)}"]
+        lines += [self._scatter(c.name, s.items, s.value, s.accumulate, alone, self.used_forward) for s in low.scatters]
+        return tuple(lines)
 
     # -- backward --------------------------------------------------------------------------------------------------
 
@@ -382,9 +391,11 @@ class ClosedWriter:
         cell = self.by_name.get(str(t.head))
         return t.kind == "name" and t.head in self.ranks and (cell is None or cell.kind == "float")
 
-    def _scatter(self, target: str, items: tuple[Any, ...], value: T, accumulate: bool, alone: bool) -> str:
+    def _scatter(
+        self, target: str, items: tuple[Any, ...], value: T, accumulate: bool, alone: bool, used: Used | None = None
+    ) -> str:
         for i in (*items, value):
-            self.used_backward.see(i)
+            (used or self.used_backward).see(i)
         inside = ", ".join(tt.argument(i) for i in items)
         if accumulate:
             return f"{target}.index_put_(({inside}{',' if len(items) == 1 else ''}), {tt.text(value)}, accumulate=True)"

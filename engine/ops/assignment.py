@@ -98,7 +98,14 @@ def index_put(x: Operand, indices: Sequence[Operand | None], values: Operand, ac
 @composite(targets=(Tensor.copy_,))
 def copied(x: Any, src: Any, non_blocking: bool = False) -> Any:
     """`x` overwritten: `src` in its dtype and shape."""
-    return src.to(x.dtype).expand(x.shape).clone()
+    return fitted(src, x)
+
+
+def fitted(value: Any, x: Any) -> Any:
+    """A new tensor like `x` with the values of `value`, which is broadcast and takes the dtype of `x`."""
+    if value.dtype != x.dtype:
+        value = value.to(x.dtype)
+    return value.expand(x.shape).clone()
 
 
 @composite(targets=(Tensor.zero_,))
@@ -132,7 +139,7 @@ def setitem(x: Any, item: Any, value: Any) -> Any:
         if not all(isinstance(i, torch.Tensor) for i in items[: len(places)]):
             raise TraceError("an assignment to x[:, index]; use index_copy or scatter, which take a dim")
         return x.index_put(places, value)
-    return written(x, items, 0, value.to(x.dtype))
+    return written(x, items, 0, value)
 
 
 def written(x: Any, items: list[Any], dim: int, value: Any) -> Any:
@@ -140,7 +147,7 @@ def written(x: Any, items: list[Any], dim: int, value: Any) -> Any:
     while items and isinstance(items[0], slice) and items[0] == slice(None):
         items, dim = items[1:], dim + 1
     if not items:
-        return value.to(x.dtype).expand(x.shape).clone()
+        return fitted(value, x)
     rest = items[1:]
     if isinstance(items[0], slice):
         cut = cast("Any", items[0])

@@ -359,6 +359,36 @@ def embedded(i, table):
     return F.embedding(i, table).mean(1)
 
 
+# -- written in place -------------------------------------------------------------------------------------------------------
+
+
+@forward(lambda d, n: (d.randn(n, 4),))
+def parts_added_to(x):
+    y = x * 2
+    y[:, 1] += x[:, 0]
+    y[..., 2:] += 3 * x[:, :2]
+    y[:, -1].sub_(1)
+    return y.sin()
+
+
+@forward(lambda d, n: (d.randn(n, 4),))
+def a_part_that_is_kept(x):
+    y = x.clone()
+    first = y[:, 0]
+    first += 5
+    total = y.sum()
+    first.mul_(2)
+    return (y**2).sum() * total + first.sum()
+
+
+@forward(lambda d, n: (d.randn(n, 3),))
+def filled(x):
+    y = x.new_zeros(x.shape[0], 4)
+    for k in range(3):
+        y[:, k : k + 2] += x[:, k, None]
+    return y**3
+
+
 # -- layers and losses ------------------------------------------------------------------------------------------------------
 
 

@@ -273,8 +273,36 @@ def test_in_place_writes() -> None:
         return x
 
     assert trace(own, RANDN(3)).outputs == ("y",) or trace(own, RANDN(3)).outputs == ("y_1",)
-    with pytest.raises(TraceError, match="in-place write"):
-        trace(of_an_input, RANDN(3))
+
+    def through_an_input(x):
+        x[0] += 1
+        return x
+
+    def read_after_the_write(x):
+        y = x.exp()
+        first = y[0]
+        y[0] = 1
+        return first.sum()
+
+    def of_another_shape(x):
+        y = x.exp()
+        y.unsqueeze_(0)
+        return y
+
+    for forward in (of_an_input, through_an_input):
+        with pytest.raises(TraceError, match=r"in-place write at .*py:\d+ changes an input"):
+            trace(forward, RANDN(3))
+    with pytest.raises(TraceError, match="reads a view of a tensor that was written in place since"):
+        trace(read_after_the_write, RANDN(3, 2))
+    with pytest.raises(
+        ShapeError, match=r"cannot write torch.float32 \(1, 3\) into a tensor that is torch.float32 \(3,\)"
+    ):
+        trace(of_another_shape, RANDN(3))
+
+
+def test_a_mask_in_brackets_says_what_to_write_instead() -> None:
+    with pytest.raises(TraceError, match=r"x\[mask\] at .*py:\d+ .* torch.where\(mask, x, 0\)"):
+        trace(lambda x: x[x > 0].sum(), RANDN(3))
 
 
 def test_too_few_and_too_many_inputs() -> None:
