@@ -15,6 +15,8 @@ CACHE = 30_000.0  # bytes a microsecond while everything fits into the second-le
 MEMORY = 9_000.0  # beyond it
 FITS = 1 << 20
 FLOPS = {4: 80_000.0, 8: 40_000.0}  # a microsecond, for matrix products
+BLOCK = {4: 16}
+"""Columns of a product that are computed together, at four bytes; a rest of more than half of them costs two blocks."""
 EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
     "tanh": 2.5, "exp": 0.4, "log": 0.5, "sigmoid": 0.4, "pow": 0.1, "_softmax": 0.6, "_log_softmax": 0.6, "logsumexp": 1.2,
     "native_batch_norm": 0.8, "native_batch_norm_backward": 0.9, "index": 0.6, "index_put": 2.5, "index_add": 1.5, "sqrt": 0.2, "div": 0.2,
@@ -57,7 +59,10 @@ def flops(n: Node) -> float:
     """Multiplications and additions of a matrix product."""
     matrices = [r for r in n.reads if len(r.shape) >= 2]
     inner = matrices[0].shape[-1] if matrices else 1
-    return 2.0 * n.numel * inner
+    columns = n.shape[-1] if len(n.shape) > 1 else 1
+    block = BLOCK.get(n.dtype.itemsize, 1)
+    rest = columns % block
+    return 2.0 * n.numel / columns * (columns - rest + (rest if rest <= block // 2 else 2 * block)) * inner
 
 
 def is_data(n: Node) -> bool:

@@ -15,6 +15,8 @@ from engine.naming import Namer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from codegen.loop.graph import Step
+
 OPERATORS = {
     "threshold_backward": "torch.ops.aten.threshold_backward.grad_input._op",
     "bag": "torch.ops.aten._embedding_bag_forward_only.default._op",
@@ -468,23 +470,26 @@ def loop_source(
     names = [n for n, _ in text.rows]
     kept = [k.removeprefix("keep.") for k in step.results if k.startswith("keep.")]
     ends = [f"{r}_of" for r in text.results]
+    sizes = {k: step.wide[k].shape if k in step.wide else n.shape for k, n in step.inputs.items()}
     return render(
         "loop.py.j2",
         target=target,
         name=name,
         kind="gradient descent with momentum" if momentum else "gradient descent",
         batch=batch,
-        sizes="; ".join(f"{k} {shape(n)}" for k, n in step.inputs.items()),
+        sizes="; ".join(f"{k} {sizes[k]} {str(n.dtype).removeprefix('torch.')}" for k, n in step.inputs.items()),
         signature="{"
-        + ", ".join(f'"{k}": ("{n.dtype}", {", ".join(map(str, n.shape))})' for k, n in step.inputs.items())
+        + ", ".join(f'"{k}": ("{n.dtype}", {", ".join(map(str, sizes[k]))})' for k, n in step.inputs.items())
         + "}",
-        identities=["", "Kernels that were chosen, each equal to what was derived:", *[f"    {u}" for u in used]]
-        if used
-        else [],
+        identities=chosen(used, step),
         operators=[(op, OPERATORS[op]) for op in text.operators],
         momentum=momentum,
-        unpack=[f'{n} = params["{n}"]' for n in others],
-        states=[f'{n}_velocity = velocities["{n}"]' for n in trained] if momentum else [],
+        unpack=[line for n in others for line in unpacked(n, n, f'params["{n}"]', step)],
+        states=[line for n in trained for line in unpacked(n, f"{n}_velocity", f'velocities["{n}"]', step, 0.0)]
+        if momentum
+        else [],
+        begin=[f"{own}.copy_({given})" for own, given in copied(step, momentum)],
+        finish=[f"{given}.copy_({own})" for own, given in copied(step, momentum)],
         setup=text.setup,
         late_args=[a for a, _ in text.late_args],
         late_rows=[f"{rows}[:count]" for _, rows in text.late_args],
@@ -502,6 +507,28 @@ def loop_source(
     )
 
 
-def shape(n: Node) -> str:
-    """`(32, 3) int64`."""
-    return f"{tuple(n.shape)} {str(n.dtype).removeprefix('torch.')}"
+def chosen(used: Sequence[str], step: Step) -> list[str]:
+    """What the docstring says about how things are computed."""
+    lines = ["", "Kernels that were chosen, each equal to what was derived:", *[f"    {u}" for u in used]] if used else []
+    if step.wide:
+        kept = "; ".join(f"{k} {w.shape} in {step.inputs[k].shape}" for k, w in step.wide.items())
+        lines += ["", f"Kept with spare columns, whose gradient is zero, as their products are faster: {kept}."]
+    return lines
+
+
+def unpacked(name: str, variable: str, given: str, step: Step, fill: float | None = None) -> list[str]:
+    """A parameter (or its velocity) as a variable: the tensor itself, or a larger one that it is copied into."""
+    wide = step.wide.get(name)
+    if wide is None:
+        return [f"{variable} = {given}"]
+    n = step.inputs[name]
+    value = wide.fill if fill is None else fill
+    made = f"torch.zeros({n.shape}" if value == 0 else f"torch.full({n.shape}, {value!r}"
+    part = ", ".join(f":{s}" for s in wide.shape)
+    return [f"{variable} = {made}, dtype={n.dtype})", f"{variable}_own = {variable}[{part}]"]
+
+
+def copied(step: Step, momentum: bool) -> list[tuple[str, str]]:
+    """What is copied into larger tensors before the steps and back after them."""
+    pairs = [(f"{k}_own", f'params["{k}"]') for k in step.wide]
+    return pairs + ([(f"{k}_velocity_own", f'velocities["{k}"]') for k in step.wide] if momentum else [])

@@ -118,6 +118,14 @@ def mapped(a: Any, f: Callable[[Any], Any]) -> Any:
     return f(a)
 
 
+@dataclass(frozen=True)
+class Wide:
+    """A parameter that is kept in a larger tensor: its own shape, and what the spare places hold."""
+
+    shape: tuple[int, ...]
+    fill: float
+
+
 @dataclass
 class Step:
     """A step: inputs in the forward's order, what it results in, and which inputs are rows of the data.
@@ -130,6 +138,8 @@ class Step:
     batch: tuple[str, ...]
     results: dict[str, Node]
     order: list[Node] = field(default_factory=list[Node])
+    wide: dict[str, Wide] = field(default_factory=dict[str, Wide])
+    """Parameters that the loop keeps with spare places."""
     readers: dict[Node, list[Node]] | None = None
     """Who may read each node: kept up to date by `insert` and `replace`, made anew after anything else."""
 

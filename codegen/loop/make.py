@@ -10,6 +10,7 @@ from codegen.loop.emit import loop_source
 from codegen.loop.folds import averages
 from codegen.loop.kernels import RULES
 from codegen.loop.layout import laid_out
+from codegen.loop.padding import widened
 from codegen.loop.record import recorded
 from codegen.loop.rules import apply
 from codegen.loop.tidy import tidied
@@ -89,6 +90,8 @@ def make_loop(
     tidied(step)
     applied = apply(step, () if plan.plain else RULES)
     trained = tuple(n for n in names if f"grad.{n}" in step.results)
+    if not plan.plain:
+        widened(step, trained)
     layout = laid_out(step, trained, averages(step))
     used = tuple(r.text for r in RULES if r.name in applied.used)
     return Loop(loop_source(layout, trained, target, name, used, plan.momentum), trained, applied)
