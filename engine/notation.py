@@ -7,6 +7,7 @@ Truth values are the numbers 0 and 1, so conditions multiply like anything else.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -398,8 +399,12 @@ def ordered(items: Iterable[T]) -> list[T]:
 
 def accesses(e: Expr, name: str | None = None) -> list[Indexed]:
     """Every access (of the tensor `name`) in an expression, in a fixed order."""
-    found = e.atoms(Indexed)
-    return ordered(a for a in found if name is None or name_of(a) == name)
+    return [a for a in _accesses(e) if name is None or name_of(a) == name]
+
+
+@lru_cache(maxsize=2**14)
+def _accesses(e: Expr) -> tuple[Indexed, ...]:
+    return tuple(ordered(e.atoms(Indexed)))
 
 
 def canonical(e: Expr) -> Expr:

@@ -13,6 +13,7 @@ A region's cells give it everything it knows. Three kinds of definition are told
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -92,6 +93,9 @@ class Algebra:
         self.ups: list[Cell] = []
         self.rules: list[str] = []
         self.memo: dict[Any, Expr] = {}
+        self.refolded: dict[Any, tuple[Expr, tuple[str, ...]]] = {}
+        self.costs: dict[Expr, float] = {}
+        self.reaches: dict[Expr, float] = {}
         self.shares: list[tuple[Expr, tuple[Index, ...], Expr, str]] = []
         self.interned: dict[Any, Sigma] = {}
         self.allowed: set[str] | None = None
@@ -538,6 +542,7 @@ def expanded(e: Any) -> Any:
     return e
 
 
+@lru_cache(maxsize=2**12)
 def fact_key(s: Sigma) -> tuple[Any, tuple[Index, ...]]:
     """A sum with its free indices by position, and those indices."""
     inside = bound(s)
@@ -556,6 +561,7 @@ def fact_key(s: Sigma) -> tuple[Any, tuple[Index, ...]]:
     return by_shape(s.xreplace(mapping)), tuple(free)
 
 
+@lru_cache(maxsize=2**12)
 def by_shape(s: Expr) -> Any:
     """A canonical form in which summed indices are numbered by the accesses that use them, in the order of tensor names."""
     if not isinstance(s, Sigma):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, cast
 
 import sympy as sp
@@ -11,7 +12,7 @@ from sympy import Expr, Indexed
 from codegen.closed.algebra import Algebra, expanded, gathered, powers
 from codegen.closed.cells import Cell, is_contraction, is_plain, substituted
 from codegen.closed.sums import rebuilt
-from codegen.derive import COT, OUT, pulled_back
+from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.notation import Delta, Index, Sigma, accesses, base, element, fresh, instantiate, name_of
 from engine.table import Definition
 
@@ -53,6 +54,12 @@ def cot_name(cell: str) -> str:
     return f"d_{cell}"
 
 
+@lru_cache(maxsize=2**12)
+def passed_back(definition: Definition, operand: str, shape: tuple[Expr, ...]) -> Contribution:
+    """`pulled_back`, remembered: a region's chain is looked at by its plans and by the gate that judges them."""
+    return pulled_back(definition, operand, shape)
+
+
 class Backward:
     """Assembles a region's backward for a given choice of cuts."""
 
@@ -69,7 +76,6 @@ class Backward:
         self.indices = {c.name: tuple(sp.S.Zero if s == 1 else fresh() for s in c.shape) for c in cells}
         self.live = self._live()
         self.memo: dict[Any, tuple[Expr, Expr, tuple[str, ...]]] = {}
-        self.pulled: dict[tuple[str, str], Any] = {}
 
     def _live(self) -> set[str]:
         """Cells on a path from a wanted cell to a seeded one."""
@@ -86,13 +92,9 @@ class Backward:
 
     def contribution(self, consumer: str, operand: str) -> Any:
         """What a consumer passes back to an operand, over COT, OUT and cells."""
-        key = (consumer, operand)
-        if key not in self.pulled:
-            c = self.cells[consumer]
-            self.pulled[key] = pulled_back(
-                Definition(c.shape, c.indices, cast("Expr", c.expr)), operand, self.cells[operand].shape
-            )
-        return self.pulled[key]
+        c = self.cells[consumer]
+        definition = Definition(c.shape, c.indices, cast("Expr", c.expr))
+        return passed_back(definition, operand, self.cells[operand].shape)
 
     def filled(self, e: Any, consumer: Cell, cot: Expr | None) -> Any:
         """A contribution with the consumer's own output, and its cotangent: a statement's element, or an expression."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -118,18 +119,23 @@ def named(backward: Backward, cuts: frozenset[str], algebra: Algebra) -> Planned
 
 def refold(s: Statement, algebra: Algebra) -> Statement:
     """A statement with products named and common factors in front; the rules it took are added."""
-    algebra.rules = list(s.rules)
-    expr = settled(branched(algebra.folded(s.expr)))
-    return replace(s, expr=expr, rules=tuple(algebra.rules))
+    key = (s.expr, frozenset(algebra.allowed or ()))
+    if key not in algebra.refolded:
+        algebra.rules = []
+        expr = settled(branched(algebra.folded(s.expr)))
+        algebra.refolded[key] = expr, tuple(algebra.rules)
+    expr, rules = algebra.refolded[key]
+    return replace(s, expr=expr, rules=tuple(dict.fromkeys((*s.rules, *rules))))
 
 
-def sums_of(e: Expr) -> list[Sigma]:
+@lru_cache(maxsize=2**12)
+def sums_of(e: Expr) -> tuple[Sigma, ...]:
     """The outermost sums of an expression."""
     if isinstance(e, Sigma):
-        return [e]
+        return (e,)
     if isinstance(e, Indexed) or not e.args:
-        return []
-    return [s for a in e.args for s in sums_of(a)]
+        return ()
+    return tuple(s for a in e.args for s in sums_of(a))
 
 
 def cost(statements: list[Statement], algebra: Algebra) -> float:
@@ -154,6 +160,12 @@ def cost(statements: list[Statement], algebra: Algebra) -> float:
 
 def expression_cost(e: Expr, algebra: Algebra) -> float:
     """Elements that an elementwise expression moves, term by term: reading each factor, writing what it makes."""
+    if e not in algebra.costs:
+        algebra.costs[e] = _expression_cost(e, algebra)
+    return algebra.costs[e]
+
+
+def _expression_cost(e: Expr, algebra: Algebra) -> float:
     if isinstance(e, sp.Add):
         largest = max(reach(t, algebra) for t in e.args)
         return sum(expression_cost(t, algebra) for t in e.args) + largest * (len(e.args) - 1)
@@ -178,6 +190,12 @@ def expression_cost(e: Expr, algebra: Algebra) -> float:
 
 def reach(e: Expr, algebra: Algebra) -> float:
     """How many elements an expression has: the largest of what it reads."""
+    if e not in algebra.reaches:
+        algebra.reaches[e] = _reach(e, algebra)
+    return algebra.reaches[e]
+
+
+def _reach(e: Expr, algebra: Algebra) -> float:
     if isinstance(e, Sigma):
         free = {i for i in e.free_symbols if isinstance(i, Index)} - bound(e)
         return (

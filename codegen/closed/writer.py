@@ -17,7 +17,7 @@ from codegen.derive import COT, OUT, pulled_back
 from codegen.formula import left_side, lettered, named, text_formula
 from codegen.lower import Lowered, Lowerer
 from codegen.steps import Used, added, kind_of, lowered, starts_negative, without_minus, wrapped
-from codegen.values import TensorInfo
+from codegen.values import TensorInfo, is_scalar
 from engine.naming import Namer
 from engine.notation import Index, Sigma, accesses, base, element, name_of
 from engine.sizes import evaluate
@@ -26,6 +26,7 @@ from engine.table import Definition
 if TYPE_CHECKING:
     from codegen.closed.backward import Statement
     from codegen.tensors import T
+    from codegen.values import Val
     from engine.graph import Graph
 
 
@@ -51,6 +52,15 @@ def is_part(line: Line, code: RegionCode) -> bool:
     low = line.value
     alone = all(line.name not in {name_of(a) for a in accesses(other.expr)} for other in code.backward)
     return alone and low.dense is None and bool(low.scatters) and all(s.covers for s in low.scatters)
+
+
+def covers(v: Val, shape: tuple[Expr, ...]) -> bool:
+    """Whether a tensor has every dimension of a shape in full, so that it needs no expansion."""
+    return (
+        not v.is_number
+        and len(v.axes) == len(shape)
+        and all(a is not None or n == 1 for a, n in zip(v.axes, shape, strict=True))
+    )
 
 
 def concatenated(scatters: list[tuple[tuple[Any, ...], T, bool, bool]]) -> T | None:
@@ -88,6 +98,18 @@ class Piece:
     formula: Expr | None = None
     indices: tuple[Expr, ...] = ()
     name: str | None = None
+    number: bool = False
+
+
+def accumulated(target: str, items: tuple[Any, ...], value: T) -> str:
+    """Values added where integer tensors say; what is fixed by a number is selected first, `index_put_` takes tensors only."""
+    fixed = [is_scalar(i) for i in items]
+    while fixed and not fixed[-1]:
+        fixed.pop()
+    selected = ", ".join(tt.argument(i) if f else ":" for i, f in zip(items, fixed, strict=False))
+    tensors = [tt.argument(i) for i in items if not is_scalar(i)]
+    where = f"({', '.join(tensors)}{',' if len(tensors) == 1 else ''})"
+    return f"{target}{f'[{selected}]' if selected else ''}.index_put_({where}, {tt.text(value)}, accumulate=True)"
 
 
 class ClosedWriter:
@@ -164,7 +186,7 @@ class ClosedWriter:
             if u.local:
                 self._close(number, u)
         for k, o in enumerate(self.graph.outputs):
-            self._seed(o, "grad_out" if self.graph.single else f"grad_out_{k}")
+            self._seed(o, self._given(k))
         for number, u in reversed(list(enumerate(self.units))):
             if u.local:
                 self._region_backward(number)
@@ -179,15 +201,9 @@ class ClosedWriter:
                 self._call_forward(u.cells[0])
 
     def _close(self, number: int, u: Unit) -> None:
-        own = {c.name for c in u.cells}
-        found = {n: [c for c in self.readers.get(n, []) if c.name not in own] for n in own}
-        readers = {n: cs for n, cs in found.items() if cs}
+        readers = self._outside(u)
         is_out = set(self.graph.outputs)
-        seeds = tuple(
-            c.name
-            for c in u.cells
-            if c.name in self.live and (c.name in is_out or any(r.name in self.live for r in readers.get(c.name, [])))
-        )
+        seeds = self._seeds_of(number)
         needed = tuple(c.name for c in u.cells if c.name in is_out or c.name in readers)
         edge = boundary(list(u.cells), self.by_name)
         wanted = tuple(c.name for c in edge if c.name in self.live)
@@ -202,6 +218,23 @@ class ClosedWriter:
                 names[c.name] = self.namer(f"{names.get(origin, origin)}_{c.name.partition('_')[2]}")
                 self.ranks[names[c.name]] = len(c.shape)
         self.codes[number] = (code, names)
+
+    def _outside(self, u: Unit) -> dict[str, list[Cell]]:
+        """The cells of a unit that are read from outside of it, with who reads them."""
+        own = {c.name for c in u.cells}
+        found = {n: [c for c in self.readers.get(n, []) if c.name not in own] for n in own}
+        return {n: cs for n, cs in found.items() if cs}
+
+    def _seeds_of(self, number: int) -> tuple[str, ...]:
+        """The cells of a unit whose cotangent comes, in part or as a whole, from outside."""
+        u = self.units[number]
+        readers = self._outside(u)
+        return tuple(
+            c.name
+            for c in u.cells
+            if c.name in self.live
+            and (c.name in self.graph.outputs or any(r.name in self.live for r in readers.get(c.name, [])))
+        )
 
     def _relations(
         self, seeds: tuple[str, ...], readers: dict[str, list[Cell]]
@@ -256,24 +289,44 @@ class ClosedWriter:
         for line in code.forward:
             name = names[line.name]
             cell = sizes[line.name]
-            t = self._rename(cast("Any", line.value.dense).t, names)
-            if not self._covers(line):
-                shape = tuple(tt.size(s) for s in cell.shape)
-                t = tt.method(t, "expand", *shape) if shape else t
+            value = cast("Val", line.value.dense)
+            t = self._rename(value.t, names)
+            if value.is_number:
+                t = self._constant(t, cell.shape, cell.dtype, self._input_like(cell.dtype))
+            elif not covers(value, cell.shape):
+                t = tt.method(t, "expand", *[tt.size(s) for s in cell.shape])
             self.used_forward.see(t)
-            if cell.kind == "float" and cast("Any", line.value.dense).kind in ("int", "bool"):
+            if cell.kind == "float" and value.kind in ("int", "bool"):
                 t = tt.method(t, "to", tt.name(str(cell.dtype)))
             formula = self._formula(name, line.indices, named(line.expr, names))
             self.forward_blocks.append(Block(name, formula, (f"{name} = {tt.text(t)}",)))
 
-    def _covers(self, line: Line) -> bool:
-        v = line.value.dense
-        return (
-            v is not None
-            and not v.is_number
-            and len(v.axes) == len(line.shape)
-            and all(a is not None or n == 1 for a, n in zip(v.axes, line.shape, strict=True))
-        )
+    def _constant(self, value: T, shape: tuple[Expr, ...], dtype: Any, like: str) -> T:
+        """A number as a tensor: of `shape` and `dtype`, where the tensor `like` is."""
+        keywords = {} if self._dtype_of(like) == dtype else {"dtype": tt.name(str(dtype))}
+        sizes = tuple(tt.size(n) for n in shape)
+        if value == tt.number(0):
+            return tt.method(tt.name(like), "new_zeros", sizes, **keywords)
+        return tt.method(tt.name(like), "new_full", sizes, value, **keywords)
+
+    def _dtype_of(self, like: str) -> Any:
+        """The dtype of an input, or of the result that a given cotangent belongs to."""
+        given = {self._given(k): o for k, o in enumerate(self.graph.outputs)}
+        return self.graph[given.get(like, like)].dtype
+
+    def _given(self, k: int) -> str:
+        """What the caller's cotangent of a result is called."""
+        return "grad_out" if self.graph.single else f"grad_out_{k}"
+
+    def _input_like(self, dtype: Any) -> str:
+        """The input that constants of the forward are made from: of the same dtype if there is one."""
+        inputs = self.graph.inputs
+        return next((n for n in inputs if self.graph[n].dtype == dtype), inputs[0])
+
+    def _given_like(self, dtype: Any) -> str:
+        """The cotangent that constants of the backward are made from: of the same dtype if there is one."""
+        live = [k for k, o in enumerate(self.graph.outputs) if o in self.live]
+        return self._given(next((k for k in live if self.graph[self.graph.outputs[k]].dtype == dtype), live[0]))
 
     def _call_forward(self, c: Cell) -> None:
         from codegen.steps import forward_text
@@ -292,24 +345,35 @@ class ClosedWriter:
     def _infos(self) -> dict[str, TensorInfo]:
         return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
 
-    def _lower_cell(self, c: Cell) -> Lowered:
-        return Lowerer(self._infos(), {}).lower(cast("Expr", c.expr), c.indices, c.shape)
-
     def _written_out(self, c: Cell) -> tuple[str, ...]:
         """The statements of a cell's definition: an expression, or places of a tensor that are filled."""
-        low = self._lower_cell(c)
-        if low.dense is None:
-            like = next((x for s in low.scatters for x in tt.walk(s.value) if self._floats(x)), None)
+        low = Lowerer(self._infos(), {}).lower(cast("Expr", c.expr), c.indices, c.shape)
+        if low.dense is not None:
+            t = self._dense(c, low.dense)
+            start = tt.method(t, "clone") if low.scatters else t
+        else:
+            first = next((x for s in low.scatters for x in tt.walk(s.value) if self._floats(x)), None)
             sizes = tuple(tt.size(s) for s in c.shape)
             dtype = tt.name(str(c.dtype))
-            start = tt.call("torch.zeros", sizes, dtype=dtype) if like is None else tt.method(like, "new_zeros", sizes)
-        else:
-            start = tt.method(low.dense.t, "clone") if low.scatters else low.dense.t
-        self.used_forward.see(start)
+            start = (
+                tt.call("torch.zeros", sizes, dtype=dtype) if first is None else tt.method(first, "new_zeros", sizes)
+            )
         alone = low.dense is None and len(low.scatters) == 1
-        lines = [f"{c.name} = {tt.text(start)}"]
-        lines += [self._scatter(c.name, s.items, s.value, s.accumulate, alone, self.used_forward) for s in low.scatters]
-        return tuple(lines)
+        used, like = self.used_forward, self._input_like(c.dtype)
+        used.see(start)
+        filled = [
+            self._scatter(c.name, s.items, s.value, s.accumulate, alone, c.dtype, like, used) for s in low.scatters
+        ]
+        return (f"{c.name} = {tt.text(start)}", *filled)
+
+    def _dense(self, c: Cell, v: Val) -> T:
+        """A lowered definition as a tensor of the cell's shape and dtype."""
+        if v.is_number:
+            return self._constant(v.t, c.shape, c.dtype, self._input_like(c.dtype))
+        t = v.t
+        if c.kind == "float" and v.kind in ("int", "bool"):
+            t = tt.method(t, "to", tt.name(str(c.dtype)))
+        return t if covers(v, c.shape) else tt.method(t, "expand", *[tt.size(s) for s in c.shape])
 
     # -- backward --------------------------------------------------------------------------------------------------
 
@@ -346,7 +410,9 @@ class ClosedWriter:
             scatters = []
         elif dense:
             t = added(dense)
-            if not full and c.shape:
+            if all(p.number for p in pieces if p.dense is not None):
+                t = self._constant(t, c.shape, c.dtype, self._given_like(c.dtype))
+            elif not full and c.shape:
                 t = tt.method(t, "expand", *[tt.size(s) for s in c.shape])
                 if scatters:
                     t = tt.method(t, "clone")
@@ -358,7 +424,8 @@ class ClosedWriter:
             t = self._zeros(c, [v for _, v, _, _ in scatters])
             lines.append(f"{target} = {tt.text(t)}")
         for items, value, accumulate, _ in scatters:
-            lines.append(self._scatter(target, items, value, accumulate, not dense and len(scatters) == 1))
+            alone = not dense and len(scatters) == 1
+            lines.append(self._scatter(target, items, value, accumulate, alone, c.dtype))
         formulas = [p for p in pieces if p.formula is not None]
         comment: tuple[str, ...] = ()
         if formulas and len(formulas) == len(pieces):
@@ -392,13 +459,26 @@ class ClosedWriter:
         return t.kind == "name" and t.head in self.ranks and (cell is None or cell.kind == "float")
 
     def _scatter(
-        self, target: str, items: tuple[Any, ...], value: T, accumulate: bool, alone: bool, used: Used | None = None
+        self,
+        target: str,
+        items: tuple[Any, ...],
+        value: T,
+        accumulate: bool,
+        alone: bool,
+        dtype: Any,
+        like: str | None = None,
+        used: Used | None = None,
     ) -> str:
+        """One statement that puts or adds values into places of `target`; in the backward unless told otherwise."""
+        used, like = used or self.used_backward, like or self._given_like(dtype)
         for i in (*items, value):
-            (used or self.used_backward).see(i)
+            used.see(i)
         inside = ", ".join(tt.argument(i) for i in items)
         if accumulate:
-            return f"{target}.index_put_(({inside}{',' if len(items) == 1 else ''}), {tt.text(value)}, accumulate=True)"
+            if is_scalar(value):
+                value = self._constant(value, (), dtype, like)
+                used.see(value)
+            return accumulated(target, items, value)
         if alone:
             return f"{target}[{inside or '...'}] = {tt.text(value)}"
         if starts_negative(value):
@@ -417,19 +497,10 @@ class ClosedWriter:
             if low.dense is not None:
                 v = low.dense
                 t = self._rename(v.t, names, c)
-                if self.by_name[x].dtype != c.dtype:
-                    t = (
-                        tt.method(t, "to", tt.call("torch." + str(self.by_name[x].dtype).removeprefix("torch.")))
-                        if False
-                        else tt.method(t, "to", tt.name(str(self.by_name[x].dtype)))
-                    )
-                shape = self.by_name[x].shape
-                piece.dense = t
-                piece.full = (
-                    not v.is_number
-                    and len(v.axes) == len(shape)
-                    and all(a is not None or n == 1 for a, n in zip(v.axes, shape, strict=True))
-                )
+                if self.by_name[x].dtype != c.dtype and not v.is_number:
+                    t = tt.method(t, "to", tt.name(str(self.by_name[x].dtype)))
+                piece.dense, piece.number = t, v.is_number
+                piece.full = covers(v, self.by_name[x].shape)
             for s in low.scatters:
                 piece.scatters.append(
                     (
@@ -460,15 +531,18 @@ class ClosedWriter:
 
     def _region_backward(self, number: int) -> None:
         code, names = self.codes[number]
-        if not code.backward:
+        own = {c.name for c in self.units[number].cells}
+        seeds = [c for c in self._seeds_of(number) if c not in self.pending]
+        if not code.backward or not own & set(self.pending):
             return
-        back = {v: k for k, v in names.items()}
+        for name in seeds:  # what its readers passed back is provably zero
+            self.pending[name] = [Piece(tt.number(0), False, number=True)]
         local = dict(names)
         for c in code.cells:
             actual = names[c.name]
             if actual in self.cots:
                 local[cot_name(c.name)] = self.cots[actual]
-            if actual in self.pending and actual in {x.name for x in self.units[number].cells}:
+            if actual in self.pending and actual in own:
                 has_readers = any(
                     c.name in d.reads for d in code.cells if d.expr is not None and names.get(d.name) in self.live
                 )
@@ -522,11 +596,10 @@ class ClosedWriter:
                 self.pending.setdefault(actual, []).append(piece)
                 self.proofs.extend(self._proof(code, line, label, names, local))
                 continue
-            self._region_line(line, label, names, local, actual)
+            self._region_line(number, line, label, names, local, actual)
             self.proofs.extend(self._proof(code, line, label, names, local))
             if line.name in ends:
                 self.pending.setdefault(ends[line.name], []).append(Piece(tt.name(label), True, name=label))
-        del back
 
     def _sum_name(self, line: Line, names: dict[str, str], local: dict[str, str]) -> str:
         """A shared sum is named after the cotangent it sums."""
@@ -548,24 +621,26 @@ class ClosedWriter:
             c.name not in own and c.name in self.live for c in self.readers.get(name, [])
         )
 
-    def _region_line(self, line: Line, label: str, names: dict[str, str], local: dict[str, str], actual: str) -> None:
+    def _region_line(
+        self, number: int, line: Line, label: str, names: dict[str, str], local: dict[str, str], actual: str
+    ) -> None:
         low = line.value
         lines: list[str] = []
         dtype_of = self.by_name.get(actual)
         if low.dense is not None:
             t = self._rename(low.dense.t, local)
-            if not self._covers(line) and line.shape:
-                t = (
-                    tt.method(t, "expand", *[tt.size(s) for s in line.shape])
-                    if not low.dense.is_number
-                    else self._filled(t, line, local)
-                )
+            if low.dense.is_number:
+                dtype = dtype_of.dtype if dtype_of is not None else self.by_name[self._root(number)].dtype
+                t = self._constant(t, line.shape, dtype, self._given_like(dtype))
+            elif not covers(low.dense, line.shape):
+                t = tt.method(t, "expand", *[tt.size(s) for s in line.shape])
                 if low.scatters:
                     t = tt.method(t, "clone")
             elif low.scatters and t.kind in ("name", "attribute", "item"):
                 t = tt.method(t, "clone")
             if (
                 dtype_of is not None
+                and not low.dense.is_number
                 and names
                 and any(
                     self.by_name[n].dtype != dtype_of.dtype
@@ -594,14 +669,12 @@ class ClosedWriter:
                     self._rename(s.value, local),
                     s.accumulate,
                     low.dense is None and len(low.scatters) == 1,
+                    dtype_of.dtype if dtype_of is not None else self.by_name[self._root(number)].dtype,
                 )
             )
         comment = self._formula(label, line.indices, named(line.expr, local))
         self.blocks.append(Block(label, comment, tuple(lines)))
         self.made.add(label)
-
-    def _filled(self, t: T, line: Line, local: dict[str, str]) -> T:
-        return tt.call("torch.full", tuple(tt.size(s) for s in line.shape), t)
 
     def _proof(
         self, code: RegionCode, line: Line, label: str, names: dict[str, str], local: dict[str, str]

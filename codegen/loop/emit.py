@@ -509,7 +509,9 @@ def loop_source(
 
 def chosen(used: Sequence[str], step: Step) -> list[str]:
     """What the docstring says about how things are computed."""
-    lines = ["", "Kernels that were chosen, each equal to what was derived:", *[f"    {u}" for u in used]] if used else []
+    lines = (
+        ["", "Kernels that were chosen, each equal to what was derived:", *[f"    {u}" for u in used]] if used else []
+    )
     if step.wide:
         kept = "; ".join(f"{k} {w.shape} in {step.inputs[k].shape}" for k, w in step.wide.items())
         lines += ["", f"Kept with spare columns, whose gradient is zero, as their products are faster: {kept}."]
