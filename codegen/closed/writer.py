@@ -12,7 +12,7 @@ from codegen.closed.backward import cot_name, is_local
 from codegen.closed.cells import Builder, Cell, is_contraction
 from codegen.closed.code import Line, RegionCode, region_code, resized
 from codegen.closed.region import Region, boundary, grouped, normalized
-from codegen.derivation import Proof
+from codegen.derivation import Origin, Proof
 from codegen.derive import COT, OUT, pulled_back
 from codegen.formula import left_side, lettered, named, text_formula
 from codegen.lower import Lowered, Lowerer
@@ -108,6 +108,7 @@ class ClosedWriter:
         self.cots: dict[str, str] = {}
         self.pending: dict[str, list[Piece]] = {}
         self.codes: dict[int, tuple[RegionCode, dict[str, str]]] = {}
+        self.sizes: dict[int, dict[Any, Expr]] = {}
         self.forward_blocks: list[Block] = []
         self.blocks: list[Block] = []
         self.proofs: list[Proof] = []
@@ -201,7 +202,7 @@ class ClosedWriter:
                 origin = c.name.split("_")[0]
                 names[c.name] = self.namer(f"{names.get(origin, origin)}_{c.name.partition('_')[2]}")
                 self.ranks[names[c.name]] = len(c.shape)
-        self.codes[number] = (code, names)
+        self.codes[number], self.sizes[number] = (code, names), sizes
 
     def _relations(
         self, seeds: tuple[str, ...], readers: dict[str, list[Cell]]
@@ -481,7 +482,7 @@ class ClosedWriter:
             if line.name in ends:
                 actual = ends[line.name]
                 if zero:
-                    self.proofs.extend(self._proof(code, line, actual, names, local))
+                    self.proofs.extend(self._proof(number, line, actual, local))
                     continue
                 others = self._other_sources(actual, number)
                 label = self.cot(actual) if not others else self.namer(f"d{actual}_{self._root(number)}")
@@ -509,10 +510,10 @@ class ClosedWriter:
                         )
                     )
                 self.pending.setdefault(actual, []).append(piece)
-                self.proofs.extend(self._proof(code, line, label, names, local))
+                self.proofs.extend(self._proof(number, line, label, local))
                 continue
             self._region_line(line, label, names, local, actual)
-            self.proofs.extend(self._proof(code, line, label, names, local))
+            self.proofs.extend(self._proof(number, line, label, local))
             if line.name in ends:
                 self.pending.setdefault(ends[line.name], []).append(Piece(tt.name(label), True, name=label))
         del back
@@ -592,9 +593,8 @@ class ClosedWriter:
     def _filled(self, t: T, line: Line, local: dict[str, str]) -> T:
         return tt.call("torch.full", tuple(tt.size(s) for s in line.shape), t)
 
-    def _proof(
-        self, code: RegionCode, line: Line, label: str, names: dict[str, str], local: dict[str, str]
-    ) -> list[Proof]:
+    def _proof(self, number: int, line: Line, label: str, local: dict[str, str]) -> list[Proof]:
+        code, names = self.codes[number]
         statement: Statement | None = next((s for s in code.statements if s.name == line.name), None)
         if statement is None:
             return []
@@ -608,6 +608,7 @@ class ClosedWriter:
                 named(statement.naive, where),
                 named(line.expr, where),
                 tuple(self._rule(r, names) for r in statement.rules),
+                Origin(code.origin or code, line.name, where, self.sizes[number]),
             )
         ]
 
