@@ -44,6 +44,8 @@ class Block:
     name: str
     comment: tuple[str, ...]
     lines: tuple[str, ...]
+    equation: tuple[Expr, Expr] | None = None
+    """Left and right side of the formula, where there is one."""
 
 
 def is_part(line: Line, code: RegionCode) -> bool:
@@ -116,6 +118,8 @@ class ClosedWriter:
         self.made: set[str] = set()
         self.gradients: dict[str, str] = {}
         self.saved: tuple[str, ...] = ()
+        self.emitted: tuple[Block, ...] = ()
+        """The forward's statements as they stand in the file."""
         self.ranks: dict[str, int] = {c.name: len(c.shape) for c in self.cells}
 
     # -- structure -------------------------------------------------------------------------------------------------
@@ -264,8 +268,8 @@ class ClosedWriter:
             self.used_forward.see(t)
             if cell.kind == "float" and cast("Any", line.value.dense).kind in ("int", "bool"):
                 t = tt.method(t, "to", tt.name(str(cell.dtype)))
-            formula = self._formula(name, line.indices, named(line.expr, names))
-            self.forward_blocks.append(Block(name, formula, (f"{name} = {tt.text(t)}",)))
+            equation = self._equation(name, line.indices, named(line.expr, names))
+            self.forward_blocks.append(Block(name, self._text(equation), (f"{name} = {tt.text(t)}",), equation))
 
     def _covers(self, line: Line) -> bool:
         v = line.value.dense
@@ -284,14 +288,16 @@ class ClosedWriter:
             value = self._lower_cell(c)
             self.used_forward.see(value)
             text = tt.text(value)
-            self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",)))
+            equation = self._equation(c.name, c.indices, c.expr)
+            self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",), equation))
             return
         assert node is not None
         assert node.call is not None
         self.used_forward.see_size(node.call.args)
         self.used_forward.see_size(dict(node.call.kwargs))
         text = forward_text(self.graph, node) + (f"[{node.output}]" if node.output is not None else "")
-        self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",)))
+        equation = None if c.expr is None else self._equation(c.name, c.indices, c.expr)
+        self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",), equation))
 
     def _infos(self) -> dict[str, TensorInfo]:
         return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
@@ -353,17 +359,19 @@ class ClosedWriter:
             lines.append(self._scatter(target, items, value, accumulate, not dense and len(scatters) == 1))
         formulas = [p for p in pieces if p.formula is not None]
         comment: tuple[str, ...] = ()
+        equation = None
         if formulas and len(formulas) == len(pieces):
             total: Any = 0
             at = formulas[0].indices
             for p in formulas:
                 total += cast("Expr", p.formula).xreplace({i: j for i, j in zip(p.indices, at, strict=True) if i != 0})
-            comment = self._formula(target, at, total)
+            equation = self._equation(target, at, total)
+            comment = self._text(equation)
         elif len(pieces) > 1:
             comment = (
                 (f"{target} = " + " + ".join(p.name or "..." for p in pieces),) if all(p.name for p in pieces) else ()
             )
-        self.blocks.append(Block(target, comment, tuple(lines)))
+        self.blocks.append(Block(target, comment, tuple(lines), equation))
         self.made.add(target)
         return target
 
@@ -482,7 +490,7 @@ class ClosedWriter:
             if line.name in ends:
                 actual = ends[line.name]
                 if zero:
-                    self.proofs.extend(self._proof(number, line, actual, local))
+                    self.proofs.extend(self._proof(number, line, self.cots.get(actual, f"d{actual}"), local))
                     continue
                 others = self._other_sources(actual, number)
                 label = self.cot(actual) if not others else self.namer(f"d{actual}_{self._root(number)}")
@@ -586,8 +594,8 @@ class ClosedWriter:
                     low.dense is None and len(low.scatters) == 1,
                 )
             )
-        comment = self._formula(label, line.indices, named(line.expr, local))
-        self.blocks.append(Block(label, comment, tuple(lines)))
+        equation = self._equation(label, line.indices, named(line.expr, local))
+        self.blocks.append(Block(label, self._text(equation), tuple(lines), equation))
         self.made.add(label)
 
     def _filled(self, t: T, line: Line, local: dict[str, str]) -> T:
@@ -640,12 +648,14 @@ class ClosedWriter:
         sizes = dict(c.node.sizes) if c is not None and c.node is not None and c.call else {}
         return tt.rename(t, names, sizes)
 
-    def _formula(self, name: str, indices: tuple[Expr, ...], e: Expr) -> tuple[str, ...]:
-        avoid = {*self.by_name, *map(str, self.graph.sizes)}
-        right, at = lettered(e, indices, avoid)
-        return tuple(
-            wrapped(f"{text_formula(left_side(name, at), self.ranks)} = {text_formula(right, self.ranks)}", 112)
-        )
+    def _equation(self, name: str, indices: tuple[Expr, ...], e: Expr) -> tuple[Expr, Expr]:
+        """`name[i,j] = ...` with letters for the indices."""
+        right, at = lettered(e, indices, {*self.by_name, *map(str, self.graph.sizes)})
+        return left_side(name, at), right
+
+    def _text(self, equation: tuple[Expr, Expr]) -> tuple[str, ...]:
+        left, right = equation
+        return tuple(wrapped(f"{text_formula(left, self.ranks)} = {text_formula(right, self.ranks)}", 112))
 
 
 __all__ = ["Block", "ClosedWriter", "Proof", "is_local"]

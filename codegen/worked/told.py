@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from sympy import Indexed, Tuple
 
 from codegen.formula import left_side, lettered, named
 from codegen.worked.walk import walked
-from engine.notation import name_of
+from engine.notation import base, element
 
 if TYPE_CHECKING:
-    from sympy import Expr, Indexed
+    from sympy import Expr
 
+    from codegen.closed.code import RegionCode
     from codegen.derivation import Origin, Proof
 
 Equation = tuple[Any, Any]
@@ -39,12 +42,13 @@ def told(proof: Proof) -> tuple[ToldStage, ...]:
     ranks |= {names[n]: len(c.shape) for c in origin.code.cells for n in _cots(c.name) if n in names}
     ranks |= {names.get(s.name, s.name): len(s.shape) for s in origin.code.statements}
     ranks |= proof.ranks
+    avoid = {*names.values(), *(str(x) for n in origin.sizes.values() for x in n.free_symbols)}
     stages: list[ToldStage] = []
     for s in walked(origin.code, origin.statement):
-        right, at = lettered(_renamed(s.expr, origin, names), proof.indices)
-        facts = tuple(_equation(_renamed(a, origin, names), _renamed(b, origin, names)) for a, b in s.facts)
+        right, at = lettered(_renamed(s.expr, origin, names), proof.indices, avoid)
+        facts = tuple(_equation(_renamed(a, origin, names), _renamed(b, origin, names), avoid) for a, b in s.facts)
         rule = re.sub(r"\{(\w+)\}", lambda m: f"`{names.get(m[1], m[1])}`", s.rule)
-        stages.append(ToldStage(rule, facts, (left_side(proof.name, at), right), ranks))
+        stages.append(ToldStage(rule[0].upper() + rule[1:], facts, (left_side(proof.name, at), right), ranks))
     return tuple(stages)
 
 
@@ -70,22 +74,20 @@ def _renamed(e: Expr, origin: Origin, names: dict[str, str]) -> Expr:
     return named(e.xreplace(origin.sizes), names)
 
 
-def _equation(left: Expr, right: Expr) -> Equation:
+def _equation(left: Any, right: Any, avoid: set[str]) -> Equation:
     """An equation with letters for its indices, those of its left side first."""
-    indices: tuple[Any, ...] = left.indices if hasattr(left, "indices") else ()
-    both, _ = lettered(_pair(left, right), indices)
+    both, _ = lettered(cast("Any", Tuple(left, right)), left.indices if isinstance(left, Indexed) else (), avoid)
     return both.args[0], both.args[1]
 
 
-def _pair(left: Expr, right: Expr) -> Any:
-    from sympy import Tuple
+def definitions(code: RegionCode, names: dict[str, str], avoid: set[str]) -> dict[str, Equation]:
+    """What the cells of a region are, by the names they have in the emitted file."""
+    found: dict[str, Equation] = {}
+    for c in code.cells:
+        if c.expr is not None:
+            left = element(base(names[c.name]), c.indices)
+            found[names[c.name]] = _equation(left, named(c.expr, names), avoid)
+    return found
 
-    return Tuple(left, right)
 
-
-def reads(e: Indexed) -> str:
-    """The tensor that an access reads."""
-    return name_of(e)
-
-
-__all__ = ["Equation", "ToldStage", "told"]
+__all__ = ["Equation", "ToldStage", "definitions", "told"]

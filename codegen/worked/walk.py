@@ -94,7 +94,8 @@ class Walk:
         old = {name_of(a) for a in accesses(before)}
         named = [name_of(a) for a in accesses(s.expr) if name_of(a) not in old and name_of(a) in self.statements]
         facts = tuple(self._equation(self.statements[n]) for n in dict.fromkeys(named))
-        return Stage("sums that are computed already are read" if named else "arranged for the emitted code", facts, s.expr)
+        rule = "sums that are computed already, by name" if named else "arranged for the emitted code"
+        return Stage(rule, facts, s.expr)
 
     def _equation(self, s: Statement) -> tuple[Expr, Expr]:
         return element(base(s.name), s.indices if s.shape else ()), s.expr
@@ -108,16 +109,16 @@ class Walk:
         stages = [Stage(text, (), start.expr)]
         names = self._between(start.expr)
         size = -(-len(names) // PUTS)
+        e = start.expr
         group: list[Statement] = []
-        for k, name in enumerate(names):
+        for name in names:
             put = self.between[name]
-            e = self._put(stages[-1].expr if not group else e, put)
+            e = self._put(e, put)
             group.append(put)
-            if (isinstance(put.expr, Indexed) and k + 1 < len(names)) or len(group) < size and k + 1 < len(names):
+            if name != names[-1] and (isinstance(put.expr, Indexed) or len(group) < size):
                 continue
-            cots = listed([f"{{{g.name}}}" for g in group])
             facts = tuple(self._equation(g) for g in group)
-            stages.append(Stage(f"{cots}, again by the chain rule, put in", facts, e))
+            stages.append(Stage(f"chain rule again, {listed([f'{{{g.name}}}' for g in group])} put in", facts, e))
             group = []
         return stages
 
@@ -171,7 +172,11 @@ class Walk:
         trail = list(algebra.rules)
         algebra.allow(frozenset())
         e = algebra.normal(start, ranges)
-        state("products multiplied out, sums taken term by term, what does not depend on the index in front of its sum", (), e)
+        state(
+            "multiplied out, sums taken term by term, and what does not depend on a sum's index moved in front of it",
+            (),
+            e,
+        )
         facts = [r for r in trail if r == MASKED or any(f[2] == r for f in algebra.known.values())]
         for k, why in enumerate(facts):
             algebra.allow(frozenset(facts[: k + 1]))
@@ -222,9 +227,9 @@ def listed(names: list[str]) -> str:
 def said(why: str) -> str:
     """A fact's reason in words, with its tensor in braces."""
     if why.startswith("definition of "):
-        return f"{{{why.removeprefix('definition of ')}}} is that sum"
+        return f"what the definition of {{{why.removeprefix('definition of ')}}} says of a sum"
     cell, marker, rest = why.partition(" summed over its definition")
-    return f"{{{cell}}} summed over an axis{rest}" if marker else why
+    return f"definition of {{{cell}}} summed over an axis{rest}" if marker else why
 
 
 _walks: dict[int, Walk] = {}
