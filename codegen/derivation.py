@@ -17,6 +17,7 @@ from engine.notation import accesses
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from codegen.closed.code import RegionCode
     from engine.graph import Graph, Node
 
 
@@ -27,6 +28,16 @@ class Step:
     node: str
     rule: str
     result: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a closed form comes from: the code of its region and the statement there, with what its names and sizes stand for."""
+
+    code: RegionCode
+    statement: str
+    names: dict[str, str]
+    sizes: dict[Any, Expr]
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Proof:
     naive: Expr
     expr: Expr
     rules: tuple[str, ...]
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def equation(self, naive: bool = False, avoid: Iterable[str] = ()) -> tuple[Expr, Expr]:
         """Left and right side with readable indices, before or after simplification."""

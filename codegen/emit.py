@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def environment() -> jinja2.Environment:
-    """Strict: an undefined name is an error, never an empty string."""
+    """Strict: an undefined name is an error, never an empty string. What goes into HTML is escaped unless it is markup."""
     loader = jinja2.PackageLoader("codegen", "templates")
     return jinja2.Environment(
         loader=loader,
@@ -29,7 +29,7 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
+        autoescape=lambda name: bool(name) and str(name).endswith(".html.j2"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr, Indexed
@@ -16,6 +16,28 @@ if TYPE_CHECKING:
 
 LONG = 10**6
 """Fractions of larger integers are numbers that the forward gave as decimals; formulas show eight digits of them."""
+SHORT = 8
+"""Decimals of at most this many characters are printed as such, other fractions as fractions."""
+_GREEK = (
+    *(
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+    ),
+    *("", "pi", "rho", "varsigma", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+)
+GREEK = {chr(0x3B1 + k): "\\" + name for k, name in enumerate(_GREEK) if name}
 LETTERS = ("i", "j", "k", "l", "m", "p", "q", "r", "s", "t", "u", "v", "w")
 
 
@@ -164,11 +186,33 @@ class MathPrinter(LatexPrinter):
     def _print_Symbol(self, expr: Any, style: str = "plain") -> str:
         return tex_name(str(expr))
 
+    def _print_Add(self, expr: Any, order: Any = None) -> str:
+        """What is subtracted comes last."""
+        terms = sorted(expr.as_ordered_terms(), key=lambda t: t.could_extract_minus_sign())
+        text = self._print(terms[0])
+        for t in terms[1:]:
+            minus = t.could_extract_minus_sign()
+            inner = self._print(-t if minus else t)
+            text += f" - {self._grouped(-t, inner)}" if minus else f" + {inner}"
+        return text
+
+    def _grouped(self, e: Any, text: str) -> str:
+        return rf"\left({text}\right)" if e.is_Add else text
+
+    def _print_Rational(self, expr: Any) -> str:
+        return decimal(expr, r"\cdot 10^{{{}}}") or cast("Any", super())._print_Rational(expr)
+
     def _print_Mul(self, expr: Any) -> str:
         """Sums among other factors stand in parentheses, so that it is plain where they end."""
         sums = [f for f in expr.args if isinstance(f, Sigma)]
+        minus = "- " if expr.could_extract_minus_sign() else ""
+        positive = sp.Mul.make_args(-expr if minus else expr)
+        above = [f for f in positive if not (isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign())]
         if not sums or len(expr.args) == 1:
             return super()._print_Mul(expr)
+        if above == sums and len(sums) == 1:
+            below = self._print(sums[0] / sp.Mul(*positive))
+            return minus + (self._print(sums[0]) if below == "1" else rf"\frac{{{self._print(sums[0])}}}{{{below}}}")
         tokens = {s: sp.Symbol(f"zzsum{k}") for k, s in enumerate(sums)}
         text = super()._print_Mul(expr.xreplace(tokens))
         for s, token in tokens.items():
@@ -176,15 +220,31 @@ class MathPrinter(LatexPrinter):
         return text
 
 
+def decimal(e: Any, power: str) -> str:
+    """A fraction as the decimal that the forward wrote, if it is a short one; `power` formats its power of ten."""
+    if e.is_Integer:
+        return ""
+    text = repr(float(e))
+    if len(text) > SHORT or sp.Rational(text) != e:
+        return f"{float(e):.8g}" if max(abs(e.p), e.q) > LONG and "e" not in f"{float(e):.8g}" else ""
+    digits, _, exponent = text.partition("e")
+    if not exponent:
+        return text
+    scale = power.format(int(exponent))
+    return scale.split(" ", 1)[1] if digits == "1" else f"{digits} {scale}"
+
+
 def tex_name(name: str) -> str:
-    """A Python name as LaTeX: one letter in italics, longer ones upright, `d` of a cotangent kept apart."""
+    """A Python name as LaTeX: one letter in italics, longer ones upright, Greek letters by their command."""
+    if len(name) == 1:
+        return GREEK.get(name, name if name.isascii() else rf"\text{{{name}}}")
     escaped = name.replace("_", r"\_")
-    return name if len(name) == 1 else rf"\mathrm{{{escaped}}}"
+    return rf"\mathrm{{{escaped}}}" if name.isascii() else rf"\text{{{escaped}}}"
 
 
 def latex_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
-    """An expression as LaTeX."""
-    return MathPrinter(ranks or {}).doprint(e)
+    r"""An expression as LaTeX, without `\operatorname`, which GitHub refuses."""
+    return MathPrinter(ranks or {}).doprint(e).replace(r"\operatorname", r"\mathrm")
 
 
 def left_side(name: str, indices: Sequence[Expr]) -> Expr:

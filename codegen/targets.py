@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import examples
 from engine.errors import TargetError
+
+if TYPE_CHECKING:
+    from engine.value import Value
 
 FORMS = "TARGET is a bundled name, path/to/file.py:function, or package.module:name"
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<attribute>[^:/\\]+))?")
@@ -72,6 +75,19 @@ def load_target(text: str) -> Target:
     close = difflib.get_close_matches(text, bundled_names(), n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise TargetError(f"no bundled forward is named {text!r}.{hint} {FORMS}. Bundled: {', '.join(bundled_names())}.")
+
+
+def load_value(text: str) -> "Value | None":
+    """The `engine.Value` that a TARGET names, None if it names anything else. Raises TargetError as `load_target` does."""
+    from engine.value import Value  # needs torch
+
+    file = _FILE.fullmatch(text)
+    if file is None and ":" not in text:
+        return None
+    name = file["attribute"] if file else text.partition(":")[2]
+    module = _load_file(Path(file["file"]).expanduser()) if file else _load_module(text.partition(":")[0], text)
+    found = getattr(module, name or "forward", None)
+    return found if isinstance(found, Value) else None
 
 
 def _target(stem: str, module: ModuleType, attribute: str | None, bundled: bool = False) -> Target:

@@ -257,14 +257,16 @@ class Interpreter:
         return Field(np.asarray(total * repeats) if repeats != 1 else np.asarray(total), kept)
 
     def _contract(self, fields: list[Field], at: tuple[Index, ...], kept: tuple[Index, ...]) -> Array:
+        """Products summed. All share an axis of size one, as numpy takes a bare object for an array without a shape."""
         integral = all(is_integral(f.array) for f in fields)
+        shared = len(at)
         operands: list[Any] = []
         for f in fields:
             operands += [
-                f.array.astype(np.int64) if integral else self.numbers.lift(f.array),
-                [at.index(i) for i in f.at],
+                (f.array.astype(np.int64) if integral else self.numbers.lift(f.array))[None],
+                [shared, *(at.index(i) for i in f.at)],
             ]
-        return np.asarray(np.einsum(*operands, [at.index(i) for i in kept], optimize="greedy"))
+        return np.asarray(np.einsum(*operands, [shared, *(at.index(i) for i in kept)], optimize="greedy")[0])
 
     def of_amax(self, e: Amax) -> Field:
         """The largest real part; of a limit of size zero it is minus infinity."""

@@ -102,7 +102,8 @@ class Sigma(Head):
     def _math(self, printer: Any) -> str:
         lower = ", ".join(printer._print(i) for i, _ in self.limits)
         inner = printer._print(self.body)
-        return rf"\sum_{{{lower}}} " + (rf"\left({inner}\right)" if self.body.is_Add else inner)
+        grouped = self.body.is_Add or self.body.could_extract_minus_sign()
+        return rf"\sum_{{{lower}}} " + (rf"\left({inner}\right)" if grouped else inner)
 
 
 class Delta(Head):

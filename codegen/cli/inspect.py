@@ -14,6 +14,8 @@ class InspectFormat(StrEnum):
     latex = "latex"
     markdown = "markdown"
     html = "html"
+    svg = "svg"
+    dot = "dot"
 
 
 def inspect(
@@ -22,13 +24,21 @@ def inspect(
         str | None, Argument(help="One node or input of the forward.", show_default="the whole program")
     ] = None,
     form: Annotated[
-        InspectFormat, Option("--format", help="For the terminal, a paper, a page, or a browser.")
+        InspectFormat,
+        Option(
+            "--format", help="text for the terminal, latex for a paper, html for a browser; svg and dot draw the graph."
+        ),
     ] = InspectFormat.text,
-    out: Annotated[Path | None, Option(help="Write to this file instead of the terminal.", dir_okay=False)] = None,
+    out: Annotated[
+        Path | None,
+        Option("--out", "-o", help="Write to this file, whole or not at all, instead of the terminal.", dir_okay=False),
+    ] = None,
 ) -> None:
-    """Show how the gradient of a node follows: its definition, its cotangent, the rules used, the emitted statement.
+    """Show how the gradient of a node follows: its definition, its cotangent, the rules used, the emitted statements.
 
-    Without NODE it shows the recorded program and every cotangent, from the result back to the inputs.
+    The cotangent (the gradient of the result with respect to the node) is shown twice: by the chain rule over the nodes
+    that read it, as steps.py computes it, and in closed form, with every state on the way. Without NODE it is the recorded
+    program and every cotangent, from the result back to the inputs.
 
         codegen inspect mlp
 
@@ -38,7 +48,11 @@ def inspect(
 
         codegen inspect mlp --format html --out mlp.html
 
-    Exit codes: 0, or 2 for a TARGET that cannot be used or a NODE that it does not have.
+        codegen inspect mlp --format svg --out mlp.svg
+
+    With svg and dot TARGET may also be an engine.Value, path/to/file.py:name.
+
+    Exit codes: 0, or 2 for a TARGET that cannot be used, a NODE that it does not have, or a file that cannot be written.
     """
     from codegen.cli.inspecting import run_inspect  # torch, which --help does not need
 

@@ -5,44 +5,70 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.syntax import Syntax
 from rich.text import Text
 
-from codegen.build import derivation_text, program_of
+from codegen.build import closed_program, derivation_text, program_of
 from codegen.check import check
 from codegen.cli.progress import say
+from codegen.closed.markdown import part_markdown
 from codegen.derivation_md import node_markdown
 from codegen.emit import write_atomically
 from codegen.explain import Explanation, explanations
+from codegen.formula import text_formula
 from codegen.inputs import example_inputs
 from codegen.program import Program
 from codegen.report import report_html
-from codegen.targets import load_target
+from codegen.targets import load_target, load_value
+from codegen.worked.latex import node_latex
+from codegen.worked.story import Memory, Part, backward_story, memory
+from codegen.worked.told import Equation
+from engine.draw import to_dot, to_svg
 from engine.errors import OutputError, TargetError
 
 WIDTH = 118
+DRAWINGS = {"svg": to_svg, "dot": to_dot}
 
 
 def run_inspect(text: str, node: str | None, form: str, out: Path | None = None) -> None:
     """Print to stdout or into a file. Raises TargetError for an unknown node, OutputError for a file that cannot be written."""
-    target = load_target(text)
-    program = program_of(target, text, "closed" if form == "html" else "steps")
-    told = explanations(program.derivation)
-    if node is not None and node not in told:
-        raise TargetError(_unknown(node, text, list(told)))
     page = io.StringIO()
     console = Console() if out is None else Console(file=page, width=WIDTH)
     if not console.is_terminal:
         console = Console(file=console.file, width=WIDTH)
-    if form == "html":
-        report = check(program, *example_inputs(target).values())
-        console.file.write(report_html(program, text, report, node))
+    if form in DRAWINGS:
+        console.file.write(drawn(text, node, form))
     else:
-        PRINTERS[form](console, program, told, node, text)
+        derived(console, text, node, form)
     if out is not None:
         _write(out, page.getvalue())
+
+
+def drawn(text: str, node: str | None, form: str) -> str:
+    """The graph of a forward, or of an `engine.Value`."""
+    if node is not None:
+        raise TargetError(f"--format {form} draws the whole graph; leave out the NODE {node!r}.")
+    value = load_value(text)
+    return DRAWINGS[form](program_of(load_target(text), text).graph if value is None else value)
+
+
+def derived(console: Console, text: str, node: str | None, form: str) -> None:
+    """A node or the whole program in one of the formats that tell the derivation."""
+    target = load_target(text)
+    program = program_of(target, text)
+    told = explanations(program.derivation)
+    if node is not None and node not in told:
+        raise TargetError(_unknown(node, text, list(told)))
+    if form == "html":
+        inputs = tuple(example_inputs(target).values())
+        closed = closed_program(program, text)
+        reports = [check(p, *inputs) for p in (closed, program)]
+        console.file.write(report_html(closed, text, *reports, chosen=node))
+        return
+    PRINTERS[form](console, program, told, node, text)
 
 
 def _write(out: Path, text: str) -> None:
@@ -58,59 +84,94 @@ def _unknown(node: str, target: str, names: list[str]) -> str:
     return f"{target} has no node {node!r}.{hint} Its nodes: {', '.join(names)}."
 
 
+def story_of(program: Program, title: str) -> tuple[tuple[Part, ...], Memory]:
+    """The tensors of the closed backward, and what is saved for it."""
+    writer = closed_program(program, title).writer
+    assert writer is not None
+    return backward_story(writer), memory(writer)
+
+
 def _text(console: Console, program: Program, told: dict[str, Explanation], node: str | None, title: str) -> None:
+    parts, kept = story_of(program, title)
     if node is not None:
-        _panel(console, told[node])
+        _panel(console, told[node], [p for p in parts if p.cell == node])
         return
     console.print(Syntax(repr(program.graph), "python", background_color="default", word_wrap=True))
-    console.print()
+    say(console, "\nCotangents by the chain rule, as steps.py computes them:\n")
     for e in told.values():
         if e.cotangent is not None:
-            say(console, e.cotangent.text)
+            say(console, f"  {e.cotangent.text}")
+    say(console, "\nIn closed form, as closed.py computes them:\n")
+    for p in parts:
+        say(console, f"  {line_of(p.equation, p) if p.equation is not None else p.lines[-1]}")
+    say(
+        console,
+        f"\nSaved for the backward: {kept.total:,} elements at the example's sizes, inputs left out "
+        f"({', '.join(k.name for k in kept.saved) or 'nothing'}). Autograd keeps {kept.autograd_total:,}.",
+    )
 
 
-def _panel(console: Console, e: Explanation) -> None:
-    """One node in a frame: forward, definition, paths, cotangent, emitted statement."""
-    parts: list[Text | Syntax] = []
+def line_of(equation: Equation, part: Part) -> str:
+    """An equation as one line of text."""
+    return f"{text_formula(equation[0], part.ranks)} = {text_formula(equation[1], part.ranks)}"
 
-    def part(title: str, *lines: str) -> None:
-        parts.append(Text(title, style="dim"))
-        parts.extend(Text(f"  {line}") for line in lines)
 
-    def code(title: str, *lines: str) -> None:
-        parts.append(Text(title, style="dim"))
-        parts.append(
-            Syntax("\n".join(f"  {line}" for line in lines), "python", background_color="default", word_wrap=True)
-        )
+def _panel(console: Console, e: Explanation, parts: list[Part]) -> None:
+    """One node in a frame: forward, definition, paths, cotangent, emitted statement, and the way to its closed form."""
+    rows: list[RenderableType] = []
+
+    def heading(title: str) -> None:
+        rows.append(Text(title, style="dim"))
+
+    def lines(*texts: str, indent: int = 2) -> None:
+        rows.extend(Padding(Text(line), (0, 0, 0, indent)) for line in texts)
+
+    def code(title: str, *texts: str) -> None:
+        heading(title)
+        shown = Syntax("\n".join(texts), "python", background_color="default", word_wrap=True)
+        rows.append(Padding(shown, (0, 0, 0, 2)))
 
     if e.forward:
         code(f"forward, {e.place}" if e.place else "forward", e.forward)
     if e.definition is not None:
-        part("definition", e.definition.text)
+        heading("definition")
+        lines(e.definition.text)
     for p in e.paths:
-        part(f"through {p.consumer}" + (", scattered back along its index" if p.scattered else ""), p.derivative.text)
+        heading(f"through {p.consumer}" + (", scattered back along its index" if p.scattered else ""))
+        lines(p.derivative.text)
     if e.rules:
-        part("rules", *e.rules)
+        heading("rules")
+        lines(*e.rules)
+    heading("cotangent")
+    lines(e.cotangent.text if e.cotangent is not None else "none: no gradient goes through it")
     if e.cotangent is not None:
-        part("cotangent", e.cotangent.text)
-        code("emitted", *e.statements)
-    else:
-        part("cotangent", "none: no gradient goes through it")
-    console.print(Panel(Group(*parts), title=Text(f"{e.name}  {e.dtype} {e.shape}"), title_align="left"))
+        code("emitted in steps.py", *e.statements)
+    for part in parts:
+        heading(f"closed form of {part.name}" + (f", by the same steps as {part.like}" if part.like else ""))
+        for k, s in enumerate(part.stages, 1):
+            lines(f"{k}. {s.rule.replace('`', '')}")
+            lines(*[f"where {line_of(f, part)}" for f in s.facts], line_of(s.equation, part), indent=5)
+        if not part.stages and part.equation is not None:
+            lines(line_of(part.equation, part))
+        if part.lines:
+            code("emitted in closed.py", *part.lines)
+    console.print(Panel(Group(*rows), title=Text(f"{e.name}  {e.dtype} {e.shape}"), title_align="left"))
 
 
 def _latex(console: Console, program: Program, told: dict[str, Explanation], node: str | None, title: str) -> None:
+    parts, _ = story_of(program, title)
     chosen = [told[node]] if node is not None else list(told.values())
-    rows = [
-        f.latex for e in chosen for f in (e.definition, *(p.derivative for p in e.paths), e.cotangent) if f is not None
-    ]
-    body = " \\\\\n".join("  " + r.replace(" = ", " &= ", 1) for r in rows)
-    say(console, f"\\begin{{align*}}\n{body}\n\\end{{align*}}")
+    shown = [p for p in parts if node is None or p.cell == node]
+    say(console, node_latex(chosen, shown).rstrip("\n"))
 
 
 def _markdown(console: Console, program: Program, told: dict[str, Explanation], node: str | None, title: str) -> None:
-    text = node_markdown(told[node]) if node is not None else derivation_text(program, title)
-    say(console, text.rstrip("\n"))
+    if node is None:
+        say(console, derivation_text(program, title).rstrip("\n"))
+        return
+    parts, _ = story_of(program, title)
+    texts = [node_markdown(told[node]), *[part_markdown(p) for p in parts if p.cell == node]]
+    say(console, "\n".join(texts).rstrip("\n"))
 
 
 Printer = Callable[[Console, Program, dict[str, Explanation], str | None, str], None]

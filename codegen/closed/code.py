@@ -53,6 +53,12 @@ class RegionCode:
     saved: tuple[str, ...]
     statements: tuple[Statement, ...]
     refused: tuple[str, ...] = ()
+    region: Region | None = None
+    """What was closed, as it was before."""
+    values: tuple[tuple[Any, int], ...] = ()
+    """The sizes of the example it was closed for."""
+    origin: RegionCode | None = None
+    """The code with sizes by position that this one was made from."""
 
 
 _codes: dict[Any, RegionCode] = {}
@@ -84,6 +90,7 @@ def resized(code: RegionCode, sizes: dict[Any, Expr]) -> RegionCode:
 
     return replace(
         code,
+        origin=code,
         cells=tuple(
             replace(c, shape=known[c.shape], expr=None if c.expr is None else c.expr.xreplace(sizes))
             for c in code.cells
@@ -106,7 +113,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         code = written(own, plan)
         verdict = judged(region, code, values) if plan.simplified else Verdict(True)
         if verdict.passed:
-            return replace(code, refused=tuple(refused))
+            return replace(code, refused=tuple(refused), region=region, values=tuple(values.items()))
         refused.append(verdict.reason)
     raise DerivationError(f"no form of a region passed its gates: {'; '.join(refused)}")
 

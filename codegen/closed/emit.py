@@ -41,6 +41,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     kept = {*saved, *graph.outputs}
     forward = [shapes[b.name] for b in writer.forward_blocks if b.name in needed]
     forward = joined(forward, lambda n: n not in kept and not (n in writer.by_name and writer.by_name[n].named))
+    writer.emitted = tuple(forward)
     sized = forward_sizes(writer, needed)
     returns = (
         graph.outputs[0]

@@ -12,7 +12,7 @@ from codegen.closed.backward import cot_name, is_local
 from codegen.closed.cells import Builder, Cell, is_contraction
 from codegen.closed.code import Line, RegionCode, region_code, resized
 from codegen.closed.region import Region, boundary, grouped, normalized
-from codegen.derivation import Proof
+from codegen.derivation import Origin, Proof
 from codegen.derive import COT, OUT, pulled_back
 from codegen.formula import left_side, lettered, named, text_formula
 from codegen.lower import Lowered, Lowerer
@@ -45,6 +45,8 @@ class Block:
     name: str
     comment: tuple[str, ...]
     lines: tuple[str, ...]
+    equation: tuple[Expr, Expr] | None = None
+    """Left and right side of the formula, where there is one."""
 
 
 def is_part(line: Line, code: RegionCode) -> bool:
@@ -130,6 +132,7 @@ class ClosedWriter:
         self.cots: dict[str, str] = {}
         self.pending: dict[str, list[Piece]] = {}
         self.codes: dict[int, tuple[RegionCode, dict[str, str]]] = {}
+        self.sizes: dict[int, dict[Any, Expr]] = {}
         self.forward_blocks: list[Block] = []
         self.blocks: list[Block] = []
         self.proofs: list[Proof] = []
@@ -137,6 +140,8 @@ class ClosedWriter:
         self.made: set[str] = set()
         self.gradients: dict[str, str] = {}
         self.saved: tuple[str, ...] = ()
+        self.emitted: tuple[Block, ...] = ()
+        """The forward's statements as they stand in the file."""
         self.ranks: dict[str, int] = {c.name: len(c.shape) for c in self.cells}
 
     # -- structure -------------------------------------------------------------------------------------------------
@@ -217,7 +222,7 @@ class ClosedWriter:
                 origin = c.name.split("_")[0]
                 names[c.name] = self.namer(f"{names.get(origin, origin)}_{c.name.partition('_')[2]}")
                 self.ranks[names[c.name]] = len(c.shape)
-        self.codes[number] = (code, names)
+        self.codes[number], self.sizes[number] = (code, names), sizes
 
     def _outside(self, u: Unit) -> dict[str, list[Cell]]:
         """The cells of a unit that are read from outside of it, with who reads them."""
@@ -298,8 +303,8 @@ class ClosedWriter:
             self.used_forward.see(t)
             if cell.kind == "float" and value.kind in ("int", "bool"):
                 t = tt.method(t, "to", tt.name(str(cell.dtype)))
-            formula = self._formula(name, line.indices, named(line.expr, names))
-            self.forward_blocks.append(Block(name, formula, (f"{name} = {tt.text(t)}",)))
+            equation = self._equation(name, line.indices, named(line.expr, names))
+            self.forward_blocks.append(Block(name, self._text(equation), (f"{name} = {tt.text(t)}",), equation))
 
     def _constant(self, value: T, shape: tuple[Expr, ...], dtype: Any, like: str) -> T:
         """A number as a tensor: of `shape` and `dtype`, where the tensor `like` is."""
@@ -333,14 +338,16 @@ class ClosedWriter:
 
         node = c.node
         if c.expr is not None and (not c.call or node is None or node.call is None):
-            self.forward_blocks.append(Block(c.name, (), self._written_out(c)))
+            equation = self._equation(c.name, c.indices, c.expr)
+            self.forward_blocks.append(Block(c.name, (), self._written_out(c), equation))
             return
         assert node is not None
         assert node.call is not None
         self.used_forward.see_size(node.call.args)
         self.used_forward.see_size(dict(node.call.kwargs))
         text = forward_text(self.graph, node) + (f"[{node.output}]" if node.output is not None else "")
-        self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",)))
+        equation = None if c.expr is None else self._equation(c.name, c.indices, c.expr)
+        self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",), equation))
 
     def _infos(self) -> dict[str, TensorInfo]:
         return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
@@ -428,17 +435,19 @@ class ClosedWriter:
             lines.append(self._scatter(target, items, value, accumulate, alone, c.dtype))
         formulas = [p for p in pieces if p.formula is not None]
         comment: tuple[str, ...] = ()
+        equation = None
         if formulas and len(formulas) == len(pieces):
             total: Any = 0
             at = formulas[0].indices
             for p in formulas:
                 total += cast("Expr", p.formula).xreplace({i: j for i, j in zip(p.indices, at, strict=True) if i != 0})
-            comment = self._formula(target, at, total)
+            equation = self._equation(target, at, total)
+            comment = self._text(equation)
         elif len(pieces) > 1:
             comment = (
                 (f"{target} = " + " + ".join(p.name or "..." for p in pieces),) if all(p.name for p in pieces) else ()
             )
-        self.blocks.append(Block(target, comment, tuple(lines)))
+        self.blocks.append(Block(target, comment, tuple(lines), equation))
         self.made.add(target)
         return target
 
@@ -566,7 +575,7 @@ class ClosedWriter:
             if line.name in ends:
                 actual = ends[line.name]
                 if zero:
-                    self.proofs.extend(self._proof(code, line, actual, names, local))
+                    self.proofs.extend(self._proof(number, line, self.cots.get(actual, f"d{actual}"), local))
                     continue
                 others = self._other_sources(actual, number)
                 label = self.cot(actual) if not others else self.namer(f"d{actual}_{self._root(number)}")
@@ -594,10 +603,10 @@ class ClosedWriter:
                         )
                     )
                 self.pending.setdefault(actual, []).append(piece)
-                self.proofs.extend(self._proof(code, line, label, names, local))
+                self.proofs.extend(self._proof(number, line, label, local))
                 continue
             self._region_line(number, line, label, names, local, actual)
-            self.proofs.extend(self._proof(code, line, label, names, local))
+            self.proofs.extend(self._proof(number, line, label, local))
             if line.name in ends:
                 self.pending.setdefault(ends[line.name], []).append(Piece(tt.name(label), True, name=label))
 
@@ -672,13 +681,12 @@ class ClosedWriter:
                     dtype_of.dtype if dtype_of is not None else self.by_name[self._root(number)].dtype,
                 )
             )
-        comment = self._formula(label, line.indices, named(line.expr, local))
-        self.blocks.append(Block(label, comment, tuple(lines)))
+        equation = self._equation(label, line.indices, named(line.expr, local))
+        self.blocks.append(Block(label, self._text(equation), tuple(lines), equation))
         self.made.add(label)
 
-    def _proof(
-        self, code: RegionCode, line: Line, label: str, names: dict[str, str], local: dict[str, str]
-    ) -> list[Proof]:
+    def _proof(self, number: int, line: Line, label: str, local: dict[str, str]) -> list[Proof]:
+        code, names = self.codes[number]
         statement: Statement | None = next((s for s in code.statements if s.name == line.name), None)
         if statement is None:
             return []
@@ -692,6 +700,7 @@ class ClosedWriter:
                 named(statement.naive, where),
                 named(line.expr, where),
                 tuple(self._rule(r, names) for r in statement.rules),
+                Origin(code.origin or code, line.name, where, self.sizes[number]),
             )
         ]
 
@@ -723,12 +732,14 @@ class ClosedWriter:
         sizes = dict(c.node.sizes) if c is not None and c.node is not None and c.call else {}
         return tt.rename(t, names, sizes)
 
-    def _formula(self, name: str, indices: tuple[Expr, ...], e: Expr) -> tuple[str, ...]:
-        avoid = {*self.by_name, *map(str, self.graph.sizes)}
-        right, at = lettered(e, indices, avoid)
-        return tuple(
-            wrapped(f"{text_formula(left_side(name, at), self.ranks)} = {text_formula(right, self.ranks)}", 112)
-        )
+    def _equation(self, name: str, indices: tuple[Expr, ...], e: Expr) -> tuple[Expr, Expr]:
+        """`name[i,j] = ...` with letters for the indices."""
+        right, at = lettered(e, indices, {*self.by_name, *map(str, self.graph.sizes)})
+        return left_side(name, at), right
+
+    def _text(self, equation: tuple[Expr, Expr]) -> tuple[str, ...]:
+        left, right = equation
+        return tuple(wrapped(f"{text_formula(left, self.ranks)} = {text_formula(right, self.ranks)}", 112))
 
 
 __all__ = ["Block", "ClosedWriter", "Proof", "is_local"]

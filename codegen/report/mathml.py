@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sympy as sp
 from sympy import Expr, Indexed
 
-from codegen.formula import LONG
+from codegen.formula import LONG, decimal
 from engine.notation import (
     Amax,
     Delta,
@@ -74,12 +74,11 @@ class MathML:
             return f"<mo>-</mo>{self.of_number(-e)[0]}", SUM
         if e.is_Integer:
             return f"<mn>{e}</mn>", ATOM
-        value = float(e)
-        if max(e.p, e.q) > LONG:
-            return f"<mn>{value:.8g}</mn>", ATOM
-        if len(repr(value)) <= 6:
-            return f"<mn>{value!r}</mn>", ATOM
-        return f"<mfrac><mn>{e.p}</mn><mn>{e.q}</mn></mfrac>", ATOM
+        text = decimal(e, "<mo>·</mo> <msup><mn>10</mn><mn>{}</mn></msup>")
+        if not text:
+            return f"<mfrac><mn>{e.p}</mn><mn>{e.q}</mn></mfrac>", ATOM
+        digits, _, power = text.partition("<")
+        return (f"<mn>{digits.strip()}</mn>" if digits else "") + (f"<{power}" if power else ""), ATOM
 
     def of_constant(self, e: Any) -> tuple[str, int]:
         names = {
@@ -143,7 +142,7 @@ class MathML:
     def of_sigma(self, e: Sigma) -> tuple[str, int]:
         lower = self._listed([i for i, _ in e.limits])
         body = self.at(e.body, PRODUCT)
-        return f"<munder><mo>∑</mo><mrow>{lower}</mrow></munder>{body}", PRODUCT
+        return f'<munder><mo movablelimits="false">∑</mo><mrow>{lower}</mrow></munder>{body}', PRODUCT
 
     def of_amax(self, e: Amax) -> tuple[str, int]:
         if isinstance(e, Fixed):
