@@ -35,6 +35,7 @@ from engine.notation import (
     Where,
     accesses,
     free_indices,
+    name_of,
 )
 
 if TYPE_CHECKING:
@@ -79,11 +80,14 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         self.tensors = dict(tensors)
         self.ranges = dict(ranges)
         self.order: list[Index] = []
+        self.like: str | None = None
+        self.counting = False
 
     # -- entry points --------------------------------------------------------------------------------------------
 
     def lower(self, e: Expr, indices: Sequence[Expr], shape: Shape) -> Lowered:
         """An expression at output `indices` (0 where `shape` is one): its dense part and its scatters."""
+        self.like = self._float_in(e)
         outputs = [cast("Index", i) for i in indices if i != 0]
         for i, n in zip(indices, shape, strict=True):
             if i != 0:
@@ -102,6 +106,12 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             self.order = self.natural_order(whole, outputs)
             value = self.arranged(self.value(whole), indices)
         return Lowered(value, tuple(scatters))
+
+    def _float_in(self, e: Expr) -> str | None:
+        """A tensor of floats that the expression reads, a cotangent if there is one; it has the result's precision."""
+        found = {name_of(a) for a in accesses(e)}
+        floats = [n for n in found if n in self.tensors and self.tensors[n].kind == "float"]
+        return min(floats, key=lambda n: (not n.startswith("_cot"), n), default=None)
 
     def value(self, e: Expr) -> Val:
         """An expression as a tensor over the indices it depends on."""
