@@ -22,6 +22,7 @@ from codegen.scalars import ScalarMixin
 from codegen.values import TensorInfo, Val
 from engine.errors import DerivationError
 from engine.notation import (
+    BRACKETS,
     Amax,
     Delta,
     Equal,
@@ -121,7 +122,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             return self.constant(e)
         if isinstance(e, Index):
             return Val(tt.call("torch.arange", self.ranges[e]), (e,), "int")
-        if not e.atoms(Indexed, Index):
+        if not e.atoms(Indexed, Index) and not e.has(*BRACKETS):
             return Val(tt.size(e), (), "number")
         known = stable(e)
         if known is not None:
@@ -263,7 +264,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         self.order = [*joint, *rest]
         items = [self.arranged(self.bounded(dims[k], shape[k]), joint, exact=False).t for k in advanced]
         outside = [dims[k] for k in advanced if not self.stays_within(dims[k], shape[k])]
-        for at, n in [(dims[k], shape[k]) for k in advanced if dims[k] in outside]:
+        for at, n in [(dims[k], shape[k]) for k in advanced if dims[k] in outside and dims[k].atoms(Index, Indexed)]:
             body = body * LessEqual(0, at) * Less(at, n)
         self.order = self.natural_order(body, [*joint, *rest])
         value = self.arranged(self.value(body), [*joint, *tail])

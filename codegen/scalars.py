@@ -347,6 +347,9 @@ class ScalarMixin(LowererBase):
             with self.inside(inner, limits):
                 v = self.value(inner)
             dims = tuple(v.axes.index(i) for i, _ in limits)
+            if name == "softmax" and len(dims) > 1:
+                total = tt.method(v.t, "logsumexp", dims, keepdim="True")
+                return Val(tt.method(tt.binary("-", v.t, total), "exp"), v.axes)
             t = tt.method(v.t, name, dims[0] if len(dims) == 1 else dims)
             if name == "softmax":
                 return Val(t, v.axes)
@@ -372,11 +375,15 @@ class ScalarMixin(LowererBase):
         if a.is_number and not b.is_number:
             turned = {"<": ">", "<=": ">=", "==": "=="}[symbol]
             return self.join(turned, b, a, "bool")
+        if a.is_number:
+            return Val(tt.binary(symbol, a.t, b.t), (), "number")
         return self.join(symbol, a, b, "bool")
 
     def choice(self, e: Where) -> Val:
         """torch.where."""
         condition, a, b = (self.value(x) for x in e.args)
+        if condition.is_number:
+            condition = Val(tt.call("torch.tensor", condition.t), (), "bool")
         if condition.kind != "bool":
             condition = self.join("!=", condition, scalar(0), "bool")
         target = self.target(condition, a, b)

@@ -153,6 +153,10 @@ class LowererBase:
         """An expression as a tensor over the indices it depends on."""
         raise NotImplementedError(type(self).__name__)
 
+    def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
+        """A stable kernel found by `kernels.stable`."""
+        raise NotImplementedError(type(self).__name__)
+
     def rank(self, i: Index) -> int:
         """The place of an index in the order of axes; unknown ones come last."""
         if i not in self.order:

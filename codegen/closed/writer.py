@@ -337,7 +337,10 @@ class ClosedWriter:
             scatters = []
         elif dense:
             t = added(dense)
-            if not full and c.shape:
+            if not any(x.kind == "name" for x in tt.walk(t)):
+                zeros = self._zeros(c, [])
+                t = zeros if t == tt.number(0) else tt.binary("+", zeros, t)
+            elif not full and c.shape:
                 t = tt.method(t, "expand", *[tt.size(s) for s in c.shape])
                 if scatters:
                     t = tt.method(t, "clone")
@@ -385,6 +388,8 @@ class ClosedWriter:
     def _scatter(self, target: str, items: tuple[Any, ...], value: T, accumulate: bool, alone: bool) -> str:
         for i in (*items, value):
             self.used_backward.see(i)
+        if accumulate:
+            items = tuple(tt.call("torch.tensor", i) if i.kind in ("number", "size") else i for i in items)
         inside = ", ".join(tt.argument(i) for i in items)
         if accumulate:
             return f"{target}.index_put_(({inside}{',' if len(items) == 1 else ''}), {tt.text(value)}, accumulate=True)"
@@ -473,6 +478,7 @@ class ClosedWriter:
                 and isinstance(line.expr, Indexed)
                 and name_of(line.expr) in local
                 and line.expr.indices == line.indices
+                and cast("Any", line.value.dense).t.kind == "name"
             ):
                 passed = local[name_of(line.expr)]
                 local[line.name] = passed
