@@ -143,7 +143,7 @@ def with_sizes(graph: Graph, writer: ClosedWriter, saved: list[str], sizes: Any)
 def live_forward(writer: ClosedWriter, wanted: list[str]) -> set[str]:
     """The forward statements that the result and the saved tensors need."""
     reads = {b.name: b for b in writer.forward_blocks}
-    texts = {name: set(identifiers(" ".join(b.lines).split("=", 1)[1])) for name, b in reads.items()}
+    texts = {name: set(identifiers("\n".join(b.lines))) for name, b in reads.items()}
     live: set[str] = set()
     stack = [n for n in wanted if n in reads]
     while stack:
@@ -160,7 +160,7 @@ def forward_sizes(writer: ClosedWriter, needed: set[str]) -> Any:
     found: set[Any] = set()
     for b in writer.forward_blocks:
         if b.name in needed:
-            found |= {names[i] for i in identifiers(" ".join(b.lines).split("=", 1)[1]) if i in names}
+            found |= {names[i] for i in identifiers("\n".join(b.lines)) if i in names}
     return found
 
 

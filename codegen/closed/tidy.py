@@ -23,14 +23,14 @@ class _Put(ast.NodeTransformer):
 
 
 def identifiers(text: str) -> list[str]:
-    """The identifiers in a Python expression as often as they stand there, attribute names left out."""
-    return [x.id for x in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(x, ast.Name)]
+    """The identifiers that Python text reads as often as they stand there, attribute names left out."""
+    return [x.id for x in ast.walk(ast.parse(text.strip())) if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Load)]
 
 
 def joined(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Block]:
     """Blocks of one line `name = value`; what is `nameless` and read once, by a later line that stays short, is put there."""
     out = list(blocks)
-    reads = [[identifiers(value_of(line)) for line in b.lines] for b in out]
+    reads = [[identifiers(line) for line in b.lines] for b in out]
     readers: dict[str, list[int]] = {}
     for j, lines in enumerate(reads):
         for names in lines:

@@ -24,8 +24,11 @@ from engine.sizes import evaluate
 from engine.table import Definition
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from codegen.closed.backward import Statement
     from codegen.tensors import T
+    from codegen.values import Val
     from engine.graph import Graph
 
 
@@ -256,34 +259,49 @@ class ClosedWriter:
         for line in code.forward:
             name = names[line.name]
             cell = sizes[line.name]
-            t = self._rename(cast("Any", line.value.dense).t, names)
-            if not self._covers(line):
-                shape = tuple(tt.size(s) for s in cell.shape)
-                t = tt.method(t, "expand", *shape) if shape else t
-            self.used_forward.see(t)
-            if cell.kind == "float" and cast("Any", line.value.dense).kind in ("int", "bool"):
-                t = tt.method(t, "to", tt.name(str(cell.dtype)))
             formula = self._formula(name, line.indices, named(line.expr, names))
-            self.forward_blocks.append(Block(name, formula, (f"{name} = {tt.text(t)}",)))
+            self.forward_blocks.append(Block(name, formula, self._made(name, cell, line.value, names)))
+
+    def _made(self, name: str, cell: Cell, low: Lowered, names: dict[str, str]) -> tuple[str, ...]:
+        """The statements that make a cell of the forward."""
+        shape = tuple(tt.size(s) for s in cell.shape)
+        like = next((i for i in self.graph.inputs if self.graph[i].dtype == cell.dtype and cell.kind == "float"), None)
+        dtype = tt.name(str(cell.dtype)) if like is None else tt.attribute(tt.name(like), "dtype")
+        if low.dense is None:
+            t = tt.call("torch.zeros", shape, dtype=dtype)
+        else:
+            t = self._rename(low.dense.t, names)
+            if low.dense.is_number:
+                t = tt.call("torch.full", shape, t, dtype=dtype)
+            elif not covers(low.dense, cell.shape):
+                t = tt.method(t, "expand", *shape) if shape else t
+            if cell.kind == "float" and low.dense.kind in ("int", "bool"):
+                t = tt.method(t, "to", dtype)
+            if low.scatters:
+                t = tt.method(t, "clone")
+        self.used_forward.see(t)
+        lines = [f"{name} = {tt.text(t)}"]
+        for s in low.scatters:
+            items = tuple(self._rename(i, names) for i in s.items)
+            value = self._rename(s.value, names)
+            read = {x.head for x in tt.walk(value) if x.kind == "name"}
+            if value.kind == "number":
+                value = tt.call("torch.tensor", value, dtype=dtype)
+            elif not any(n in self.by_name and self.by_name[n].kind == "float" for n in read):
+                value = tt.method(value, "to", dtype)
+            lines.append(self._scatter(name, items, value, s.accumulate, False, self.used_forward))
+        return tuple(lines)
 
     def _covers(self, line: Line) -> bool:
-        v = line.value.dense
-        return (
-            v is not None
-            and not v.is_number
-            and len(v.axes) == len(line.shape)
-            and all(a is not None or n == 1 for a, n in zip(v.axes, line.shape, strict=True))
-        )
+        return line.value.dense is not None and covers(line.value.dense, line.shape)
 
     def _call_forward(self, c: Cell) -> None:
         from codegen.steps import forward_text
 
         node = c.node
         if c.expr is not None and (not c.call or node is None or node.call is None):
-            value = self._lower_cell(c)
-            self.used_forward.see(value)
-            text = tt.text(value)
-            self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",)))
+            low = Lowerer(self._infos(), {}).lower(c.expr, c.indices, c.shape)
+            self.forward_blocks.append(Block(c.name, (), self._made(c.name, c, low, {})))
             return
         assert node is not None
         assert node.call is not None
@@ -294,13 +312,6 @@ class ClosedWriter:
 
     def _infos(self) -> dict[str, TensorInfo]:
         return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
-
-    def _lower_cell(self, c: Cell) -> T:
-        low = Lowerer(self._infos(), {}).lower(cast("Expr", c.expr), c.indices, c.shape)
-        if low.dense is None or low.scatters:
-            zeros = tt.call("torch.zeros", *c.shape)
-            raise NotImplementedError(f"no dense form of {c.name}: {zeros}")
-        return low.dense.t
 
     # -- backward --------------------------------------------------------------------------------------------------
 
@@ -385,9 +396,17 @@ class ClosedWriter:
         cell = self.by_name.get(str(t.head))
         return t.kind == "name" and t.head in self.ranks and (cell is None or cell.kind == "float")
 
-    def _scatter(self, target: str, items: tuple[Any, ...], value: T, accumulate: bool, alone: bool) -> str:
+    def _scatter(
+        self,
+        target: str,
+        items: tuple[Any, ...],
+        value: T,
+        accumulate: bool,
+        alone: bool,
+        used: Used | None = None,
+    ) -> str:
         for i in (*items, value):
-            self.used_backward.see(i)
+            (used or self.used_backward).see(i)
         if accumulate:
             items = tuple(tt.call("torch.tensor", i) if i.kind in ("number", "size") else i for i in items)
         inside = ", ".join(tt.argument(i) for i in items)
@@ -596,7 +615,8 @@ class ClosedWriter:
         self.made.add(label)
 
     def _filled(self, t: T, line: Line, local: dict[str, str]) -> T:
-        return tt.call("torch.full", tuple(tt.size(s) for s in line.shape), t)
+        like = next((n for n in self.cots.values() if n in self.made or n.startswith("grad_out")), "grad_out")
+        return tt.call("torch.full", tuple(tt.size(s) for s in line.shape), t, dtype=tt.name(f"{like}.dtype"))
 
     def _proof(
         self, code: RegionCode, line: Line, label: str, names: dict[str, str], local: dict[str, str]
@@ -651,6 +671,15 @@ class ClosedWriter:
         return tuple(
             wrapped(f"{text_formula(left_side(name, at), self.ranks)} = {text_formula(right, self.ranks)}", 112)
         )
+
+
+def covers(v: Val, shape: Sequence[Expr]) -> bool:
+    """Whether a tensor has every dimension of a shape, so that it need not be expanded."""
+    return (
+        not v.is_number
+        and len(v.axes) == len(shape)
+        and all(a is not None or n == 1 for a, n in zip(v.axes, shape, strict=True))
+    )
 
 
 __all__ = ["Block", "ClosedWriter", "Proof", "is_local"]
