@@ -40,7 +40,7 @@ class AccessMixin(LowererBase):
         t, dims = self._merged(*self._neighbours(t, dims))
         t, dims = self._split(t, dims)
         t, dims = self._basic_items(t, dims)
-        if not all(isinstance(d.at, Index) for d in dims):
+        if not all(self._whole(d) for d in dims):
             return self._gathered(t, dims, info.kind)
         return self._diagonals(t, [cast("Index", d.at) for d in dims], info.kind)
 
@@ -53,6 +53,10 @@ class AccessMixin(LowererBase):
                 return False
             seen.add(d.at)
         return True
+
+    def _whole(self, d: Dim) -> bool:
+        """Whether an index runs over exactly the dimension it reads, so that the dimension is an axis as it is."""
+        return isinstance(d.at, Index) and sp.expand(self.ranges.get(d.at, d.size) - d.size) == 0
 
     def _reshaped(self, t: T, old: list[Dim], new: list[Dim]) -> T:
         """`reshape`, or `flatten` where neighbours are joined and nothing else happens."""
@@ -188,7 +192,9 @@ class AccessMixin(LowererBase):
 
     def bounded(self, at: Expr, size: Expr) -> Val:
         """An index expression as a tensor; where it may leave the dimension (in a branch not taken) it is held inside."""
+        outer, self.counting = self.counting, True
         v = self.value(at)
+        self.counting = outer
         return (
             v
             if self.stays_within(at, size) or v.is_number
@@ -207,7 +213,7 @@ class AccessMixin(LowererBase):
 
     def _gathered(self, t: T, dims: list[Dim], kind: str) -> Val:
         """Integer tensors as indices. Dimensions whose index a gather also uses are gathered along with it."""
-        gathers = [k for k, d in enumerate(dims) if not isinstance(d.at, Index)]
+        gathers = [k for k, d in enumerate(dims) if not self._whole(d)]
         joint: list[Index] = []
         for k in gathers:
             at = dims[k].at

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import sympy as sp
 
 from codegen import tensors as tt
+from codegen.kernels import stable
 from codegen.values import Axes, LowererBase, Val, permute, to_axes
 from engine.notation import Amax, Index, Sigma
 
@@ -40,6 +41,10 @@ class ContractMixin(LowererBase):
 
     def _groups(self, body: Expr) -> list[Val]:
         """The factors of a body, those over the same indices multiplied. Numbers go into the smallest group."""
+        share = stable(body) if isinstance(body, sp.Mul) else None
+        if share is not None and share[0] == "scaled" and share[1][0][0] == "softmax":
+            rest = share[1][1]
+            return [*([] if rest == 1 else self._groups(rest)), self.kernel(share[1][0])]
         by: dict[frozenset[Index], list[Expr]] = {}
         for f in sp.Mul.make_args(body):
             found = frozenset(s for s in f.free_symbols if isinstance(s, Index) and s in self.ranges and _is_free(f, s))

@@ -116,7 +116,8 @@ class Solver:
             if self._mixed(position, marker, total):
                 self.put(marker, composed)
                 return used
-            del self.limits[marker]
+            for i in (marker, *extra):
+                del self.limits[i]
         return set()
 
     def _compose(self, parts: list[tuple[Digit, Expr]], total: Expr) -> tuple[Expr, dict[Index, Expr]] | None:

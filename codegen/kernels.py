@@ -7,6 +7,7 @@ relu: the naive form overflows or cancels, the kernel does not.
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import sympy as sp
@@ -90,13 +91,14 @@ def _product(e: Expr) -> Kernel | None:
                     rest = [r for r in rest if r is not g]
                     return "scaled", (("sigmoid", (f,)), sp.Mul(*rest))
             return "scaled", (("sigmoid", (-f,)), sp.Mul(*rest))
-        if isinstance(b, Sigma) and _exponent(b.body) is not None and len(b.limits) == 1:
+        if isinstance(b, Sigma) and _exponent(b.body) is not None:
             for g in factors:
                 inner = _exponent(g)
-                match = None if inner is None else _same_up_to_index(inner, b)
+                match = None if inner is None else _same_up_to_indices(inner, b)
                 if match is not None:
                     rest = [r for r in _without(factors, d, b, x) if r is not g]
-                    return "scaled", (("softmax", (inner, ((match, b.limits[0][1]),))), sp.Mul(*rest))
+                    limits = tuple((i, n) for i, (_, n) in zip(match, b.limits, strict=True))
+                    return "scaled", (("softmax", (inner, limits)), sp.Mul(*rest))
     return None
 
 
@@ -106,12 +108,14 @@ def _without(factors: list[Expr], d: Expr, b: Expr, x: Expr) -> list[Expr]:
     return rest if x == -1 else [*rest, b ** (x + 1)]
 
 
-def _same_up_to_index(inner: Expr, total: Sigma) -> Index | None:
-    """The index of `inner` whose place the sum's index takes, if they agree otherwise."""
-    ((j, _),) = total.limits
-    for i in ordered(s for s in inner.free_symbols if isinstance(s, Index)):
-        if canonical(inner.xreplace({i: j})) == canonical(total.body.args[0]) and i not in total.free_symbols - {j}:
-            return i
+def _same_up_to_indices(inner: Expr, total: Sigma) -> tuple[Index, ...] | None:
+    """The indices of `inner` whose places the sum's indices take, in their order, if the two agree otherwise."""
+    summed = [j for j, _ in total.limits]
+    own = ordered(s for s in inner.free_symbols if isinstance(s, Index) and s not in total.free_symbols)
+    wanted = canonical(total.body.args[0])
+    for choice in permutations(own, len(summed)):
+        if canonical(inner.xreplace(dict(zip(choice, summed, strict=True)))) == wanted:
+            return choice
     return None
 
 

@@ -22,6 +22,7 @@ from codegen.scalars import ScalarMixin
 from codegen.values import TensorInfo, Val
 from engine.errors import DerivationError
 from engine.notation import (
+    BRACKETS,
     Amax,
     Delta,
     Equal,
@@ -35,6 +36,7 @@ from engine.notation import (
     Where,
     accesses,
     free_indices,
+    name_of,
 )
 
 if TYPE_CHECKING:
@@ -79,11 +81,14 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         self.tensors = dict(tensors)
         self.ranges = dict(ranges)
         self.order: list[Index] = []
+        self.like: str | None = None
+        self.counting = False
 
     # -- entry points --------------------------------------------------------------------------------------------
 
     def lower(self, e: Expr, indices: Sequence[Expr], shape: Shape) -> Lowered:
         """An expression at output `indices` (0 where `shape` is one): its dense part and its scatters."""
+        self.like = self._float_in(e)
         outputs = [cast("Index", i) for i in indices if i != 0]
         for i, n in zip(indices, shape, strict=True):
             if i != 0:
@@ -103,6 +108,12 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             value = self.arranged(self.value(whole), indices)
         return Lowered(value, tuple(scatters))
 
+    def _float_in(self, e: Expr) -> str | None:
+        """A tensor of floats that the expression reads, a cotangent if there is one; it has the result's precision."""
+        found = {name_of(a) for a in accesses(e)}
+        floats = [n for n in found if n in self.tensors and self.tensors[n].kind == "float"]
+        return min(floats, key=lambda n: (not n.startswith("_cot"), n), default=None)
+
     def value(self, e: Expr) -> Val:
         """An expression as a tensor over the indices it depends on."""
         if isinstance(e, Indexed):
@@ -111,7 +122,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             return self.constant(e)
         if isinstance(e, Index):
             return Val(tt.call("torch.arange", self.ranges[e]), (e,), "int")
-        if not e.atoms(Indexed, Index):
+        if not e.atoms(Indexed, Index) and not e.has(*BRACKETS):
             return Val(tt.size(e), (), "number")
         known = stable(e)
         if known is not None:
@@ -253,7 +264,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         self.order = [*joint, *rest]
         items = [self.arranged(self.bounded(dims[k], shape[k]), joint, exact=False).t for k in advanced]
         outside = [dims[k] for k in advanced if not self.stays_within(dims[k], shape[k])]
-        for at, n in [(dims[k], shape[k]) for k in advanced if dims[k] in outside]:
+        for at, n in [(dims[k], shape[k]) for k in advanced if dims[k] in outside and dims[k].atoms(Index, Indexed)]:
             body = body * LessEqual(0, at) * Less(at, n)
         self.order = self.natural_order(body, [*joint, *rest])
         value = self.arranged(self.value(body), [*joint, *tail])

@@ -23,6 +23,10 @@ METHODS: dict[Any, str] = {
 }  # fmt: skip
 
 
+WHOLE = ("abs", "sign", "floor", "ceil")
+"""Methods that torch has for integers too."""
+
+
 def long_number(c: Any) -> bool:
     """Whether a positive number is written as a decimal: it is irrational, or a fraction of large integers."""
     return not c.is_Rational or (max(c.p, c.q) > LONG and len(repr(float(c))) > 5)
@@ -49,7 +53,7 @@ class ScalarMixin(LowererBase):
 
     def floated(self, v: Val) -> Val:
         """A truth value as a number, so that it can be added."""
-        return self.join("*", v, scalar(1.0), "float") if v.kind == "bool" else v
+        return self.typed(v) if v.kind == "bool" else v
 
     def sum_of(self, e: sp.Add) -> Val:
         """Terms added from left to right, positive ones first."""
@@ -203,7 +207,7 @@ class ScalarMixin(LowererBase):
         if not count.free_symbols or rest.free_symbols & count.free_symbols or rest.has(Indexed, Index):
             return None
         total = self.value(sums[0])
-        if total.t.kind != "method" or total.t.head != "sum":
+        if total.t.kind != "method" or total.t.head != "sum" or total.kind != "float":
             return None
         mean = Val(T("method", "mean", total.t.args, total.t.keywords), total.axes, total.kind, total.kept)
         if rest in (1, -1):
@@ -240,7 +244,7 @@ class ScalarMixin(LowererBase):
             return self._multiplied(top, bottom, up, down)
         condition, value = self._times(brackets), self._multiplied(rest, bottom, up, down)
         if value.is_number:
-            return self.join("*", condition, value, "int")
+            return self.join("*", condition, value)
         target = self.target(condition, value)
         condition, value = to_axes(condition, target), to_axes(value, target)
         axes = condition.axes if value.is_number else broadcast(condition.axes, value.axes)
@@ -302,10 +306,9 @@ class ScalarMixin(LowererBase):
         v = self.value(b)
         if v.is_number and not x.atoms(Indexed, Index):
             return Val(tt.binary("**", v.t, self.value(x).t), (), "number")
-        if x == sp.S.Half:
-            return Val(tt.method(v.t, "sqrt"), v.axes, "float", v.kept)
-        if x == -sp.S.Half:
-            return Val(tt.method(v.t, "rsqrt"), v.axes, "float", v.kept)
+        if x in (sp.S.Half, -sp.S.Half):
+            v = self.typed(v)
+            return Val(tt.method(v.t, "sqrt" if x == sp.S.Half else "rsqrt"), v.axes, "float", v.kept)
         if x == -1:
             return self.join("/", scalar(1), v, "float")
         if x.could_extract_minus_sign():
@@ -319,6 +322,8 @@ class ScalarMixin(LowererBase):
             raise DerivationError(f"{name} of the number {argument} has no tensor form")
         if v.kind == "bool" and name == "relu":
             return v
+        if name not in WHOLE:
+            v = self.typed(v)
         return Val(tt.method(v.t, name), v.axes, "float", v.kept if name in ELEMENTWISE else None)
 
     def function(self, e: Expr) -> Val:
@@ -342,6 +347,9 @@ class ScalarMixin(LowererBase):
             with self.inside(inner, limits):
                 v = self.value(inner)
             dims = tuple(v.axes.index(i) for i, _ in limits)
+            if name == "softmax" and len(dims) > 1:
+                total = tt.method(v.t, "logsumexp", dims, keepdim="True")
+                return Val(tt.method(tt.binary("-", v.t, total), "exp"), v.axes)
             t = tt.method(v.t, name, dims[0] if len(dims) == 1 else dims)
             if name == "softmax":
                 return Val(t, v.axes)
@@ -367,11 +375,15 @@ class ScalarMixin(LowererBase):
         if a.is_number and not b.is_number:
             turned = {"<": ">", "<=": ">=", "==": "=="}[symbol]
             return self.join(turned, b, a, "bool")
+        if a.is_number:
+            return Val(tt.binary(symbol, a.t, b.t), (), "number")
         return self.join(symbol, a, b, "bool")
 
     def choice(self, e: Where) -> Val:
         """torch.where."""
         condition, a, b = (self.value(x) for x in e.args)
+        if condition.is_number:
+            condition = Val(tt.call("torch.tensor", condition.t), (), "bool")
         if condition.kind != "bool":
             condition = self.join("!=", condition, scalar(0), "bool")
         target = self.target(condition, a, b)
@@ -381,6 +393,7 @@ class ScalarMixin(LowererBase):
             if not v.is_number:
                 axes = broadcast(axes, v.axes)
         kind = "float" if "float" in (a.kind, b.kind) else "int"
-        if a.is_number and b.is_number and a.t.kind == "number":
-            a = scalar(float(a.t.head))  # torch would make integers of integers
+        if not any(v.kind == "float" for v in (a, b)) and not self.counting:
+            a, kind = self.typed(a), "float"  # torch would make integers of integers, and float32 of other numbers
+            b = b if b.is_number else self.typed(b)
         return Val(tt.call("torch.where", condition.t, a.t, b.t), axes, kind)

@@ -146,9 +146,15 @@ class LowererBase:
     tensors: dict[str, TensorInfo]
     ranges: dict[Index, Expr]
     order: list[Index]
+    like: str | None
+    counting: bool
 
     def value(self, e: Expr) -> Val:
         """An expression as a tensor over the indices it depends on."""
+        raise NotImplementedError(type(self).__name__)
+
+    def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
+        """A stable kernel found by `kernels.stable`."""
         raise NotImplementedError(type(self).__name__)
 
     def rank(self, i: Index) -> int:
@@ -182,12 +188,32 @@ class LowererBase:
 
     def join(self, symbol: str, a: Val, b: Val, kind: str | None = None) -> Val:
         """An elementwise operator, with broadcasting."""
+        if not self.counting and (symbol == "/" or not all(integral(v.t) for v in (a, b) if v.is_number)):
+            a, b = self.promoted(a, b)
         target = self.target(a, b)
         a, b = to_axes(a, target), to_axes(b, target)
         if symbol in ("+", "-") and b.t.kind == "unary" and b.t.head == "neg":
             symbol, b = "-" if symbol == "+" else "+", Val(b.t.args[0], b.axes, b.kind, b.kept)
         kept = a.kept if b.is_plain_number else b.kept if a.is_plain_number else None
         return Val(tt.binary(symbol, a.t, b.t), broadcast(a.axes, b.axes), kind or common_kind(a, b), kept)
+
+    def promoted(self, a: Val, b: Val) -> tuple[Val, Val]:
+        """Two operands of which one holds floats or both are numbers: torch would make float32 of an integer tensor."""
+        if (a.is_number and b.is_number) or "float" in (a.kind, b.kind):
+            return a, b
+        return (a, self.typed(b)) if a.is_number else (self.typed(a), b)
+
+    def typed(self, v: Val) -> Val:
+        """A number, a tensor of integers or of truth values as floats of the precision that the expression has.
+
+        Left to itself torch would give them its default, float32, whatever they meet later.
+        """
+        if v.kind == "float" or self.like is None:
+            return v
+        like = tt.name(self.like)
+        if v.is_number:
+            return Val(tt.method(like, "new_tensor", v.t), (), "float")
+        return Val(tt.method(v.t, "to", tt.attribute(like, "dtype")), v.axes, "float")
 
     def negative(self, v: Val) -> Val:
         """Minus a tensor, written on its first factor."""
@@ -233,6 +259,15 @@ class LowererBase:
                 t = tt.method(t, "unsqueeze", 0)
             return Val(t, axes, v.kind)
         return v
+
+
+def integral(t: T) -> bool:
+    """Whether a number is whole as it is written."""
+    if t.kind == "number":
+        return t.head.lstrip("-").isdigit()
+    if t.kind == "size":
+        return bool(t.args[0].is_integer)
+    return t.kind in ("unary", "binary") and t.head != "/" and all(integral(a) for a in t.args)
 
 
 def common_kind(a: Val, b: Val) -> str:

@@ -159,6 +159,8 @@ def value_text(value: Any, names: Sequence[str]) -> str:
         return 'float("inf")' if value > 0 else '-float("inf")'
     if isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
         return f'torch.device("{value}")' if isinstance(value, torch.device) else str(value)
+    if isinstance(value, float) and value != value:
+        return 'float("nan")'
     return repr(value)
 
 

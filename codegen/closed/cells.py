@@ -189,6 +189,12 @@ class Builder:
             return
         ranges = cell.ranges
         raw = known[1]
+        floats = {self.graph[o].dtype for o in n.operands if self.graph[o].dtype.is_floating_point}
+        if kind == "float" and floats - {n.dtype} and n.call is not None and n.output is None:
+            for o in n.operands:  # the algebra has no precisions: what changes it stays the torch call it is
+                self.resolved(o)
+            self.cells[n.name] = replace(cell, expr=raw, text=n.forward_text())
+            return
         inlined = self.inline(raw, n)
         expr = raw if inlined is raw else simplified(resum(inlined, ranges), ranges)
         expr = sp.sympify(expr)

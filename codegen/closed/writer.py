@@ -294,17 +294,38 @@ class ClosedWriter:
         for line in code.forward:
             name = names[line.name]
             cell = sizes[line.name]
-            value = cast("Val", line.value.dense)
-            t = self._rename(value.t, names)
-            if value.is_number:
-                t = self._constant(t, cell.shape, cell.dtype, self._input_like(cell.dtype))
-            elif not covers(value, cell.shape):
-                t = tt.method(t, "expand", *[tt.size(s) for s in cell.shape])
-            self.used_forward.see(t)
-            if cell.kind == "float" and value.kind in ("int", "bool"):
-                t = tt.method(t, "to", tt.name(str(cell.dtype)))
             equation = self._equation(name, line.indices, named(line.expr, names))
-            self.forward_blocks.append(Block(name, self._text(equation), (f"{name} = {tt.text(t)}",), equation))
+            made = self._made(name, cell, line.value, names)
+            self.forward_blocks.append(Block(name, self._text(equation), made, equation))
+
+    def _made(self, name: str, cell: Cell, low: Lowered, names: dict[str, str]) -> tuple[str, ...]:
+        """The statements of a cell of the forward: an expression, or places of a tensor that are filled."""
+        like, used, v = self._input_like(cell.dtype), self.used_forward, low.dense
+        if v is None:
+            t = self._constant(tt.number(0), cell.shape, cell.dtype, like)
+        elif v.is_number:
+            t = self._constant(self._rename(v.t, names), cell.shape, cell.dtype, like)
+        else:
+            t = self._rename(v.t, names)
+            if not covers(v, cell.shape):
+                t = tt.method(t, "expand", *[tt.size(s) for s in cell.shape])
+            if cell.kind == "float" and v.kind in ("int", "bool"):
+                t = tt.method(t, "to", self._dtype_text(cell.dtype, like))
+            if low.scatters:
+                t = tt.method(t, "clone")
+        used.see(t)
+        lines = [f"{name} = {tt.text(t)}"]
+        for s in low.scatters:
+            items, value = tuple(self._rename(i, names) for i in s.items), self._rename(s.value, names)
+            if not is_scalar(value) and not any(self._floats(x) for x in tt.walk(value)):
+                value = tt.method(value, "to", self._dtype_text(cell.dtype, like))
+            alone = v is None and len(low.scatters) == 1
+            lines.append(self._scatter(name, items, value, s.accumulate, alone, cell.dtype, like, used))
+        return tuple(lines)
+
+    def _dtype_text(self, dtype: Any, like: str) -> T:
+        """A dtype: that of the input `like` where it has it, so that the emitted code follows its inputs."""
+        return tt.attribute(tt.name(like), "dtype") if self._dtype_of(like) == dtype else tt.name(str(dtype))
 
     def _constant(self, value: T, shape: tuple[Expr, ...], dtype: Any, like: str) -> T:
         """A number as a tensor: of `shape` and `dtype`, where the tensor `like` is."""
@@ -339,7 +360,8 @@ class ClosedWriter:
         node = c.node
         if c.expr is not None and (not c.call or node is None or node.call is None):
             equation = self._equation(c.name, c.indices, c.expr)
-            self.forward_blocks.append(Block(c.name, (), self._written_out(c), equation))
+            low = Lowerer(self._infos(), {}).lower(c.expr, c.indices, c.shape)
+            self.forward_blocks.append(Block(c.name, (), self._made(c.name, c, low, {}), equation))
             return
         assert node is not None
         assert node.call is not None
@@ -351,36 +373,6 @@ class ClosedWriter:
 
     def _infos(self) -> dict[str, TensorInfo]:
         return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
-
-    def _written_out(self, c: Cell) -> tuple[str, ...]:
-        """The statements of a cell's definition: an expression, or places of a tensor that are filled."""
-        low = Lowerer(self._infos(), {}).lower(cast("Expr", c.expr), c.indices, c.shape)
-        if low.dense is not None:
-            t = self._dense(c, low.dense)
-            start = tt.method(t, "clone") if low.scatters else t
-        else:
-            first = next((x for s in low.scatters for x in tt.walk(s.value) if self._floats(x)), None)
-            sizes = tuple(tt.size(s) for s in c.shape)
-            dtype = tt.name(str(c.dtype))
-            start = (
-                tt.call("torch.zeros", sizes, dtype=dtype) if first is None else tt.method(first, "new_zeros", sizes)
-            )
-        alone = low.dense is None and len(low.scatters) == 1
-        used, like = self.used_forward, self._input_like(c.dtype)
-        used.see(start)
-        filled = [
-            self._scatter(c.name, s.items, s.value, s.accumulate, alone, c.dtype, like, used) for s in low.scatters
-        ]
-        return (f"{c.name} = {tt.text(start)}", *filled)
-
-    def _dense(self, c: Cell, v: Val) -> T:
-        """A lowered definition as a tensor of the cell's shape and dtype."""
-        if v.is_number:
-            return self._constant(v.t, c.shape, c.dtype, self._input_like(c.dtype))
-        t = v.t
-        if c.kind == "float" and v.kind in ("int", "bool"):
-            t = tt.method(t, "to", tt.name(str(c.dtype)))
-        return t if covers(v, c.shape) else tt.method(t, "expand", *[tt.size(s) for s in c.shape])
 
     # -- backward --------------------------------------------------------------------------------------------------
 
@@ -567,6 +559,7 @@ class ClosedWriter:
                 and isinstance(line.expr, Indexed)
                 and name_of(line.expr) in local
                 and line.expr.indices == line.indices
+                and cast("Any", line.value.dense).t.kind == "name"
             ):
                 passed = local[name_of(line.expr)]
                 local[line.name] = passed
