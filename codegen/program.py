@@ -17,6 +17,7 @@ from codegen.closed.emit import closed_source
 from codegen.derivation import derive, steps_of
 from codegen.emit import steps_source
 from codegen.function import differentiable
+from codegen.modulestate import module_state
 from engine import Graph, trace
 from engine.errors import InputError
 
@@ -191,6 +192,8 @@ def generate(
         raise InputError(
             f"wrt names {unknown[0]!r}, which is no differentiable input of {graph.name}; those are {', '.join(known)}"
         )
+    if isinstance(forward, nn.Module):
+        graph = replace(graph, state=module_state(forward, graph, inputs))
     derivation = derive(graph)
     module = forward if isinstance(forward, nn.Module) else None
     writer: ClosedWriter | None = None
