@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from codegen.emitfunction import random_nodes
 from engine import trace
 from engine.errors import SymgradError
@@ -14,7 +12,7 @@ from engine.errors import SymgradError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from engine.graph import Graph
 

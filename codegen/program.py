@@ -18,6 +18,7 @@ from codegen.derivation import derive, steps_of
 from codegen.emit import steps_source
 from codegen.function import differentiable
 from codegen.modulestate import module_state
+from codegen.operator import custom_op
 from engine import Graph, trace
 from engine.errors import InputError
 
@@ -162,6 +163,21 @@ class Program:
     def function(self) -> Callable[..., Any]:
         """The forward as a differentiable callable of the same signature, whose backward is the emitted one."""
         return differentiable(self)
+
+    def custom_op(self, name: str = "") -> Callable[..., Any]:
+        """The forward as an operator of torch, with its derivative registered: `torch.library.custom_op` (closed mode).
+
+        Args:
+            name: `namespace::name`; by default `symgrad::` and the forward's name.
+
+        Returns:
+            A function of the forward's tensors in the order of `graph.inputs`: the arguments, then a module's parameters
+            and buffers. It returns the result, or a tuple of results; what buffers become is left to `Module`.
+
+        Raises:
+            InputError: a program in steps mode, or a name of another form.
+        """
+        return custom_op(self, name)
 
 
 def generate(

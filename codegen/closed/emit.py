@@ -52,6 +52,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     returns = returned(graph)
     zeros = tuple(graph.key(n) for n in wanted if zero_block(writer, writer.gradients[n]))
     emission = Emission(graph, tuple(wanted), tuple(saved), "", zeros, drawn, tuple(graph.buffers))
+    writer.emission = emission
     back = size_lines(graph, sizes, [n for n in saved if n in graph.inputs], [n for n in saved if n in graph.by_name])
     keys = [(quoted(graph.key(n)), writer.gradients[n]) for n in wanted]
     trained = [n for n in wanted if n in graph.parameters or not graph.parameters]
