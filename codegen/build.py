@@ -19,6 +19,7 @@ from codegen.derivation_md import derivation_markdown
 from codegen.emit import write_atomically
 from codegen.inputs import example_inputs
 from codegen.loop.recipe import loop_text
+from codegen.operator import operator_source
 from codegen.program import Program, generate
 from codegen.targets import bundled_names, load_target
 from codegen.train.recipe import recipe_of
@@ -164,11 +165,11 @@ def located(target: Target) -> Generator[None]:
         ) from error
 
 
-def build(text: str, out: Path | None = None) -> list[Built]:
+def build(text: str, out: Path | None = None, operator: bool = False) -> list[Built]:
     """The files of one TARGET, compared with what is there; nothing is written.
 
     They belong in the folder `out`; by default in `generated/NAME`, beside `examples/` for bundled targets and in the
-    working directory for others.
+    working directory for others. With `operator` there is a `custom_op.py` too.
 
     Raises:
         TargetError: no such target, or no example inputs for it. TraceError: it cannot be traced. OutputError: something
@@ -179,15 +180,17 @@ def build(text: str, out: Path | None = None) -> list[Built]:
     program = program_of(target, title)
     folder = out if out is not None else (HOME if target.bundled else Path("generated")) / target.name
     texts = [(a.name, a.text(program, title)) for a in ARTIFACTS]
+    if operator:
+        texts.append(("custom_op.py", operator_source(closed_program(program, title), f"symgrad::{target.name}")))
     return [_compared(folder / name, text) for name, text in texts if text is not None]
 
 
-def build_all() -> list[Built]:
+def build_all(operator: bool = False) -> list[Built]:
     """The files of every bundled target, and of the package that holds them."""
     package = _compared(
         HOME / "__init__.py", f'# {STAMP}`.\n"""Emitted code: a folder per forward. It imports only torch."""\n'
     )
-    return [package, *(b for name in default_targets() for b in build(name))]
+    return [package, *(b for name in default_targets() for b in build(name, operator=operator))]
 
 
 def _title(target: Target, text: str) -> str:

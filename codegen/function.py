@@ -1,50 +1,88 @@
-"""An emitted forward and backward as a `torch.autograd.Function`."""
+"""An emitted forward and backward as a differentiable callable of the forward's own signature."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import re
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from codegen.emitfunction import Emission, function_text, random_nodes
+from engine.errors import InputError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
 
     from codegen.program import Program
 
 
-def differentiable_again(g: Tensor | None) -> Tensor | None:
-    """A gradient that is zero whatever the inputs are still takes part in a second differentiation."""
-    return g.requires_grad_() if g is not None and torch.is_grad_enabled() and not g.requires_grad else g
-
-
 def differentiable(program: Program) -> Callable[..., Any]:
-    """A callable of the forward's own signature whose backward is the emitted one; it can be differentiated again."""
-    graph = program.graph
-    keys = [graph.key(n) if graph[n].differentiable else None for n in graph.inputs]
-    wanted = program.wrt
+    """A callable of the forward's own signature whose backward is the emitted one; it can be differentiated again.
 
-    class Emitted(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *tensors: Tensor) -> Any:
-            ctx.save_for_backward(*tensors)
-            out, _ = program.module.forward(*tensors)
-            return out
-
-        @staticmethod
-        def backward(ctx: Any, *grads: Any) -> Any:
-            # Recomputing from the inputs keeps the backward itself differentiable.
-            _, saved = program.module.forward(*ctx.saved_tensors)
-            found = program.module.backward(saved, grads[0] if graph.single else list(grads))
-            slots = [found.get(k) if k is not None and (wanted is None or k in wanted) else None for k in keys]
-            return tuple(differentiable_again(g) for g in slots)
-
-    apply = cast("Any", Emitted).apply
+    A module's parameters and buffers are used, and its buffers renewed, where they are not among the arguments.
+    """
+    space = vars(program.module) if program.mode == "closed" else with_function(program)
+    apply, results = space["apply"], tuple(dict.fromkeys(program.graph.outputs))
+    graph, owner, structure = program.graph, program.owner, program.graph.structure
+    at = tuple(results.index(n) for n in graph.outputs)
+    renewed = tuple((graph.key(n), graph.inputs.index(n)) for n in graph.buffers) if program.mode == "closed" else ()
 
     def function(*inputs: Any) -> Any:
-        out = apply(*program.tensors(inputs))
-        return out if graph.single else pytree.tree_unflatten(list(out), graph.structure)
+        tensors = program.tensors(inputs)
+        own = owner is not None and len(tensors) > len(pytree.tree_leaves(list(inputs)))
+        if own:
+            check_mode(program)
+            for _, k in renewed:  # what is saved for the backward stays as it is when the buffer changes
+                tensors[k] = tensors[k].clone()
+        out = apply(*tensors)
+        if own and renewed:
+            renew(owner, dict(zip([n for n, _ in renewed], out[-len(renewed) :], strict=True)))
+        found = [out[k] for k in at]
+        return found[0] if structure is None else pytree.tree_unflatten(found, structure)
 
     function.__name__ = graph.name
     return function
+
+
+def renew(owner: Any, values: Mapping[str, Tensor]) -> None:
+    """Give a module's buffers new values, in place."""
+    with torch.no_grad():
+        for name, value in values.items():
+            owner.get_buffer(name).copy_(value)
+
+
+def check_mode(program: Program) -> None:
+    """Refuse a module that is in another mode than it was derived in, where that makes a difference."""
+    state = program.graph.state
+    if state is not None and state.fixed and program.owner is not None and program.owner.training != state.training:
+        now, then = ("training", "evaluation") if program.owner.training else ("evaluation", "training")
+        raise InputError(
+            f"{program.graph.name} is in {now} mode and was derived in {then} mode; generate it again, or put it back"
+        )
+
+
+def with_function(program: Program) -> dict[str, Any]:
+    """The emitted module of a program in steps mode with the `Function` that `closed.py` has."""
+    graph = program.graph
+    fields = tuple(program.module.Saved._fields)
+    drawn = [n for n in random_nodes(graph) if n in fields]
+    if len(drawn) < len(random_nodes(graph)):
+        raise InputError(
+            f"{graph.name} draws random numbers that steps mode does not keep, so its result cannot be differentiated "
+            "as torch would. Use mode='closed'."
+        )
+    wanted = tuple(
+        n for n in graph.inputs if graph[n].differentiable and (program.wrt is None or graph.key(n) in program.wrt)
+    )
+    text = function_text(Emission(graph, wanted, fields, "Saved"))
+    space = dict(vars(program.module))
+    if drawn:
+        text = re.sub(r"_, saved = forward\(.*\)", "raise NotImplementedError(SECOND)", text)
+        space["SECOND"] = (
+            f"{graph.name} draws random numbers: in steps mode its gradient cannot be differentiated. Use mode='closed'."
+        )
+    exec(compile(text, f"<function {graph.name}>", "exec"), space)
+    return space

@@ -17,6 +17,8 @@ from codegen.closed.emit import closed_source
 from codegen.derivation import derive, steps_of
 from codegen.emit import steps_source
 from codegen.function import differentiable
+from codegen.modulestate import module_state
+from codegen.operator import custom_op
 from engine import Graph, trace
 from engine.errors import InputError
 
@@ -162,6 +164,21 @@ class Program:
         """The forward as a differentiable callable of the same signature, whose backward is the emitted one."""
         return differentiable(self)
 
+    def custom_op(self, name: str = "") -> Callable[..., Any]:
+        """The forward as an operator of torch, with its derivative registered: `torch.library.custom_op` (closed mode).
+
+        Args:
+            name: `namespace::name`; by default `symgrad::` and the forward's name.
+
+        Returns:
+            A function of the forward's tensors in the order of `graph.inputs`: the arguments, then a module's parameters
+            and buffers. It returns the result, or a tuple of results; what buffers become is left to `Module`.
+
+        Raises:
+            InputError: a program in steps mode, or a name of another form.
+        """
+        return custom_op(self, name)
+
 
 def generate(
     forward: Callable[..., Any] | nn.Module | Graph,
@@ -191,6 +208,8 @@ def generate(
         raise InputError(
             f"wrt names {unknown[0]!r}, which is no differentiable input of {graph.name}; those are {', '.join(known)}"
         )
+    if isinstance(forward, nn.Module):
+        graph = replace(graph, state=module_state(forward, graph, inputs))
     derivation = derive(graph)
     module = forward if isinstance(forward, nn.Module) else None
     writer: ClosedWriter | None = None

@@ -95,7 +95,8 @@ class Graph:
     """A forward, recorded. `repr` reads as a program.
 
     `sizes` says for every size symbol which input's dimension it is; `guards` what the forward fixed; `keys` maps a
-    node's name to the key of its gradient where they differ (`fc1_weight` to `fc1.weight`).
+    node's name to the key of its gradient where they differ (`fc1_weight` to `fc1.weight`). `state` says what the module
+    holds that was recorded, if whoever asked for the graph wanted to know (`codegen.modulestate`).
     """
 
     name: str
@@ -109,6 +110,7 @@ class Graph:
     example: dict[Symbol, int] = field(default_factory=dict["Symbol", int])
     buffers: dict[str, str] = field(default_factory=dict[str, str])
     parameters: tuple[str, ...] = ()
+    state: Any = None
 
     @cached_property
     def by_name(self) -> dict[str, Node]:

@@ -21,6 +21,10 @@ def build(
     out: Annotated[
         Path | None, Option(show_default="generated/NAME", help="The folder for the files of a single TARGET.")
     ] = None,
+    custom_op: Annotated[
+        bool,
+        Option("--custom-op", help="Also custom_op.py: the forward as an operator symgrad::NAME of torch.library."),
+    ] = False,
 ) -> None:
     """Derive the backward of each TARGET and write it: steps.py, to import and read, and derivation.md, to follow.
 
@@ -38,4 +42,4 @@ def build(
     """
     from codegen.cli.building import run_build  # torch, which --help does not need
 
-    run_build(tuple(targets or ()), check, out)
+    run_build(tuple(targets or ()), check, out, custom_op)

@@ -13,7 +13,7 @@ from engine.errors import OutputError, TargetError
 STALE = 1
 
 
-def run_build(targets: tuple[str, ...], check: bool, out: Path | None) -> None:
+def run_build(targets: tuple[str, ...], check: bool, out: Path | None, operator: bool = False) -> None:
     """Build as asked, printing to stdout. Everything is made before anything is written.
 
     Raises the package's errors, and typer.Exit(1) where `check` finds something stale.
@@ -22,7 +22,7 @@ def run_build(targets: tuple[str, ...], check: bool, out: Path | None) -> None:
         raise TargetError(
             f"--out takes the files of one TARGET, and {len(targets) or 'all bundled ones'} were asked for."
         )
-    built = [b for t in targets for b in build(t, out)] if targets else build_all()
+    built = [b for t in targets for b in build(t, out, operator)] if targets else build_all(operator)
     extra = [] if targets else leftovers(built)
     console = Console(soft_wrap=True)
     if check:

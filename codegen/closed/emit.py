@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from codegen.closed.tidy import joined, read_by
 from codegen.closed.writer import ClosedWriter
 from codegen.emit import quoted, render, sequence, shape_text
-from codegen.steps import Used, guard_rows, size_lines, wrapped
+from codegen.emitfunction import Emission, emission_options, function_text, module_text, random_nodes, returned
+from codegen.steps import Used, forward_text, guard_rows, size_lines, wrapped
 from engine.spelling import size_text
 
 if TYPE_CHECKING:
     from sympy import Expr
 
+    from codegen.closed.writer import Block
     from engine.graph import Graph
 
 
@@ -27,7 +30,8 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     """The emitted file of a finished writer."""
     graph, wanted = writer.graph, writer.wanted
     given = {"grad_out", *[f"grad_out_{k}" for k in range(len(graph.outputs))]}
-    reads = writer.used_backward.names - writer.made - given
+    drawn = random_in(writer)
+    reads = (writer.used_backward.names - writer.made - given) | set(drawn)
     order = [c.name for c in writer.cells]
     extra = [b.name for b in writer.forward_blocks if b.name not in order]
     saved = [n for n in (*order, *extra) if n in reads]
@@ -38,19 +42,20 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     inputs = list(graph.inputs)
     shapes = {b.name: b for b in writer.forward_blocks}
     needed = live_forward(writer, [*saved, *graph.outputs])
-    kept = {*saved, *graph.outputs}
+    renewal, read, resized = renewal_lines(graph, needed)
+    kept = {*saved, *graph.outputs, *read}
     forward = [shapes[b.name] for b in writer.forward_blocks if b.name in needed]
     forward = joined(forward, lambda n: n not in kept and not (n in writer.by_name and writer.by_name[n].named))
+    forward = [taken_back(b, drawn) for b in forward]
     writer.emitted = tuple(forward)
-    sized = forward_sizes(writer, needed)
-    returns = (
-        graph.outputs[0]
-        if graph.single
-        else "(" + ", ".join(graph.outputs) + ("," if len(graph.outputs) == 1 else "") + ")"
-    )
+    sized = forward_sizes(writer, needed) | resized
+    returns = returned(graph)
+    zeros = tuple(graph.key(n) for n in wanted if zero_block(writer, writer.gradients[n]))
+    emission = Emission(graph, tuple(wanted), tuple(saved), "", zeros, drawn, tuple(graph.buffers))
+    writer.emission = emission
     back = size_lines(graph, sizes, [n for n in saved if n in graph.inputs], [n for n in saved if n in graph.by_name])
     keys = [(quoted(graph.key(n)), writer.gradients[n]) for n in wanted]
-    trained = list(wanted)
+    trained = [n for n in wanted if n in graph.parameters or not graph.parameters]
     scalar = graph.single and not graph[graph.outputs[0]].shape
     return render(
         "closed.py.j2",
@@ -60,7 +65,6 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         saved_text=", ".join(f"{n} {saved_shape(writer, n)}" for n in saved) or "nothing",
         autograd_text="",
         inputs=inputs,
-        count=len(inputs),
         returns=returns,
         guards=guard_rows(graph),
         size_lines=size_lines(graph, sized, inputs, inputs),
@@ -71,12 +75,51 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         grads=["return {" + ", ".join(f"{k}: {v}" for k, v in keys) + "}"]
         if len(keys) < 4
         else ["return {", *[f"    {k}: {v}," for k, v in keys], "}"],
-        single=graph.single,
-        zeros=[quoted(graph.key(n)) for n in wanted if zero_block(writer, writer.gradients[n])],
-        slots=[f"grads[{quoted(graph.key(n))}]" if n in wanted else "None" for n in inputs],
+        renewal=renewal,
+        function=function_text(emission),
+        module=module_text(emission, graph.state),
+        **emission_options(emission),
+        renewed=list(graph.buffers),
         step=[f"{n}.sub_(grads[{quoted(graph.key(n))}], alpha=lr)" for n in trained] if scalar and trained else [],
         trained=trained,
     )
+
+
+def random_in(writer: ClosedWriter) -> tuple[str, ...]:
+    """Random tensors that the result depends on."""
+    live = live_forward(writer, list(writer.graph.outputs))
+    return tuple(n for n in random_nodes(writer.graph) if n in live)
+
+
+def taken_back(block: Block, drawn: tuple[str, ...]) -> Block:
+    """A random tensor is drawn, unless it is given."""
+    if block.name not in drawn:
+        return block
+    return replace(block, lines=(f"{block.lines[0]} if drawn is None else drawn[{drawn.index(block.name)}]",))
+
+
+def renewal_lines(graph: Graph, known: set[str]) -> tuple[list[str], set[str], set[Any]]:
+    """What the buffers become, by the forward's own calls from tensors that are `known`: (lines, tensors and sizes read)."""
+    needed: set[str] = set()
+    read: set[str] = set()
+    stack = list(graph.buffers.values())
+    while stack:
+        name = stack.pop()
+        if name in known:
+            read.add(name)
+        elif name not in needed and not graph[name].is_input:
+            needed.add(name)
+            stack.extend(graph[name].operands)
+    used = Used()
+    lines: list[str] = []
+    for n in graph.nodes:
+        if n.name in needed and n.call is not None:
+            used.see_size(n.call.args)
+            used.see_size(dict(n.call.kwargs))
+            output = f"[{n.output}]" if n.output is not None else ""
+            lines.append(f"{n.name} = {forward_text(graph, n)}{output}")
+    lines += [f"buffers[{quoted(graph.key(n))}] = {after}" for n, after in graph.buffers.items()]
+    return lines, read, used.sizes
 
 
 def shape_of_saved(writer: ClosedWriter, name: str) -> tuple[Expr, ...]:

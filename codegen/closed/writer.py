@@ -25,6 +25,7 @@ from engine.table import Definition
 
 if TYPE_CHECKING:
     from codegen.closed.backward import Statement
+    from codegen.emitfunction import Emission
     from codegen.tensors import T
     from codegen.values import Val
     from engine.graph import Graph
@@ -142,6 +143,7 @@ class ClosedWriter:
         self.saved: tuple[str, ...] = ()
         self.emitted: tuple[Block, ...] = ()
         """The forward's statements as they stand in the file."""
+        self.emission: Emission | None = None
         self.ranks: dict[str, int] = {c.name: len(c.shape) for c in self.cells}
 
     # -- structure -------------------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+
+from codegen.loop.make import inputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ def compiled(
     plan: Plan,
 ) -> Callable[[Sequence[Tensor], int, float, Generator | None], Tensor]:
     """A function (data, calls, lr, generator) -> losses that takes `calls * STEPS` steps on `values`, in place."""
-    names = tuple(inspect.signature(module.forward).parameters)
+    names = inputs_of(module)
     held = [n for n in names if n not in batch]
     trained = [n for n in held if n in velocities]
 

@@ -71,7 +71,8 @@ def rows_of(data: Sequence[Tensor]) -> list[Rows]:
 
 def inputs_of(module: ModuleType) -> tuple[str, ...]:
     """The names that the closed forward takes."""
-    return tuple(inspect.signature(module.forward).parameters)
+    given = inspect.signature(module.forward).parameters.values()
+    return tuple(p.name for p in given if p.kind is p.POSITIONAL_OR_KEYWORD)
 
 
 def make_loop(

@@ -31,24 +31,103 @@ def backward(saved, grad_out=None):
 
 
 class Function(torch.autograd.Function):
-    """`forward` with `backward` as its derivative. It can be differentiated again: then `saved` is computed with a graph."""
+    """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx, x):
-        out, saved = forward(x)
-        ctx.inputs = 1
-        ctx.save_for_backward(x, *saved)
-        return out
+    def forward(x):
+        v, saved = forward(x)
+        x, v_matmul_1_t = saved
+        return v, v_matmul_1_t
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs, output[1])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx, *grad_out):
-        inputs, saved = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
-        if torch.is_grad_enabled():
-            _, saved = forward(*inputs)
-        grads = backward(saved, grad_out[0])
+        grad_given = next((g for g in grad_out[:1] if g is not None), None)
+        if grad_given is None:
+            return (None,) * 1
+        x, v_matmul_1_t = ctx.saved_tensors
+        saved = (x, v_matmul_1_t)
+        with torch.autocast(grad_given.device.type, enabled=False):
+            if torch.is_grad_enabled():
+                _, saved = forward(x)
+            try:
+                grads = backward(saved, grad_out[0])
+            except RuntimeError:  # under vmap only what is batched can be written to
+                saved, grad_out = tuple(batched_alike(saved, grad_given)), batched_alike(grad_out, grad_given)
+                grads = backward(saved, grad_out[0])
         return grads["x"],
+
+
+class ForwardMode(Function):
+    """`Function` that can be differentiated forwards too (by two passes backwards); `torch.compile` does not take such a one."""
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        Function.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs, output[1])
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        inputs = ctx.saved_tensors[:1]
+        moved = [k for k, t in enumerate(tangents) if t is not None]
+
+        def result(*some):
+            at = dict(enumerate(inputs)) | dict(zip(moved, some))
+            out, _ = forward(*at.values())
+            return (out,)
+
+        out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
+        _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
+        (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
+        return moved_0, None
+
+
+def batched_alike(tensors, *others):
+    """The same tensors, floating-point ones batched (by `torch.vmap`) as any of them or of the others is."""
+    link = sum(torch.zeros_like(t).sum() for t in (*tensors, *others) if t is not None)
+    return [t + link.to(t.dtype) if t is not None and t.is_floating_point() else t for t in tensors]
+
+
+def apply(*inputs):
+    """What `Function` returns. Under autocast it is computed in float32 or wider, there and back."""
+    kind = inputs[0].device.type
+    if torch.is_autocast_enabled(kind):
+        with torch.autocast(kind, enabled=False):
+            return apply(*[t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in inputs])
+    return (Function if torch.compiler.is_compiling() else ForwardMode).apply(*inputs)
 
 
 def function(x):
     """The result alone, differentiable: forward with the backward above."""
-    return Function.apply(x)
+    return apply(x)[0]
+
+
+class Module(torch.nn.Module):
+    """`forward` with parameters: what is given by name belongs to the module, the rest are arguments of a call, in their order."""
+
+    _inputs = ("x",)
+
+    def __init__(self, **tensors):
+        super().__init__()
+        self._arguments = tuple(name for name in self._inputs if name not in tensors)
+        for name, t in tensors.items():
+            if name not in self._inputs:
+                raise TypeError(f"{name} is no input of forward; those are {', '.join(self._inputs)}")
+            t = t.detach().clone()
+            if t.is_floating_point():
+                self.register_parameter(name, torch.nn.Parameter(t))
+            else:
+                self.register_buffer(name, t)
+
+    def forward(self, *inputs):
+        if len(inputs) != len(self._arguments):
+            raise TypeError(f"{len(inputs)} tensors were given for {', '.join(self._arguments)}")
+        values = dict(zip(self._arguments, inputs))
+        return function(*[values[name] if name in values else getattr(self, name) for name in self._inputs])

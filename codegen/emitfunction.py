@@ -1,0 +1,208 @@
+"""The text around an emitted forward and backward: `Function`, `function`, `Module`, and a custom operator."""
+
+from __future__ import annotations
+
+import keyword
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from codegen.emit import render, sequence
+from engine.spelling import quoted
+
+if TYPE_CHECKING:
+    from codegen.modulestate import ModuleState
+    from engine.graph import Graph
+
+RANDOM = frozenset(
+    (
+        "mask",
+        "rand",
+        "randn",
+        "randint",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+        "bernoulli",
+        "normal",
+        "multinomial",
+    )
+)
+"""Ops whose result another call does not repeat."""
+
+
+@dataclass(frozen=True)
+class Emission:
+    """An emitted forward and backward, as what is put around them needs to know them.
+
+    Attributes:
+        graph: the traced forward.
+        wanted: inputs whose gradients the backward returns.
+        saved: names in the tuple that the backward takes, in order; `pack` is what makes it (nothing for a tuple).
+        zeros: keys of gradients that are zero whatever the inputs are.
+        drawn: random tensors that the forward takes back as `drawn`, in order; all of them are saved.
+        renewed: inputs that are buffers the forward changes, whose new values it puts into `buffers`.
+    """
+
+    graph: Graph
+    wanted: tuple[str, ...]
+    saved: tuple[str, ...]
+    pack: str = ""
+    zeros: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
+    renewed: tuple[str, ...] = ()
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """The forward's results, each once."""
+        return tuple(dict.fromkeys(self.graph.outputs))
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """Saved tensors that are neither inputs nor results."""
+        return tuple(n for n in self.saved if n not in self.graph.inputs and n not in self.graph.outputs)
+
+    def is_float(self, name: str) -> bool:
+        """Whether a node is floating-point."""
+        return self.graph[name].dtype.is_floating_point
+
+
+def random_nodes(graph: Graph) -> tuple[str, ...]:
+    """Nodes that are drawn anew by every call of the forward."""
+    return tuple(n.name for n in graph.nodes if n.op in RANDOM and n.definition is None)
+
+
+def returned(graph: Graph) -> str:
+    """What the emitted forward returns besides `saved`."""
+    inside = ", ".join(graph.outputs)
+    return inside if graph.single else f"({inside}{',' * (len(graph.outputs) == 1)})"
+
+
+def function_text(e: Emission) -> str:
+    """`Function`, `ForwardMode`, `apply` and `function`."""
+    graph, inputs, results = e.graph, e.graph.inputs, e.results
+    position = {n: k for k, n in enumerate((*results, *e.made))}
+    kept = [n for n in (*results, *e.made) if n in e.saved]
+    marked = [f"output[{position[n]}]" for n in results if not e.is_float(n)]
+    if e.made or e.renewed:
+        marked.append(f"*output[{len(results)}:]")
+    firsts = {n: graph.outputs.index(n) for n in results}
+    seeds = [f"grad_out[{position[n]}]" if k == firsts[n] else "None" for k, n in enumerate(graph.outputs)]
+    floats = [k for k, n in enumerate(results) if e.is_float(n)]
+    names = iter(f"moved_{k}" for k in range(len(floats)))
+    moves = [next(names) if k in floats else "None" for k in range(len(results))]
+    slots = [f"grads[{quoted(graph.key(n))}]" if n in e.wanted else "None" for n in inputs]
+    extra = ["*buffers.values()"] if e.renewed else []
+    return render(
+        "function.py.j2",
+        name=graph.name,
+        inputs=inputs,
+        outputs=graph.outputs,
+        outs=len(results),
+        single=graph.single,
+        returns=returned(graph),
+        renewed=e.renewed,
+        pack=e.pack,
+        made=e.made,
+        unpack_saved=sequence(list(e.saved), " = saved", 8),
+        results=tuple_lines("return ", [*results, *e.made, *extra]),
+        kept="".join(f", output[{position[n]}]" for n in kept),
+        marked=", ".join(marked),
+        unpack_kept=sequence([*inputs, *kept], " = ctx.saved_tensors", 8),
+        pack_saved=packed(e, 8),
+        drawn=f", drawn=({', '.join(e.drawn)},)" if e.drawn else "",
+        drawn_saved="".join(f"ctx.saved_tensors[{len(inputs) + kept.index(n)}], " for n in e.drawn).strip(),
+        grad_out=seeds[0] if graph.single else f"[{', '.join(seeds)}]",
+        zeros=[quoted(k) for k in e.zeros],
+        slots=tuple_lines("return ", slots),
+        floats="(out,)"
+        if graph.single
+        else "("
+        + ", ".join(f"out[{graph.outputs.index(n)}]" for n in results if e.is_float(n))
+        + ("," if len(floats) == 1 else "")
+        + ")",
+        moves=", ".join(m for m in moves if m != "None") + ("," if len(floats) == 1 else ""),
+        tangents_out=", ".join([*moves, *["None"] * (len(e.made) + len(e.renewed))])
+        + ("," if len(moves) + len(e.made) + len(e.renewed) == 1 else ""),
+        float_at=next(k for k, n in enumerate(inputs) if e.is_float(n)),
+        refused=[
+            (quoted(f"{graph.name} was derived without the gradient of {graph.key(n)}: derive it with that in wrt"), k)
+            for k, n in enumerate(inputs)
+            if graph[n].differentiable and n not in e.wanted
+        ],
+        unpack_results=", ".join(results) + (", *_" if e.made or e.renewed else "," if len(results) == 1 else ""),
+    )
+
+
+def packed(e: Emission, indent: int) -> list[str]:
+    """`saved = (...)`."""
+    if e.pack:
+        return sequence(list(e.saved), ")", indent, f"saved = {e.pack}(")
+    return tuple_lines("saved = ", list(e.saved), indent, brackets=True)
+
+
+def tuple_lines(start: str, names: list[str], indent: int = 8, brackets: bool = False) -> list[str]:
+    """A tuple on one line, or in a block where it does not fit."""
+    if not names:
+        return [f"{start}()"]
+    line = f"{start}{'(' * brackets}{', '.join(names)}{',' * (len(names) == 1)}{')' * brackets}"
+    return [line] if len(line) + indent <= 120 else sequence(names, ")", indent, f"{start}(")
+
+
+def module_text(e: Emission, state: ModuleState | None) -> str:
+    """`Module`, and what it is built with."""
+    graph = e.graph
+    if state is None:
+        names = "(" + ", ".join(quoted(n) for n in graph.inputs) + ("," if len(graph.inputs) == 1 else "") + ")"
+        return render("module.py.j2", state=None, name=graph.name, names=names, renewed=())
+    own = [n for n in graph.inputs if n not in graph.parameters]
+    renewed = [chain(graph.key(n)) for n in e.renewed]
+    # A buffer that the call changes is copied first: what is saved for the backward stays as it is.
+    arguments = [n if n in own else chain(graph.key(n)) + (".clone()" if n in e.renewed else "") for n in graph.inputs]
+    rest = ", *renewed" if e.renewed else ", *_" if e.made else "," if len(e.results) == 1 else ""
+    mode, other = ("training", "eval()") if state.training else ("evaluation", "train()")
+    call = "train()" if state.training else "eval()"
+    return render(
+        "module.py.j2",
+        state=state,
+        name=graph.name,
+        single=graph.single,
+        outputs=graph.outputs,
+        own=own,
+        parameters=names_text(state.parameters),
+        frozen=names_text(state.frozen),
+        buffers=names_text(state.buffers),
+        loose=[quoted(n) for n in state.loose],
+        shared=[(quoted(a), chain(b)) for a, b in state.shared],
+        fixed=str(state.training) if state.fixed else "",
+        refusal=quoted(
+            f"this is {graph.name} in {mode} mode: call .{call}, or derive the other mode from the model's .{other}"
+        ),
+        call=sequence(arguments, ")", 8, f"{', '.join(e.results)}{rest} = apply("),
+        renewed=renewed,
+        renewal=[f"renew(({', '.join(renewed)}{',' * (len(renewed) == 1)}), renewed[-{len(renewed)}:])"],
+    )
+
+
+def names_text(names: tuple[str, ...]) -> str:
+    """A tuple of strings as text; nothing for none."""
+    return "(" + ", ".join(quoted(n) for n in names) + ("," if len(names) == 1 else "") + ")" if names else ""
+
+
+def chain(name: str) -> str:
+    """`self.a.b` for the name a.b of a parameter; what is no identifier is asked for with getattr."""
+    text = "self"
+    for part in name.split("."):
+        plain = part.isidentifier() and not keyword.iskeyword(part)
+        text = f"{text}.{part}" if plain else f"getattr({text}, {quoted(part)})"
+    return text
+
+
+def emission_options(e: Emission) -> dict[str, Any]:
+    """What the forward's signature and docstring say of random tensors and buffers."""
+    extra = [*(["drawn=None"] if e.drawn else []), *(["buffers=None"] if e.renewed else [])]
+    text = ""
+    if e.drawn:
+        text += f" `drawn` is used in place of {', '.join(e.drawn)}, which it draws at random otherwise."
+    if e.renewed:
+        text += " A dict `buffers` receives what the buffers become."
+    return {"extra": ", *, " + ", ".join(extra) if extra else "", "extra_text": text}
