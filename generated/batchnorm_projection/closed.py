@@ -41,6 +41,9 @@ def backward(saved, grad_out=None):
     return {"x": dx, "w": dw, "b": db}
 
 
+# What follows makes the two one differentiable function, for any other torch program.
+
+
 class Function(torch.autograd.Function):
     """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
 

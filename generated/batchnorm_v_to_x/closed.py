@@ -30,6 +30,9 @@ def backward(saved, grad_out=None):
     return {"x": dx}
 
 
+# What follows makes the two one differentiable function, for any other torch program.
+
+
 class Function(torch.autograd.Function):
     """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
 

@@ -33,6 +33,18 @@ def backward(saved, grad_out=None):
     return {"logits": dlogits}
 
 
+def step(logits, y, lr):
+    """One step of gradient descent without autograd, in place on logits. Returns the loss before it."""
+    with torch.no_grad():
+        out, saved = forward(logits, y)
+        grads = backward(saved)
+        logits.sub_(grads["logits"], alpha=lr)
+    return out
+
+
+# What follows makes the two one differentiable function, for any other torch program.
+
+
 class Function(torch.autograd.Function):
     """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
 
@@ -134,13 +146,3 @@ class Module(torch.nn.Module):
             raise TypeError(f"{len(inputs)} tensors were given for {', '.join(self._arguments)}")
         values = dict(zip(self._arguments, inputs))
         return function(*[values[name] if name in values else getattr(self, name) for name in self._inputs])
-
-
-
-def step(logits, y, lr):
-    """One step of gradient descent without autograd, in place on logits. Returns the loss before it."""
-    with torch.no_grad():
-        out, saved = forward(logits, y)
-        grads = backward(saved)
-        logits.sub_(grads["logits"], alpha=lr)
-    return out

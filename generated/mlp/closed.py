@@ -88,6 +88,23 @@ def backward(saved, grad_out=None):
     }
 
 
+def step(x, y, C, w1, w2, b2, bnw, bnb, lr):
+    """One step of gradient descent without autograd, in place on C, w1, w2, b2, bnw, bnb. Returns the loss before it."""
+    with torch.no_grad():
+        out, saved = forward(x, y, C, w1, w2, b2, bnw, bnb)
+        grads = backward(saved)
+        C.sub_(grads["C"], alpha=lr)
+        w1.sub_(grads["w1"], alpha=lr)
+        w2.sub_(grads["w2"], alpha=lr)
+        b2.sub_(grads["b2"], alpha=lr)
+        bnw.sub_(grads["bnw"], alpha=lr)
+        bnb.sub_(grads["bnb"], alpha=lr)
+    return out
+
+
+# What follows makes the two one differentiable function, for any other torch program.
+
+
 class Function(torch.autograd.Function):
     """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
 
@@ -189,18 +206,3 @@ class Module(torch.nn.Module):
             raise TypeError(f"{len(inputs)} tensors were given for {', '.join(self._arguments)}")
         values = dict(zip(self._arguments, inputs))
         return function(*[values[name] if name in values else getattr(self, name) for name in self._inputs])
-
-
-
-def step(x, y, C, w1, w2, b2, bnw, bnb, lr):
-    """One step of gradient descent without autograd, in place on C, w1, w2, b2, bnw, bnb. Returns the loss before it."""
-    with torch.no_grad():
-        out, saved = forward(x, y, C, w1, w2, b2, bnw, bnb)
-        grads = backward(saved)
-        C.sub_(grads["C"], alpha=lr)
-        w1.sub_(grads["w1"], alpha=lr)
-        w2.sub_(grads["w2"], alpha=lr)
-        b2.sub_(grads["b2"], alpha=lr)
-        bnw.sub_(grads["bnw"], alpha=lr)
-        bnb.sub_(grads["bnb"], alpha=lr)
-    return out

@@ -48,6 +48,21 @@ def backward(saved, grad_out=None):
     }
 
 
+def step(x, w, b, y, lr):
+    """One step of gradient descent without autograd, in place on x, w, b, y. Returns the loss before it."""
+    with torch.no_grad():
+        out, saved = forward(x, w, b, y)
+        grads = backward(saved)
+        x.sub_(grads["x"], alpha=lr)
+        w.sub_(grads["w"], alpha=lr)
+        b.sub_(grads["b"], alpha=lr)
+        y.sub_(grads["y"], alpha=lr)
+    return out
+
+
+# What follows makes the two one differentiable function, for any other torch program.
+
+
 class Function(torch.autograd.Function):
     """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
 
@@ -149,16 +164,3 @@ class Module(torch.nn.Module):
             raise TypeError(f"{len(inputs)} tensors were given for {', '.join(self._arguments)}")
         values = dict(zip(self._arguments, inputs))
         return function(*[values[name] if name in values else getattr(self, name) for name in self._inputs])
-
-
-
-def step(x, w, b, y, lr):
-    """One step of gradient descent without autograd, in place on x, w, b, y. Returns the loss before it."""
-    with torch.no_grad():
-        out, saved = forward(x, w, b, y)
-        grads = backward(saved)
-        x.sub_(grads["x"], alpha=lr)
-        w.sub_(grads["w"], alpha=lr)
-        b.sub_(grads["b"], alpha=lr)
-        y.sub_(grads["y"], alpha=lr)
-    return out
