@@ -1,4 +1,4 @@
-"""How long deriving takes, in this process and after imports: `python benchmarks/derive.py`.
+"""How much processor time deriving takes, in this process and after imports: `python benchmarks/derive.py`.
 
 From trace to the emitted text of the notebook's MLP in both modes, and of stacks of 5 and 71 layers of Linear, BatchNorm
 and Tanh in closed mode, whose ratio says what a layer more costs.
@@ -26,13 +26,13 @@ def forget() -> None:
 
 
 def seconds(make: Callable[[], object]) -> float:
-    """The median time of a few runs."""
+    """The median processor time of a few runs."""
     times: list[float] = []
     for _ in range(ROUNDS):
         forget()
-        started = time.perf_counter()
+        started = time.process_time()
         make()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return statistics.median(times)
 
 

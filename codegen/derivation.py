@@ -15,7 +15,7 @@ from engine.naming import Namer
 from engine.notation import accesses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from codegen.closed.code import RegionCode
     from engine.graph import Graph, Node
@@ -27,7 +27,12 @@ class Step:
 
     node: str
     rule: str
-    result: str
+    proof: Proof | None = None
+
+    @property
+    def result(self) -> str:
+        """The closed form, where the rule led to one."""
+        return "" if self.proof is None else self.proof.text()
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Proof:
-    """One simplification of closed mode, with the graph's names: what it was, what it became, and by which rules.
+    """One simplification of closed mode: what it was, what it became (`forms`, in the names of its region), by which rules.
 
     `name` is the emitted tensor, `cell` the node whose cotangent it is ("" for a shared sum). Both sides were found equal at
     random points in 50-digit arithmetic, and what is emitted for them as accurate in float32 as autograd.
@@ -52,10 +57,20 @@ class Proof:
     cell: str
     indices: tuple[Expr, ...]
     shape: tuple[Expr, ...]
-    naive: Expr
-    expr: Expr
+    forms: tuple[Expr, Expr]
+    names: Mapping[str, str]
     rules: tuple[str, ...]
     origin: Origin | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def naive(self) -> Expr:
+        """The cotangent as the chain rule gives it."""
+        return named(self.forms[0], self.names)
+
+    @cached_property
+    def expr(self) -> Expr:
+        """What became of it."""
+        return named(self.forms[1], self.names)
 
     def equation(self, naive: bool = False, avoid: Iterable[str] = ()) -> tuple[Expr, Expr]:
         """Left and right side with readable indices, before or after simplification."""
@@ -86,9 +101,7 @@ class Proof:
 
 def steps_of(proofs: Iterable[Proof]) -> tuple[Step, ...]:
     """The trail of closed mode: every rule that led from the naive chain to a closed form, and the form."""
-    return tuple(
-        Step(p.cell or p.name, rule, p.text()) for p in proofs for rule in (*p.rules, "common factors in front")
-    )
+    return tuple(Step(p.cell or p.name, rule, p) for p in proofs for rule in (*p.rules, "common factors in front"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +254,7 @@ def derive(graph: Graph) -> Derivation:
         rules = [f"chain rule through {p.consumer.name}" for p in parts]
         if len(parts) > 1:
             rules.append(f"fan-out: {len(parts)} paths add up")
-        trail.extend(Step(n.name, r, "") for r in rules)
+        trail.extend(Step(n.name, r) for r in rules)
     return Derivation(graph, scheduled(graph, cotangents, consumers), tuple(trail))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -38,6 +40,7 @@ _GREEK = (
     *("", "pi", "rho", "varsigma", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
 )
 GREEK = {chr(0x3B1 + k): "\\" + name for k, name in enumerate(_GREEK) if name}
+MARK = "\x00"
 LETTERS = ("i", "j", "k", "l", "m", "p", "q", "r", "s", "t", "u", "v", "w")
 
 
@@ -168,6 +171,25 @@ class TextPrinter(StrPrinter):
 def text_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
     """An expression as one line of text."""
     return TextPrinter(ranks or {}).doprint(e)
+
+
+@lru_cache(maxsize=2**12)
+def text_template(
+    e: Expr, indices: tuple[Expr, ...], scalars: frozenset[str], avoid: frozenset[str]
+) -> tuple[str, str]:
+    """Output indices and text of an expression whose tensors' names stand between marks, so that equal ones are printed once.
+
+    `scalars` are the tensors of rank 0, `avoid` the letters that are no index.
+    """
+    names = sorted({str(b.label) for b in e.atoms(sp.IndexedBase)})
+    right, at = lettered(named(e, {n: f"{MARK}{n}{MARK}" for n in names}), indices, avoid)
+    printer = TextPrinter({f"{MARK}{n}{MARK}": 0 for n in scalars})
+    return ",".join(map(str, at)), printer.doprint(right)
+
+
+def filled(template: str, names: Mapping[str, str]) -> str:
+    """A template's text with what its tensors are called."""
+    return re.sub(f"{MARK}(.*?){MARK}", lambda m: names.get(m[1], m[1]), template)
 
 
 class MathPrinter(LatexPrinter):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sympy import IndexedBase
@@ -38,6 +38,13 @@ class Call:
     function: Any
     args: tuple[Any, ...]
     kwargs: tuple[tuple[str, Any], ...] = ()
+
+
+@lru_cache(maxsize=2**12)
+def placeholders(e: Expr) -> tuple[tuple[IndexedBase, int, bool, bool], ...]:
+    """The tensors of a template: which operand each stands for, and whether it is positive or an integer."""
+    labels = [(tensor, tensor.label) for tensor in e.atoms(IndexedBase)]
+    return tuple((t, int(str(n)[1:]), bool(n.is_positive), bool(n.is_integer)) for t, n in labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +84,8 @@ class Node:
         if self.template is None:
             return None
         mapping: dict[Any, Any] = dict(self.sizes)
-        for tensor in self.template.expr.atoms(IndexedBase):
-            label = tensor.label
-            name = self.operands[int(str(label)[1:])]
-            mapping[tensor] = base(name, positive=bool(label.is_positive), integer=bool(label.is_integer))
+        for tensor, k, positive, integer in placeholders(self.template.expr):
+            mapping[tensor] = base(self.operands[k], positive, integer)
         return self.template.indices, instantiate(self.template.expr, mapping)
 
     def forward_text(self) -> str:

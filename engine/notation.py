@@ -43,6 +43,7 @@ def size_symbol(name: str) -> Symbol:
     return Symbol(name, integer=True, positive=True)
 
 
+@lru_cache(maxsize=2**12)
 def base(name: str, positive: bool = False, integer: bool = False) -> IndexedBase:
     """The tensor `name` in index notation; `positive` lets sympy take logarithms and powers of its elements apart."""
     if integer:
@@ -57,7 +58,7 @@ def element(tensor: IndexedBase, indices: Sequence[Expr]) -> Indexed:
 
 def name_of(access: Indexed) -> str:
     """The name of the tensor that an access reads."""
-    return str(access.base.label)
+    return str(getattr(access.base.label, "name", access.base.label))
 
 
 class Head(sp.Function):
@@ -389,8 +390,13 @@ def free_indices(e: Expr) -> set[Index]:
 def instantiate(e: Expr, where: Mapping[Any, Any]) -> Expr:
     """`e` with indices or sizes replaced, and every bound index by a fresh one, so that copies never collide."""
     mapping = dict(where)
-    mapping.update({i: fresh() for i in ordered(bound(e))})
+    mapping.update({i: fresh() for i in _bound_in_order(e)})
     return e.xreplace(mapping)
+
+
+@lru_cache(maxsize=2**12)
+def _bound_in_order(e: Expr) -> tuple[Index, ...]:
+    return tuple(ordered(bound(e)))
 
 
 def ordered(items: Iterable[T]) -> list[T]:
@@ -408,8 +414,11 @@ def _accesses(e: Expr) -> tuple[Indexed, ...]:
     return tuple(ordered(e.atoms(Indexed)))
 
 
-def canonical(e: Expr) -> Expr:
-    """Bound indices renamed in the order in which a walk from the root meets them: equal sums become equal objects."""
+def canonical(e: Expr, where: Mapping[Any, Any] | None = None) -> Expr:
+    """Bound indices renamed in the order in which a walk from the root meets them: equal sums become equal objects.
+
+    `where` says what free indices, sizes and tensors are replaced by.
+    """
     numbers = count()
 
     def walk(x: Any, mapping: dict[Any, Any]) -> Any:
@@ -422,7 +431,8 @@ def canonical(e: Expr) -> Expr:
         if not x.args:
             return mapping.get(x, x)
         if isinstance(x, IndexedBase):
-            return x
-        return x.func(*[walk(a, mapping) for a in x.args])
+            return mapping.get(x, x)
+        args = [walk(a, mapping) for a in x.args]
+        return x.func(*args) if any(a is not b for a, b in zip(args, x.args, strict=True)) else x
 
-    return walk(e, {})
+    return walk(e, dict(where or {}))

@@ -123,9 +123,9 @@ class Sizes:
             if one.is_Integer:
                 self.fix(other, int(one))
                 return one
-        order = list(self.values)
         if isinstance(a, Symbol) and isinstance(b, Symbol):
-            keep, drop = sorted((a, b), key=order.index)
+            order = {s: k for k, s in enumerate(self.values)}
+            keep, drop = sorted((a, b), key=lambda s: order[s])
             self._same[drop] = keep
             return keep
         for one, other in ((b, a), (a, b)):

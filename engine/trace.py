@@ -237,14 +237,17 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
     names = _names(needed, inputs, results)
     rename = _size_names(tracer, watcher, [(names[r], r) for r in inputs], set(names.values()))
 
+    renamed = dict(rename)
+    kept = set(renamed.values())
+
     def final(e: Expr) -> Expr:
-        return tracer.sizes.resolve(e).xreplace(dict(rename))
+        return tracer.sizes.resolve(e).xreplace(renamed)
 
     sources: dict[Symbol, tuple[str, int]] = {}
     for r in inputs:
         for d, size in enumerate(r.shape):
-            for e in (final(size), size.xreplace(dict(rename))):  # the second: a size that was fixed, for its guard
-                if e.is_Symbol and e in rename.values():
+            for e in (final(size), size.xreplace(renamed)):  # the second: a size that was fixed, for its guard
+                if e.is_Symbol and e in kept:
                     sources.setdefault(cast("Symbol", e), (names[r], d))
 
     calls: dict[int, Call] = {}

@@ -9,7 +9,7 @@ the diagonal of the contraction is read.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -388,11 +388,10 @@ class Builder:
             "float",
             differentiable,
             owner.dtype,
-            positive=bool(expr.is_positive),
         )
         key, order = signature(cell)
         if key not in self.same:
-            cell = replace(cell, name=self.namer(cell.name))
+            cell = replace(cell, name=self.namer(cell.name), positive=is_positive(key[0]))
             self.same[key] = (cell.name, order)
             self.cells[cell.name] = cell
         back = {j: i for i, j in copy.items()}
@@ -403,6 +402,18 @@ class Builder:
 
     def depends(self, e: Expr) -> bool:
         return any(self.cells[name_of(a)].differentiable for a in accesses(e) if name_of(a) in self.cells)
+
+
+def is_positive(e: Expr) -> bool:
+    """Whether an expression is positive whatever its tensors hold; asked once for all that differ in their names only."""
+    tensors = dict.fromkeys(cast("Any", a).base for a in accesses(e))
+    known = ((b, bool(b.label.is_positive), bool(b.label.is_integer)) for b in tensors)
+    return _is_positive(canonical(e, {b: base(f"_{k}", p, i) for k, (b, p, i) in enumerate(known)}))
+
+
+@lru_cache(maxsize=2**10)
+def _is_positive(e: Expr) -> bool:
+    return bool(e.is_positive)
 
 
 def natural(e: Any) -> list[Index]:
@@ -423,7 +434,7 @@ def signature(cell: Cell) -> tuple[Any, tuple[Any, ...]]:
     order = (*order, *[i for i in cell.indices if i != 0 and i not in order])
     mapping = {i: Index(f"_o{k}") for k, i in enumerate(order)}
     sizes = dict(zip(cell.indices, cell.shape, strict=True))
-    return (canonical(cell.expr.xreplace(mapping)), tuple(sizes[i] for i in order), cell.dtype), order
+    return (canonical(cell.expr, mapping), tuple(sizes[i] for i in order), cell.dtype), order
 
 
 __all__ = ["Builder", "Cell", "at", "is_contraction", "natural", "signature", "substituted"]

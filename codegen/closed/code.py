@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -59,6 +59,7 @@ class RegionCode:
     """The sizes of the example it was closed for."""
     origin: RegionCode | None = None
     """The code with sizes by position that this one was made from."""
+    sized: dict[Any, RegionCode] = field(default_factory=dict[Any, "RegionCode"], init=False, compare=False, repr=False)
 
 
 _codes: dict[Any, RegionCode] = {}
@@ -73,7 +74,14 @@ def region_code(key: Any, region: Region, values: dict[Any, int]) -> RegionCode:
 
 
 def resized(code: RegionCode, sizes: dict[Any, Expr]) -> RegionCode:
-    """The code of a region for the sizes of one graph."""
+    """The code of a region for the sizes of one graph; layers of equal sizes share it."""
+    key = tuple(sizes.items())
+    if key not in code.sized:
+        code.sized[key] = _resized(code, sizes)
+    return code.sized[key]
+
+
+def _resized(code: RegionCode, sizes: dict[Any, Expr]) -> RegionCode:
     shapes = {c.shape for c in code.cells} | {x.shape for x in (*code.forward, *code.backward, *code.statements)}
     known = {s: tuple(n.xreplace(sizes) for n in s) for s in shapes}
 

@@ -84,7 +84,7 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
                 label = cast("Any", b).label
                 mapping[b] = base(names[str(label)], bool(label.is_positive), bool(label.is_integer))
         order = {i: Index(f"_p{names[c.name]}_{k}") for k, i in enumerate(c.indices) if i != 0}
-        expr = None if c.expr is None else canonical(c.expr.xreplace({**mapping, **order}))
+        expr = None if c.expr is None else canonical(c.expr, {**mapping, **order})
         indices = tuple(order.get(i, i) for i in c.indices) if c.expr is not None else ()
         text = placed(c, names, {s: z for z, s in sizes.items()})
         own = None if expr is None else instantiate(expr, {})
@@ -141,7 +141,7 @@ def with_sizes_by_position(region: Region) -> tuple[Region, dict[Any, Expr]]:
             )
 
     def numbered(e: Expr) -> Expr:
-        return e.xreplace(compound).xreplace(found)
+        return (e.xreplace(compound) if compound else e).xreplace(found)
 
     cells = tuple(
         replace(c, shape=tuple(map(numbered, c.shape)), expr=None if c.expr is None else numbered(c.expr))

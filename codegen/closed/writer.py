@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Expr, Indexed, Mul, Tuple
+from sympy import Add, Expr, Indexed, Mul, Tuple
 
 from codegen import tensors as tt
 from codegen.closed.backward import cot_name, is_local
@@ -14,7 +15,7 @@ from codegen.closed.code import Line, RegionCode, region_code, resized
 from codegen.closed.region import Region, boundary, grouped, normalized
 from codegen.derivation import Origin, Proof
 from codegen.derive import COT, OUT, pulled_back
-from codegen.formula import left_side, lettered, named, text_formula
+from codegen.formula import LETTERS, filled, left_side, lettered, named, text_template
 from codegen.lower import Lowered, Lowerer
 from codegen.steps import Used, added, kind_of, lowered, starts_negative, without_minus, wrapped
 from codegen.values import TensorInfo, is_scalar
@@ -24,6 +25,8 @@ from engine.sizes import evaluate
 from engine.table import Definition
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from codegen.closed.backward import Statement
     from codegen.emitfunction import Emission
     from codegen.tensors import T
@@ -39,6 +42,20 @@ class Unit:
     local: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Term:
+    """A part of a formula at output `indices`, and what its tensors are called in this graph."""
+
+    indices: tuple[Expr, ...]
+    expr: Expr
+    names: Mapping[str, str]
+
+    def named(self, at: tuple[Expr, ...]) -> Expr:
+        """The part at other indices, with this graph's names."""
+        where = {i: j for i, j in zip(self.indices, at, strict=True) if i != 0}
+        return named(self.expr.xreplace(where), self.names)
+
+
 @dataclass(frozen=True)
 class Block:
     """The lines of one tensor under its formula."""
@@ -46,8 +63,20 @@ class Block:
     name: str
     comment: tuple[str, ...]
     lines: tuple[str, ...]
-    equation: tuple[Expr, Expr] | None = None
-    """Left and right side of the formula, where there is one."""
+    terms: tuple[Term, ...] = ()
+    """What the formula adds up, where there is one."""
+    avoid: frozenset[str] = frozenset()
+    """Letters that are no index here."""
+
+    @cached_property
+    def equation(self) -> tuple[Expr, Expr] | None:
+        """Left and right side of the formula, where there is one."""
+        if not self.terms:
+            return None
+        at = self.terms[0].indices
+        total = Add(*[t.named(at) for t in self.terms])
+        right, at = lettered(total, at, self.avoid)
+        return left_side(self.name, at), right
 
 
 def is_part(line: Line, code: RegionCode) -> bool:
@@ -98,8 +127,7 @@ class Piece:
     scatters: list[tuple[tuple[Any, ...], T, bool, bool]] = field(
         default_factory=list[tuple[tuple[Any, ...], "T", bool, bool]]
     )
-    formula: Expr | None = None
-    indices: tuple[Expr, ...] = ()
+    formula: Term | None = None
     name: str | None = None
     number: bool = False
 
@@ -144,6 +172,7 @@ class ClosedWriter:
         self.emitted: tuple[Block, ...] = ()
         """The forward's statements as they stand in the file."""
         self.emission: Emission | None = None
+        self.letters = frozenset(LETTERS) & {*self.by_name, *map(str, graph.sizes)}
         self.ranks: dict[str, int] = {c.name: len(c.shape) for c in self.cells}
 
     # -- structure -------------------------------------------------------------------------------------------------
@@ -296,9 +325,8 @@ class ClosedWriter:
         for line in code.forward:
             name = names[line.name]
             cell = sizes[line.name]
-            equation = self._equation(name, line.indices, named(line.expr, names))
             made = self._made(name, cell, line.value, names)
-            self.forward_blocks.append(Block(name, self._text(equation), made, equation))
+            self.forward_blocks.append(self._block(name, made, Term(line.indices, line.expr, names)))
 
     def _made(self, name: str, cell: Cell, low: Lowered, names: dict[str, str]) -> tuple[str, ...]:
         """The statements of a cell of the forward: an expression, or places of a tensor that are filled."""
@@ -361,17 +389,17 @@ class ClosedWriter:
 
         node = c.node
         if c.expr is not None and (not c.call or node is None or node.call is None):
-            equation = self._equation(c.name, c.indices, c.expr)
             low = Lowerer(self._infos(), {}).lower(c.expr, c.indices, c.shape)
-            self.forward_blocks.append(Block(c.name, (), self._made(c.name, c, low, {}), equation))
+            made = self._made(c.name, c, low, {})
+            self.forward_blocks.append(Block(c.name, (), made, (Term(c.indices, c.expr, {}),), self.letters))
             return
         assert node is not None
         assert node.call is not None
         self.used_forward.see_size(node.call.args)
         self.used_forward.see_size(dict(node.call.kwargs))
         text = forward_text(self.graph, node) + (f"[{node.output}]" if node.output is not None else "")
-        equation = None if c.expr is None else self._equation(c.name, c.indices, c.expr)
-        self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",), equation))
+        terms = () if c.expr is None else (Term(c.indices, c.expr, {}),)
+        self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",), terms, self.letters))
 
     def _infos(self) -> dict[str, TensorInfo]:
         return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
@@ -427,21 +455,13 @@ class ClosedWriter:
         for items, value, accumulate, _ in scatters:
             alone = not dense and len(scatters) == 1
             lines.append(self._scatter(target, items, value, accumulate, alone, c.dtype))
-        formulas = [p for p in pieces if p.formula is not None]
-        comment: tuple[str, ...] = ()
-        equation = None
-        if formulas and len(formulas) == len(pieces):
-            total: Any = 0
-            at = formulas[0].indices
-            for p in formulas:
-                total += cast("Expr", p.formula).xreplace({i: j for i, j in zip(p.indices, at, strict=True) if i != 0})
-            equation = self._equation(target, at, total)
-            comment = self._text(equation)
-        elif len(pieces) > 1:
-            comment = (
-                (f"{target} = " + " + ".join(p.name or "..." for p in pieces),) if all(p.name for p in pieces) else ()
-            )
-        self.blocks.append(Block(target, comment, tuple(lines), equation))
+        terms = tuple(p.formula for p in pieces if p.formula is not None)
+        if len(terms) == len(pieces):
+            self.blocks.append(self._block(target, tuple(lines), *terms))
+        else:
+            names = [p.name for p in pieces if p.name]
+            comment = (f"{target} = " + " + ".join(names),) if len(names) == len(pieces) > 1 else ()
+            self.blocks.append(Block(target, comment, tuple(lines)))
         self.made.add(target)
         return target
 
@@ -450,7 +470,7 @@ class ClosedWriter:
         if c.node is not None and c.node.is_input:
             self.used_backward.names.add(c.name)
             return tt.call("torch.zeros_like", tt.name(c.name))
-        first = next((x for v in like for x in tt.walk(v) if self._floats(x)), tt.name("grad_out"))
+        first = next((x for v in like for x in tt.walk(v) if self._floats(x)), tt.name(self._given_like(c.dtype)))
         self.used_backward.see(first)
         t = tt.method(first, "new_zeros", tuple(tt.size(s) for s in c.shape))
         self.used_backward.see(t)
@@ -495,8 +515,8 @@ class ClosedWriter:
         for x in dict.fromkeys(self.reads(c)):
             if x not in self.live:
                 continue
-            low, names, formula, indices = self._pulled(c, x, cot)
-            piece = Piece(None, False, formula=formula, indices=indices)
+            low, names, formula = self._pulled(c, x, cot)
+            piece = Piece(None, False, formula=formula)
             if low.dense is not None:
                 v = low.dense
                 t = self._rename(v.t, names, c)
@@ -515,7 +535,7 @@ class ClosedWriter:
                 )
             self.pending.setdefault(x, []).append(piece)
 
-    def _pulled(self, c: Cell, x: str, cot: str) -> tuple[Lowered, dict[str, str], Expr, tuple[Expr, ...]]:
+    def _pulled(self, c: Cell, x: str, cot: str) -> tuple[Lowered, dict[str, str], Term]:
         node = c.node
         if node is not None and c.call and node.template is not None:
             position = node.operands.index(x)
@@ -526,11 +546,12 @@ class ClosedWriter:
             from codegen.derive import vjp
 
             part = vjp(node.template, position, node.operand_shapes[position])
-            return low, names, named(part.expr.xreplace(dict(node.sizes)), names), part.indices
+            return low, names, Term(part.indices, part.expr.xreplace(dict(node.sizes)), names)
         part = pulled_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), x, self.by_name[x].shape)
         infos = {**self._infos(), COT: TensorInfo(c.shape), OUT: TensorInfo(c.shape)}
         low = Lowerer(infos, {}).lower(part.expr, part.indices, part.shape)
-        return low, {COT: cot, OUT: c.name}, named(part.expr, {COT: cot, OUT: c.name}), part.indices
+        names = {COT: cot, OUT: c.name}
+        return low, names, Term(part.indices, part.expr, names)
 
     def _region_backward(self, number: int) -> None:
         code, names = self.codes[number]
@@ -587,7 +608,7 @@ class ClosedWriter:
             local[line.name] = label
             self.ranks[label] = len(line.shape)
             if line.name in ends and others and is_part(line, code):
-                piece = Piece(None, False, formula=named(line.expr, local), indices=line.indices)
+                piece = Piece(None, False, formula=Term(line.indices, line.expr, dict(local)))
                 for s in line.value.scatters:
                     piece.scatters.append(
                         (
@@ -676,8 +697,7 @@ class ClosedWriter:
                     dtype_of.dtype if dtype_of is not None else self.by_name[self._root(number)].dtype,
                 )
             )
-        equation = self._equation(label, line.indices, named(line.expr, local))
-        self.blocks.append(Block(label, self._text(equation), tuple(lines), equation))
+        self.blocks.append(self._block(label, tuple(lines), Term(line.indices, line.expr, dict(local))))
         self.made.add(label)
 
     def _proof(self, number: int, line: Line, label: str, local: dict[str, str]) -> list[Proof]:
@@ -692,8 +712,8 @@ class ClosedWriter:
                 names.get(statement.cell, ""),
                 line.indices,
                 line.shape,
-                named(statement.naive, where),
-                named(line.expr, where),
+                (statement.naive, line.expr),
+                where,
                 tuple(self._rule(r, names) for r in statement.rules),
                 Origin(code.origin or code, line.name, where, self.sizes[number]),
             )
@@ -727,14 +747,20 @@ class ClosedWriter:
         sizes = dict(c.node.sizes) if c is not None and c.node is not None and c.call else {}
         return tt.rename(t, names, sizes)
 
-    def _equation(self, name: str, indices: tuple[Expr, ...], e: Expr) -> tuple[Expr, Expr]:
-        """`name[i,j] = ...` with letters for the indices."""
-        right, at = lettered(e, indices, {*self.by_name, *map(str, self.graph.sizes)})
-        return left_side(name, at), right
+    def _block(self, name: str, lines: tuple[str, ...], *terms: Term) -> Block:
+        """The statements of a tensor under the formula that adds up the terms."""
+        return Block(name, self._text(name, terms), lines, terms, self.letters)
 
-    def _text(self, equation: tuple[Expr, Expr]) -> tuple[str, ...]:
-        left, right = equation
-        return tuple(wrapped(f"{text_formula(left, self.ranks)} = {text_formula(right, self.ranks)}", 112))
+    def _text(self, name: str, terms: tuple[Term, ...]) -> tuple[str, ...]:
+        """`name[i,j] = a + b` with letters for the indices, broken into lines."""
+        at, texts = "", list[str]()
+        for term in terms:
+            used = {name_of(a) for a in accesses(term.expr)}
+            scalars = frozenset(n for n in used if self.ranks.get(term.names.get(n, n)) == 0)
+            at, text = text_template(term.expr, term.indices, scalars, self.letters)
+            texts.append(filled(text, term.names))
+        left = f"{name}[{at}]" if at and self.ranks.get(name) != 0 else name
+        return tuple(wrapped(f"{left} = {' + '.join(texts).replace(' + -', ' - ')}", 112))
 
 
 __all__ = ["Block", "ClosedWriter", "Proof", "is_local"]

@@ -36,7 +36,7 @@ def backward(saved, grad_out=None):
     # datt[i,j,l] = Σ_m grad_out[i,j,m] v[i,l,m]
     datt = grad_out @ v.mT
 
-    # dscores_matmul[i,j,l] = (datt[i,j,l] - Σ_m grad_out[i,j,m] out[i,j,m]) att[i,j,l] / sqrt(h)
+    # dscores_matmul[i,j,l] = (datt[i,j,l] - Σ_m out[i,j,m] grad_out[i,j,m]) att[i,j,l] / sqrt(h)
     dscores_matmul = (datt - (out * grad_out).sum(2, keepdim=True)) * att / h ** 0.5
 
     # dv[i,j,l] = Σ_m grad_out[i,m,l] att[i,m,j]
@@ -48,7 +48,7 @@ def backward(saved, grad_out=None):
     # dq[i,j,l] = Σ_m dscores_matmul[i,j,m] k[i,m,l]
     dq = dscores_matmul @ k
 
-    # dx[i,j,l] = Σ_m wk[l,m] dk[i,j,m] + Σ_m wq[l,m] dq[i,j,m] + Σ_m wv[l,m] dv[i,j,m]
+    # dx[i,j,l] = Σ_m dv[i,j,m] wv[l,m] + Σ_m dk[i,j,m] wk[l,m] + Σ_m dq[i,j,m] wq[l,m]
     dx = dv @ wv.T + dk @ wk.T + dq @ wq.T
 
     # dwq[i,j] = Σ_{l,m} dq[l,m,j] x[l,m,i]

@@ -31,7 +31,7 @@ def backward(saved, grad_out=None):
     # db[i] = Σ_j grad_out[j,i]
     db = grad_out.sum(0)
 
-    # grad_out_sum[i] = Σ_j grad_out[j,i] o_sub[j,i]
+    # grad_out_sum[i] = Σ_j o_sub[j,i] grad_out[j,i]
     grad_out_sum = (o_sub * grad_out).sum(0)
 
     # dw[i] = grad_out_sum[i] / o_std[0,i]

@@ -37,7 +37,7 @@ def backward(saved, grad_out=None):
     # dw[i] = grad_out_sum[i] / xhat_sqrt[0,i]
     dw = (grad_out_sum / xhat_sqrt).squeeze(0)
 
-    # dx[i,j] = (grad_out[i,j] - db[j] / n0 - grad_out_sum[j] diff[i,j] / (n0 xhat_sqrt[0,j]^2)) w[j] / xhat_sqrt[0,j]
+    # dx[i,j] = (grad_out[i,j] - grad_out_sum[j] diff[i,j] / (n0 xhat_sqrt[0,j]^2) - db[j] / n0) w[j] / xhat_sqrt[0,j]
     dx = (grad_out - diff * (grad_out_sum / (n0 * xhat_sqrt ** 2)) - db / n0) * (w / xhat_sqrt)
 
     return {"x": dx, "w": dw, "b": db}

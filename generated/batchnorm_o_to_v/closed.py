@@ -34,7 +34,7 @@ def backward(saved, grad_out=None):
     # dw[i] = grad_out_sum[i] / o_sqrt[i]
     dw = grad_out_sum / o_sqrt
 
-    # do_sqrt[i] = -grad_out_sum[i] w[i] / o_sqrt[i]^2
+    # do_sqrt[i] = -w[i] grad_out_sum[i] / o_sqrt[i]^2
     do_sqrt = -w * grad_out_sum / o_sqrt ** 2
 
     # dv[i] = do_sqrt[i] / (2 o_sqrt[i])

@@ -28,13 +28,13 @@ def backward(saved, grad_out=None):
     # db[i] = Σ_j grad_out[j,i]
     db = grad_out.sum(0)
 
-    # grad_out_sum[i] = Σ_j grad_out[j,i] o_matmul[j,i]
+    # grad_out_sum[i] = Σ_j o_matmul[j,i] grad_out[j,i]
     grad_out_sum = (o_matmul * grad_out).sum(0)
 
     # dw[i] = grad_out_sum[i] / o_sqrt[i]
     dw = grad_out_sum / o_sqrt
 
-    # dv[i] = -grad_out_sum[i] w[i] / (2 o_sqrt[i]^3)
+    # dv[i] = -w[i] grad_out_sum[i] / (2 o_sqrt[i]^3)
     dv = -w * grad_out_sum / (2 * o_sqrt ** 3)
 
     # dx[i,j] = (grad_out[i,j] - db[j] / n) w[j] / o_sqrt[j]

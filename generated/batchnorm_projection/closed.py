@@ -29,13 +29,13 @@ def backward(saved, grad_out=None):
     # db[i] = Σ_j grad_out[j,i]
     db = grad_out.sum(0)
 
-    # grad_out_sum[i] = Σ_j grad_out[j,i] v_matmul_1_t[j,i]
+    # grad_out_sum[i] = Σ_j v_matmul_1_t[j,i] grad_out[j,i]
     grad_out_sum = (v_matmul_1_t * grad_out).sum(0)
 
     # dw[i] = grad_out_sum[i] / o_sqrt[i]
     dw = grad_out_sum / o_sqrt
 
-    # dx[i,j] = (grad_out[i,j] - db[j] / n - grad_out_sum[j] v_matmul_1_t[i,j] / (n o_sqrt[j]^2)) w[j] / o_sqrt[j]
+    # dx[i,j] = (grad_out[i,j] - grad_out_sum[j] v_matmul_1_t[i,j] / (n o_sqrt[j]^2) - db[j] / n) w[j] / o_sqrt[j]
     dx = (grad_out - v_matmul_1_t * (grad_out_sum / (n * o_sqrt ** 2)) - db / n) * (w / o_sqrt)
 
     return {"x": dx, "w": dw, "b": db}

@@ -33,11 +33,11 @@ def backward(saved, grad_out=None):
     # db[i] = Σ_{j,k} grad_out[j,k,i]
     db = grad_out.sum((0, 1))
 
-    # dw[i] = Σ_{j,k} grad_out[j,k,i] norm[j,k,i]
+    # dw[i] = Σ_{j,k} norm[j,k,i] grad_out[j,k,i]
     dw = (norm * grad_out).sum((0, 1))
 
-    # dx[i,j,k] = w[k] grad_out[i,j,k] rstd[i,j,0] - rstd[i,j,0] (Σ_l w[l] grad_out[i,j,l]) / n2
-    #     - norm[i,j,k] (Σ_m w[m] grad_out[i,j,m] xshift[i,j,m]) / (n2 rstd_add[i,j,0])
+    # dx[i,j,k] = w[k] rstd[i,j,0] grad_out[i,j,k] - rstd[i,j,0] (Σ_l w[l] grad_out[i,j,l]) / n2
+    #     - norm[i,j,k] (Σ_m w[m] xshift[i,j,m] grad_out[i,j,m]) / (n2 rstd_add[i,j,0])
     dx = grad_out * rstd * w - norm * ((w * xshift * grad_out).sum(2, keepdim=True) / (n2 * rstd_add)) - rstd * (w * grad_out).sum(2, keepdim=True) / n2
 
     return {"x": dx, "w": dw, "b": db}

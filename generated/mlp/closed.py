@@ -58,8 +58,8 @@ def backward(saved, grad_out=None):
     # dbnw[i] = dhpreact_bn_sum[i] / bnstdi[0,i]
     dbnw = (dhpreact_bn_sum / bnstdi).squeeze(0)
 
-    # dhpreact[i,j] = (dhpreact_bn[i,j] - dbnb[j] / bs
-    #     - dhpreact_bn_sum[j] bnstdi_matmul[i,j] / (bs bnstdi[0,j]^2)) bnw[j] / bnstdi[0,j]
+    # dhpreact[i,j] = (dhpreact_bn[i,j] - dhpreact_bn_sum[j] bnstdi_matmul[i,j] / (bs bnstdi[0,j]^2)
+    #     - dbnb[j] / bs) bnw[j] / bnstdi[0,j]
     dhpreact = (dhpreact_bn - bnstdi_matmul * (dhpreact_bn_sum / (bs * bnstdi ** 2)) - dbnb / bs) * (bnw / bnstdi)
 
     # demb[i,j] = Σ_k dhpreact[i,k] w1[j,k]
