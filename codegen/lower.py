@@ -105,7 +105,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         if dense:
             whole = sp.Add(*dense)
             self.order = self.natural_order(whole, outputs)
-            value = self.arranged(self.value(whole), indices)
+            value = self.arranged(self.whole(whole), indices)
         return Lowered(value, tuple(scatters))
 
     def _float_in(self, e: Expr) -> str | None:
@@ -113,6 +113,10 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         found = {name_of(a) for a in accesses(e)}
         floats = [n for n in found if n in self.tensors and self.tensors[n].kind == "float"]
         return min(floats, key=lambda n: (not n.startswith("_cot"), n), default=None)
+
+    def whole(self, e: Expr) -> Val:
+        """The dense part of an expression."""
+        return self.value(e)
 
     def value(self, e: Expr) -> Val:
         """An expression as a tensor over the indices it depends on."""

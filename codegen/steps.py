@@ -11,6 +11,7 @@ from sympy import Expr, Symbol
 
 from codegen import tensors as tt
 from codegen.derive import COT, OUT, vjp
+from codegen.exact import ExactLowerer, is_elementwise
 from codegen.lower import Lowered, Lowerer, Scatter
 from codegen.values import TensorInfo
 from engine.spelling import SizeArg, is_slice, listed, quoted, size_text
@@ -35,7 +36,8 @@ def lowered(
     contribution = vjp(template, position, shapes[position])
     tensors = {f"_{k}": TensorInfo(s, kind) for k, (s, kind) in enumerate(zip(shapes, kinds, strict=True))}
     tensors[OUT] = tensors[COT] = TensorInfo(template.shape)
-    return Lowerer(tensors, {}).lower(contribution.expr, contribution.indices, contribution.shape)
+    lowerer = ExactLowerer if is_elementwise(template) else Lowerer
+    return lowerer(tensors, {}).lower(contribution.expr, contribution.indices, contribution.shape)
 
 
 @dataclass(frozen=True)

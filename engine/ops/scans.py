@@ -68,7 +68,9 @@ def trapezoid(y: Any, x: Any = None, *, dx: float = 1, dim: int = -1) -> Any:
 
 @composite("diff")
 def diff(x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
-    """Differences of neighbours along a dimension, `n` times."""
+    """Differences of neighbours along a dimension, `n` times; torch ignores what is put before and after where n is 0."""
+    if n == 0:
+        return x
     x = (
         torch.cat([part for part in (prepend, x, append) if part is not None], dim)
         if prepend is not None or append is not None

@@ -60,7 +60,7 @@ def backward(saved, grad_out=None):
 
     # xhat = diff / (var + eps).sqrt()  (line 14)
     # dxhat_sqrt[0,i] = -(Σ_j dxhat[j,i] xhat[j,i]) / xhat_sqrt[0,i]
-    dxhat_sqrt = -(dxhat * xhat).sum(0) / xhat_sqrt
+    dxhat_sqrt = (-dxhat * (xhat / xhat_sqrt)).sum(0, keepdim=True)
 
     # dxhat_add[0,i] = dxhat_sqrt[0,i] / (2 xhat_sqrt[0,i])
     dxhat_add = dxhat_sqrt / (2 * xhat_sqrt)
@@ -74,7 +74,7 @@ def backward(saved, grad_out=None):
 
     # xhat = diff / (var + eps).sqrt()  (line 14)
     # ddiff[i,j] = 2 diff[i,j] dvar_square[i,j] + dxhat[i,j] / xhat_sqrt[0,j]
-    ddiff = dxhat / xhat_sqrt + 2 * dvar_square * diff
+    ddiff = dxhat / xhat_sqrt + 2 * diff * dvar_square
 
     # diff = x - mean  (line 12)
     # dmean[0,i] = -Σ_j ddiff[j,i]

@@ -64,7 +64,7 @@ def backward(saved, grad_out=None):
 
     # rstd = (var + eps) ** -0.5  (line 14)
     # drstd_add[i,j,0] = -rstd[i,j,0]^3 drstd[i,j,0] / 2
-    drstd_add = -drstd * rstd ** 3 / 2
+    drstd_add = -drstd * (rstd ** 3 / 2)
 
     # dvar[i,j,0] = drstd_add[i,j,0]
     dvar = drstd_add
@@ -75,7 +75,7 @@ def backward(saved, grad_out=None):
 
     # norm = xshift * rstd  (line 15)
     # dxshift[i,j,k] = dnorm[i,j,k] rstd[i,j,0] + 2 dvar_pow[i,j,k] xshift[i,j,k]
-    dxshift = dnorm * rstd + 2 * dvar_pow * xshift
+    dxshift = dnorm * rstd + 2 * xshift * dvar_pow
 
     # xshift = x - mean  (line 12)
     # dmean[i,j,0] = -Σ_k dxshift[i,j,k]

@@ -108,7 +108,7 @@ def backward(saved, grad_out=None):
 
     # probs = exp_l / count  (line 34)
     # dcount[i,0] = -(Σ_j dprobs[i,j] probs[i,j]) / count[i,0]
-    dcount = -(dprobs * probs).sum(1, keepdim=True) / count
+    dcount = (-dprobs * (probs / count)).sum(1, keepdim=True)
 
     # dexp_l[i,j] = dcount[i,0] + dprobs[i,j] / count[i,0]
     dexp_l = dprobs / count + dcount
@@ -132,7 +132,7 @@ def backward(saved, grad_out=None):
 
     # h = hpreact_bn.tanh()  (line 29)
     # dhpreact_bn[i,j] = (1 - h[i,j]^2) dh[i,j]
-    dhpreact_bn = dh * (1 - h ** 2)
+    dhpreact_bn = torch.ops.aten.tanh_backward(dh, h)
 
     # hpreact_bn = (hpreact - bnmeani) / bnstdi * bnw + bnb  (line 28)
     # dbnb[i] = Σ_j dhpreact_bn[j,i]
@@ -151,7 +151,7 @@ def backward(saved, grad_out=None):
     dhpreact_bn_sub = dhpreact_bn_div / bnstdi
 
     # dbnstdi[0,i] = -(Σ_j dhpreact_bn_div[j,i] hpreact_bn_div[j,i]) / bnstdi[0,i]
-    dbnstdi = -(dhpreact_bn_div * hpreact_bn_div).sum(0) / bnstdi
+    dbnstdi = (-dhpreact_bn_div * (hpreact_bn_div / bnstdi)).sum(0, keepdim=True)
 
     # bnstdi = (var_proj @ hpreact).square().mean(dim=0, keepdim=True).sqrt()  (line 27)
     # dbnstdi_mean[0,i] = dbnstdi[0,i] / (2 bnstdi[0,i])
@@ -161,7 +161,7 @@ def backward(saved, grad_out=None):
     dbnstdi_square = (dbnstdi_mean / bs).expand_as(bnstdi_square)
 
     # dbnstdi_matmul[i,j] = 2 bnstdi_matmul[i,j] dbnstdi_square[i,j]
-    dbnstdi_matmul = 2 * dbnstdi_square * bnstdi_matmul
+    dbnstdi_matmul = 2 * bnstdi_matmul * dbnstdi_square
 
     # hpreact_bn = (hpreact - bnmeani) / bnstdi * bnw + bnb  (line 28)
     # dbnmeani[0,i] = -Σ_j dhpreact_bn_sub[j,i]

@@ -46,7 +46,7 @@ def backward(saved, grad_out=None):
     dloss_square = (dloss / (n0 * n2)).expand_as(loss_square)
 
     # dloss_sub[i,j] = 2 dloss_square[i,j] loss_sub[i,j]
-    dloss_sub = 2 * dloss_square * loss_sub
+    dloss_sub = 2 * loss_sub * dloss_square
 
     # dy[i,j] = -dloss_sub[i,j]
     dy = -dloss_sub
@@ -56,7 +56,7 @@ def backward(saved, grad_out=None):
 
     # h = (x @ w + b).tanh()  (line 9)
     # dh_add[i,j] = (1 - h[i,j]^2) dh[i,j]
-    dh_add = dh * (1 - h ** 2)
+    dh_add = torch.ops.aten.tanh_backward(dh, h)
 
     # db[i] = Σ_j dh_add[j,i]
     db = dh_add.sum(0)

@@ -92,7 +92,7 @@ def corrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
 def test_a_mismatch_exits_1_and_says_who_is_wrong(
     command: Command, recipe: Path, corrupt: Callable[[str, str], None]
 ) -> None:
-    corrupt("(1 - p ** 2)", "(1 - p) ** 2")
+    corrupt("torch.ops.aten.tanh_backward(dp, p)", "dp * (1 - p) ** 2")
     done = command("check", recipe)
     assert done.code == 1
     assert "ours is wrong: error" in done.out

@@ -55,7 +55,7 @@ class RandomForward:
     def function(self) -> Callable[..., Any]:
         name = f"/random/forward_{abs(hash(self.source))}.py"
         linecache.cache[name] = (len(self.source), None, self.source.splitlines(keepends=True), name)
-        space: dict[str, Any] = {"torch": torch}
+        space: dict[str, Any] = {"torch": torch, "F": torch.nn.functional}
         exec(compile(self.source, name, "exec"), space)
         return space["forward"]
 
