@@ -103,6 +103,7 @@ class Program:
                         f"{self.graph.name}: dimension {d} of {name} is {t.shape[d]}, the trace had {size}. "
                         "Sizes of one broadcast, so they are fixed: generate again with inputs of these shapes."
                     )
+        check_equal_sizes(self.graph, given)
         return given
 
     def forward(self, *inputs: Any) -> tuple[Any, Any]:
@@ -178,6 +179,20 @@ class Program:
             InputError: a program in steps mode, or a name of another form.
         """
         return custom_op(self, name)
+
+
+def check_equal_sizes(graph: Graph, tensors: Sequence[Tensor]) -> None:
+    """Refuse inputs of which two dimensions differ that were one size in the trace. Raises InputError."""
+    first: dict[Any, tuple[str, int, int]] = {}
+    for name, t in zip(graph.inputs, tensors, strict=True):
+        for d, size in enumerate(graph[name].shape):
+            if size.is_Symbol:
+                other, e, n = first.setdefault(size, (name, d, t.shape[d]))
+                if n != t.shape[d]:
+                    raise InputError(
+                        f"{graph.name}: dimension {d} of {name} is {t.shape[d]} and dimension {e} of {other} is {n}; "
+                        "the forward needs them to be equal"
+                    )
 
 
 def generate(

@@ -13,6 +13,8 @@ from codegen.steps import Used, forward_text, guard_rows, size_lines, wrapped
 from engine.spelling import size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sympy import Expr
 
     from codegen.closed.writer import Block
@@ -57,6 +59,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     keys = [(quoted(graph.key(n)), writer.gradients[n]) for n in wanted]
     trained = [n for n in wanted if n in graph.parameters or not graph.parameters]
     scalar = graph.single and not graph[graph.outputs[0]].shape
+    own = {name: unlike(name, graph.inputs) for name in ("lr", "out", "grads")}
     return render(
         "closed.py.j2",
         target=target or graph.name,
@@ -80,9 +83,19 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         module=module_text(emission, graph.state),
         **emission_options(emission),
         renewed=list(graph.buffers),
-        step=[f"{n}.sub_(grads[{quoted(graph.key(n))}], alpha=lr)" for n in trained] if scalar and trained else [],
+        step=[f"{n}.sub_({own['grads']}[{quoted(graph.key(n))}], alpha={own['lr']})" for n in trained]
+        if scalar
+        else [],
         trained=trained,
+        own=own,
     )
+
+
+def unlike(name: str, taken: Sequence[str]) -> str:
+    """A name that is none of those that are taken."""
+    while name in taken:
+        name += "_"
+    return name
 
 
 def random_in(writer: ClosedWriter) -> tuple[str, ...]:

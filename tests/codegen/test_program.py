@@ -1,0 +1,83 @@
+"""`generate` and its Program: names that emitted files use themselves, and inputs that do not fit."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from codegen import generate
+from engine.errors import InputError
+from tests.codegen.compare import assert_matches
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def own_functions(saved, grad_out, forward, backward):
+    len = saved @ grad_out
+    range = len.tanh() * forward
+    n0 = range + backward
+    return n0.sum()
+
+
+def own_step(lr, out, grads):
+    step = lr * out
+    return ((step - grads) ** 2).mean()
+
+
+def own_classes(Function, Module, Tensor, Saved, NamedTuple):
+    return (Function * Module + Tensor * Saved - NamedTuple).exp().sum()
+
+
+def own_letters(i, j, k):
+    l = i * j + k
+    p = l.sum(0)
+    return (p * l).mean()
+
+
+def builtins(x, sum, exp, print):
+    return (x * sum).exp().sum() + (exp * print).sum()
+
+
+def other_alphabets(größe, λ):
+    ñ = größe * λ
+    return (ñ**2).mean()
+
+
+def underscores(_x, __y, lambda_, None_):
+    return (lambda_ * None_ + __y).sin().sum() * _x.sum()
+
+
+NAMES = [own_functions, own_step, own_classes, own_letters, builtins, other_alphabets, underscores]
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("forward", NAMES, ids=lambda f: f.__name__)
+def test_names_that_emitted_files_use_themselves(forward, mode: str) -> None:
+    inputs = tuple(randn(3, 3) for _ in range(forward.__code__.co_argcount))
+    program = generate(forward, *inputs, mode=mode)
+    assert_matches(program, forward, inputs)
+    torch.testing.assert_close(program.function(*inputs), forward(*inputs))
+
+
+@pytest.mark.parametrize("forward", NAMES, ids=lambda f: f.__name__)
+def test_a_step_is_a_step(forward) -> None:
+    inputs = [randn(3, 3) for _ in range(forward.__code__.co_argcount)]
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    loss = forward(*leaves)
+    loss.backward()
+    assert generate(forward, *inputs).module.step(*inputs, 0.1) == loss
+    for t, leaf in zip(inputs, leaves, strict=True):
+        torch.testing.assert_close(t, (leaf - 0.1 * leaf.grad).detach())
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+def test_inputs_whose_sizes_disagree(mode: str) -> None:
+    def squared(x, w, y):
+        return ((x @ w - y) ** 2).mean()
+
+    program = generate(squared, randn(8, 3), randn(3, 2), randn(8, 2), mode=mode)
+    with pytest.raises(InputError, match="dimension 0 of y is 4 and dimension 0 of x is 5; .* equal"):
+        program.forward(randn(5, 3), randn(3, 2), randn(4, 2))
+    with pytest.raises(InputError, match="dimension 0 of w is 4 and dimension 1 of x is 3; .* equal"):
+        program.forward(randn(5, 3), randn(4, 2), randn(5, 2))
