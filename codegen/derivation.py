@@ -134,7 +134,25 @@ class Derivation:
 
     def closed(self, name: str) -> Proof | None:
         """The closed form of a node's cotangent, where closed mode found one."""
-        return next((p for p in self.proofs if p.cell == name), None)
+        return self._closed.get(name)
+
+    @cached_property
+    def _closed(self) -> dict[str, Proof]:
+        return {p.cell: p for p in reversed(self.proofs)}
+
+    @cached_property
+    def rules(self) -> dict[str, tuple[str, ...]]:
+        """The rules that gave each node's cotangent over those of its consumers, in order."""
+        found: dict[str, list[str]] = {}
+        for s in self.trail:
+            if not s.result:  # what has one led to a closed form
+                found.setdefault(s.node, []).append(s.rule)
+        return {n: tuple(r) for n, r in found.items()}
+
+    @cached_property
+    def taken(self) -> frozenset[str]:
+        """The names that no index letter may have: tensors and sizes."""
+        return frozenset(n.name for n in self.graph.nodes) | {str(s) for s in self.graph.sizes}
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -174,8 +192,7 @@ class Derivation:
         """Left and right side with readable indices."""
         c = self.cotangents[name]
         at, e = self.expression(name)
-        avoid = {n.name for n in self.graph.nodes} | {str(s) for s in self.graph.sizes}
-        right, indices = lettered(e, at, avoid)
+        right, indices = lettered(e, at, self.taken)
         return left_side(c.name, indices), right
 
     def definition(self, name: str) -> tuple[Expr, Expr] | None:
@@ -183,8 +200,7 @@ class Derivation:
         known = self.graph[name].definition
         if known is None:
             return None
-        avoid = {n.name for n in self.graph.nodes} | {str(s) for s in self.graph.sizes}
-        right, indices = lettered(known[1], known[0], avoid)
+        right, indices = lettered(known[1], known[0], self.taken)
         return left_side(name, indices), right
 
     def text(self, name: str) -> str:

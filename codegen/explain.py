@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from codegen.derive import partials
@@ -13,16 +14,32 @@ from engine.notation import accesses
 from engine.spelling import size_text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from collections.abc import Set as AbstractSet
+
+    from sympy import Expr, Indexed, IndexedBase
+
     from codegen.derivation import Derivation, Part
     from engine.graph import Graph, Node
+    from engine.table import Definition
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Formula:
-    """One formula, as a line of text and as LaTeX."""
+    """One formula, as a line of text and as LaTeX, each printed when it is asked for."""
 
-    text: str
-    latex: str
+    as_text: Callable[[], str]
+    as_latex: Callable[[], str]
+
+    @cached_property
+    def text(self) -> str:
+        """One line of text."""
+        return self.as_text()
+
+    @cached_property
+    def latex(self) -> str:
+        """LaTeX."""
+        return self.as_latex()
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,10 @@ def _explained(derivation: Derivation, name: str, statements: tuple[str, ...]) -
     graph = derivation.graph
     node = graph[name]
     known = derivation.cotangents.get(name)
-    text, latex = derivation.definition_text(name), derivation.definition_latex(name)
+    definition = Formula(
+        lambda: derivation.definition_text(name) or "", lambda: derivation.definition_latex(name) or ""
+    )
+    cotangent = Formula(lambda: derivation.text(name), lambda: derivation.latex(name))
     return Explanation(
         name=name,
         shape=shape_of(node),
@@ -88,8 +108,8 @@ def _explained(derivation: Derivation, name: str, statements: tuple[str, ...]) -
         forward="" if node.is_input else _forward(graph, node),
         line=node.source.text if node.source else "",
         place=str(node.source) if node.source else "",
-        definition=None if text is None or latex is None else Formula(text, latex),
-        cotangent=None if known is None else Formula(derivation.text(name), derivation.latex(name)),
+        definition=None if node.definition is None else definition,
+        cotangent=None if known is None else cotangent,
         paths=() if known is None else tuple(p for part in known.parts for p in _paths(derivation, part)),
         rules=() if known is None else tuple(_rules(derivation, name)),
         statements=tuple(statements),
@@ -103,7 +123,7 @@ def _forward(graph: Graph, node: Node) -> str:
 def _rules(derivation: Derivation, name: str) -> list[str]:
     """The trail of a node, without the chain rule, which the paths tell."""
     seeded = ["the result itself: its cotangent is given"] if derivation.cotangents[name].seeded else []
-    told = [s.rule for s in derivation.trail if s.node == name and not s.rule.startswith("chain rule through")]
+    told = [r for r in derivation.rules.get(name, ()) if not r.startswith("chain rule through")]
     return [*seeded, *told]
 
 
@@ -115,33 +135,41 @@ def _paths(derivation: Derivation, part: Part) -> list[Path]:
         return []
     sizes: dict[Any, Any] = dict(part.consumer.sizes)
     names = derivation.names(part)
-    graph = derivation.graph
-    avoid = {n.name for n in graph.nodes} | {str(s) for s in graph.sizes}
     scattered = any("scattered" in rule for rule in part.template.rules)
     paths: list[Path] = []
-    for coefficient, access, limits in partials(template.expr, found):
-        local = by_output(coefficient, template) if not limits else coefficient
+    for local, access in local_derivatives(template, found):
         output = left_side(part.consumer.name, template.indices)
         bottom = named(access.xreplace(sizes), names)
         right = named(local.xreplace(sizes), names)
-        (top, under, value), _ = _lettered([output, bottom, right], template.indices, avoid)
-        upper, lower = (text_formula(e, derivation.ranks) for e in (top, under))
-        upper_tex, lower_tex = (latex_formula(e, derivation.ranks) for e in (top, under))
-        paths.append(
-            Path(
-                part.consumer.name,
-                Formula(
-                    f"∂{upper}/∂{lower} = {text_formula(value, derivation.ranks)}",
-                    rf"\frac{{\partial\, {upper_tex}}}{{\partial\, {lower_tex}}} = {latex_formula(value, derivation.ranks)}",
-                ),
-                scattered,
-                (top, under, value),
-            )
-        )
+        parts, _ = _lettered([output, bottom, right], template.indices, derivation.taken)
+        paths.append(Path(part.consumer.name, _partial(parts, derivation.ranks), scattered, parts))
     return paths
 
 
-def _lettered(parts: list[Any], indices: tuple[Any, ...], avoid: set[str]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+@lru_cache(maxsize=4096)
+def local_derivatives(template: Definition, operand: IndexedBase) -> tuple[tuple[Expr, Indexed], ...]:
+    """The derivatives of a definition by each of its accesses to an operand, over its own output where that is shorter."""
+    return tuple(
+        (by_output(coefficient, template) if not limits else coefficient, access)
+        for coefficient, access, limits in partials(template.expr, operand)
+    )
+
+
+def _partial(parts: tuple[Any, Any, Any], ranks: Mapping[str, int]) -> Formula:
+    """`∂top/∂under = value`."""
+
+    def text() -> str:
+        top, under, value = (text_formula(e, ranks) for e in parts)
+        return f"∂{top}/∂{under} = {value}"
+
+    def latex() -> str:
+        top, under, value = (latex_formula(e, ranks) for e in parts)
+        return rf"\frac{{\partial\, {top}}}{{\partial\, {under}}} = {value}"
+
+    return Formula(text, latex)
+
+
+def _lettered(parts: list[Any], indices: tuple[Any, ...], avoid: AbstractSet[str]) -> tuple[Any, tuple[Any, ...]]:
     """Several expressions with the same letters for the same indices."""
     from sympy import Tuple
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -46,7 +47,7 @@ LETTERS = ("i", "j", "k", "l", "m", "p", "q", "r", "s", "t", "u", "v", "w")
 
 def lettered(e: Expr, indices: Sequence[Expr], avoid: Iterable[str] = ()) -> tuple[Expr, tuple[Expr, ...]]:
     """An expression and its output indices with i, j, k, ... for its indices, outputs first, then as they are met."""
-    taken = {*avoid}
+    taken = avoid if isinstance(avoid, AbstractSet) else {*avoid}
     letters = [c for c in LETTERS if c not in taken] + [f"{c}{n}" for n in range(1, 9) for c in LETTERS]
     mapping: dict[Any, Any] = {}
     for i in [*indices, *(x for x in sp.preorder_traversal(e) if isinstance(x, Index))]:

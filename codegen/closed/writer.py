@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Add, Expr, Indexed, Mul, Tuple
+from sympy import Add, Expr, Indexed, Mul, S, Tuple
 
 from codegen import tensors as tt
 from codegen.closed.backward import cot_name, is_local
@@ -20,9 +20,11 @@ from codegen.lower import Lowered, Lowerer
 from codegen.steps import Used, added, kind_of, lowered, starts_negative, without_minus, wrapped
 from codegen.values import TensorInfo, is_scalar
 from engine.naming import Namer
-from engine.notation import Index, Sigma, accesses, base, element, name_of
+from engine.notation import Index, Sigma, accesses, base, element, fresh, name_of
 from engine.sizes import evaluate
 from engine.table import Definition
+
+ZERO = S.Zero
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -725,19 +727,20 @@ class ClosedWriter:
     def _finish_input(self, name: str) -> None:
         """The gradient of a wanted input."""
         if name not in self.pending:
-            c = self.by_name[name]
             target = self.cot(name)
             self.used_backward.names.add(name)
+            at = tuple(ZERO if n == 1 else fresh() for n in self.by_name[name].shape)
             self.blocks.append(
                 Block(
                     target,
                     (f"{target} = 0: {name} has no influence on the result",),
                     (f"{target} = torch.zeros_like({name})",),
+                    (Term(at, ZERO, {}),),
+                    self.letters,
                 )
             )
             self.made.add(target)
             self.gradients[name] = target
-            del c
             return
         self.gradients[name] = self._finish(name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,9 @@ class MathML:
     def at(self, e: Any, place: int) -> str:
         """An expression as markup, in parentheses where it is looser than its place."""
         text, level = self._written(e)
-        return f"<mrow>{text}</mrow>" if level >= place else f"<mrow><mo>(</mo>{text}<mo>)</mo></mrow>"
+        if level < place:
+            return f"<mrow><mo>(</mo>{text}<mo>)</mo></mrow>"
+        return text if is_one(text) else f"<mrow>{text}</mrow>"
 
     def _written(self, e: Any) -> tuple[str, int]:
         for kind, write in _WRITERS:
@@ -185,6 +188,8 @@ class MathML:
         return f"<mi>{escape(name)}</mi>{APPLY}<mrow><mo>(</mo>{inner}<mo>)</mo></mrow>", POWER
 
 
+_TAG = re.compile(r"<(/?)[^>]*>")
+
 _WRITERS: tuple[tuple[Any, Callable[[MathML, Any], tuple[str, int]]], ...] = (
     (Indexed, MathML.of_indexed),
     (sp.Symbol, MathML.of_symbol),
@@ -204,6 +209,16 @@ _WRITERS: tuple[tuple[Any, Callable[[MathML, Any], tuple[str, int]]], ...] = (
     ((Floor, sp.floor), MathML.of_floor),
     (sp.Function, MathML.of_function),
 )
+
+
+def is_one(text: str) -> bool:
+    """Whether markup is a single element, so that it needs no row around it."""
+    depth = 0
+    for tag in _TAG.finditer(text):
+        depth += -1 if tag[1] else 1
+        if depth == 0:
+            return tag.end() == len(text)
+    return False
 
 
 def identifier(name: str) -> str:

@@ -100,7 +100,7 @@ def left_and_right(c: Cell, avoid: set[str]) -> Equation:
 
 def backward_story(writer: ClosedWriter) -> tuple[Part, ...]:
     """The tensors of the emitted backward. What follows by the same steps as a part before it refers to that one."""
-    ranks = ranks_of(writer)
+    ranks, avoid = ranks_of(writer), {*writer.by_name, *map(str, writer.graph.sizes)}
     proofs = {p.name: p for p in writer.proofs}
     names = {b.name for b in writer.blocks}
     loose = [p for p in writer.proofs if p.name not in names]
@@ -110,20 +110,22 @@ def backward_story(writer: ClosedWriter) -> tuple[Part, ...]:
         cell = _cell(writer, b, proofs.get(b.name))
         for p in [p for p in loose if p.cell == cell]:
             loose.remove(p)
-            out.append(_proven(p, p.cell, (), ranks, first))
+            out.append(_proven(p, p.cell, (), ranks, first, avoid))
         if b.name in proofs:
-            out.append(_proven(proofs[b.name], cell, b.lines, ranks, first))
+            out.append(_proven(proofs[b.name], cell, b.lines, ranks, first, avoid))
         else:
             out.append(Part(b.name, cell, b.equation, (), "", b.lines, ranks))
-    return (*out, *[_proven(p, p.cell, (), ranks, first) for p in loose])
+    return (*out, *[_proven(p, p.cell, (), ranks, first, avoid) for p in loose])
 
 
-def _proven(p: Proof, cell: str, lines: tuple[str, ...], ranks: dict[str, int], first: dict[Any, str]) -> Part:
+def _proven(
+    p: Proof, cell: str, lines: tuple[str, ...], ranks: dict[str, int], first: dict[Any, str], avoid: set[str]
+) -> Part:
     key = (id(p.origin.code), p.origin.statement) if p.origin is not None else p.name
     like = first.setdefault(key, p.name)
-    stages = told(p) if like == p.name else ()
+    stages = told(p, avoid) if like == p.name else ()
     known = {**ranks, **(stages[-1].ranks if stages else p.ranks)}
-    equation = stages[-1].equation if stages else p.equation()
+    equation = stages[-1].equation if stages else p.equation(avoid=avoid)
     return Part(p.name, cell, equation, stages, "" if like == p.name else like, lines, known)
 
 

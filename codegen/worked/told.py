@@ -13,6 +13,8 @@ from codegen.worked.walk import walked
 from engine.notation import base, element
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from sympy import Expr
 
     from codegen.closed.code import RegionCode
@@ -32,8 +34,11 @@ class ToldStage:
     """The number of dimensions of what the formulas name; a tensor of rank 0 is printed without its index."""
 
 
-def told(proof: Proof) -> tuple[ToldStage, ...]:
-    """How a closed form follows from the chain rule, state by state, the closed form last; () where it is not known."""
+def told(proof: Proof, others: AbstractSet[str] = frozenset()) -> tuple[ToldStage, ...]:
+    """How a closed form follows from the chain rule, state by state, the closed form last; () where it is not known.
+
+    `others` are names that index letters must not be taken for.
+    """
     origin = proof.origin
     if origin is None:
         return ()
@@ -42,7 +47,7 @@ def told(proof: Proof) -> tuple[ToldStage, ...]:
     ranks |= {names[n]: len(c.shape) for c in origin.code.cells for n in _cots(c.name) if n in names}
     ranks |= {names.get(s.name, s.name): len(s.shape) for s in origin.code.statements}
     ranks |= proof.ranks
-    avoid = {*names.values(), *(str(x) for n in origin.sizes.values() for x in n.free_symbols)}
+    avoid = {*others, *names.values(), *(str(x) for n in origin.sizes.values() for x in n.free_symbols)}
     stages: list[ToldStage] = []
     for s in walked(origin.code, origin.statement):
         right, at = lettered(_renamed(s.expr, origin, names), proof.indices, avoid)

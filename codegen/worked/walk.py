@@ -207,16 +207,21 @@ class Walk:
     def _shown(self, s: Statement, stages: list[Stage]) -> tuple[Stage, ...]:
         """The states that are new, short enough to be read, and equal to the closed form; the closed form is always there."""
         kept: list[Stage] = []
+        forms: list[Expr] = []
         for x in stages:
-            same = bool(kept) and canonical(kept[-1].expr) == canonical(x.expr)
-            if x is stages[-1]:
-                if same:
-                    kept[-1] = replace(kept[-1], expr=x.expr)
-                else:
-                    kept.append(x)
-            elif not same and sp.count_ops(x.expr) <= LARGEST and self.points.agree(s.name, s.indices, s.shape, x.expr):
+            form = canonical(x.expr)
+            if form in forms:  # what led away from it and back is left out
+                k = forms.index(form)
+                del kept[k + 1 :], forms[k + 1 :]
+                kept[k] = replace(kept[k], expr=x.expr)
+            elif x is stages[-1] or self._readable(s, x):
                 kept.append(x)
+                forms.append(form)
         return tuple(kept)
+
+    def _readable(self, s: Statement, x: Stage) -> bool:
+        """Whether a state is short enough to be read and equal to the closed form."""
+        return bool(sp.count_ops(x.expr) <= LARGEST) and self.points.agree(s.name, s.indices, s.shape, x.expr)
 
 
 def listed(names: list[str]) -> str:
