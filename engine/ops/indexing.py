@@ -123,6 +123,8 @@ def index_select(x: Operand, dim: int, index: Operand) -> Definition:
 
 @op("gather")
 def gather(x: Operand, dim: int, index: Operand, *, sparse_grad: bool = False) -> Definition:
+    if index.dtype == torch.uint8:
+        raise TraceError("gather at bytes: they are a mask to brackets; pass index.long()")
     d = axis(dim, x.rank)
     at = indices_of(index.shape)
     return define(index.shape, at, x[tuple(index[at] if k == d else i for k, i in enumerate(at))] if x.rank else x[()])
