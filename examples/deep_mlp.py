@@ -74,8 +74,8 @@ def init_buffers(dtype: torch.dtype, vocab_size: int) -> dict[str, Tensor]:
 
 def update_buffers(buffers: dict[str, Tensor], saved: object) -> None:
     """Move every running statistic a thousandth of the way to the batch's, which `saved` has under the same name."""
-    for name in buffers:
-        buffers[name] = buffers[name] * (1 - momentum) + getattr(saved, name) * momentum
+    for name, running in buffers.items():
+        buffers[name] = running * (1 - momentum) + getattr(saved, name) * momentum
 
 
 def logits(x: Tensor, params: dict[str, Tensor], buffers: dict[str, Tensor], batch_stats: bool) -> Tensor:

@@ -84,8 +84,8 @@ def backward(saved, grad_out=None):
     # dbnw5[i] = dlogits_sum[i] / logits_sqrt[i]
     dbnw5 = dlogits_sum / logits_sqrt
 
-    # dx_5[i,j] = (dlogits[i,j] - dlogits_sum[j] centred_4[i,j] / (n0 logits_sqrt[j]^2)
-    #     - dbnb5[j] / n0) bnw5[j] / logits_sqrt[j]
+    # dx_5[i,j] = (dlogits[i,j] - dbnb5[j] / n0
+    #     - dlogits_sum[j] centred_4[i,j] / (n0 logits_sqrt[j]^2)) bnw5[j] / logits_sqrt[j]
     dx_5 = (dlogits - centred_4 * (dlogits_sum / (n0 * logits_sqrt ** 2)) - dbnb5 / n0) * (bnw5 / logits_sqrt)
 
     # dh4[i,j] = Σ_k dx_5[i,k] w5[j,k]
@@ -103,8 +103,8 @@ def backward(saved, grad_out=None):
     # dbnw4[i] = dh4_bn_sum[i] / h4_bn_sqrt[i]
     dbnw4 = dh4_bn_sum / h4_bn_sqrt
 
-    # dx_4[i,j] = (dh4_bn[i,j] - dh4_bn_sum[j] centred_3[i,j] / (n0 h4_bn_sqrt[j]^2)
-    #     - dbnb4[j] / n0) bnw4[j] / h4_bn_sqrt[j]
+    # dx_4[i,j] = (dh4_bn[i,j] - dbnb4[j] / n0
+    #     - dh4_bn_sum[j] centred_3[i,j] / (n0 h4_bn_sqrt[j]^2)) bnw4[j] / h4_bn_sqrt[j]
     dx_4 = (dh4_bn - centred_3 * (dh4_bn_sum / (n0 * h4_bn_sqrt ** 2)) - dbnb4 / n0) * (bnw4 / h4_bn_sqrt)
 
     # dh3[i,j] = Σ_k dx_4[i,k] w4[j,k]
@@ -207,6 +207,33 @@ def backward(saved, grad_out=None):
         "bnw5": dbnw5,
         "bnb5": dbnb5,
     }
+
+
+def step(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5, lr):
+    """One step of gradient descent without autograd, in place on C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5. Returns the loss before it."""
+    with torch.no_grad():
+        out, saved = forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5)
+        grads = backward(saved)
+        C.sub_(grads["C"], alpha=lr)
+        w1.sub_(grads["w1"], alpha=lr)
+        bnw1.sub_(grads["bnw1"], alpha=lr)
+        bnb1.sub_(grads["bnb1"], alpha=lr)
+        w2.sub_(grads["w2"], alpha=lr)
+        bnw2.sub_(grads["bnw2"], alpha=lr)
+        bnb2.sub_(grads["bnb2"], alpha=lr)
+        w3.sub_(grads["w3"], alpha=lr)
+        bnw3.sub_(grads["bnw3"], alpha=lr)
+        bnb3.sub_(grads["bnb3"], alpha=lr)
+        w4.sub_(grads["w4"], alpha=lr)
+        bnw4.sub_(grads["bnw4"], alpha=lr)
+        bnb4.sub_(grads["bnb4"], alpha=lr)
+        w5.sub_(grads["w5"], alpha=lr)
+        bnw5.sub_(grads["bnw5"], alpha=lr)
+        bnb5.sub_(grads["bnb5"], alpha=lr)
+    return out
+
+
+# What follows makes the two one differentiable function, for any other torch program.
 
 
 class Function(torch.autograd.Function):
@@ -327,28 +354,3 @@ class Module(torch.nn.Module):
             raise TypeError(f"{len(inputs)} tensors were given for {', '.join(self._arguments)}")
         values = dict(zip(self._arguments, inputs))
         return function(*[values[name] if name in values else getattr(self, name) for name in self._inputs])
-
-
-
-def step(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5, lr):
-    """One step of gradient descent without autograd, in place on C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5. Returns the loss before it."""
-    with torch.no_grad():
-        out, saved = forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5)
-        grads = backward(saved)
-        C.sub_(grads["C"], alpha=lr)
-        w1.sub_(grads["w1"], alpha=lr)
-        bnw1.sub_(grads["bnw1"], alpha=lr)
-        bnb1.sub_(grads["bnb1"], alpha=lr)
-        w2.sub_(grads["w2"], alpha=lr)
-        bnw2.sub_(grads["bnw2"], alpha=lr)
-        bnb2.sub_(grads["bnb2"], alpha=lr)
-        w3.sub_(grads["w3"], alpha=lr)
-        bnw3.sub_(grads["bnw3"], alpha=lr)
-        bnb3.sub_(grads["bnb3"], alpha=lr)
-        w4.sub_(grads["w4"], alpha=lr)
-        bnw4.sub_(grads["bnw4"], alpha=lr)
-        bnb4.sub_(grads["bnb4"], alpha=lr)
-        w5.sub_(grads["w5"], alpha=lr)
-        bnw5.sub_(grads["bnw5"], alpha=lr)
-        bnb5.sub_(grads["bnb5"], alpha=lr)
-    return out

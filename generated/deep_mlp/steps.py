@@ -192,7 +192,7 @@ def backward(saved, grad_out=None):
 
     # probs = exp_l / exp_l.sum(dim=-1, keepdim=True)  (line 43)
     # dprobs_sum[i,0] = -(Σ_j dprobs[i,j] probs[i,j]) / probs_sum[i,0]
-    dprobs_sum = -(dprobs * probs).sum(1, keepdim=True) / probs_sum
+    dprobs_sum = (-dprobs * (probs / probs_sum)).sum(1, keepdim=True)
 
     # dexp_l[i,j] = dprobs[i,j] / probs_sum[i,0] + dprobs_sum[i,0]
     dexp_l = dprobs / probs_sum + dprobs_sum
@@ -209,7 +209,7 @@ def backward(saved, grad_out=None):
     dlogits_div = dlogits
 
     # dlogits_sqrt[i] = -(Σ_j dlogits_div[j,i] logits_div[j,i]) / logits_sqrt[i]
-    dlogits_sqrt = -(dlogits_div * logits_div).sum(0) / logits_sqrt
+    dlogits_sqrt = (-dlogits_div * (logits_div / logits_sqrt)).sum(0)
 
     # dlogits_add[i] = dlogits_sqrt[i] / (2 logits_sqrt[i])
     dlogits_add = dlogits_sqrt / (2 * logits_sqrt)
@@ -229,7 +229,7 @@ def backward(saved, grad_out=None):
 
     # return w * centred / (var + eps).sqrt() + b, mean, var  (line 23)
     # dcentred_4[i,j] = bnw5[j] dlogits_mul[i,j] + 2 centred_4[i,j] dvar5_pow[i,j]
-    dcentred_4 = dlogits_mul * bnw5 + 2 * dvar5_pow * centred_4
+    dcentred_4 = dlogits_mul * bnw5 + 2 * centred_4 * dvar5_pow
 
     # centred = x - mean  (line 21)
     # dmean5[i] = -Σ_j dcentred_4[j,i]
@@ -247,7 +247,7 @@ def backward(saved, grad_out=None):
 
     # h4 = h4_bn.tanh()  (line 40)
     # dh4_bn[i,j] = (1 - h4[i,j]^2) dh4[i,j]
-    dh4_bn = dh4 * (1 - h4 ** 2)
+    dh4_bn = torch.ops.aten.tanh_backward(dh4, h4)
 
     # return w * centred / (var + eps).sqrt() + b, mean, var  (line 23)
     # dbnb4[i] = Σ_j dh4_bn[j,i]
@@ -257,7 +257,7 @@ def backward(saved, grad_out=None):
     dh4_bn_div = dh4_bn
 
     # dh4_bn_sqrt[i] = -(Σ_j dh4_bn_div[j,i] h4_bn_div[j,i]) / h4_bn_sqrt[i]
-    dh4_bn_sqrt = -(dh4_bn_div * h4_bn_div).sum(0) / h4_bn_sqrt
+    dh4_bn_sqrt = (-dh4_bn_div * (h4_bn_div / h4_bn_sqrt)).sum(0)
 
     # dh4_bn_add[i] = dh4_bn_sqrt[i] / (2 h4_bn_sqrt[i])
     dh4_bn_add = dh4_bn_sqrt / (2 * h4_bn_sqrt)
@@ -277,7 +277,7 @@ def backward(saved, grad_out=None):
 
     # return w * centred / (var + eps).sqrt() + b, mean, var  (line 23)
     # dcentred_3[i,j] = bnw4[j] dh4_bn_mul[i,j] + 2 centred_3[i,j] dvar4_pow[i,j]
-    dcentred_3 = dh4_bn_mul * bnw4 + 2 * dvar4_pow * centred_3
+    dcentred_3 = dh4_bn_mul * bnw4 + 2 * centred_3 * dvar4_pow
 
     # centred = x - mean  (line 21)
     # dmean4[i] = -Σ_j dcentred_3[j,i]
@@ -295,7 +295,7 @@ def backward(saved, grad_out=None):
 
     # h3 = h3_bn.tanh()  (line 38)
     # dh3_bn[i,j] = (1 - h3[i,j]^2) dh3[i,j]
-    dh3_bn = dh3 * (1 - h3 ** 2)
+    dh3_bn = torch.ops.aten.tanh_backward(dh3, h3)
 
     # return w * centred / (var + eps).sqrt() + b, mean, var  (line 23)
     # dbnb3[i] = Σ_j dh3_bn[j,i]
@@ -305,7 +305,7 @@ def backward(saved, grad_out=None):
     dh3_bn_div = dh3_bn
 
     # dh3_bn_sqrt[i] = -(Σ_j dh3_bn_div[j,i] h3_bn_div[j,i]) / h3_bn_sqrt[i]
-    dh3_bn_sqrt = -(dh3_bn_div * h3_bn_div).sum(0) / h3_bn_sqrt
+    dh3_bn_sqrt = (-dh3_bn_div * (h3_bn_div / h3_bn_sqrt)).sum(0)
 
     # dh3_bn_add[i] = dh3_bn_sqrt[i] / (2 h3_bn_sqrt[i])
     dh3_bn_add = dh3_bn_sqrt / (2 * h3_bn_sqrt)
@@ -325,7 +325,7 @@ def backward(saved, grad_out=None):
 
     # return w * centred / (var + eps).sqrt() + b, mean, var  (line 23)
     # dcentred_2[i,j] = bnw3[j] dh3_bn_mul[i,j] + 2 centred_2[i,j] dvar3_pow[i,j]
-    dcentred_2 = dh3_bn_mul * bnw3 + 2 * dvar3_pow * centred_2
+    dcentred_2 = dh3_bn_mul * bnw3 + 2 * centred_2 * dvar3_pow
 
     # centred = x - mean  (line 21)
     # dmean3[i] = -Σ_j dcentred_2[j,i]
@@ -343,7 +343,7 @@ def backward(saved, grad_out=None):
 
     # h2 = h2_bn.tanh()  (line 36)
     # dh2_bn[i,j] = (1 - h2[i,j]^2) dh2[i,j]
-    dh2_bn = dh2 * (1 - h2 ** 2)
+    dh2_bn = torch.ops.aten.tanh_backward(dh2, h2)
 
     # return w * centred / (var + eps).sqrt() + b, mean, var  (line 23)
     # dbnb2[i] = Σ_j dh2_bn[j,i]
@@ -353,7 +353,7 @@ def backward(saved, grad_out=None):
     dh2_bn_div = dh2_bn
 
     # dh2_bn_sqrt[i] = -(Σ_j dh2_bn_div[j,i] h2_bn_div[j,i]) / h2_bn_sqrt[i]
-    dh2_bn_sqrt = -(dh2_bn_div * h2_bn_div).sum(0) / h2_bn_sqrt
+    dh2_bn_sqrt = (-dh2_bn_div * (h2_bn_div / h2_bn_sqrt)).sum(0)
 
     # dh2_bn_add[i] = dh2_bn_sqrt[i] / (2 h2_bn_sqrt[i])
     dh2_bn_add = dh2_bn_sqrt / (2 * h2_bn_sqrt)
@@ -373,7 +373,7 @@ def backward(saved, grad_out=None):
 
     # return w * centred / (var + eps).sqrt() + b, mean, var  (line 23)
     # dcentred_1[i,j] = bnw2[j] dh2_bn_mul[i,j] + 2 centred_1[i,j] dvar2_pow[i,j]
-    dcentred_1 = dh2_bn_mul * bnw2 + 2 * dvar2_pow * centred_1
+    dcentred_1 = dh2_bn_mul * bnw2 + 2 * centred_1 * dvar2_pow
 
     # centred = x - mean  (line 21)
     # dmean2[i] = -Σ_j dcentred_1[j,i]
@@ -391,7 +391,7 @@ def backward(saved, grad_out=None):
 
     # h1 = h1_bn.tanh()  (line 34)
     # dh1_bn[i,j] = (1 - h1[i,j]^2) dh1[i,j]
-    dh1_bn = dh1 * (1 - h1 ** 2)
+    dh1_bn = torch.ops.aten.tanh_backward(dh1, h1)
 
     # return w * centred / (var + eps).sqrt() + b, mean, var  (line 23)
     # dbnb1[i] = Σ_j dh1_bn[j,i]
@@ -401,7 +401,7 @@ def backward(saved, grad_out=None):
     dh1_bn_div = dh1_bn
 
     # dh1_bn_sqrt[i] = -(Σ_j dh1_bn_div[j,i] h1_bn_div[j,i]) / h1_bn_sqrt[i]
-    dh1_bn_sqrt = -(dh1_bn_div * h1_bn_div).sum(0) / h1_bn_sqrt
+    dh1_bn_sqrt = (-dh1_bn_div * (h1_bn_div / h1_bn_sqrt)).sum(0)
 
     # dh1_bn_add[i] = dh1_bn_sqrt[i] / (2 h1_bn_sqrt[i])
     dh1_bn_add = dh1_bn_sqrt / (2 * h1_bn_sqrt)
@@ -421,7 +421,7 @@ def backward(saved, grad_out=None):
 
     # return w * centred / (var + eps).sqrt() + b, mean, var  (line 23)
     # dcentred[i,j] = bnw1[j] dh1_bn_mul[i,j] + 2 centred[i,j] dvar1_pow[i,j]
-    dcentred = dh1_bn_mul * bnw1 + 2 * dvar1_pow * centred
+    dcentred = dh1_bn_mul * bnw1 + 2 * centred * dvar1_pow
 
     # centred = x - mean  (line 21)
     # dmean1[i] = -Σ_j dcentred[j,i]

@@ -63,29 +63,29 @@ def backward(saved, grad_out=None):
     #     + k (((n2 + 1 - n5)//2 + 2 - n8)//2 + 1) + l]
     dh2 = dlogits_flatten[:, (((((-n7 + (n1 - n4 + 1) // 2 + 2) // 2 + 1) * ((-n8 + (n2 - n5 + 1) // 2 + 2) // 2 + 1) * torch.arange(n6)).unsqueeze(-1) + ((-n8 + (n2 - n5 + 1) // 2 + 2) // 2 + 1) * torch.arange((-n7 + (n1 - n4 + 1) // 2 + 2) // 2 + 1)).unsqueeze(-1) + torch.arange((-n8 + (n2 - n5 + 1) // 2 + 2) // 2 + 1)).clamp(0, n6 * ((-n7 + (n1 - n4 + 1) // 2 + 2) // 2 + 1) * ((-n8 + (n2 - n5 + 1) // 2 + 2) // 2 + 1) - 1)]
 
-    # dh2_relu[i,j,k,l] = Σ_{m,p} [k = h2_max_pool2d_with_indices[i,j,m,p]//((n2 + 1 - n5)//2 + 4
-    #     - n8)] [l = h2_max_pool2d_with_indices[i,j,m,p]%((n2 + 1 - n5)//2 + 4 - n8)] dh2[i,j,m,p]
+    # dh2_relu[i,j,k,l] = Σ_{m,p} dh2[i,j,m,p] [k = h2_max_pool2d_with_indices[i,j,m,p]//((n2 + 1 - n5)//2 + 4
+    #     - n8)] [l = h2_max_pool2d_with_indices[i,j,m,p]%((n2 + 1 - n5)//2 + 4 - n8)]
     dh2_relu = dh2.new_zeros((n0, n6, -n7 + (n1 - n4 + 1) // 2 + 4, -n8 + (n2 - n5 + 1) // 2 + 4))
     dh2_relu.index_put_((torch.arange(n0).unsqueeze(-1), torch.arange(n6), (h2_max_pool2d_with_indices // (-n8 + (n2 - n5 + 1) // 2 + 4)).clamp(0, -n7 + (n1 - n4 + 1) // 2 + 3).permute(2, 3, 0, 1), (h2_max_pool2d_with_indices % (-n8 + (n2 - n5 + 1) // 2 + 4)).permute(2, 3, 0, 1)), torch.where((h2_max_pool2d_with_indices // (-n8 + (n2 - n5 + 1) // 2 + 4) < -n7 + (n1 - n4 + 1) // 2 + 4) & (h2_max_pool2d_with_indices // (-n8 + (n2 - n5 + 1) // 2 + 4) >= 0), dh2, 0).permute(2, 3, 0, 1), accumulate=True)
 
     # dh2_conv2d[i,j,k,l] = (0 if [h2_conv2d[i,j,k,l] ≤ 0] else dh2_relu[i,j,k,l])
     dh2_conv2d = torch.where(h2_conv2d <= 0, 0, dh2_relu)
 
-    # dh1[i,j,k,l] = Σ_{s,p,r,m,q} [k = m + p - 1] [l = q + r - 1] c2[s,j,m,q] dh2_conv2d[i,s,p,r] ((([m + p
+    # dh1[i,j,k,l] = Σ_{s,p,r,m,q} dh2_conv2d[i,s,p,r] [k = m + p - 1] [l = q + r - 1] c2[s,j,m,q] ((([m + p
     #     - 1 < (n1 + 1 - n4)//2 + 1] if [0 ≤ m + p - 1] else 0) if [q + r - 1 < (n2 + 1 - n5)//2
     #     + 1] else 0) if [0 ≤ q + r - 1] else 0)
     dh1 = dh2_conv2d.new_zeros((n0, n3, (n1 - n4 + 1) // 2 + 1, (n2 - n5 + 1) // 2 + 1))
     dh1.index_put_((torch.arange(n0).unsqueeze(-1), torch.arange(n3), (torch.arange(n7) + torch.arange(-n7 + (n1 - n4 + 1) // 2 + 4).unsqueeze(-1) - 1).clamp(0, (n1 - n4 + 1) // 2)[:, None, :, None, None, None], (torch.arange(n8) + torch.arange(-n8 + (n2 - n5 + 1) // 2 + 4).unsqueeze(-1) - 1).clamp(0, (n2 - n5 + 1) // 2)[:, None, :, None, None]), torch.where(((torch.arange(n7) + torch.arange(-n7 + (n1 - n4 + 1) // 2 + 4).unsqueeze(-1) - 1 < (n1 - n4 + 1) // 2 + 1)[:, None, :, None] & (torch.arange(n8) + torch.arange(-n8 + (n2 - n5 + 1) // 2 + 4).unsqueeze(-1) - 1 < (n2 - n5 + 1) // 2 + 1).unsqueeze(1) & (torch.arange(n7) + torch.arange(-n7 + (n1 - n4 + 1) // 2 + 4).unsqueeze(-1) - 1 >= 0)[:, None, :, None] & (torch.arange(n8) + torch.arange(-n8 + (n2 - n5 + 1) // 2 + 4).unsqueeze(-1) - 1 >= 0).unsqueeze(1) & (torch.arange(n8) + torch.arange(-n8 + (n2 - n5 + 1) // 2 + 4).unsqueeze(-1) - 1 >= 0).unsqueeze(1) & (torch.arange(n8) + torch.arange(-n8 + (n2 - n5 + 1) // 2 + 4).unsqueeze(-1) - 1 < (n2 - n5 + 1) // 2 + 1).unsqueeze(1) & (torch.arange(n7) + torch.arange(-n7 + (n1 - n4 + 1) // 2 + 4).unsqueeze(-1) - 1 >= 0)[:, None, :, None] & (torch.arange(n7) + torch.arange(-n7 + (n1 - n4 + 1) // 2 + 4).unsqueeze(-1) - 1 < (n1 - n4 + 1) // 2 + 1)[:, None, :, None])[:, :, :, :, None, None], torch.einsum("abcd,befg->cdfgae", dh2_conv2d, c2), 0), accumulate=True)
 
-    # dh1_relu[i,j,k,l] = Σ_{m,p} [k = h1_max_pool2d_with_indices[i,j,m,p]//(n2 + 3
-    #     - n5)] [l = h1_max_pool2d_with_indices[i,j,m,p]%(n2 + 3 - n5)] dh1[i,j,m,p]
+    # dh1_relu[i,j,k,l] = Σ_{m,p} dh1[i,j,m,p] [k = h1_max_pool2d_with_indices[i,j,m,p]//(n2 + 3
+    #     - n5)] [l = h1_max_pool2d_with_indices[i,j,m,p]%(n2 + 3 - n5)]
     dh1_relu = dh1.new_zeros((n0, n3, n1 - n4 + 3, n2 - n5 + 3))
     dh1_relu.index_put_((torch.arange(n0).unsqueeze(-1), torch.arange(n3), (h1_max_pool2d_with_indices // (n2 - n5 + 3)).clamp(0, n1 - n4 + 2).permute(2, 3, 0, 1), (h1_max_pool2d_with_indices % (n2 - n5 + 3)).permute(2, 3, 0, 1)), torch.where((h1_max_pool2d_with_indices // (n2 - n5 + 3) < n1 - n4 + 3) & (h1_max_pool2d_with_indices // (n2 - n5 + 3) >= 0), dh1, 0).permute(2, 3, 0, 1), accumulate=True)
 
     # dh1_conv2d[i,j,k,l] = (0 if [h1_conv2d[i,j,k,l] ≤ 0] else dh1_relu[i,j,k,l])
     dh1_conv2d = torch.where(h1_conv2d <= 0, 0, dh1_relu)
 
-    # dx[i,0,j,k] = Σ_{r,m,q,l,p} [j = l + m - 1] [k = p + q - 1] c1[r,0,l,p] dh1_conv2d[i,r,m,q] ((([l + m
+    # dx[i,0,j,k] = Σ_{r,m,q,l,p} dh1_conv2d[i,r,m,q] [j = l + m - 1] [k = p + q - 1] c1[r,0,l,p] ((([l + m
     #     - 1 < n1] if [0 ≤ l + m - 1] else 0) if [p + q - 1 < n2] else 0) if [0 ≤ p + q - 1] else 0)
     dx = torch.zeros_like(x)
     dx[:, 0].index_put_((torch.arange(n0), (torch.arange(n4) + torch.arange(n1 - n4 + 3).unsqueeze(-1) - 1).clamp(0, n1 - 1)[:, None, :, None, None], (torch.arange(n5) + torch.arange(n2 - n5 + 3).unsqueeze(-1) - 1).clamp(0, n2 - 1)[:, None, :, None]), torch.where(((torch.arange(n4) + torch.arange(n1 - n4 + 3).unsqueeze(-1) - 1 < n1)[:, None, :, None] & (torch.arange(n5) + torch.arange(n2 - n5 + 3).unsqueeze(-1) - 1 < n2).unsqueeze(1) & (torch.arange(n4) + torch.arange(n1 - n4 + 3).unsqueeze(-1) - 1 >= 0)[:, None, :, None] & (torch.arange(n5) + torch.arange(n2 - n5 + 3).unsqueeze(-1) - 1 >= 0).unsqueeze(1) & (torch.arange(n5) + torch.arange(n2 - n5 + 3).unsqueeze(-1) - 1 >= 0).unsqueeze(1) & (torch.arange(n5) + torch.arange(n2 - n5 + 3).unsqueeze(-1) - 1 < n2).unsqueeze(1) & (torch.arange(n4) + torch.arange(n1 - n4 + 3).unsqueeze(-1) - 1 >= 0)[:, None, :, None] & (torch.arange(n4) + torch.arange(n1 - n4 + 3).unsqueeze(-1) - 1 < n1)[:, None, :, None]).unsqueeze(-1), torch.einsum("abcd,bef->cdefa", dh1_conv2d, c1.squeeze(1)), 0), accumulate=True)
@@ -117,6 +117,24 @@ def backward(saved, grad_out=None):
         "w": dw,
         "b": db,
     }
+
+
+def step(x, y, c1, b1, c2, b2, w, b, lr):
+    """One step of gradient descent without autograd, in place on x, c1, b1, c2, b2, w, b. Returns the loss before it."""
+    with torch.no_grad():
+        out, saved = forward(x, y, c1, b1, c2, b2, w, b)
+        grads = backward(saved)
+        x.sub_(grads["x"], alpha=lr)
+        c1.sub_(grads["c1"], alpha=lr)
+        b1.sub_(grads["b1"], alpha=lr)
+        c2.sub_(grads["c2"], alpha=lr)
+        b2.sub_(grads["b2"], alpha=lr)
+        w.sub_(grads["w"], alpha=lr)
+        b.sub_(grads["b"], alpha=lr)
+    return out
+
+
+# What follows makes the two one differentiable function, for any other torch program.
 
 
 class Function(torch.autograd.Function):
@@ -232,19 +250,3 @@ class Module(torch.nn.Module):
             raise TypeError(f"{len(inputs)} tensors were given for {', '.join(self._arguments)}")
         values = dict(zip(self._arguments, inputs))
         return function(*[values[name] if name in values else getattr(self, name) for name in self._inputs])
-
-
-
-def step(x, y, c1, b1, c2, b2, w, b, lr):
-    """One step of gradient descent without autograd, in place on x, c1, b1, c2, b2, w, b. Returns the loss before it."""
-    with torch.no_grad():
-        out, saved = forward(x, y, c1, b1, c2, b2, w, b)
-        grads = backward(saved)
-        x.sub_(grads["x"], alpha=lr)
-        c1.sub_(grads["c1"], alpha=lr)
-        b1.sub_(grads["b1"], alpha=lr)
-        c2.sub_(grads["c2"], alpha=lr)
-        b2.sub_(grads["b2"], alpha=lr)
-        w.sub_(grads["w"], alpha=lr)
-        b.sub_(grads["b"], alpha=lr)
-    return out

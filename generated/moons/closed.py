@@ -33,10 +33,10 @@ def backward(saved, grad_out=None):
     # dhinge_mul[i] = (0 if [hinge_rsub[i] ≤ 0] else -grad_out / n0)
     dhinge_mul = torch.where(hinge_rsub <= 0, 0, -grad_out / n0)
 
-    # dscore_add[i,0] = dhinge_mul[i] y[i]
+    # dscore_add[i,0] = y[i] dhinge_mul[i]
     dscore_add = (y * dhinge_mul).unsqueeze(-1)
 
-    # dh2_add[i,j] = (0 if [h2_add[i,j] ≤ 0] else dscore_add[i,0] w3[j,0])
+    # dh2_add[i,j] = (0 if [h2_add[i,j] ≤ 0] else w3[j,0] dscore_add[i,0])
     dh2_add = torch.where(h2_add <= 0, 0, dscore_add * w3.T)
 
     # dloss_mul = grad_out
@@ -48,7 +48,7 @@ def backward(saved, grad_out=None):
     # db3_loss[0] = Σ_i dscore_add[i,0]
     db3_loss = dscore_add.sum(0)
 
-    # dw3_loss[i,0] = Σ_j dscore_add[j,0] h2[j,i]
+    # dw3_loss[i,0] = Σ_j h2[j,i] dscore_add[j,0]
     dw3_loss = (dscore_add.squeeze(1) @ h2).unsqueeze(-1)
 
     # db2_loss[i] = Σ_j dh2_add[j,i]
@@ -110,6 +110,25 @@ def backward(saved, grad_out=None):
         "w3": dw3,
         "b3": db3,
     }
+
+
+def step(x, y, w1, b1, w2, b2, w3, b3, lr):
+    """One step of gradient descent without autograd, in place on x, y, w1, b1, w2, b2, w3, b3. Returns the loss before it."""
+    with torch.no_grad():
+        out, saved = forward(x, y, w1, b1, w2, b2, w3, b3)
+        grads = backward(saved)
+        x.sub_(grads["x"], alpha=lr)
+        y.sub_(grads["y"], alpha=lr)
+        w1.sub_(grads["w1"], alpha=lr)
+        b1.sub_(grads["b1"], alpha=lr)
+        w2.sub_(grads["w2"], alpha=lr)
+        b2.sub_(grads["b2"], alpha=lr)
+        w3.sub_(grads["w3"], alpha=lr)
+        b3.sub_(grads["b3"], alpha=lr)
+    return out
+
+
+# What follows makes the two one differentiable function, for any other torch program.
 
 
 class Function(torch.autograd.Function):
@@ -213,20 +232,3 @@ class Module(torch.nn.Module):
             raise TypeError(f"{len(inputs)} tensors were given for {', '.join(self._arguments)}")
         values = dict(zip(self._arguments, inputs))
         return function(*[values[name] if name in values else getattr(self, name) for name in self._inputs])
-
-
-
-def step(x, y, w1, b1, w2, b2, w3, b3, lr):
-    """One step of gradient descent without autograd, in place on x, y, w1, b1, w2, b2, w3, b3. Returns the loss before it."""
-    with torch.no_grad():
-        out, saved = forward(x, y, w1, b1, w2, b2, w3, b3)
-        grads = backward(saved)
-        x.sub_(grads["x"], alpha=lr)
-        y.sub_(grads["y"], alpha=lr)
-        w1.sub_(grads["w1"], alpha=lr)
-        b1.sub_(grads["b1"], alpha=lr)
-        w2.sub_(grads["w2"], alpha=lr)
-        b2.sub_(grads["b2"], alpha=lr)
-        w3.sub_(grads["w3"], alpha=lr)
-        b3.sub_(grads["b3"], alpha=lr)
-    return out

@@ -175,7 +175,7 @@ def backward(saved, grad_out=None):
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
     # db3[0] = Σ_i dscore_add[i,0] + 2 b3[0] dweights_square[0]
-    db3 = 2 * dweights_square * b3 + dscore_add.sum(0)
+    db3 = 2 * b3 * dweights_square + dscore_add.sum(0)
 
     # score = (h2 @ w3 + b3).squeeze(1)  (line 136)
     # dscore_matmul[i,0] = dscore_add[i,0]
@@ -183,7 +183,7 @@ def backward(saved, grad_out=None):
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
     # dw3[i,0] = Σ_j dscore_matmul[j,0] h2[j,i] + 2 dweights_square_1[i,0] w3[i,0]
-    dw3 = 2 * dweights_square_1 * w3 + (dscore_matmul.squeeze(1) @ h2).unsqueeze(-1)
+    dw3 = 2 * w3 * dweights_square_1 + (dscore_matmul.squeeze(1) @ h2).unsqueeze(-1)
 
     # score = (h2 @ w3 + b3).squeeze(1)  (line 136)
     # dh2[i,j] = dscore_matmul[i,0] w3[j,0]
@@ -195,7 +195,7 @@ def backward(saved, grad_out=None):
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
     # db2[i] = Σ_j dh2_add[j,i] + 2 b2[i] dweights_square_2[i]
-    db2 = 2 * dweights_square_2 * b2 + dh2_add.sum(0)
+    db2 = 2 * b2 * dweights_square_2 + dh2_add.sum(0)
 
     # h2 = (h1 @ w2 + b2).relu()  (line 135)
     # dh2_matmul[i,j] = dh2_add[i,j]
@@ -203,7 +203,7 @@ def backward(saved, grad_out=None):
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
     # dw2[i,j] = Σ_k dh2_matmul[k,j] h1[k,i] + 2 dweights_square_3[i,j] w2[i,j]
-    dw2 = 2 * dweights_square_3 * w2 + h1.T @ dh2_matmul
+    dw2 = 2 * w2 * dweights_square_3 + h1.T @ dh2_matmul
 
     # h2 = (h1 @ w2 + b2).relu()  (line 135)
     # dh1[i,j] = Σ_k dh2_matmul[i,k] w2[j,k]
@@ -215,7 +215,7 @@ def backward(saved, grad_out=None):
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
     # db1[i] = Σ_j dh1_add[j,i] + 2 b1[i] dweights_square_4[i]
-    db1 = 2 * dweights_square_4 * b1 + dh1_add.sum(0)
+    db1 = 2 * b1 * dweights_square_4 + dh1_add.sum(0)
 
     # h1 = (x @ w1 + b1).relu()  (line 134)
     # dh1_matmul[i,j] = dh1_add[i,j]
@@ -223,7 +223,7 @@ def backward(saved, grad_out=None):
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
     # dw1[i,j] = Σ_k dh1_matmul[k,j] x[k,i] + 2 dweights_square_5[i,j] w1[i,j]
-    dw1 = 2 * dweights_square_5 * w1 + x.T @ dh1_matmul
+    dw1 = 2 * w1 * dweights_square_5 + x.T @ dh1_matmul
 
     # h1 = (x @ w1 + b1).relu()  (line 134)
     # dx[i,j] = Σ_k dh1_matmul[i,k] w1[j,k]

@@ -36,7 +36,7 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     weights_masked_fill = torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), -float("inf"), scores)
     weights = weights_masked_fill.softmax(3)
     x_2_matmul_1 = weights @ v_view.transpose(1, 2)
-    x_2_view = x_2_matmul_1.transpose(1, 2).flatten(2, 3)
+    x_2_view = x_2_matmul_1.transpose(1, 2).flatten(2, 3)[:, :, torch.arange(d).clamp(0, 4 * (d // 4) - 1)]
     x_2 = h + x_2_view @ wo1
     h1_layer_norm_part = x_2 - x_2.mean(2, keepdim=True)
     h1_layer_norm_part_1 = (h1_layer_norm_part ** 2).mean(2) + 1e-05
@@ -57,7 +57,7 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     weights_1_masked_fill = torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), -float("inf"), scores_1)
     weights_1 = weights_1_masked_fill.softmax(3)
     x_4_matmul_1 = weights_1 @ v_1_view.transpose(1, 2)
-    x_4_view = x_4_matmul_1.transpose(1, 2).flatten(2, 3)
+    x_4_view = x_4_matmul_1.transpose(1, 2).flatten(2, 3)[:, :, torch.arange(d).clamp(0, 4 * (d // 4) - 1)]
     x_4 = h1 + x_4_view @ wo2
     h2_layer_norm_part = x_4 - x_4.mean(2, keepdim=True)
     h2_layer_norm_part_1 = (h2_layer_norm_part ** 2).mean(2) + 1e-05
@@ -71,7 +71,7 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     logits_layer_norm = logits_layer_norm_part * nw / logits_layer_norm_part_1.sqrt().unsqueeze(-1) + nb
     logits_getitem = wte[:-1]
     logits = logits_layer_norm @ logits_getitem.T
-    inside = (x < n2 - 1).to(torch.float32)
+    inside = (x < n2 - 1).to(wte.dtype)
     loss_sum = inside.sum()
     logp_sum_share = logits.softmax(2)
     nll = logits.logsumexp(2) - logits[torch.arange(n).unsqueeze(-1), torch.arange(t), y]
@@ -110,21 +110,21 @@ def backward(saved, grad_out=None):
     # dlogits_getitem[i,j] = Σ_{k,l} dlogits[k,l,i] logits_layer_norm[k,l,j]
     dlogits_getitem = torch.einsum("abc,abd->cd", dlogits, logits_layer_norm)
 
-    # dlogits_layer_norm[i,j,k] = Σ_l logits_getitem[l,k] dlogits[i,j,l]
+    # dlogits_layer_norm[i,j,k] = Σ_l dlogits[i,j,l] logits_getitem[l,k]
     dlogits_layer_norm = dlogits @ logits_getitem
 
     # dh2[i,j,k] = (nw[k] dlogits_layer_norm[i,j,k] - (Σ_l nw[l] dlogits_layer_norm[i,j,l]) / d
-    #     - logits_layer_norm_part[i,j,k] (Σ_m nw[m] dlogits_layer_norm[i,j,m] logits_layer_norm_part[i,j,m]) / (d
+    #     - logits_layer_norm_part[i,j,k] (Σ_m nw[m] logits_layer_norm_part[i,j,m] dlogits_layer_norm[i,j,m]) / (d
     #     logits_layer_norm_part_1[i,j])) / sqrt(logits_layer_norm_part_1[i,j])
     dh2 = (dlogits_layer_norm * nw - logits_layer_norm_part * ((nw * logits_layer_norm_part * dlogits_layer_norm).sum(2) / (d * logits_layer_norm_part_1)).unsqueeze(-1) - (nw * dlogits_layer_norm).mean(2, keepdim=True)) / logits_layer_norm_part_1.sqrt().unsqueeze(-1)
 
-    # dnw[i] = Σ_{j,k} dlogits_layer_norm[j,k,i] logits_layer_norm_part[j,k,i] / sqrt(logits_layer_norm_part_1[j,k])
+    # dnw[i] = Σ_{j,k} logits_layer_norm_part[j,k,i] dlogits_layer_norm[j,k,i] / sqrt(logits_layer_norm_part_1[j,k])
     dnw = (logits_layer_norm_part_1.rsqrt().unsqueeze(-1) * logits_layer_norm_part * dlogits_layer_norm).sum((0, 1))
 
     # dnb[i] = Σ_{j,k} dlogits_layer_norm[j,k,i]
     dnb = dlogits_layer_norm.sum((0, 1))
 
-    # dh2_gelu[i,j,k] = Σ_l down2[k,l] dh2[i,j,l]
+    # dh2_gelu[i,j,k] = Σ_l dh2[i,j,l] down2[k,l]
     dh2_gelu = dh2 @ down2.T
 
     # dh2_add[i,j,k] = (h2_gelu_part[i,j,k]
@@ -134,22 +134,22 @@ def backward(saved, grad_out=None):
     # dupb2[i] = Σ_{j,k} dh2_add[j,k,i]
     dupb2 = dh2_add.sum((0, 1))
 
-    # dh2_layer_norm[i,j,k] = Σ_l up2[k,l] dh2_add[i,j,l]
+    # dh2_layer_norm[i,j,k] = Σ_l dh2_add[i,j,l] up2[k,l]
     dh2_layer_norm = dh2_add @ up2.T
 
-    # dx_4[i,j,k] = dh2[i,j,k] + n22w[k] dh2_layer_norm[i,j,k] / sqrt(h2_layer_norm_part_1[i,j])
+    # dx_4[i,j,k] = n22w[k] dh2_layer_norm[i,j,k] / sqrt(h2_layer_norm_part_1[i,j]) + dh2[i,j,k]
     #     - (Σ_l n22w[l] dh2_layer_norm[i,j,l]) / (d sqrt(h2_layer_norm_part_1[i,j]))
-    #     - h2_layer_norm_part[i,j,k] (Σ_m n22w[m] dh2_layer_norm[i,j,m] h2_layer_norm_part[i,j,m]) / (d
+    #     - h2_layer_norm_part[i,j,k] (Σ_m n22w[m] h2_layer_norm_part[i,j,m] dh2_layer_norm[i,j,m]) / (d
     #     h2_layer_norm_part_1[i,j]^(1.5))
     dx_4 = dh2_layer_norm * n22w / h2_layer_norm_part_1.sqrt().unsqueeze(-1) + dh2 - h2_layer_norm_part * ((n22w * h2_layer_norm_part * dh2_layer_norm).sum(2) / (d * h2_layer_norm_part_1 ** 1.5)).unsqueeze(-1) - ((n22w * dh2_layer_norm).sum(2) / (d * h2_layer_norm_part_1.sqrt())).unsqueeze(-1)
 
-    # dn22w[i] = Σ_{j,k} dh2_layer_norm[j,k,i] h2_layer_norm_part[j,k,i] / sqrt(h2_layer_norm_part_1[j,k])
+    # dn22w[i] = Σ_{j,k} h2_layer_norm_part[j,k,i] dh2_layer_norm[j,k,i] / sqrt(h2_layer_norm_part_1[j,k])
     dn22w = (h2_layer_norm_part_1.rsqrt().unsqueeze(-1) * h2_layer_norm_part * dh2_layer_norm).sum((0, 1))
 
     # dn22b[i] = Σ_{j,k} dh2_layer_norm[j,k,i]
     dn22b = dh2_layer_norm.sum((0, 1))
 
-    # dx_4_view[i,j,k] = Σ_l wo2[k,l] dx_4[i,j,l]
+    # dx_4_view[i,j,k] = Σ_l dx_4[i,j,l] wo2[k,l]
     dx_4_view = dx_4 @ wo2.T
 
     # dx_4_matmul_1[i,j,k,l] = dx_4_view[i,k,j d//4 + l]
@@ -159,27 +159,27 @@ def backward(saved, grad_out=None):
     dweights_1 = dx_4_matmul_1 @ v_1_view.permute(0, 2, 3, 1)
 
     # dscores_1_matmul[i,j,k,l] = ((1 - [k + 1 ≤ l]) dweights_1[i,j,k,l] + ([k + 1 ≤ l]
-    #     - 1) Σ_m dx_4_matmul_1[i,j,k,m] x_4_matmul_1[i,j,k,m]) weights_1[i,j,k,l] / sqrt(d//4)
-    dscores_1_matmul = ((x_4_matmul_1 * dx_4_matmul_1).sum(3, keepdim=True) * (((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t)) * 1.0 - 1) + torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), 0, dweights_1)) * weights_1 / (d // 4) ** 0.5
+    #     - 1) Σ_m x_4_matmul_1[i,j,k,m] dx_4_matmul_1[i,j,k,m]) weights_1[i,j,k,l] / sqrt(d//4)
+    dscores_1_matmul = ((x_4_matmul_1 * dx_4_matmul_1).sum(3, keepdim=True) * (((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t)).to(x_4_matmul_1.dtype) - 1) + torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), 0, dweights_1)) * weights_1 / (d // 4) ** 0.5
 
     # dv_1_view[i,j,k,l] = Σ_m dx_4_matmul_1[i,k,m,l] weights_1[i,k,m,j]
     dv_1_view = (weights_1.mT @ dx_4_matmul_1).transpose(1, 2)
 
-    # dv_1_matmul[i,j,k] = Σ_{l,m} [k = l d//4 + m] dv_1_view[i,j,l,m]
+    # dv_1_matmul[i,j,k] = Σ_{l,m} dv_1_view[i,j,l,m] [k = l d//4 + m]
     dv_1_matmul = dv_1_view.new_zeros((n, t, 4 * (d // 4)))
     dv_1_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dv_1_view, 0).permute(2, 3, 0, 1), accumulate=True)
 
     # dk_1_view[i,j,k,l] = Σ_m dscores_1_matmul[i,k,m,j] q_1_view[i,m,k,l]
     dk_1_view = (dscores_1_matmul.mT @ q_1_view.transpose(1, 2)).transpose(1, 2)
 
-    # dk_1_matmul[i,j,k] = Σ_{l,m} [k = l d//4 + m] dk_1_view[i,j,l,m]
+    # dk_1_matmul[i,j,k] = Σ_{l,m} dk_1_view[i,j,l,m] [k = l d//4 + m]
     dk_1_matmul = dk_1_view.new_zeros((n, t, 4 * (d // 4)))
     dk_1_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dk_1_view, 0).permute(2, 3, 0, 1), accumulate=True)
 
     # dq_1_view[i,j,k,l] = Σ_m dscores_1_matmul[i,k,j,m] k_1_view[i,m,k,l]
     dq_1_view = (dscores_1_matmul @ k_1_view.transpose(1, 2)).transpose(1, 2)
 
-    # dq_1_matmul[i,j,k] = Σ_{l,m} [k = l d//4 + m] dq_1_view[i,j,l,m]
+    # dq_1_matmul[i,j,k] = Σ_{l,m} dq_1_view[i,j,l,m] [k = l d//4 + m]
     dq_1_matmul = dq_1_view.new_zeros((n, t, 4 * (d // 4)))
     dq_1_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dq_1_view, 0).permute(2, 3, 0, 1), accumulate=True)
 
@@ -189,22 +189,22 @@ def backward(saved, grad_out=None):
     # dw_4[i,j] = Σ_{k,l} dk_1_matmul[k,l,j] x_3[k,l,i]
     dw_4 = torch.einsum("abc,abd->cd", x_3, dk_1_matmul)
 
-    # dx_3[i,j,k] = Σ_l w_4[k,l] dk_1_matmul[i,j,l] + Σ_m dq_1_matmul[i,j,m] wqkv2[0,k,m]
-    #     + Σ_l w_5[k,l] dv_1_matmul[i,j,l]
+    # dx_3[i,j,k] = Σ_l dv_1_matmul[i,j,l] w_5[k,l] + Σ_l dk_1_matmul[i,j,l] w_4[k,l]
+    #     + Σ_l dq_1_matmul[i,j,l] wqkv2[0,k,l]
     dx_3 = dv_1_matmul @ w_5.T + dk_1_matmul @ w_4.T + dq_1_matmul @ wqkv2[0].T
 
     # dh1[i,j,k] = n21w[k] dx_3[i,j,k] / sqrt(x_3_part_1[i,j]) + dx_4[i,j,k]
     #     - (Σ_l n21w[l] dx_3[i,j,l]) / (d sqrt(x_3_part_1[i,j]))
-    #     - x_3_part[i,j,k] (Σ_m n21w[m] dx_3[i,j,m] x_3_part[i,j,m]) / (d x_3_part_1[i,j]^(1.5))
+    #     - x_3_part[i,j,k] (Σ_m n21w[m] x_3_part[i,j,m] dx_3[i,j,m]) / (d x_3_part_1[i,j]^(1.5))
     dh1 = dx_3 * n21w / x_3_part_1.sqrt().unsqueeze(-1) + dx_4 - x_3_part * ((n21w * x_3_part * dx_3).sum(2) / (d * x_3_part_1 ** 1.5)).unsqueeze(-1) - ((n21w * dx_3).sum(2) / (d * x_3_part_1.sqrt())).unsqueeze(-1)
 
-    # dn21w[i] = Σ_{j,k} dx_3[j,k,i] x_3_part[j,k,i] / sqrt(x_3_part_1[j,k])
+    # dn21w[i] = Σ_{j,k} x_3_part[j,k,i] dx_3[j,k,i] / sqrt(x_3_part_1[j,k])
     dn21w = (x_3_part_1.rsqrt().unsqueeze(-1) * x_3_part * dx_3).sum((0, 1))
 
     # dn21b[i] = Σ_{j,k} dx_3[j,k,i]
     dn21b = dx_3.sum((0, 1))
 
-    # dh1_gelu[i,j,k] = Σ_l down1[k,l] dh1[i,j,l]
+    # dh1_gelu[i,j,k] = Σ_l dh1[i,j,l] down1[k,l]
     dh1_gelu = dh1 @ down1.T
 
     # dh1_add[i,j,k] = (h1_gelu_part[i,j,k]
@@ -214,22 +214,22 @@ def backward(saved, grad_out=None):
     # dupb1[i] = Σ_{j,k} dh1_add[j,k,i]
     dupb1 = dh1_add.sum((0, 1))
 
-    # dh1_layer_norm[i,j,k] = Σ_l up1[k,l] dh1_add[i,j,l]
+    # dh1_layer_norm[i,j,k] = Σ_l dh1_add[i,j,l] up1[k,l]
     dh1_layer_norm = dh1_add @ up1.T
 
-    # dx_2[i,j,k] = dh1[i,j,k] + n12w[k] dh1_layer_norm[i,j,k] / sqrt(h1_layer_norm_part_1[i,j])
+    # dx_2[i,j,k] = n12w[k] dh1_layer_norm[i,j,k] / sqrt(h1_layer_norm_part_1[i,j]) + dh1[i,j,k]
     #     - (Σ_l n12w[l] dh1_layer_norm[i,j,l]) / (d sqrt(h1_layer_norm_part_1[i,j]))
-    #     - h1_layer_norm_part[i,j,k] (Σ_m n12w[m] dh1_layer_norm[i,j,m] h1_layer_norm_part[i,j,m]) / (d
+    #     - h1_layer_norm_part[i,j,k] (Σ_m n12w[m] h1_layer_norm_part[i,j,m] dh1_layer_norm[i,j,m]) / (d
     #     h1_layer_norm_part_1[i,j]^(1.5))
     dx_2 = dh1_layer_norm * n12w / h1_layer_norm_part_1.sqrt().unsqueeze(-1) + dh1 - h1_layer_norm_part * ((n12w * h1_layer_norm_part * dh1_layer_norm).sum(2) / (d * h1_layer_norm_part_1 ** 1.5)).unsqueeze(-1) - ((n12w * dh1_layer_norm).sum(2) / (d * h1_layer_norm_part_1.sqrt())).unsqueeze(-1)
 
-    # dn12w[i] = Σ_{j,k} dh1_layer_norm[j,k,i] h1_layer_norm_part[j,k,i] / sqrt(h1_layer_norm_part_1[j,k])
+    # dn12w[i] = Σ_{j,k} h1_layer_norm_part[j,k,i] dh1_layer_norm[j,k,i] / sqrt(h1_layer_norm_part_1[j,k])
     dn12w = (h1_layer_norm_part_1.rsqrt().unsqueeze(-1) * h1_layer_norm_part * dh1_layer_norm).sum((0, 1))
 
     # dn12b[i] = Σ_{j,k} dh1_layer_norm[j,k,i]
     dn12b = dh1_layer_norm.sum((0, 1))
 
-    # dx_2_view[i,j,k] = Σ_l wo1[k,l] dx_2[i,j,l]
+    # dx_2_view[i,j,k] = Σ_l dx_2[i,j,l] wo1[k,l]
     dx_2_view = dx_2 @ wo1.T
 
     # dx_2_matmul_1[i,j,k,l] = dx_2_view[i,k,j d//4 + l]
@@ -239,27 +239,27 @@ def backward(saved, grad_out=None):
     dweights = dx_2_matmul_1 @ v_view.permute(0, 2, 3, 1)
 
     # dscores_matmul[i,j,k,l] = ((1 - [k + 1 ≤ l]) dweights[i,j,k,l] + ([k + 1 ≤ l]
-    #     - 1) Σ_m dx_2_matmul_1[i,j,k,m] x_2_matmul_1[i,j,k,m]) weights[i,j,k,l] / sqrt(d//4)
-    dscores_matmul = ((x_2_matmul_1 * dx_2_matmul_1).sum(3, keepdim=True) * (((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t)) * 1.0 - 1) + torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), 0, dweights)) * weights / (d // 4) ** 0.5
+    #     - 1) Σ_m x_2_matmul_1[i,j,k,m] dx_2_matmul_1[i,j,k,m]) weights[i,j,k,l] / sqrt(d//4)
+    dscores_matmul = ((x_2_matmul_1 * dx_2_matmul_1).sum(3, keepdim=True) * (((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t)).to(x_2_matmul_1.dtype) - 1) + torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), 0, dweights)) * weights / (d // 4) ** 0.5
 
     # dv_view[i,j,k,l] = Σ_m dx_2_matmul_1[i,k,m,l] weights[i,k,m,j]
     dv_view = (weights.mT @ dx_2_matmul_1).transpose(1, 2)
 
-    # dv_matmul[i,j,k] = Σ_{l,m} [k = l d//4 + m] dv_view[i,j,l,m]
+    # dv_matmul[i,j,k] = Σ_{l,m} dv_view[i,j,l,m] [k = l d//4 + m]
     dv_matmul = dv_view.new_zeros((n, t, 4 * (d // 4)))
     dv_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dv_view, 0).permute(2, 3, 0, 1), accumulate=True)
 
     # dk_view[i,j,k,l] = Σ_m dscores_matmul[i,k,m,j] q_view[i,m,k,l]
     dk_view = (dscores_matmul.mT @ q_view.transpose(1, 2)).transpose(1, 2)
 
-    # dk_matmul[i,j,k] = Σ_{l,m} [k = l d//4 + m] dk_view[i,j,l,m]
+    # dk_matmul[i,j,k] = Σ_{l,m} dk_view[i,j,l,m] [k = l d//4 + m]
     dk_matmul = dk_view.new_zeros((n, t, 4 * (d // 4)))
     dk_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dk_view, 0).permute(2, 3, 0, 1), accumulate=True)
 
     # dq_view[i,j,k,l] = Σ_m dscores_matmul[i,k,j,m] k_view[i,m,k,l]
     dq_view = (dscores_matmul @ k_view.transpose(1, 2)).transpose(1, 2)
 
-    # dq_matmul[i,j,k] = Σ_{l,m} [k = l d//4 + m] dq_view[i,j,l,m]
+    # dq_matmul[i,j,k] = Σ_{l,m} dq_view[i,j,l,m] [k = l d//4 + m]
     dq_matmul = dq_view.new_zeros((n, t, 4 * (d // 4)))
     dq_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dq_view, 0).permute(2, 3, 0, 1), accumulate=True)
 
@@ -269,17 +269,17 @@ def backward(saved, grad_out=None):
     # dw_1[i,j] = Σ_{k,l} dk_matmul[k,l,j] x_1[k,l,i]
     dw_1 = torch.einsum("abc,abd->cd", x_1, dk_matmul)
 
-    # dx_1[i,j,k] = Σ_l w_1[k,l] dk_matmul[i,j,l] + Σ_m dq_matmul[i,j,m] wqkv1[0,k,m] + Σ_l w_2[k,l] dv_matmul[i,j,l]
+    # dx_1[i,j,k] = Σ_l dv_matmul[i,j,l] w_2[k,l] + Σ_l dk_matmul[i,j,l] w_1[k,l] + Σ_l dq_matmul[i,j,l] wqkv1[0,k,l]
     dx_1 = dv_matmul @ w_2.T + dk_matmul @ w_1.T + dq_matmul @ wqkv1[0].T
 
     # dx_1_part[i,j,k] = (n11w[k] dx_1[i,j,k]
-    #     - x_1_part[i,j,k] (Σ_l n11w[l] dx_1[i,j,l] x_1_part[i,j,l]) / (d x_1_part_1[i,j])) / sqrt(x_1_part_1[i,j])
+    #     - x_1_part[i,j,k] (Σ_l n11w[l] x_1_part[i,j,l] dx_1[i,j,l]) / (d x_1_part_1[i,j])) / sqrt(x_1_part_1[i,j])
     dx_1_part = (dx_1 * n11w - x_1_part * ((n11w * x_1_part * dx_1).sum(2) / (d * x_1_part_1)).unsqueeze(-1)) / x_1_part_1.sqrt().unsqueeze(-1)
 
-    # dh[i,j,k] = dx_1_part[i,j,k] + dx_2[i,j,k] - (Σ_l dx_1_part[i,j,l]) / d
+    # dh[i,j,k] = dx_2[i,j,k] + dx_1_part[i,j,k] - (Σ_l dx_1_part[i,j,l]) / d
     dh = dx_2 + dx_1_part - dx_1_part.mean(2, keepdim=True)
 
-    # dn11w[i] = Σ_{j,k} dx_1[j,k,i] x_1_part[j,k,i] / sqrt(x_1_part_1[j,k])
+    # dn11w[i] = Σ_{j,k} x_1_part[j,k,i] dx_1[j,k,i] / sqrt(x_1_part_1[j,k])
     dn11w = (x_1_part_1.rsqrt().unsqueeze(-1) * x_1_part * dx_1).sum((0, 1))
 
     # dn11b[i] = Σ_{j,k} dx_1[j,k,i]
@@ -295,7 +295,7 @@ def backward(saved, grad_out=None):
     dwte = dwte_x_1.clone()
     dwte[:n2 - 1] += dlogits_getitem
 
-    # dwqkv1[i,j,k] = [0 = i] Σ_{l,m} dq_matmul[l,m,k] x_1[l,m,j] + [1 = i] dw_1[j,k] + [2 = i] dw_2[j,k]
+    # dwqkv1[i,j,k] = [0 = i] Σ_{l,m} dq_matmul[l,m,k] x_1[l,m,j] + [2 = i] dw_2[j,k] + [1 = i] dw_1[j,k]
     dwqkv1 = torch.zeros_like(wqkv1)
     dwqkv1[0] += torch.einsum("abc,abd->cd", x_1, dq_matmul)
     dwqkv1[2] += dw_2
@@ -310,7 +310,7 @@ def backward(saved, grad_out=None):
     # ddown1[i,j] = Σ_{k,l} dh1[k,l,j] h1_gelu[k,l,i]
     ddown1 = torch.einsum("abc,abd->cd", h1_gelu, dh1)
 
-    # dwqkv2[i,j,k] = [0 = i] Σ_{l,m} dq_1_matmul[l,m,k] x_3[l,m,j] + [1 = i] dw_4[j,k] + [2 = i] dw_5[j,k]
+    # dwqkv2[i,j,k] = [0 = i] Σ_{l,m} dq_1_matmul[l,m,k] x_3[l,m,j] + [2 = i] dw_5[j,k] + [1 = i] dw_4[j,k]
     dwqkv2 = torch.zeros_like(wqkv2)
     dwqkv2[0] += torch.einsum("abc,abd->cd", x_3, dq_1_matmul)
     dwqkv2[2] += dw_5
@@ -349,6 +349,39 @@ def backward(saved, grad_out=None):
         "nw": dnw,
         "nb": dnb,
     }
+
+
+def step(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb, lr):
+    """One step of gradient descent without autograd, in place on wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb. Returns the loss before it."""
+    with torch.no_grad():
+        out, saved = forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb)
+        grads = backward(saved)
+        wte.sub_(grads["wte"], alpha=lr)
+        wpe.sub_(grads["wpe"], alpha=lr)
+        n11w.sub_(grads["n11w"], alpha=lr)
+        n11b.sub_(grads["n11b"], alpha=lr)
+        wqkv1.sub_(grads["wqkv1"], alpha=lr)
+        wo1.sub_(grads["wo1"], alpha=lr)
+        n12w.sub_(grads["n12w"], alpha=lr)
+        n12b.sub_(grads["n12b"], alpha=lr)
+        up1.sub_(grads["up1"], alpha=lr)
+        upb1.sub_(grads["upb1"], alpha=lr)
+        down1.sub_(grads["down1"], alpha=lr)
+        n21w.sub_(grads["n21w"], alpha=lr)
+        n21b.sub_(grads["n21b"], alpha=lr)
+        wqkv2.sub_(grads["wqkv2"], alpha=lr)
+        wo2.sub_(grads["wo2"], alpha=lr)
+        n22w.sub_(grads["n22w"], alpha=lr)
+        n22b.sub_(grads["n22b"], alpha=lr)
+        up2.sub_(grads["up2"], alpha=lr)
+        upb2.sub_(grads["upb2"], alpha=lr)
+        down2.sub_(grads["down2"], alpha=lr)
+        nw.sub_(grads["nw"], alpha=lr)
+        nb.sub_(grads["nb"], alpha=lr)
+    return out
+
+
+# What follows makes the two one differentiable function, for any other torch program.
 
 
 class Function(torch.autograd.Function):
@@ -486,34 +519,3 @@ class Module(torch.nn.Module):
             raise TypeError(f"{len(inputs)} tensors were given for {', '.join(self._arguments)}")
         values = dict(zip(self._arguments, inputs))
         return function(*[values[name] if name in values else getattr(self, name) for name in self._inputs])
-
-
-
-def step(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb, lr):
-    """One step of gradient descent without autograd, in place on wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb. Returns the loss before it."""
-    with torch.no_grad():
-        out, saved = forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb)
-        grads = backward(saved)
-        wte.sub_(grads["wte"], alpha=lr)
-        wpe.sub_(grads["wpe"], alpha=lr)
-        n11w.sub_(grads["n11w"], alpha=lr)
-        n11b.sub_(grads["n11b"], alpha=lr)
-        wqkv1.sub_(grads["wqkv1"], alpha=lr)
-        wo1.sub_(grads["wo1"], alpha=lr)
-        n12w.sub_(grads["n12w"], alpha=lr)
-        n12b.sub_(grads["n12b"], alpha=lr)
-        up1.sub_(grads["up1"], alpha=lr)
-        upb1.sub_(grads["upb1"], alpha=lr)
-        down1.sub_(grads["down1"], alpha=lr)
-        n21w.sub_(grads["n21w"], alpha=lr)
-        n21b.sub_(grads["n21b"], alpha=lr)
-        wqkv2.sub_(grads["wqkv2"], alpha=lr)
-        wo2.sub_(grads["wo2"], alpha=lr)
-        n22w.sub_(grads["n22w"], alpha=lr)
-        n22b.sub_(grads["n22b"], alpha=lr)
-        up2.sub_(grads["up2"], alpha=lr)
-        upb2.sub_(grads["upb2"], alpha=lr)
-        down2.sub_(grads["down2"], alpha=lr)
-        nw.sub_(grads["nw"], alpha=lr)
-        nb.sub_(grads["nb"], alpha=lr)
-    return out
