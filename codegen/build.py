@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import traceback
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,13 +20,12 @@ from codegen.inputs import example_inputs
 from codegen.loop.recipe import loop_text
 from codegen.operator import operator_source
 from codegen.program import Program, generate
-from codegen.targets import bundled_names, load_target
+from codegen.targets import bundled_names, load_target, located
 from codegen.train.recipe import recipe_of
-from engine.errors import OutputError, SymgradError, TargetError
-from engine.naming import is_user_code
+from engine.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Sequence
 
     from codegen.targets import Target
 
@@ -67,7 +65,8 @@ def _loop(program: Program, title: str) -> str | None:
     if module is None or not hasattr(module, "init"):
         return None
     recipe = recipe_of(load_target(title))
-    params = recipe.init(torch.Generator().manual_seed(0), VOCABULARY, torch.float32)
+    dtype = torch.float64 if recipe.defaults.get("dtype") == "float64" else torch.float32
+    params = recipe.init(torch.Generator().manual_seed(0), VOCABULARY, dtype)
     return loop_text(
         closed_program(program, title).module, recipe, params, title, int(recipe.defaults.get("batch", 32)), VOCABULARY
     )
@@ -146,23 +145,6 @@ def program_of(target: Target, title: str, mode: str = "steps") -> Program:
     inputs = example_inputs(target)
     with contextlib.chdir(base), located(target):
         return generate(target.forward, *inputs.values(), mode=mode, name=title)
-
-
-@contextlib.contextmanager
-def located(target: Target) -> Generator[None]:
-    """What the target's own code raises becomes a TargetError with file and line; everything else passes."""
-    try:
-        yield
-    except SymgradError:
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if not is_user_code(frames[-1].filename):
-            raise
-        where = f"{frames[-1].filename}:{frames[-1].lineno}"
-        raise TargetError(
-            f"the forward of {target.name} fails by itself, at {where}: {type(error).__name__}: {error}"
-        ) from error
 
 
 def build(text: str, out: Path | None = None, operator: bool = False) -> list[Built]:

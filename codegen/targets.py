@@ -19,7 +19,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import examples
-from engine.errors import TargetError
+from engine.errors import SymgradError, TargetError
 
 if TYPE_CHECKING:
     from engine.value import Value
@@ -196,6 +196,25 @@ def _failed(error: BaseException, where: str) -> TargetError:
     return TargetError(
         f"{where}{line}: {type(error).__name__}: {error}. The target fails while it is imported; fix it there."
     )
+
+
+@contextlib.contextmanager
+def located(target: Target, what: str = "the forward") -> Generator[None]:
+    """What the target's own code raises becomes a TargetError with file and line; everything else passes."""
+    from engine.naming import is_user_code  # which needs sympy; what trains from emitted files does not
+
+    try:
+        yield
+    except SymgradError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if not is_user_code(frames[-1].filename):
+            raise
+        where = f"{frames[-1].filename}:{frames[-1].lineno}"
+        raise TargetError(
+            f"{what} of {target.name} fails by itself, at {where}: {type(error).__name__}: {error}"
+        ) from error
 
 
 @contextlib.contextmanager

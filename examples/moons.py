@@ -1,9 +1,13 @@
-"""Two moons told apart by a network of scalars: micrograd's demo on `engine.Value`.
+"""Two moons told apart by a small network: micrograd's demo, on `engine.Value` and on tensors.
 
     python -m examples.moons
 
 Trains a network on a hinge loss with every sum and product a `Value`, prints loss and accuracy, and draws the points
 and the boundary it found as text.
+
+    codegen train moons
+
+Trains the same network, the same loss, written as `forward` below for tensors, through the emitted loop.
 """
 
 import math
@@ -11,9 +15,15 @@ import random
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
+from torch import Tensor
+
 from engine.value import Value
 
 Point = tuple[float, float]
+DEFAULTS = {"steps": 1_000, "batch": 50, "lr": 1.0}
+decay = 1e-4
+n_hidden = 16
 
 
 class Neuron:
@@ -79,7 +89,7 @@ def make_moons(count: int, noise: float, generator: random.Random) -> tuple[list
     return points, labels
 
 
-def loss_of(model: MLP, points: Sequence[Point], labels: Sequence[int], decay: float = 1e-4) -> tuple[Value, float]:
+def loss_of(model: MLP, points: Sequence[Point], labels: Sequence[int]) -> tuple[Value, float]:
     """The mean hinge loss with weight decay, and the share of points on the right side."""
     scores = [model(p) for p in points]
     hinge = sum(((1 - label * score).relu() for label, score in zip(labels, scores, strict=True)), Value(0.0))
@@ -117,6 +127,51 @@ def picture(model: MLP, points: Sequence[Point], labels: Sequence[int]) -> str:
         if 0 <= c < columns and 0 <= r < rows:
             grid[r][c] = "x" if label > 0 else "o"
     return "\n".join("".join(row) for row in grid)
+
+
+def forward(x: Tensor, y: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor) -> Tensor:
+    """The mean hinge loss of points `x` (n, 2) with labels `y` (n,) of -1 and 1, and weight decay."""
+    h1 = (x @ w1 + b1).relu()
+    h2 = (h1 @ w2 + b2).relu()
+    score = (h2 @ w3 + b3).squeeze(1)
+    hinge = (1 - y * score).relu().mean()
+    weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))
+    loss = hinge + decay * weights
+    return loss
+
+
+def example_inputs(generator: torch.Generator) -> dict[str, Tensor]:
+    """Fifty points and freshly drawn float32 parameters."""
+    x = torch.randn(50, 2, generator=generator)
+    y = torch.randint(2, (50,), generator=generator) * 2.0 - 1.0
+    return {"x": x, "y": y, **init(generator, torch.float32)}
+
+
+def init(generator: torch.Generator, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Initial parameters by name, in the forward's order, as micrograd draws them: weights between -1 and 1, no bias."""
+    params: dict[str, Tensor] = {}
+    for k, (a, b) in enumerate(pairwise([2, n_hidden, n_hidden, 1]), 1):
+        params[f"w{k}"] = torch.rand(a, b, generator=generator, dtype=dtype) * 2 - 1
+        params[f"b{k}"] = torch.zeros(b, dtype=dtype)
+    return params
+
+
+def data(generator: torch.Generator) -> dict[str, tuple[Tensor, Tensor]]:
+    """Points (n, 2) of both moons with their labels (n,): 800 to train with, 100 to validate and 100 to test."""
+    seed = int(torch.randint(2**31, (), generator=generator))
+    points, labels = make_moons(1_000, 0.1, random.Random(seed))
+    x, y = torch.tensor(points, dtype=torch.float64), torch.tensor(labels, dtype=torch.float64)
+    parts = zip(x.split([800, 100, 100]), y.split([800, 100, 100]), strict=True)
+    return dict(zip(("train", "val", "test"), parts, strict=True))
+
+
+def metrics(
+    x: Tensor, y: Tensor, params: dict[str, Tensor], buffers: dict[str, Tensor], batch_stats: bool
+) -> dict[str, Tensor]:
+    """For every point: the hinge loss without weight decay, and whether it is on the right side."""
+    w1, b1, w2, b2, w3, b3 = params.values()
+    score = (((x @ w1 + b1).relu() @ w2 + b2).relu() @ w3 + b3).squeeze(1)
+    return {"loss": (1 - y * score).relu(), "accuracy": (score * y > 0).double()}
 
 
 def main(seed: int = 42, count: int = 100, steps: int = 70) -> float:

@@ -12,9 +12,11 @@ from torch import Generator
 from codegen.cli.progress import TrainingReport, say
 from codegen.targets import load_target
 from codegen.train.curve import check_curve_path, save_curve
+from codegen.train.evaluate import means
 from codegen.train.folder import RunFolder, default_folder
 from codegen.train.interrupt import Interrupt
 from codegen.train.loop import run
+from codegen.train.recipe import RowKind
 from codegen.train.sample import sample_names
 from codegen.train.session import open_training
 from codegen.train.state import Training
@@ -56,7 +58,7 @@ def run_training(request: TrainingRequest) -> None:
 def _announce(console: Console, training: Training, resume: bool) -> None:
     data, settings = training.dataset, training.settings
     sizes = " / ".join(f"{len(part.x):,}" for part in (data.train, data.val, data.test))
-    say(console, f"data {data.path.name}: {data.names:,} names, {len(data.vocabulary.symbols)} symbols, split {sizes}")
+    say(console, f"data {data.text}, split {sizes}")
     count = sum(p.numel() for p in training.trainer.params.values())
     say(
         console,
@@ -95,12 +97,15 @@ def _conclude(console: Console, training: Training, folder: RunFolder, curve: Pa
     if curve is not None:
         save_curve(curve, training.all_losses(), training.rows)
         say(console, f"loss curve: {curve}")
-    if samples:
+    if samples and training.recipe.logits is not None and training.dataset.vocabulary.symbols:
         generator = Generator().manual_seed(settings.seed)
         names = sample_names(
             training.recipe, trainer.params, trainer.buffers, training.dataset.vocabulary, samples, generator
         )
         say(console, f"samples: {', '.join(names)}")
     say(console, f"checkpoint: {folder.checkpoint_path}")
-    last, pairs = training.rows[-1], len(training.dataset.val.x)
-    say(console, f"final validation loss {last.val_loss:.4f} over {pairs:,} pairs ({settings.eval} statistics)")
+    val = training.dataset.val
+    found = means(training.recipe, val, trainer.params, trainer.buffers, settings.eval)
+    kind = "pairs" if training.recipe.data is None and training.recipe.rows is RowKind.characters else "rows"
+    for name, value in found.items():
+        say(console, f"final validation {name} {value:.4f} over {len(val.x):,} {kind} ({settings.eval} statistics)")

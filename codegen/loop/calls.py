@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 from codegen.loop.graph import Node, Sized
@@ -51,7 +52,7 @@ COMPARISONS = frozenset(
 def number(a: Any) -> str:
     """A literal."""
     value = a.full if isinstance(a, Sized) else a
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+    if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
     return repr(value)
 
@@ -193,6 +194,8 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         return f"bag({', '.join(f(x) for x in a)}, False, 0, False, None, False, -1)[0]"
     if n.op == "_to_copy":
         return f"{f(a[0])}.to({n.dtype})"
+    if n.op in NAMED and not n.overload and not n.kwargs:  # made by a rule, not recorded
+        return f"torch.{n.op}({', '.join(f(x) for x in a)})"
     operator = f"torch.ops.aten.{n.op}" + f".{n.overload or 'default'}"
     parts = [*[f(x) for x in a], *[f"{k}={f(v)}" for k, v in n.kwargs.items() if v is not None]]
     return f"{operator}({', '.join(parts)})"

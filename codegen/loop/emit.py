@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from codegen.loop.calls import argument, expression, has_out, number, written
 from codegen.loop.folds import Update
@@ -240,11 +240,11 @@ class Writer:
         if t.numel() and bool((t == t.reshape(-1)[0]).all()):
             value = t.reshape(-1)[0].item()
             kind = "zeros" if value == 0 else "ones" if value == 1 else "full"
-            inside = f"{shape}" + (f", {value!r}" if kind == "full" else "")
+            inside = f"{shape}" + (f", {number_text(value)}" if kind == "full" else "")
             return f"torch.{kind}({inside}, dtype={t.dtype})"
         if t.dim() == 1 and not t.dtype.is_floating_point and bool((t.diff() == 1).all()) and int(t[0]) == 0:
             return f"torch.arange({t.numel()})"
-        return f"torch.tensor({t.tolist()!r}, dtype={t.dtype})"
+        return f"torch.tensor({number_text(t.tolist())}, dtype={t.dtype})"
 
     # -- statements ------------------------------------------------------------------------------------------------
 
@@ -453,6 +453,13 @@ class Writer:
         if n in self.layout.data:
             return f"torch.stack({self.rowed[n]})"
         return f"{self.name(n)}_all"
+
+
+def number_text(value: Any) -> str:
+    """A number, or nested lists of them, as Python."""
+    if isinstance(value, list):
+        return f"[{', '.join(number_text(v) for v in cast('list[Any]', value))}]"
+    return number(value)
 
 
 def loop_source(

@@ -269,7 +269,7 @@ def column_sums(step: Step) -> Iterator[Match]:
             continue
         ones = Node(
             "ones",
-            (),
+            (x.shape[0],),
             {},
             (x.shape[0],),
             x.dtype,

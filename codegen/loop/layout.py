@@ -20,6 +20,10 @@ ROWS_BYTES = 4 << 20
 MOST = 100
 
 
+ENTRYWISE = frozenset(("add_", "addcmul_", "addcdiv_"))
+"""Methods whose every entry depends on the same entry of what they read."""
+
+
 @dataclass
 class Slot:
     """A run of memory that several values use one after the other."""
@@ -154,7 +158,7 @@ def ancestors(n: Node) -> list[Node]:
 def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...]) -> list[Node | Update]:
     """The calls in order, each parameter's update as soon as nothing reads the parameter as it was."""
     users = step.users()
-    groups = without_cycles(step, {name: updates(step, name, users) for name in trained})
+    groups = without_cycles(step, {name: own_first(step, name, updates(step, name, users)) for name in trained})
     needed: set[Node] = set()
     stack = [n for group in groups.values() for u in group for n in u.args if isinstance(n, Node)]
     stack.extend(r for k, r in step.results.items() if not k.startswith("grad."))
@@ -190,6 +194,20 @@ def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...]) -> lis
         out.append(n)
         out.extend(after.get(k, []))
     return out
+
+
+def own_first(step: Step, name: str, group: list[Update]) -> list[Update]:
+    """The updates with the one that reads the parameter itself (weight decay) first: it reads what was there before.
+
+    Where that is not enough, as two read it, or one in another order of its entries than it writes them, the gradient is
+    computed as a tensor first.
+    """
+    own = step.inputs[name]
+    readers = [u for u in group if any(isinstance(n, Node) and root(n) is own for n in u.args)]
+    entrywise = all(u.method in ENTRYWISE and not u.views and not any(n.is_view for n in u.args) for u in readers)
+    if len(readers) > 1 or not entrywise:
+        return [Update(name, "add_", (step.results[f"grad.{name}"],), 1.0, (), "alpha", False)]
+    return [*readers, *[u for u in group if u not in readers]]
 
 
 def operands_of(group: list[Update]) -> set[Node]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Generator, Tensor
 
-from codegen.loop.make import Plan, Rows, make_loop
+from codegen.loop.make import Plan, make_loop, rows_of
 from codegen.loop.trainer import LoopTrainer
+from codegen.train.recipe import RowKind
 from codegen.train.trainer import NonFiniteLossError, StepTrainer
 from engine.errors import SymgradError
 
@@ -37,20 +39,25 @@ class _Asked:
 def kept_names(recipe: Recipe, dtype: torch.dtype = torch.float32) -> tuple[str, ...]:
     """The named values of the forward that `update_buffers` reads."""
     asked = _Asked()
-    recipe.update_buffers(recipe.init_buffers(dtype), asked)
+    recipe.update_buffers(recipe.init_buffers(dtype, 1), asked)
     return tuple(asked.names)
 
 
 def loop_text(module: ModuleType, recipe: Recipe, params: Tensors, target: str, batch: int, vocabulary: int) -> str:
-    """The emitted loop of a recipe for batches of `batch` rows of its context."""
-    rows = {"x": Rows((recipe.context,), torch.int64, vocabulary), "y": Rows((), torch.int64, vocabulary)}
+    """The emitted loop of a recipe for batches of `batch` rows, as its example inputs or, for names, its context has them."""
     names = tuple(module.forward.__code__.co_varnames[:2])
+    rows = rows_of(list(recipe.example_inputs(Generator().manual_seed(0)).values())[:2])
+    if recipe.data is None:  # words are filled up with an index of its own
+        words = recipe.rows is RowKind.words
+        rows = [replace(r, bound=vocabulary + filled) for r, filled in zip(rows, (int(words), 0), strict=True)]
+    dtype = next(iter(params.values())).dtype
+    rows = [replace(r, dtype=dtype) if r.dtype.is_floating_point else r for r in rows]
     return make_loop(
         module,
-        dict(zip(names, rows.values(), strict=True)),
+        dict(zip(names, rows, strict=True)),
         params,
         batch,
-        Plan(keep=kept_names(recipe)),
+        Plan(keep=kept_names(recipe, dtype)),
         target,
         recipe.name,
     ).source

@@ -112,7 +112,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{json_path} has format version {document.raw.get('version')!r}; this release reads {VERSION}. Train anew."
         )
     symbols = document.get("vocabulary", list)
-    if not all(isinstance(s, str) for s in symbols) or END not in symbols or len(set(symbols)) != len(symbols):
+    distinct = all(isinstance(s, str) for s in symbols) and len(set(symbols)) == len(symbols)
+    if not distinct or (symbols and END not in symbols):
         raise CheckpointError(
             f"{json_path}: the vocabulary is not a list of distinct symbols with {END!r}; the file is damaged."
         )

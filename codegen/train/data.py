@@ -1,4 +1,4 @@
-"""Lists of names: reading, vocabulary, (context, next) pairs, the 80/10/10 split."""
+"""Lists of names: reading, vocabulary, rows of characters or words, the 80/10/10 split; and data that a recipe makes."""
 
 import hashlib
 import random
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import examples
+from codegen.train.recipe import SPLITS, Recipe, RowKind
 from engine.errors import DataError
 
 END = "."  # marks a name's end, and pads the context of its beginning
@@ -35,7 +36,10 @@ class Vocabulary:
 
 
 class Split(NamedTuple):
-    """Pairs to train or evaluate on: contexts (n, context) int64, next symbols (n,) int64."""
+    """Rows to train or evaluate on: what goes in (n, ...) and what should come out (n, ...).
+
+    Of names, x is (n, context) int64 and y the next symbols, (n,) int64 for characters and (n, context) for words.
+    """
 
     x: Tensor
     y: Tensor
@@ -43,11 +47,11 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A list of names as training pairs. `digest` is the SHA-256 of the file."""
+    """Rows to train on. `digest` is the SHA-256 of the file, or of the tensors where there is none; `text` says what it is."""
 
     path: Path
     digest: str
-    names: int
+    text: str
     vocabulary: Vocabulary
     train: Split
     val: Split
@@ -59,8 +63,31 @@ def bundled_path() -> Path:
     return Path(next(iter(examples.__path__))) / "data" / "ssa2017.txt"
 
 
-def load_dataset(path: Path, context: int, seed: int, vocabulary: Vocabulary | None = None) -> Dataset:
-    """Distinct names of a file, one per line, sorted and shuffled by `seed`, as pairs split 80/10/10.
+def made_dataset(recipe: Recipe, seed: int, dtype: torch.dtype, path: Path) -> Dataset:
+    """What a recipe's own `data` makes; floating-point tensors have the run's dtype. Raises DataError for something else."""
+    make = recipe.data
+    assert make is not None
+    made = make(torch.Generator().manual_seed(seed))
+    parts: list[Split] = []
+    digest = hashlib.sha256()
+    for name in SPLITS:
+        pair = made.get(name)
+        if pair is None or len(pair) != 2 or not len(pair[0]) or len(pair[0]) != len(pair[1]):
+            raise DataError(
+                f"{recipe.name}: data must give {', '.join(SPLITS)}, each a pair of tensors with equally many rows, and not "
+                f"none; {name} is {None if pair is None else [tuple(t.shape) for t in pair]}."
+            )
+        for t in pair:
+            digest.update(t.contiguous().view(-1).numpy().tobytes())
+        parts.append(Split(*(t.to(dtype) if t.is_floating_point() else t for t in pair)))
+    rows = sum(len(p.x) for p in parts)
+    return Dataset(path, digest.hexdigest(), f"{recipe.name}: {rows:,} rows", Vocabulary(()), *parts)
+
+
+def load_dataset(
+    path: Path, context: int, seed: int, vocabulary: Vocabulary | None = None, rows: RowKind = RowKind.characters
+) -> Dataset:
+    """Distinct names of a file, one per line, sorted and shuffled by `seed`, as rows split 80/10/10.
 
     With a `vocabulary` (that of a checkpoint) symbols are numbered by it, otherwise by the sorted characters of the
     file. Raises DataError for a file that is missing, unreadable, empty, binary, not UTF-8, too short to split, or that
@@ -73,14 +100,15 @@ def load_dataset(path: Path, context: int, seed: int, vocabulary: Vocabulary | N
         vocabulary = Vocabulary(tuple(sorted({END}.union(*words))))
     else:
         _check_known(path, lines, vocabulary)
-    x, y = _pairs(words, context, vocabulary)
+    x, y = (_pairs if rows is RowKind.characters else _words)(words, context, vocabulary)
     cuts = int(0.8 * len(x)), int(0.9 * len(x))
     train, val, test = (Split(a, b) for a, b in zip(x.tensor_split(cuts), y.tensor_split(cuts), strict=True))
     if not all(len(part.x) for part in (train, val, test)):
         raise DataError(
             f"{path} gives {len(x)} pairs of context and next character, too few to split 80/10/10. Add names."
         )
-    return Dataset(path, digest, len(words), vocabulary, train, val, test)
+    text = f"{path.name}: {len(words):,} names, {len(vocabulary.symbols)} symbols"
+    return Dataset(path, digest, text, vocabulary, train, val, test)
 
 
 def _read_lines(path: Path) -> tuple[list[str], str]:
@@ -150,3 +178,17 @@ def _pairs(words: list[str], context: int, vocabulary: Vocabulary) -> Split:
         position += context + len(word) + 1
     chosen = windows[starts[: len(windows)]]
     return Split(chosen[:, :context].contiguous(), chosen[:, context].contiguous())
+
+
+def _words(words: list[str], context: int, vocabulary: Vocabulary) -> Split:
+    """Every word as one row: `END` and its characters, and at each of these the next. Longer ones are cut.
+
+    What comes after a word is filled up, x with the number of symbols (an index of its own), y with `END`.
+    """
+    index, end = vocabulary.index, vocabulary.end
+    x = torch.full((len(words), context), len(vocabulary.symbols))
+    y = torch.full((len(words), context), end)
+    for k, word in enumerate(words):
+        row = torch.tensor([end, *[index[c] for c in word], end])[: context + 1]
+        x[k, : len(row) - 1], y[k, : len(row) - 1] = row[:-1], row[1:]
+    return Split(x, y)

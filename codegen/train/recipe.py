@@ -3,15 +3,26 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from codegen.targets import Target
 from engine.errors import TargetError
 
 Tensors = dict[str, Tensor]
+Splits = Mapping[str, tuple[Tensor, Tensor]]
+SPLITS = ("train", "val", "test")
+
+
+class RowKind(StrEnum):
+    """What a row of the training data is made from: a character and those before it, or a whole word."""
+
+    characters = "characters"
+    words = "words"
 
 
 @dataclass(frozen=True)
@@ -21,18 +32,25 @@ class Recipe:
     `forward(x, y, *params)` returns a scalar loss; its first two parameters are the batch, the others the model's
     parameters, by name those of `init`. `update_buffers(buffers, saved)` reads the forward's named values as attributes
     of `saved`.
+
+    A recipe is trained on a list of names, in `rows` of characters or of words with `context` characters at most, unless
+    it has `data`: then `data(generator)` makes the splits, and `context` is 0. `metrics(x, y, params, buffers,
+    batch_stats)` gives what is measured, a value per example, the loss among them.
     """
 
     name: str
     forward: Callable[..., Tensor]
     parameters: tuple[str, ...]
     context: int
+    rows: RowKind
+    data: Callable[[Generator], Splits] | None
     defaults: Mapping[str, Any]
     example_inputs: Callable[[Generator], Tensors]
     init: Callable[[Generator, int, torch.dtype], Tensors]
-    init_buffers: Callable[[torch.dtype], Tensors]
+    init_buffers: Callable[[torch.dtype, int], Tensors]
     update_buffers: Callable[[Tensors, object], None]
-    logits: Callable[[Tensor, Tensors, Tensors, bool], Tensor]
+    logits: Callable[[Tensor, Tensors, Tensors, bool], Tensor] | None
+    metrics: Callable[[Tensor, Tensor, Tensors, Tensors, bool], Tensors]
 
 
 def recipe_of(target: Target) -> Recipe:
@@ -44,13 +62,13 @@ def recipe_of(target: Target) -> Recipe:
         if not hasattr(module, name):
             raise TargetError(
                 f"{where} cannot be trained: it has no {name!r}. To train, a module has, besides forward(x, y, ...): "
-                f"example_inputs, init, logits, context; and init_buffers, update_buffers to keep statistics."
+                f"example_inputs and init; context and logits to learn names, or data and metrics to learn something "
+                f"else; and init_buffers, update_buffers to keep statistics."
             )
         return getattr(module, name)
 
-    context = member("context")
-    if not isinstance(context, int) or context < 1:
-        raise TargetError(f"{where}: context is {context!r}, not the number of characters the model sees (at least 1).")
+    data = getattr(module, "data", None)
+    context, rows = _names_of(where, member, getattr(module, "rows", "characters")) if data is None else (0, "words")
     if not inspect.isfunction(inspect.unwrap(target.forward)):
         raise TargetError(f"{where}: the forward to train must be a function, not a {type(target.forward).__name__}.")
     names = tuple(inspect.signature(target.forward).parameters)
@@ -64,13 +82,42 @@ def recipe_of(target: Target) -> Recipe:
         forward=target.forward,
         parameters=names[2:],
         context=context,
+        rows=RowKind(rows),
+        data=data,
         defaults=getattr(module, "DEFAULTS", {}),
         example_inputs=member("example_inputs"),
-        init=member("init"),
-        init_buffers=member("init_buffers") if has_buffers else _no_buffers,
+        init=member("init") if data is None else _without_vocabulary(member("init")),
+        init_buffers=_sized(member("init_buffers")) if has_buffers else _no_buffers,
         update_buffers=member("update_buffers") if has_buffers else _keep,
-        logits=member("logits"),
+        logits=member("logits") if data is None else getattr(module, "logits", None),
+        metrics=member("metrics")
+        if data is not None
+        else getattr(module, "metrics", None) or _likelihood(member("logits")),
     )
+
+
+def _names_of(where: str, member: Callable[[str], Any], rows: str) -> tuple[int, str]:
+    """`context` and `rows` of a recipe that learns names. Raises TargetError for values they cannot have."""
+    context = member("context")
+    if not isinstance(context, int) or context < 1:
+        raise TargetError(f"{where}: context is {context!r}, not the number of characters the model sees (at least 1).")
+    if rows not in tuple(RowKind):
+        raise TargetError(f"{where}: rows is {rows!r}, which is none of {', '.join(RowKind)}.")
+    return context, rows
+
+
+def _without_vocabulary(init: Callable[[Generator, torch.dtype], Tensors]) -> Callable[..., Tensors]:
+    """`init` of a recipe with data of its own, which has no vocabulary."""
+    return lambda generator, _, dtype: init(generator, dtype)
+
+
+def _likelihood(logits: Callable[..., Tensor]) -> Callable[..., Tensors]:
+    """The negative log-likelihood of the next character, of a recipe that gives scores for it."""
+
+    def metrics(x: Tensor, y: Tensor, params: Tensors, buffers: Tensors, batch_stats: bool) -> Tensors:
+        return {"loss": functional.cross_entropy(logits(x, params, buffers, batch_stats), y, reduction="none")}
+
+    return metrics
 
 
 def initial_parameters(recipe: Recipe, generator: Generator, vocab_size: int, dtype: torch.dtype) -> Tensors:
@@ -84,8 +131,14 @@ def initial_parameters(recipe: Recipe, generator: Generator, vocab_size: int, dt
     return {name: params[name] for name in recipe.parameters}
 
 
-def _no_buffers(dtype: torch.dtype) -> Tensors:
+def _no_buffers(dtype: torch.dtype, vocab_size: int) -> Tensors:
     return {}
+
+
+def _sized(init_buffers: Callable[..., Tensors]) -> Callable[[torch.dtype, int], Tensors]:
+    """`init_buffers(dtype)` or `init_buffers(dtype, vocab_size)`, called with both."""
+    takes_size = len(inspect.signature(init_buffers).parameters) > 1
+    return init_buffers if takes_size else lambda dtype, vocab_size: init_buffers(dtype)
 
 
 def _keep(buffers: Tensors, saved: object) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from codegen.targets import Target
+from codegen.targets import Target, located
 from codegen.train.checkpoint import Checkpoint
-from codegen.train.data import Dataset, Vocabulary, bundled_path, load_dataset
+from codegen.train.data import Dataset, Vocabulary, bundled_path, load_dataset, made_dataset
 from codegen.train.emitted import trainer_makers
 from codegen.train.folder import RunFolder
 from codegen.train.recipe import Recipe, recipe_of
 from codegen.train.settings import Settings, fresh_settings, resumed_settings
-from codegen.train.state import Training, check_model, restore, start
+from codegen.train.state import Training, check_model, restore, start, torch_dtype
 from engine.errors import DataError, TrainingError
 
 
@@ -32,7 +32,10 @@ def open_training(
             f"or choose another --out."
         )
     settings = fresh_settings(recipe.defaults, given)
-    dataset = load_dataset((data or bundled_path()).resolve(), recipe.context, settings.seed)
+    if recipe.data is not None:
+        dataset = _own_data(target, recipe, settings, data)
+    else:
+        dataset = load_dataset((data or bundled_path()).resolve(), recipe.context, settings.seed, rows=recipe.rows)
     return start(recipe, dataset, settings, *trainer_makers(target, recipe, settings))
 
 
@@ -47,16 +50,34 @@ def _resumed(
         raise TrainingError(
             f"{where} is at step {checkpoint.step:,}, beyond --steps {settings.steps:,}. Give more, or leave it out."
         )
-    dataset = _same_data(checkpoint, recipe, settings, data, where)
+    dataset = _same_data(target, checkpoint, recipe, settings, data, where)
     return restore(checkpoint, recipe, dataset, settings, *trainer_makers(target, recipe, settings), where)
 
 
-def _same_data(checkpoint: Checkpoint, recipe: Recipe, settings: Settings, data: Path | None, where: str) -> Dataset:
+def _own_data(target: Target, recipe: Recipe, settings: Settings, data: Path | None) -> Dataset:
+    """What the recipe itself makes. Raises DataError where a file was named for it."""
+    if data is not None:
+        raise DataError(f"{recipe.name} makes its own data and takes none from {data}. Leave --data out.")
+    with located(target, "the data"):
+        return made_dataset(recipe, settings.seed, torch_dtype(settings), target.path or Path(recipe.name))
+
+
+def _same_data(
+    target: Target, checkpoint: Checkpoint, recipe: Recipe, settings: Settings, data: Path | None, where: str
+) -> Dataset:
     """The data a checkpoint was trained on, from the file given or else the one it remembers."""
+    if recipe.data is not None:
+        dataset = _own_data(target, recipe, settings, data)
+        if dataset.digest != checkpoint.data_digest:
+            raise DataError(
+                f"{recipe.name} makes other data than {where} was trained on, and resuming must repeat them exactly. "
+                f"Train anew in another --out."
+            )
+        return dataset
     path = data.resolve() if data else Path(checkpoint.data_path)
     if not data and not path.exists() and path.name == bundled_path().name:
         path = bundled_path()  # the bundled list of another installation
-    dataset = load_dataset(path, recipe.context, settings.seed, Vocabulary(checkpoint.vocabulary.symbols))
+    dataset = load_dataset(path, recipe.context, settings.seed, Vocabulary(checkpoint.vocabulary.symbols), recipe.rows)
     if dataset.digest != checkpoint.data_digest:
         raise DataError(
             f"{path} is not the data {where} was trained on (SHA-256 differs), and resuming must repeat it exactly. "

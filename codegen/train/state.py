@@ -105,7 +105,7 @@ def start(
     generator = Generator().manual_seed(settings.seed)
     dtype = torch_dtype(settings)
     params = initial_parameters(recipe, generator, len(dataset.vocabulary.symbols), dtype)
-    buffers = recipe.init_buffers(dtype)
+    buffers = recipe.init_buffers(dtype, len(dataset.vocabulary.symbols))
     twin = make_twin(params, buffers) if make_twin else None
     return Training(recipe, dataset, settings, make(params, buffers), twin, generator.manual_seed(settings.seed))
 
@@ -174,7 +174,7 @@ def check_model(checkpoint: Checkpoint, recipe: Recipe, where: str) -> None:
                 f"{where} is of another {recipe.name!r}: its {name} is {found[name].dtype} {tuple(found[name].shape)}, "
                 f"the model's is {dtype} {tuple(expected[name].shape)}."
             )
-    if not _same_layout(recipe.init_buffers(dtype), checkpoint.group("buffers")):
+    if not _same_layout(recipe.init_buffers(dtype, len(checkpoint.vocabulary.symbols)), checkpoint.group("buffers")):
         raise CheckpointError(f"{where} is of another {recipe.name!r}: its running statistics are not the model's.")
 
 
