@@ -15,7 +15,9 @@ from sympy import Expr, Indexed
 from codegen import tensors as tt
 from codegen.access import AccessMixin
 from codegen.contract import ContractMixin
-from codegen.derive import distribute
+from codegen.convolve import convolution
+from codegen.derive import COT, distribute
+from codegen.dtypes import rounds
 from codegen.kernels import stable
 from codegen.ranges import nonnegative
 from codegen.scalars import ScalarMixin
@@ -184,6 +186,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
     def _scatter(self, term: Expr, indices: Sequence[Expr], shape: Shape, outputs: list[Index]) -> Scatter | None:
         """A term with deltas that fix output indices, as values put into zeros; None if it has none."""
         factors = list(sp.Mul.make_args(term))
+        if any(isinstance(f, Sigma) and self.kernel_sum(f) is not None for f in factors):
+            return None
         sums = [f for f in factors if isinstance(f, Sigma) and self._placing(f.body, outputs)]
         limits: tuple[tuple[Index, Expr], ...] = ()
         if sums:

@@ -132,7 +132,8 @@ class ScalarMixin(LowererBase):
             else:
                 (bottom if inverse else top).append(1 / f if inverse else f)
         masks, top = self._unmasked(top)
-        numerator = [self.value(f) for f in self._cot_first(top)]
+        with self.under_condition(bool(masks)):
+            numerator = [self.value(f) for f in self._cot_first(top)]
         if not any(v.kind == "float" for v in numerator):
             numerator, masks = [*numerator, *masks], []
         value = self._grouped(numerator, [self.value(f) for f in bottom], scale_up, scale_down)
@@ -304,6 +305,7 @@ class ScalarMixin(LowererBase):
             return self.value(e.base)
         b, x = e.args
         v = self.value(b)
+        v = v if x.is_Integer and x.is_positive else self.real(v)
         if v.is_number and not x.atoms(Indexed, Index):
             return Val(tt.binary("**", v.t, self.value(x).t), (), "number")
         if x in (sp.S.Half, -sp.S.Half):
@@ -318,6 +320,7 @@ class ScalarMixin(LowererBase):
     def map_method(self, name: str, argument: Expr) -> Val:
         """A torch method of one tensor."""
         v = self.value(argument)
+        v = self.real(v) if v.kind == "int" and name not in WHOLE else v
         if v.is_number:
             raise DerivationError(f"{name} of the number {argument} has no tensor form")
         if v.kind == "bool" and name == "relu":

@@ -182,9 +182,25 @@ class LowererBase:
         finally:
             self.order = outer
 
+    @contextlib.contextmanager
+    def under_condition(self, condition: bool = True) -> Generator[None]:
+        """While what a condition guards is lowered."""
+        outer = self.guarded
+        self.guarded = outer or condition
+        try:
+            yield
+        finally:
+            self.guarded = outer
+
     def ranked(self, indices: Iterable[Index]) -> list[Index]:
         """Indices in the order of axes."""
         return sorted(ordered(indices), key=self.rank)
+
+    def real(self, v: Val) -> Val:
+        """Integers and truth values in the dtype of `like`, where there is one."""
+        if self.like is None or v.kind not in ("int", "bool"):
+            return v
+        return Val(tt.method(v.t, "to", tt.attribute(self.like, "dtype")), v.axes, "float", v.kept)
 
     def join(self, symbol: str, a: Val, b: Val, kind: str | None = None) -> Val:
         """An elementwise operator, with broadcasting."""

@@ -22,6 +22,7 @@ from engine.notation import (
     BINDERS,
     Amax,
     Delta,
+    Head,
     Index,
     Quo,
     Rem,
@@ -140,13 +141,14 @@ class Builder:
         self.namer = Namer([*(n.name for n in graph.nodes), *map(str, graph.sizes)])
         self.same: dict[Any, tuple[str, tuple[Any, ...]]] = {}
         self.contracted: dict[str, Cell] = {}
+        self.results = {*graph.outputs, *graph.buffers.values()}
 
     def build(self) -> list[Cell]:
         """All cells that the outputs depend on, in order."""
         for n in self.graph.nodes:
             self.add(n)
         needed: set[str] = set()
-        stack = [self.resolved(o) for o in self.graph.outputs] + list(self.graph.inputs)
+        stack = [self.resolved(o) for o in (*self.graph.outputs, *self.graph.buffers.values())] + list(self.graph.inputs)
         while stack:
             name = stack.pop()
             if name not in needed:
@@ -201,7 +203,10 @@ class Builder:
         cell = replace(cell, expr=expr, call=inlined is raw)
         if inlined is raw and n.call is not None and n.output is None:
             cell = replace(cell, text=n.forward_text())
-        is_output = n.name in self.graph.outputs
+        is_output = n.name in self.results
+        if not accesses(expr) and self.rounded(n, expr):
+            self.keep(replace(cell, expr=raw, call=True))
+            return
         changes_dtype = any(
             self.graph[o].dtype != n.dtype for o in n.operands if self.graph[o].dtype.is_floating_point
         ) and plain_layout(cell)
@@ -249,6 +254,15 @@ class Builder:
             return
         self.keep(cell)
 
+    def rounded(self, n: Node, expr: Expr) -> bool:
+        """Whether a constant is computed in another dtype than the inputs', and rounded there: it is made as written."""
+        main = next((self.graph[i].dtype for i in self.graph.inputs if self.graph[i].differentiable), n.dtype)
+        if not n.dtype.is_floating_point or n.dtype == main or n.call is None:
+            return False
+        powers = any(not (p.exp.is_Integer and p.exp > 0) for p in expr.atoms(sp.Pow))
+        fractions = any(r.q & (r.q - 1) for r in expr.atoms(sp.Rational))
+        return powers or fractions or any(not isinstance(f, Head) for f in expr.atoms(sp.Function))
+
     def reads_all(self, cell: Cell) -> bool:
         """Whether a layout reads every element of its source: a slice from the start has the same indices over fewer sizes."""
         (a,) = accesses(cast("Expr", cell.expr))
@@ -266,7 +280,7 @@ class Builder:
         """A cell, or an alias to an equal one that is there already."""
         assert cell.expr is not None
         key, order = signature(cell)
-        if key in self.same and cell.name not in self.graph.outputs and not is_contraction(cell.expr):
+        if key in self.same and cell.name not in self.results and not is_contraction(cell.expr):
             self.aliases[cell.name] = replace(cell, expr=self.twin(key, order, cell.differentiable))
             return
         self.same.setdefault(key, (cell.name, order))

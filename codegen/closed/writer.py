@@ -401,6 +401,14 @@ class ClosedWriter:
         terms = () if c.expr is None else (Term(c.indices, c.expr, {}),)
         self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",), terms, self.letters))
 
+    def _shared(self, text: str) -> str:
+        """The name of a call's several outputs together, which is made once."""
+        known = next((b.name for b in self.forward_blocks if b.lines[0].partition(" = ")[2] == text), None)
+        if known is None:
+            known = self.namer("outputs")
+            self.forward_blocks.append(Block(known, (), (f"{known} = {text}",)))
+        return known
+
     def _infos(self) -> dict[str, TensorInfo]:
         return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
 
