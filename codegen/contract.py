@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import sympy as sp
 
 from codegen import tensors as tt
+from codegen.convolve import convolution
 from codegen.kernels import stable
+from codegen.pick import picked
 from codegen.values import Axes, LowererBase, Val, permute, to_axes
 from engine.notation import Amax, Index, Sigma
 

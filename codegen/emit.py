@@ -80,7 +80,6 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
         result=sequence(saved, ")", 4, f"return {returns}, Saved("),
         blocks=blocks,
         grads=[(quoted(graph.key(n)), c.name) for n, c in derivation.cotangents.items()],
-        buffers=[(quoted(graph.key(n)), new) for n, new in graph.buffers.items()],
     )
 
 

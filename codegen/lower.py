@@ -15,9 +15,7 @@ from sympy import Expr, Indexed
 from codegen import tensors as tt
 from codegen.access import AccessMixin
 from codegen.contract import ContractMixin
-from codegen.convolve import convolution
-from codegen.derive import COT, distribute
-from codegen.dtypes import rounds
+from codegen.derive import distribute
 from codegen.kernels import stable
 from codegen.ranges import nonnegative
 from codegen.scalars import ScalarMixin
@@ -85,6 +83,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         self.order: list[Index] = []
         self.like: str | None = None
         self.counting = False
+        self.guarded = False
 
     # -- entry points --------------------------------------------------------------------------------------------
 

@@ -44,6 +44,12 @@ def load(source: str, name: str) -> types.ModuleType:
     return module
 
 
+class Saved(tuple[Tensor, ...]):
+    """What a closed backward reads, and what the buffers become."""
+
+    buffers: dict[str, Tensor]
+
+
 class Program:
     """An emitted forward and backward.
 
@@ -107,8 +113,15 @@ class Program:
 
     def forward(self, *inputs: Any) -> tuple[Any, Any]:
         """(out, saved) for the arguments of the user's forward; no autograd graph is built."""
+        given = self.tensors(inputs)
         with torch.no_grad():
-            out, saved = self.module.forward(*self.tensors(inputs))
+            if self.mode == "closed" and self.graph.buffers:
+                renewed: dict[str, Tensor] = {}
+                out, saved = self.module.forward(*given, buffers=renewed)
+                saved = Saved(saved)
+                saved.buffers = renewed
+            else:
+                out, saved = self.module.forward(*given)
         return self.structured(out), saved
 
     def structured(self, out: Any) -> Any:
@@ -131,7 +144,9 @@ class Program:
         The forward itself writes nothing: `saved` holds the new values, and `write_buffers` puts them into a module.
         Empty for a function, and for a module that changes none (in `eval()`, say).
         """
-        return self.module.buffers(saved) if self.graph.buffers else {}
+        if isinstance(saved, Saved):
+            return saved.buffers
+        return {self.graph.key(name): getattr(saved, after) for name, after in self.graph.buffers.items()}
 
     def write_buffers(self, saved: Any, module: nn.Module | None = None) -> None:
         """Copy the new buffers into a module, in place, as a call of the module itself would have left them.

@@ -305,7 +305,6 @@ class ScalarMixin(LowererBase):
             return self.value(e.base)
         b, x = e.args
         v = self.value(b)
-        v = v if x.is_Integer and x.is_positive else self.real(v)
         if v.is_number and not x.atoms(Indexed, Index):
             return Val(tt.binary("**", v.t, self.value(x).t), (), "number")
         if x in (sp.S.Half, -sp.S.Half):
@@ -320,7 +319,6 @@ class ScalarMixin(LowererBase):
     def map_method(self, name: str, argument: Expr) -> Val:
         """A torch method of one tensor."""
         v = self.value(argument)
-        v = self.real(v) if v.kind == "int" and name not in WHOLE else v
         if v.is_number:
             raise DerivationError(f"{name} of the number {argument} has no tensor form")
         if v.kind == "bool" and name == "relu":
@@ -384,7 +382,9 @@ class ScalarMixin(LowererBase):
 
     def choice(self, e: Where) -> Val:
         """torch.where."""
-        condition, a, b = (self.value(x) for x in e.args)
+        condition = self.value(e.args[0])
+        with self.under_condition():
+            a, b = (self.value(x) for x in e.args[1:])
         if condition.is_number:
             condition = Val(tt.call("torch.tensor", condition.t), (), "bool")
         if condition.kind != "bool":

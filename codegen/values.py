@@ -148,6 +148,8 @@ class LowererBase:
     order: list[Index]
     like: str | None
     counting: bool
+    guarded: bool
+    """Whether what is lowered now is read under a condition, and may lie outside of its tensor elsewhere."""
 
     def value(self, e: Expr) -> Val:
         """An expression as a tensor over the indices it depends on."""
@@ -195,12 +197,6 @@ class LowererBase:
     def ranked(self, indices: Iterable[Index]) -> list[Index]:
         """Indices in the order of axes."""
         return sorted(ordered(indices), key=self.rank)
-
-    def real(self, v: Val) -> Val:
-        """Integers and truth values in the dtype of `like`, where there is one."""
-        if self.like is None or v.kind not in ("int", "bool"):
-            return v
-        return Val(tt.method(v.t, "to", tt.attribute(self.like, "dtype")), v.axes, "float", v.kept)
 
     def join(self, symbol: str, a: Val, b: Val, kind: str | None = None) -> Val:
         """An elementwise operator, with broadcasting."""

@@ -141,14 +141,13 @@ class Builder:
         self.namer = Namer([*(n.name for n in graph.nodes), *map(str, graph.sizes)])
         self.same: dict[Any, tuple[str, tuple[Any, ...]]] = {}
         self.contracted: dict[str, Cell] = {}
-        self.results = {*graph.outputs, *graph.buffers.values()}
 
     def build(self) -> list[Cell]:
         """All cells that the outputs depend on, in order."""
         for n in self.graph.nodes:
             self.add(n)
         needed: set[str] = set()
-        stack = [self.resolved(o) for o in (*self.graph.outputs, *self.graph.buffers.values())] + list(self.graph.inputs)
+        stack = [self.resolved(o) for o in self.graph.outputs] + list(self.graph.inputs)
         while stack:
             name = stack.pop()
             if name not in needed:
@@ -203,7 +202,7 @@ class Builder:
         cell = replace(cell, expr=expr, call=inlined is raw)
         if inlined is raw and n.call is not None and n.output is None:
             cell = replace(cell, text=n.forward_text())
-        is_output = n.name in self.results
+        is_output = n.name in self.graph.outputs
         if not accesses(expr) and self.rounded(n, expr):
             self.keep(replace(cell, expr=raw, call=True))
             return
@@ -280,7 +279,7 @@ class Builder:
         """A cell, or an alias to an equal one that is there already."""
         assert cell.expr is not None
         key, order = signature(cell)
-        if key in self.same and cell.name not in self.results and not is_contraction(cell.expr):
+        if key in self.same and cell.name not in self.graph.outputs and not is_contraction(cell.expr):
             self.aliases[cell.name] = replace(cell, expr=self.twin(key, order, cell.differentiable))
             return
         self.same.setdefault(key, (cell.name, order))
