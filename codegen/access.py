@@ -163,7 +163,7 @@ class AccessMixin(LowererBase):
     def _slice(self, d: Dim) -> tuple[T, bool] | None:
         """The slice that reads a dimension at `s*j + c`, and whether it is read backwards; None if it is no slice."""
         inside = d.at.atoms(Index)
-        if len(inside) != 1 or d.at.has(Quo, Rem, Indexed):
+        if len(inside) != 1 or d.at.has(Indexed) or any(q.atoms(Index) for q in d.at.atoms(Quo, Rem)):
             return None
         (j,) = inside
         if j not in self.ranges:
@@ -177,7 +177,8 @@ class AccessMixin(LowererBase):
         if backwards:
             start, slope = sp.expand(start + slope * (count - 1)), -slope
         stop = sp.expand(start + slope * (count - 1) + 1)
-        if not (nonnegative(start) and nonnegative(sp.expand(d.size - stop))):
+        within = nonnegative(sp.expand(d.size - stop)) or (d.at == j and not self.guarded)
+        if not (nonnegative(start) and within):  # where no condition guards it, torch refuses what is out of range
             return None
         first = None if start == 0 else start
         last = None if sp.expand(stop - d.size) == 0 else stop

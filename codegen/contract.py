@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
 from codegen import tensors as tt
+from codegen.convolve import convolution
 from codegen.kernels import stable
+from codegen.pick import picked
 from codegen.values import Axes, LowererBase, Val, permute, to_axes
 from engine.notation import Amax, Index, Sigma
 
@@ -20,6 +22,9 @@ class ContractMixin(LowererBase):
 
     def contraction(self, e: Sigma) -> Val:
         """A sum over products of tensors."""
+        known = self.kernel_sum(e)
+        if known is not None:
+            return known
         summed, outer = [i for i, _ in e.limits], self.order
         with self.inside(e.body, e.limits):
             if isinstance(e.body, sp.Add):
@@ -33,6 +38,31 @@ class ContractMixin(LowererBase):
             if len(groups) == 1:
                 return self.reduce(groups[0], summed)
             return self._two(groups[0], groups[1], summed, outer)
+
+    def kernel_sum(self, e: Sigma) -> Val | None:
+        """A sum that torch has a kernel for: a convolution, or values put back to where they were picked."""
+        known = convolution(e, self.ranges, self.tensors)
+        found = picked(e, self.ranges) if known is None else None
+        if found is None:
+            return known
+        at, places, rest = found
+        own = [i for i in at.indices if i != 0]
+        inner = [i for i, _ in e.limits]
+        outer: list[Any] = [i for i in own if i not in inner]
+        with self.inside(e.body, e.limits):
+            self.order = [*own, *[i for i in self.order if i not in own]]
+            index, value = self.value(at), self.arranged(self.value(rest), own)
+        if index.axes != tuple(own) or value.axes != tuple(own) or value.kind != "float":
+            return None
+        several = len(inner) > 1
+        flat, put = (tt.method(x.t, "flatten", -len(inner)) if several else x.t for x in (index, value))
+        sizes = [self.ranges[k] for k in places]
+        total = sp.Mul(*sizes)
+        zeros = tt.method(value.t, "new_zeros", tuple([*[self.ranges[i] for i in outer], total]))
+        t = tt.method(zeros, "scatter_add", -1, flat, put)
+        if len(places) > 1:
+            t = tt.method(t, "unflatten", -1, tuple(sizes))
+        return Val(t, (*outer, *places))
 
     def largest(self, e: Amax) -> Val:
         """A maximum over indices."""

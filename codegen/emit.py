@@ -53,7 +53,7 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
     sized = Used()
     lines = forward_lines(graph, sized)
     reads = writer.used.names - names
-    wanted = {n.name for n in graph.nodes if n.named and not n.is_input} | reads
+    wanted = {n.name for n in graph.nodes if n.named and not n.is_input} | reads | set(graph.buffers.values())
     unsized = [s for s in writer.used.sizes if not any(size == s for name in wanted for size in graph[name].shape)]
     for s in unsized:
         wanted.add(graph.sizes[s][0])

@@ -83,6 +83,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         self.order: list[Index] = []
         self.like: str | None = None
         self.counting = False
+        self.guarded = False
 
     # -- entry points --------------------------------------------------------------------------------------------
 
@@ -184,6 +185,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
     def _scatter(self, term: Expr, indices: Sequence[Expr], shape: Shape, outputs: list[Index]) -> Scatter | None:
         """A term with deltas that fix output indices, as values put into zeros; None if it has none."""
         factors = list(sp.Mul.make_args(term))
+        if any(isinstance(f, Sigma) and self.kernel_sum(f) is not None for f in factors):
+            return None
         sums = [f for f in factors if isinstance(f, Sigma) and self._placing(f.body, outputs)]
         limits: tuple[tuple[Index, Expr], ...] = ()
         if sums:

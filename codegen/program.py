@@ -44,6 +44,12 @@ def load(source: str, name: str) -> types.ModuleType:
     return module
 
 
+class Saved(tuple[Tensor, ...]):
+    """What a closed backward reads, and what the buffers become."""
+
+    buffers: dict[str, Tensor]
+
+
 class Program:
     """An emitted forward and backward.
 
@@ -108,8 +114,15 @@ class Program:
 
     def forward(self, *inputs: Any) -> tuple[Any, Any]:
         """(out, saved) for the arguments of the user's forward; no autograd graph is built."""
+        given = self.tensors(inputs)
         with torch.no_grad():
-            out, saved = self.module.forward(*self.tensors(inputs))
+            if self.mode == "closed" and self.graph.buffers:
+                renewed: dict[str, Tensor] = {}
+                out, saved = self.module.forward(*given, buffers=renewed)
+                saved = Saved(saved)
+                saved.buffers = renewed
+            else:
+                out, saved = self.module.forward(*given)
         return self.structured(out), saved
 
     def structured(self, out: Any) -> Any:
@@ -125,6 +138,41 @@ class Program:
         if self.wrt is None:
             return grads
         return {k: v for k, v in grads.items() if k in self.wrt or k not in self.input_keys}
+
+    def buffers(self, saved: Any) -> dict[str, Tensor]:
+        """What the forward left in the module's buffers (running statistics), by their `named_buffers()` names.
+
+        The forward itself writes nothing: `saved` holds the new values, and `write_buffers` puts them into a module.
+        Empty for a function, and for a module that changes none (in `eval()`, say).
+        """
+        if isinstance(saved, Saved):
+            return saved.buffers
+        return {self.graph.key(name): getattr(saved, after) for name, after in self.graph.buffers.items()}
+
+    def write_buffers(self, saved: Any, module: nn.Module | None = None) -> None:
+        """Copy the new buffers into a module, in place, as a call of the module itself would have left them.
+
+            out, saved = program.forward(x)
+            program.write_buffers(saved)
+
+        Args:
+            saved: what `forward` returned.
+            module: any module with buffers of these names; by default the one that the program was generated from.
+
+        Raises:
+            InputError: the program was generated from a function and no module is given, or the module lacks a buffer.
+        """
+        target = module if module is not None else self.owner
+        renewed = self.buffers(saved)
+        if target is None:
+            raise InputError(f"{self.graph.name} was generated from a function: say into which module the buffers go")
+        held = dict(target.named_buffers())
+        for name in renewed:
+            if name not in held:
+                raise InputError(f"{type(target).__name__} has no buffer {name!r}")
+        with torch.no_grad():
+            for name, value in renewed.items():
+                held[name].copy_(value)
 
     @property
     def input_keys(self) -> tuple[str, ...]:

@@ -55,7 +55,9 @@ def nonnegative(e: Expr) -> bool:
     e = sp.expand(e)
     if e.is_nonnegative:
         return True
-    shifted = sp.expand(e.xreplace({s: s + 1 for s in e.free_symbols}))  # sizes are >= 1: substitute s = 1 + t, t >= 0
+    e = e.xreplace({q: sp.Dummy(nonnegative=True) for q in e.atoms(Quo, Rem)})
+    # sizes are >= 1: substitute s = 1 + t, t >= 0
+    shifted = sp.expand(e.xreplace({s: s + 1 for s in e.free_symbols if not isinstance(s, sp.Dummy)}))
     return (
         all(c.is_nonnegative for c in sp.Poly(shifted, *e.free_symbols).coeffs())
         if e.free_symbols and shifted.is_polynomial()
@@ -131,7 +133,7 @@ def radix(e: Expr, sizes: Mapping[Index, Expr], total: Expr) -> list[tuple[Index
     None where `e` is no such number, has an index whose size is unknown, or does not run over all of [0, total).
     """
     terms = sp.Add.make_args(sp.expand(e))
-    if len(terms) < 2 or e.has(Quo, Rem, sp.Indexed):
+    if len(terms) < 2 or e.has(sp.Indexed) or any(q.atoms(Index) for q in e.atoms(Quo, Rem)):
         return None
     strides: dict[Index, Expr] = {}
     for term in terms:

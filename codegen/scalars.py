@@ -132,7 +132,8 @@ class ScalarMixin(LowererBase):
             else:
                 (bottom if inverse else top).append(1 / f if inverse else f)
         masks, top = self._unmasked(top)
-        numerator = [self.value(f) for f in self._cot_first(top)]
+        with self.under_condition(bool(masks)):
+            numerator = [self.value(f) for f in self._cot_first(top)]
         if not any(v.kind == "float" for v in numerator):
             numerator, masks = [*numerator, *masks], []
         value = self._grouped(numerator, [self.value(f) for f in bottom], scale_up, scale_down)
@@ -381,7 +382,9 @@ class ScalarMixin(LowererBase):
 
     def choice(self, e: Where) -> Val:
         """torch.where."""
-        condition, a, b = (self.value(x) for x in e.args)
+        condition = self.value(e.args[0])
+        with self.under_condition():
+            a, b = (self.value(x) for x in e.args[1:])
         if condition.is_number:
             condition = Val(tt.call("torch.tensor", condition.t), (), "bool")
         if condition.kind != "bool":

@@ -148,6 +148,8 @@ class LowererBase:
     order: list[Index]
     like: str | None
     counting: bool
+    guarded: bool
+    """Whether what is lowered now is read under a condition, and may lie outside of its tensor elsewhere."""
 
     def value(self, e: Expr) -> Val:
         """An expression as a tensor over the indices it depends on."""
@@ -181,6 +183,16 @@ class LowererBase:
             yield
         finally:
             self.order = outer
+
+    @contextlib.contextmanager
+    def under_condition(self, condition: bool = True) -> Generator[None]:
+        """While what a condition guards is lowered."""
+        outer = self.guarded
+        self.guarded = outer or condition
+        try:
+            yield
+        finally:
+            self.guarded = outer
 
     def ranked(self, indices: Iterable[Index]) -> list[Index]:
         """Indices in the order of axes."""

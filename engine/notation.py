@@ -305,7 +305,7 @@ class Quo(Head):
             return sp.S.Zero
         if a.is_Integer and b.is_Integer:
             return Integer(int(a) // int(b))
-        return None
+        return Quo(a.args[0], a.args[1] * b) if isinstance(a, Quo) else None
 
     def _math(self, printer: Any) -> str:
         a, b = (printer._print(x) for x in self.args)

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from engine.errors import TraceError
 from engine.graph import Call, Graph, Node
+from engine.layers import traceable
 from engine.light import without_compiler
 from engine.naming import LocalsWatcher, Namer
 from engine.notation import size_symbol
@@ -192,6 +193,7 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
                 p.record.differentiable = False
             p.record.is_buffer = kind == "buffer"
             proxies[id(t)], originals[id(t)] = p, p.record
+            tracer.held[id(t)] = p
             order.append(p)
 
     @contextlib.contextmanager
@@ -204,7 +206,8 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
                         saved.append((store, key, t))
                         store[key] = proxies[id(t)]
         try:
-            yield
+            with traceable(module):
+                yield
         finally:
             for store, key, t in saved:
                 held = store[key]

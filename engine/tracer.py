@@ -144,6 +144,7 @@ class Tracer(TorchFunctionMode):
         self.annotated: dict[Expr, str] = {}
         self.buffers: dict[int, Record] = {}
         self.buffer_updates: list[tuple[Record, Record]] = []
+        self.held: dict[int, Proxy] = {}
 
     def proxy(self, record: Record) -> Proxy:
         """The tensor that the forward sees for a record."""
@@ -169,6 +170,9 @@ class Tracer(TorchFunctionMode):
         kwargs = {k: v for k, v in given.items() if k != "out" or v is not None}
         name = getattr(func, "__name__", str(func))
         flat = pytree.tree_leaves((args, kwargs))
+        if self.held and any(id(a) in self.held for a in flat):  # a parameter that was kept elsewhere in the module
+            args, kwargs = pytree.tree_map(lambda a: self.held.get(id(a), a), (args, kwargs))
+            flat = pytree.tree_leaves((args, kwargs))
         proxies = [a for a in flat if isinstance(a, Proxy)]
         if name == "__get__" and proxies:
             return self._property(func, args[0])

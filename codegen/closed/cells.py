@@ -22,6 +22,7 @@ from engine.notation import (
     BINDERS,
     Amax,
     Delta,
+    Head,
     Index,
     Quo,
     Rem,
@@ -202,6 +203,9 @@ class Builder:
         if inlined is raw and n.call is not None and n.output is None:
             cell = replace(cell, text=n.forward_text())
         is_output = n.name in self.graph.outputs
+        if not accesses(expr) and self.rounded(n, expr):
+            self.keep(replace(cell, expr=raw, call=True))
+            return
         changes_dtype = any(
             self.graph[o].dtype != n.dtype for o in n.operands if self.graph[o].dtype.is_floating_point
         ) and plain_layout(cell)
@@ -248,6 +252,15 @@ class Builder:
             self.aliases[n.name] = replace(cell, expr=read)
             return
         self.keep(cell)
+
+    def rounded(self, n: Node, expr: Expr) -> bool:
+        """Whether a constant is computed in another dtype than the inputs', and rounded there: it is made as written."""
+        main = next((self.graph[i].dtype for i in self.graph.inputs if self.graph[i].differentiable), n.dtype)
+        if not n.dtype.is_floating_point or n.dtype == main or n.call is None:
+            return False
+        powers = any(not (p.exp.is_Integer and p.exp > 0) for p in expr.atoms(sp.Pow))
+        fractions = any(r.q & (r.q - 1) for r in expr.atoms(sp.Rational))
+        return powers or fractions or any(not isinstance(f, Head) for f in expr.atoms(sp.Function))
 
     def reads_all(self, cell: Cell) -> bool:
         """Whether a layout reads every element of its source: a slice from the start has the same indices over fewer sizes."""

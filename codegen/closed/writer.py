@@ -341,7 +341,7 @@ class ClosedWriter:
             t = self._rename(v.t, names)
             if not covers(v, cell.shape):
                 t = tt.method(t, "expand", *[tt.size(s) for s in cell.shape])
-            if cell.kind == "float" and v.kind in ("int", "bool"):
+            if (cell.kind == "float") != (v.kind == "float"):  # whole numbers may go through a division
                 t = tt.method(t, "to", self._dtype_text(cell.dtype, like))
             if low.scatters:
                 t = tt.method(t, "clone")
@@ -399,9 +399,19 @@ class ClosedWriter:
         assert node.call is not None
         self.used_forward.see_size(node.call.args)
         self.used_forward.see_size(dict(node.call.kwargs))
-        text = forward_text(self.graph, node) + (f"[{node.output}]" if node.output is not None else "")
+        text = forward_text(self.graph, node)
+        if node.output is not None:
+            text = f"{self._shared(text)}[{node.output}]"
         terms = () if c.expr is None else (Term(c.indices, c.expr, {}),)
         self.forward_blocks.append(Block(c.name, (), (f"{c.name} = {text}",), terms, self.letters))
+
+    def _shared(self, text: str) -> str:
+        """The name of a call's several outputs together, which is made once."""
+        known = next((b.name for b in self.forward_blocks if b.lines[0].partition(" = ")[2] == text), None)
+        if known is None:
+            known = self.namer("outputs")
+            self.forward_blocks.append(Block(known, (), (f"{known} = {text}",)))
+        return known
 
     def _infos(self) -> dict[str, TensorInfo]:
         return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}

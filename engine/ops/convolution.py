@@ -22,7 +22,7 @@ def convolved(
     if x.rank not in (spatial + 1, spatial + 2):
         raise TraceError(f"a convolution over {spatial} dimensions of a tensor of rank {x.rank}")
     batch = list(indices_of(x.shape[: x.rank - spatial - 1]))
-    sources, extents = x.shape[-spatial:], weight.shape[2:]
+    sources, extents = x.shape[-spatial:], fixed(weight.shape[2:])
     strides, dilations = numbers(stride, spatial), numbers(dilation, spatial)
     pads = _paddings(padding, extents, dilations, spatial)
     windows = [
@@ -46,6 +46,11 @@ def convolved(
         out = cast("Expr", out + bias.element(o))
     shape = (*x.shape[: len(batch)], weight.shape[0], *[w.size for w in windows])
     return define(shape, (*batch, o, *[w.out for w in windows]), out)
+
+
+def fixed(extents: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """A kernel's own sizes as the numbers that they are: what it slides over keeps readable sizes."""
+    return tuple(equal(k, sp.Integer(value_of(k))) for k in extents)
 
 
 def _paddings(padding: Any, extents: Any, dilations: list[Expr], spatial: int) -> list[tuple[Expr, Expr]]:
@@ -99,7 +104,7 @@ def spread(
     equal(x.shape[-spatial - 1], weight.shape[0])
     sizes, at, taken, within, meets = list[Expr](), list[Expr](), list[Expr](), list[Expr](), sp.S.One
     limits: list[tuple[Index, Expr]] = [(cast("Index", c), weight.shape[0])] if weight.shape[0] != 1 else []
-    for n, k, s, p, m, d in zip(x.shape[-spatial:], weight.shape[2:], strides, pads, more, dilations, strict=True):
+    for n, k, s, p, m, d in zip(x.shape[-spatial:], fixed(weight.shape[2:]), strides, pads, more, dilations, strict=True):
         size = sp.expand((n - 1) * s - 2 * p + d * (k - 1) + m + 1)
         place, i, j = fresh_of(size), fresh_of(n), fresh_of(k)
         sizes.append(size)

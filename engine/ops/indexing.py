@@ -19,6 +19,7 @@ from engine.table import (
     aligned,
     axis,
     broadcast_shape,
+    composite,
     define,
     indices_of,
     op,
@@ -178,6 +179,29 @@ def embedding(
         place = (weight.shape[0] + padding) if value_of(padding) < 0 else padding
         value = cast("Expr", Where(Delta(row, place), Fixed(value), value))
     return define(shape, at, value)
+
+
+@composite(targets=(torch.nn.functional.embedding_bag,))
+def embedding_bag(
+    index: Any,
+    weight: Any,
+    offsets: Any = None,
+    max_norm: Any = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Any = None,
+    include_last_offset: bool = False,
+    padding_idx: Any = None,
+) -> Any:
+    """Rows of an embedding, reduced over each bag: the rows of a matrix of indices."""
+    if offsets is not None or index.dim() != 2 or padding_idx is not None or mode not in ("mean", "sum", "max"):
+        raise TraceError("embedding_bag with offsets or padding_idx is not in the table; pass a matrix of indices")
+    rows = torch.nn.functional.embedding(index, weight, None, max_norm, norm_type, scale_grad_by_freq)
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(-1)
+    return rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
 
 
 @op("one_hot")

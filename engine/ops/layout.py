@@ -73,7 +73,14 @@ def between(old: Sequence[Expr], before: Expr, after: Expr) -> Expr | None:
 def steps(span: Expr, step: Any) -> Expr:
     """How many steps of a size begin at 0 and stay within a span: span // step + 1."""
     whole = sp.cancel(span / step)
-    return (whole if whole.is_integer else Quo(sp.expand(span), expression(step))) + 1
+    if whole.is_integer:
+        return whole + 1
+    span, size = sp.expand(span), expression(step)
+    if not size.is_Integer:
+        return Quo(span, size) + 1
+    constant = span.as_coeff_Add()[0]  # n // 2 rather than (n - 2) // 2 + 1
+    times = sp.floor(constant / size)
+    return Quo(span - times * size, size) + times + 1
 
 
 def groups(a: Sequence[Expr], b: Sequence[Expr]) -> list[tuple[list[int], list[int]]]:

@@ -259,3 +259,20 @@ def multilabel_soft_margin_loss(
     if weight is not None:
         loss = loss * weight
     return reduced_tensor(loss.sum(-1) / x.shape[-1], reduction_of(size_average, reduce, reduction))
+
+
+@composite(targets=(F.multilabel_margin_loss,))
+def multilabel_margin_loss(
+    x: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
+) -> Any:
+    """Sum over the labels y (up to the first -1) and over what is no label of max(0, 1 - x[y] + x[c]), over the classes."""
+    if x.dim() == 1:
+        return multilabel_margin_loss(x[None], target[None], size_average, reduce, reduction)[0]
+    counts = (target >= 0).cumprod(1)
+    labels = target.clamp(min=0)
+    classes = torch.arange(x.shape[1])
+    others = 1 - ((labels[:, :, None] == classes) * counts[:, :, None]).amax(1)
+    margins = (1 - x.gather(1, labels)[:, :, None] + x[:, None, :]).relu()
+    each = (margins * (counts[:, :, None] * others[:, None, :])).sum((1, 2)) / x.shape[1]
+    how = reduction_of(size_average, reduce, reduction)
+    return each if how == "none" else getattr(each, how)()

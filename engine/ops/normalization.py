@@ -8,7 +8,6 @@ import sympy as sp
 import torch
 from sympy import Expr
 
-from engine.errors import TraceError
 from engine.notation import Index, instantiate, sigma
 from engine.sizes import expression
 from engine.table import (
@@ -146,7 +145,10 @@ def instance_norm(
     if not use_input_stats:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
     if running_mean is not None:
-        raise TraceError("instance_norm with running statistics is not in the table; pass track_running_stats=False")
+        dims = list(range(2, x.dim()))
+        with torch.no_grad():
+            step(running_mean, momentum, x.mean(dims).mean(0))
+            step(running_var, momentum, x.var(dims).mean(0))
     with recorded_as(INSTANCE_NORM):
         return F.instance_norm(x, None, None, weight, bias, eps=eps)
 

@@ -41,8 +41,8 @@ def logcumsumexp(x: Operand, dim: int) -> Definition:
 @composite("cumprod")
 def cumprod(x: Any, dim: int, *, dtype: Any = None) -> Any:
     """Each entry times the one 1, 2, 4, ... places before it. The size gets fixed."""
-    if dtype is not None:
-        x = x.to(dtype)
+    if dtype is not None or not x.dtype.is_floating_point:
+        x = x.to(dtype or torch.int64)
     if x.dim() == 0:
         return x
     count, shift = int(x.shape[dim]), 1

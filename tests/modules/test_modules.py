@@ -1,0 +1,28 @@
+"""Layers, losses and whole networks as modules: results, gradients and buffers are autograd's, in both modes."""
+
+import pytest
+import torch
+
+from tests.modules.compare import assert_module_matches
+from tests.modules.layers import LAYERS, Case
+from tests.modules.losses import CASES as LOSSES
+
+MODES = ("steps", "closed")
+CASES = [*LAYERS, *LOSSES]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
+def test_in_float64(case: Case, mode: str) -> None:
+    assert_module_matches(case, mode, torch.float64)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
+def test_in_float32(case: Case, mode: str) -> None:
+    assert_module_matches(case, mode, torch.float32, (3,))
+
+
+def test_the_names_of_the_cases_are_distinct() -> None:
+    names = [c.name for c in CASES]
+    assert len(set(names)) == len(names)
