@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from codegen.loop.calls import argument, expression, has_out, number, written
 from codegen.loop.folds import Update
 from codegen.loop.graph import Node, Sized
-from codegen.loop.layout import Layout, contiguous, root
+from codegen.loop.layout import FEW, Layout, contiguous, root, together
+from codegen.loop.tidy import SCALARS
 from engine.naming import Namer
 
 if TYPE_CHECKING:
@@ -69,6 +72,8 @@ class Writer:
                 "done",
                 "rate",
                 "momentum",
+                "small",
+                "small_velocity",
                 *self.step.inputs,
             ]
         )
@@ -77,6 +82,7 @@ class Writer:
         self.rowed: dict[Node, str] = {}
         self.last: dict[Node, int] = {}
         self.views: dict[Any, str] = {}
+        self.numbers: dict[Any, Node] = {}
 
     def name(self, n: Node) -> str:
         """The variable of a value."""
@@ -102,9 +108,16 @@ class Writer:
         self.batch()
         self.stored()
         self.workspace()
+        last = len(self.layout.order)
+        while last and self.is_small(self.layout.order[last - 1]):
+            last -= 1
+        few = len(self.layout.order) - last < FEW
         for k, x in enumerate(self.layout.order):
-            self.statement(x)
+            if few or k < last:
+                self.statement(x)
             self.forget(k)
+        if not few:
+            self.all_at_once([u for u in self.layout.order[last:] if isinstance(u, Update)])
         self.buffers()
         self.end()
         return self.text
@@ -281,7 +294,7 @@ class Writer:
             out = self.out(x)
             body.append(f"{out}.zero_().scatter_(1, {self.name(x.args[0])}.view(-1, 1), 1.0)")
         elif has_out(x) and (x in self.rowed or x in self.layout.place):
-            body.append(written(x, self.out(x), self.name))
+            body.append(written(self.operand(x), self.out(x), self.ready))
         elif x in self.rowed:
             body.append(f"{self.ready(x)}.copy_({expression(x, self.name)})")
         else:
@@ -383,6 +396,37 @@ class Writer:
             return
         rate = "rate" if u.scale == 1 else f"{u.scale!r} * rate"
         self.text.body.append(f"{target}.{u.method}({args}, {u.keyword}={rate})")
+
+    def is_small(self, x: Node | Update) -> bool:
+        """Whether a statement is an update that one call makes together with others."""
+        return isinstance(x, Update) and together(x, [y for y in self.layout.order if isinstance(y, Update) and y.name == x.name])
+
+    def all_at_once(self, group: list[Update]) -> None:
+        """Small updates in one call."""
+        for u in group:
+            self.ready(u.args[0])
+        gradients = f"[{', '.join(self.name(u.args[0]) for u in group)}]"
+        self.text.setup.append(f"small = [{', '.join(u.name for u in group)}]")
+        if not self.momentum:
+            self.text.body.append(f"torch._foreach_add_(small, {gradients}, alpha=rate)")
+            return
+        self.text.setup.append(f"small_velocity = [{', '.join(f'{u.name}_velocity' for u in group)}]")
+        self.text.body += [
+            "torch._foreach_mul_(small_velocity, momentum)",
+            f"torch._foreach_add_(small_velocity, {gradients})",
+            "torch._foreach_add_(small, small_velocity, alpha=rate)",
+        ]
+
+    def operand(self, n: Node) -> Node:
+        """A call with its number as a tensor, made once: torch makes one at every call otherwise."""
+        if n.op not in SCALARS or n.write or len(n.args) < 2 or isinstance(n.args[1], Node) or not n.dtype.is_floating_point:
+            return n
+        value = n.args[1].full if isinstance(n.args[1], Sized) else n.args[1]
+        key = (value, n.dtype)
+        if key not in self.numbers:
+            self.numbers[key] = Node("constant", (), {}, (), n.dtype, None, number_name(value), constant=torch.tensor(value, dtype=n.dtype))
+        made = self.numbers[key]
+        return replace(n, args=(n.args[0], made, *n.args[2:]))
 
     def seen(self, owner: str, views: tuple[Any, ...]) -> str:
         """A parameter through views, made once."""
@@ -505,6 +549,14 @@ def loop_source(
         ends_loss=ends[0],
         kept="{" + ", ".join(f'"{k}": {e}' for k, e in zip(kept, ends[1:], strict=True)) + "}",
     )
+
+
+NUMBERS = {2: "two", 0.5: "half", 1: "one", -1: "minus_one_", 3: "three", 4: "four"}
+
+
+def number_name(value: Any) -> str:
+    """What a number is called."""
+    return NUMBERS.get(value, "number")
 
 
 def chosen(used: Sequence[str], step: Step) -> list[str]:
