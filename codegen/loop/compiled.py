@@ -182,13 +182,13 @@ class Compiled:
         """The compiled call: from disk if these steps were compiled before, by this torch and for this processor."""
         key = f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {self.count} {self.steps.momentum} {source}"
         path = folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt2"
-        inductor: Any = importlib.import_module("torch._inductor")
         if not path.exists():
             started = time.perf_counter()
-            self.compile(inductor, path)
+            self.compile(importlib.import_module("torch._inductor"), path)
             seconds = time.perf_counter() - started
             print(f"compiled {self.count} steps in {seconds:.1f} s, kept in {path}", file=sys.stderr)
-        return inductor.aoti_load_package(str(path), run_single_threaded=True)
+        loader: Any = importlib.import_module("torch._C._aoti").AOTIModelPackageLoader
+        return loader(str(path), "model", True, 1, -1).run  # what torch._inductor does as well, after seconds of imports
 
     def compile(self, inductor: Any, path: Path) -> None:
         """Make the file. Raises CompileError."""
@@ -239,7 +239,8 @@ class Compiled:
                 rows = torch.randint(0, len(data[0]), (several * self.count * self.size,), generator=generator)
                 drawn = [t[rows].view(several, self.count, self.size, *t.shape[1:]).unbind() for t in data]
                 for picked in zip(*drawn, strict=True):
-                    now, found, kept = self.call(now, list(picked), rate)
+                    out = self.call([*now, *picked, rate])
+                    now, found, kept = out[: len(now)], out[len(now)], out[len(now) + 1 :]
                     losses.append(found)
                     if watch is not None:
                         names = [k.removeprefix("keep.") for k in self.steps.kept]
