@@ -16,7 +16,7 @@ from codegen.loop.tidy import SCALARS
 from engine.naming import Namer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from codegen.loop.graph import Step
 
@@ -255,8 +255,10 @@ class Writer:
             kind = "zeros" if value == 0 else "ones" if value == 1 else "full"
             inside = f"{shape}" + (f", {value!r}" if kind == "full" else "")
             return f"torch.{kind}({inside}, dtype={t.dtype})"
-        if t.dim() == 1 and not t.dtype.is_floating_point and bool((t.diff() == 1).all()) and int(t[0]) == 0:
-            return f"torch.arange({t.numel()})"
+        if t.dim() == 1 and t.dtype == torch.int64 and t.numel() > 1 and bool((t.diff() == t[1] - t[0]).all()):
+            start, by = int(t[0]), int(t[1] - t[0])
+            if start == 0 and by > 0:
+                return f"torch.arange({t.numel()})" if by == 1 else f"torch.arange(0, {by * t.numel()}, {by})"
         return f"torch.tensor({t.tolist()!r}, dtype={t.dtype})"
 
     # -- statements ------------------------------------------------------------------------------------------------
@@ -486,6 +488,29 @@ class Writer:
             self.text.late.append(f"{self.name(n)} = {expression(n, self.name)}")
         self.text.results = [self.name(n) for n in ends.values()]
 
+    def lifted(self) -> list[str] | None:
+        """The statements of `at_end` for all steps of a chunk at once; None where one has no such form."""
+        out: list[str] = []
+        names: dict[Node, str] = {}
+
+        def name(n: Node) -> str:
+            if n in names:
+                return names[n]
+            if n.constant is not None or (n.is_view and n not in self.layout.data):
+                raise KeyError(n)
+            return f"{self.name(n)}_of"
+
+        for n in self.layout.late:
+            try:
+                text = at_once(n, name)
+            except KeyError:
+                return None
+            if text is None:
+                return None
+            names[n] = f"{self.name(n)}_of"
+            out.append(f"{names[n]} = {text}")
+        return out
+
     def through(self, n: Node) -> str:
         """A view of a stored value, from that value."""
         return expression(n, self.name if not n.args[0].is_view else self.through)
@@ -514,6 +539,8 @@ def loop_source(
     names = [n for n, _ in text.rows]
     kept = [k.removeprefix("keep.") for k in step.results if k.startswith("keep.")]
     ends = [f"{r}_of" for r in text.results]
+    late = writer.lifted()
+    lifted = None if late is None else [f"{a}_of = {rows}[:count]" for a, rows in text.late_args] + late
     sizes = {k: step.wide[k].shape if k in step.wide else n.shape for k, n in step.inputs.items()}
     return render(
         "loop.py.j2",
@@ -535,6 +562,7 @@ def loop_source(
         begin=[f"{own}.copy_({given})" for own, given in copied(step, momentum)],
         finish=[f"{given}.copy_({own})" for own, given in copied(step, momentum)],
         setup=text.setup,
+        lifted=lifted,
         late_args=[a for a, _ in text.late_args],
         late_rows=[f"{rows}[:count]" for _, rows in text.late_args],
         late=text.late,
@@ -549,6 +577,32 @@ def loop_source(
         ends_loss=ends[0],
         kept="{" + ", ".join(f'"{k}": {e}' for k, e in zip(kept, ends[1:], strict=True)) + "}",
     )
+
+
+SAME = frozenset(["neg", "reciprocal", "exp", "log", "sqrt", "rsqrt", "sigmoid", "tanh", "abs", "square"])
+
+
+def at_once(n: Node, name: Callable[[Node], str]) -> str | None:
+    """A call for many steps at once, with a dimension for the steps in front of all others; None where it has no such form."""
+    a = n.args
+    if n.write or n.kwargs or not a or not isinstance(a[0], Node):
+        return None
+    if n.op in SAME:
+        return f"{name(a[0])}.{n.op}()"
+    if n.op in ("_log_softmax", "_softmax") and a[1] >= 0:
+        return f"{name(a[0])}.{n.op[1:]}({a[1] + 1})"
+    if n.op in ("mean", "sum") and len(a) == 1:
+        return f"{name(a[0])}.flatten(1).{n.op}(1)" if a[0].shape else name(a[0])
+    if n.op in ("mul", "div") and len(a) == 2 and not isinstance(a[1], Node):
+        return f"{name(a[0])} {'*' if n.op == 'mul' else '/'} {number(a[1])}"
+    if n.op == "view" and all(isinstance(s, Sized) or s >= 0 for s in a[1]):
+        return f"{name(a[0])}.view({', '.join(['-1', *map(number, a[1])])})" if a[0].numel else None
+    if n.op == "index" and len(a[0].shape) == 2 and len(a[1]) == 2 and None not in a[1]:
+        rows, column = a[1]
+        every = rows.constant is not None and bool((rows.constant == torch.arange(a[0].shape[0])).all())
+        if every and rows.numel == a[0].shape[0] and column.dtype == torch.int64 and column.constant is None:
+            return f"{name(a[0])}.gather(2, {name(column)}[:, :, None])[:, :, 0]"
+    return None
 
 
 NUMBERS = {2: "two", 0.5: "half", 1: "one", -1: "minus_one_", 3: "three", 4: "four"}
