@@ -76,9 +76,7 @@ class Steps(nn.Module):
         self.moving = [n for n in self.trained if momentum]
         self.kept = [k for k in step.results if k.startswith("keep.")]
 
-    def forward(
-        self, now: list[Tensor], rows: list[Tensor], rate: Tensor
-    ) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    def forward(self, now: list[Tensor], rows: list[Tensor], rate: Tensor) -> tuple[list[Tensor], Tensor, list[Tensor]]:
         """Take the steps."""
         step = self.layout.step
         names = [*self.held, *[f"{n} moves" for n in self.moving]]
@@ -113,7 +111,9 @@ class Steps(nn.Module):
             elif n.op == "spread":
                 rowwise = len(n.shape) == 2 and n.args[0][0].constant is not None
                 found[n] = (
-                    spread_rows(args[0][1], args[1], n.shape, n.dtype) if rowwise else spread(*args[:2], n.shape, n.dtype)
+                    spread_rows(args[0][1], args[1], n.shape, n.dtype)
+                    if rowwise
+                    else spread(*args[:2], n.shape, n.dtype)
                 )
             elif n.op in OWN:
                 made = OWN[n.op](*args)
@@ -180,7 +180,9 @@ class Compiled:
 
     def load(self, source: str) -> Any:
         """The compiled call: from disk if these steps were compiled before, by this torch and for this processor."""
-        key = f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {self.count} {self.steps.momentum} {source}"
+        key = (
+            f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {self.count} {self.steps.momentum} {source}"
+        )
         path = folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt2"
         if not path.exists():
             started = time.perf_counter()
@@ -188,7 +190,9 @@ class Compiled:
             seconds = time.perf_counter() - started
             print(f"compiled {self.count} steps in {seconds:.1f} s, kept in {path}", file=sys.stderr)
         loader: Any = importlib.import_module("torch._C._aoti").AOTIModelPackageLoader
-        return loader(str(path), "model", True, 1, -1).run  # what torch._inductor does as well, after seconds of imports
+        return loader(
+            str(path), "model", True, 1, -1
+        ).run  # what torch._inductor does as well, after seconds of imports
 
     def compile(self, inductor: Any, path: Path) -> None:
         """Make the file. Raises CompileError."""
@@ -214,7 +218,10 @@ class Compiled:
         """Copies of everything that a step changes, with the spare places that the layout gives it."""
         step = self.layout.step
         out: list[Tensor] = []
-        for source, names, moving in ((self.values, self.steps.held, False), (self.velocities, self.steps.moving, True)):
+        for source, names, moving in (
+            (self.values, self.steps.held, False),
+            (self.velocities, self.steps.moving, True),
+        ):
             for name in names:
                 given, wide = source[name], step.wide.get(name)
                 if wide is None:
@@ -257,7 +264,9 @@ class Compiled:
 
 def folder() -> Path:
     """Where compiled steps are kept: `SYMGRAD_CACHE`, else the user's cache folder."""
-    base = os.environ.get("SYMGRAD_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "symgrad"
+    base = (
+        os.environ.get("SYMGRAD_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "symgrad"
+    )
     path = Path(base)
     path.mkdir(parents=True, exist_ok=True)
     return path

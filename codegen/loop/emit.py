@@ -401,7 +401,9 @@ class Writer:
 
     def is_small(self, x: Node | Update) -> bool:
         """Whether a statement is an update that one call makes together with others."""
-        return isinstance(x, Update) and together(x, [y for y in self.layout.order if isinstance(y, Update) and y.name == x.name])
+        return isinstance(x, Update) and together(
+            x, [y for y in self.layout.order if isinstance(y, Update) and y.name == x.name]
+        )
 
     def all_at_once(self, group: list[Update]) -> None:
         """Small updates in one call."""
@@ -421,12 +423,20 @@ class Writer:
 
     def operand(self, n: Node) -> Node:
         """A call with its number as a tensor, made once: torch makes one at every call otherwise."""
-        if n.op not in SCALARS or n.write or len(n.args) < 2 or isinstance(n.args[1], Node) or not n.dtype.is_floating_point:
+        if (
+            n.op not in SCALARS
+            or n.write
+            or len(n.args) < 2
+            or isinstance(n.args[1], Node)
+            or not n.dtype.is_floating_point
+        ):
             return n
         value = n.args[1].full if isinstance(n.args[1], Sized) else n.args[1]
         key = (value, n.dtype)
         if key not in self.numbers:
-            self.numbers[key] = Node("constant", (), {}, (), n.dtype, None, number_name(value), constant=torch.tensor(value, dtype=n.dtype))
+            self.numbers[key] = Node(
+                "constant", (), {}, (), n.dtype, None, number_name(value), constant=torch.tensor(value, dtype=n.dtype)
+            )
         made = self.numbers[key]
         return replace(n, args=(n.args[0], made, *n.args[2:]))
 

@@ -132,9 +132,7 @@ def recipe_trainer(
     if closed is None:
         return None
     committed = emitted(f"generated.{target.name}.loop") if target.bundled else None
-    return lambda params, buffers: RecipeTrainer(
-        closed, params, buffers, recipe, batch, again, committed, compile
-    )
+    return lambda params, buffers: RecipeTrainer(closed, params, buffers, recipe, batch, again, committed, compile)
 
 
 def closed_module(target: Target, recipe: Recipe) -> ModuleType | None:

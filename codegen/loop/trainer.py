@@ -152,6 +152,20 @@ class LoopTrainer:
         self.runner = cast("Any", module).trainer(self.values, *options)
         self.made_for = kind
 
+    def workspace(self) -> int:
+        """Bytes that the loop holds between runs besides parameters, buffers and velocities; 0 before the first."""
+        own = {t.untyped_storage().data_ptr() for t in [*self.values.values(), *self.velocities.values()]}
+        found: dict[int, int] = {}
+        stack: list[Any] = [c.cell_contents for c in getattr(self.runner, "__closure__", None) or ()]
+        while stack:
+            x = stack.pop()
+            if isinstance(x, (list, tuple)):
+                stack.extend(cast("list[Any]", x))
+            elif isinstance(x, Tensor):
+                memory = x.untyped_storage()
+                found[memory.data_ptr()] = memory.nbytes()
+        return sum(size for at, size in found.items() if at not in own)
+
     def momentum_plan(self) -> Plan:
         """The plan, with velocities if there is momentum."""
         from dataclasses import replace
