@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
     from codegen.bench.workloads import Workload
 
 LR = 0.01
-Steps = "Callable[[int], None]"
 
 
-def emitted(w: Workload, compile: bool = False) -> tuple[Callable[[int], None], dict[str, Tensor]]:
-    """Steps through `program.trainer`, and its parameters."""
+@dataclass(frozen=True)
+class Runner:
+    """A variant of a workload: `run(steps)`, its parameters by name, and the bytes it holds besides them between runs."""
+
+    run: Callable[[int], None]
+    params: dict[str, Tensor]
+    held: Callable[[], int] = lambda: 0
+
+
+def emitted(w: Workload, compile: bool = False) -> Runner:
+    """Steps through `program.trainer`."""
     x, y = w.data()
     before = torch.get_default_dtype()
     torch.set_default_dtype(w.dtype)
@@ -32,14 +41,14 @@ def emitted(w: Workload, compile: bool = False) -> tuple[Callable[[int], None], 
         torch.set_default_dtype(before)
     trainer = program.trainer(w.params, batch_size=w.batch, lr=LR, compile=compile)
     generator = Generator().manual_seed(0)
-    return lambda steps: void(trainer.run((x, y), steps=steps, generator=generator)), trainer.params
+
+    def run(steps: int) -> None:
+        trainer.run((x, y), steps=steps, generator=generator)
+
+    return Runner(run, trainer.params, trainer.workspace)
 
 
-def void(_: object) -> None:
-    """Nothing."""
-
-
-def eager(w: Workload, compiled: bool = False) -> tuple[Callable[[int], None], dict[str, Tensor]]:
+def eager(w: Workload, compiled: bool = False) -> Runner:
     """Steps of `nn.functional`, autograd and `torch.optim.SGD`; compiled: forward and backward through torch.compile."""
     x, y = w.data()
     values = [p.clone().requires_grad_() for p in w.params.values()]
@@ -48,24 +57,25 @@ def eager(w: Workload, compiled: bool = False) -> tuple[Callable[[int], None], d
     forward = cast("Any", torch.compile(w.eager, dynamic=False) if compiled else w.eager)
 
     def run(steps: int) -> None:
-        for _ in range(steps):
+        for step in range(steps):
             rows = torch.randint(0, len(x), (w.batch,), generator=generator)
             loss = forward(x[rows], y[rows], values)
             cast("Any", loss).backward()
-            cast("Any", optimizer).step()
+            if w.update or (step == 0 and steps == 1):  # a single step is what gradients are compared by
+                cast("Any", optimizer).step()
             optimizer.zero_grad()
 
-    return run, dict(zip(w.params, values, strict=True))
+    return Runner(run, dict(zip(w.params, values, strict=True)))
 
 
-def jax_scan(w: Workload) -> tuple[Callable[[int], None], dict[str, Tensor]]:
+def jax_scan(w: Workload) -> Runner:
     """Steps in JAX: value_and_grad under jit, the loop in `lax.scan`. Batches are drawn by torch, all at once."""
     jax: Any = importlib.import_module("jax")
     jnp: Any = importlib.import_module("jax.numpy")
     jax.config.update("jax_enable_x64", w.dtype == torch.float64)
     x, y = w.data()
     layers = len(w.widths) - 1
-    shallow = "w1" in w.params and "bnw" in w.params
+    shallow = "bnw" in w.params
 
     def normal(z: Any, scale: Any, shift: Any, eps: float) -> Any:
         mean = z.mean(0)
@@ -89,6 +99,7 @@ def jax_scan(w: Workload) -> tuple[Callable[[int], None], dict[str, Tensor]]:
     scan = jax.jit(lambda params, rows: jax.lax.scan(step, params, rows))
     generator = Generator().manual_seed(0)
     state = {"params": [jnp.asarray(p.numpy()) for p in w.params.values()]}
+    params = {k: p.clone() for k, p in w.params.items()}
 
     def run(steps: int) -> None:
         rows = torch.randint(0, len(x), (steps * w.batch,), generator=generator)
@@ -96,11 +107,14 @@ def jax_scan(w: Workload) -> tuple[Callable[[int], None], dict[str, Tensor]]:
         by = jnp.asarray(y[rows].view(steps, w.batch).numpy())
         state["params"], losses = scan(state["params"], (bx, by))
         losses.block_until_ready()
+        if steps == 1:
+            for p, value in zip(params.values(), state["params"], strict=True):
+                p.copy_(torch.tensor(value.tolist(), dtype=p.dtype))
 
-    return run, {}
+    return Runner(run, params)
 
 
-def floor(w: Workload) -> tuple[Callable[[int], None], dict[str, Tensor]]:
+def floor(w: Workload) -> Runner:
     """The step's matrix products alone, into memory that is there."""
     products: list[tuple[Tensor, Tensor, Tensor]] = []
     for a, b in itertools.pairwise(w.widths):
@@ -113,10 +127,10 @@ def floor(w: Workload) -> tuple[Callable[[int], None], dict[str, Tensor]]:
                 for a, b, out in products:
                     torch.mm(a, b, out=out)
 
-    return run, {}
+    return Runner(run, {})
 
 
-VARIANTS: dict[str, Callable[[Workload], tuple[Callable[[int], None], dict[str, Tensor]]]] = {
+VARIANTS: dict[str, Callable[[Workload], Runner]] = {
     "emitted": emitted,
     "emitted, compiled": lambda w: emitted(w, compile=True),
     "eager": eager,

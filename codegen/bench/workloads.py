@@ -33,6 +33,8 @@ class Workload:
     context: int
     batch: int
     widths: tuple[int, ...]
+    update: bool = True
+    """Whether a step of eager, torch.compile and JAX updates the parameters; the emitted step always does."""
 
     def data(self) -> tuple[Tensor, Tensor]:
         """Contexts (pairs, context) and next symbols (pairs,)."""
@@ -71,7 +73,9 @@ def shallow(name: str, title: str, context: int, embedding: int, hidden: int, ba
     return Workload(name, title, mlp.forward, eager, params, context, batch, (fan_in, hidden, SYMBOLS))
 
 
-def stack(name: str, title: str, layers: int, hidden: int, batch: int, dtype: torch.dtype) -> Workload:
+def stack(
+    name: str, title: str, layers: int, hidden: int, batch: int, dtype: torch.dtype, update: bool = True
+) -> Workload:
     """Linear + BatchNorm + Tanh, `layers` times; the last one has no Tanh and gives the scores."""
     g = Generator().manual_seed(1)
     widths = (30, *[hidden] * (layers - 1), SYMBOLS)
@@ -90,7 +94,7 @@ def stack(name: str, title: str, layers: int, hidden: int, batch: int, dtype: to
                 h = h.tanh()
         return F.cross_entropy(h, y)
 
-    return Workload(name, title, written_out(layers, list(params)), eager, params, 3, batch, widths)
+    return Workload(name, title, written_out(layers, list(params)), eager, params, 3, batch, widths, update)
 
 
 def written_out(layers: int, names: list[str]) -> Callable[..., Tensor]:
@@ -122,7 +126,11 @@ def workload(name: str) -> Workload:
 WORKLOADS: dict[str, Callable[[], Workload]] = {
     "W1": lambda: shallow("W1", "MLP, context 3, embedding 10, hidden 200, float32, batch 32", 3, 10, 200, 32),
     "W2": lambda: stack("W2", "5 x Linear+BatchNorm+Tanh, hidden 200, float64, batch 32", 5, 200, 32, torch.float64),
-    "W3": lambda: stack("W3", "71 x Linear+BatchNorm+Tanh, hidden 100, float64, batch 32", 71, 100, 32, torch.float64),
+    "W3": lambda: stack(
+        "W3",
+        "71 x Linear+BatchNorm+Tanh, hidden 100, float64, batch 32; forward and backward (emitted: and update)",
+        *(71, 100, 32, torch.float64, False),
+    ),
     "W4": lambda: shallow("W4", "MLP, context 8, embedding 64, hidden 1024, float32, batch 4096", 8, 64, 1024, 4096),
     "W5": lambda: stack("W5", "W2's architecture, hidden 512, float32, batch 1024", 5, 512, 1024, torch.float32),
 }

@@ -45,6 +45,9 @@ def train(
         bool, Option("--resume", help="Continue the checkpoint in --out: the result is that of a run without a stop.")
     ] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace the checkpoint in --out by a new run.")] = False,
+    compile: Annotated[
+        bool, Option("--compile", help="Hand several steps at once to torch's compiler; kept for the next run.")
+    ] = False,
     log_every: Annotated[
         int | None, Option(min=1, show_default="1000", help="Steps between log lines, each with a checkpoint.")
     ] = None,
@@ -64,6 +67,6 @@ def train(
     from codegen.cli.training import TrainingRequest, run_training  # torch, which --help does not need
 
     options = {"steps": steps, "batch": batch, "lr": lr, "seed": seed, "log_every": log_every}
-    options |= {"dtype": dtype, "backward": backward, "eval": eval_mode}
+    options |= {"dtype": dtype, "backward": backward, "eval": eval_mode, "compile": compile or None}
     given = {name: value for name, value in options.items() if value is not None}
     run_training(TrainingRequest(target, given, data, out, curve, samples, resume, overwrite))

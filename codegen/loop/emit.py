@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
+
+import torch
 
 from codegen.loop.calls import argument, expression, has_out, number, written
 from codegen.loop.folds import Update
 from codegen.loop.graph import Node, Sized
-from codegen.loop.layout import Layout, contiguous, root
+from codegen.loop.layout import FEW, Layout, contiguous, root, together
+from codegen.loop.tidy import SCALARS
 from engine.naming import Namer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from codegen.loop.graph import Step
 
@@ -69,6 +72,8 @@ class Writer:
                 "done",
                 "rate",
                 "momentum",
+                "small",
+                "small_velocity",
                 *self.step.inputs,
             ]
         )
@@ -77,6 +82,7 @@ class Writer:
         self.rowed: dict[Node, str] = {}
         self.last: dict[Node, int] = {}
         self.views: dict[Any, str] = {}
+        self.numbers: dict[Any, Node] = {}
 
     def name(self, n: Node) -> str:
         """The variable of a value."""
@@ -102,9 +108,16 @@ class Writer:
         self.batch()
         self.stored()
         self.workspace()
+        last = len(self.layout.order)
+        while last and self.is_small(self.layout.order[last - 1]):
+            last -= 1
+        few = len(self.layout.order) - last < FEW
         for k, x in enumerate(self.layout.order):
-            self.statement(x)
+            if few or k < last:
+                self.statement(x)
             self.forget(k)
+        if not few:
+            self.all_at_once([u for u in self.layout.order[last:] if isinstance(u, Update)])
         self.buffers()
         self.end()
         return self.text
@@ -242,8 +255,10 @@ class Writer:
             kind = "zeros" if value == 0 else "ones" if value == 1 else "full"
             inside = f"{shape}" + (f", {number_text(value)}" if kind == "full" else "")
             return f"torch.{kind}({inside}, dtype={t.dtype})"
-        if t.dim() == 1 and not t.dtype.is_floating_point and bool((t.diff() == 1).all()) and int(t[0]) == 0:
-            return f"torch.arange({t.numel()})"
+        if t.dim() == 1 and t.dtype == torch.int64 and t.numel() > 1 and bool((t.diff() == t[1] - t[0]).all()):
+            start, by = int(t[0]), int(t[1] - t[0])
+            if start == 0 and by > 0:
+                return f"torch.arange({t.numel()})" if by == 1 else f"torch.arange(0, {by * t.numel()}, {by})"
         return f"torch.tensor({number_text(t.tolist())}, dtype={t.dtype})"
 
     # -- statements ------------------------------------------------------------------------------------------------
@@ -281,7 +296,7 @@ class Writer:
             out = self.out(x)
             body.append(f"{out}.zero_().scatter_(1, {self.name(x.args[0])}.view(-1, 1), 1.0)")
         elif has_out(x) and (x in self.rowed or x in self.layout.place):
-            body.append(written(x, self.out(x), self.name))
+            body.append(written(self.operand(x), self.out(x), self.ready))
         elif x in self.rowed:
             body.append(f"{self.ready(x)}.copy_({expression(x, self.name)})")
         else:
@@ -384,6 +399,47 @@ class Writer:
         rate = "rate" if u.scale == 1 else f"{u.scale!r} * rate"
         self.text.body.append(f"{target}.{u.method}({args}, {u.keyword}={rate})")
 
+    def is_small(self, x: Node | Update) -> bool:
+        """Whether a statement is an update that one call makes together with others."""
+        return isinstance(x, Update) and together(
+            x, [y for y in self.layout.order if isinstance(y, Update) and y.name == x.name]
+        )
+
+    def all_at_once(self, group: list[Update]) -> None:
+        """Small updates in one call."""
+        for u in group:
+            self.ready(u.args[0])
+        gradients = f"[{', '.join(self.name(u.args[0]) for u in group)}]"
+        self.text.setup.append(f"small = [{', '.join(u.name for u in group)}]")
+        if not self.momentum:
+            self.text.body.append(f"torch._foreach_add_(small, {gradients}, alpha=rate)")
+            return
+        self.text.setup.append(f"small_velocity = [{', '.join(f'{u.name}_velocity' for u in group)}]")
+        self.text.body += [
+            "torch._foreach_mul_(small_velocity, momentum)",
+            f"torch._foreach_add_(small_velocity, {gradients})",
+            "torch._foreach_add_(small, small_velocity, alpha=rate)",
+        ]
+
+    def operand(self, n: Node) -> Node:
+        """A call with its number as a tensor, made once: torch makes one at every call otherwise."""
+        if (
+            n.op not in SCALARS
+            or n.write
+            or len(n.args) < 2
+            or isinstance(n.args[1], Node)
+            or not n.dtype.is_floating_point
+        ):
+            return n
+        value = n.args[1].full if isinstance(n.args[1], Sized) else n.args[1]
+        key = (value, n.dtype)
+        if key not in self.numbers:
+            self.numbers[key] = Node(
+                "constant", (), {}, (), n.dtype, None, number_name(value), constant=torch.tensor(value, dtype=n.dtype)
+            )
+        made = self.numbers[key]
+        return replace(n, args=(n.args[0], made, *n.args[2:]))
+
     def seen(self, owner: str, views: tuple[Any, ...]) -> str:
         """A parameter through views, made once."""
         if not views:
@@ -442,6 +498,29 @@ class Writer:
             self.text.late.append(f"{self.name(n)} = {expression(n, self.name)}")
         self.text.results = [self.name(n) for n in ends.values()]
 
+    def lifted(self) -> list[str] | None:
+        """The statements of `at_end` for all steps of a chunk at once; None where one has no such form."""
+        out: list[str] = []
+        names: dict[Node, str] = {}
+
+        def name(n: Node) -> str:
+            if n in names:
+                return names[n]
+            if n.constant is not None or (n.is_view and n not in self.layout.data):
+                raise KeyError(n)
+            return f"{self.name(n)}_of"
+
+        for n in self.layout.late:
+            try:
+                text = at_once(n, name)
+            except KeyError:
+                return None
+            if text is None:
+                return None
+            names[n] = f"{self.name(n)}_of"
+            out.append(f"{names[n]} = {text}")
+        return out
+
     def through(self, n: Node) -> str:
         """A view of a stored value, from that value."""
         return expression(n, self.name if not n.args[0].is_view else self.through)
@@ -477,6 +556,8 @@ def loop_source(
     names = [n for n, _ in text.rows]
     kept = [k.removeprefix("keep.") for k in step.results if k.startswith("keep.")]
     ends = [f"{r}_of" for r in text.results]
+    late = writer.lifted()
+    lifted = None if late is None else [f"{a}_of = {rows}[:count]" for a, rows in text.late_args] + late
     sizes = {k: step.wide[k].shape if k in step.wide else n.shape for k, n in step.inputs.items()}
     return render(
         "loop.py.j2",
@@ -498,6 +579,7 @@ def loop_source(
         begin=[f"{own}.copy_({given})" for own, given in copied(step, momentum)],
         finish=[f"{given}.copy_({own})" for own, given in copied(step, momentum)],
         setup=text.setup,
+        lifted=lifted,
         late_args=[a for a, _ in text.late_args],
         late_rows=[f"{rows}[:count]" for _, rows in text.late_args],
         late=text.late,
@@ -512,6 +594,40 @@ def loop_source(
         ends_loss=ends[0],
         kept="{" + ", ".join(f'"{k}": {e}' for k, e in zip(kept, ends[1:], strict=True)) + "}",
     )
+
+
+SAME = frozenset(["neg", "reciprocal", "exp", "log", "sqrt", "rsqrt", "sigmoid", "tanh", "abs", "square"])
+
+
+def at_once(n: Node, name: Callable[[Node], str]) -> str | None:
+    """A call for many steps at once, with a dimension for the steps in front of all others; None where it has no such form."""
+    a = n.args
+    if n.write or n.kwargs or not a or not isinstance(a[0], Node):
+        return None
+    if n.op in SAME:
+        return f"{name(a[0])}.{n.op}()"
+    if n.op in ("_log_softmax", "_softmax") and a[1] >= 0:
+        return f"{name(a[0])}.{n.op[1:]}({a[1] + 1})"
+    if n.op in ("mean", "sum") and len(a) == 1:
+        return f"{name(a[0])}.flatten(1).{n.op}(1)" if a[0].shape else name(a[0])
+    if n.op in ("mul", "div") and len(a) == 2 and not isinstance(a[1], Node):
+        return f"{name(a[0])} {'*' if n.op == 'mul' else '/'} {number(a[1])}"
+    if n.op == "view" and all(isinstance(s, Sized) or s >= 0 for s in a[1]):
+        return f"{name(a[0])}.view({', '.join(['-1', *map(number, a[1])])})" if a[0].numel else None
+    if n.op == "index" and len(a[0].shape) == 2 and len(a[1]) == 2 and None not in a[1]:
+        rows, column = a[1]
+        every = rows.constant is not None and bool((rows.constant == torch.arange(a[0].shape[0])).all())
+        if every and rows.numel == a[0].shape[0] and column.dtype == torch.int64 and column.constant is None:
+            return f"{name(a[0])}.gather(2, {name(column)}[:, :, None])[:, :, 0]"
+    return None
+
+
+NUMBERS = {2: "two", 0.5: "half", 1: "one", -1: "minus_one_", 3: "three", 4: "four"}
+
+
+def number_name(value: Any) -> str:
+    """What a number is called."""
+    return NUMBERS.get(value, "number")
 
 
 def chosen(used: Sequence[str], step: Step) -> list[str]:

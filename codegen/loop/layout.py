@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ROWS_BYTES = 4 << 20
 """How much the rows that are drawn and stored ahead of time may take."""
 MOST = 100
+SMALL = 4096
+"""Elements of a gradient that is worth keeping until the end of the step."""
 
 
 ENTRYWISE = frozenset(("add_", "addcmul_", "addcdiv_"))
@@ -193,7 +195,19 @@ def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...]) -> lis
     for k, n in enumerate(order):
         out.append(n)
         out.extend(after.get(k, []))
-    return out
+    last = [x for x in out if isinstance(x, Update) and together(x, groups[x.name])]
+    return [x for x in out if x not in last] + last if len(last) >= FEW else out
+
+
+FEW = 3
+"""From how many small updates on one call for all of them is faster than a call for each."""
+
+
+def together(u: Update, group: list[Update]) -> bool:
+    """Whether an update may wait for the end of the step, where one call makes all of those: a small gradient of its own."""
+    (g, *_) = u.args
+    alone = len(group) == 1 and u.method == "add_" and not u.views and u.scale == 1
+    return alone and root(g).op != "input" and g.numel <= SMALL
 
 
 def own_first(step: Step, name: str, group: list[Update]) -> list[Update]:

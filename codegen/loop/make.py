@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from codegen.loop.layout import Layout
     from codegen.loop.rules import Applied
 
 
@@ -59,6 +60,7 @@ class Loop:
     source: str
     trained: tuple[str, ...]
     applied: Applied
+    layout: Layout
 
 
 def rows_of(data: Sequence[Tensor]) -> list[Rows]:
@@ -95,4 +97,4 @@ def make_loop(
         widened(step, trained)
     layout = laid_out(step, trained, averages(step))
     used = tuple(r.text for r in RULES if r.name in applied.used)
-    return Loop(loop_source(layout, trained, target, name, used, plan.momentum), trained, applied)
+    return Loop(loop_source(layout, trained, target, name, used, plan.momentum), trained, applied, layout)

@@ -83,6 +83,9 @@ def axes_of(step: Step, trained: Sequence[str]) -> Axes:
         elif n.op == "mv":
             axes.same((n.args[0], 1), (n.args[1], 0))
             axes.same((n, 0), (n.args[0], 0))
+        elif n.op in ("sum", "mean") and len(n.args) == 2 and list(n.args[1]) == [0]:
+            for d in range(len(n.shape)):
+                axes.same((n, d), (n.args[0], d + 1))
         elif n.op == "permute":
             for d, e in enumerate(n.args[1]):
                 axes.same((n, d), (n.args[0], e % len(n.shape)))

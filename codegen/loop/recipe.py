@@ -78,10 +78,13 @@ class RecipeTrainer:
         batch: int,
         again: Callable[[Tensors, Tensors], StepTrainer],
         committed: ModuleType | None,
+        compile: bool = False,
     ) -> None:
         self._recipe, self._again, self._committed = recipe, again, committed
         keep = kept_names(recipe, next(iter(params.values())).dtype)
-        self._loop = LoopTrainer(closed, params, batch, plan=Plan(keep=keep), name=recipe.name, ready=self._ready)
+        self._loop = LoopTrainer(
+            closed, params, batch, compile=compile, plan=Plan(keep=keep), name=recipe.name, ready=self._ready
+        )
         self._batch = batch
         self.params = self._loop.params
         self.buffers = {name: value.clone() for name, value in buffers.items()}
@@ -125,14 +128,18 @@ class RecipeTrainer:
 
 
 def recipe_trainer(
-    target: Target, recipe: Recipe, batch: int, again: Callable[[Tensors, Tensors], StepTrainer]
+    target: Target,
+    recipe: Recipe,
+    batch: int,
+    again: Callable[[Tensors, Tensors], StepTrainer],
+    compile: bool = False,
 ) -> Callable[[Tensors, Tensors], RecipeTrainer] | None:
     """How to make a trainer from a target's closed form, and from its committed loop where the sizes fit; None without them."""
     closed = closed_module(target, recipe)
     if closed is None:
         return None
     committed = emitted(f"generated.{target.name}.loop") if target.bundled else None
-    return lambda params, buffers: RecipeTrainer(closed, params, buffers, recipe, batch, again, committed)
+    return lambda params, buffers: RecipeTrainer(closed, params, buffers, recipe, batch, again, committed, compile)
 
 
 def closed_module(target: Target, recipe: Recipe) -> ModuleType | None:

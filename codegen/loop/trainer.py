@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Generator, Tensor
 
-from codegen.loop.compiled import STEPS, compiled
 from codegen.loop.make import Plan, inputs_of, make_loop, rows_of
 from codegen.reference import values_of
 from engine.errors import InputError
@@ -107,9 +106,9 @@ class LoopTrainer:
         with torch.inference_mode(mode=False):
             self.prepare(tensors)
             first: list[Tensor] = []
-            if self.compile and watch is None and steps >= STEPS:
-                first.append(self.several(tensors, steps // STEPS, rate, generator))
-                steps %= STEPS
+            if self.several is not None and steps >= self.several.count:
+                calls, steps = divmod(steps, self.several.count)
+                first.append(self.several.run(tensors, calls, rate, generator, watch))
         if steps:
             with torch.inference_mode():
                 first.append(self.runner(tensors, steps, rate, generator, watch))
@@ -128,7 +127,7 @@ class LoopTrainer:
         kind = tuple((tuple(t.shape[1:]), t.dtype) for t in data)
         if kind == self.made_for:
             return
-        module = self.ready(data) if self.ready is not None else None
+        module = self.ready(data) if self.ready is not None and not self.compile else None
         if module is None:
             from codegen.program import load
 
@@ -143,13 +142,29 @@ class LoopTrainer:
             )
             self.source = loop.source
             module = load(loop.source, f"{self.name}_loop")
+            if self.compile:
+                from codegen.loop.compiled import Compiled
+
+                self.several = Compiled(
+                    loop.layout, loop.trained, self.values, self.velocities, self.momentum, loop.source
+                )
         options = (self.velocities, self.momentum) if self.momentum else ()
         self.runner = cast("Any", module).trainer(self.values, *options)
-        if self.compile:
-            self.several = compiled(
-                self.module, self.values, self.velocities, self.batch, self.batch_size, self.momentum, self.plan
-            )
         self.made_for = kind
+
+    def workspace(self) -> int:
+        """Bytes that the loop holds between runs besides parameters, buffers and velocities; 0 before the first."""
+        own = {t.untyped_storage().data_ptr() for t in [*self.values.values(), *self.velocities.values()]}
+        found: dict[int, int] = {}
+        stack: list[Any] = [c.cell_contents for c in getattr(self.runner, "__closure__", None) or ()]
+        while stack:
+            x = stack.pop()
+            if isinstance(x, (list, tuple)):
+                stack.extend(cast("list[Any]", x))
+            elif isinstance(x, Tensor):
+                memory = x.untyped_storage()
+                found[memory.data_ptr()] = memory.nbytes()
+        return sum(size for at, size in found.items() if at not in own)
 
     def momentum_plan(self) -> Plan:
         """The plan, with velocities if there is momentum."""

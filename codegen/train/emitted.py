@@ -33,7 +33,7 @@ def trainer_makers(target: Target, recipe: Recipe, settings: Settings) -> tuple[
         backward = GeneratedBackward(steps or emitted_code(target, recipe))
         return StepTrainer(backward, params, buffers, recipe.update_buffers, settings.batch)
 
-    by_emitted = recipe_trainer(target, recipe, settings.batch, again) or again
+    by_emitted = recipe_trainer(target, recipe, settings.batch, again, settings.compile) or again
     return by_emitted, by_autograd if settings.backward is BackwardMode.both else None
 
 

@@ -33,7 +33,10 @@ class DType(StrEnum):
 
 @dataclass(frozen=True)
 class Settings:
-    """Hyperparameters of a run. The learning rate is `lr` for the first half of the steps, then `lr / 10`."""
+    """Hyperparameters of a run. The learning rate is `lr` for the first half of the steps, then `lr / 10`.
+
+    `compile` is among them as compiled steps round differently: a resumed run must repeat it.
+    """
 
     steps: int = 10_000
     batch: int = 32
@@ -43,6 +46,7 @@ class Settings:
     backward: BackwardMode = BackwardMode.generated
     eval: EvalMode = EvalMode.running
     log_every: int = 1_000
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Raises TrainingError for a value no run can have."""
@@ -68,7 +72,8 @@ def settings_from_json(raw: Mapping[str, Any], where: str) -> Settings:
         kind = cast("type[Any]", type(field.default))
         value = raw.get(field.name)
         try:
-            if isinstance(value, bool) or not isinstance(value, str if issubclass(kind, str) else (int, float)):
+            fits = bool if kind is bool else str if issubclass(kind, str) else (int, float)
+            if isinstance(value, bool) is not (kind is bool) or not isinstance(value, fits):
                 raise ValueError
             values[field.name] = kind(value)
         except (ValueError, OverflowError) as error:

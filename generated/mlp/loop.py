@@ -67,6 +67,7 @@ def trainer(params):
     demb = space4[:960].view(32, 30)
     index_select_C_view = index_select_C.view(32, 3, 10)
     emb = index_select_C_view.view(32, -1)
+    two = torch.full((), 2.0, dtype=torch.float32)
     minus_one = torch.full((), -1.0, dtype=torch.float32)
     dlogits_T = dlogits.permute(1, 0)
     ones = torch.ones((32,), dtype=torch.float32)
@@ -77,16 +78,6 @@ def trainer(params):
     emb_T = emb.permute(1, 0)
     h_T = h.permute(1, 0)
     arange = torch.arange(32)
-
-    def at_end(hpreact_mean, hpreact_invstd, logits, y):
-        bnmeani = hpreact_mean.view(1, 200)
-        reciprocal_hpreact_invstd = hpreact_invstd.reciprocal()
-        bnstdi = reciprocal_hpreact_invstd.view(1, 200)
-        log_softmax_logits = torch.ops.aten._log_softmax.default(logits, 1, False)
-        index = log_softmax_logits[arange, y]
-        neg_index = index.neg()
-        loss = neg_index.mean()
-        return loss, bnmeani, bnstdi
 
     def run(data, steps, lr, generator=None, watch=None):
         """Take steps on rows of `data`. Returns their losses; `watch(count, kept)` is told what is kept of every chunk."""
@@ -106,7 +97,7 @@ def trainer(params):
                 torch.index_select(C, 0, x_flat, out=index_select_C)
                 torch.mm(emb, w1, out=hpreact)
                 torch.native_batch_norm(hpreact, bnw, bnb, None, None, True, 0.0, 0.0, out=(hpreact_bn, hpreact_mean, hpreact_invstd))
-                torch.mul(hpreact_bn, 2, out=mul_hpreact_bn)
+                torch.mul(hpreact_bn, two, out=mul_hpreact_bn)
                 torch.sigmoid(mul_hpreact_bn, out=sigmoid_mul_hpreact_bn)
                 torch.add(minus_one, sigmoid_mul_hpreact_bn, alpha=2, out=h)
                 torch.addmm(b2, h, w2, out=logits)
@@ -122,7 +113,17 @@ def trainer(params):
                 C.addmm_(x_flat_onehot_T, demb_getitem_view, alpha=rate)
                 w1.addmm_(emb_T, dhpreact, alpha=rate)
                 w2.addmm_(h_T, dlogits, alpha=rate)
-            loss_of, bnmeani_of, bnstdi_of = torch.vmap(at_end)(hpreact_mean_all[:count], hpreact_invstd_all[:count], logits_all[:count], y_all.view(100, 32)[:count])
+            hpreact_mean_of = hpreact_mean_all[:count]
+            hpreact_invstd_of = hpreact_invstd_all[:count]
+            logits_of = logits_all[:count]
+            y_of = y_all.view(100, 32)[:count]
+            bnmeani_of = hpreact_mean_of.view(-1, 1, 200)
+            reciprocal_hpreact_invstd_of = hpreact_invstd_of.reciprocal()
+            bnstdi_of = reciprocal_hpreact_invstd_of.view(-1, 1, 200)
+            log_softmax_logits_of = logits_of.log_softmax(2)
+            index_of = log_softmax_logits_of.gather(2, y_of[:, :, None])[:, :, 0]
+            neg_index_of = index_of.neg()
+            loss_of = neg_index_of.flatten(1).mean(1)
             losses[done : done + count] = loss_of
             if watch is not None:
                 watch(count, {"bnmeani": bnmeani_of, "bnstdi": bnstdi_of})

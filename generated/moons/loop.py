@@ -91,13 +91,14 @@ def trainer(params):
     dscore_add_view_view = dscore_add_view.unsqueeze(0)
     w3_view_1 = w3.view(1, 16).view(1, 16)
     dh2_add_T = dh2_add.permute(1, 0)
+    number = torch.full((), 0.00019999999494757503, dtype=torch.float32)
     w2_T = w2.permute(1, 0)
     dh1_add_T = dh1_add.permute(1, 0)
     h1_T = h1.permute(1, 0)
 
     def at_end(addcmul_add_add, hinge_rsub):
         weights = addcmul_add_add.squeeze(0)
-        clamp_min_hinge_rsub = torch.ops.aten.clamp_min.default(hinge_rsub, 0)
+        clamp_min_hinge_rsub = torch.clamp_min(hinge_rsub, 0)
         hinge = clamp_min_hinge_rsub.mean()
         div_weights = weights / 10000
         loss = hinge + div_weights
@@ -148,8 +149,8 @@ def trainer(params):
                 w3_view_1.addmm_(dscore_add_view_view, h2, alpha=rate)
                 b2.add_(b2, alpha=0.00019999999494757503 * rate)
                 b2.addmv_(dh2_add_T, ones_1, alpha=rate)
-                torch.mul(w2, 0.00019999999494757503, out=dw2_loss_mul)
-                torch.mul(w1, 0.00019999999494757503, out=dw1_loss_mul)
+                torch.mul(w2, number, out=dw2_loss_mul)
+                torch.mul(w1, number, out=dw1_loss_mul)
                 torch.mm(dh2_add, w2_T, out=dh1)
                 threshold_backward(dh1, h1_add, 0, grad_input=dh1_add)
                 b1.add_(b1, alpha=0.00019999999494757503 * rate)

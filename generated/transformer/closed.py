@@ -36,7 +36,7 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     weights_masked_fill = torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), -float("inf"), scores)
     weights = weights_masked_fill.softmax(3)
     x_2_matmul_1 = weights @ v_view.transpose(1, 2)
-    x_2_view = x_2_matmul_1.transpose(1, 2).flatten(2, 3)[:, :, torch.arange(d).clamp(0, 4 * (d // 4) - 1)]
+    x_2_view = x_2_matmul_1.transpose(1, 2).flatten(2, 3)[:, :, :d]
     x_2 = h + x_2_view @ wo1
     h1_layer_norm_part = x_2 - x_2.mean(2, keepdim=True)
     h1_layer_norm_part_1 = (h1_layer_norm_part ** 2).mean(2) + 1e-05
@@ -57,7 +57,7 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     weights_1_masked_fill = torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), -float("inf"), scores_1)
     weights_1 = weights_1_masked_fill.softmax(3)
     x_4_matmul_1 = weights_1 @ v_1_view.transpose(1, 2)
-    x_4_view = x_4_matmul_1.transpose(1, 2).flatten(2, 3)[:, :, torch.arange(d).clamp(0, 4 * (d // 4) - 1)]
+    x_4_view = x_4_matmul_1.transpose(1, 2).flatten(2, 3)[:, :, :d]
     x_4 = h1 + x_4_view @ wo2
     h2_layer_norm_part = x_4 - x_4.mean(2, keepdim=True)
     h2_layer_norm_part_1 = (h2_layer_norm_part ** 2).mean(2) + 1e-05
@@ -101,7 +101,7 @@ def backward(saved, grad_out=None):
     n2 = wte.shape[0]
     d = wte.shape[1]
     if grad_out is None:
-        grad_out = wte.new_ones(())
+        grad_out = n11w.new_ones(())
 
     # dlogits[i,j,k] = (logp_sum_share[i,j,k] - [k = y[i,j]]) grad_out inside[i,j] / loss_sum
     dlogits = logp_sum_share * inside.unsqueeze(-1) * (grad_out / loss_sum)
@@ -165,23 +165,20 @@ def backward(saved, grad_out=None):
     # dv_1_view[i,j,k,l] = Σ_m dx_4_matmul_1[i,k,m,l] weights_1[i,k,m,j]
     dv_1_view = (weights_1.mT @ dx_4_matmul_1).transpose(1, 2)
 
-    # dv_1_matmul[i,j,k] = Σ_{l,m} dv_1_view[i,j,l,m] [k = l d//4 + m]
-    dv_1_matmul = dv_1_view.new_zeros((n, t, 4 * (d // 4)))
-    dv_1_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dv_1_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dv_1_matmul[i,j,k] = dv_1_view[i,j,k//d//4,k%d//4]
+    dv_1_matmul = dv_1_view.flatten(2, 3)
 
     # dk_1_view[i,j,k,l] = Σ_m dscores_1_matmul[i,k,m,j] q_1_view[i,m,k,l]
     dk_1_view = (dscores_1_matmul.mT @ q_1_view.transpose(1, 2)).transpose(1, 2)
 
-    # dk_1_matmul[i,j,k] = Σ_{l,m} dk_1_view[i,j,l,m] [k = l d//4 + m]
-    dk_1_matmul = dk_1_view.new_zeros((n, t, 4 * (d // 4)))
-    dk_1_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dk_1_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dk_1_matmul[i,j,k] = dk_1_view[i,j,k//d//4,k%d//4]
+    dk_1_matmul = dk_1_view.flatten(2, 3)
 
     # dq_1_view[i,j,k,l] = Σ_m dscores_1_matmul[i,k,j,m] k_1_view[i,m,k,l]
     dq_1_view = (dscores_1_matmul @ k_1_view.transpose(1, 2)).transpose(1, 2)
 
-    # dq_1_matmul[i,j,k] = Σ_{l,m} dq_1_view[i,j,l,m] [k = l d//4 + m]
-    dq_1_matmul = dq_1_view.new_zeros((n, t, 4 * (d // 4)))
-    dq_1_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dq_1_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dq_1_matmul[i,j,k] = dq_1_view[i,j,k//d//4,k%d//4]
+    dq_1_matmul = dq_1_view.flatten(2, 3)
 
     # dw_5[i,j] = Σ_{k,l} dv_1_matmul[k,l,j] x_3[k,l,i]
     dw_5 = torch.einsum("abc,abd->cd", x_3, dv_1_matmul)
@@ -245,23 +242,20 @@ def backward(saved, grad_out=None):
     # dv_view[i,j,k,l] = Σ_m dx_2_matmul_1[i,k,m,l] weights[i,k,m,j]
     dv_view = (weights.mT @ dx_2_matmul_1).transpose(1, 2)
 
-    # dv_matmul[i,j,k] = Σ_{l,m} dv_view[i,j,l,m] [k = l d//4 + m]
-    dv_matmul = dv_view.new_zeros((n, t, 4 * (d // 4)))
-    dv_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dv_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dv_matmul[i,j,k] = dv_view[i,j,k//d//4,k%d//4]
+    dv_matmul = dv_view.flatten(2, 3)
 
     # dk_view[i,j,k,l] = Σ_m dscores_matmul[i,k,m,j] q_view[i,m,k,l]
     dk_view = (dscores_matmul.mT @ q_view.transpose(1, 2)).transpose(1, 2)
 
-    # dk_matmul[i,j,k] = Σ_{l,m} dk_view[i,j,l,m] [k = l d//4 + m]
-    dk_matmul = dk_view.new_zeros((n, t, 4 * (d // 4)))
-    dk_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dk_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dk_matmul[i,j,k] = dk_view[i,j,k//d//4,k%d//4]
+    dk_matmul = dk_view.flatten(2, 3)
 
     # dq_view[i,j,k,l] = Σ_m dscores_matmul[i,k,j,m] k_view[i,m,k,l]
     dq_view = (dscores_matmul @ k_view.transpose(1, 2)).transpose(1, 2)
 
-    # dq_matmul[i,j,k] = Σ_{l,m} dq_view[i,j,l,m] [k = l d//4 + m]
-    dq_matmul = dq_view.new_zeros((n, t, 4 * (d // 4)))
-    dq_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dq_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dq_matmul[i,j,k] = dq_view[i,j,k//d//4,k%d//4]
+    dq_matmul = dq_view.flatten(2, 3)
 
     # dw_2[i,j] = Σ_{k,l} dv_matmul[k,l,j] x_1[k,l,i]
     dw_2 = torch.einsum("abc,abd->cd", x_1, dv_matmul)
@@ -272,25 +266,23 @@ def backward(saved, grad_out=None):
     # dx_1[i,j,k] = Σ_l dv_matmul[i,j,l] w_2[k,l] + Σ_l dk_matmul[i,j,l] w_1[k,l] + Σ_l dq_matmul[i,j,l] wqkv1[0,k,l]
     dx_1 = dv_matmul @ w_2.T + dk_matmul @ w_1.T + dq_matmul @ wqkv1[0].T
 
-    # dx_1_part[i,j,k] = (n11w[k] dx_1[i,j,k]
-    #     - x_1_part[i,j,k] (Σ_l n11w[l] x_1_part[i,j,l] dx_1[i,j,l]) / (d x_1_part_1[i,j])) / sqrt(x_1_part_1[i,j])
-    dx_1_part = (dx_1 * n11w - x_1_part * ((n11w * x_1_part * dx_1).sum(2) / (d * x_1_part_1)).unsqueeze(-1)) / x_1_part_1.sqrt().unsqueeze(-1)
-
-    # dh[i,j,k] = dx_2[i,j,k] + dx_1_part[i,j,k] - (Σ_l dx_1_part[i,j,l]) / d
-    dh = dx_2 + dx_1_part - dx_1_part.mean(2, keepdim=True)
-
     # dn11w[i] = Σ_{j,k} x_1_part[j,k,i] dx_1[j,k,i] / sqrt(x_1_part_1[j,k])
     dn11w = (x_1_part_1.rsqrt().unsqueeze(-1) * x_1_part * dx_1).sum((0, 1))
 
     # dn11b[i] = Σ_{j,k} dx_1[j,k,i]
     dn11b = dx_1.sum((0, 1))
 
-    # dwpe[i,j] = Σ_k dh[k,i,j]
-    dwpe = dh.sum(0)
+    # dwpe[i,j] = (d n11w[j] Σ_k dx_1[k,i,j] / sqrt(x_1_part_1[k,i]) + d Σ_k dx_2[k,i,j]
+    #     - Σ_k (Σ_l n11w[l] dx_1[k,i,l]) / sqrt(x_1_part_1[k,i])
+    #     - Σ_k x_1_part[k,i,j] (Σ_m n11w[m] x_1_part[k,i,m] dx_1[k,i,m]) / x_1_part_1[k,i]^(1.5)) / d
+    dwpe = ((x_1_part_1.rsqrt().unsqueeze(-1) * dx_1).sum(0) * d * n11w + d * dx_2.sum(0) - (((n11w * x_1_part * dx_1).sum(2) / x_1_part_1 ** 1.5).unsqueeze(-1) * x_1_part).sum(0) - ((n11w * dx_1).sum(2) / x_1_part_1.sqrt()).sum(0).unsqueeze(-1)) / d
 
-    # dwte_x_1[i,j] = Σ_{k,l} [i = x[k,l]] dh[k,l,j]
-    dwte_x_1 = torch.zeros_like(wte)
-    dwte_x_1.index_put_((x,), dh, accumulate=True)
+    # dwte_x_1[i,j] = (d Σ_{k,l} [i = x[k,l]] dx_2[k,l,j]
+    #     + d n11w[j] Σ_{k,l} [i = x[k,l]] dx_1[k,l,j] / sqrt(x_1_part_1[k,l])
+    #     - Σ_{k,l} [i = x[k,l]] (Σ_m n11w[m] dx_1[k,l,m]) / sqrt(x_1_part_1[k,l])
+    #     - Σ_{k,l} [i = x[k,l]] x_1_part[k,l,j] (Σ_p n11w[p] x_1_part[k,l,p] dx_1[k,l,p]) / x_1_part_1[k,l]^(1.5)) /
+    #     d
+    dwte_x_1 = (torch.einsum("abc,bcd->ad", (torch.arange(n2)[:, None, None] == x) * x_1_part_1.rsqrt(), dx_1) * d * n11w + d * ((torch.arange(n2)[:, None, None] == x).unsqueeze(-1) * dx_2).sum((1, 2)) - torch.einsum("abc,bcd->ad", (torch.arange(n2)[:, None, None] == x) * ((n11w * x_1_part * dx_1).sum(2) / x_1_part_1 ** 1.5), x_1_part) - ((n11w * dx_1).sum(2) / x_1_part_1.sqrt()).new_zeros((n2,)).scatter_add(-1, x.flatten(-2), ((n11w * dx_1).sum(2) / x_1_part_1.sqrt()).flatten(-2)).unsqueeze(-1)) / d
 
     dwte = dwte_x_1.clone()
     dwte[:n2 - 1] += dlogits_getitem

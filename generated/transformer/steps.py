@@ -35,11 +35,8 @@ class Saved(NamedTuple):
     w: Tensor  # (d, 4 * (d // 4))
     w_1: Tensor  # (d, 4 * (d // 4))
     w_2: Tensor  # (d, 4 * (d // 4))
-    q_matmul: Tensor  # (n, t, 4 * (d // 4))
     q: Tensor  # (n, 4, t, d // 4)
-    k_matmul: Tensor  # (n, t, 4 * (d // 4))
     k: Tensor  # (n, 4, t, d // 4)
-    v_matmul: Tensor  # (n, t, 4 * (d // 4))
     v: Tensor  # (n, 4, t, d // 4)
     scores_transpose: Tensor  # (n, 4, d // 4, t)
     scores: Tensor  # (n, 4, t, t)
@@ -55,11 +52,8 @@ class Saved(NamedTuple):
     w_3: Tensor  # (d, 4 * (d // 4))
     w_4: Tensor  # (d, 4 * (d // 4))
     w_5: Tensor  # (d, 4 * (d // 4))
-    q_1_matmul: Tensor  # (n, t, 4 * (d // 4))
     q_1: Tensor  # (n, 4, t, d // 4)
-    k_1_matmul: Tensor  # (n, t, 4 * (d // 4))
     k_1: Tensor  # (n, 4, t, d // 4)
-    v_1_matmul: Tensor  # (n, t, 4 * (d // 4))
     v_1: Tensor  # (n, 4, t, d // 4)
     scores_1_transpose: Tensor  # (n, 4, d // 4, t)
     scores_1: Tensor  # (n, 4, t, t)
@@ -172,22 +166,20 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     loss_sum = inside.sum()
     loss = loss_sum_1 / loss_sum
     return loss, Saved(
-        x, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h, x_1, w, w_1, w_2,
-        q_matmul, q, k_matmul, k, v_matmul, v, scores_transpose, scores, ahead, weights, x_2_view, x_2, h1_layer_norm,
-        h1_add, h1_gelu, h1, x_3, w_3, w_4, w_5, q_1_matmul, q_1, k_1_matmul, k_1, v_1_matmul, v_1, scores_1_transpose,
-        scores_1, ahead_1, weights_1, x_4_view, x_4, h2_layer_norm, h2_add, h2_gelu, h2, logits_layer_norm, logits_t,
-        logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum, loss,
+        x, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h, x_1, w, w_1, w_2, q, k,
+        v, scores_transpose, scores, ahead, weights, x_2_view, x_2, h1_layer_norm, h1_add, h1_gelu, h1, x_3, w_3, w_4,
+        w_5, q_1, k_1, v_1, scores_1_transpose, scores_1, ahead_1, weights_1, x_4_view, x_4, h2_layer_norm, h2_add,
+        h2_gelu, h2, logits_layer_norm, logits_t, logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum, loss,
     )
 
 
 def backward(saved, grad_out=None):
     """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
     (
-        x, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h, x_1, w, w_1, w_2,
-        q_matmul, q, k_matmul, k, v_matmul, v, scores_transpose, scores, ahead, weights, x_2_view, x_2, h1_layer_norm,
-        h1_add, h1_gelu, h1, x_3, w_3, w_4, w_5, q_1_matmul, q_1, k_1_matmul, k_1, v_1_matmul, v_1, scores_1_transpose,
-        scores_1, ahead_1, weights_1, x_4_view, x_4, h2_layer_norm, h2_add, h2_gelu, h2, logits_layer_norm, logits_t,
-        logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum, loss,
+        x, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h, x_1, w, w_1, w_2, q, k,
+        v, scores_transpose, scores, ahead, weights, x_2_view, x_2, h1_layer_norm, h1_add, h1_gelu, h1, x_3, w_3, w_4,
+        w_5, q_1, k_1, v_1, scores_1_transpose, scores_1, ahead_1, weights_1, x_4_view, x_4, h2_layer_norm, h2_add,
+        h2_gelu, h2, logits_layer_norm, logits_t, logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum, loss,
     ) = saved
     n = x.shape[0]
     t = x.shape[1]
@@ -333,9 +325,8 @@ def backward(saved, grad_out=None):
     # dv_1_view[i,j,l,m] = dv_1[i,l,j,m]
     dv_1_view = dv_1.transpose(1, 2)
 
-    # dv_1_matmul[i,j,l] = Σ_{m,p} [l = m d//4 + p] dv_1_view[i,j,m,p]
-    dv_1_matmul = torch.zeros_like(v_1_matmul)
-    dv_1_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dv_1_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dv_1_matmul[i,j,l] = dv_1_view[i,j,l//d//4,l%d//4]
+    dv_1_matmul = dv_1_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
     # dk_1[i,j,l,m] = dscores_1_transpose[i,j,m,l]
@@ -345,9 +336,8 @@ def backward(saved, grad_out=None):
     # dk_1_view[i,j,l,m] = dk_1[i,l,j,m]
     dk_1_view = dk_1.transpose(1, 2)
 
-    # dk_1_matmul[i,j,l] = Σ_{m,p} [l = m d//4 + p] dk_1_view[i,j,m,p]
-    dk_1_matmul = torch.zeros_like(k_1_matmul)
-    dk_1_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dk_1_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dk_1_matmul[i,j,l] = dk_1_view[i,j,l//d//4,l%d//4]
+    dk_1_matmul = dk_1_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
     # dq_1[i,j,l,m] = Σ_p dscores_1_matmul[i,j,l,p] scores_1_transpose[i,j,m,p]
@@ -357,9 +347,8 @@ def backward(saved, grad_out=None):
     # dq_1_view[i,j,l,m] = dq_1[i,l,j,m]
     dq_1_view = dq_1.transpose(1, 2)
 
-    # dq_1_matmul[i,j,l] = Σ_{m,p} [l = m d//4 + p] dq_1_view[i,j,m,p]
-    dq_1_matmul = torch.zeros_like(q_1_matmul)
-    dq_1_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dq_1_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dq_1_matmul[i,j,l] = dq_1_view[i,j,l//d//4,l%d//4]
+    dq_1_matmul = dq_1_view.flatten(2, 3)
 
     # dw_5[i,j] = Σ_{l,m} dv_1_matmul[l,m,j] x_3[l,m,i]
     dw_5 = torch.einsum("abc,abd->cd", x_3, dv_1_matmul)
@@ -482,9 +471,8 @@ def backward(saved, grad_out=None):
     # dv_view[i,j,l,m] = dv[i,l,j,m]
     dv_view = dv.transpose(1, 2)
 
-    # dv_matmul[i,j,l] = Σ_{m,p} [l = m d//4 + p] dv_view[i,j,m,p]
-    dv_matmul = torch.zeros_like(v_matmul)
-    dv_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dv_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dv_matmul[i,j,l] = dv_view[i,j,l//d//4,l%d//4]
+    dv_matmul = dv_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
     # dk[i,j,l,m] = dscores_transpose[i,j,m,l]
@@ -494,9 +482,8 @@ def backward(saved, grad_out=None):
     # dk_view[i,j,l,m] = dk[i,l,j,m]
     dk_view = dk.transpose(1, 2)
 
-    # dk_matmul[i,j,l] = Σ_{m,p} [l = m d//4 + p] dk_view[i,j,m,p]
-    dk_matmul = torch.zeros_like(k_matmul)
-    dk_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dk_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dk_matmul[i,j,l] = dk_view[i,j,l//d//4,l%d//4]
+    dk_matmul = dk_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
     # dq[i,j,l,m] = Σ_p dscores_matmul[i,j,l,p] scores_transpose[i,j,m,p]
@@ -506,9 +493,8 @@ def backward(saved, grad_out=None):
     # dq_view[i,j,l,m] = dq[i,l,j,m]
     dq_view = dq.transpose(1, 2)
 
-    # dq_matmul[i,j,l] = Σ_{m,p} [l = m d//4 + p] dq_view[i,j,m,p]
-    dq_matmul = torch.zeros_like(q_matmul)
-    dq_matmul.index_put_((torch.arange(n).unsqueeze(-1), torch.arange(t), ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, 4 * (d // 4) - 1)[:, :, None, None]), torch.where((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4) < 4 * (d // 4), dq_view, 0).permute(2, 3, 0, 1), accumulate=True)
+    # dq_matmul[i,j,l] = dq_view[i,j,l//d//4,l%d//4]
+    dq_matmul = dq_view.flatten(2, 3)
 
     # dw_2[i,j] = Σ_{l,m} dv_matmul[l,m,j] x_1[l,m,i]
     dw_2 = torch.einsum("abc,abd->cd", x_1, dv_matmul)
