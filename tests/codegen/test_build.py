@@ -48,7 +48,6 @@ def test_every_bundled_forward_with_inputs_is_built() -> None:
     assert {
         "mlp", "batchnorm", "batchnorm_eps", "batchnorm_projection", "batchnorm_v_to_x", "batchnorm_o_to_v", "batchnorm_o_to_x",
     } <= {*default_targets()}  # fmt: skip
-    assert "moons" not in default_targets()
 
 
 BYTES = """
