@@ -212,7 +212,8 @@ class Algebra:
         if total is not None and coefficient == 1 and len(tops) == 1 and len(table) == 2 and self.exponential(tops[0]):
             inner = at(z, bottom.indices)
             body = inner.body if isinstance(inner, Sigma) else None
-            if body is not None and matched(tops[0], body, set(free)) is not None:
+            known = any(matched(a, tops[0], set(its)) is not None for a, its, _, _ in self.shares)
+            if body is not None and not known and matched(tops[0], body, set(free)) is not None:
                 value = own * bottom / scalar_part(e)
                 self.put_share(tops[0], free, value, cell.name)
         elif len(table) == 1 and isinstance(z.expr, sp.Add):
@@ -328,6 +329,9 @@ class Algebra:
             return sp.Add(*[self.sum_term(t, list(e.limits), inner) for t in sp.Add.make_args(body)])
         if isinstance(e, (Indexed, Amax)) or not e.args:
             return e
+        if isinstance(e, Where):
+            condition, chosen, other = e.args
+            return Where(condition, self._normal(chosen, ranges), self._normal(other, ranges))
         if isinstance(e, Head):
             return e
         out = rebuilt(e, lambda a: self._normal(a, ranges))
@@ -337,7 +341,24 @@ class Algebra:
 
     def products_of_sums(self, e: Any, ranges: dict[Index, Expr]) -> Any:
         out = simplified(e, ranges)
+        if out.has(Where):
+            out = sp.Add(*[self.within_choice(t, ranges) for t in sp.Add.make_args(out)])
         return sp.Add(*[self.unmasked(t) for t in sp.Add.make_args(out)]) if out.has(*BRACKETS) else out
+
+    def within_choice(self, term: Any, ranges: dict[Index, Expr]) -> Any:
+        """`z (a/z if c else 0)` is `a if c else 0`: what a product shares with a choice between it and zero cancels inside."""
+        factors = list(Mul.make_args(term))
+        choice = next((f for f in factors if isinstance(f, Where) and ZERO in f.args[1:]), None)
+        if choice is None:
+            return term
+        condition, chosen, other = choice.args
+        table = powers(cast("Expr", chosen if other == 0 else other))
+        inside = [f for f in factors if f is not choice and any(table.get(b, ZERO) * x < 0 for b, x in powers(f).items())]
+        if not inside:
+            return term
+        rest = [f for f in factors if f is not choice and f not in inside]
+        branches = [ZERO if b == 0 else self._normal(Mul(*inside, b), ranges) for b in (chosen, other)]
+        return Mul(*rest, Where(condition, *branches))
 
     def unmasked(self, term: Any) -> Any:
         """[c] p is p where p is made of exp(f if c else -oo): it is zero where c does not hold."""
