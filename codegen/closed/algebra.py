@@ -353,7 +353,9 @@ class Algebra:
             return term
         condition, chosen, other = choice.args
         table = powers(cast("Expr", chosen if other == 0 else other))
-        inside = [f for f in factors if f is not choice and any(table.get(b, ZERO) * x < 0 for b, x in powers(f).items())]
+        inside = [
+            f for f in factors if f is not choice and any(table.get(b, ZERO) * x < 0 for b, x in powers(f).items())
+        ]
         if not inside:
             return term
         rest = [f for f in factors if f is not choice and f not in inside]
@@ -456,7 +458,8 @@ class Algebra:
         total = 0.0
         for b, x in powers(term).items():
             if isinstance(b, Sigma):
-                total += 1
+                named = {c.name for c in self.ups} & {name_of(a) for a in accesses(b)}
+                total += 1 - 0.01 * len(named)  # among equals, a sum of what has a name
                 continue
             size = self.elements(b) if isinstance(b, Indexed) else 50_000
             total += size * (1.0 if x in (1, -1) else 1.5 if x.is_Integer else 4.0) + (0.1 if x == 1 else 0.2)
@@ -475,12 +478,60 @@ class Algebra:
             return e
         if isinstance(e, (sp.Mul, sp.Pow)) and not isinstance(e, sp.exp):
             inner = Mul(*[self.folded_factor(f) for f in Mul.make_args(e)])
-            return self.folded_product(inner)
+            return self.absorbed(inner)
         return rebuilt(e, self.folded)
 
     def folded_factor(self, f: Any) -> Any:
         b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
         return self.folded(b) ** x if isinstance(b, (Sigma, sp.Add)) else f
+
+    def divides_by_more(self, new: Expr, old: Expr) -> bool:
+        """Whether a product divides by what may be zero and what the other one does not divide by."""
+        return not self.divisors(new) <= self.divisors(old)
+
+    def divisors(self, e: Expr) -> set[Expr]:
+        """What a product divides by and what may be zero, in generators."""
+        below = [f for f in Mul.make_args(e) if isinstance(f, sp.Pow) and f.exp.is_negative]
+        return {b for f in below for b, x in powers(self.lowered(f)).items() if x < 0 and not b.is_positive}
+
+    def absorbed(self, e: Expr) -> Expr:
+        """A factor in front of a sum taken into it, where the sum reads a cell then: `r Sum(g u)` is `Sum(g xhat)`."""
+        best = self.folded_product(e)
+        for total in [f for f in Mul.make_args(best) if isinstance(f, Sigma) and not f.body.is_Add]:
+            for cell in self.ups:
+                if self.allowed is not None and cell.name not in self.allowed:
+                    continue
+                for new in self.taken_in(best, total, cell):
+                    named = self.absorbed(new)
+                    if self.weight(named) < self.weight(best) - 1e-9:
+                        self.note(f"definition of {cell.name}")
+                        best = named
+        return best
+
+    def taken_in(self, e: Expr, total: Sigma, cell: Cell) -> list[Expr]:
+        """A product with a sum in which a cell stands for what it is a product of; what of that is no summand's own is divided out."""
+        pattern = self.down.get(cell.name)
+        if pattern is None or pattern.expr is None:
+            return []
+        summed = {i for i, _ in total.limits}
+        free = {cast("Index", i) for i in pattern.indices if i != 0}
+        head = max(powers(pattern.expr), key=lambda b: len(b.free_symbols))
+        out: list[Expr] = []
+        for b, x in powers(total.body).items():
+            mapping = matched(head, b, free)
+            if mapping is None or any(i not in mapping for i in free) or x != powers(pattern.expr)[head]:
+                continue
+            at_these = [i.xreplace(mapping) for i in pattern.indices]
+            value = powers(at(pattern, at_these))
+            outside = Mul(*[a**y for a, y in value.items() if not a.free_symbols & summed])
+            inside = Mul(*[a**y for a, y in value.items() if a.free_symbols & summed])
+            if outside == 1 or scalar_part(at(pattern, at_these)) != 1:
+                continue
+            body = total.body / inside * self.access(cell, at_these)
+            new = e / total / outside
+            if not self.divides_by_more(new, e / total) and not self.divides_by_more(body, total.body):
+                out.append(cast("Expr", new * self.intern(cast("Any", Sigma(body, *total.args[1:])))))
+        return out
 
     def folded_product(self, e: Expr) -> Expr:
         """Greedy: whichever cell makes the product cheapest, until none does."""
@@ -523,7 +574,9 @@ class Algebra:
                     continue
                 named = self.access(cell, [i.xreplace(mapping) for i in pattern.indices])
                 value = at(pattern, [i.xreplace(mapping) for i in pattern.indices])
-                out.append(cast("Expr", e / value**exponent * named**exponent))
+                new = cast("Expr", e / value**exponent * named**exponent)
+                if not self.divides_by_more(new, e):
+                    out.append(new)
         return out
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from codegen.closed.region import Region
 
 
+ROUNDS = 2
+"""How often each family of cells is chosen anew, given the choice in the others."""
 OVERFLOWS = 1e9
 """What it costs to keep what overflows, in elements: more than anything that avoids it."""
 
@@ -104,7 +106,8 @@ def named(backward: Backward, cuts: frozenset[str], algebra: Algebra) -> Planned
     chosen = set(small)
     raw = plan.statements
     best: tuple[float, list[Statement]] | None = None
-    for family in families(algebra):
+    for family in [*families(algebra)] * ROUNDS:
+        chosen -= set(family)
         left, price = list(family), priced(raw, chosen, algebra)
         while left:
             options = [(priced(raw, chosen | {option}, algebra), k) for k, option in enumerate(left)]
