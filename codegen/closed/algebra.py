@@ -212,7 +212,8 @@ class Algebra:
         if total is not None and coefficient == 1 and len(tops) == 1 and len(table) == 2 and self.exponential(tops[0]):
             inner = at(z, bottom.indices)
             body = inner.body if isinstance(inner, Sigma) else None
-            if body is not None and matched(tops[0], body, set(free)) is not None:
+            known = any(matched(a, tops[0], set(its)) is not None for a, its, _, _ in self.shares)
+            if body is not None and not known and matched(tops[0], body, set(free)) is not None:
                 value = own * bottom / scalar_part(e)
                 self.put_share(tops[0], free, value, cell.name)
         elif len(table) == 1 and isinstance(z.expr, sp.Add):
@@ -328,6 +329,9 @@ class Algebra:
             return sp.Add(*[self.sum_term(t, list(e.limits), inner) for t in sp.Add.make_args(body)])
         if isinstance(e, (Indexed, Amax)) or not e.args:
             return e
+        if isinstance(e, Where):
+            condition, chosen, other = e.args
+            return Where(condition, self._normal(chosen, ranges), self._normal(other, ranges))
         if isinstance(e, Head):
             return e
         out = rebuilt(e, lambda a: self._normal(a, ranges))
@@ -337,7 +341,26 @@ class Algebra:
 
     def products_of_sums(self, e: Any, ranges: dict[Index, Expr]) -> Any:
         out = simplified(e, ranges)
+        if out.has(Where):
+            out = sp.Add(*[self.within_choice(t, ranges) for t in sp.Add.make_args(out)])
         return sp.Add(*[self.unmasked(t) for t in sp.Add.make_args(out)]) if out.has(*BRACKETS) else out
+
+    def within_choice(self, term: Any, ranges: dict[Index, Expr]) -> Any:
+        """`z (a/z if c else 0)` is `a if c else 0`: what a product shares with a choice between it and zero cancels inside."""
+        factors = list(Mul.make_args(term))
+        choice = next((f for f in factors if isinstance(f, Where) and ZERO in f.args[1:]), None)
+        if choice is None:
+            return term
+        condition, chosen, other = choice.args
+        table = powers(cast("Expr", chosen if other == 0 else other))
+        inside = [
+            f for f in factors if f is not choice and any(table.get(b, ZERO) * x < 0 for b, x in powers(f).items())
+        ]
+        if not inside:
+            return term
+        rest = [f for f in factors if f is not choice and f not in inside]
+        branches = [ZERO if b == 0 else self._normal(Mul(*inside, b), ranges) for b in (chosen, other)]
+        return Mul(*rest, Where(condition, *branches))
 
     def unmasked(self, term: Any) -> Any:
         """[c] p is p where p is made of exp(f if c else -oo): it is zero where c does not hold."""
@@ -435,7 +458,8 @@ class Algebra:
         total = 0.0
         for b, x in powers(term).items():
             if isinstance(b, Sigma):
-                total += 1
+                named = {c.name for c in self.ups} & {name_of(a) for a in accesses(b)}
+                total += 1 - 0.01 * len(named)  # among equals, a sum of what has a name
                 continue
             size = self.elements(b) if isinstance(b, Indexed) else 50_000
             total += size * (1.0 if x in (1, -1) else 1.5 if x.is_Integer else 4.0) + (0.1 if x == 1 else 0.2)
@@ -454,12 +478,60 @@ class Algebra:
             return e
         if isinstance(e, (sp.Mul, sp.Pow)) and not isinstance(e, sp.exp):
             inner = Mul(*[self.folded_factor(f) for f in Mul.make_args(e)])
-            return self.folded_product(inner)
+            return self.absorbed(inner)
         return rebuilt(e, self.folded)
 
     def folded_factor(self, f: Any) -> Any:
         b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
         return self.folded(b) ** x if isinstance(b, (Sigma, sp.Add)) else f
+
+    def divides_by_more(self, new: Expr, old: Expr) -> bool:
+        """Whether a product divides by what may be zero and what the other one does not divide by."""
+        return not self.divisors(new) <= self.divisors(old)
+
+    def divisors(self, e: Expr) -> set[Expr]:
+        """What a product divides by and what may be zero, in generators."""
+        below = [f for f in Mul.make_args(e) if isinstance(f, sp.Pow) and f.exp.is_negative]
+        return {b for f in below for b, x in powers(self.lowered(f)).items() if x < 0 and not b.is_positive}
+
+    def absorbed(self, e: Expr) -> Expr:
+        """A factor in front of a sum taken into it, where the sum reads a cell then: `r Sum(g u)` is `Sum(g xhat)`."""
+        best = self.folded_product(e)
+        for total in [f for f in Mul.make_args(best) if isinstance(f, Sigma) and not f.body.is_Add]:
+            for cell in self.ups:
+                if self.allowed is not None and cell.name not in self.allowed:
+                    continue
+                for new in self.taken_in(best, total, cell):
+                    named = self.absorbed(new)
+                    if self.weight(named) < self.weight(best) - 1e-9:
+                        self.note(f"definition of {cell.name}")
+                        best = named
+        return best
+
+    def taken_in(self, e: Expr, total: Sigma, cell: Cell) -> list[Expr]:
+        """A product with a sum in which a cell stands for what it is a product of; what of that is no summand's own is divided out."""
+        pattern = self.down.get(cell.name)
+        if pattern is None or pattern.expr is None:
+            return []
+        summed = {i for i, _ in total.limits}
+        free = {cast("Index", i) for i in pattern.indices if i != 0}
+        head = max(powers(pattern.expr), key=lambda b: len(b.free_symbols))
+        out: list[Expr] = []
+        for b, x in powers(total.body).items():
+            mapping = matched(head, b, free)
+            if mapping is None or any(i not in mapping for i in free) or x != powers(pattern.expr)[head]:
+                continue
+            at_these = [i.xreplace(mapping) for i in pattern.indices]
+            value = powers(at(pattern, at_these))
+            outside = Mul(*[a**y for a, y in value.items() if not a.free_symbols & summed])
+            inside = Mul(*[a**y for a, y in value.items() if a.free_symbols & summed])
+            if outside == 1 or scalar_part(at(pattern, at_these)) != 1:
+                continue
+            body = total.body / inside * self.access(cell, at_these)
+            new = e / total / outside
+            if not self.divides_by_more(new, e / total) and not self.divides_by_more(body, total.body):
+                out.append(cast("Expr", new * self.intern(cast("Any", Sigma(body, *total.args[1:])))))
+        return out
 
     def folded_product(self, e: Expr) -> Expr:
         """Greedy: whichever cell makes the product cheapest, until none does."""
@@ -502,7 +574,9 @@ class Algebra:
                     continue
                 named = self.access(cell, [i.xreplace(mapping) for i in pattern.indices])
                 value = at(pattern, [i.xreplace(mapping) for i in pattern.indices])
-                out.append(cast("Expr", e / value**exponent * named**exponent))
+                new = cast("Expr", e / value**exponent * named**exponent)
+                if not self.divides_by_more(new, e):
+                    out.append(new)
         return out
 
 

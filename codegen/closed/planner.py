@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from codegen.closed.region import Region
 
 
+ROUNDS = 2
+"""How often each family of cells is chosen anew, given the choice in the others."""
+OVERFLOWS = 1e9
+"""What it costs to keep what overflows, in elements: more than anything that avoids it."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """Statements in order with shared sums as statements of their own; for every wanted cell the name of its gradient."""
@@ -60,7 +66,7 @@ def planned(region: Region, values: dict[Any, int], simplify: bool = True) -> Pl
 
 
 def families(algebra: Algebra) -> list[list[str]]:
-    """Cells that are products of one another, in groups: each group may name things by at most one large cell of its own."""
+    """Cells that are products of one another, in groups: the cells of one may stand in for each other."""
     large = [c for c in algebra.ups if c.shape and len(c.indices) == max_rank(algebra, c)]
     groups: list[tuple[set[str], list[str]]] = []
     for c in large:
@@ -100,21 +106,28 @@ def named(backward: Backward, cuts: frozenset[str], algebra: Algebra) -> Planned
     chosen = set(small)
     raw = plan.statements
     best: tuple[float, list[Statement]] | None = None
-    for family in families(algebra):
-        options: list[tuple[float, int, str | None]] = []
-        for k, option in enumerate([None, *family]):
-            algebra.allowed = chosen | ({option} if option else set())
-            statements = [refold(s, algebra) for s in raw]
-            options.append((cost(statements, algebra), k, option))
-        pick = min(options)[2]
-        if pick is not None:
-            chosen.add(pick)
+    for family in [*families(algebra)] * ROUNDS:
+        chosen -= set(family)
+        left, price = list(family), priced(raw, chosen, algebra)
+        while left:
+            options = [(priced(raw, chosen | {option}, algebra), k) for k, option in enumerate(left)]
+            least, k = min(options)
+            if least >= price:
+                break
+            price = least
+            chosen.add(left.pop(k))
     algebra.allowed = chosen
     statements = [refold(s, algebra) for s in raw]
     best = (cost(statements, algebra), statements)
     algebra.allowed = None
     shared = share(best[1], algebra)
     return Planned(tuple(shared), tuple(plan.gradients.items()), best[0])
+
+
+def priced(raw: list[Statement], allowed: set[str], algebra: Algebra) -> float:
+    """What statements cost with products named by the allowed cells."""
+    algebra.allowed = allowed
+    return cost([refold(s, algebra) for s in raw], algebra)
 
 
 def refold(s: Statement, algebra: Algebra) -> Statement:
@@ -155,7 +168,13 @@ def cost(statements: list[Statement], algebra: Algebra) -> float:
     for name in kept:
         if algebra.cells[name].expr is not None:
             total += size_of(algebra.cells[name].shape, algebra)
+            total += OVERFLOWS if sums_exponentials(algebra.cells[name], algebra) else 0.0
     return total
+
+
+def sums_exponentials(cell: Cell, algebra: Algebra) -> bool:
+    """Whether a cell is a sum of exponentials, which overflows where its logarithm and its shares do not."""
+    return isinstance(cell.expr, Sigma) and algebra.exponential(cell.expr.body)
 
 
 def expression_cost(e: Expr, algebra: Algebra) -> float:

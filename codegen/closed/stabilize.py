@@ -95,6 +95,8 @@ def opened(argument: Expr) -> Expr | None:
             gained = True
         elif b.is_positive:
             logarithm = sp.log(b)
+            if b.has(sp.exp) and stable(logarithm) is None:
+                return None  # an exponential that nothing keeps from overflowing
             gained = gained or (stable(logarithm) is not None and bool(b.has(sp.exp)))
             total += x * logarithm
         else:

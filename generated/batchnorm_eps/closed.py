@@ -3,7 +3,7 @@
 
 x (n0, n1); w (n1,); b (n1,)
 
-Saved for the backward: w (n1,), diff (n0, n1), xhat_sqrt (1, n1).
+Saved for the backward: w (n1,), xhat_sqrt (1, n1), xhat (n0, n1).
 """
 
 import torch
@@ -17,13 +17,13 @@ def forward(x, w, b):
     xhat_sqrt = (var + 1e-05).sqrt()
     xhat = diff / xhat_sqrt
     o = xhat * w + b
-    return o, (w, diff, xhat_sqrt)
+    return o, (w, xhat_sqrt, xhat)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    w, diff, xhat_sqrt = saved
-    n0 = diff.shape[0]
+    w, xhat_sqrt, xhat = saved
+    n0 = xhat.shape[0]
     n1 = w.shape[0]
     if grad_out is None:
         grad_out = w.new_ones((n0, n1))
@@ -31,14 +31,11 @@ def backward(saved, grad_out=None):
     # db[i] = Σ_j grad_out[j,i]
     db = grad_out.sum(0)
 
-    # grad_out_sum[i] = Σ_j diff[j,i] grad_out[j,i]
-    grad_out_sum = (diff * grad_out).sum(0)
+    # dw[i] = Σ_j xhat[j,i] grad_out[j,i]
+    dw = (xhat * grad_out).sum(0)
 
-    # dw[i] = grad_out_sum[i] / xhat_sqrt[0,i]
-    dw = (grad_out_sum / xhat_sqrt).squeeze(0)
-
-    # dx[i,j] = (grad_out[i,j] - grad_out_sum[j] diff[i,j] / (n0 xhat_sqrt[0,j]^2) - db[j] / n0) w[j] / xhat_sqrt[0,j]
-    dx = (grad_out - diff * (grad_out_sum / (n0 * xhat_sqrt ** 2)) - db / n0) * (w / xhat_sqrt)
+    # dx[i,j] = (grad_out[i,j] - dw[j] xhat[i,j] / n0 - db[j] / n0) w[j] / xhat_sqrt[0,j]
+    dx = (grad_out - xhat * (dw / n0) - db / n0) * (w / xhat_sqrt)
 
     return {"x": dx, "w": dw, "b": db}
 
@@ -54,8 +51,8 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, w, b):
         o, saved = forward(x, w, b)
-        w, diff, xhat_sqrt = saved
-        return o, diff, xhat_sqrt
+        w, xhat_sqrt, xhat = saved
+        return o, xhat_sqrt, xhat
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -68,8 +65,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 3
-        x, w, b, diff, xhat_sqrt = ctx.saved_tensors
-        saved = (w, diff, xhat_sqrt)
+        x, w, b, xhat_sqrt, xhat = ctx.saved_tensors
+        saved = (w, xhat_sqrt, xhat)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, w, b)

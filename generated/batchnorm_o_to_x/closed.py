@@ -3,7 +3,7 @@
 
 x (n, d); v (d,); w (d,); b (d,)
 
-Saved for the backward: w (d,), o_matmul (n, d), o_sqrt (d,).
+Saved for the backward: v (d,), w (d,), o_div (n, d).
 """
 
 import torch
@@ -11,34 +11,30 @@ import torch
 
 def forward(x, v, w, b):
     """Returns (o, saved)."""
-    o_matmul = x - x.mean(0)
-    o_sqrt = v.sqrt()
-    o = o_matmul * (w / o_sqrt) + b
-    return o, (w, o_matmul, o_sqrt)
+    o_div = (x - x.mean(0)) / v.sqrt()
+    o = o_div * w + b
+    return o, (v, w, o_div)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    w, o_matmul, o_sqrt = saved
-    n = o_matmul.shape[0]
-    d = w.shape[0]
+    v, w, o_div = saved
+    n = o_div.shape[0]
+    d = v.shape[0]
     if grad_out is None:
-        grad_out = w.new_ones((n, d))
+        grad_out = v.new_ones((n, d))
 
     # db[i] = Σ_j grad_out[j,i]
     db = grad_out.sum(0)
 
-    # grad_out_sum[i] = Σ_j o_matmul[j,i] grad_out[j,i]
-    grad_out_sum = (o_matmul * grad_out).sum(0)
+    # dw[i] = Σ_j o_div[j,i] grad_out[j,i]
+    dw = (o_div * grad_out).sum(0)
 
-    # dw[i] = grad_out_sum[i] / o_sqrt[i]
-    dw = grad_out_sum / o_sqrt
+    # dv[i] = -w[i] dw[i] / (2 v[i])
+    dv = -w * dw / (2 * v)
 
-    # dv[i] = -w[i] grad_out_sum[i] / (2 o_sqrt[i]^3)
-    dv = -w * grad_out_sum / (2 * o_sqrt ** 3)
-
-    # dx[i,j] = (grad_out[i,j] - db[j] / n) w[j] / o_sqrt[j]
-    dx = (grad_out - db / n) * (w / o_sqrt)
+    # dx[i,j] = (grad_out[i,j] - db[j] / n) w[j] / sqrt(v[j])
+    dx = (grad_out - db / n) * (w / v.sqrt())
 
     return {
         "x": dx,
@@ -59,12 +55,12 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, v, w, b):
         o, saved = forward(x, v, w, b)
-        w, o_matmul, o_sqrt = saved
-        return o, o_matmul, o_sqrt
+        v, w, o_div = saved
+        return o, o_div
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[1], output[2])
+        ctx.save_for_backward(*inputs, output[1])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -73,8 +69,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 4
-        x, v, w, b, o_matmul, o_sqrt = ctx.saved_tensors
-        saved = (w, o_matmul, o_sqrt)
+        x, v, w, b, o_div = ctx.saved_tensors
+        saved = (v, w, o_div)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, v, w, b)
@@ -92,7 +88,7 @@ class ForwardMode(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[1], output[2])
+        ctx.save_for_forward(*inputs, output[1])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -107,7 +103,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None, None
+        return moved_0, None
 
 
 def batched_alike(tensors, *others):

@@ -3,7 +3,7 @@
 
 x (n0, n1, n2); w (n2,); b (n2,)
 
-Saved for the backward: w (n2,), xshift (n0, n1, n2), rstd_add (n0, n1, 1), rstd (n0, n1, 1), norm (n0, n1, n2).
+Saved for the backward: w (n2,), rstd (n0, n1, 1), norm (n0, n1, n2).
 """
 
 import torch
@@ -14,18 +14,17 @@ def forward(x, w, b):
     mean = x.mean(2, keepdim=True)
     xshift = x - mean
     var = (xshift ** 2).mean(2, keepdim=True)
-    rstd_add = var + 1e-05
-    rstd = rstd_add.rsqrt()
+    rstd = (var + 1e-05).rsqrt()
     norm = xshift * rstd
     out = norm * w + b
-    return out, (w, xshift, rstd_add, rstd, norm)
+    return out, (w, rstd, norm)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    w, xshift, rstd_add, rstd, norm = saved
-    n0 = xshift.shape[0]
-    n1 = xshift.shape[1]
+    w, rstd, norm = saved
+    n0 = rstd.shape[0]
+    n1 = rstd.shape[1]
     n2 = w.shape[0]
     if grad_out is None:
         grad_out = w.new_ones((n0, n1, n2))
@@ -36,9 +35,9 @@ def backward(saved, grad_out=None):
     # dw[i] = Σ_{j,k} norm[j,k,i] grad_out[j,k,i]
     dw = (norm * grad_out).sum((0, 1))
 
-    # dx[i,j,k] = w[k] rstd[i,j,0] grad_out[i,j,k] - rstd[i,j,0] (Σ_l w[l] grad_out[i,j,l]) / n2
-    #     - norm[i,j,k] (Σ_m w[m] xshift[i,j,m] grad_out[i,j,m]) / (n2 rstd_add[i,j,0])
-    dx = grad_out * rstd * w - norm * ((w * xshift * grad_out).sum(2, keepdim=True) / (n2 * rstd_add)) - rstd * (w * grad_out).sum(2, keepdim=True) / n2
+    # dx[i,j,k] = (w[k] grad_out[i,j,k] - (Σ_l w[l] grad_out[i,j,l]) / n2
+    #     - norm[i,j,k] (Σ_m w[m] norm[i,j,m] grad_out[i,j,m]) / n2) rstd[i,j,0]
+    dx = (grad_out * w - norm * ((w * norm * grad_out).sum(2, keepdim=True) / n2) - (w * grad_out).mean(2, keepdim=True)) * rstd
 
     return {"x": dx, "w": dw, "b": db}
 
@@ -54,12 +53,12 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, w, b):
         out, saved = forward(x, w, b)
-        w, xshift, rstd_add, rstd, norm = saved
-        return out, xshift, rstd_add, rstd, norm
+        w, rstd, norm = saved
+        return out, rstd, norm
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[1], output[2], output[3], output[4])
+        ctx.save_for_backward(*inputs, output[1], output[2])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -68,8 +67,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 3
-        x, w, b, xshift, rstd_add, rstd, norm = ctx.saved_tensors
-        saved = (w, xshift, rstd_add, rstd, norm)
+        x, w, b, rstd, norm = ctx.saved_tensors
+        saved = (w, rstd, norm)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, w, b)
@@ -87,7 +86,7 @@ class ForwardMode(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[1], output[2], output[3], output[4])
+        ctx.save_for_forward(*inputs, output[1], output[2])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -102,7 +101,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None, None, None, None
+        return moved_0, None, None
 
 
 def batched_alike(tensors, *others):

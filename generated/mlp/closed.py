@@ -3,7 +3,7 @@
 
 x (bs, n1); y (bs,); C (n2, n3); w1 (n1 * n3, n4); w2 (n4, n5); b2 (n5,); bnw (n4,); bnb (n4,)
 
-Saved for the backward: x (bs, n1), y (bs,), C (n2, n3), w1 (n1 * n3, n4), w2 (n4, n5), bnw (n4,), emb (bs, n1 * n3), bnstdi_matmul (bs, n4), bnstdi (1, n4), h (bs, n4), probs (bs, n5).
+Saved for the backward: x (bs, n1), y (bs,), C (n2, n3), w1 (n1 * n3, n4), w2 (n4, n5), bnw (n4,), emb (bs, n1 * n3), bnstdi (1, n4), hpreact_bn_div (bs, n4), h (bs, n4), probs (bs, n5).
 """
 
 import torch
@@ -19,17 +19,18 @@ def forward(x, y, C, w1, w2, b2, bnw, bnb):
     bnmeani = hpreact.mean(0, keepdim=True)
     bnstdi_matmul = hpreact - bnmeani
     bnstdi = (bnstdi_matmul ** 2).mean(0, keepdim=True).sqrt()
-    hpreact_bn = bnstdi_matmul * (bnw / bnstdi) + bnb
+    hpreact_bn_div = bnstdi_matmul / bnstdi
+    hpreact_bn = hpreact_bn_div * bnw + bnb
     h = hpreact_bn.tanh()
     logits = b2 + h @ w2
     probs = logits.softmax(1)
     loss = (-logits.log_softmax(1)[torch.arange(bs), y]).mean()
-    return loss, (x, y, C, w1, w2, bnw, emb, bnstdi_matmul, bnstdi, h, probs)
+    return loss, (x, y, C, w1, w2, bnw, emb, bnstdi, hpreact_bn_div, h, probs)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    x, y, C, w1, w2, bnw, emb, bnstdi_matmul, bnstdi, h, probs = saved
+    x, y, C, w1, w2, bnw, emb, bnstdi, hpreact_bn_div, h, probs = saved
     bs = x.shape[0]
     n1 = x.shape[1]
     n3 = C.shape[1]
@@ -52,15 +53,11 @@ def backward(saved, grad_out=None):
     # dbnb[i] = Σ_j dhpreact_bn[j,i]
     dbnb = dhpreact_bn.sum(0)
 
-    # dhpreact_bn_sum[i] = Σ_j bnstdi_matmul[j,i] dhpreact_bn[j,i]
-    dhpreact_bn_sum = (bnstdi_matmul * dhpreact_bn).sum(0)
+    # dbnw[i] = Σ_j hpreact_bn_div[j,i] dhpreact_bn[j,i]
+    dbnw = (hpreact_bn_div * dhpreact_bn).sum(0)
 
-    # dbnw[i] = dhpreact_bn_sum[i] / bnstdi[0,i]
-    dbnw = (dhpreact_bn_sum / bnstdi).squeeze(0)
-
-    # dhpreact[i,j] = (dhpreact_bn[i,j] - dhpreact_bn_sum[j] bnstdi_matmul[i,j] / (bs bnstdi[0,j]^2)
-    #     - dbnb[j] / bs) bnw[j] / bnstdi[0,j]
-    dhpreact = (dhpreact_bn - bnstdi_matmul * (dhpreact_bn_sum / (bs * bnstdi ** 2)) - dbnb / bs) * (bnw / bnstdi)
+    # dhpreact[i,j] = (dhpreact_bn[i,j] - dbnw[j] hpreact_bn_div[i,j] / bs - dbnb[j] / bs) bnw[j] / bnstdi[0,j]
+    dhpreact = (dhpreact_bn - hpreact_bn_div * (dbnw / bs) - dbnb / bs) * (bnw / bnstdi)
 
     # demb[i,j] = Σ_k dhpreact[i,k] w1[j,k]
     demb = dhpreact @ w1.T
@@ -113,8 +110,8 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, y, C, w1, w2, b2, bnw, bnb):
         loss, saved = forward(x, y, C, w1, w2, b2, bnw, bnb)
-        x, y, C, w1, w2, bnw, emb, bnstdi_matmul, bnstdi, h, probs = saved
-        return loss, emb, bnstdi_matmul, bnstdi, h, probs
+        x, y, C, w1, w2, bnw, emb, bnstdi, hpreact_bn_div, h, probs = saved
+        return loss, emb, bnstdi, hpreact_bn_div, h, probs
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -127,8 +124,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 8
-        x, y, C, w1, w2, b2, bnw, bnb, emb, bnstdi_matmul, bnstdi, h, probs = ctx.saved_tensors
-        saved = (x, y, C, w1, w2, bnw, emb, bnstdi_matmul, bnstdi, h, probs)
+        x, y, C, w1, w2, b2, bnw, bnb, emb, bnstdi, hpreact_bn_div, h, probs = ctx.saved_tensors
+        saved = (x, y, C, w1, w2, bnw, emb, bnstdi, hpreact_bn_div, h, probs)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, y, C, w1, w2, b2, bnw, bnb)
