@@ -127,7 +127,7 @@ class TextPrinter(StrPrinter):
         top: list[str] = []
         bottom: list[str] = []
         c = abs(c)
-        if c.is_Rational and max(c.p, c.q) > LONG:
+        if c.is_Rational and (max(c.p, c.q) > LONG or decimal(c, "{}")):
             top.append(self._print(c))
         else:
             if c.p != 1:
