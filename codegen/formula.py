@@ -21,6 +21,8 @@ LONG = 10**6
 """Fractions of larger integers are numbers that the forward gave as decimals; formulas show eight digits of them."""
 SHORT = 8
 """Decimals of at most this many characters are printed as such, other fractions as fractions."""
+SMALL = 8
+"""Fractions of at most this denominator are no decimals."""
 _GREEK = (
     *(
         "alpha",
@@ -125,7 +127,7 @@ class TextPrinter(StrPrinter):
         top: list[str] = []
         bottom: list[str] = []
         c = abs(c)
-        if c.is_Rational and max(c.p, c.q) > LONG:
+        if c.is_Rational and (max(c.p, c.q) > LONG or decimal(c, "{}")):
             top.append(self._print(c))
         else:
             if c.p != 1:
@@ -244,8 +246,11 @@ class MathPrinter(LatexPrinter):
 
 
 def decimal(e: Any, power: str) -> str:
-    """A fraction as the decimal that the forward wrote, if it is a short one; `power` formats its power of ten."""
-    if e.is_Integer:
+    """A fraction as the decimal that the forward wrote, if it is a short one; `power` formats its power of ten.
+
+    Halves and the like mostly come from calculus, and stay fractions.
+    """
+    if e.q <= SMALL:
         return ""
     text = repr(float(e))
     if len(text) > SHORT or sp.Rational(text) != e:

@@ -65,7 +65,7 @@ def derived(console: Console, text: str, node: str | None, form: str) -> None:
     if form == "html":
         inputs = tuple(example_inputs(target).values())
         closed = closed_program(program, text)
-        reports = [check(p, *inputs) for p in (closed, program)]
+        reports = (check(closed, *program.tensors(inputs)), check(program, *inputs))
         console.file.write(report_html(closed, text, *reports, chosen=node))
         return
     PRINTERS[form](console, program, told, node, text)

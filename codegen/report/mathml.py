@@ -34,6 +34,9 @@ SUM, PRODUCT, POWER, ATOM = 1, 2, 3, 4
 
 APPLY, TIMES = "<mo>&#x2061;</mo>", '<mo>&#x2062;</mo><mspace width="0.22em"></mspace>'
 
+STRUT = '<mspace height="0.9em"></mspace>'
+"""Keeps the bar of a root off a tall letter where no font with mathematics is installed."""
+
 
 class MathML:
     """Presentation MathML of expressions. `ranks` says which tensors have rank 0, so that their index is not shown."""
@@ -43,7 +46,7 @@ class MathML:
 
     def equation(self, left: Expr, right: Expr, before: str = "") -> str:
         """`left = right` as a displayed formula; `before` is markup between the sign and the right side."""
-        return formula(f"{self.at(left, SUM)}<mo>=</mo>{before}{self.at(right, SUM)}")
+        return formula(f'<mrow class="left">{self.at(left, SUM)}</mrow><mo>=</mo>{before}{self.at(right, SUM)}')
 
     def at(self, e: Any, place: int) -> str:
         """An expression as markup, in parentheses where it is looser than its place."""
@@ -74,7 +77,7 @@ class MathML:
 
     def of_number(self, e: Any) -> tuple[str, int]:
         if e.is_negative:
-            return f"<mo>-</mo>{self.of_number(-e)[0]}", SUM
+            return f"<mo>&#x2212;</mo>{self.of_number(-e)[0]}", SUM
         if e.is_Integer:
             return f"<mn>{e}</mn>", ATOM
         text = decimal(e, "<mo>·</mo> <msup><mn>10</mn><mn>{}</mn></msup>")
@@ -88,7 +91,7 @@ class MathML:
             sp.pi: "<mi>π</mi>",
             sp.E: "<mi>e</mi>",
             sp.S.Infinity: "<mi>∞</mi>",
-            sp.S.NegativeInfinity: "<mo>-</mo><mi>∞</mi>",
+            sp.S.NegativeInfinity: "<mo>&#x2212;</mo><mi>∞</mi>",
         }
         return names.get(e, f"<mtext>{escape(str(e))}</mtext>"), ATOM
 
@@ -99,16 +102,16 @@ class MathML:
         text = self.at(terms[0], SUM)
         for t in terms[1:]:
             minus = t.could_extract_minus_sign()
-            text += f"<mo>{'-' if minus else '+'}</mo>{self.at(-t if minus else t, PRODUCT if minus else SUM)}"
+            text += f"<mo>{'&#x2212;' if minus else '+'}</mo>{self.at(-t if minus else t, PRODUCT if minus else SUM)}"
         return text, SUM
 
     def of_mul(self, e: Any) -> tuple[str, int]:
         c, rest = e.as_coeff_Mul()
-        minus = "<mo>-</mo>" if c.is_negative else ""
+        minus = "<mo>&#x2212;</mo>" if c.is_negative else ""
         c = abs(c)
         top: list[str] = []
         bottom: list[str] = []
-        if max(c.p, c.q) > LONG or (c.q != 1 and len(repr(float(c))) <= 5):
+        if max(c.p, c.q) > LONG or decimal(c, "{}"):
             top.append(self.of_number(c)[0])
         else:
             top.extend([f"<mn>{c.p}</mn>"] if c.p != 1 else [])
@@ -135,7 +138,7 @@ class MathML:
 
     def of_pow(self, e: sp.Pow) -> tuple[str, int]:
         if e.exp == sp.S.Half:
-            return f"<msqrt>{self.at(e.base, SUM)}</msqrt>", ATOM
+            return f"<msqrt>{STRUT}{self.at(e.base, SUM)}</msqrt>", ATOM
         if e.exp.could_extract_minus_sign():
             return f"<mfrac><mn>1</mn>{self.at(1 / e, SUM)}</mfrac>", PRODUCT
         return f"<msup>{self.at(e.base, ATOM)}{self.at(e.exp, SUM)}</msup>", POWER

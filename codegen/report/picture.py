@@ -30,7 +30,7 @@ def picture(graph: Graph) -> str:
     layout = layered([(_HEIGHT, w) for w in widths], edges)
     width, height = layout.height + 2 * _MARGIN, layout.width + 2 * _MARGIN
     lines = [
-        f'<svg class="graph" xmlns="http://www.w3.org/2000/svg" role="img" width="{width:.0f}" height="{height:.0f}"',
+        f'<svg class="graph" xmlns="http://www.w3.org/2000/svg" style="--w:{width:.0f}px" width="{width:.0f}" height="{height:.0f}"',
         f'    viewBox="{-_MARGIN:.0f} {-_MARGIN:.0f} {width:.0f} {height:.0f}">',
         f"<title>{escape(graph.name)}</title>",
         (

@@ -111,6 +111,35 @@ def test_html(command: Command, recipe: Path) -> None:
     assert "#node-h { display: block; }" in command("inspect", recipe, "h", "--format", "html").out
 
 
+MODULE = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh())
+
+    def forward(self, x):
+        return self.layers(x).square().mean()
+
+
+def example_inputs(generator):
+    return {"x": torch.randn(6, 4, generator=generator)}
+"""
+
+
+def test_a_module(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(MODULE, encoding="utf-8")
+    page = command("inspect", "net.py:Net", "--format", "html")
+    assert page.code == 0
+    assert page.out.count("all agree with autograd") == 2
+    assert "layers_0_weight" in page.out
+    for form in ("text", "latex", "markdown", "svg", "dot"):
+        assert command("inspect", "net.py:Net", "--format", form).code == 0
+
+
 def test_svg(command: Command, recipe: Path) -> None:
     done = command("inspect", recipe, "--format", "svg", "-o", "graph.svg")
     assert (done.code, done.out) == (0, "")
