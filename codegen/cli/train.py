@@ -51,6 +51,9 @@ def train(
     log_every: Annotated[
         int | None, Option(min=1, show_default="1000", help="Steps between log lines, each with a checkpoint.")
     ] = None,
+    nproc: Annotated[
+        int, Option(min=1, help="Processes that share every batch (torchrun); gradients are averaged.")
+    ] = 1,
 ) -> None:
     """Train a model on a list of names with the backward pass that was derived for it, autograd off.
 
@@ -69,4 +72,10 @@ def train(
     options = {"steps": steps, "batch": batch, "lr": lr, "seed": seed, "log_every": log_every}
     options |= {"dtype": dtype, "backward": backward, "eval": eval_mode, "compile": compile or None}
     given = {name: value for name, value in options.items() if value is not None}
-    run_training(TrainingRequest(target, given, data, out, curve, samples, resume, overwrite))
+    request = TrainingRequest(target, given, data, out, curve, samples, resume, overwrite)
+    if nproc == 1:
+        run_training(request)
+    else:
+        from codegen.cli.team import run_team  # torch.distributed, which one process does not need
+
+        run_team(request, nproc)

@@ -1,9 +1,10 @@
 """What `codegen train` does: announce, train, conclude."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+import contextlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -19,7 +20,13 @@ from codegen.train.loop import run
 from codegen.train.recipe import RowKind
 from codegen.train.sample import sample_names
 from codegen.train.session import open_training
-from codegen.train.state import Training
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from codegen.train.state import Training
+    from codegen.train.team import Team
 
 INTERRUPTED = 130
 
@@ -38,21 +45,32 @@ class TrainingRequest:
     overwrite: bool
 
 
-def run_training(request: TrainingRequest) -> None:
-    """Train as asked, printing to stdout. Raises the package's errors, and typer.Exit(130) after Ctrl-C."""
+def run_training(request: TrainingRequest, team: Team | None = None) -> None:
+    """Train as asked, printing to stdout. Raises the package's errors, and typer.Exit(130) after Ctrl-C.
+
+    In a team every process comes here; the first holds the folder, prints and saves.
+    """
     target = load_target(request.target)
     if request.curve is not None:
         check_curve_path(request.curve)
     folder = RunFolder(request.out or default_folder(target.name, request.resume))
-    console = Console(soft_wrap=True)
-    with folder.lock():
-        training = open_training(target, request.settings, request.data, folder, request.resume, request.overwrite)
+    first = team is None or team.first
+    console = Console(soft_wrap=True, quiet=not first)
+    with folder.lock() if first else contextlib.nullcontext():
+        training = open_training(
+            target, request.settings, request.data, folder, request.resume, request.overwrite, team
+        )
+        if team is not None:
+            team.wait()  # everybody has seen the folder as it was
         _announce(console, training, request.resume)
-        if not _run(console, training, folder):
+        if not _run(console, training, folder, team):
+            if team is not None:
+                raise typer.Exit(INTERRUPTED)  # whoever started the team says so
             say(console, f"Interrupted. {folder.describe()}")
             say(console, f"Continue with: codegen train {request.target} --out {folder.path} --resume")
             raise typer.Exit(INTERRUPTED)
-        _conclude(console, training, folder, request.curve, request.samples)
+        if first:
+            _conclude(console, training, folder, request.curve, request.samples)
 
 
 def _announce(console: Console, training: Training, resume: bool) -> None:
@@ -71,13 +89,13 @@ def _announce(console: Console, training: Training, resume: bool) -> None:
         say(console, "no checkpoint to resume: starting at step 0")
 
 
-def _run(console: Console, training: Training, folder: RunFolder) -> bool:
+def _run(console: Console, training: Training, folder: RunFolder, team: Team | None) -> bool:
     """Train; False if Ctrl-C came before the last step."""
     lockstep = training.twin is not None
     report = TrainingReport(console, training.settings.steps, training.step, lockstep)
     try:
-        with Interrupt() as stop, report:
-            outcome = run(training, folder, report, stop)
+        with Interrupt(patient=team is not None) as stop, report:
+            outcome = run(training, folder, report, stop, team)
     except KeyboardInterrupt:
         return False
     if outcome.steps_taken:

@@ -1,7 +1,7 @@
 """Trainers for a target: from its emitted code, from autograd over its forward, or both."""
 
 import importlib
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Generator
 
@@ -14,9 +14,19 @@ from codegen.train.state import MakeTrainer
 from codegen.train.trainer import StepTrainer, Trainer
 from engine.errors import TargetError
 
+if TYPE_CHECKING:
+    from codegen.train.team import Team
 
-def trainer_makers(target: Target, recipe: Recipe, settings: Settings) -> tuple[MakeTrainer, MakeTrainer | None]:
-    """The trainer of a run and, for `both`, its autograd twin. Raises TargetError when emitted code is missing."""
+
+def trainer_makers(
+    target: Target, recipe: Recipe, settings: Settings, team: "Team | None" = None
+) -> tuple[MakeTrainer, MakeTrainer | None]:
+    """The trainer of a run and, for `both`, its autograd twin; of a team, step by step, as gradients are exchanged.
+
+    Raises TargetError when emitted code is missing.
+    """
+    if team is not None:
+        return team_makers(target, recipe, settings, team)
 
     def maker(backward: Backward) -> MakeTrainer:
         def make(params: Tensors, buffers: Tensors) -> Trainer:
@@ -34,6 +44,25 @@ def trainer_makers(target: Target, recipe: Recipe, settings: Settings) -> tuple[
         return StepTrainer(backward, params, buffers, recipe.update_buffers, settings.batch)
 
     by_emitted = recipe_trainer(target, recipe, settings.batch, again, settings.compile) or again
+    return by_emitted, by_autograd if settings.backward is BackwardMode.both else None
+
+
+def team_makers(
+    target: Target, recipe: Recipe, settings: Settings, team: "Team"
+) -> tuple[MakeTrainer, MakeTrainer | None]:
+    """Trainers that take every step together with the other processes."""
+    from codegen.train.team import TeamTrainer
+
+    def maker(backward: Backward) -> MakeTrainer:
+        def make(params: Tensors, buffers: Tensors) -> Trainer:
+            return TeamTrainer(team, backward, params, buffers, recipe.update_buffers, settings.batch)
+
+        return make
+
+    by_autograd = maker(AutogradBackward(recipe.forward))
+    if settings.backward is BackwardMode.autograd:
+        return by_autograd, None
+    by_emitted = maker(GeneratedBackward(emitted_code(target, recipe)))
     return by_emitted, by_autograd if settings.backward is BackwardMode.both else None
 
 

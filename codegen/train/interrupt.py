@@ -7,10 +7,14 @@ from typing import Self
 
 
 class Interrupt:
-    """While entered, the first Ctrl-C only sets `requested`; the second raises KeyboardInterrupt as usual."""
+    """While entered, the first Ctrl-C only sets `requested`; the second raises KeyboardInterrupt as usual.
 
-    def __init__(self) -> None:
+    With `patient` it never does: a team's processes hear of one Ctrl-C from the terminal and from who started them.
+    """
+
+    def __init__(self, patient: bool = False) -> None:
         self.requested = False
+        self._patient = patient
         self._previous = signal.getsignal(signal.SIGINT)
 
     def __enter__(self) -> Self:
@@ -29,4 +33,5 @@ class Interrupt:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        self._restore()
+        if not self._patient:
+            self._restore()

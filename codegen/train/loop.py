@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from codegen.train.folder import RunFolder
 from codegen.train.metrics import Row
@@ -10,6 +10,9 @@ from codegen.train.settings import Settings
 from codegen.train.state import Training
 from codegen.train.trainer import NonFiniteLossError
 from engine.errors import TrainingError
+
+if TYPE_CHECKING:  # importing it would import torch.distributed, which a process alone does not need
+    from codegen.train.team import Team
 
 QUICK = 0.05  # seconds: how long the steps between two looks at the clock and at Ctrl-C should take, at most twice that
 MOST = 512
@@ -45,16 +48,32 @@ class Outcome:
     seconds: float
 
 
-def run(training: Training, folder: RunFolder, report: Report, stop: Stop) -> Outcome:
+def run(training: Training, folder: RunFolder, report: Report, stop: Stop, team: "Team | None" = None) -> Outcome:
     """Train to the settings' last step, saving at every log line, at the end, and at a requested stop.
+
+    Of a team, the first process evaluates and saves; all take the same steps.
 
     Raises TrainingError when the loss stops being finite (at which step, and what went bad first) or the folder cannot
     be written; the checkpoint before that is intact, and the message says where.
     """
     settings, first, began = training.settings, training.step, time.perf_counter()
-    chunk = 1
-    folder.save(training.checkpoint(), training.rows)
-    while training.step < settings.steps and not stop.requested:
+    chunk, stopped = 1, False
+    first_of_all = team is None or team.first
+
+    def save() -> None:
+        if first_of_all:
+            folder.save(training.checkpoint(), training.rows)
+
+    def note() -> None:
+        if first_of_all:
+            report.row(training.evaluate(), training.difference)
+        save()
+
+    save()
+    while training.step < settings.steps:
+        chunk, stopped = team.agree(chunk, stop.requested) if team else (chunk, stop.requested)
+        if stopped:
+            break
         steps = min(chunk, steps_to_boundary(training.step, settings))
         started = time.perf_counter()
         try:
@@ -68,13 +87,11 @@ def run(training: Training, folder: RunFolder, report: Report, stop: Stop) -> Ou
         chunk = next_chunk(chunk, time.perf_counter() - started)
         report.progress(training.step, loss)
         if training.step % settings.log_every == 0 and training.step < settings.steps:
-            report.row(training.evaluate(), training.difference)
-            folder.save(training.checkpoint(), training.rows)
+            note()
     if training.step == settings.steps and (not training.rows or training.rows[-1].step < training.step):
-        report.row(training.evaluate(), training.difference)
-        folder.save(training.checkpoint(), training.rows)
+        note()
     if folder.saved_step != training.step:
-        folder.save(training.checkpoint(), training.rows)
+        save()
     return Outcome(training.step < settings.steps, training.step - first, time.perf_counter() - began)
 
 

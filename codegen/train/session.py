@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codegen.targets import Target, located
 from codegen.train.checkpoint import Checkpoint
@@ -14,9 +14,18 @@ from codegen.train.settings import Settings, fresh_settings, resumed_settings
 from codegen.train.state import Training, check_model, restore, start, torch_dtype
 from engine.errors import DataError, TrainingError
 
+if TYPE_CHECKING:
+    from codegen.train.team import Team
+
 
 def open_training(
-    target: Target, given: Mapping[str, Any], data: Path | None, folder: RunFolder, resume: bool, overwrite: bool
+    target: Target,
+    given: Mapping[str, Any],
+    data: Path | None,
+    folder: RunFolder,
+    resume: bool,
+    overwrite: bool,
+    team: "Team | None" = None,
 ) -> Training:
     """A run in `folder`, which must be locked. `given` are the settings named explicitly, `data` the file if one was.
 
@@ -25,7 +34,7 @@ def open_training(
     """
     recipe = recipe_of(target)
     if resume and folder.holds_checkpoint():
-        return _resumed(target, recipe, given, data, folder)
+        return _resumed(target, recipe, given, data, folder, team)
     if folder.holds_checkpoint() and not overwrite:
         raise TrainingError(
             f"{folder.path} already holds a checkpoint. Continue it with --resume, replace it with --overwrite, "
@@ -36,11 +45,16 @@ def open_training(
         dataset = _own_data(target, recipe, settings, data)
     else:
         dataset = load_dataset((data or bundled_path()).resolve(), recipe.context, settings.seed, rows=recipe.rows)
-    return start(recipe, dataset, settings, *trainer_makers(target, recipe, settings))
+    return start(recipe, dataset, settings, *trainer_makers(target, recipe, settings, team))
 
 
 def _resumed(
-    target: Target, recipe: Recipe, given: Mapping[str, Any], data: Path | None, folder: RunFolder
+    target: Target,
+    recipe: Recipe,
+    given: Mapping[str, Any],
+    data: Path | None,
+    folder: RunFolder,
+    team: "Team | None",
 ) -> Training:
     checkpoint = folder.read()
     where = str(folder.checkpoint_path)
@@ -51,7 +65,7 @@ def _resumed(
             f"{where} is at step {checkpoint.step:,}, beyond --steps {settings.steps:,}. Give more, or leave it out."
         )
     dataset = _same_data(target, checkpoint, recipe, settings, data, where)
-    return restore(checkpoint, recipe, dataset, settings, *trainer_makers(target, recipe, settings), where)
+    return restore(checkpoint, recipe, dataset, settings, *trainer_makers(target, recipe, settings, team), where)
 
 
 def _own_data(target: Target, recipe: Recipe, settings: Settings, data: Path | None) -> Dataset:

@@ -72,13 +72,22 @@ class StepTrainer:
                 losses[i] = self._step(i, data, lr, generator)
         return losses
 
-    def _step(self, offset: int, data: Split, lr: float, generator: Generator) -> float:
-        rows = torch.randint(0, len(data.x), (self._batch,), generator=generator)
-        loss, grads, saved = self._backward.step(self.params, data.x[rows], data.y[rows])
+    def rows(self, count: int, generator: Generator) -> Tensor:
+        """The rows of a step, of `count`."""
+        return torch.randint(0, count, (self._batch,), generator=generator)
+
+    def gradients(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensors, object]:
+        """Loss, gradients and named values for some rows. Raises TrainingError for a loss of several elements."""
+        loss, grads, saved = self._backward.step(self.params, x, y)
         if loss.numel() != 1:
             raise TrainingError(
                 f"the forward returned a tensor of shape {tuple(loss.shape)}; a loss to train on has one element."
             )
+        return loss, grads, saved
+
+    def _step(self, offset: int, data: Split, lr: float, generator: Generator) -> float:
+        rows = self.rows(len(data.x), generator)
+        loss, grads, saved = self.gradients(data.x[rows], data.y[rows])
         value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteLossError(offset, value, first_non_finite(self.params, saved))
