@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from codegen.judge import Judge, Row
 from codegen.measure import difference
+from codegen.ownrows import row_differences
 from codegen.reference import Reference, autograd, own_run, same_randomness, values_of
 from codegen.rounding import Rounding
 from codegen.truth import Truth, default_number, masks_of
@@ -140,6 +141,7 @@ def _checked(
         rows = [judge.gradient(key, t) for key, t in run.gradients.items()]
         problems += _missing(program, run.gradients, reference)
         problems += _cotangent_handling(run)
+    problems += row_differences(graph, dict(zip(graph.inputs, tensors, strict=True)), reference.values)
     own = forward or program.owner or program.original
     if own is not None:
         problems += _trace_differences(program, own, inputs, tensors, seeds, reference)
