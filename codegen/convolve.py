@@ -259,7 +259,9 @@ def _fits(problem: Problem, roles: Roles, result: str, shapes: Sequence[Slots]) 
     if len(set(at)) != len(at) or set(at) & problem.summed or every - set(at) != problem.summed:
         return False
     extents = shapes[0][2:] if result != "image" else [sizes[i] for i in roles.image[2:]]
-    allowed = [f for s, n in zip(roles.spatial, extents, strict=True) for f in (LessEqual(0, s.place), Less(s.place, n))]
+    allowed = [
+        f for s, n in zip(roles.spatial, extents, strict=True) for f in (LessEqual(0, s.place), Less(s.place, n))
+    ]
     known = {roles.image[1], *roles.image[2:]}
     return (
         any(p != 0 for p in roles.kernel[2:])

@@ -70,7 +70,9 @@ def _difference(node: Node, row: Row, defined: Any, value: Tensor) -> list[str]:
         return []
     at = tuple(int(i) for i in np.argwhere(wrong)[0])
     said, true = float(defined[at]), float(computed[at])
-    return [f"{_where(node, row)} defines {said:.6g} at {list(at)}, and the function computes {true:.6g}: correct the row"]
+    return [
+        f"{_where(node, row)} defines {said:.6g} at {list(at)}, and the function computes {true:.6g}: correct the row"
+    ]
 
 
 def _where(node: Node, row: Row) -> str:

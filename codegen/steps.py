@@ -264,7 +264,9 @@ def definition_text(graph: Graph, n: Node) -> str:
     if low.dense is None or low.scatters:
         raise DerivationError(f"{n.op} ({n.source}) has no dense form: {known[1]}")
     value = low.dense
-    whole = len(value.axes) == len(n.shape) and all(a is not None or s == 1 for a, s in zip(value.axes, n.shape, strict=True))
+    whole = len(value.axes) == len(n.shape) and all(
+        a is not None or s == 1 for a, s in zip(value.axes, n.shape, strict=True)
+    )
     return tt.text(value.t if whole else tt.method(value.t, "expand", tuple(tt.size(s) for s in n.shape)))
 
 

@@ -328,7 +328,9 @@ def op(
         if not found:
             raise TraceError(f"op {names}: torch has no callable of that name; pass it as targets=(...)")
         first = targets[0] if targets else None
-        name = names[0] if names else str(getattr(first, "_name", None) or getattr(first, "__name__", function.__name__))
+        name = (
+            names[0] if names else str(getattr(first, "_name", None) or getattr(first, "__name__", function.__name__))
+        )
         register(Row(name, found, function, tuple(probes), view, kind))
         return function
 

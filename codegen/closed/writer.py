@@ -389,7 +389,9 @@ class ClosedWriter:
         from codegen.steps import forward_text
 
         node = c.node
-        if c.expr is not None and (not c.call or node is None or node.call is None or not reachable(node.call.function)):
+        if c.expr is not None and (
+            not c.call or node is None or node.call is None or not reachable(node.call.function)
+        ):
             low = Lowerer(self._infos(), {}).lower(c.expr, c.indices, c.shape)
             made = self._made(c.name, c, low, {})
             self.forward_blocks.append(Block(c.name, (), made, (Term(c.indices, c.expr, {}),), self.letters))

@@ -104,7 +104,9 @@ def spread(
     equal(x.shape[-spatial - 1], weight.shape[0])
     sizes, at, taken, within, meets = list[Expr](), list[Expr](), list[Expr](), list[Expr](), sp.S.One
     limits: list[tuple[Index, Expr]] = [(cast("Index", c), weight.shape[0])] if weight.shape[0] != 1 else []
-    for n, k, s, p, m, d in zip(x.shape[-spatial:], fixed(weight.shape[2:]), strides, pads, more, dilations, strict=True):
+    for n, k, s, p, m, d in zip(
+        x.shape[-spatial:], fixed(weight.shape[2:]), strides, pads, more, dilations, strict=True
+    ):
         size = sp.expand((n - 1) * s - 2 * p + d * (k - 1) + m + 1)
         place, i, j = fresh_of(size), fresh_of(n), fresh_of(k)
         sizes.append(size)

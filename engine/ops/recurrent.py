@@ -115,9 +115,7 @@ def recurrent(target: Any, cell: Callable[..., Any], pair: bool = False) -> None
         if isinstance(hx, torch.Tensor) and isinstance(weights, torch.Tensor):
             raise TraceError("packed sequences are not in the table; pad them and mask what is beyond the end")
         states = list(hx) if pair else [hx]
-        out, last = layered(
-            cell, x, states, weights, biases, layers, dropout, training, bidirectional, batch_first
-        )
+        out, last = layered(cell, x, states, weights, biases, layers, dropout, training, bidirectional, batch_first)
         return (out, *last)
 
 

@@ -46,7 +46,11 @@ def autograd(
     floats = [t for t in leaves if t.requires_grad]
     live = [(o, c) for o, c in zip(out, cotangents, strict=True) if o.requires_grad]
     found = torch.autograd.grad(
-        [o for o, _ in live], [*known.values(), *floats], [c for _, c in live], allow_unused=True, materialize_grads=True
+        [o for o, _ in live],
+        [*known.values(), *floats],
+        [c for _, c in live],
+        allow_unused=True,
+        materialize_grads=True,
     )
     named = dict(zip(known, found, strict=False))
     return [o.detach() for o in out], cotangents, named, list(found[len(known) :])

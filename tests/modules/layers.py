@@ -291,7 +291,11 @@ LAYERS: list[Case] = [
     Case("tied", Tied, lambda n, _: (whole(n, 3, below=7),)),
     Case("embedding", lambda: nn.Embedding(7, 4), lambda n, _: (whole(n, 3, below=7),)),
     Case("embedding with padding", lambda: nn.Embedding(5, 4, padding_idx=2), lambda n, _: (whole(n, 6, below=5),)),
-    Case("embedding with the last row as padding", lambda: nn.Embedding(5, 4, padding_idx=-1), lambda n, _: (whole(n, 6, below=5),)),
+    Case(
+        "embedding with the last row as padding",
+        lambda: nn.Embedding(5, 4, padding_idx=-1),
+        lambda n, _: (whole(n, 6, below=5),),
+    ),
     Case("embedding bag", lambda: nn.EmbeddingBag(7, 4, mode="mean"), lambda n, _: (whole(n, 3, below=7),)),
     Case("bilinear", lambda: nn.Bilinear(3, 4, 2), lambda n, draw: (draw(n, 3), draw(n, 4))),
     Case("cosine similarity", lambda: nn.CosineSimilarity(1), lambda n, draw: (draw(n, 4), draw(n, 4))),
@@ -310,7 +314,9 @@ LAYERS: list[Case] = [
     layer("instance norm", lambda: nn.InstanceNorm1d(3), 3, 5),
     layer("instance norm 2d affine", lambda: nn.InstanceNorm2d(3, affine=True), 3, 4, 2),
     layer("instance norm with statistics", lambda: nn.InstanceNorm1d(3, track_running_stats=True), 3, 5),
-    layer("instance norm with statistics, eval", lambda: nn.InstanceNorm1d(3, track_running_stats=True), 3, 5, train=False),
+    layer(
+        "instance norm with statistics, eval", lambda: nn.InstanceNorm1d(3, track_running_stats=True), 3, 5, train=False
+    ),
     layer("local response norm", lambda: nn.LocalResponseNorm(2), 4, 3),
     *[layer(name, make, *shape, alone=len(shape) > 1) for name, (make, shape) in NORMS.items()],
     *[layer(f"{name}, eval", make, *shape, train=False, alone=len(shape) > 1) for name, (make, shape) in NORMS.items()],
@@ -342,11 +348,17 @@ LAYERS: list[Case] = [
     Case("dot product attention", Dot, qkv),
     Case("dot product attention, causal", lambda: Dot(is_causal=True), qkv),
     Case("dot product attention, scale", lambda: Dot(scale=0.3), qkv),
-    Case("dot product attention, boolean mask", Dot, lambda n, draw: (*qkv(n, draw), torch.eye(5) + torch.ones(5, 5).tril(-1) > 0)),
+    Case(
+        "dot product attention, boolean mask",
+        Dot,
+        lambda n, draw: (*qkv(n, draw), torch.eye(5) + torch.ones(5, 5).tril(-1) > 0),
+    ),
     Case("dot product attention, added mask", Dot, lambda n, draw: (*qkv(n, draw), draw(5, 5))),
     layer("transformer layer", lambda: nn.TransformerEncoderLayer(6, 2, 8, 0.0, batch_first=True), 5, 6),
     layer("transformer layer, dropout", lambda: nn.TransformerEncoderLayer(6, 2, 8, 0.2, batch_first=True), 5, 6),
-    layer("transformer layer, norm first", lambda: nn.TransformerEncoderLayer(6, 2, 8, 0.0, "gelu", norm_first=True), 5, 6),
+    layer(
+        "transformer layer, norm first", lambda: nn.TransformerEncoderLayer(6, 2, 8, 0.0, "gelu", norm_first=True), 5, 6
+    ),
     layer("transformer layer, eval", lambda: nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), 5, 6, train=False),
     layer(
         "transformer",
@@ -360,7 +372,11 @@ LAYERS: list[Case] = [
         lambda n, draw: (draw(n, 4, 6), draw(n, 5, 6)),
     ),
     Case("rnn cell", lambda: Steps(nn.RNNCell(3, 4), 1), lambda n, draw: (draw(n, 3, 3), draw(n, 4))),
-    Case("rnn cell, relu", lambda: Steps(nn.RNNCell(3, 4, nonlinearity="relu"), 1), lambda n, draw: (draw(n, 3, 3), draw(n, 4))),
+    Case(
+        "rnn cell, relu",
+        lambda: Steps(nn.RNNCell(3, 4, nonlinearity="relu"), 1),
+        lambda n, draw: (draw(n, 3, 3), draw(n, 4)),
+    ),
     Case("lstm cell", lambda: Steps(nn.LSTMCell(3, 4), 2), lambda n, draw: (draw(n, 3, 3), draw(n, 4))),
     Case("gru cell", lambda: Steps(nn.GRUCell(3, 4), 1), lambda n, draw: (draw(n, 3, 3), draw(n, 4))),
     Case("lstm", lambda: Of(nn.LSTM(3, 4, batch_first=True)), rows(4, 3)),

@@ -224,7 +224,11 @@ class SwiGLU(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(4))
-        self.w1, self.w2, self.w3 = nn.Linear(4, 6, bias=False), nn.Linear(6, 4, bias=False), nn.Linear(4, 6, bias=False)
+        self.w1, self.w2, self.w3 = (
+            nn.Linear(4, 6, bias=False),
+            nn.Linear(6, 4, bias=False),
+            nn.Linear(4, 6, bias=False),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
@@ -319,7 +323,11 @@ class WeightNorm(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.v, self.g, self.b = nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.rand(3, 1)), nn.Parameter(torch.zeros(3))
+        self.v, self.g, self.b = (
+            nn.Parameter(torch.randn(3, 4)),
+            nn.Parameter(torch.rand(3, 1)),
+            nn.Parameter(torch.zeros(3)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.g * self.v / self.v.norm(dim=1, keepdim=True), self.b)
@@ -369,7 +377,9 @@ class Given(nn.Module):
         super().__init__()
         self.linear = nn.Linear(3, 2)
 
-    def forward(self, batch: dict[str, Tensor], more: list[Tensor], mask: Tensor | None = None, scale: float = 2.0) -> Any:
+    def forward(
+        self, batch: dict[str, Tensor], more: list[Tensor], mask: Tensor | None = None, scale: float = 2.0
+    ) -> Any:
         out = self.linear(batch["x"]) * scale + more[0]
         if mask is not None:
             out = out * mask
@@ -556,7 +566,9 @@ NETWORKS: list[Case] = [
     Case("scalar gate", ScalarGate, rows(4)),
     Case("scalar gate without skip", lambda: ScalarGate(skip=False), rows(4)),
     Case("deep sets", DeepSets, rows(5, 3)),
-    Case("graph convolution", GraphConv, lambda n, draw: (draw(n, 3), torch.eye(n).to(draw(1).dtype) + draw(n, n).abs())),
+    Case(
+        "graph convolution", GraphConv, lambda n, draw: (draw(n, 3), torch.eye(n).to(draw(1).dtype) + draw(n, n).abs())
+    ),
     Case("unet", UNet, rows(1, 4, 6)),
     Case("fourier features", PINN, rows(2)),
     Case("quantile", Quantile, lambda n, draw: (draw(n, 4), draw(n))),
