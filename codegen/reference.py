@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,8 @@ class Reference:
 
     values: dict[str, Tensor]
     gradients: dict[str, Tensor | None]
+    by_definition: tuple[str, ...] = ()
+    """Operators without a derivative in torch: autograd goes through what their rows define instead."""
 
 
 @contextlib.contextmanager
@@ -50,6 +53,10 @@ def values_of(graph: Graph, tensors: Sequence[Tensor], keep_gradients: bool = Fa
 
     Raises InputError where torch refuses these inputs, or where their sizes are not those that the forward fixed.
     """
+    return _replayed(graph, tensors, keep_gradients).values
+
+
+def _replayed(graph: Graph, tensors: Sequence[Tensor], keep_gradients: bool) -> _Replay:
     run = _Replay(graph, tensors, keep_gradients)
     with same_randomness(), torch.set_grad_enabled(keep_gradients):
         for node in graph.nodes:
@@ -57,18 +64,20 @@ def values_of(graph: Graph, tensors: Sequence[Tensor], keep_gradients: bool = Fa
                 run.execute(node)
             except (RuntimeError, IndexError, ValueError, TypeError) as error:
                 raise InputError(f"torch refuses these inputs at {node.name} ({node.source}): {error}") from error
-    return run.values
+    return run
 
 
 def autograd(graph: Graph, tensors: Sequence[Tensor], grad_out: Sequence[Tensor | None]) -> Reference:
     """Autograd's gradient of every node, for the cotangents `grad_out`, one per output of the graph."""
-    values = values_of(graph, tensors, keep_gradients=True)
+    run = _replayed(graph, tensors, keep_gradients=True)
+    values = run.values
     outputs = [(values[o], g) for o, g in zip(graph.outputs, grad_out, strict=True)]
     live = [(o, g) for o, g in outputs if o.requires_grad and g is not None]
     if live:
         torch.autograd.backward([o for o, _ in live], [g for _, g in live])
     gradients = {name: v.grad if v.requires_grad else None for name, v in values.items()}
-    return Reference({name: v.detach() for name, v in values.items()}, gradients)
+    detached = {name: v.detach() for name, v in values.items()}
+    return Reference(detached, gradients, tuple(run.by_definition))
 
 
 class _Replay:
@@ -80,6 +89,7 @@ class _Replay:
         self.sizes = sizes_of(graph, self.given)
         self.values: dict[str, Tensor] = {}
         self._results: dict[int, Any] = {}
+        self.by_definition: list[str] = []
         self._like = next((i for i in graph.inputs if graph[i].differentiable), None)
 
     def execute(self, node: Node) -> None:
@@ -106,10 +116,21 @@ class _Replay:
             if self._follows_inputs(node):
                 kwargs["dtype"] = self.given[cast("str", self._like)].dtype
             result = call.function(*args, **kwargs)
+            if self.keep and _underivable(call.function, args, kwargs):
+                result = self._defined(node, cast("Tensor", result).detach())
             if node.output is None:
                 return self._own(cast("Tensor", result), node)
             self._results[id(call)] = result
         return self._own(self._results[id(call)][node.output], node)
+
+    def _defined(self, node: Node, result: Tensor) -> Tensor:
+        """What an operator returned, with the gradient of what its row defines."""
+        from codegen.steps import definition_text
+
+        self.by_definition.append(node.name)
+        names = {**{str(s): n for s, n in self.sizes.items()}, **{o: self.values[o] for o in node.operands}}
+        defined = cast("Tensor", eval(definition_text(self.graph, node), {"torch": torch, "math": math}, names))
+        return defined + (result - defined.detach())
 
     def _own(self, value: Tensor, node: Node) -> Tensor:
         """A tensor of the node's own: `x.contiguous()` may be x itself, and then they would share a gradient."""
@@ -130,6 +151,25 @@ class _Replay:
         plain = not node.operands and node.op != "constant" and node.dtype.is_floating_point
         named = node.call is not None and "dtype" in dict(node.call.kwargs)
         return plain and not named and self._like is not None and self.graph[self._like].dtype == node.dtype
+
+
+def _underivable(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operator of torch.library has no derivative registered. Autograd only says so when it gets there."""
+    if not isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return False
+
+    def leaf(v: Any) -> Any:
+        return v.detach().requires_grad_() if isinstance(v, Tensor) and v.is_floating_point() else v
+
+    args, kwargs = pytree.tree_map(leaf, (tuple(args), dict(kwargs)))
+    leaves = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Tensor) and v.requires_grad]
+    if not leaves:
+        return False
+    try:
+        torch.autograd.grad(cast("Tensor", function(*args, **kwargs)).sum(), leaves, allow_unused=True)
+    except (RuntimeError, NotImplementedError):
+        return True
+    return False
 
 
 def size_number(e: sp.Expr, sizes: Mapping[Symbol, int]) -> int | float:

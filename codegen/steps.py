@@ -14,6 +14,8 @@ from codegen.derive import COT, OUT, vjp
 from codegen.exact import ExactLowerer, is_elementwise
 from codegen.lower import Lowered, Lowerer, Scatter
 from codegen.values import TensorInfo
+from engine.errors import DerivationError
+from engine.own import reachable
 from engine.spelling import SizeArg, is_slice, listed, quoted, size_text
 
 if TYPE_CHECKING:
@@ -238,13 +240,34 @@ def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: lis
 
 def forward_text(graph: Graph, n: Node) -> str:
     """A node's torch call. A float factory without a dtype follows the inputs': one file serves float32 and float64."""
-    text = n.forward_text()
     assert n.call is not None
+    if not reachable(n.call.function):
+        return definition_text(graph, n)
+    text = n.forward_text()
     like = next((i for i in graph.inputs if graph[i].differentiable), None)
     is_factory = not n.operands and n.op != "constant" and n.dtype.is_floating_point
     if is_factory and like is not None and "dtype" not in dict(n.call.kwargs) and graph[like].dtype == n.dtype:
         return f"{text[:-1]}, dtype={like}.dtype)"
     return text
+
+
+def definition_text(graph: Graph, n: Node) -> str:
+    """What a function of the user's own computes, from its row's index notation: emitted code imports only torch.
+
+    Raises DerivationError where no single expression computes it.
+    """
+    known = n.definition
+    if known is None or n.output is not None:
+        raise DerivationError(f"{n.op} ({n.source}) is no function of torch and has no definition to write it from")
+    infos = {o: TensorInfo(graph[o].shape, kind_of(graph[o].dtype)) for o in n.operands}
+    low = Lowerer(infos, {}).lower(known[1], known[0], n.shape)
+    if low.dense is None or low.scatters:
+        raise DerivationError(f"{n.op} ({n.source}) has no dense form: {known[1]}")
+    value = low.dense
+    whole = len(value.axes) == len(n.shape) and all(
+        a is not None or s == 1 for a, s in zip(value.axes, n.shape, strict=True)
+    )
+    return tt.text(value.t if whole else tt.method(value.t, "expand", tuple(tt.size(s) for s in n.shape)))
 
 
 def forward_lines(graph: Graph, used: Used) -> list[str]:
@@ -261,6 +284,9 @@ def forward_lines(graph: Graph, used: Used) -> list[str]:
         text = forward_text(graph, n)
         used.see_size(n.call.args)
         used.see_size(dict(n.call.kwargs))
+        if not reachable(n.call.function):
+            used.see_size(n.shape)
+            used.sizes |= {s for o in n.operands for size in graph[o].shape for s in size.free_symbols}
         if n.output is None:
             lines.append(f"{n.name} = {text}")
         elif id(n.call) not in done:

@@ -206,6 +206,8 @@ SPACES = (torch, torch.nn.functional, torch.special, torch.linalg)
 def qualified(function: Callable[..., Any]) -> str:
     """A torch function's full name. Some call themselves by another (`logsigmoid` says `log_sigmoid`)."""
     own = str(getattr(function, "__name__", ""))
+    if isinstance(function, torch._ops.OpOverload):
+        return f"torch.ops.{function.namespace}.{own}"
     for space in SPACES:
         if getattr(space, own, None) is function:
             return f"{space.__name__}.{own}"

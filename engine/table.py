@@ -26,6 +26,7 @@ from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
 from engine.notation import BINDERS, Index, accesses, base, element, fresh, name_of
+from engine.own import keys_of
 from engine.sizes import Sized, evaluate, expression
 
 if TYPE_CHECKING:
@@ -323,10 +324,13 @@ def op(
     """Register the decorated function as the index notation of the torch callables of these names (or of `targets`)."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        found = (*targets, *callables(*names))
+        found = (*[key for target in targets for key in keys_of(target)], *callables(*names))
         if not found:
             raise TraceError(f"op {names}: torch has no callable of that name; pass it as targets=(...)")
-        name = names[0] if names else str(getattr(found[0], "__name__", function.__name__))
+        first = targets[0] if targets else None
+        name = (
+            names[0] if names else str(getattr(first, "_name", None) or getattr(first, "__name__", function.__name__))
+        )
         register(Row(name, found, function, tuple(probes), view, kind))
         return function
 

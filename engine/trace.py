@@ -17,6 +17,7 @@ from engine.layers import traceable
 from engine.light import without_compiler
 from engine.naming import LocalsWatcher, Namer
 from engine.notation import size_symbol
+from engine.own import functions_seen
 from engine.sizes import Dim, Guard, symbolic_python
 from engine.spelling import SizeArg, is_slice, with_bounds
 from engine.table import Definition
@@ -65,6 +66,7 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
         stack.enter_context(symbolic_python())
         stack.enter_context(without_compiler())
         stack.enter_context(LocalsWatcher(lambda v: isinstance(v, (Proxy, Dim)), watcher.seen))
+        stack.enter_context(functions_seen(lambda v: isinstance(v, Proxy), tracer.function_called))
         stack.enter_context(tracer)
         out = call(*arguments, **static)
     return _finish(name, tracer, watcher, graph_inputs, out, forward)

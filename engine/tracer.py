@@ -215,6 +215,18 @@ class Tracer(TorchFunctionMode):
             result.part_of = (args[0], args[1])
         return result
 
+    def function_called(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An autograd Function that was applied: by its row, for its own backward is not derived from anything."""
+        row = TABLE.get(function)
+        if row is None:
+            raise TraceError(
+                f"the autograd Function {function.__name__!r} has a backward of its own, at {located()}, and symgrad "
+                "derives backwards from definitions. Call what its forward calls, or add a row for it: "
+                f"@engine.op(targets=({function.__name__},)) above its index notation."
+            )
+        with without_modes():
+            return self._apply(row, function.apply, args, kwargs)
+
     def _property(self, func: Any, p: Proxy) -> Any:
         name = func.__self__.__name__
         if name == "shape":
@@ -423,7 +435,7 @@ class Tracer(TorchFunctionMode):
             meta_kwargs = {**meta_kwargs, "device": "meta"}
         try:
             with without_modes():
-                result = func(*meta_args, **meta_kwargs)
+                result = func(*meta_args, **meta_kwargs) if row.bundled else self._own(func, meta_args, meta_kwargs)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             shapes = ", ".join(str(tuple(r.meta.shape)) for r in operands)
             text = f"  {source.text}" if source and source.text else ""
@@ -461,6 +473,14 @@ class Tracer(TorchFunctionMode):
             if view:
                 operands[0].views.append(record)
         return collection([made[k] for k in range(len(metas))]) if several else made[0]
+
+    def _own(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call of the user's own on meta tensors; where it needs values, on ones (integers: zeros) of the same shapes."""
+        try:
+            return func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError, TypeError):
+            args, kwargs = pytree.tree_map(_with_values, (args, kwargs))
+            return pytree.tree_map(_without_values, func(*args, **kwargs))
 
     def _same_as_counted(self, known: _Defined, operands: list[Record]) -> None:
         """`x[torch.arange(n), y]` reads every row of x where n is their number: then the two sizes are one, checked."""
@@ -542,6 +562,16 @@ class Tracer(TorchFunctionMode):
         for a, b in known.same:
             self.sizes.unify(a.xreplace(dict(back)), b.xreplace(dict(back)))
         return known, tuple((p, back[p]) for p in known.placeholders)
+
+
+def _with_values(v: Any) -> Any:
+    if not isinstance(v, torch.Tensor):
+        return v
+    return (torch.ones if v.is_floating_point() else torch.zeros)(v.shape, dtype=v.dtype)
+
+
+def _without_values(v: Any) -> Any:
+    return torch.empty(v.shape, dtype=v.dtype, device="meta") if isinstance(v, torch.Tensor) else v
 
 
 def _as_tuple(v: Any) -> Any:

@@ -21,6 +21,7 @@ from codegen.steps import Used, added, kind_of, lowered, starts_negative, withou
 from codegen.values import TensorInfo, is_scalar
 from engine.naming import Namer
 from engine.notation import Index, Sigma, accesses, base, element, fresh, name_of
+from engine.own import reachable
 from engine.sizes import evaluate
 from engine.table import Definition
 
@@ -390,7 +391,9 @@ class ClosedWriter:
         from codegen.steps import forward_text
 
         node = c.node
-        if c.expr is not None and (not c.call or node is None or node.call is None):
+        if c.expr is not None and (
+            not c.call or node is None or node.call is None or not reachable(node.call.function)
+        ):
             low = Lowerer(self._infos(), {}).lower(c.expr, c.indices, c.shape)
             made = self._made(c.name, c, low, {})
             self.forward_blocks.append(Block(c.name, (), made, (Term(c.indices, c.expr, {}),), self.letters))

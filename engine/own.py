@@ -1,0 +1,101 @@
+"""Functions of the user's own as ops: operators of torch.library, `torch.autograd.Function`s, plain Python functions.
+
+A trace sees what torch dispatches. An operator of torch.library is dispatched as it is; an autograd Function is caught at
+its `apply`; a plain Python function is dispatched once it is `overridable`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+from torch.overrides import handle_torch_function, has_torch_function
+from torch.utils import _pytree as pytree
+
+from engine.errors import TraceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def overridable(function: F) -> F:
+    """A plain Python function as one call in a trace, instead of the torch calls inside of it.
+
+        @engine.overridable
+        def snake(x): return x + torch.sin(x) ** 2
+
+        @engine.elementwise(targets=(snake,))
+        def row(x): return x + sp.sin(x) ** 2
+
+    What is emitted is written from the row's index notation; the function itself is only called by the forward.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        tensors = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
+        if has_torch_function(tensors):
+            return handle_torch_function(call, tensors, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    cast("Any", call).overridable = True
+    return cast("F", call)
+
+
+def keys_of(target: Any) -> tuple[Any, ...]:
+    """What a trace sees when `target` is called.
+
+    Raises TraceError for a plain Python function, of which it sees nothing.
+    """
+    if isinstance(target, type) and issubclass(target, torch.autograd.Function):
+        return (target,)
+    applied = getattr(target, "__self__", None)
+    if isinstance(applied, type) and issubclass(applied, torch.autograd.Function):
+        return (applied,)
+    overload = getattr(target, "_opoverload", None)  # what torch.library.custom_op returns
+    if overload is not None:
+        return (overload, overload.overloadpacket)
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        return (target, *[getattr(target, name) for name in target.overloads()])
+    if _plain(target) and not hasattr(target, "overridable"):
+        raise TraceError(
+            f"{target.__name__} is a plain Python function: a trace sees the torch calls inside of it, not the call. "
+            f"Decorate it: @engine.overridable above `def {target.__name__}`, and give that as the target."
+        )
+    return (target,)
+
+
+def _plain(target: Any) -> bool:
+    """Whether a function is none of torch's."""
+    module = str(getattr(target, "__module__", None) or "torch")
+    return hasattr(target, "__code__") and not module.startswith("torch")
+
+
+def reachable(function: Any) -> bool:
+    """Whether emitted code, which imports only torch, can call a function."""
+    if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return True
+    applied = getattr(function, "__self__", None)
+    own = isinstance(applied, type) and issubclass(applied, torch.autograd.Function)
+    return not own and not hasattr(function, "overridable")
+
+
+@contextlib.contextmanager
+def functions_seen(is_traced: Callable[[Any], bool], called: Callable[..., Any]) -> Generator[None]:
+    """While it lasts, an autograd Function applied to something traced is handed to `called`."""
+    original = vars(torch.autograd.Function)["apply"]
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        leaves: Sequence[Any] = pytree.tree_leaves((args, kwargs))
+        if any(is_traced(a) for a in leaves):
+            return called(cls, args, kwargs)
+        return original.__func__(cls, *args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = original
