@@ -265,7 +265,7 @@ class ClosedWriter:
     def _made(self, name: str, cell: Cell, low: Lowered, names: dict[str, str]) -> tuple[str, ...]:
         """The statements that make a cell of the forward."""
         shape = tuple(tt.size(s) for s in cell.shape)
-        like = next((i for i in self.graph.inputs if self.graph[i].dtype == cell.dtype and cell.kind == "float"), None)
+        like = self._like(cell)
         dtype = tt.name(str(cell.dtype)) if like is None else tt.attribute(tt.name(like), "dtype")
         if low.dense is None:
             t = tt.call("torch.zeros", shape, dtype=dtype)
@@ -292,6 +292,10 @@ class ClosedWriter:
             lines.append(self._scatter(name, items, value, s.accumulate, False, self.used_forward))
         return tuple(lines)
 
+    def _like(self, cell: Cell) -> str | None:
+        """An input that has the precision of a cell."""
+        return next((i for i in self.graph.inputs if self.graph[i].dtype == cell.dtype and cell.kind == "float"), None)
+
     def _covers(self, line: Line) -> bool:
         return line.value.dense is not None and covers(line.value.dense, line.shape)
 
@@ -300,7 +304,7 @@ class ClosedWriter:
 
         node = c.node
         if c.expr is not None and (not c.call or node is None or node.call is None):
-            low = Lowerer(self._infos(), {}).lower(c.expr, c.indices, c.shape)
+            low = Lowerer(self._infos(), {}, self._like(c)).lower(c.expr, c.indices, c.shape)
             self.forward_blocks.append(Block(c.name, (), self._made(c.name, c, low, {})))
             return
         assert node is not None
