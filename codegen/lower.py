@@ -75,9 +75,15 @@ class Lowered:
 
 
 class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
-    """Lowers expressions over tensors of known shapes. `ranges` grows with every sum that is entered."""
+    """Lowers expressions over tensors of known shapes. `ranges` grows with every sum that is entered.
 
-    def __init__(self, tensors: Mapping[str, TensorInfo], ranges: Mapping[Index, Expr]) -> None:
+    `like` is a tensor whose precision an expression has that reads no floats.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, TensorInfo], ranges: Mapping[Index, Expr], like: str | None = None
+    ) -> None:
+        self.default = like
         self.tensors = dict(tensors)
         self.ranges = dict(ranges)
         self.order: list[Index] = []
@@ -113,7 +119,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         """A tensor of floats that the expression reads, a cotangent if there is one; it has the result's precision."""
         found = {name_of(a) for a in accesses(e)}
         floats = [n for n in found if n in self.tensors and self.tensors[n].kind == "float"]
-        return min(floats, key=lambda n: (not n.startswith("_cot"), n), default=None)
+        return min(floats, key=lambda n: (not n.startswith("_cot"), n), default=self.default)
 
     def whole(self, e: Expr) -> Val:
         """The dense part of an expression."""

@@ -19,6 +19,7 @@ from codegen.emit import steps_source
 from codegen.function import differentiable
 from codegen.modulestate import module_state
 from codegen.operator import custom_op
+from codegen.second import differentiable_inputs, gradient_along, hvp
 from engine import Graph, trace
 from engine.errors import InputError
 
@@ -58,6 +59,8 @@ class Program:
         derivation: every cotangent and the rules that led to it.
         source: the emitted file.
         mode: "steps" or "closed".
+        second: with `order=2` the program of the gradient along vectors, whose backward gives Hessian-vector products; its
+            `source` is the emitted file.
         original: the user's own forward; None for a program made from a graph.
     """
 
@@ -74,6 +77,7 @@ class Program:
         self.owner = module
         self.original: Callable[..., Any] | None = None
         self.wrt = wrt
+        self.second: Program | None = None
         self.writer: ClosedWriter | None = None
         self.module = load(source, graph.name)
 
@@ -184,6 +188,21 @@ class Program:
         out, saved = self.forward(*inputs)
         return out, self.backward(saved)
 
+    def hvp(self, inputs: Sequence[Any], vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Hessian-vector products of a scalar result, by the emitted code of `order=2`.
+
+        Args:
+            inputs: the arguments of the forward.
+            vectors: by gradient key, a tensor of that input's shape and dtype; inputs without one have a vector of zeros.
+
+        Returns:
+            By gradient key, `Sum_k (d^2 result / d input d input_k) vectors[k]`, in the shape of the input.
+
+        Raises:
+            InputError: the program was not generated with `order=2`, or a vector does not fit.
+        """
+        return hvp(self, inputs, vectors)
+
     def trainer(
         self,
         params: Mapping[str, Tensor],
@@ -249,6 +268,7 @@ def generate(
     mode: str = "closed",
     wrt: Sequence[str] | None = None,
     name: str | None = None,
+    order: int = 1,
 ) -> Program:
     """Derive and emit the backward of a forward.
 
@@ -258,10 +278,14 @@ def generate(
         mode: "steps" for one statement per node, "closed" for cotangents simplified across nodes.
         wrt: names of the inputs whose gradients are wanted; all floating-point ones by default.
         name: what the emitted file says it was made from; the forward's name by default.
+        order: 1 for gradients; 2 for Hessian-vector products as well, by the derivation of the derived gradient: see
+            `Program.hvp` and `Program.second`. The forward must return one scalar.
 
     Raises:
         TraceError: what the forward does cannot be traced. InputError: `wrt` names no differentiable input.
     """
+    if order not in (1, 2):
+        raise InputError(f"order={order!r} is neither 1 nor 2")
     if mode not in MODES:
         raise InputError(f"mode={mode!r} is none of {', '.join(MODES)}")
     graph = forward if isinstance(forward, Graph) else trace(forward, *inputs)
@@ -286,4 +310,9 @@ def generate(
     program = Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))
     program.writer = writer
     program.original = None if isinstance(forward, Graph) else forward
+    if order == 2:
+        if isinstance(forward, Graph):
+            raise InputError("order=2 needs example tensors; pass the forward and its inputs instead of a graph")
+        along, example = gradient_along(program, program.tensors(inputs))
+        program.second = generate(along, *example, mode=mode, wrt=differentiable_inputs(graph), name=name)
     return program

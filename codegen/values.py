@@ -218,10 +218,13 @@ class LowererBase:
     def typed(self, v: Val) -> Val:
         """A number, a tensor of integers or of truth values as floats of the precision that the expression has.
 
-        Left to itself torch would give them its default, float32, whatever they meet later.
+        Left to itself torch would give them its default, float32, whatever they meet later; where the expression has no
+        precision, that is what they get.
         """
-        if v.kind == "float" or self.like is None:
+        if v.kind == "float" or (self.like is None and v.kind != "bool"):
             return v
+        if self.like is None:
+            return Val(tt.binary("*", v.t, tt.number(1.0)), v.axes, "float", v.kept)
         like = tt.name(self.like)
         if v.is_number:
             return Val(tt.method(like, "new_tensor", v.t), (), "float")

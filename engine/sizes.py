@@ -251,8 +251,12 @@ def _comparison(name: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
         if not isinstance(other, (int, float, Real)):
             return NotImplemented
-        if self.sizes.resolve(expression(self)) != self.sizes.resolve(expression(other)):
-            _fix(self, other)
+        a, b = expression(self), expression(other)
+        if self.sizes.resolve(a) != self.sizes.resolve(b):
+            if name in ("eq", "ne") and isinstance(other, Sized) and number(self) == number(other):
+                self.sizes.unify(a, b)  # the trace holds for all sizes that are equal too
+            else:
+                _fix(self, other)
         return getattr(float, f"__{name}__")(float(number(self)), float(number(other)))
 
     return method

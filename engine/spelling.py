@@ -200,11 +200,15 @@ def render_call(
     return f"{qualified(function)}({', '.join([*given, *extra])})"
 
 
+ATEN = (type(torch.ops.aten.tanh_backward), type(torch.ops.aten.tanh_backward.default))
+"""What torch's own kernels are, called past its Python functions."""
 SPACES = (torch, torch.nn.functional, torch.special, torch.linalg)
 
 
 def qualified(function: Callable[..., Any]) -> str:
     """A torch function's full name. Some call themselves by another (`logsigmoid` says `log_sigmoid`)."""
+    if isinstance(function, ATEN):
+        return f"torch.ops.{function}"
     own = str(getattr(function, "__name__", ""))
     if isinstance(function, torch._ops.OpOverload):
         return f"torch.ops.{function.namespace}.{own}"

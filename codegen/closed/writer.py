@@ -387,6 +387,10 @@ class ClosedWriter:
         live = [k for k, o in enumerate(self.graph.outputs) if o in self.live]
         return self._given(next((k for k in live if self.graph[self.graph.outputs[k]].dtype == dtype), live[0]))
 
+    def _like(self, cell: Cell) -> str | None:
+        """An input that has the precision of a cell."""
+        return next((i for i in self.graph.inputs if self.graph[i].dtype == cell.dtype and cell.kind == "float"), None)
+
     def _call_forward(self, c: Cell) -> None:
         from codegen.steps import forward_text
 
@@ -394,7 +398,7 @@ class ClosedWriter:
         if c.expr is not None and (
             not c.call or node is None or node.call is None or not reachable(node.call.function)
         ):
-            low = Lowerer(self._infos(), {}).lower(c.expr, c.indices, c.shape)
+            low = Lowerer(self._infos(), {}, self._like(c)).lower(c.expr, c.indices, c.shape)
             made = self._made(c.name, c, low, {})
             self.forward_blocks.append(Block(c.name, (), made, (Term(c.indices, c.expr, {}),), self.letters))
             return

@@ -188,6 +188,12 @@ def tanh(x: Expr) -> Any:
     return sp.tanh(x)
 
 
+@elementwise(targets=(torch.ops.aten.tanh_backward, torch.ops.aten.tanh_backward.default), probes=REALS)
+def tanh_backward(grad_output: Expr, output: Expr) -> Any:
+    """What emitted code calls, so that it can be traced in its turn."""
+    return grad_output * (1 - output**2)
+
+
 @elementwise("sigmoid", "expit", probes=REALS)
 def sigmoid(x: Expr) -> Any:
     return 1 / (1 + sp.exp(-x))

@@ -62,6 +62,8 @@ GATHERS = (
 KINDS = {
     "unary": UNARY, "binary": BINARY, "rowwise": ROWWISE, "reduce": REDUCTIONS, "layout": LAYOUT, "product": PRODUCTS, "gather": GATHERS,
 }  # fmt: skip
+EXAMPLE = 7
+"""The seed of the inputs that a forward is drawn for: its indices are within the sizes of these."""
 LARGEST = 200
 """Elements of a tensor, so that one forward takes milliseconds."""
 
@@ -89,7 +91,7 @@ def forwards(draw: Callable[[Any], Any], steps: int = 6) -> RandomForward:
         "v": draw(st.sampled_from([(m,), (n, 1), (1, m), (n, m), ()])),
         "i": (draw(st.integers(1, 4)),),
     }
-    example = RandomForward("", tuple(inputs.items())).tensors(torch.float64, 7)
+    example = RandomForward("", tuple(inputs.items())).tensors(torch.float64, EXAMPLE)
     tensors = dict(zip(inputs, example, strict=True))
     lines: list[str] = []
     made: list[str] = []
