@@ -127,7 +127,7 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
                 drawn = rng.normal(size=shape) if seed % 2 == 0 else rng.uniform(0.1, 0.9, size=shape)
                 tensors[c.name] = boxed(numbers.lift(drawn))
             else:
-                tensors[c.name] = rng.integers(0, 2, size=shape).astype(bool if c.kind == "bool" else np.int64)
+                tensors[c.name] = rng.integers(0, 2, size=shape)  # truth values are the numbers 0 and 1
             continue
         value = boxed(Interpreter(numbers, tensors, sizes).tensor(c.indices, shape, c.expr))
         if any(isinstance(x, mpmath.mpc) or mpmath.isnan(x) for x in value.flat):
@@ -324,7 +324,8 @@ def execute(line: Line, tensors: dict[str, Any], scope: dict[str, Any], sizes: d
         )
         everything["_new"] = torch.as_tensor(eval(tt.text(s.value), everything)).float()  # noqa: S307
         if s.accumulate:
-            value.index_put_(as_tuple(everything["_items"]), everything["_new"], accumulate=True)
+            places = tuple(torch.as_tensor(i) for i in as_tuple(everything["_items"]))
+            value.index_put_(places, everything["_new"], accumulate=True)
         else:
             value[everything["_items"]] += everything["_new"]
     tensors[line.name] = value
