@@ -259,9 +259,9 @@ def at_offset(
 ) -> Verdict:
     """The gate at one offset."""
     values = inputs_at(region, cells, sizes, offset)
-    if region.relations:
-        return Verdict(True)
     names = {str(s): n for s, n in sizes.items()}
+    if region.relations:
+        values |= related(region, cells, naive, values, names, sizes)
     truth = autograd(region, naive, values, names, torch.float64)
     theirs = autograd(region, naive, values, names, torch.float32)
     ours: dict[str, Any] = {k: v.float() if v.is_floating_point() else v for k, v in values.items()}
@@ -283,6 +283,28 @@ def at_offset(
             where = "where inputs are 0" if offset is None else f"at offset {offset:g}"
             return Verdict(False, f"the cotangent of {cell} has float32 error {mine:.1e} {where}, autograd {other:.1e}")
     return Verdict(True)
+
+
+def related(
+    region: Region,
+    cells: Sequence[Cell],
+    naive: Sequence[tuple[str, str]],
+    values: dict[str, torch.Tensor],
+    names: dict[str, int],
+    sizes: dict[Symbol, int],
+) -> dict[str, torch.Tensor]:
+    """float64 values of what the relations name beyond the region, such that they hold for these values of the boundary."""
+    scope: dict[str, Any] = {"torch": torch, **names, **values}
+    for name, text in naive:
+        scope[name] = eval(text, scope)  # noqa: S307
+    numbers = arithmetic(DIGITS)
+    with mpmath.workdps(DIGITS):
+        tensors: dict[str, Any] = {
+            k: boxed(numbers.lift(v.numpy())) for k, v in scope.items() if isinstance(v, torch.Tensor)
+        }
+        relate(region, cells, tensors, sizes)
+        told = {name_of(a) for _, right in region.relations for a in accesses(right)}
+        return {k: torch.from_numpy(tensors[k].astype(np.float64)) for k in sorted(told)}
 
 
 def autograd(
