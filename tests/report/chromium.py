@@ -10,6 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -48,7 +49,6 @@ function seen(doc) {
   return {
     panels: [...doc.querySelectorAll('.nodes .node')].filter(n => n.offsetHeight > 0).map(n => n.id),
     overflow: root.scrollWidth - root.clientWidth,
-    ink: getComputedStyle(doc.body).color,
   };
 }
 function watch(doc, chosen) {
@@ -66,9 +66,11 @@ function watch(doc, chosen) {
   }, 100));
 }
 addEventListener('load', async () => {
-  const looks = {};
-  for (const frame of document.querySelectorAll('iframe'))
-    looks[frame.width] = await watch(frame.contentDocument, document.body.dataset.chosen);
+  const looks = [];
+  for (const frame of document.querySelectorAll('iframe')) {
+    const look = await watch(frame.contentDocument, frame.dataset.chosen);
+    looks.push([frame.dataset.name, Number(frame.width), look]);
+  }
   const result = document.createElement('script');
   result.type = 'application/json';
   result.id = 'result';
@@ -78,23 +80,31 @@ addEventListener('load', async () => {
 """
 
 
-def looked_at(page: str, folder: Path, chosen: str) -> dict[int, dict[str, Any]]:
-    """By width: what is seen at first, after a click on a node, and with everything opened; which formulas lie wrong.
+def looked_at(pages: Mapping[str, tuple[str, str]], folder: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """By page and width: what is seen at first, after a click, and with everything opened; which formulas lie wrong.
 
-    Each width is a frame of one outer page, as a window of Chromium has a width of its own. A console message fails.
+    Args:
+        pages: by name, a page and the id of the node to click on.
+        folder: where files can be put.
+
+    Each page and width is a frame of one outer page, as a window of Chromium has a least width of its own. A console
+    message is an AssertionError.
     """
-    inner = folder / "page.html"
-    inner.write_text(page, encoding="utf-8")
-    frames = "".join(f'<iframe width="{w}" height="800" src="{inner.as_uri()}"></iframe>' for w in (PHONE, DESKTOP))
+    frames: list[str] = []
+    for name, (page, chosen) in pages.items():
+        inner = folder / f"{name}.html"
+        inner.write_text(page, encoding="utf-8")
+        frames += [
+            f'<iframe data-name="{escape(name)}" data-chosen="{escape(chosen)}" width="{width}" height="800" '
+            f'src="{inner.as_uri()}"></iframe>'
+            for width in (PHONE, DESKTOP)
+        ]
     outer = folder / "outer.html"
-    outer.write_text(
-        f'<!doctype html><meta charset="utf-8"><body data-chosen="{escape(chosen)}">{frames}<script>{LOOK}</script>',
-        encoding="utf-8",
-    )
-    done = chromium(folder, "--dump-dom", "--virtual-time-budget=10000", outer.as_uri())
+    outer.write_text(f'<!doctype html><meta charset="utf-8">{"".join(frames)}<script>{LOOK}</script>', encoding="utf-8")
+    done = chromium(folder, "--dump-dom", "--virtual-time-budget=30000", outer.as_uri())
     assert "CONSOLE" not in done.stderr, done.stderr
     (found,) = re.findall(r'<script type="application/json" id="result">(.*?)</script>', done.stdout, re.DOTALL)
-    return {int(width): look for width, look in json.loads(found).items()}
+    return {(name, width): look for name, width, look in json.loads(found)}
 
 
 def screenshot(page: str, folder: Path, width: int, height: int) -> Path:

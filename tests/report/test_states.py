@@ -10,13 +10,14 @@ import pytest
 from matplotlib.mathtext import MathTextParser
 
 import codegen
-from codegen.build import closed_program, default_targets, derivation_text, program_of
+from codegen.build import closed_program, derivation_text, program_of
 from codegen.targets import load_target
 from codegen.worked import Stage, told, walked
 from codegen.worked.story import backward_story, forward_story, memory
 from codegen.worked.walk import Walk
 from engine.notation import accesses, canonical, name_of
 from tests.closed.forms import FORMS, Draw
+from tests.report.test_report import TOLD
 
 if TYPE_CHECKING:
     from codegen.derivation import Proof
@@ -35,7 +36,7 @@ def proofs_of(name: str) -> tuple[Proof, ...]:
     return closed_of(name).derivation.proofs
 
 
-@pytest.mark.parametrize("name", default_targets())
+@pytest.mark.parametrize("name", TOLD)
 def test_the_states_lead_from_the_chain_rule_to_the_closed_form(name: str) -> None:
     for proof in proofs_of(name):
         states = told(proof)
@@ -48,7 +49,7 @@ def test_the_states_lead_from_the_chain_rule_to_the_closed_form(name: str) -> No
         )
 
 
-@pytest.mark.parametrize("name", default_targets())
+@pytest.mark.parametrize("name", TOLD)
 def test_every_name_is_defined(name: str) -> None:
     """What a state names is an input, a tensor with a formula, or a cotangent that a state before it puts in or introduces."""
     program = closed_of(name)
@@ -136,7 +137,7 @@ def test_equal_layers_are_told_once() -> None:
     assert all(p.equation is not None and not p.stages for p in alike)
 
 
-@pytest.mark.parametrize("name", default_targets())
+@pytest.mark.parametrize("name", TOLD)
 def test_markdown_as_github_renders_it(name: str) -> None:
     text = derivation_text(program_of(load_target(name), name), name)
     parser = MathTextParser("path")
@@ -163,7 +164,7 @@ def test_markdown_as_github_renders_it(name: str) -> None:
     assert "\n\n\n" not in text
 
 
-@pytest.mark.parametrize("name", default_targets())
+@pytest.mark.parametrize("name", TOLD)
 def test_what_is_saved_is_what_the_emitted_forward_saves(name: str) -> None:
     from codegen.inputs import example_inputs
 
