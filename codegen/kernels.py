@@ -36,6 +36,8 @@ def stable(e: Expr) -> Kernel | None:
 def _choice(e: Where) -> Kernel | None:
     """x where it is positive, else nothing or a fraction of it."""
     condition, one, other = e.args
+    if not condition.has(sp.Indexed):
+        return None
     if condition == LessEqual(other, 0) and one == 0:
         return "relu", (other,)
     if condition != Less(0, one):

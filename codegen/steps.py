@@ -30,6 +30,10 @@ def kind_of(dtype: torch.dtype) -> str:
     return "float" if dtype.is_floating_point else "bool" if dtype == torch.bool else "int"
 
 
+MOST_TERMS = 32
+"""Terms of one statement: what is read ten thousand times is summed by several."""
+
+
 @cache
 def lowered(
     template: Definition, position: int, shapes: tuple[tuple[Expr, ...], ...], kinds: tuple[str, ...]
@@ -120,6 +124,9 @@ class StepsWriter:
             scatters.extend((part, s) for s in low.scatters)
         lines = self._seed(c) if c.seeded else []
         if dense or c.seeded:
+            dense = sorted(dense, key=starts_negative)
+            later = [dense[k : k + MOST_TERMS] for k in range(MOST_TERMS, len(dense), MOST_TERMS)]
+            dense = dense[:MOST_TERMS]
             t = added([tt.name(c.name), *dense] if c.seeded else dense)
             if not full and target.shape and not c.seeded:
                 self.used.names.add(target.name)
@@ -132,6 +139,10 @@ class StepsWriter:
             self.used.see(t)
             if t != tt.name(c.name):
                 lines.append(f"{c.name} = {tt.text(t)}")
+            for terms in later:
+                more = added([tt.name(c.name), *terms])
+                self.used.see(more)
+                lines.append(f"{c.name} = {tt.text(more)}")
         else:
             self.used.names.add(target.name)
             lines.append(f"{c.name} = torch.zeros_like({target.name})")

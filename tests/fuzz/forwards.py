@@ -113,11 +113,5 @@ def forwards(draw: Callable[[Any], Any], steps: int = 6) -> RandomForward:
     results = [made[-1], *draw(st.lists(st.sampled_from(made), max_size=2, unique=True))]
     results = list(dict.fromkeys(results))
     body = "".join(f"    {line}\n" for line in lines)
-    read = [name for name in inputs if name in ("x", "i") or any(name in names_in(line) for line in lines)]
-    source = f"def forward({', '.join(read)}):\n{body}    return {', '.join(results)}\n"
-    return RandomForward(source, tuple((name, inputs[name]) for name in read))
-
-
-def names_in(line: str) -> set[str]:
-    """The names that a line reads."""
-    return set(compile(line, "", "exec").co_names)
+    source = f"def forward({', '.join(inputs)}):\n{body}    return {', '.join(results)}\n"
+    return RandomForward(source, tuple(inputs.items()))
