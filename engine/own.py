@@ -57,21 +57,23 @@ def keys_of(target: Any) -> tuple[Any, ...]:
     """
     if isinstance(target, type) and issubclass(target, torch.autograd.Function):
         return (target,)
-    applied = getattr(target, "__self__", None)
+    known = cast("object", target)
+    applied = getattr(known, "__self__", None)
     if isinstance(applied, type) and issubclass(applied, torch.autograd.Function):
         return (applied,)
-    overload: Any = getattr(target, "_opoverload", None)  # what torch.library.custom_op returns
+    overload: Any = getattr(known, "_opoverload", None)  # what torch.library.custom_op returns
     if overload is not None:
         return (overload, overload.overloadpacket)
     if isinstance(target, PACKET):
         packet = cast("Any", target)
         return (packet, *[getattr(packet, name) for name in packet.overloads()])
-    if _plain(target) and not hasattr(target, "overridable"):
+    if _plain(known) and not hasattr(known, "overridable"):
+        name = getattr(known, "__name__", "it")
         raise TraceError(
-            f"{target.__name__} is a plain Python function: a trace sees the torch calls inside of it, not the call. "
-            f"Decorate it: @engine.overridable above `def {target.__name__}`, and give that as the target."
+            f"{name} is a plain Python function: a trace sees the torch calls inside of it, not the call. "
+            f"Decorate it: @engine.overridable above `def {name}`, and give that as the target."
         )
-    return (target,)
+    return (known,)
 
 
 def _plain(target: Any) -> bool:
