@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 
@@ -46,7 +46,7 @@ class ContractMixin(LowererBase):
         if found is None:
             return known
         at, places, rest = found
-        own = [i for i in at.indices if i != 0]
+        own = [cast("Index", i) for i in at.indices if i != 0]
         inner = [i for i, _ in e.limits]
         outer: list[Any] = [i for i in own if i not in inner]
         with self.inside(e.body, e.limits):
@@ -58,7 +58,7 @@ class ContractMixin(LowererBase):
         flat, put = (tt.method(x.t, "flatten", -len(inner)) if several else x.t for x in (index, value))
         sizes = [self.ranges[k] for k in places]
         total = sp.Mul(*sizes)
-        zeros = tt.method(value.t, "new_zeros", tuple([*[self.ranges[i] for i in outer], total]))
+        zeros = tt.method(value.t, "new_zeros", (*[self.ranges[i] for i in outer], total))
         t = tt.method(zeros, "scatter_add", -1, flat, put)
         if len(places) > 1:
             t = tt.method(t, "unflatten", -1, tuple(sizes))

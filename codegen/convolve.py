@@ -106,7 +106,7 @@ def convolution(e: Sigma, ranges: Mapping[Index, Expr], tensors: Mapping[str, Te
         return _spread(problem, parts.elements[0], tensors)
     for first, second in (parts.elements, parts.elements[::-1]):
         for find, result, call in KERNELS:
-            roles = find(problem, cast("Slots", first.indices), cast("Slots", second.indices))
+            roles = find(problem, first.indices, second.indices)
             shapes = [tensors[name_of(a)].shape for a in (first, second)]
             if roles is not None and _fits(problem, roles, result, shapes):
                 t = call(roles, sizes, tt.name(name_of(first)), tt.name(name_of(second)))
@@ -162,7 +162,7 @@ def _groups(problem: Problem, channel: Expr, out: Expr, c: Expr) -> Expr | None:
     if group == out:
         return problem.sizes[out]
     if isinstance(group, Quo) and group.args[0] == out:
-        return cast("Expr", sp.cancel(problem.sizes[out] / group.args[1]))
+        return sp.cancel(problem.sizes[out] / group.args[1])
     return None
 
 
@@ -214,7 +214,7 @@ def _image_left(problem: Problem, windows: Slots, kernel: Slots) -> Roles | None
 
 def _spread(problem: Problem, element: Indexed, tensors: Mapping[str, TensorInfo]) -> Val | None:
     """Windows alone, each added to every place of the image that it covers: a kernel of ones for each channel."""
-    windows = cast("Slots", element.indices)
+    windows = element.indices
     batch, channel = windows[:2]
     image, kernel = [batch, channel], [channel, sp.S.Zero]
     spatial: list[Steps | None] = []
@@ -254,9 +254,9 @@ def _fits(problem: Problem, roles: Roles, result: str, shapes: Sequence[Slots]) 
         if any(i in sizes and sp.expand(sizes[i] - n) != 0 for i, n in zip(getattr(roles, name), shape, strict=True)):
             return False
     at = [i for i in getattr(roles, result) if i != 0]
-    every = {i for i in (*roles.windows, *roles.kernel, *at) if i != 0}
+    every: set[Any] = {i for i in (*roles.windows, *roles.kernel, *at) if i != 0}
     every |= {i for s in roles.image for i in free_indices(s)}
-    if len(set(at)) != len(at) or set(at) & problem.summed or every - set(at) != problem.summed:
+    if len(set(at)) != len(at) or set(at) & problem.summed or every - set(at) != set(problem.summed):
         return False
     extents = shapes[0][2:] if result != "image" else [sizes[i] for i in roles.image[2:]]
     allowed = [
@@ -278,7 +278,7 @@ def _count(span: Expr, stride: int) -> Expr:
     """How many windows begin within a span: span // stride + 1, without the quotient of what the stride divides."""
     terms = sp.Add.make_args(span)
     whole = [t for t in terms if not t.is_Integer and (t.as_coeff_Mul()[0] % stride) == 0]
-    return cast("Expr", steps(sp.Add(*[t for t in terms if t not in whole]), stride) + sp.Add(*whole) / stride)
+    return steps(sp.Add(*[t for t in terms if t not in whole]), stride) + sp.Add(*whole) / stride
 
 
 def _options(roles: Roles) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from engine.own import keys_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy.typing as npt
     from torch import Tensor
 
     from engine.graph import Graph, Node
@@ -59,8 +60,8 @@ def _own_row(node: Node) -> Row | None:
     return None if row is None or row.bundled else row
 
 
-def _difference(node: Node, row: Row, defined: Any, value: Tensor) -> list[str]:
-    computed = np.asarray(value.detach().double().tolist()).reshape(tuple(value.shape))
+def _difference(node: Node, row: Row, defined: npt.NDArray[Any], value: Tensor) -> list[str]:
+    computed = array_of(value.detach().double())
     if defined.shape != computed.shape:
         return [f"{_where(node, row)} defines the shape {defined.shape}, and the function returns {computed.shape}"]
     finite = np.abs(computed[np.isfinite(computed)])
@@ -73,6 +74,11 @@ def _difference(node: Node, row: Row, defined: Any, value: Tensor) -> list[str]:
     return [
         f"{_where(node, row)} defines {said:.6g} at {list(at)}, and the function computes {true:.6g}: correct the row"
     ]
+
+
+def array_of(t: Tensor) -> npt.NDArray[np.float64]:
+    """A float64 tensor's numbers."""
+    return np.array(cast("Any", t).tolist(), dtype=np.float64).reshape(tuple(t.shape))
 
 
 def _where(node: Node, row: Row) -> str:

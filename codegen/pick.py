@@ -8,7 +8,7 @@ is the way back of `gather`. An identity of the expression, not of an op that ma
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 from sympy import Expr, Indexed, Mul
@@ -41,7 +41,7 @@ def picked(e: Sigma, ranges: Mapping[Index, Expr]) -> tuple[Indexed, tuple[Index
     rest = _within(Mul(*[f for f in Mul.make_args(e.body) if f not in deltas]), at, order or (), ranges)
     if order is None or free_indices(rest) - set(own):
         return None
-    return cast("Indexed", at), order, rest
+    return at, order, rest
 
 
 def _digits(placed: Mapping[Index, Expr], at: Any, ranges: Mapping[Index, Expr]) -> tuple[Index, ...] | None:

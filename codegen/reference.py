@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from engine.errors import InputError
 from engine.evaluate import sizes_of
+from engine.own import is_operator
 from engine.spelling import Ref, SizeArg
 
 if TYPE_CHECKING:
@@ -128,8 +129,10 @@ class _Replay:
         from codegen.steps import definition_text
 
         self.by_definition.append(node.name)
-        names = {**{str(s): n for s, n in self.sizes.items()}, **{o: self.values[o] for o in node.operands}}
-        defined = cast("Tensor", eval(definition_text(self.graph, node), {"torch": torch, "math": math}, names))
+        names: dict[str, Any] = {"torch": torch, "math": math, **{str(s): n for s, n in self.sizes.items()}}
+        names.update({o: self.values[o] for o in node.operands})
+        exec(compile(f"{node.name} = {definition_text(self.graph, node)}", node.name, "exec"), names)
+        defined: Tensor = names[node.name]
         return defined + (result - defined.detach())
 
     def _own(self, value: Tensor, node: Node) -> Tensor:
@@ -155,7 +158,7 @@ class _Replay:
 
 def _underivable(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether an operator of torch.library has no derivative registered. Autograd only says so when it gets there."""
-    if not isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+    if not is_operator(function):
         return False
 
     def leaf(v: Any) -> Any:

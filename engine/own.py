@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
 F = TypeVar("F", bound="Callable[..., Any]")
+OPERATORS: Any = torch.ops.aten.add
+PACKET = cast("type[Any]", type(OPERATORS))
+OVERLOAD = cast("type[Any]", type(OPERATORS.Tensor))
+"""The two classes of torch.ops.aten.add and torch.ops.aten.add.Tensor, which torch gives no public name."""
+FUNCTION: Any = torch.autograd.Function
 
 
 def overridable(function: F) -> F:
@@ -52,20 +57,23 @@ def keys_of(target: Any) -> tuple[Any, ...]:
     """
     if isinstance(target, type) and issubclass(target, torch.autograd.Function):
         return (target,)
-    applied = getattr(target, "__self__", None)
+    known = cast("object", target)
+    applied = getattr(known, "__self__", None)
     if isinstance(applied, type) and issubclass(applied, torch.autograd.Function):
         return (applied,)
-    overload = getattr(target, "_opoverload", None)  # what torch.library.custom_op returns
+    overload: Any = getattr(known, "_opoverload", None)  # what torch.library.custom_op returns
     if overload is not None:
         return (overload, overload.overloadpacket)
-    if isinstance(target, torch._ops.OpOverloadPacket):
-        return (target, *[getattr(target, name) for name in target.overloads()])
-    if _plain(target) and not hasattr(target, "overridable"):
+    if isinstance(target, PACKET):
+        packet = cast("Any", target)
+        return (packet, *[getattr(packet, name) for name in packet.overloads()])
+    if _plain(known) and not hasattr(known, "overridable"):
+        name = getattr(known, "__name__", "it")
         raise TraceError(
-            f"{target.__name__} is a plain Python function: a trace sees the torch calls inside of it, not the call. "
-            f"Decorate it: @engine.overridable above `def {target.__name__}`, and give that as the target."
+            f"{name} is a plain Python function: a trace sees the torch calls inside of it, not the call. "
+            f"Decorate it: @engine.overridable above `def {name}`, and give that as the target."
         )
-    return (target,)
+    return (known,)
 
 
 def _plain(target: Any) -> bool:
@@ -74,9 +82,14 @@ def _plain(target: Any) -> bool:
     return hasattr(target, "__code__") and not module.startswith("torch")
 
 
+def is_operator(function: Any) -> bool:
+    """Whether a function is one of torch.ops, which torch.library registers."""
+    return isinstance(function, (PACKET, OVERLOAD))
+
+
 def reachable(function: Any) -> bool:
     """Whether emitted code, which imports only torch, can call a function."""
-    if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+    if is_operator(function):
         return True
     applied = getattr(function, "__self__", None)
     own = isinstance(applied, type) and issubclass(applied, torch.autograd.Function)
@@ -86,16 +99,17 @@ def reachable(function: Any) -> bool:
 @contextlib.contextmanager
 def functions_seen(is_traced: Callable[[Any], bool], called: Callable[..., Any]) -> Generator[None]:
     """While it lasts, an autograd Function applied to something traced is handed to `called`."""
-    original = vars(torch.autograd.Function)["apply"]
+    original = cast("Any", vars(FUNCTION)["apply"])
+    plain: Any = original.__func__
 
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
         leaves: Sequence[Any] = pytree.tree_leaves((args, kwargs))
         if any(is_traced(a) for a in leaves):
             return called(cls, args, kwargs)
-        return original.__func__(cls, *args, **kwargs)
+        return plain(cls, *args, **kwargs)
 
-    torch.autograd.Function.apply = classmethod(apply)
+    FUNCTION.apply = classmethod(apply)
     try:
         yield
     finally:
-        torch.autograd.Function.apply = original
+        FUNCTION.apply = original

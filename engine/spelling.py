@@ -12,6 +12,7 @@ from sympy import Expr
 from sympy.printing.str import StrPrinter
 
 from engine.notation import Quo, Rem
+from engine.own import is_operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -210,8 +211,8 @@ def qualified(function: Callable[..., Any]) -> str:
     if isinstance(function, ATEN):
         return f"torch.ops.{function}"
     own = str(getattr(function, "__name__", ""))
-    if isinstance(function, torch._ops.OpOverload):
-        return f"torch.ops.{function.namespace}.{own}"
+    if is_operator(function):
+        return f"torch.ops.{str(function).replace('::', '.')}"
     for space in SPACES:
         if getattr(space, own, None) is function:
             return f"{space.__name__}.{own}"

@@ -171,7 +171,7 @@ class Tracer(TorchFunctionMode):
         name = getattr(func, "__name__", str(func))
         flat = pytree.tree_leaves((args, kwargs))
         if self.held and any(id(a) in self.held for a in flat):  # a parameter that was kept elsewhere in the module
-            args, kwargs = pytree.tree_map(lambda a: self.held.get(id(a), a), (args, kwargs))
+            args, kwargs = pytree.tree_map(self._as_held, (args, kwargs))
             flat = pytree.tree_leaves((args, kwargs))
         proxies = [a for a in flat if isinstance(a, Proxy)]
         if name == "__get__" and proxies:
@@ -214,6 +214,10 @@ class Tracer(TorchFunctionMode):
         if name == "__getitem__" and result.record.view and isinstance(args[0], Proxy):
             result.part_of = (args[0], args[1])
         return result
+
+    def _as_held(self, a: Any) -> Any:
+        """The proxy of a module's own parameter."""
+        return self.held.get(id(a), a)
 
     def function_called(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An autograd Function that was applied: by its row, for its own backward is not derived from anything."""

@@ -5,7 +5,7 @@ Sources: the formulas in the documentation of torch.nn.RNN, LSTM and GRU. The nu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -47,10 +47,16 @@ def gru_cell(x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any 
 @composite(targets=(torch.lstm_cell,))
 def lstm_cell(x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
     """The next state and the next cell."""
-    h, c = hx
+    h: Any = hx[0]
+    c: Any = hx[1]
     i, f, g, o = (said + kept for said, kept in gated(x, h, w_ih, w_hh, b_ih, b_hh, 4))
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     return o.sigmoid() * c.tanh(), c
+
+
+def kinds_of(state: Any) -> tuple[Any, ...]:
+    """A state as a tuple: that of an LSTM is a pair."""
+    return cast("tuple[Any, ...]", state) if isinstance(state, tuple) else (state,)
 
 
 def over_time(cell: Callable[..., Any], x: Any, state: Any, weights: Sequence[Any], backwards: bool) -> tuple[Any, Any]:
@@ -59,7 +65,7 @@ def over_time(cell: Callable[..., Any], x: Any, state: Any, weights: Sequence[An
     out: list[Any] = []
     for t in reversed(steps) if backwards else steps:
         state = cell(x[t], state, *weights)
-        out.append(state[0] if isinstance(state, tuple) else state)
+        out.append(kinds_of(state)[0])
     return torch.stack(out[::-1] if backwards else out), state
 
 
@@ -89,7 +95,7 @@ def layered(
             start = states[0][k] if len(states) == 1 else tuple(s[k] for s in states)
             out, end = over_time(cell, x, start, weights[k * each : (k + 1) * each], way == 1)
             found.append(out)
-            for kept, value in zip(last, end if isinstance(end, tuple) else (end,), strict=True):
+            for kept, value in zip(last, kinds_of(end), strict=True):
                 kept.append(value)
         x = torch.cat(found, -1) if ways == 2 else found[0]
         if dropout and training and layer < layers - 1:
