@@ -201,13 +201,13 @@ def _failed(error: BaseException, where: str) -> TargetError:
 @contextlib.contextmanager
 def located(target: Target, what: str = "the forward") -> Generator[None]:
     """What the target's own code raises becomes a TargetError with file and line; everything else passes."""
-    from engine.naming import is_user_code  # which needs sympy; what trains from emitted files does not
-
     try:
         yield
     except SymgradError:
         raise
     except Exception as error:
+        from engine.naming import is_user_code  # which needs sympy; what trains from emitted files does not
+
         frames = traceback.extract_tb(error.__traceback__)
         if not is_user_code(frames[-1].filename):
             raise

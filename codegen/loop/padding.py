@@ -116,6 +116,10 @@ def axes_of(step: Step, trained: Sequence[str]) -> Axes:
 def broadcast(axes: Axes, n: Node, operands: Sequence[Node]) -> None:
     """Operands are aligned at their last dimensions."""
     for r in operands:
+        if len(r.shape) > len(n.shape):  # reduced in the same call
+            axes.keep(r)
+            axes.keep(n)
+            continue
         for d in range(1, len(r.shape) + 1):
             at = len(r.shape) - d
             if r.shape[at] == n.shape[-d]:

@@ -106,9 +106,15 @@ def _names_of(where: str, member: Callable[[str], Any], rows: str) -> tuple[int,
     return context, rows
 
 
-def _without_vocabulary(init: Callable[[Generator, torch.dtype], Tensors]) -> Callable[..., Tensors]:
+def _without_vocabulary(
+    init: Callable[[Generator, torch.dtype], Tensors],
+) -> Callable[[Generator, int, torch.dtype], Tensors]:
     """`init` of a recipe with data of its own, which has no vocabulary."""
-    return lambda generator, _, dtype: init(generator, dtype)
+
+    def sized(generator: Generator, vocab_size: int, dtype: torch.dtype) -> Tensors:
+        return init(generator, dtype)
+
+    return sized
 
 
 def _likelihood(logits: Callable[..., Tensor]) -> Callable[..., Tensors]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Generator, Tensor
+from torch import distributed as _distributed
 
 from codegen.train.trainer import StepTrainer
 from engine.errors import TrainingError
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from codegen.train.backward import Backward
     from codegen.train.recipe import Tensors
+
+
+dist = cast("Any", _distributed)  # parts of it have no types
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Team:
         """The mean of every tensor over the team, by one exchange of all of them in a row."""
         flat = torch.cat([t.reshape(-1) for t in tensors])
         dist.all_reduce(flat)
-        parts = (flat / self.size).split([t.numel() for t in tensors])
+        parts = torch.split(flat / self.size, [t.numel() for t in tensors])
         return [p.view(t.shape) for p, t in zip(parts, tensors, strict=True)]
 
     def wait(self) -> None:

@@ -48,21 +48,16 @@ def close(a: Checkpoint, b: Checkpoint, group: str = "params") -> None:
 
 
 def test_two_processes_are_one_and_go_on_where_they_stopped(run: Callable[..., Any]) -> None:
-    whole = ("moons", "--steps", 30, "--log-every", 10)
-    alone, _ = run("alone", *whole)
-    two, printed = run("two", *whole, "--nproc", 2)
+    first, then = ("moons", "--steps", 20, "--log-every", 10), ("moons", "--steps", 30, "--resume")
+    run("alone", *first)
+    alone, _ = run("alone", *then)
+    _, began = run("two", *first, "--nproc", 2)
+    two, resumed = run("two", *then, "--nproc", 2)
     close(two, alone)
     torch.testing.assert_close(two.tensors["losses"], alone.tensors["losses"], rtol=1e-9, atol=1e-12)
     assert torch.equal(two.tensors["generator"], alone.tensors["generator"])
-    assert printed.count("step 10 ") == printed.count("final validation accuracy") == 1
-    run("parts", "moons", "--steps", 20, "--log-every", 10, "--nproc", 2)
-    parts, printed = run("parts", "moons", "--steps", 30, "--resume", "--nproc", 2)
-    assert "resumed at step 20" in printed
-    # the change of the learning rate is at half of the steps, which were fewer at first
-    assert parts.step == 30
-    again, _ = run("parts-alone", "moons", "--steps", 20, "--log-every", 10)
-    again, _ = run("parts-alone", "moons", "--steps", 30, "--resume")
-    close(parts, again)
+    assert began.count("step 10 ") == began.count("final validation accuracy") == 1
+    assert "resumed at step 20" in resumed
 
 
 def test_with_statistics_of_a_batch_the_emitted_code_is_autograd(run: Callable[..., Any], names: Path) -> None:
@@ -74,16 +69,16 @@ def test_with_statistics_of_a_batch_the_emitted_code_is_autograd(run: Callable[.
     torch.testing.assert_close(both.group("buffers"), both.group("twin.buffers"), rtol=1e-9, atol=1e-12)
 
 
-def test_a_batch_that_cannot_be_shared(run: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="does not exist"):
-        run("odd", "moons", "--batch", 25, "--nproc", 2, code=2)
+def test_a_batch_that_cannot_be_shared(tmp_path: Path) -> None:
     done = subprocess.run(
         [*start(tmp_path / "odd"), "moons", "--batch", "25", "--nproc", "2"], cwd=tmp_path, env=environment(), text=True,
         capture_output=True, timeout=SECONDS, check=False,
     )  # fmt: skip
+    assert done.returncode == 2
     assert (
         done.stderr.strip().splitlines()[-1].startswith("error: a batch of 25 cannot be shared equally by 2 processes.")
     )
+    assert not (tmp_path / "odd" / "checkpoint.json").exists()
 
 
 @pytest.fixture
@@ -121,9 +116,7 @@ def worker(parent: int, rank: int) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_dies_ends_all_and_is_named(
-    running: subprocess.Popen[str], tmp_path: Path, rank: int, run: Callable[..., Any]
-) -> None:
+def test_a_process_that_dies_ends_all_and_is_named(running: subprocess.Popen[str], tmp_path: Path, rank: int) -> None:
     other = worker(running.pid, 1 - rank)
     os.kill(worker(running.pid, rank), signal.SIGKILL)
     printed, _ = running.communicate(timeout=SECONDS)
@@ -131,9 +124,7 @@ def test_a_process_that_dies_ends_all_and_is_named(
     (line,) = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert f"process {rank + 1} of 2 died by SIGKILL, and training stopped. The checkpoint of step" in line
     assert not Path(f"/proc/{other}").exists()
-    step = read_checkpoint(tmp_path / "run").step
-    after, _ = run("run", "moons", "--steps", step + 10, "--resume", "--nproc", 2)
-    assert after.step == step + 10
+    assert read_checkpoint(tmp_path / "run").step % 50 == 0
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(running: subprocess.Popen[str], tmp_path: Path) -> None:
