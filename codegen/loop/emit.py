@@ -111,7 +111,7 @@ class Writer:
         last = len(self.layout.order)
         while last and self.is_small(self.layout.order[last - 1]):
             last -= 1
-        few = len(self.layout.order) - last < FEW
+        few = self.layout.plain or len(self.layout.order) - last < FEW
         for k, x in enumerate(self.layout.order):
             if few or k < last:
                 self.statement(x)
@@ -424,7 +424,8 @@ class Writer:
     def operand(self, n: Node) -> Node:
         """A call with its number as a tensor, made once: torch makes one at every call otherwise."""
         if (
-            n.op not in SCALARS
+            self.layout.plain
+            or n.op not in SCALARS
             or n.write
             or len(n.args) < 2
             or isinstance(n.args[1], Node)
@@ -627,7 +628,7 @@ NUMBERS = {2: "two", 0.5: "half", 1: "one", -1: "minus_one_", 3: "three", 4: "fo
 
 def number_name(value: Any) -> str:
     """What a number is called."""
-    return NUMBERS.get(value, "number")
+    return NUMBERS.get(value, f"number_{value}")
 
 
 def chosen(used: Sequence[str], step: Step) -> list[str]:

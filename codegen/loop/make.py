@@ -95,6 +95,6 @@ def make_loop(
     trained = tuple(n for n in names if f"grad.{n}" in step.results)
     if not plan.plain:
         widened(step, trained)
-    layout = laid_out(step, trained, averages(step))
+    layout = laid_out(step, trained, averages(step), plan.plain)
     used = tuple(r.text for r in RULES if r.name in applied.used)
     return Loop(loop_source(layout, trained, target, name, used, plan.momentum), trained, applied, layout)
