@@ -1,4 +1,4 @@
-"""The lecture notebook's MLP trained the way the notebook does it: every gradient written out, new tensors at every step.
+"""The lecture notebook's MLP trained the way the notebook does it: every gradient written out and begun as zeros, every step.
 
 What `codegen train mlp` is compared with, from process start to the last step:
 
@@ -65,7 +65,9 @@ def main(steps: int) -> float:
         probs = exps / count
         losses.append((-probs.log())[at].mean().item())
 
-        dprobs = torch.zeros(BATCH, symbols)
+        zeros = [torch.zeros(BATCH, n) for n in (symbols, symbols, 1, symbols, symbols, HIDDEN, HIDDEN, HIDDEN, fan_in)]
+        zeros += [torch.zeros(1, HIDDEN) for _ in range(3)] + [torch.zeros_like(p) for p in (C, w1, w2, b2, bnw, bnb)]
+        dprobs, dC = zeros[0], zeros[12]
         dprobs[at] = -1 / (BATCH * probs[at])
         dcount = -(exps * dprobs).sum(1, keepdim=True) / count**2
         dlogits = exps * (dprobs / count + dcount)
@@ -74,7 +76,7 @@ def main(steps: int) -> float:
         dstd = (-(pre - mean) * bnw / std**2 * dz).sum(0, keepdim=True)
         dpre = dz * bnw / std + dmean / BATCH + dstd / (std * BATCH) * (centring @ pre)
         demb = dpre @ w1.T
-        dC = torch.zeros_like(C).index_add_(0, x.view(-1), demb.view(-1, EMBEDDING))
+        dC.index_add_(0, x.view(-1), demb.view(-1, EMBEDDING))
         gradients = dC, emb.T @ dpre, h.T @ dlogits, dlogits.sum(0), (normal * dz).sum(0), dz.sum(0)
 
         for p, g in zip((C, w1, w2, b2, bnw, bnb), gradients, strict=True):

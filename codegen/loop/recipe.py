@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Generator, Tensor
 
-from codegen.loop.make import Plan, inputs_of, make_loop, rows_of
+from codegen.loop.plan import Plan, inputs_of, rows_of
 from codegen.loop.trainer import LoopTrainer
 from codegen.train.recipe import RowKind
 from codegen.train.trainer import NonFiniteLossError, StepTrainer
@@ -58,6 +58,8 @@ def loop_text(
     `sizes` are other shapes of inputs by name, and `batch` another number of rows; `plain` uses no kernels.
     Raises InputError for a name that is no input, and for shapes that do not fit together.
     """
+    from codegen.loop.make import make_loop  # here, as training with a committed loop needs no sympy
+
     x, y = inputs_of(module)[:2]
     rows = rows_of(list(recipe.example_inputs(Generator().manual_seed(0)).values())[:2])
     if recipe.data is None:  # words are filled up with an index of its own
