@@ -11,6 +11,7 @@ import random
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 NAMES = Path(__file__).parent.parent / "examples" / "data" / "ssa2017.txt"
 CONTEXT, EMBEDDING, HIDDEN, BATCH = 3, 10, 200, 32
@@ -36,7 +37,9 @@ def main(steps: int) -> float:
     words = sorted(set(NAMES.read_text(encoding="utf-8").split()))
     random.Random(42).shuffle(words)
     xs, ys, symbols = pairs(words)
-    xs, ys = xs[: int(0.8 * len(xs))], ys[: int(0.8 * len(ys))]
+    first, second = int(0.8 * len(xs)), int(0.9 * len(xs))
+    xs, held_xs, _ = xs.tensor_split([first, second])
+    ys, held_ys, _ = ys.tensor_split([first, second])
     torch.manual_seed(42)
     fan_in = CONTEXT * EMBEDDING
     C = torch.randn(symbols, EMBEDDING)
@@ -83,6 +86,10 @@ def main(steps: int) -> float:
             p -= lr * g
         running_mean = 0.999 * running_mean + 0.001 * mean[0]
         running_std = 0.999 * running_std + 0.001 * std[0]
+        if step % 1000 == 0 or step == steps - 1:
+            pre = C[held_xs].view(len(held_xs), -1) @ w1
+            scores = ((pre - running_mean) / running_std * bnw + bnb).tanh() @ w2 + b2
+            print(f"step {step}: {losses[-1]:.4f}, held out {F.cross_entropy(scores, held_ys).item():.4f}")
     return sum(losses[-100:]) / len(losses[-100:])
 
 
