@@ -54,22 +54,22 @@ def backward(saved, grad_out=None):
     # db2_loss[i] = Σ_j dh2_add[j,i]
     db2_loss = dh2_add.sum(0)
 
-    # db3_loss_mul[0] = b3[0] dloss_mul / 5000
+    # db3_loss_mul[0] = 0.0002 b3[0] dloss_mul
     db3_loss_mul = b3 * dloss_mul / 5000
 
-    # dw3_loss_mul[i,0] = dloss_mul w3[i,0] / 5000
+    # dw3_loss_mul[i,0] = 0.0002 dloss_mul w3[i,0]
     dw3_loss_mul = w3 * (dloss_mul / 5000)
 
-    # db2_loss_mul[i] = b2[i] dloss_mul / 5000
+    # db2_loss_mul[i] = 0.0002 b2[i] dloss_mul
     db2_loss_mul = b2 * (dloss_mul / 5000)
 
-    # dw2_loss_mul[i,j] = dloss_mul w2[i,j] / 5000
+    # dw2_loss_mul[i,j] = 0.0002 dloss_mul w2[i,j]
     dw2_loss_mul = w2 * (dloss_mul / 5000)
 
-    # db1_loss_mul[i] = b1[i] dloss_mul / 5000
+    # db1_loss_mul[i] = 0.0002 b1[i] dloss_mul
     db1_loss_mul = b1 * (dloss_mul / 5000)
 
-    # dw1_loss_mul[i,j] = dloss_mul w1[i,j] / 5000
+    # dw1_loss_mul[i,j] = 0.0002 dloss_mul w1[i,j]
     dw1_loss_mul = w1 * (dloss_mul / 5000)
 
     # dh1[i,j] = Σ_k dh2_add[i,k] w2[j,k]

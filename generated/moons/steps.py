@@ -94,7 +94,7 @@ def backward(saved, grad_out=None):
     # dloss_mul = dloss
     dloss_mul = dloss
 
-    # dweights = dloss_mul / 10000
+    # dweights = 0.0001 dloss_mul
     dweights = dloss_mul / 10000
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
