@@ -25,7 +25,7 @@ from codegen.train.recipe import recipe_of
 from engine.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from codegen.targets import Target
 
@@ -64,12 +64,18 @@ def _loop(program: Program, title: str) -> str | None:
     module = load_module(title) if title in bundled_names() else None
     if module is None or not hasattr(module, "init"):
         return None
-    recipe = recipe_of(load_target(title))
+    return loop_of(program, load_target(title), title)
+
+
+def loop_of(
+    program: Program, target: Target, title: str, sizes: Mapping[str, tuple[int, ...]] | None = None, plain: bool = False
+) -> str:
+    """The training loop of a target that can be trained. See `codegen.loop.recipe.loop_text`."""
+    recipe = recipe_of(target)
     dtype = torch.float64 if recipe.defaults.get("dtype") == "float64" else torch.float32
     params = recipe.init(torch.Generator().manual_seed(0), VOCABULARY, dtype)
-    return loop_text(
-        closed_program(program, title).module, recipe, params, title, int(recipe.defaults.get("batch", 32)), VOCABULARY
-    )
+    batch = int(recipe.defaults.get("batch", 32))
+    return loop_text(closed_program(program, title).module, recipe, params, title, batch, VOCABULARY, sizes, plain)
 
 
 @lru_cache(maxsize=8)
@@ -147,8 +153,16 @@ def program_of(target: Target, title: str, mode: str = "steps") -> Program:
         return generate(target.forward, *inputs.values(), mode=mode, name=title)
 
 
-def build(text: str, out: Path | None = None, operator: bool = False) -> list[Built]:
+def build(
+    text: str,
+    out: Path | None = None,
+    operator: bool = False,
+    sizes: Mapping[str, tuple[int, ...]] | None = None,
+    plain: bool = False,
+) -> list[Built]:
     """The files of one TARGET, compared with what is there; nothing is written.
+
+    With `sizes` (shapes of inputs by name) or `plain` (no kernels) the training loop is made accordingly.
 
     They belong in the folder `out`; by default in `generated/NAME`, beside `examples/` for bundled targets and in the
     working directory for others. With `operator` there is a `custom_op.py` too.
@@ -162,6 +176,8 @@ def build(text: str, out: Path | None = None, operator: bool = False) -> list[Bu
     program = program_of(target, title)
     folder = out if out is not None else (HOME if target.bundled else Path("generated")) / target.name
     texts = [(a.name, a.text(program, title)) for a in ARTIFACTS]
+    if sizes or plain:
+        texts = [t for t in texts if t[0] != "loop.py"] + [("loop.py", loop_of(program, target, title, sizes, plain))]
     if operator:
         texts.append(("custom_op.py", operator_source(closed_program(program, title), f"symgrad::{target.name}")))
     return [_compared(folder / name, text) for name, text in texts if text is not None]

@@ -48,24 +48,47 @@ def emitted(w: Workload, compile: bool = False) -> Runner:
     return Runner(run, trainer.params, trainer.workspace)
 
 
-def eager(w: Workload, compiled: bool = False) -> Runner:
-    """Steps of `nn.functional`, autograd and `torch.optim.SGD`; compiled: forward and backward through torch.compile."""
+def eager(w: Workload) -> Runner:
+    """Steps of `nn.functional`, autograd and `torch.optim.SGD`."""
     x, y = w.data()
     values = [p.clone().requires_grad_() for p in w.params.values()]
     optimizer = torch.optim.SGD(values, lr=LR)
     generator = Generator().manual_seed(0)
-    forward = cast("Any", torch.compile(w.eager, dynamic=False) if compiled else w.eager)
 
     def run(steps: int) -> None:
         for step in range(steps):
             rows = torch.randint(0, len(x), (w.batch,), generator=generator)
-            loss = forward(x[rows], y[rows], values)
+            loss = w.eager(x[rows], y[rows], values)
             cast("Any", loss).backward()
             if w.update or (step == 0 and steps == 1):  # a single step is what gradients are compared by
                 cast("Any", optimizer).step()
             optimizer.zero_grad()
 
     return Runner(run, dict(zip(w.params, values, strict=True)))
+
+
+def compiled_step(w: Workload) -> Runner:
+    """Forward, backward and update of one step as one function through torch.compile."""
+    x, y = w.data()
+    params = {k: p.clone() for k, p in w.params.items()}
+    generator = Generator().manual_seed(0)
+
+    def step(values: list[Tensor], bx: Tensor, by: Tensor) -> list[Tensor]:
+        grads = cast("Any", torch.func.grad)(lambda v: w.eager(bx, by, v))(values)
+        return [v - LR * g for v, g in zip(values, grads, strict=True)]
+
+    call = cast("Any", torch.compile(step, dynamic=False))
+
+    def run(steps: int) -> None:
+        values = list(params.values())
+        with torch.no_grad():
+            for _ in range(steps):
+                rows = torch.randint(0, len(x), (w.batch,), generator=generator)
+                values = call(values, x[rows], y[rows])
+            for p, v in zip(params.values(), values, strict=True):
+                p.copy_(v)
+
+    return Runner(run, params)
 
 
 def jax_scan(w: Workload) -> Runner:
@@ -134,7 +157,7 @@ VARIANTS: dict[str, Callable[[Workload], Runner]] = {
     "emitted": emitted,
     "emitted, compiled": lambda w: emitted(w, compile=True),
     "eager": eager,
-    "compile": lambda w: eager(w, compiled=True),
+    "compile": compiled_step,
     "jax": jax_scan,
     "floor": floor,
 }

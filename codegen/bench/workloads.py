@@ -34,7 +34,7 @@ class Workload:
     batch: int
     widths: tuple[int, ...]
     update: bool = True
-    """Whether a step of eager, torch.compile and JAX updates the parameters; the emitted step always does."""
+    """Whether a step of eager updates the parameters; that of the others always does."""
 
     def data(self) -> tuple[Tensor, Tensor]:
         """Contexts (pairs, context) and next symbols (pairs,)."""
@@ -128,7 +128,7 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
     "W2": lambda: stack("W2", "5 x Linear+BatchNorm+Tanh, hidden 200, float64, batch 32", 5, 200, 32, torch.float64),
     "W3": lambda: stack(
         "W3",
-        "71 x Linear+BatchNorm+Tanh, hidden 100, float64, batch 32; forward and backward (emitted: and update)",
+        "71 x Linear+BatchNorm+Tanh, hidden 100, float64, batch 32; eager without update",
         *(71, 100, 32, torch.float64, False),
     ),
     "W4": lambda: shallow("W4", "MLP, context 8, embedding 64, hidden 1024, float32, batch 4096", 8, 64, 1024, 4096),

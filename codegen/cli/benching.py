@@ -1,5 +1,6 @@
 """What `codegen bench` does: race the variants of each workload, print a table."""
 
+import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +25,10 @@ def run_bench(names: Sequence[str], vs: Sequence[str], rounds: int, seconds: flo
     if wrong:
         raise InputError(f"--vs {wrong[0]!r} is none of {', '.join(known)}")
     torch.set_num_threads(1)
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
     variants = ["emitted", *(["emitted, compiled"] if compile else []), *[v for v in vs if v != "eager"], "floor"]
     console = Console()
-    console.print(f"{processor()}, torch {torch.__version__}, one thread, {rounds} rounds")
+    console.print(f"{processor()}, torch {torch.__version__}, one thread, {rounds} rounds, processor time")
     for name in names or tuple(WORKLOADS):
         w = workload(name)
         try:

@@ -25,6 +25,17 @@ def build(
         bool,
         Option("--custom-op", help="Also custom_op.py: the forward as an operator symgrad::NAME of torch.library."),
     ] = False,
+    sizes: Annotated[
+        str | None,
+        Option(
+            metavar="NAME=SIZExSIZE,...",
+            show_default="the target's own",
+            help="Make the training loop for other shapes: those of inputs by name, and batch=ROWS.",
+        ),
+    ] = None,
+    plain: Annotated[
+        bool, Option("--plain", help="Make the training loop of basic operations only, no kernels.")
+    ] = False,
 ) -> None:
     """Derive the backward of each TARGET and write it: steps.py, to import and read, and derivation.md, to follow.
 
@@ -38,8 +49,10 @@ def build(
 
         codegen build model.py:forward --out emitted/model
 
+        codegen build mlp --sizes batch=64,w1=30x400,w2=400x27,bnw=400,bnb=400 --out emitted/mlp
+
     Exit codes: 0 all is as it should be, 1 something is stale (--check), 2 a TARGET or folder that cannot be used.
     """
     from codegen.cli.building import run_build  # torch, which --help does not need
 
-    run_build(tuple(targets or ()), check, out, custom_op)
+    run_build(tuple(targets or ()), check, out, custom_op, sizes, plain)

@@ -8,12 +8,19 @@ from rich.syntax import Syntax
 
 from codegen.build import Built, build, build_all, leftovers
 from codegen.cli.progress import say
-from engine.errors import OutputError, TargetError
+from engine.errors import InputError, OutputError, TargetError
 
 STALE = 1
 
 
-def run_build(targets: tuple[str, ...], check: bool, out: Path | None, operator: bool = False) -> None:
+def run_build(
+    targets: tuple[str, ...],
+    check: bool,
+    out: Path | None,
+    operator: bool = False,
+    sizes: str | None = None,
+    plain: bool = False,
+) -> None:
     """Build as asked, printing to stdout. Everything is made before anything is written.
 
     Raises the package's errors, and typer.Exit(1) where `check` finds something stale.
@@ -22,13 +29,32 @@ def run_build(targets: tuple[str, ...], check: bool, out: Path | None, operator:
         raise TargetError(
             f"--out takes the files of one TARGET, and {len(targets) or 'all bundled ones'} were asked for."
         )
-    built = [b for t in targets for b in build(t, out, operator)] if targets else build_all(operator)
+    if (sizes or plain) and len(targets) != 1:
+        raise TargetError(
+            f"--sizes and --plain are for the loop of one TARGET, and {len(targets) or 'all'} were asked for."
+        )
+    shapes = shapes_of(sizes or "")
+    built = [b for t in targets for b in build(t, out, operator, shapes, plain)] if targets else build_all(operator)
     extra = [] if targets else leftovers(built)
     console = Console(soft_wrap=True)
     if check:
         _compare(console, built, extra)
     else:
         _write(console, built, extra)
+
+
+def shapes_of(text: str) -> dict[str, tuple[int, ...]]:
+    """`batch=4096,w1=512x1024` as shapes by name. Raises InputError for anything else."""
+    found: dict[str, tuple[int, ...]] = {}
+    for part in filter(None, text.replace(" ", ",").split(",")):
+        name, _, shape = part.partition("=")
+        sizes = shape.split("x")
+        if not name.isidentifier() or not all(s.isdecimal() and int(s) > 0 for s in sizes):
+            raise InputError(f"--sizes: {part!r} is not NAME=SIZExSIZE, as in batch=4096,w1=512x1024")
+        if name == "batch" and len(sizes) != 1:
+            raise InputError(f"--sizes: {part!r}: batch is one number")
+        found[name] = tuple(map(int, sizes))
+    return found
 
 
 def _compare(console: Console, built: list[Built], extra: list[Path]) -> None:

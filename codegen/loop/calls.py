@@ -133,6 +133,12 @@ OUT: dict[str, Callable[[Node, Any, str], str]] = {
 """Calls whose text with `out=` is spelled out."""
 
 
+PUBLIC = frozenset(
+    ["index_put", "rsub", "index_add", "index_select", "gather", "scatter", "scatter_add", "cumsum", "flip", "roll"]
+)
+"""Calls that torch has under their own name with the arguments they were recorded with."""
+
+
 def written(n: Node, out: str, name: Callable[[Node], str]) -> str:
     """A call that fills `out`."""
 
@@ -196,7 +202,7 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         return f"{f(a[0])}.to({n.dtype})"
     if n.op in NAMED and not n.overload and not n.kwargs:  # made by a rule, not recorded
         return f"torch.{n.op}({', '.join(f(x) for x in a)})"
-    operator = f"torch.ops.aten.{n.op}" + f".{n.overload or 'default'}"
+    operator = f"torch.{n.op}" if n.op in PUBLIC else f"torch.ops.aten.{n.op}.{n.overload or 'default'}"
     parts = [*[f(x) for x in a], *[f"{k}={f(v)}" for k, v in n.kwargs.items() if v is not None]]
     return f"{operator}({', '.join(parts)})"
 

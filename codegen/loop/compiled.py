@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -54,12 +54,32 @@ def bag(values: Tensor, indices: Tensor, starts: Tensor) -> Tensor:
     return torch.ops.aten._embedding_bag_forward_only(values, indices, starts, False, 0, False, None, False, -1)[0]
 
 
-OWN: dict[str, Callable[..., Any]] = {
-    "part": lambda whole, k: whole[k],
-    "onehot": lambda flat, width: torch.arange(width) == flat[:, None],
+def part(whole: Sequence[Tensor], k: int) -> Tensor:
+    """One of several results."""
+    return whole[k]
+
+
+def onehot(flat: Tensor, width: int) -> Tensor:
+    """Where each index is."""
+    return torch.arange(width) == flat[:, None]
+
+
+def order(at: Tensor, count: int) -> Tensor:
+    """The row that each place belongs to, places of equal symbols beside one another."""
+    return torch.sort(at, stable=True).indices // count
+
+
+def begins(at: Tensor, count: int) -> Tensor:
+    """Where each symbol begins among the sorted places."""
+    return torch.searchsorted(torch.sort(at).values, torch.arange(count))
+
+
+OWN: dict[str, Callable[..., Tensor]] = {
+    "part": part,
+    "onehot": onehot,
     "places": places,
-    "order": lambda at, count: torch.sort(at, stable=True).indices // count,
-    "begins": lambda at, count: torch.searchsorted(torch.sort(at).values, torch.arange(count)),
+    "order": order,
+    "begins": begins,
     "bag": bag,
 }
 """Calls that are no operators of torch."""
@@ -113,7 +133,7 @@ class Steps(nn.Module):
                 found[n] = (
                     spread_rows(args[0][1], args[1], n.shape, n.dtype)
                     if rowwise
-                    else spread(*args[:2], n.shape, n.dtype)
+                    else spread(args[0], args[1], n.shape, n.dtype)
                 )
             elif n.op in OWN:
                 made = OWN[n.op](*args)
@@ -259,7 +279,7 @@ class Compiled:
         """Copy the state to the values and velocities it came from."""
         targets = [*[self.values[n] for n in self.steps.held], *[self.velocities[n] for n in self.steps.moving]]
         for target, value in zip(targets, now, strict=True):
-            target.copy_(cast("Tensor", value[tuple(slice(0, s) for s in target.shape)]))
+            target.copy_(value[tuple(slice(0, s) for s in target.shape)])
 
 
 def folder() -> Path:

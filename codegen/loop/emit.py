@@ -111,7 +111,7 @@ class Writer:
         last = len(self.layout.order)
         while last and self.is_small(self.layout.order[last - 1]):
             last -= 1
-        few = len(self.layout.order) - last < FEW
+        few = self.layout.plain or len(self.layout.order) - last < FEW
         for k, x in enumerate(self.layout.order):
             if few or k < last:
                 self.statement(x)
@@ -424,7 +424,8 @@ class Writer:
     def operand(self, n: Node) -> Node:
         """A call with its number as a tensor, made once: torch makes one at every call otherwise."""
         if (
-            n.op not in SCALARS
+            self.layout.plain
+            or n.op not in SCALARS
             or n.write
             or len(n.args) < 2
             or isinstance(n.args[1], Node)
@@ -601,7 +602,7 @@ SAME = frozenset(["neg", "reciprocal", "exp", "log", "sqrt", "rsqrt", "sigmoid",
 
 def at_once(n: Node, name: Callable[[Node], str]) -> str | None:
     """A call for many steps at once, with a dimension for the steps in front of all others; None where it has no such form."""
-    a = n.args
+    a: list[Any] = list(n.args)
     if n.write or n.kwargs or not a or not isinstance(a[0], Node):
         return None
     if n.op in SAME:
@@ -612,10 +613,11 @@ def at_once(n: Node, name: Callable[[Node], str]) -> str | None:
         return f"{name(a[0])}.flatten(1).{n.op}(1)" if a[0].shape else name(a[0])
     if n.op in ("mul", "div") and len(a) == 2 and not isinstance(a[1], Node):
         return f"{name(a[0])} {'*' if n.op == 'mul' else '/'} {number(a[1])}"
-    if n.op == "view" and all(isinstance(s, Sized) or s >= 0 for s in a[1]):
-        return f"{name(a[0])}.view({', '.join(['-1', *map(number, a[1])])})" if a[0].numel else None
-    if n.op == "index" and len(a[0].shape) == 2 and len(a[1]) == 2 and None not in a[1]:
-        rows, column = a[1]
+    rest = cast("list[Any]", a[1]) if len(a) > 1 and isinstance(a[1], (list, tuple)) else []
+    if n.op == "view" and all(isinstance(s, Sized) or s >= 0 for s in rest):
+        return f"{name(a[0])}.view({', '.join(['-1', *map(number, rest)])})" if a[0].numel else None
+    if n.op == "index" and len(a[0].shape) == 2 and len(rest) == 2 and None not in rest:
+        rows, column = rest
         every = rows.constant is not None and bool((rows.constant == torch.arange(a[0].shape[0])).all())
         if every and rows.numel == a[0].shape[0] and column.dtype == torch.int64 and column.constant is None:
             return f"{name(a[0])}.gather(2, {name(column)}[:, :, None])[:, :, 0]"
@@ -627,7 +629,7 @@ NUMBERS = {2: "two", 0.5: "half", 1: "one", -1: "minus_one_", 3: "three", 4: "fo
 
 def number_name(value: Any) -> str:
     """What a number is called."""
-    return NUMBERS.get(value, "number")
+    return NUMBERS.get(value, f"number_{value}")
 
 
 def chosen(used: Sequence[str], step: Step) -> list[str]:

@@ -53,6 +53,7 @@ class Layout:
     place: dict[Node, Slot] = field(default_factory=dict[Node, Slot])
     chunk: int = 1
     averages: tuple[Average, ...] = ()
+    plain: bool = False
 
 
 def root(n: Node) -> Node:
@@ -99,8 +100,8 @@ def one_per_row(n: Node, known: set[Node]) -> bool:
     )
 
 
-def laid_out(step: Step, trained: tuple[str, ...], averages: Sequence[Average] = ()) -> Layout:
-    """The layout of a step."""
+def laid_out(step: Step, trained: tuple[str, ...], averages: Sequence[Average] = (), plain: bool = False) -> Layout:
+    """The layout of a step; `plain` keeps every update a statement of its own."""
     data = from_batch(step)
     needed: set[Node] = set()
     stack = [r for k, r in step.results.items() if k.startswith(("grad.", "buffer."))]
@@ -138,8 +139,9 @@ def laid_out(step: Step, trained: tuple[str, ...], averages: Sequence[Average] =
         step,
         [n for n in step.order if n in inside and n not in data and n.constant is None and n.op != "input"],
         trained,
+        plain,
     )
-    layout = Layout(step, order, data, stored, late, [], averages=tuple(averages))
+    layout = Layout(step, order, data, stored, late, [], averages=tuple(averages), plain=plain)
     layout.chunk = chunk_of(layout)
     workspace(layout)
     return layout
@@ -157,7 +159,7 @@ def ancestors(n: Node) -> list[Node]:
     return list(found)
 
 
-def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...]) -> list[Node | Update]:
+def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...], plain: bool = False) -> list[Node | Update]:
     """The calls in order, each parameter's update as soon as nothing reads the parameter as it was."""
     users = step.users()
     groups = without_cycles(step, {name: own_first(step, name, updates(step, name, users)) for name in trained})
@@ -181,12 +183,7 @@ def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...]) -> lis
     for name, group in groups.items():  # in this order none reads a parameter that was updated before it
         own = step.inputs[name]
         operands = [
-            place[p]
-            for u in group
-            for n in u.args
-            if isinstance(n, Node)
-            for p in (n, root(n), producer(n))
-            if p in place
+            place[p] for u in group for n in u.args if isinstance(n, Node) for p in (root(n), producer(n)) if p in place
         ]
         before = [at[other] for other in at if own in operands_by[other]]
         at[name] = max([latest.get(own, -1), *operands, *before])
@@ -196,7 +193,7 @@ def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...]) -> lis
         out.append(n)
         out.extend(after.get(k, []))
     last = [x for x in out if isinstance(x, Update) and together(x, groups[x.name])]
-    return [x for x in out if x not in last] + last if len(last) >= FEW else out
+    return out if plain or len(last) < FEW else [x for x in out if x not in last] + last
 
 
 FEW = 3

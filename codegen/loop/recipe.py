@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Generator, Tensor
 
-from codegen.loop.make import Plan, make_loop, rows_of
+from codegen.loop.plan import Plan, inputs_of, rows_of
 from codegen.loop.trainer import LoopTrainer
 from codegen.train.recipe import RowKind
 from codegen.train.trainer import NonFiniteLossError, StepTrainer
-from engine.errors import SymgradError
+from engine.errors import InputError, SymgradError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
     from codegen.targets import Target
@@ -43,24 +43,49 @@ def kept_names(recipe: Recipe, dtype: torch.dtype = torch.float32) -> tuple[str,
     return tuple(asked.names)
 
 
-def loop_text(module: ModuleType, recipe: Recipe, params: Tensors, target: str, batch: int, vocabulary: int) -> str:
-    """The emitted loop of a recipe for batches of `batch` rows, as its example inputs or, for names, its context has them."""
-    names = tuple(module.forward.__code__.co_varnames[:2])
+def loop_text(
+    module: ModuleType,
+    recipe: Recipe,
+    params: Tensors,
+    target: str,
+    batch: int,
+    vocabulary: int,
+    sizes: Mapping[str, tuple[int, ...]] | None = None,
+    plain: bool = False,
+) -> str:
+    """The emitted loop of a recipe for batches of `batch` rows, as its example inputs or, for names, its context has them.
+
+    `sizes` are other shapes of inputs by name, and `batch` another number of rows; `plain` uses no kernels.
+    Raises InputError for a name that is no input, and for shapes that do not fit together.
+    """
+    from codegen.loop.make import make_loop  # here, as training with a committed loop needs no sympy
+
+    x, y = inputs_of(module)[:2]
     rows = rows_of(list(recipe.example_inputs(Generator().manual_seed(0)).values())[:2])
     if recipe.data is None:  # words are filled up with an index of its own
         words = recipe.rows is RowKind.words
         rows = [replace(r, bound=vocabulary + filled) for r, filled in zip(rows, (int(words), 0), strict=True)]
     dtype = next(iter(params.values())).dtype
     rows = [replace(r, dtype=dtype) if r.dtype.is_floating_point else r for r in rows]
-    return make_loop(
-        module,
-        dict(zip(names, rows, strict=True)),
-        params,
-        batch,
-        Plan(keep=kept_names(recipe, dtype)),
-        target,
-        recipe.name,
-    ).source
+    given = dict(sizes or {})
+    (batch,) = given.pop("batch", (batch,))
+    shapes = {k: (batch, *r.shape) for k, r in zip((x, y), rows, strict=True)}
+    shapes |= {k: tuple(p.shape) for k, p in params.items()}
+    unknown = [k for k in given if k not in shapes]
+    if unknown:
+        raise InputError(f"--sizes: {unknown[0]!r} is no input of {recipe.name}; those are batch, {', '.join(shapes)}")
+    shapes |= given
+    if not shapes[x] or shapes[x][:1] != shapes[y][:1]:
+        raise InputError(f"--sizes: {x} has shape {shapes[x]} and {y} {shapes[y]}; both begin with the rows of a batch")
+    batches = {k: replace(r, shape=shapes[k][1:]) for k, r in zip((x, y), rows, strict=True)}
+    values = {k: p if shapes[k] == tuple(p.shape) else torch.ones(shapes[k], dtype=p.dtype) for k, p in params.items()}
+    plan = Plan(keep=kept_names(recipe, dtype), plain=plain)
+    try:
+        return make_loop(module, batches, values, shapes[x][0], plan, target, recipe.name).source
+    except (RuntimeError, IndexError) as error:
+        if not given:
+            raise
+        raise InputError(f"--sizes: with these shapes {recipe.name} fails: {error}") from error
 
 
 class RecipeTrainer:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Generator, Tensor
 
-from codegen.loop.make import Plan, inputs_of, make_loop, rows_of
-from codegen.reference import values_of
+from codegen.loop.plan import Plan, inputs_of, rows_of
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -129,6 +128,7 @@ class LoopTrainer:
             return
         module = self.ready(data) if self.ready is not None and not self.compile else None
         if module is None:
+            from codegen.loop.make import make_loop  # here, as a loop that is there needs neither sympy nor templates
             from codegen.program import load
 
             loop = make_loop(
@@ -177,6 +177,8 @@ def program_trainer(
     program: Program, params: Mapping[str, Tensor], batch_size: int, lr: float, momentum: float, compile: bool
 ) -> LoopTrainer:
     """See `Program.trainer`."""
+    from codegen.reference import values_of
+
     graph = program.graph
     loss = graph[graph.outputs[0]]
     if program.mode != "closed":

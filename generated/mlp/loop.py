@@ -61,10 +61,10 @@ def trainer(params):
     space3 = torch.empty(1024, dtype=torch.float32)
     probs = space3[:1024].view(32, 32)
     dlogits = space3[:1024].view(32, 32)
+    demb = space3[:960].view(32, 30)
     space4 = torch.empty(6400, dtype=torch.float32)
     dh = space4[:6400].view(32, 200)
     dhpreact_bn = space4[:6400].view(32, 200)
-    demb = space4[:960].view(32, 30)
     index_select_C_view = index_select_C.view(32, 3, 10)
     emb = index_select_C_view.view(32, -1)
     two = torch.full((), 2.0, dtype=torch.float32)
@@ -72,11 +72,11 @@ def trainer(params):
     dlogits_T = dlogits.permute(1, 0)
     ones = torch.ones((32,), dtype=torch.float32)
     w2_T = w2.permute(1, 0)
+    h_T = h.permute(1, 0)
     w1_T = w1.permute(1, 0)
     demb_getitem = demb.view(32, 3, 10)
     demb_getitem_view = demb_getitem.view(-1, 10)
     emb_T = emb.permute(1, 0)
-    h_T = h.permute(1, 0)
     arange = torch.arange(32)
 
     def run(data, steps, lr, generator=None, watch=None):
@@ -105,6 +105,7 @@ def trainer(params):
                 torch.add(dlogits_at, probs, alpha=0.03125, out=dlogits)
                 b2.addmv_(dlogits_T, ones, alpha=rate)
                 torch.mm(dlogits, w2_T, out=dh)
+                w2.addmm_(h_T, dlogits, alpha=rate)
                 tanh_backward(dh, h, grad_input=dhpreact_bn)
                 dhpreact, dbnw, dbnb = native_batch_norm_backward(dhpreact_bn, hpreact, bnw, None, None, hpreact_mean, hpreact_invstd, True, 0.0, [True, True, True])
                 bnw.add_(dbnw, alpha=rate)
@@ -112,7 +113,6 @@ def trainer(params):
                 torch.mm(dhpreact, w1_T, out=demb)
                 C.addmm_(x_flat_onehot_T, demb_getitem_view, alpha=rate)
                 w1.addmm_(emb_T, dhpreact, alpha=rate)
-                w2.addmm_(h_T, dlogits, alpha=rate)
             hpreact_mean_of = hpreact_mean_all[:count]
             hpreact_invstd_of = hpreact_invstd_all[:count]
             logits_of = logits_all[:count]

@@ -119,3 +119,38 @@ def test_help_shows_examples_and_exit_codes(command: Command, name: str) -> None
     assert "Exit codes" in done.out
     assert f"codegen {name} mlp" in done.out or f"codegen {name}" in done.out
     assert "TARGET" in done.out
+
+
+def test_a_loop_for_other_sizes_and_without_kernels(command: Command, tmp_path: Path) -> None:
+    sizes = "batch=8,w1=30x40,w2=40x27,bnw=40,bnb=40"
+    losses: list[torch.Tensor] = []
+    for options in ((), ("--plain",)):
+        folder = tmp_path / f"emitted{len(options)}"
+        assert command("build", "mlp", "--sizes", sizes, *options, "--out", folder).code == 0
+        text = (folder / "loop.py").read_text()
+        assert "for batches of 8" in text
+        assert "w1 (30, 40) float32" in text
+        assert ("native_batch_norm" in text) is not bool(options)
+        g = torch.Generator().manual_seed(0)
+        shapes = {"C": (27, 10), "w1": (30, 40), "w2": (40, 27), "b2": (27,), "bnw": (40,), "bnb": (40,)}
+        params = {k: torch.randn(s, generator=g) for k, s in shapes.items()}
+        data = torch.randint(0, 27, (99, 3), generator=g), torch.randint(0, 27, (99,), generator=g)
+        losses.append(imported(folder / "loop.py").trainer(params)(data, 20, 0.1, g))  # type: ignore[attr-defined]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ("w1=40", "fails"),
+        ("nothing=3", "'nothing' is no input of mlp; those are batch, x, y, C, w1"),
+        ("w1", "'w1' is not NAME=SIZExSIZE"),
+        ("batch=2x3", "batch is one number"),
+        ("y=5", "both begin with the rows of a batch"),
+    ],
+)
+def test_sizes_that_cannot_be(command: Command, tmp_path: Path, sizes: str, message: str) -> None:
+    done = command("build", "mlp", "--sizes", sizes, "--out", tmp_path / "emitted")
+    assert done.code == 2
+    assert message in " ".join(done.err.split())
+    assert not (tmp_path / "emitted").exists()

@@ -157,3 +157,39 @@ def test_a_module_keeps_its_running_statistics() -> None:
     assert all(close(trainer.params[k], p.detach()) for k, p in net.named_parameters())
     assert set(trainer.buffers) == {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
     assert all(close(trainer.buffers[k].double(), b.double()) for k, b in net.named_buffers())
+
+
+def test_the_plain_loop_has_the_basic_vocabulary_and_the_same_numbers() -> None:
+    from codegen.loop.make import Plan
+
+    _, params, data = cases()["mlp"]
+    module = program_of("mlp").module
+    rows = dict(zip(("x", "y"), rows_of(data), strict=True))
+    plain, chosen = (make_loop(module, rows, params, 16, Plan(plain=p), "mlp", "mlp").source for p in (True, False))
+    for kernel in ("native_batch_norm", "tanh_backward", "sigmoid", "onehot", "_foreach"):
+        assert kernel not in plain
+        assert kernel in chosen or kernel == "_foreach"
+    assert "torch.ops" not in plain
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("name", ["mlp", "deep"])
+def test_spare_columns_change_nothing(name: str, momentum: float) -> None:
+    """27 columns are kept as 32 in float32; parameters and losses are those of single steps."""
+    torch.set_default_dtype(torch.float32)
+    g = Generator().manual_seed(2)
+    forward, params, data = cases(torch.float32)[name]
+    if name == "deep":
+        params = {**params, "v": torch.randn(8, 27, generator=g)}
+    program = codegen.generate(forward, *[d[:16] for d in data], *params.values())
+    trainer = program.trainer(params, batch_size=16, lr=0.05, momentum=momentum)
+    losses = [trainer.run(data, steps=n, generator=g.manual_seed(n)) for n in (30, 20)]
+    assert ("spare" in trainer.source) is (name == "mlp")
+    for steps, found in zip((30, 20), losses, strict=True):
+        assert found.shape == (steps,)
+    expected, after = stepwise(program, params, data, 16, 30, 0.05, momentum, g.manual_seed(30))
+    assert torch.allclose(losses[0], expected, rtol=1e-4, atol=1e-5)
+    if not momentum:
+        more, after = stepwise(program, after, data, 16, 20, 0.05, momentum, g.manual_seed(20))
+        assert torch.allclose(losses[1], more, rtol=1e-4, atol=1e-4)
+        assert all(torch.allclose(trainer.params[k], v, rtol=1e-3, atol=1e-4) for k, v in after.items())
