@@ -68,7 +68,11 @@ def _loop(program: Program, title: str) -> str | None:
 
 
 def loop_of(
-    program: Program, target: Target, title: str, sizes: Mapping[str, tuple[int, ...]] | None = None, plain: bool = False
+    program: Program,
+    target: Target,
+    title: str,
+    sizes: Mapping[str, tuple[int, ...]] | None = None,
+    plain: bool = False,
 ) -> str:
     """The training loop of a target that can be trained. See `codegen.loop.recipe.loop_text`."""
     recipe = recipe_of(target)

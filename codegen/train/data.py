@@ -84,8 +84,9 @@ def made_dataset(recipe: Recipe, seed: int, dtype: torch.dtype, path: Path) -> D
         for t in pair:
             digest.update(t.contiguous().view(-1).numpy().tobytes())
         parts.append(Split(*(t.to(dtype) if t.is_floating_point() else t for t in pair)))
+    train, val, test = parts
     rows = sum(len(p.x) for p in parts)
-    return Dataset(path, digest.hexdigest(), f"{recipe.name}: {rows:,} rows", Vocabulary(()), *parts)
+    return Dataset(path, digest.hexdigest(), f"{recipe.name}: {rows:,} rows", Vocabulary(()), train, val, test)
 
 
 def load_dataset(
