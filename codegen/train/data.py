@@ -47,7 +47,10 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows to train on. `digest` is the SHA-256 of the file, or of the tensors where there is none; `text` says what it is."""
+    """Rows to train on. `digest` is the SHA-256 of the file, or of the tensors where there is none; `text` says what it is.
+
+    `names` is how many there are, where it is a list of names.
+    """
 
     path: Path
     digest: str
@@ -56,6 +59,7 @@ class Dataset:
     train: Split
     val: Split
     test: Split
+    names: int = 0
 
 
 def bundled_path() -> Path:
@@ -80,8 +84,9 @@ def made_dataset(recipe: Recipe, seed: int, dtype: torch.dtype, path: Path) -> D
         for t in pair:
             digest.update(t.contiguous().view(-1).numpy().tobytes())
         parts.append(Split(*(t.to(dtype) if t.is_floating_point() else t for t in pair)))
+    train, val, test = parts
     rows = sum(len(p.x) for p in parts)
-    return Dataset(path, digest.hexdigest(), f"{recipe.name}: {rows:,} rows", Vocabulary(()), *parts)
+    return Dataset(path, digest.hexdigest(), f"{recipe.name}: {rows:,} rows", Vocabulary(()), train, val, test)
 
 
 def load_dataset(
@@ -108,7 +113,7 @@ def load_dataset(
             f"{path} gives {len(x)} pairs of context and next character, too few to split 80/10/10. Add names."
         )
     text = f"{path.name}: {len(words):,} names, {len(vocabulary.symbols)} symbols"
-    return Dataset(path, digest, text, vocabulary, train, val, test)
+    return Dataset(path, digest, text, vocabulary, train, val, test, len(words))
 
 
 def _read_lines(path: Path) -> tuple[list[str], str]:
