@@ -30,6 +30,8 @@ from engine.draw import to_dot, to_svg
 from engine.errors import OutputError, TargetError
 
 WIDTH = 118
+SMALL = 60
+"""Nodes up to which a page has the errors against the high-precision truth, too; for more, `codegen check` takes its time."""
 DRAWINGS = {"svg": to_svg, "dot": to_dot}
 
 
@@ -65,7 +67,8 @@ def derived(console: Console, text: str, node: str | None, form: str) -> None:
     if form == "html":
         inputs = tuple(example_inputs(target).values())
         closed = closed_program(program, text)
-        reports = (check(closed, *program.tensors(inputs)), check(program, *inputs))
+        truth = len(program.graph.nodes) <= SMALL
+        reports = (check(closed, *program.tensors(inputs), truth=truth), check(program, *inputs, truth=truth))
         console.file.write(report_html(closed, text, *reports, chosen=node))
         return
     PRINTERS[form](console, program, told, node, text)
