@@ -12,7 +12,6 @@ from codegen.closed.cells import Cell, substituted
 from codegen.closed.logistic import DEPTH, elementwise_cells, quotients
 from codegen.closed.shift import unshifted
 from codegen.closed.sums import rebuilt
-from codegen.closed.twosided import one_sided
 from codegen.kernels import stable
 from engine.notation import Sigma, name_of
 
@@ -27,7 +26,7 @@ def stabilized(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     """
     known: dict[str, Cell] = {}
     out: list[Cell] = []
-    for cell in quotients(one_sided(unshifted(cells, kept))):
+    for cell in quotients(unshifted(cells, kept)):
         if cell.expr is not None and not cell.call and cell.expr.has(sp.log):
             new = log_parts(cell.expr, known)
             if new != cell.expr:

@@ -161,6 +161,13 @@ def bce_stable(x, y):
     return (x.clamp(min=0) - x * y + (1 + (-x.abs()).exp()).log()).mean()
 
 
+def bce_stable_hand(x, y, g):
+    """At x = 0, where clamp and abs have kinks, torch's convention is 1 - y and not sigmoid(0) - y."""
+    e = (-x.abs()).exp()
+    loss = (x.clamp(min=0) - x * y + e.log1p()).mean()
+    return loss, (((x >= 0).to(x.dtype) - y - x.sign() * (e / (1 + e))) * (g / x.numel()),)
+
+
 def bce_logits(x, y):
     return F.binary_cross_entropy_with_logits(x, y)
 
@@ -369,7 +376,7 @@ LOSSES = (
         "bce stable by hand",
         bce_stable,
         lambda d, n: [d.normal(n, K), d.unit(n, K)],
-        bce_hand,
+        bce_stable_hand,
         wrt=("x",),
         twice=False,
         extreme=True,
