@@ -166,11 +166,12 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         return f"{f(a[0])}.{n.op}({', '.join(f(x) for x in a[1:])})"
     if n.op == "slice":
         dim, start, stop, step = (*a[1:], *[None] * 4)[:4]
+        dim = (dim or 0) % len(a[0].shape)
         inside = (
             f"{f(start) if start else ''}:{f(stop) if stop is not None and number(stop) != '9223372036854775807' else ''}"
             + (f":{f(step)}" if step not in (None, 1) else "")
         )
-        return f"{f(a[0])}[{':, ' * (dim or 0)}{inside}]"
+        return f"{f(a[0])}[{':, ' * dim}{inside}]"
     if n.op == "index":
         return f"{f(a[0])}[{', '.join(':' if x is None else f(x) for x in a[1])}]"
     if n.op in ("sum", "mean", "amax", "amin", "logsumexp") and "dtype" not in n.kwargs:

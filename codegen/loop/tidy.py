@@ -36,7 +36,7 @@ def apart(n: Node) -> None:
     if whole.op not in ("split", "split_with_sizes", "unbind"):
         return
     x = whole.args[0]
-    dim = (whole.args[2 if whole.op != "unbind" else 1 :] or (0,))[0]
+    dim = (whole.args[2 if whole.op != "unbind" else 1 :] or (0,))[0] % len(x.shape)
     if whole.op == "unbind":
         n.op, n.args = "select", (x, dim, k)
         return

@@ -128,29 +128,31 @@ class LoopTrainer:
             return
         module = self.ready(data) if self.ready is not None and not self.compile else None
         if module is None:
-            from codegen.loop.make import make_loop  # here, as a loop that is there needs neither sympy nor templates
-            from codegen.program import load
-
-            loop = make_loop(
-                self.module,
-                dict(zip(self.batch, rows_of(data), strict=True)),
-                self.values,
-                self.batch_size,
-                self.momentum_plan(),
-                self.name,
-                self.name,
-            )
-            self.source = loop.source
-            module = load(loop.source, f"{self.name}_loop")
-            if self.compile:
-                from codegen.loop.compiled import Compiled
-
-                self.several = Compiled(
-                    loop.layout, loop.trained, self.values, self.velocities, self.momentum, loop.source
-                )
+            module = self.made(data)
         options = (self.velocities, self.momentum) if self.momentum else ()
         self.runner = cast("Any", module).trainer(self.values, *options)
         self.made_for = kind
+
+    def made(self, data: Sequence[Tensor]) -> ModuleType:
+        """The loop that is emitted for these data, and the compiled steps if they are asked for."""
+        from codegen.loop.make import make_loop  # here, as a loop that is there needs neither sympy nor templates
+        from codegen.program import load
+
+        loop = make_loop(
+            self.module,
+            dict(zip(self.batch, rows_of(data), strict=True)),
+            self.values,
+            self.batch_size,
+            self.momentum_plan(),
+            self.name,
+            self.name,
+        )
+        self.source = loop.source
+        if self.compile:
+            from codegen.loop.compiled import Compiled
+
+            self.several = Compiled(loop.layout, loop.trained, self.values, self.velocities, self.momentum, loop.source)
+        return load(loop.source, f"{self.name}_loop")
 
     def workspace(self) -> int:
         """Bytes that the loop holds between runs besides parameters, buffers and velocities; 0 before the first."""

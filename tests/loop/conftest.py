@@ -43,6 +43,11 @@ def sliced(x: Tensor, y: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return F.cross_entropy(left * right.tanh() + b[1:4], y)
 
 
+def gated_by_the_last_half(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
+    left, right = (x @ w).view(x.shape[0], 2, 6).chunk(2, -1)
+    return F.cross_entropy((left * right.tanh()).flatten(1) @ v, y)
+
+
 def deep(x: Tensor, y: Tensor, c: Tensor, w: Tensor, g: Tensor, b: Tensor, v: Tensor) -> Tensor:
     h = c[x].view(x.shape[0], -1) @ w
     h = F.batch_norm(h, None, None, g, b, True, 0.1, 1e-5).tanh()
@@ -70,6 +75,11 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, Case]:
             deep,
             {"c": randn(7, 5), "w": randn(15, 8), "g": randn(8), "b": randn(8), "v": randn(8, 7)},
             (randint(7, 300, 3), randint(7, 300)),
+        ),
+        "chunked": (
+            gated_by_the_last_half,
+            {"w": randn(4, 12), "v": randn(6, 3)},
+            (randn(300, 4), randint(3, 300)),
         ),
         "sliced": (sliced, {"w": randn(4, 6), "b": randn(6)}, (randn(300, 4), randint(3, 300))),
     }  # fmt: skip
