@@ -13,22 +13,6 @@ if TYPE_CHECKING:
     from codegen.modulestate import ModuleState
     from engine.graph import Graph
 
-RANDOM = frozenset(
-    (
-        "mask",
-        "rand",
-        "randn",
-        "randint",
-        "rand_like",
-        "randn_like",
-        "randint_like",
-        "bernoulli",
-        "normal",
-        "multinomial",
-    )
-)
-"""Ops whose result another call does not repeat."""
-
 
 @dataclass(frozen=True)
 class Emission:
@@ -64,11 +48,6 @@ class Emission:
     def is_float(self, name: str) -> bool:
         """Whether a node is floating-point."""
         return self.graph[name].dtype.is_floating_point
-
-
-def random_nodes(graph: Graph) -> tuple[str, ...]:
-    """Nodes that are drawn anew by every call of the forward."""
-    return tuple(n.name for n in graph.nodes if n.op in RANDOM and n.definition is None)
 
 
 def returned(graph: Graph) -> str:

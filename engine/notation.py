@@ -177,7 +177,7 @@ class LessEqual(Less):
     """The Iverson bracket [a <= b]."""
 
     symbol = "<="
-    latex_symbol = r"\le"
+    latex_symbol = r"\leq"
 
     @classmethod
     def eval(cls, *args: Any) -> Expr | None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr, Indexed
 
+from codegen.closed.random import random_nodes
 from codegen.closed.sums import rebuilt, resum
 from codegen.ranges import simplified
 from engine.naming import Namer
@@ -49,7 +51,8 @@ class Cell:
     """One tensor: its element `expr` at `indices` over other cells; None for an input and what has no definition.
 
     `node` is the forward's own node where the cell is one of its nodes. `call` says that the node's own torch call
-    computes it from materialised tensors (nothing was inlined into it).
+    computes it from materialised tensors (nothing was inlined into it). `after` names what is drawn at random before it, so
+    that the random stream is the forward's.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Cell:
     positive: bool = False
     named: bool = False
     text: str | None = None
+    after: tuple[str, ...] = ()
 
     @property
     def ranges(self) -> dict[Index, Expr]:
@@ -146,6 +150,8 @@ class Builder:
         """All cells that the outputs depend on, in order."""
         for n in self.graph.nodes:
             self.add(n)
+        for before, name in pairwise(random_nodes(self.graph)):
+            self.cells[name] = replace(self.cells[name], after=(before,))
         needed: set[str] = set()
         stack = [self.resolved(o) for o in self.graph.outputs] + list(self.graph.inputs)
         while stack:
@@ -153,17 +159,32 @@ class Builder:
             if name not in needed:
                 needed.add(name)
                 cell = self.cells[name]
-                stack.extend(cell.reads)
+                stack.extend((*cell.reads, *cell.after))
                 if cell.node is not None and (cell.call or cell.expr is None):
                     stack.extend(self.resolved(o) for o in cell.node.operands)
-        return [c for c in self.cells.values() if c.name in needed]
+        return self.each_after_its_reads([c.name for c in self.cells.values() if c.name in needed])
+
+    def each_after_its_reads(self, names: list[str]) -> list[Cell]:
+        """Cells so that each comes after what it is computed from, otherwise as they were: an alias may be asked for late."""
+        done: dict[str, Cell] = {}
+        for name in names:
+            stack = [name]
+            while stack:
+                cell = self.cells[stack[-1]]
+                operands = cell.node.operands if cell.node is not None and cell.call else ()
+                left = [r for r in (*cell.reads, *operands, *cell.after) if r not in done and r in self.cells]
+                if left:
+                    stack.extend(reversed(left))
+                else:
+                    done.setdefault(stack.pop(), cell)
+        wanted = {*names}
+        return [c for n, c in done.items() if n in wanted]
 
     def resolved(self, name: str) -> str:
         """The cell that holds a node's value; an alias that is asked for by name becomes a cell."""
         if name in self.cells:
             return name
-        cell = self.aliases.pop(name)
-        self.cells = {**self.cells, name: cell}
+        self.cells[name] = self.aliases.pop(name)
         return name
 
     def add(self, n: Node) -> None:

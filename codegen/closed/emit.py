@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from codegen.closed.random import random_nodes
 from codegen.closed.tidy import joined, read_by
 from codegen.closed.writer import ClosedWriter
 from codegen.emit import quoted, render, sequence, shape_text
-from codegen.emitfunction import Emission, emission_options, function_text, module_text, random_nodes, returned
+from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
 from codegen.steps import Used, forward_text, guard_rows, size_lines, wrapped
 from engine.spelling import size_text
 

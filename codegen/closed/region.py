@@ -33,7 +33,7 @@ def depths(cells: list[Cell]) -> dict[str, int]:
     """How many contractions and other calls lie on the longest way to each cell."""
     depth: dict[str, int] = {}
     for c in cells:
-        reads = [*c.reads, *(c.node.operands if c.node is not None and c.call else ())]
+        reads = [*c.reads, *c.after, *(c.node.operands if c.node is not None and c.call else ())]
         before = max((depth[r] for r in reads if r in depth), default=0)
         depth[c.name] = before + (0 if is_local(c) or (c.expr is None and not reads) else 1)
     return depth

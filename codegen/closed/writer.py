@@ -213,7 +213,7 @@ class ClosedWriter:
                     done[u] = None
                     continue
                 stack.append((u, True))
-                needs = dict.fromkeys(of[r] for c in u.cells for r in self.reads(c) if of[r] is not u)
+                needs = dict.fromkeys(of[r] for c in u.cells for r in (*self.reads(c), *c.after) if of[r] is not u)
                 stack.extend((n, False) for n in reversed(list(needs)) if n not in done)
         return list(done)
 

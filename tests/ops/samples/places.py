@@ -47,6 +47,7 @@ SAMPLES: dict[str, list[Call]] = {
         call(i(5, 2, 3), t(5, 4)), call(i(5, 3), t(5, 2), padding_idx=-1), call(i(2), t(2, 1)),
         call(i(3, 1), t(3, 2), 0),
     ],
+    "embedding_bag": [call(i(5, 2, 3), t(5, 4)), call(i(5, 2, 3), t(5, 4), mode="sum"), call(i(5, 1, 1), t(5, 1), mode="max")],
     "one_hot": [call(i(4, 3), 4), call(i(2, 2, 1), num_classes=5)],
     "index_add": [
         call(t(4, 3), 0, i(4, 5), t(5, 3)), call(t(2, 3), 1, i(3, 4), t(2, 4), alpha=2.0),
