@@ -66,7 +66,8 @@ def keys_of(target: Any) -> tuple[Any, ...]:
         return (overload, overload.overloadpacket)
     if isinstance(target, PACKET):
         packet = cast("Any", target)
-        return (packet, *[getattr(packet, name) for name in packet.overloads()])
+        found = [getattr(packet, name) for name in packet.overloads()]
+        return (packet, *[f for f in found if not any(a.is_out for a in f._schema.arguments)])
     if _plain(known) and not hasattr(known, "overridable"):
         name = getattr(known, "__name__", "it")
         raise TraceError(

@@ -54,6 +54,7 @@ class Form:
         exact_zero: names of inputs whose gradient is exactly zero.
         ratio: what is allowed beyond 1.25 times the elements of the hand-derived version.
         extreme: whether the result and gradients stay finite with the first input multiplied by 1e4.
+        refusal: why the closed form of its region is refused, where torch has a convention that it does not keep.
     """
 
     name: str
@@ -67,3 +68,4 @@ class Form:
     exact_zero: tuple[str, ...] = ()
     ratio: float = 1.25
     extreme: bool = False
+    refusal: str = ""

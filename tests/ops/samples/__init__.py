@@ -1,6 +1,14 @@
 """Sample calls for every row of the op table, by the row's name. A row without samples fails the tests."""
 
-from tests.ops.samples import elementwise, layers, layout, losses, places, reductions
+from tests.ops.samples import (  # in the order they are drawn
+    elementwise,
+    layers,
+    layout,
+    losses,
+    places,
+    recurrent,
+    reductions,
+)
 from tests.ops.samples.call import Call
 
 SAMPLES: dict[str, list[Call]] = {
@@ -10,6 +18,7 @@ SAMPLES: dict[str, list[Call]] = {
     **places.SAMPLES,
     **losses.SAMPLES,
     **layers.SAMPLES,
+    **recurrent.SAMPLES,
 }
 
 __all__ = ["SAMPLES", "Call"]

@@ -4,21 +4,7 @@ from __future__ import annotations
 
 from tests.ops.samples.call import Call, b, call, named, p, running, t
 
-CELL = (t(2, 3), t(2, 4))
 SAMPLES: dict[str, list[Call]] = {
-    "rnn_tanh_cell": [call(*CELL, t(4, 3), t(4, 4), t(4), t(4)), call(t(1, 3), t(1, 1), t(1, 3), t(1, 1))],
-    "rnn_relu_cell": [call(*CELL, t(4, 3), t(4, 4), t(4), t(4)), call(*CELL, t(4, 3), t(4, 4))],
-    "gru_cell": [call(*CELL, t(12, 3), t(12, 4), t(12), t(12)), call(*CELL, t(12, 3), t(12, 4))],
-    "lstm_cell": [call(t(2, 3), [t(2, 4), t(2, 4)], t(16, 3), t(16, 4), t(16), t(16))],
-    "rnn_tanh": [call(t(5, 2, 3), t(1, 2, 4), [t(4, 3), t(4, 4), t(4), t(4)], True, 1, 0.0, False, False, False)],
-    "rnn_relu": [call(t(2, 5, 3), t(1, 2, 4), [t(4, 3), t(4, 4)], False, 1, 0.0, False, False, True)],
-    "gru": [call(t(5, 2, 3), t(1, 2, 4), [t(12, 3), t(12, 4), t(12), t(12)], True, 1, 0.0, False, False, False)],
-    "lstm": [
-        call(
-            t(5, 2, 3), [t(1, 2, 4), t(1, 2, 4)], [t(16, 3), t(16, 4), t(16), t(16)],
-            True, 1, 0.0, False, False, False,
-        ),
-    ],
     "matmul": [
         named("matmul", t(2, 3), t(3, 4)), named("matmul", t(5, 2, 3), t(3, 4)),
         named("matmul", t(5, 1, 2, 3), t(4, 3, 1)), named("matmul", t(3), t(2, 3, 4)),

@@ -27,7 +27,6 @@ PAIR, ONE = (t(3, 4), t(3, 4)), (t(1, 1), t(1, 1))
 
 SAMPLES: dict[str, list[Call]] = {
     "mse_loss": [*reduced(*PAIR), call(*ONE), call(t(), t()), call(t(2), t(2), size_average=False)],
-    "multilabel_margin_loss": reduced(t(2, 3), torch.tensor([[2, 0, -1], [1, -1, 0]])),
     "l1_loss": [*reduced(*PAIR), call(*ONE)],
     "smooth_l1_loss": [*reduced(*PAIR), call(*ONE), call(*PAIR, beta=0.3), call(*PAIR, beta=0.0)],
     "huber_loss": [*reduced(*PAIR), call(*ONE), call(*PAIR, delta=0.4)],

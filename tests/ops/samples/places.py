@@ -47,7 +47,6 @@ SAMPLES: dict[str, list[Call]] = {
         call(i(5, 2, 3), t(5, 4)), call(i(5, 3), t(5, 2), padding_idx=-1), call(i(2), t(2, 1)),
         call(i(3, 1), t(3, 2), 0),
     ],
-    "embedding_bag": [call(i(5, 2, 3), t(5, 4)), call(i(5, 2, 3), t(5, 4), mode="sum"), call(i(5, 1, 1), t(5, 1), mode="max")],
     "one_hot": [call(i(4, 3), 4), call(i(2, 2, 1), num_classes=5)],
     "index_add": [
         call(t(4, 3), 0, i(4, 5), t(5, 3)), call(t(2, 3), 1, i(3, 4), t(2, 4), alpha=2.0),
@@ -111,7 +110,7 @@ SAMPLES: dict[str, list[Call]] = {
     **{name: [call(ties(3, 2)), call(t(3)), call(b(2))] for name in ("long", "int", "short", "char", "bool")},
     "byte": [call(i(9, 3).double()), call(b(2))],
     "round": [call(t(3, 4) * 3), call(torch.tensor([0.5, 1.5, -0.5, 2.5]).double())],
-    "floor_divide": [Call((t(3) * 4, t(3)), {}, constant=(0, 1)), call(i(9, 3), 2)],
+    "floor_divide": [Call((t(3) * 4, t(3)), {}, constant=(0, 1)), call(i(9, 3) + 1, 2)],
     "ones": [constant(None, 3), constant(1), constant((2, None) if False else (2, 3), dtype=torch.float64)],
     "zeros": [constant(None, 3), constant(1)],
     "full": [spelled(lambda f, x: (x, f((x.shape[0], 2), 1.5)), t(3, 2)), spelled(lambda f, x: (x, f((), 2)), t(3))],
