@@ -81,7 +81,7 @@ def test_latex(command: Command, recipe: Path) -> None:
 
 KNOWN = {
     *("begin", "end", "left", "right", "mathrm", "text", "texttt", "frac", "sqrt", "sum", "max", "partial", "delta"),
-    *("tanh", "log", "exp", "bmod", "lfloor", "rfloor", "cdot", "le", "infty", ",", "{", "}", "_"),
+    *("tanh", "log", "exp", "bmod", "lfloor", "rfloor", "cdot", "leq", "infty", ",", "{", "}", "_"),
 }
 """The macros of LaTeX and amsmath that a derivation may use."""
 

@@ -75,8 +75,8 @@ def grid(row: Row) -> list[Call]:
 
 
 def rows() -> dict[str, Row]:
-    """The table's elementwise rows by name."""
-    return {row.name: row for row in TABLE.values() if row.kind == "elementwise"}
+    """The table's bundled elementwise rows by name."""
+    return {row.name: row for row in TABLE.values() if row.kind == "elementwise" and row.bundled}
 
 
 SAMPLES = {name: grid(row) for name, row in rows().items()}
