@@ -52,8 +52,7 @@ def _fold(
     a = g.args
     if g.op in ("view", "squeeze", "unsqueeze", "_unsafe_view"):
         inner = cast("Node", a[0])
-        if len(out) == 0 or True:
-            _fold(name, inner, scale, (*views, ("view", tuple(inner.shape))), step, users, out)
+        _fold(name, inner, scale, (*views, ("view", tuple(inner.shape))), step, users, out)
         return
     if g.op == "permute":
         order = list(a[1])

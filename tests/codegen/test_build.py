@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import codegen.build as build_module
-from codegen.build import ARTIFACTS, HOME, STAMP, Built, build, build_all, default_targets, leftovers
+from codegen.build import ARTIFACTS, HOME, STAMP, Built, build, build_all, default_targets, leftovers, load_module
+from codegen.targets import bundled_names
 from engine.errors import OutputError, TargetError, TraceError
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,8 @@ def test_every_bundled_forward_with_inputs_is_built() -> None:
     assert {
         "mlp", "batchnorm", "batchnorm_eps", "batchnorm_projection", "batchnorm_v_to_x", "batchnorm_o_to_v", "batchnorm_o_to_x",
     } <= {*default_targets()}  # fmt: skip
+    with_inputs = [n for n in bundled_names() if hasattr(load_module(n), "example_inputs")]
+    assert sorted(default_targets()) == sorted(with_inputs)
 
 
 BYTES = """

@@ -111,7 +111,7 @@ SAMPLES: dict[str, list[Call]] = {
     "byte": [call(i(9, 3).double()), call(b(2))],
     "round": [call(t(3, 4) * 3), call(torch.tensor([0.5, 1.5, -0.5, 2.5]).double())],
     "floor_divide": [Call((t(3) * 4, t(3)), {}, constant=(0, 1)), call(i(9, 3) + 1, 2)],
-    "ones": [constant(None, 3), constant(1), constant((2, None) if False else (2, 3), dtype=torch.float64)],
+    "ones": [constant(None, 3), constant(1), constant((2, 3), dtype=torch.float64)],
     "zeros": [constant(None, 3), constant(1)],
     "full": [spelled(lambda f, x: (x, f((x.shape[0], 2), 1.5)), t(3, 2)), spelled(lambda f, x: (x, f((), 2)), t(3))],
     "eye": [constant(None), constant(2, 3), constant(1)],
