@@ -42,7 +42,7 @@ def differentiable(program: Program) -> Callable[..., Any]:
         if own and renewed:
             renew(owner, dict(zip([n for n, _ in renewed], out[-len(renewed) :], strict=True)))
         found = [out[k] for k in at]
-        return found[0] if structure is None else pytree.tree_unflatten(found, structure)
+        return found[0] if structure is None else structure.around(found)
 
     function.__name__ = graph.name
     return function

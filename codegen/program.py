@@ -131,17 +131,25 @@ class Program:
 
     def structured(self, out: Any) -> Any:
         """The emitted result in the structure that the user's forward returned."""
-        return out if self.graph.single else pytree.tree_unflatten(list(out), self.graph.structure)
+        return out if self.graph.structure is None else self.graph.structure.around(out)
 
     def backward(self, saved: Any, grad_out: Any = None) -> dict[str, Tensor]:
         """Gradients by name for the cotangent `grad_out` of the result (ones where it is None)."""
         if grad_out is not None and not self.graph.single:
-            grad_out = pytree.tree_leaves(grad_out, is_leaf=lambda v: v is None)
+            grad_out = self._cotangents(grad_out)
         with torch.no_grad():
             grads = self.module.backward(saved, grad_out)
         if self.wrt is None:
             return grads
         return {k: v for k, v in grads.items() if k in self.wrt or k not in self.input_keys}
+
+    def _cotangents(self, grad_out: Any) -> list[Any]:
+        """One cotangent per tensor of the result, from the result's structure or a flat sequence; None is zero."""
+        leaves = pytree.tree_leaves(grad_out, is_leaf=lambda v: v is None)
+        constants = {k for k, _ in self.graph.structure.constants} if self.graph.structure is not None else set[int]()
+        if len(leaves) == len(self.graph.outputs) + len(constants):
+            leaves = [v for k, v in enumerate(leaves) if k not in constants]
+        return leaves
 
     def buffers(self, saved: Any) -> dict[str, Tensor]:
         """What the forward left in the module's buffers (running statistics), by their `named_buffers()` names.

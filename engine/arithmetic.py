@@ -318,7 +318,14 @@ def _exactly(x: Any) -> Any:
 
 
 def _to_mp(a: Array) -> Array:
-    return _apply(_exactly, a.astype(object) if a.dtype.kind in "biuf" and a.dtype.itemsize <= 8 else _elements(a))
+    if a.dtype.kind in "biuf" and a.dtype.itemsize <= 8:  # a Python number each, which mpmath takes without rounding
+        return _apply(_taken, a.astype(object))
+    return _apply(_exactly, _elements(a))
+
+
+def _taken(x: float) -> Any:
+    """A Python number as an mpmath number, without rounding, at any working precision of 16 digits or more."""
+    return mpmath.mpf(x)
 
 
 def _elements(a: Array) -> Array:

@@ -7,11 +7,14 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sympy import IndexedBase
+from torch.utils import _pytree as pytree
 
 from engine.notation import base, instantiate
 from engine.spelling import render_call, shape_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from sympy import Expr, Symbol
 
@@ -95,6 +98,21 @@ class Node:
         return render_call(self.call.function, self.call.args, dict(self.call.kwargs), self.operands)
 
 
+@dataclass(frozen=True)
+class Structure:
+    """What the forward returned around its tensors: tuples, lists and dicts, and what in them was no tensor, by place."""
+
+    spec: pytree.TreeSpec
+    constants: tuple[tuple[int, Any], ...]
+
+    def around(self, tensors: Sequence[Any]) -> Any:
+        """The structure with these tensors in it, in the forward's order."""
+        leaves = list(tensors)
+        for k, value in self.constants:
+            leaves.insert(k, value)
+        return pytree.tree_unflatten(leaves, self.spec)
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A forward, recorded. `repr` reads as a program.
@@ -110,7 +128,7 @@ class Graph:
     outputs: tuple[str, ...]
     sizes: dict[Symbol, tuple[str, int]]
     guards: tuple[Guard, ...]
-    structure: Any = None
+    structure: Structure | None = None
     keys: dict[str, str] = field(default_factory=dict[str, str])
     example: dict[Symbol, int] = field(default_factory=dict["Symbol", int])
     buffers: dict[str, str] = field(default_factory=dict[str, str])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
+from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from engine.errors import TraceError
-from engine.graph import Call, Graph, Node
+from engine.graph import Call, Graph, Node, Structure
 from engine.layers import traceable
 from engine.light import without_compiler
 from engine.naming import LocalsWatcher, Namer
@@ -116,7 +117,7 @@ def _bind(function: Callable[..., Any], inputs: tuple[Any, ...], static: dict[st
 
 
 def _title(function: Any) -> str:
-    return f"forward {getattr(function, '__name__', function)!r}"
+    return f"forward {getattr(function, '__name__', type(function).__name__)!r}"
 
 
 def _annotated(function: Any, parameters: list[inspect.Parameter]) -> list[Any]:
@@ -222,11 +223,13 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
 
 
 def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], out: Any, forward: Any) -> Graph:
-    leaves, spec = pytree.tree_flatten(out)
-    if not leaves or not all(isinstance(v, torch.Tensor) for v in leaves):
+    everything, spec = pytree.tree_flatten(out)
+    leaves = [v for v in everything if isinstance(v, torch.Tensor)]
+    wrong = [v for v in everything if not isinstance(v, (torch.Tensor, NoneType, str, bool))]
+    if not leaves or wrong:
         raise TraceError(
-            f"{_title(forward)} must return a tensor, or a tuple, list or dict of tensors, "
-            f"and returned {type(out).__name__}"
+            f"{_title(forward)} must return a tensor, or a tuple, list or dict of tensors (and None, where there is "
+            f"none), and returned {type(wrong[0] if wrong else out).__name__}"
         )
     results: list[Record] = []
     for v in leaves:
@@ -263,7 +266,8 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
     for a, b, where in tracer.sizes.same_by_count:
         if a in dimensions and b in dimensions:
             guards = (*guards, Guard(a, 0, where, (dimensions[a], dimensions[b])))
-    structure = None if isinstance(out, torch.Tensor) else spec
+    constants = tuple((k, v) for k, v in enumerate(everything) if not isinstance(v, torch.Tensor))
+    structure = None if isinstance(out, torch.Tensor) else Structure(spec, constants)
     return Graph(
         name=name,
         nodes=nodes,

@@ -305,10 +305,9 @@ def related(
     for name, text in naive:
         scope[name] = eval(text, scope)  # noqa: S307
     numbers = arithmetic(DIGITS)
+    read = {name_of(a) for left, _ in region.relations for a in accesses(left)}
     with mpmath.workdps(DIGITS):
-        tensors: dict[str, Any] = {
-            k: boxed(numbers.lift(v.numpy())) for k, v in scope.items() if isinstance(v, torch.Tensor)
-        }
+        tensors: dict[str, Any] = {k: boxed(numbers.lift(scope[k].numpy())) for k in sorted(read)}
         relate(region, cells, tensors, sizes)
         told = {name_of(a) for _, right in region.relations for a in accesses(right)}
         return {k: torch.from_numpy(tensors[k].astype(np.float64)) for k in sorted(told)}

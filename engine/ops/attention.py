@@ -84,35 +84,49 @@ def multi_head_attention_forward(
     is_causal: bool = False,
 ) -> Any:
     """The attention of `nn.MultiheadAttention`, (time, batch, features), written out."""
-    if any(t is not None for t in (bias_k, bias_v, static_k, static_v)) or add_zero_attn:
-        raise TraceError("multi-head attention with bias_k, bias_v, add_zero_attn or static keys is not in the table")
-    if query.dim() != 3:
-        raise TraceError("multi-head attention without a batch is not in the table; pass query.unsqueeze")
-    given = (query, key, value)
+    if static_k is not None or static_v is not None:
+        raise TraceError("multi-head attention with static keys or values is not in the table")
+    batched = query.dim() == 3
+    given: Any = (query, key, value) if batched else tuple(x.unsqueeze(1) for x in (query, key, value))
+    if key_padding_mask is not None and not batched:
+        key_padding_mask = key_padding_mask.unsqueeze(0)
+    length, batch = given[0].shape[:2]
     if use_separate_proj_weight:
         weights: Any = (q_proj_weight, k_proj_weight, v_proj_weight)
     else:
         weights = in_proj_weight.chunk(3)
     biases: Any = in_proj_bias.chunk(3) if in_proj_bias is not None else (None, None, None)
     q, k, v = (F.linear(x, w, b) for x, w, b in zip(given, weights, biases, strict=True))
+    if bias_k is not None:
+        k, v = (torch.cat([x, b.expand(1, batch, -1)]) for x, b in ((k, bias_k), (v, bias_v)))
+        attn_mask, key_padding_mask = one_key_more(attn_mask), one_key_more(key_padding_mask)
     width = int(embed_dim_to_check) // num_heads
     q, k, v = (x.reshape(x.shape[0], x.shape[1], num_heads, width).permute(1, 2, 0, 3) for x in (q, k, v))
+    if add_zero_attn:
+        k, v = (torch.cat([x, x.new_zeros(batch, num_heads, 1, width)], 2) for x in (k, v))
+        attn_mask, key_padding_mask = one_key_more(attn_mask), one_key_more(key_padding_mask)
     scores = q @ k.mT * (1 / math.sqrt(width))
     masked = False
     if attn_mask is not None:
         if attn_mask.dim() == 3:
-            attn_mask = attn_mask.reshape(query.shape[1], num_heads, attn_mask.shape[-2], attn_mask.shape[-1])
+            attn_mask = attn_mask.reshape(batch, num_heads, attn_mask.shape[-2], attn_mask.shape[-1])
         scores, masked = left_out(scores, attn_mask), True
     if key_padding_mask is not None:
         scores, masked = left_out(scores, key_padding_mask[:, None, None, :]), True
     attention = SAFE_SOFTMAX(scores, -1) if masked and not need_weights else scores.softmax(-1)
     if training:
         attention = F.dropout(attention, dropout_p)
-    joined = (attention @ v).permute(2, 0, 1, 3).reshape(query.shape[0], query.shape[1], embed_dim_to_check)
+    joined = (attention @ v).permute(2, 0, 1, 3).reshape(length, batch, embed_dim_to_check)
     out = F.linear(joined, out_proj_weight, out_proj_bias)
-    if not need_weights:
-        return out, None
-    return out, attention.mean(1) if average_attn_weights else attention
+    shown = attention.mean(1) if average_attn_weights else attention
+    if not batched:
+        out, shown = out.squeeze(1), shown.squeeze(0)
+    return out, shown if need_weights else None
+
+
+def one_key_more(mask: Any) -> Any:
+    """A mask that lets a further key take part."""
+    return None if mask is None else torch.cat([mask, mask.new_zeros(*mask.shape[:-1], 1)], -1)
 
 
 def left_out(scores: Any, mask: Any) -> Any:

@@ -17,10 +17,22 @@ def masked(x: Any, p: float, training: bool, function: Any, shape: Any = None) -
     """`x` times what dropout makes of ones: 0, or 1/(1 - p)."""
     if not training or p == 0:
         return x
-    ones = torch.ones_like(x) if shape is None else x.new_ones(shape)
+    ones, order = (x.new_ones(shape), None) if shape is not None else ones_as_stored(x)
     with recorded_as(DRAWN):
         mask = function(ones, p, True)
-    return x * mask
+    return x * (mask if order is None else mask.permute(order))
+
+
+def ones_as_stored(x: Any) -> tuple[Any, list[int] | None]:
+    """Ones in the order in which torch stores `x`, which is the order of the draws, and what permutes them to x's shape.
+
+    A program that computes `x` by other means, and stores it in another order, draws the same mask for it.
+    """
+    strides: tuple[int, ...] = x.record.meta.stride()
+    stored = sorted(range(len(strides)), key=lambda d: -strides[d])
+    if x.record.meta.is_contiguous() or stored == sorted(stored):
+        return x.new_ones(x.shape), None
+    return x.new_ones([x.shape[d] for d in stored]), [stored.index(d) for d in range(len(stored))]
 
 
 @composite("dropout")

@@ -102,6 +102,13 @@ class Attend(nn.Module):
         return (out, weights) if self.weights else out
 
 
+class Alone(Attend):
+    """Attention of a sequence that has no batch dimension, (time, features)."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.attention(x, x, x)
+
+
 class Padded(nn.Module):
     """`nn.MultiheadAttention` with a key padding mask."""
 
@@ -344,6 +351,9 @@ LAYERS: list[Case] = [
         lambda n, draw: (draw(n, 5, 6), draw(n, 3, 4)),
     ),
     Case("attention, padding", Padded, lambda n, draw: (draw(n, 5, 6), torch.arange(5).expand(n, 5) > 2)),
+    layer("attention, added keys", lambda: Attend(batch_first=True, add_bias_kv=True, add_zero_attn=True), 5, 6),
+    layer("attention, added keys, causal", lambda: Attend(causal=True, add_bias_kv=True, batch_first=True), 5, 6),
+    Case("attention without a batch", lambda: Alone(batch_first=True), lambda n, draw: (draw(n, 6),)),
     layer("attention by hand", ByHand, 5, 6),
     Case("dot product attention", Dot, qkv),
     Case("dot product attention, causal", lambda: Dot(is_causal=True), qkv),

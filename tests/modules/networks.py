@@ -370,6 +370,18 @@ class Several(nn.Module):
         return a.sum(), {"logits": a, "features": [b.tanh(), b.relu()]}
 
 
+class NoLoss(nn.Module):
+    """What language models return: logits, and a loss where there are targets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+
+    def forward(self, x: Tensor, target: Tensor | None = None) -> Any:
+        logits = self.linear(x)
+        return None, logits, None if target is None else F.cross_entropy(logits, target), {"training": self.training}
+
+
 class Given(nn.Module):
     """Inputs in a dictionary and a list, an optional one left out, a default."""
 
@@ -559,6 +571,8 @@ NETWORKS: list[Case] = [
     Case("smoothed", Smoothed, lambda n, draw: (draw(n, 4), whole(n, below=5))),
     Case("focal", Focal, lambda n, draw: (draw(n, 4), whole(n, below=5))),
     Case("several results", Several, rows(3)),
+    Case("no loss without targets", NoLoss, rows(3)),
+    Case("a loss with targets", NoLoss, lambda n, draw: (draw(n, 3), whole(n, below=4))),
     Case("inputs in structures", Given, lambda n, draw: ({"x": draw(n, 3), "y": draw(n, 2)}, [draw(n, 2)])),
     Case("an optional input", Given, lambda n, draw: ({"x": draw(n, 3), "y": draw(n, 2)}, [draw(n, 2)], draw(n, 2))),
     Case("None and a number", Given, lambda n, draw: ({"x": draw(n, 3), "y": draw(n, 2)}, [draw(n, 2)], None, 3.0)),
