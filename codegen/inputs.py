@@ -29,8 +29,8 @@ def example_inputs(target: Target, dtype: torch.dtype | None = None, seed: int =
     """Tensors by name for a target's forward, in the order of its parameters.
 
     Args:
-        target: a forward. Its module's `example_inputs(generator)` may return more tensors than this forward takes, so that
-            several forwards of a file can share it.
+        target: a forward. Its own `example_inputs(generator)` is used (a static method of its class), or its file's,
+            which may return more tensors than this forward takes, so that several forwards of a file can share it.
         dtype: of the floating-point ones; as they come by default.
         seed: of the generator.
 
@@ -38,7 +38,8 @@ def example_inputs(target: Target, dtype: torch.dtype | None = None, seed: int =
         TargetError: no example inputs, or not those that the forward takes.
     """
     generator = Generator().manual_seed(seed)
-    found = _given(target, generator) if hasattr(target.module, "example_inputs") else _drawn(target, generator)
+    own = getattr(target.forward, "example_inputs", None) or getattr(target.module, "example_inputs", None)
+    found = _given(target, own(generator)) if own is not None else _drawn(target, generator)
     return {name: t.to(dtype) if dtype is not None and t.is_floating_point() else t for name, t in found.items()}
 
 
@@ -46,8 +47,7 @@ def _where(target: Target) -> str:
     return f"{target.path or target.name}: {getattr(target.forward, '__name__', target.name)}"
 
 
-def _given(target: Target, generator: Generator) -> dict[str, Tensor]:
-    made = cast("Mapping[str, Tensor]", cast("Any", target.module).example_inputs(generator))
+def _given(target: Target, made: Mapping[str, Tensor]) -> dict[str, Tensor]:
     function = target.forward.forward if isinstance(target.forward, nn.Module) else target.forward
     wanted = [
         p
@@ -69,7 +69,8 @@ def _drawn(target: Target, generator: Generator) -> dict[str, Tensor]:
     except TraceError as error:
         raise TargetError(
             f"{_where(target)} has no example inputs: {error}. Annotate every tensor with jaxtyping "
-            "(x: Float[Tensor, 'batch features']), or put example_inputs(generator) -> dict of tensors into its file."
+            "(x: Float[Tensor, 'batch features']), or put example_inputs(generator) -> dict of tensors into its file, or as a static "
+            "method into its class."
         ) from error
     out: dict[str, Tensor] = {}
     for name in graph.inputs:

@@ -37,11 +37,11 @@ def build(
         bool, Option("--plain", help="Make the training loop of basic operations only, no kernels.")
     ] = False,
 ) -> None:
-    """Derive the backward of each TARGET and write it: steps.py, to import and read, and derivation.md, to follow.
+    """Derive the backward of each TARGET and write it: steps.py and closed.py, to import and read, derivation.md to follow.
 
     The emitted module imports only torch. Files are written whole, and only if they change; the same forward gives the
-    same bytes. What a TARGET is traced with comes from `example_inputs(generator)` in its file, or from jaxtyping
-    annotations of its parameters.
+    same bytes. What a TARGET is traced with comes from `example_inputs(generator)` in its class or its file, or from
+    jaxtyping annotations of its parameters.
 
         codegen build
 

@@ -83,6 +83,21 @@ def test_one_bad_target_writes_nothing(command: Command, recipe: Path, tmp_path:
     assert not (tmp_path / "generated").exists()
 
 
+def test_classes_of_one_file_have_their_own_example_inputs(command: Command, tmp_path: Path) -> None:
+    head = "import torch\nfrom torch import nn\n"
+    for name, layer, shape in (("A", "nn.Linear(3, 2)", "4, 3"), ("B", "nn.Conv2d(1, 2, 2)", "4, 1, 3, 3")):
+        head += (
+            f"\nclass {name}(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.layer = {layer}\n"
+            f"    def forward(self, x):\n        return self.layer(x).sum()\n"
+            f"    @staticmethod\n    def example_inputs(g):\n        return {{'x': torch.randn({shape}, generator=g)}}\n"
+        )
+    (tmp_path / "models.py").write_text(head)
+    for name in ("A", "B"):
+        done = command("build", f"models.py:{name}", "--out", tmp_path / name)
+        assert done.code == 0, done.err
+        assert (tmp_path / name / "closed.py").exists()
+
+
 def test_an_unknown_op_names_op_file_line_and_remedy(command: Command, tmp_path: Path) -> None:
     (tmp_path / "unknown.py").write_text(
         "import torch\n\ndef example_inputs(g):\n    return {'x': torch.randn(3, 3)}\n\n"
