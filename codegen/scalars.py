@@ -32,6 +32,18 @@ def long_number(c: Any) -> bool:
     return not c.is_Rational or (max(c.p, c.q) > LONG and len(repr(float(c))) > 5)
 
 
+def is_cotangent(name: str) -> bool:
+    """Whether a tensor of a statement is a cotangent: of a step, or of a region's cell."""
+    return name.startswith(("_cot", "d_"))
+
+
+def vanishes_with(choice: Any, divisor: Any) -> bool:
+    """Whether a divisor is 0 wherever a choice between something and 0 is 0, being made of the same choice."""
+    taken = 1 if choice.args[1] == 0 else 2
+    same = {w: w.args[taken] for w in divisor.atoms(Where) if w.args[0] == choice.args[0]}
+    return bool(same) and divisor.xreplace(same) == 0
+
+
 class ScalarMixin(LowererBase):
     """Lowers Add, Mul, Pow and functions."""
 
@@ -131,7 +143,7 @@ class ScalarMixin(LowererBase):
                 (scale_down if inverse else scale_up).append(1 / f if inverse else f)
             else:
                 (bottom if inverse else top).append(1 / f if inverse else f)
-        masks, top = self._unmasked(top)
+        masks, top = self._unmasked(top, bottom)
         with self.under_condition(bool(masks)):
             numerator = [self.value(f) for f in self._cot_first(top)]
         if not any(v.kind == "float" for v in numerator):
@@ -140,14 +152,22 @@ class ScalarMixin(LowererBase):
         value = self.negative(value) if sign else value
         return self.masked(value, masks) if masks else value
 
-    def _unmasked(self, factors: list[Expr]) -> tuple[list[Val], list[Expr]]:
-        """Brackets, and choices between something and 0, apart from other factors: a mask is 0 beside infinity too."""
+    def _unmasked(self, factors: list[Expr], divisors: list[Expr]) -> tuple[list[Val], list[Expr]]:
+        """Brackets, and choices between something and 0, apart from other factors: a mask is 0 beside infinity too.
+
+        Not where a divisor is 0 by the same choice, for 0/0 is undefined; what is passed back to something masked is 0
+        even so, as it is in torch.
+        """
+        passed_back = any(is_cotangent(name_of(a)) for f in factors for a in f.atoms(Indexed))
         masks: list[Val] = []
         rest: list[Expr] = []
         left = list(reversed(factors))
         while left:
             f = left.pop()
             chosen = f.args if isinstance(f, Where) and 0 in f.args[1:] else None
+            if chosen is not None and not passed_back and any(vanishes_with(f, d) for d in divisors):
+                rest.append(f)
+                continue
             masking = chosen is not None or isinstance(f, (Less, Equal, Delta, sp.Add, Indexed))
             v = self.value(chosen[0] if chosen else f) if masking else None
             if v is None or v.kind != "bool":
@@ -230,8 +250,7 @@ class ScalarMixin(LowererBase):
 
     def _cot_first(self, factors: list[Expr]) -> list[Expr]:
         def key(f: Expr) -> tuple[int, int]:
-            names = [str(a.base.label) for a in f.atoms(Indexed)]
-            return (0 if any(n.startswith("_cot") for n in names) else 1, factors.index(f))
+            return (0 if any(name_of(a).startswith("_cot") for a in f.atoms(Indexed)) else 1, factors.index(f))
 
         return sorted(factors, key=key)
 

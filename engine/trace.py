@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from engine.errors import TraceError
@@ -190,6 +191,10 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
     originals: dict[int, Record] = {}
     for kind, items in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for name, t in items:
+            if is_lazy(t):
+                raise TraceError(
+                    f"{type(module).__name__}.{name} has no shape yet: call the module once on an example before it is traced"
+                )
             p = tracer.input(name, t)
             p.record.value = (kind, name)
             if kind == "buffer" or not t.requires_grad:

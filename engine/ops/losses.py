@@ -137,7 +137,7 @@ def kl_div(
     def loss(a: Expr, t: Expr) -> Any:
         if log_target:
             return sp.exp(t) * (t - a)
-        return Where(Less(0, t), t * (sp.log(t) - a), -t * a)
+        return Where(Equal(t, 0), 0, t * sp.log(t)) - t * a
 
     return paired(x, y, loss, reduction_of(size_average, reduce, reduction))
 

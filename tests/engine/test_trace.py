@@ -338,3 +338,11 @@ def test_a_trace_leaves_python_as_it_was() -> None:
     with pytest.raises(TraceError):
         trace(lambda x: x.item(), RANDN(3))
     assert (builtins.range, math.sqrt, sys.gettrace()) == before
+
+
+def test_a_lazy_module_is_called_first() -> None:
+    module = torch.nn.LazyLinear(2)
+    with pytest.raises(TraceError, match=r"LazyLinear.weight has no shape yet: call the module once"):
+        trace(module, torch.ones(3, 4))
+    module(torch.ones(3, 4))
+    assert trace(module, torch.ones(3, 4)).inputs == ("input", "weight", "bias")

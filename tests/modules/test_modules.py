@@ -8,6 +8,11 @@ from tests.modules.layers import LAYERS, Case
 from tests.modules.losses import CASES as LOSSES
 from tests.modules.networks import NETWORKS
 
+pytestmark = [  # what torch itself says of these layers
+    pytest.mark.filterwarnings("ignore:reduction. 'mean' divides the total loss"),
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
+]
+
 MODES = ("steps", "closed")
 CASES = [*LAYERS, *LOSSES, *NETWORKS]
 
