@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 DIGITS = 50
 TOLERANCE = mpmath.mpf(10) ** -40
 OFFSETS = (0.0, 10.0, 100.0, 1000.0)
+RELATED = "longdouble"
+"""The arithmetic in which values are found that float64 values are to be related by."""
 ZEROS = 0.3
 """The share of zeros among the inputs that show what divides by one: a product's factor is not its value by the other."""
 SLACK = 2.0
@@ -158,9 +160,15 @@ def boxed(a: Any) -> Any:
     return np.asarray(a, dtype=object) if not isinstance(a, np.ndarray) else a
 
 
-def relate(region: Region, cells: Sequence[Cell], tensors: dict[str, Any], sizes: dict[Symbol, int]) -> None:
+def relate(
+    region: Region,
+    cells: Sequence[Cell],
+    tensors: dict[str, Any],
+    sizes: dict[Symbol, int],
+    number: str | int = DIGITS,
+) -> None:
     """Values for what the relations name beyond the region, such that they hold (each is a theorem of a linear reader)."""
-    numbers = arithmetic(DIGITS)
+    numbers = arithmetic(number)
     rng = np.random.default_rng(7)
     shapes = {c.name: c.shape for c in cells}
     for left, right in region.relations:
@@ -304,13 +312,11 @@ def related(
     scope: dict[str, Any] = {"torch": torch, **names, **values}
     for name, text in naive:
         scope[name] = eval(text, scope)  # noqa: S307
-    numbers = arithmetic(DIGITS)
     read = {name_of(a) for left, _ in region.relations for a in accesses(left)}
-    with mpmath.workdps(DIGITS):
-        tensors: dict[str, Any] = {k: boxed(numbers.lift(scope[k].numpy())) for k in sorted(read)}
-        relate(region, cells, tensors, sizes)
-        told = {name_of(a) for _, right in region.relations for a in accesses(right)}
-        return {k: torch.from_numpy(tensors[k].astype(np.float64)) for k in sorted(told)}
+    tensors: dict[str, Any] = {k: arithmetic(RELATED).lift(scope[k].numpy()) for k in sorted(read)}
+    relate(region, cells, tensors, sizes, RELATED)
+    told = {name_of(a) for _, right in region.relations for a in accesses(right)}
+    return {k: torch.from_numpy(tensors[k].astype(np.float64)) for k in sorted(told)}
 
 
 def autograd(
