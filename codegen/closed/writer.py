@@ -342,7 +342,7 @@ class ClosedWriter:
             t = self._rename(v.t, names)
             if not covers(v, cell.shape):
                 t = tt.method(t, "expand", *[tt.size(s) for s in cell.shape])
-            if (cell.kind == "float") != (v.kind == "float"):  # whole numbers may go through a division
+            if cell.kind != v.kind:  # whole numbers may go through a division, or be the truth of something
                 t = tt.method(t, "to", self._dtype_text(cell.dtype, like))
             if low.scatters:
                 t = tt.method(t, "clone")
