@@ -284,7 +284,7 @@ _SPREAD = ("dims", "size", "sizes", "shape", "repeats")
 
 def _resolved(o: Output, scope: Scope) -> Output:
     shape = tuple(scope.resolve(s) for s in o.shape)
-    return Opaque(shape) if isinstance(o, Opaque) else Definition(shape, o.indices, scope.resolve(o.expr))
+    return Opaque(shape) if isinstance(o, Opaque) else define(shape, o.indices, scope.resolve(o.expr))
 
 
 TABLE: dict[Any, Row] = {}
