@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LONG = 10**6
 """Fractions of larger integers are numbers that the forward gave as decimals; formulas show eight digits of them."""
+POWER = r"\cdot 10^{{{}}}"
+"""How a power of ten is written."""
 SHORT = 8
 """Decimals of at most this many characters are printed as such, other fractions as fractions."""
 SMALL = 8
@@ -127,7 +129,7 @@ class TextPrinter(StrPrinter):
         top: list[str] = []
         bottom: list[str] = []
         c = abs(c)
-        if c.is_Rational and (max(c.p, c.q) > LONG or decimal(c, "{}")):
+        if c.is_Rational and (max(c.p, c.q) > LONG or decimal(c, POWER)):
             top.append(self._print(c))
         else:
             if c.p != 1:
@@ -225,7 +227,7 @@ class MathPrinter(LatexPrinter):
         return rf"\left({text}\right)" if e.is_Add else text
 
     def _print_Rational(self, expr: Any) -> str:
-        return decimal(expr, r"\cdot 10^{{{}}}") or cast("Any", super())._print_Rational(expr)
+        return decimal(expr, POWER) or cast("Any", super())._print_Rational(expr)
 
     def _print_Mul(self, expr: Any) -> str:
         """Sums among other factors stand in parentheses, so that it is plain where they end."""

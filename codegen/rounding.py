@@ -38,8 +38,11 @@ class Rounding:
         """The largest entry of the result's cotangent."""
         return max((largest(g) for g in self.seeds if g is not None), default=0.0)
 
-    def feeding(self, node: str) -> float:
-        """The largest entry among the cotangents that a node's own is summed from."""
+    def feeding(self, node: str, gradient: bool) -> float:
+        """The largest entry among the cotangents that a node's own is summed from; for a value, of what its op reads, or 1."""
+        if not gradient:
+            read = [self.reference.values[o] for o in self.program.graph[node].operands]
+            return min(1.0, max((largest(v.detach().double()) for v in read), default=0.0))
         found = [self.reference.gradients[n.name] for n in self.program.graph.nodes if node in n.operands]
         return max((largest(g) for g in found if g is not None), default=0.0)
 

@@ -18,7 +18,7 @@ from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Sigma, W
 METHODS: dict[Any, str] = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos",
     sp.atan: "atan", sp.sinh: "sinh", sp.cosh: "cosh", sp.tanh: "tanh", sp.asinh: "asinh", sp.acosh: "acosh",
-    sp.atanh: "atanh", sp.erf: "erf", sp.erfc: "erfc", sp.loggamma: "lgamma", sp.digamma: "digamma", sp.Abs: "abs",
+    sp.atanh: "atanh", sp.erf: "erf", sp.erfc: "erfc", sp.erfinv: "erfinv", sp.loggamma: "lgamma", sp.digamma: "digamma", sp.Abs: "abs",
     sp.sign: "sign", sp.floor: "floor", Floor: "floor", sp.ceiling: "ceil",
 }  # fmt: skip
 
@@ -102,7 +102,7 @@ class ScalarMixin(LowererBase):
         self.ranges[j] = n
         outer = self.order
         self.order = self.natural_order(f, [j if i == where else i for i in outer if i == where or i in f.free_symbols])
-        v = self.value(f)
+        v = self.real(f)
         self.order = outer
         if j not in v.axes:
             return None
@@ -352,6 +352,8 @@ class ScalarMixin(LowererBase):
             return Val(
                 tt.method(self.value(e.args[1]).t, "polygamma", self.value(e.args[0]).t), self.value(e.args[1]).axes
             )
+        if isinstance(e, sp.atan2):
+            return self.angle(e)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
@@ -359,13 +361,29 @@ class ScalarMixin(LowererBase):
             return Val(tt.call(f"math.{name}", self.value(e.args[0]).t), (), "number")
         return self.map_method(name, e.args[0])
 
+    def real(self, e: Expr) -> Val:
+        """An expression as floats: torch has its kernels for no integers and truth values."""
+        v = self.typed(self.value(e))
+        if v.kind == "float" or v.is_number:
+            return v
+        return Val(tt.binary("*", v.t, tt.number(1.0)), v.axes, "float", v.kept)
+
+    def angle(self, e: sp.atan2) -> Val:
+        """atan2, which torch has for two tensors only."""
+        y, x = (self.typed(self.value(a)) for a in e.args)
+        if y.is_number or x.is_number:
+            raise DerivationError(f"{e} has no tensor form")
+        target = self.target(y, x)
+        y, x = to_axes(y, target), to_axes(x, target)
+        return Val(tt.call("torch.atan2", y.t, x.t), broadcast(y.axes, x.axes))
+
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""
         name, args = k
         if name in ("logsumexp", "softmax"):
             inner, limits = args
             with self.inside(inner, limits):
-                v = self.value(inner)
+                v = self.real(inner)
             dims = tuple(v.axes.index(i) for i, _ in limits)
             if name == "softmax" and len(dims) > 1:
                 total = tt.method(v.t, "logsumexp", dims, keepdim="True")
@@ -380,7 +398,7 @@ class ScalarMixin(LowererBase):
             return kernel if rest == 1 else self._times([kernel, self.value(rest)])
         if name == "neg":
             return self.negative(self.kernel(args[0]))
-        v = self.value(args[0])
+        v = self.real(args[0])
         if name == "logsigmoid":
             return Val(tt.call("torch.nn.functional.logsigmoid", v.t), v.axes)
         if name == "leaky_relu":

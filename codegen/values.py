@@ -245,10 +245,12 @@ class LowererBase:
         if all(fits(v.axes, axes) or v.is_number for v in values):
             return list(axes)
         for v in values:
-            if v.kept is not None and all(
-                fits(w.axes if w is not v else v.kept, self.merged(v.kept, axes)) or w.is_number for w in values
-            ):
-                return list(self.merged(v.kept, axes))
+            if v.kept is None:
+                continue
+            merged = self.merged(v.kept, axes)
+            lined_up = all(fits(w.axes if w is not v else v.kept, merged) or w.is_number for w in values)
+            if lined_up and distinct(merged):
+                return list(merged)
         return list(self.sorted_indices(*values))
 
     @staticmethod
@@ -274,6 +276,12 @@ class LowererBase:
                 t = tt.method(t, "unsqueeze", 0)
             return Val(t, axes, v.kind)
         return v
+
+
+def distinct(axes: Axes) -> bool:
+    """Whether no index runs over two dimensions."""
+    indices = [a for a in axes if a is not None]
+    return len(set(indices)) == len(indices)
 
 
 def integral(t: T) -> bool:

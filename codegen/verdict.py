@@ -72,7 +72,7 @@ def verdict(d: Dispute, rounding: Rounding, truth: Truth) -> Verdict:
         return Verdict(
             close, "autograd is not finite, ours is right" if close else f"both are wrong, ours by {worst:.1e}"
         )
-    whole = max(d.scale, rounding.feeding(d.node))
+    whole = max(d.scale, rounding.feeding(d.node, d.gradient))
     if worst > SLACK * theirs:
         if worst > SLACK * rounding.expected(d.node, d.theirs, d.entries, CONVENTION * whole, d.gradient):
             return Verdict(False, f"ours is wrong: error {worst:.1e}, autograd's {theirs:.1e}")

@@ -206,15 +206,28 @@ class Row:
     def __call__(self, scope: Scope, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Output, ...]:
         _scopes.append(scope)
         try:
-            out = self.define(*args, **self.renamed(kwargs))
+            positional, named = self.arguments(args, kwargs)
+            out = self.define(*positional, **named)
             outputs = out if isinstance(out, tuple) else (out,)
             if not self.view:
                 shapes = {x.position: x.shape for x in _operands(args, kwargs)}
                 for o in outputs:
                     _match_sizes(o, shapes)
+            if any(isinstance(o, Definition) and o.expr.has(sp.zoo) for o in outputs):
+                raise TraceError("this divides by the number of elements of a dimension that has none")
         finally:
             _scopes.pop()
         return tuple(_resolved(o, scope) for o in outputs)
+
+    def arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A call's arguments as the row takes them: `permute(2, 0, 1)` may be spelled `permute(dims=(2, 0, 1))`."""
+        named = self.renamed(kwargs)
+        plain = {n for n, p in self.signature.parameters.items() if p.kind != p.VAR_POSITIONAL}
+        if len(plain) < len(self.signature.parameters):
+            spread = [k for k in named if k in _SPREAD and k not in plain]
+            first = [named.pop(k) for k in ("x",) if spread and k in named]
+            args = (*first, *args, *[named.pop(k) for k in spread])
+        return tuple(args), named
 
     def renamed(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Keywords in the row's own names: torch calls a first tensor `input`, and takes numpy's `axis`, `keepdims`."""
@@ -265,11 +278,13 @@ _KEYWORDS = (
     ("mat3", "negative"),
 )
 """torch's names for a first, second and third argument, where a row calls them x and y."""
+_SPREAD = ("dims", "size", "sizes", "shape", "repeats")
+"""torch's names for what may be one sequence or several arguments."""
 
 
 def _resolved(o: Output, scope: Scope) -> Output:
     shape = tuple(scope.resolve(s) for s in o.shape)
-    return Opaque(shape) if isinstance(o, Opaque) else Definition(shape, o.indices, scope.resolve(o.expr))
+    return Opaque(shape) if isinstance(o, Opaque) else define(shape, o.indices, scope.resolve(o.expr))
 
 
 TABLE: dict[Any, Row] = {}

@@ -22,7 +22,7 @@ from engine.notation import size_symbol
 from engine.own import functions_seen
 from engine.sizes import Dim, Guard, symbolic_python
 from engine.spelling import SizeArg, is_slice, with_bounds
-from engine.table import Definition
+from engine.table import Definition, define
 from engine.tracer import Proxy, Record, Tracer
 
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ def _specialised(r: Record, fixed: dict[Any, Expr]) -> tuple[Definition | None, 
     if r.template is None or not fixed:
         return r.template, r.operand_shapes
     t = r.template
-    known = Definition(tuple(s.xreplace(fixed) for s in t.shape), t.indices, t.expr.xreplace(fixed))
+    known = define(tuple(s.xreplace(fixed) for s in t.shape), t.indices, t.expr.xreplace(fixed))
     return known, tuple(tuple(s.xreplace(fixed) for s in shape) for shape in r.operand_shapes)
 
 

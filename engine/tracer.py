@@ -34,6 +34,11 @@ META_PROPERTIES = frozenset((
     "is_mkldnn",
 ))  # fmt: skip
 """Attributes of a tensor that do not depend on its values or sizes."""
+IN_PLACE = frozenset((
+    "copy_", "zero_", "normal_", "uniform_", "exponential_", "bernoulli_", "random_", "cauchy_", "geometric_",
+    "log_normal_",
+))  # fmt: skip
+"""Methods that write into their tensor and have rows of their own."""
 
 _INTERNALS: Any = vars(torch)["_C"]  # torch has no public names for these two
 without_modes = _INTERNALS.DisableTorchFunction
@@ -199,7 +204,7 @@ class Tracer(TorchFunctionMode):
             ):  # else `x[item] += y`, which has written through x[item] already
                 self._inplace(TABLE[func], func, args, kwargs)
             return None
-        if name in ("copy_", "zero_") and func in TABLE:
+        if name in IN_PLACE and func in TABLE:
             return self._inplace(TABLE[func], func, args, kwargs)
         row = row_of(func)
         if row is None:
@@ -343,7 +348,7 @@ class Tracer(TorchFunctionMode):
         """One call as a node, or as what a composite makes of it."""
         if row.kind != "composite":
             return self._record(row, func, args, kwargs)
-        named = row.renamed(kwargs)
+        args, named = row.arguments(args, kwargs)
         try:
             row.signature.bind(*args, **named)
         except TypeError as error:
@@ -471,7 +476,7 @@ class Tracer(TorchFunctionMode):
             read = (*operands, *(made[c].record for c in known.chosen)) if template is not None else tuple(operands)
             record = Record(
                 row.name, read, template, mapping, shape, meta, differentiable, source, call,
-                k if len(metas) > 1 else None, len(metas), view, None, positive, known.shapes,
+                k if several else None, len(metas), view, None, positive, known.shapes,
             )  # fmt: skip
             made[k] = self.proxy(record)
             if view:
@@ -611,7 +616,7 @@ def _out_of_place(name: str) -> Any:
 def unknown_op(name: str) -> str:
     """The message for an op outside the table: op, place, nearest supported op, remedy."""
     names = sorted({r.name for r in TABLE.values()})
-    close = difflib.get_close_matches(name.strip("_"), names, n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name.strip("_").removeprefix("special_"), names, n=1, cutoff=0.6)
     nearest = f" The nearest supported op is {close[0]!r}." if close else ""
     source = here()
     text = f"\n  {source.text}" if source and source.text else ""

@@ -160,11 +160,6 @@ def seed_lines(writer: ClosedWriter, saved: list[str]) -> tuple[list[str], Used]
     graph = writer.graph
     used = Used()
     lines: list[str] = []
-    floats = [n for n in saved if n in writer.by_name and writer.by_name[n].kind == "float"]
-    if not floats:
-        first = next(n for n in graph.inputs if graph[n].dtype.is_floating_point)
-        saved.append(first)
-        floats = [first]
     single = graph.single
     for k, o in enumerate(graph.outputs):
         if o not in writer.live:
@@ -176,14 +171,26 @@ def seed_lines(writer: ClosedWriter, saved: list[str]) -> tuple[list[str], Used]
         for s in shape:
             used.see_size(s)
         sizes = "(" + ", ".join(size_text(s) for s in shape) + ("," if len(shape) == 1 else "") + ")"
+        like, dtype = owner_of_dtype(writer, saved, graph[o].dtype)
+        ones, zeros = (f"{like}.new_{fill}({sizes}{dtype})" for fill in ("ones", "zeros"))
         if single:
-            lines.extend([f"if {name} is None:", f"    {name} = {floats[0]}.new_ones({sizes})"])
+            lines.extend([f"if {name} is None:", f"    {name} = {ones}"])
         else:
-            lines.append(f"if {name} is None:")
-            lines.append(
-                f"    {name} = {floats[0]}.new_ones({sizes}) if grad_out is None else {floats[0]}.new_zeros({sizes})"
-            )
+            lines.extend([f"if {name} is None:", f"    {name} = {ones} if grad_out is None else {zeros}"])
     return lines, used
+
+
+def owner_of_dtype(writer: ClosedWriter, saved: list[str], dtype: Any) -> tuple[str, str]:
+    """A saved tensor of a dtype, an input of it that is saved for that, or any float and the keyword that names the dtype."""
+    graph = writer.graph
+    floats = [n for n in saved if n in writer.by_name and writer.by_name[n].kind == "float"]
+    inputs = [n for n in graph.inputs if graph[n].dtype.is_floating_point]
+    found = next((n for n in floats if writer.by_name[n].dtype == dtype), None)
+    found = found or next((n for n in inputs if graph[n].dtype == dtype), None)
+    name = found or [*floats, *inputs][0]
+    if name not in saved:
+        saved.append(name)
+    return name, "" if found else f", dtype={dtype}"
 
 
 def with_sizes(graph: Graph, writer: ClosedWriter, saved: list[str], sizes: Any) -> list[str]:

@@ -18,6 +18,7 @@ RANDOM = frozenset(
         "randint_like",
         "bernoulli",
         "normal",
+        "normal_",
         "multinomial",
     )
 )

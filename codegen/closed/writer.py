@@ -26,6 +26,8 @@ from engine.sizes import evaluate
 from engine.table import Definition
 
 ZERO = S.Zero
+LONGEST = 16
+"""How many terms of a gradient are added up in one statement, or listed in its formula."""
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -342,7 +344,7 @@ class ClosedWriter:
             t = self._rename(v.t, names)
             if not covers(v, cell.shape):
                 t = tt.method(t, "expand", *[tt.size(s) for s in cell.shape])
-            if (cell.kind == "float") != (v.kind == "float"):  # whole numbers may go through a division
+            if cell.kind != v.kind:  # whole numbers may go through a division, or be the truth of something
                 t = tt.method(t, "to", self._dtype_text(cell.dtype, like))
             if low.scatters:
                 t = tt.method(t, "clone")
@@ -457,6 +459,11 @@ class ClosedWriter:
             lines.append(f"{target} = {tt.text(joined)}")
             scatters = []
         elif dense:
+            while len(dense) > LONGEST:
+                t = added(dense[:LONGEST])
+                self.used_backward.see(t)
+                lines.append(f"{target} = {tt.text(t)}")
+                dense = [tt.name(target), *dense[LONGEST:]]
             t = added(dense)
             if all(p.number for p in pieces if p.dense is not None):
                 t = self._constant(t, c.shape, c.dtype, self._given_like(c.dtype))
@@ -779,6 +786,8 @@ class ClosedWriter:
             scalars = frozenset(n for n in used if self.ranks.get(term.names.get(n, n)) == 0)
             at, text = text_template(term.expr, term.indices, scalars, self.letters)
             texts.append(filled(text, term.names))
+        if len(texts) > LONGEST:
+            texts = [*texts[:3], "...", texts[-1]]
         left = f"{name}[{at}]" if at and self.ranks.get(name) != 0 else name
         return tuple(wrapped(f"{left} = {' + '.join(texts).replace(' + -', ' - ')}", 112))
 

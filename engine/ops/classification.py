@@ -13,7 +13,7 @@ from engine.errors import TraceError
 from engine.notation import Equal, Index, Less, Where, instantiate, sigma
 from engine.ops.losses import reduce_loss, reduction_of
 from engine.sizes import exact
-from engine.table import Definition, Operand, define, equal, indices_of, op
+from engine.table import Definition, Operand, composite, define, equal, indices_of, op
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,3 +148,14 @@ def multi_margin_loss(
 
     each = class_weight(weight, t) * s.over_classes(term) / s.classes
     return reduce_loss(s.shape, s.at, each, reduction_of(size_average, reduce, reduction))
+
+
+@composite(targets=(F.linear_cross_entropy,))
+def linear_cross_entropy(
+    x: Any, linear_weight: Any, target: Any, *, linear_bias: Any = None, options: Any = None, **rest: Any
+) -> Any:
+    """The cross entropy of the scores that a linear layer gives; how torch cuts it up (`options`) changes no value."""
+    if linear_weight.dim() != 2:
+        raise TraceError("linear_cross_entropy with more than one dimension of scores; use linear and cross_entropy")
+    given = {k: v for k, v in rest.items() if v is not None}
+    return F.cross_entropy(F.linear(x, linear_weight, linear_bias), target, **given)

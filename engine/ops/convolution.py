@@ -12,7 +12,19 @@ from engine.errors import TraceError
 from engine.notation import Delta, Index, Quo, Rem, sigma
 from engine.ops.windows import numbers, window
 from engine.sizes import expression
-from engine.table import Definition, Operand, define, equal, fresh_of, indices_of, op, value_of
+from engine.table import (
+    Definition,
+    Operand,
+    Row,
+    composite,
+    define,
+    equal,
+    fresh_of,
+    indices_of,
+    op,
+    recorded_as,
+    value_of,
+)
 
 
 def convolved(
@@ -91,13 +103,10 @@ def spread(
     stride: Any,
     padding: Any,
     output_padding: Any,
-    groups: Any,
     dilation: Any,
     spatial: int,
 ) -> Definition:
     """The transpose of a convolution: x[n, c, i] * w[c, o, p] is added at place i*stride + p*dilation - padding."""
-    if expression(groups) != 1:
-        raise TraceError("a transposed convolution with groups is not in the table; convolve each group by itself")
     batch = list(indices_of(x.shape[: x.rank - spatial - 1]))
     strides, pads, more, dilations = (numbers(v, spatial) for v in (stride, padding, output_padding, dilation))
     c, o = fresh_of(weight.shape[0]), fresh_of(weight.shape[1])
@@ -122,32 +131,48 @@ def spread(
     return define((*x.shape[: len(batch)], weight.shape[1], *sizes), (*batch, o, *at), out)
 
 
-@op("conv_transpose1d")
-def conv_transpose1d(
-    x: Operand,
-    weight: Operand,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: Any = 1,
-    dilation: Any = 1,
-) -> Definition:
-    return spread(x, weight, bias, stride, padding, output_padding, groups, dilation, 1)
+def transposed(function: Any, spatial: int) -> None:
+    """Register a transposed convolution; with groups it is one of each group, side by side."""
+
+    def whole(
+        x: Operand,
+        weight: Operand,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: Any = 1,
+        dilation: Any = 1,
+    ) -> Definition:
+        return spread(x, weight, bias, stride, padding, output_padding, dilation, spatial)
+
+    row = Row(function.__name__, (), whole)
+
+    @composite(targets=(function,))
+    def grouped(
+        x: Any,
+        weight: Any,
+        bias: Any = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> Any:
+        options = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+        options = {k: v for k, v in options.items() if v != (1 if k in ("stride", "dilation") else 0)}
+        if groups == 1:
+            with recorded_as(row):
+                return function(x, weight, bias, **options)
+        channels = x.dim() - spatial - 1
+        pairs = zip(x.chunk(groups, channels), weight.chunk(groups), strict=True)
+        out = torch.cat([function(a, w, **options) for a, w in pairs], channels)
+        return out if bias is None else out + bias.reshape(-1, *[1] * spatial)
 
 
-@op("conv_transpose2d")
-def conv_transpose2d(
-    x: Operand,
-    weight: Operand,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: Any = 1,
-    dilation: Any = 1,
-) -> Definition:
-    return spread(x, weight, bias, stride, padding, output_padding, groups, dilation, 2)
+transposed(torch.conv_transpose1d, 1)
+transposed(torch.conv_transpose2d, 2)
+transposed(torch.conv_transpose3d, 3)
 
 
 @op(targets=(torch.nn.functional.unfold,))

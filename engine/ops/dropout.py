@@ -11,6 +11,7 @@ from engine.ops.factories import sized
 from engine.table import DRAWN, Opaque, Operand, composite, op, recorded_as
 
 F = torch.nn.functional
+Tensor = torch.Tensor
 
 
 def masked(x: Any, p: float, training: bool, function: Any, shape: Any = None) -> Any:
@@ -70,6 +71,28 @@ def alpha_dropout(x: Any, p: float = 0.5, training: bool = False) -> Any:
 @op("rand_like", "randn_like", "randint_like", "bernoulli", "empty_like")
 def drawn_like(x: Operand, *_: Any, **__: Any) -> Opaque:
     return Opaque(x.shape)
+
+
+@op(
+    targets=(
+        Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.bernoulli_, Tensor.random_, Tensor.cauchy_,
+        Tensor.geometric_, Tensor.log_normal_,
+    )
+)  # fmt: skip
+def filled(x: Operand, *_: Any, **__: Any) -> Opaque:
+    """A tensor that the forward made, filled with random numbers."""
+    return Opaque(x.shape)
+
+
+@composite(targets=(F.gumbel_softmax,))
+def gumbel_softmax(logits: Any, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Any:
+    """The softmax of the logits with Gumbel noise; if `hard`, its largest entry as a one, with the softmax's derivative."""
+    noise = -torch.empty_like(logits).exponential_().log()
+    soft = ((logits + noise) / tau).softmax(dim)
+    if not hard:
+        return soft
+    place = soft.argmax(dim, keepdim=True)
+    return torch.zeros_like(logits).scatter(dim, place, 1.0) - soft.detach() + soft
 
 
 @op("rand", "randn", "empty", kind="factory")

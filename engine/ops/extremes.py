@@ -18,6 +18,7 @@ from engine.table import (
     Output,
     axes,
     axis,
+    composite,
     define,
     indices_of,
     op,
@@ -92,6 +93,11 @@ def median(x: Operand, dim: Any = None, keepdim: bool = False) -> Output | tuple
     if dim is None:
         raise TraceError("the median of a whole tensor shares its derivative among ties; flatten and pass dim=0")
     return picked(x, dim, keepdim)
+
+
+@composite("msort")
+def msort(x: Any) -> Any:
+    return x.sort(0).values
 
 
 @op("mode")

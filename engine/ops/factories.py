@@ -58,9 +58,14 @@ def zeros_like(x: Operand, **_: Any) -> Definition:
     return constant(x.shape, 0)
 
 
-@op("full_like", "fill")
+@op("full_like")
 def full_like(x: Operand, fill_value: Any, **_: Any) -> Definition:
     return constant(x.shape, scalar(fill_value))
+
+
+@op("fill")
+def fill(x: Operand, value: Any) -> Definition:
+    return constant(x.shape, scalar(value))
 
 
 @op("new_ones")

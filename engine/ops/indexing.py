@@ -140,7 +140,8 @@ def take_along_dim(x: Operand, indices: Operand, dim: Any = None) -> Definition:
     alike = broadcast_shape(*[tuple(sp.S.One if k == d else s for k, s in enumerate(t.shape)) for t in (x, indices)])
     shape = [indices.shape[d] if k == d else s for k, s in enumerate(alike)]
     at = indices_of(shape)
-    place = indices.element(*at)
+    given = indices.element(*at)
+    place = Where(Less(given, 0), given + x.shape[d], given)  # torch counts negative ones from the end
     return define(shape, at, x.element(*[place if k == d else i for k, i in enumerate(at)]))
 
 

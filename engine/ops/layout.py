@@ -95,7 +95,8 @@ def groups(a: Sequence[Expr], b: Sequence[Expr]) -> list[tuple[list[int], list[i
             if sp.expand(p - q) == 0:
                 break
             m, n = value_of(p), value_of(q)
-            if m == n and (i == len(a) or a[i] != 1) and (j == len(b) or b[j] != 1):
+            done = i == len(a) and j == len(b)
+            if m == n and (m or done) and (i == len(a) or a[i] != 1) and (j == len(b) or b[j] != 1):
                 equal(p, q)
                 break
             if m <= n and i < len(a):
@@ -187,6 +188,8 @@ def reversed_dims(x: Operand) -> Definition:
 
 @op("mT", "mH", "adjoint", targets=(Tensor.mT.__get__, Tensor.mH.__get__), view=True)
 def matrix_transpose(x: Operand) -> Definition:
+    if x.rank < 2:  # torch returns a number as it is
+        return permuted(x, list(range(x.rank)))
     return permuted(x, [*range(x.rank - 2), x.rank - 1, x.rank - 2])
 
 
@@ -200,7 +203,7 @@ def movedim(x: Operand, source: Any, destination: Any) -> Definition:
 
 @op("squeeze", "squeeze_copy", view=True)
 def squeeze(x: Operand, dim: Any = None) -> Definition:
-    dims = axes(dim, x.rank)
+    dims = () if dim == () else axes(dim, x.rank)
     return viewed(x, [s for d, s in enumerate(x.shape) if not (d in dims and s == 1)])
 
 

@@ -251,6 +251,25 @@ def triplet_margin_loss(
     return reduced_tensor((margin + near - far).clamp_min(0), reduction_of(size_average, reduce, reduction))
 
 
+@composite(targets=(F.triplet_margin_with_distance_loss,))
+def triplet_margin_with_distance_loss(
+    anchor: Any,
+    positive: Any,
+    negative: Any,
+    *,
+    distance_function: Any = None,
+    margin: float = 1.0,
+    swap: bool = False,
+    reduction: str = "mean",
+) -> Any:
+    """The triplet loss for a distance of the user's own."""
+    distance = F.pairwise_distance if distance_function is None else distance_function
+    near, far = distance(anchor, positive), distance(anchor, negative)
+    if swap:
+        far = torch.minimum(far, distance(positive, negative))
+    return reduced_tensor((margin + near - far).clamp_min(0), reduction)
+
+
 @composite(targets=(F.multilabel_soft_margin_loss,))
 def multilabel_soft_margin_loss(
     x: Any, y: Any, weight: Any = None, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
@@ -266,8 +285,9 @@ def multilabel_margin_loss(
     x: Any, target: Any, size_average: Any = None, reduce: Any = None, reduction: str = "mean"
 ) -> Any:
     """Sum over the labels y (up to the first -1) and over what is no label of max(0, 1 - x[y] + x[c]), over the classes."""
-    if x.dim() == 1:
-        return multilabel_margin_loss(x[None], target[None], size_average, reduce, reduction)[0]
+    if x.dim() < 2:
+        rows = x.reshape(1, -1), target.reshape(1, -1)
+        return multilabel_margin_loss(*rows, size_average, reduce, reduction).reshape(())
     counts = (target >= 0).cumprod(1)
     labels = target.clamp(min=0)
     classes = torch.arange(x.shape[1])

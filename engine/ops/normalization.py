@@ -191,3 +191,12 @@ def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.
     channels = x.shape[1]
     total: Any = sum(padded.narrow(1, j, channels) for j in range(size))
     return x / (total / size * alpha + k).pow(beta).view_as(x)
+
+
+@composite("native_layer_norm")
+def native_layer_norm(x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float) -> Any:
+    """The layer norm, and the mean and the reciprocal deviation that it is made with."""
+    dims = list(range(x.dim() - len(tuple(normalized_shape)), x.dim()))
+    mean = x.mean(dims, keepdim=True)
+    deviation = (x.var(dims, correction=0, keepdim=True) + eps).rsqrt()
+    return F.layer_norm(x, normalized_shape, weight, bias, eps), mean, deviation

@@ -234,3 +234,26 @@ def repeat_interleave(x: Operand, repeats: Any, dim: Any = None, *, output_size:
     shape = [(s * times) if k == d else s for k, s in enumerate(x.shape)]
     at = indices_of(shape)
     return define(shape, at, x.element(*[cast("Expr", Quo(i, times)) if k == d else i for k, i in enumerate(at)]))
+
+
+@composite("block_diag")
+def block_diag(*tensors: Any) -> Any:
+    """Matrices along the diagonal of a larger one; vectors count as rows."""
+    blocks = [x.reshape(1, -1) if x.dim() < 2 else x for x in flat(tensors)]
+    width = sum(int(b.shape[1]) for b in blocks)
+    rows: list[Any] = []
+    before = 0
+    for b in blocks:
+        columns = int(b.shape[1])
+        rows.append(torch.nn.functional.pad(b, (before, width - before - columns)))
+        before += columns
+    return torch.cat(rows)
+
+
+@composite("cartesian_prod")
+def cartesian_prod(*tensors: Any) -> Any:
+    """Every choice of one entry of each vector, as rows."""
+    given = flat(tensors)
+    if len(given) == 1:
+        return given[0]
+    return torch.stack([g.reshape(-1) for g in cast("Any", torch).meshgrid(*given, indexing="ij")], 1)

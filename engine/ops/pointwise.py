@@ -10,7 +10,7 @@ from sympy import Expr, Indexed
 
 from engine.errors import TraceError
 from engine.notation import Equal, Less, LessEqual, Where
-from engine.table import elementwise
+from engine.table import Definition, Opaque, Operand, broadcast_shape, elementwise, op, pointwise
 
 REALS = (-300.0, -100.0, -1.0, -0.5, 0.0, 0.5, 1.0, 100.0, 300.0)
 NONZERO = (-300.0, -100.0, -1.0, -0.5, 0.5, 1.0, 100.0, 300.0)
@@ -39,12 +39,16 @@ def mul(x: Expr, y: Expr) -> Expr:
     return x * y
 
 
-@elementwise("div", "divide", "true_divide", targets=(Tensor.__truediv__,), probes=REALS)
-def div(x: Expr, y: Expr, *, rounding_mode: str | None = None) -> Expr:
+@op("div", "divide", "true_divide", targets=(Tensor.__truediv__,), probes=REALS, kind="elementwise")
+def div(x: Any, y: Any, *, rounding_mode: str | None = None) -> Definition | Opaque:
+    """Where the quotient is rounded, torch takes its derivative as 0."""
     if rounding_mode is not None:
-        raise TraceError(
-            f"div with rounding_mode={rounding_mode!r} has no derivative but 0; use torch.floor or torch.trunc"
-        )
+        return Opaque(broadcast_shape(*[a.shape for a in (x, y) if isinstance(a, Operand)]))
+    return pointwise(quotient, x, y)
+
+
+def quotient(x: Expr, y: Expr) -> Expr:
+    """x / y."""
     return x / y
 
 

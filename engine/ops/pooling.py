@@ -90,6 +90,19 @@ def avg_pool2d(
     return averaged(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 2)
 
 
+@op("avg_pool3d")
+def avg_pool3d(
+    x: Operand,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Any = None,
+) -> Definition:
+    return averaged(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 3)
+
+
 def largest(
     x: Operand, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, spatial: int
 ) -> tuple[Definition, Opaque]:
@@ -187,6 +200,11 @@ def adaptive_avg_pool2d(x: Operand, output_size: Any) -> Definition:
     return adaptive(x, output_size, 2)
 
 
+@op("adaptive_avg_pool3d")
+def adaptive_avg_pool3d(x: Operand, output_size: Any) -> Definition:
+    return adaptive(x, output_size, 3)
+
+
 def adaptive_max_pool(function: Any, full: Any, spatial: int) -> None:
     """Register adaptive max pooling, a gather at the positions that torch gives."""
 
@@ -204,6 +222,7 @@ def adaptive_max_pool(function: Any, full: Any, spatial: int) -> None:
 
 adaptive_max_pool(F.adaptive_max_pool1d, F.adaptive_max_pool1d_with_indices, 1)
 adaptive_max_pool(F.adaptive_max_pool2d, F.adaptive_max_pool2d_with_indices, 2)
+adaptive_max_pool(F.adaptive_max_pool3d, F.adaptive_max_pool3d_with_indices, 3)
 
 
 def power_mean(total: Any, count: int, norm_type: float) -> Any:
@@ -220,28 +239,3 @@ def lp_pool1d(x: Any, norm_type: float, kernel_size: int, stride: Any = None, ce
 def lp_pool2d(x: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Any:
     rows, columns = each_of(kernel_size, 2)
     return power_mean(F.avg_pool2d(x.pow(norm_type), kernel_size, stride, 0, ceil_mode), rows * columns, norm_type)
-
-
-@composite(targets=(F.interpolate,))
-def interpolate(
-    x: Any,
-    size: Any = None,
-    scale_factor: Any = None,
-    mode: str = "nearest",
-    align_corners: Any = None,
-    recompute_scale_factor: Any = None,
-    antialias: bool = False,
-) -> Any:
-    """Every entry repeated a whole number of times."""
-    spatial = x.dim() - 2
-    if mode != "nearest":
-        raise TraceError(f"interpolate with mode={mode!r} is not in the table; only 'nearest' is")
-    if scale_factor is None:
-        factors: list[Any] = [int(s) / int(n) for s, n in zip(each_of(size, spatial), x.shape[2:], strict=True)]
-    else:
-        factors = each_of(scale_factor, spatial)
-    for d, factor in enumerate(factors):
-        if factor < 1 or factor != int(factor):
-            raise TraceError(f"interpolate by the factor {factor} is not in the table; only whole numbers are")
-        x = x.repeat_interleave(int(factor), 2 + d) if factor != 1 else x
-    return x

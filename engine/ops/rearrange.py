@@ -163,7 +163,7 @@ def shifted(i: Expr, size: Expr, by: Expr) -> Expr:
 ROLL = Row("roll", (), rolled)
 
 
-@op(targets=(torch.Tensor.unfold,))
+@op(targets=(torch.Tensor.unfold, torch.unfold_copy))
 def unfold(x: Operand, dimension: int, size: int, step: int) -> Definition:
     """Windows of one dimension, as a new last dimension."""
     d = axis(dimension, x.rank)

@@ -66,6 +66,19 @@ def trapezoid(y: Any, x: Any = None, *, dx: float = 1, dim: int = -1) -> Any:
     return (pairs * steps).sum(dim) / 2
 
 
+@composite("cumulative_trapezoid")
+def cumulative_trapezoid(y: Any, x: Any = None, *, dx: float = 1, dim: int = -1) -> Any:
+    """The area under the points up to each, by trapezoids."""
+    size = y.shape[dim]
+    pairs = y.narrow(dim, 1, size - 1) + y.narrow(dim, 0, size - 1)
+    if x is None:
+        return pairs.cumsum(dim) * (dx / 2)
+    steps = x.diff() if x.dim() == 1 else x.diff(dim=dim)
+    if x.dim() == 1:
+        steps = steps.reshape([-1 if d == dim % y.dim() else 1 for d in range(y.dim())])
+    return (pairs * steps).cumsum(dim) / 2
+
+
 @composite("diff")
 def diff(x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
     """Differences of neighbours along a dimension, `n` times; torch ignores what is put before and after where n is 0."""

@@ -5,12 +5,25 @@ from __future__ import annotations
 from typing import Any, cast
 
 import sympy as sp
+import torch
 from sympy import Expr
 
 from engine.errors import TraceError
 from engine.notation import Delta, Index, Less, Where, sigma
 from engine.sizes import expression
-from engine.table import Definition, Operand, axis, composite, define, fresh_of, indices_of, op
+from engine.table import (
+    Definition,
+    Opaque,
+    Operand,
+    Row,
+    axis,
+    composite,
+    define,
+    fresh_of,
+    indices_of,
+    op,
+    recorded_as,
+)
 
 
 def along(x: Operand, d: int, index: Operand) -> tuple[tuple[Expr, ...], list[Expr], list[tuple[Index, Expr]], Any]:
@@ -78,11 +91,40 @@ def scatter_add(x: Operand, dim: int, index: Operand, src: Operand) -> Definitio
 
 @composite("scatter_reduce")
 def scatter_reduce(x: Any, dim: int, index: Any, src: Any, reduce: str, *, include_self: bool = True) -> Any:
-    if reduce != "sum" or not include_self:
-        raise TraceError(
-            f"scatter_reduce with reduce={reduce!r}, include_self={include_self}; only sums are in the table"
-        )
-    return x.scatter_add(dim, index, src)
+    """A sum, a mean, or an extreme value, whose derivative those share that are equal to it."""
+    if reduce == "prod":
+        raise TraceError("scatter_reduce with reduce='prod' is not in the table; add logarithms with reduce='sum'")
+    if reduce == "sum" and include_self:
+        return x.scatter_add(dim, index, src)
+    nothing = torch.zeros_like(x)
+    count = nothing.scatter_add(dim, index, torch.ones_like(src))
+    if reduce in ("sum", "mean"):
+        total = (x if include_self else nothing).scatter_add(dim, index, src)
+        if reduce == "mean":
+            total = total / (count + 1 if include_self else count.clamp(min=1))
+        return total if include_self else torch.where(count > 0, total, x)
+    with recorded_as(REDUCED):
+        found = x.detach().scatter_reduce(dim, index, src.detach(), reduce, include_self=include_self)
+    own, other = x == found, src == found.gather(dim, index)
+    alike = own + nothing.scatter_add(dim, index, other.to(x.dtype))
+    if not include_self:  # torch counts the entry itself all the same, and gives its part to nobody
+        x = torch.where(count > 0, x.detach(), x)
+    return (torch.where(own, x, 0) + nothing.scatter_add(dim, index, torch.where(other, src, 0))) / alike
+
+
+def _reduced(x: Operand, *_: Any, **__: Any) -> Opaque:
+    return Opaque(x.shape)
+
+
+REDUCED = Row("scatter_reduce", (), _reduced)
+"""The row of the values themselves, which are compared with and not differentiated."""
+
+
+@composite("index_reduce")
+def index_reduce(x: Any, dim: int, index: Any, source: Any, reduce: str, *, include_self: bool = True) -> Any:
+    """`scatter_reduce` of whole slices."""
+    places = index.reshape([-1 if d == dim % x.dim() else 1 for d in range(x.dim())]).expand(source.shape)
+    return x.scatter_reduce(dim, places, source, reduce, include_self=include_self)
 
 
 @op("scatter")

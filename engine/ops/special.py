@@ -10,7 +10,7 @@ import torch
 from sympy import Expr
 
 from engine.errors import TraceError
-from engine.notation import LessEqual, Where
+from engine.notation import Equal, Less, LessEqual, Where
 from engine.ops.pointwise import POSITIVE, REALS
 from engine.table import Definition, Operand, composite, elementwise, op, pointwise
 
@@ -68,6 +68,16 @@ def mvlgamma(x: Any, p: int) -> Any:
 @elementwise("ndtr", probes=REALS)
 def ndtr(x: Expr) -> Any:
     return (1 + sp.erf(x / sp.sqrt(2))) / 2
+
+
+@elementwise("ndtri", probes=INSIDE)
+def ndtri(x: Expr) -> Any:
+    return sp.sqrt(2) * sp.erfinv(2 * x - 1)
+
+
+@elementwise("entr", probes=POSITIVE)
+def entr(x: Expr) -> Any:
+    return Where(Less(0, x), -x * sp.log(x), Where(Equal(x, 0), 0, -sp.oo))
 
 
 @elementwise("xlog1py", probes=POSITIVE)

@@ -67,7 +67,15 @@ SAMPLES: dict[str, list[Call]] = {
     "conv_transpose1d": [
         call(t(2, 3, 4), t(3, 2, 3), t(2)), call(t(2, 3, 4), t(3, 2, 2), stride=2, padding=1, output_padding=1),
     ],
-    "conv_transpose2d": [call(t(1, 3, 3, 2), t(3, 2, 2, 3), t(2)), call(t(2, 2, 3, 3), t(2, 1, 2, 2), stride=2)],
+    "conv_transpose2d": [
+        call(t(1, 3, 3, 2), t(3, 2, 2, 3), t(2)), call(t(2, 2, 3, 3), t(2, 1, 2, 2), stride=2),
+        call(t(2, 4, 3, 2), t(4, 3, 2, 1), t(6), 2, groups=2), call(t(1, 2, 3, 3), t(2, 1, 2, 2), groups=2),
+    ],
+    "conv_transpose3d": [call(t(1, 2, 2, 3, 2), t(2, 2, 2, 1, 2), t(2), stride=2)],
+    "avg_pool3d": [call(t(1, 2, 4, 3, 4), 2), call(t(2, 3, 4, 4), (1, 2, 3), 2, (0, 1, 1), count_include_pad=False)],
+    "adaptive_avg_pool3d": [call(t(1, 2, 4, 3, 4), 2), call(t(2, 3, 4, 4), (None, 1, 3))],
+    "adaptive_max_pool3d_with_indices": [call(t(1, 2, 4, 3, 4), 2)],
+    "adaptive_max_pool3d": [call(t(1, 2, 4, 3, 4), (2, None, 3))],
     "avg_pool1d": [call(t(2, 3, 7), 2), call(t(3, 7), 3, 2, 1), call(t(2, 3, 7), 3, 2, 1, count_include_pad=False)],
     "avg_pool2d": [
         call(t(2, 3, 6, 5), 2), call(t(3, 6, 5), (3, 2), 2, 1),
@@ -92,6 +100,12 @@ SAMPLES: dict[str, list[Call]] = {
     "lp_pool2d": [call(t(2, 3, 6, 4), 2, 2), call(p(1, 1, 5, 5), 1.5, (2, 3), 1)],
     "interpolate": [
         call(t(2, 3, 4), scale_factor=2), call(t(1, 2, 3, 2), size=(6, 4)), call(t(2, 1, 3), scale_factor=1),
+        call(t(2, 3, 7), size=4), call(t(1, 2, 5, 3), scale_factor=1.7), call(t(1, 2, 5, 3), (3, 7), mode="nearest-exact"),
+        call(t(2, 3, 4), 7, mode="linear"), call(t(1, 2, 5, 3), (4, 7), mode="bilinear", align_corners=True),
+        call(t(1, 2, 5, 1), scale_factor=(0.6, 2.5), mode="bilinear"), call(t(1, 1, 4, 5), 1, mode="bilinear"),
+        call(t(1, 1, 5, 3), scale_factor=1.7, mode="bilinear", recompute_scale_factor=True),
+        call(t(1, 2, 3, 2, 4), (2, 4, 5), mode="trilinear"), call(t(1, 2, 5, 4), (3, 2), mode="area"),
+        call(t(1, 2, 5, 3), (4, 7), mode="bicubic"), call(t(1, 2, 4, 3), (7, 2), mode="bicubic", align_corners=True),
     ],
     "scaled_dot_product_attention": [
         call(t(2, 4, 3), t(2, 5, 3), t(2, 5, 2)), call(t(2, 2, 4, 3), t(2, 2, 4, 3), t(2, 2, 4, 3), is_causal=True),
@@ -115,6 +129,8 @@ SAMPLES: dict[str, list[Call]] = {
     "dropout2d": [named("functional", t(3, 4, 2, 2), 0.3), call(t(3, 4, 2, 1), 0.5, True)],
     "dropout3d": [call(t(3, 4, 2, 1, 2), 0.3), call(t(4, 2, 1, 2), 0.5)],
     "alpha_dropout": [call(t(3, 4), 0.3, False)],
+    "gumbel_softmax": [call(t(3, 4)), call(t(3, 4), 0.5, dim=0), call(t(3, 4), hard=True)],
+    "native_layer_norm": [call(t(3, 4), (4,), t(4), t(4), 1e-5), call(t(2, 3, 4), (3, 4), None, None, 1e-3)],
     "glu": [call(t(3, 4)), call(t(6, 1), 0), call(t(2))],
     "prelu": [call(t(3, 4), t(1)), call(t(3, 4), t(4)), call(t(2, 3, 1), t(3)), call(t(4), t(1))],
     "polygamma": [

@@ -51,6 +51,13 @@ SAMPLES: dict[str, list[Call]] = {
     "margin_ranking_loss": [*reduced(t(5), t(5), signs(5)), call(t(1), t(1), signs(1), margin=0.5)],
     "cosine_embedding_loss": [*reduced(t(5, 3), t(5, 3), signs(5)), call(t(3), t(3), signs(), margin=0.2)],
     "triplet_margin_loss": [*reduced(t(5, 3), t(5, 3), t(5, 3)), call(t(5, 3), t(5, 3), t(5, 3), swap=True, p=1)],
+    "triplet_margin_with_distance_loss": [
+        *reduced(t(5, 3), t(5, 3), t(5, 3)), call(t(5, 3), t(5, 3), t(5, 3), swap=True, margin=0.5),
+    ],
+    "linear_cross_entropy": [
+        call(t(5, 3), t(4, 3), i(4, 5)), call(t(5, 3), t(4, 3), i(4, 5), linear_bias=t(4), label_smoothing=0.1),
+        call(t(5, 3), t(4, 3), i(4, 5), reduction="sum", ignore_index=1),
+    ],
     "multilabel_soft_margin_loss": [
         *reduced(t(3, 4), i(2, 3, 4).double()), weighted(t(3, 4), i(2, 3, 4).double(), p(4)),
     ],

@@ -41,7 +41,7 @@ SAMPLES: dict[str, list[Call]] = {
         call(t(4, 3), 0, i(4, 2, 3)), call(t(4, 3), 1, i(3, 4, 5)), call(t(2, 3, 4), 1, i(3, 2, 1, 4)),
         call(t(1, 3), 1, i(3, 1, 1)),
     ],
-    "take_along_dim": [call(t(4, 3), i(4, 2, 3), 0), call(t(4, 3), i(3, 1, 2), 1), call(t(2, 3, 4), i(3, 2, 1, 4), 1)],
+    "take_along_dim": [call(t(4, 3), i(6, 2, 3) - 2, 0), call(t(4, 3), i(3, 1, 2), 1), call(t(2, 3, 4), i(3, 2, 1, 4), 1)],
     "take": [call(t(4, 3), i(12, 5)), call(t(1, 3), i(3, 2, 2)), call(t(2, 3), i(6, 4) - 6)],
     "embedding": [
         call(i(5, 2, 3), t(5, 4)), call(i(5, 3), t(5, 2), padding_idx=-1), call(i(2), t(2, 1)),
@@ -69,7 +69,16 @@ SAMPLES: dict[str, list[Call]] = {
         call(t(4, 3), 1, i(3, 4, 2), 1.5),
         call(torch.zeros(3, 5).double(), 1, i(5, 3, 1), 1),
     ],
-    "scatter_reduce": [call(t(4, 3), 0, i(4, 2, 3), t(2, 3), "sum")],
+    "scatter_reduce": [
+        call(t(4, 3), 0, i(4, 2, 3), t(2, 3), "sum"),
+        *[
+            call(make(4, 3), 0, i(4, 5, 3), make(5, 3), how, include_self=own)
+            for how in ("sum", "mean", "amax", "amin") for own in (True, False) for make in (t, ties)
+        ],
+    ],
+    "index_reduce": [
+        call(t(4, 3), 0, i(4, 5), t(5, 3), "mean"), call(t(4, 3), 1, i(3, 2), t(4, 2), "amax", include_self=False),
+    ],
     "copy_": [spelled(written_in_place, t(4, 3), t(3)), spelled(written_in_place, t(1, 3), t())],
     "zero_": [spelled(written_in_place, t(4, 3))],
     "__setitem__": [
@@ -133,6 +142,11 @@ SAMPLES: dict[str, list[Call]] = {
     "ones_like": [call(t(2, 3)), call(i(3, 1))],
     "zeros_like": [call(t(2, 3)), call(i(3, 1))],
     "full_like": [call(t(2, 3), 1.5), call(t(1), 2)],
+    "fill": [call(t(2, 3), 1.5), call(t(1), value=2), call(t(2, 3), t())],
+    "normal_": [
+        spelled(lambda f, x: x * f(torch.empty_like(x)), t(3, 2), only=f"Tensor.{name}_$")
+        for name in ("normal", "uniform", "bernoulli", "cauchy", "random", "exponential", "log_normal")
+    ] + [spelled(lambda f, x: x * f(torch.ones_like(x), 0.3), t(3, 2), only="Tensor.geometric_")],
     "new_ones": [call(t(2, 3), (2, 1)), call(i(3, 1), 3)],
     "new_zeros": [call(t(2, 3), (2, 1)), call(i(3, 1), 3)],
     "new_full": [call(t(2, 3), (2, 1), 1.5)],
