@@ -8,6 +8,7 @@ import torch
 
 from codegen.loop.batchnorm import by_columns
 from codegen.loop.graph import Node, call
+from codegen.loop.kernels import column_sums
 from codegen.loop.rules import Match, Rule
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def columns_out_of_sums(step: Step) -> Iterator[Match]:
         few = outer.value.shape[0]
         ones = Node(
             "ones",
-            (rows,),
+            (rows, 1),
             {},
             (rows, 1),
             n.dtype,
@@ -94,6 +95,7 @@ BLOCKED: tuple[Rule, ...] = (
         columns_out_of_sums,
         always=True,
     ),
+    Rule("column sums", "Sum_i x[i,j] = (xT 1)[j]", column_sums, always=True),
 )
 
 __all__ = ["BLOCKED"]

@@ -9,12 +9,12 @@ that moves less memory. Which is which is found from the shapes and proven by ta
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from codegen.loop.cost import MEMORY, cost
+from codegen.loop.cost import CACHE, FITS, MEMORY, cost
 from codegen.loop.graph import Node, Sized, call, equal, mapped
 from codegen.loop.own import evaluated
 from codegen.loop.padding import dense
@@ -29,8 +29,6 @@ ROW_BYTES = 1 << 20
 FEWEST, MOST = 64, 1024
 SHAPES = frozenset(["view", "_unsafe_view", "expand", "reshape"])
 """Calls whose numbers are sizes."""
-SUMS = frozenset(["mm", "mv", "bmm", "sum", "bag", "index_add"])
-"""Calls that may be added up over blocks: linear in what they reduce."""
 
 
 class NoBlocksError(Exception):
@@ -94,7 +92,7 @@ def statistics_apart(step: Step, count: int) -> None:
     users = step.users()
     for whole in [n for n in step.order if n.op == "native_batch_norm"]:
         x, w, b, _, _, _, _, eps = whole.args
-        (rows, width), kind, few = x.shape, x.dtype, x.value.shape[0]
+        (rows, width), kind = x.shape, x.dtype
         point = (torch.zeros(0), torch.zeros(0))
         own = Node("moments", (x,), {}, (), None, point)
         each = [
@@ -138,8 +136,9 @@ def statistics_apart(step: Step, count: int) -> None:
         )
         parts = {n.args[1]: n for n in users[whole] if n.op == "part"}
         step.insert(nodes, whole)
+        results: list[Node] = [out, mean, invstd]
         for k, n in parts.items():
-            new = (out, mean, invstd)[k]
+            new = results[int(k)]
             if not equal(new.value, n.value):
                 raise NoBlocksError("statistics")
             new.name = n.name or new.name
@@ -148,21 +147,33 @@ def statistics_apart(step: Step, count: int) -> None:
             for m, args in kept.items():
                 m.args = args
         step.readers = None
-        assert few == x.value.shape[0]
     step.sort()
 
 
-def means_as_sums(step: Step) -> None:
-    """A mean over rows is their sum times a number, and a sum can be added up over blocks."""
+def sums_apart(step: Step) -> None:
+    """A mean over rows as a sum times a number, and a product over rows with something added as the product and an addition.
+
+    What is a sum over rows and nothing else can be added up over blocks.
+    """
     first = step.inputs[step.batch[0]]
     rows, few = first.shape[0], first.value.shape[0]
     for n in list(step.order):
-        if n.op != "mean" or len(n.args) != 2 or n.kwargs or list(n.args[1]) != [0] or n.args[0].shape[:1] != (rows,):
+        if (
+            n.op == "mean"
+            and len(n.args) == 2
+            and not n.kwargs
+            and list(n.args[1]) == [0]
+            and n.args[0].shape[0] == rows
+        ):
+            total = call("sum", n.args[0], [0], shape=n.shape, dtype=n.dtype, name=f"{n.name}_sum" if n.name else "")
+            new = call("mul", total, Sized(1.0 / rows, 1.0 / few), shape=n.shape, dtype=n.dtype, name=n.name)
+        elif n.op == "addmm" and not n.kwargs and n.args[-1].shape[0] == rows:
+            total = call("mm", *n.args[1:], shape=n.shape, dtype=n.dtype, name=f"{n.name}_sum" if n.name else "")
+            new = call("add", total, n.args[0], shape=n.shape, dtype=n.dtype, name=n.name)
+        else:
             continue
-        total = call("sum", n.args[0], [0], shape=n.shape, dtype=n.dtype, name=f"{n.name}_sum" if n.name else "")
-        mean = call("mul", total, Sized(1.0 / rows, 1.0 / few), shape=n.shape, dtype=n.dtype, name=n.name)
-        step.insert([total, mean], n)
-        step.replace(n, mean)
+        step.insert([total, new], n)
+        step.replace(n, new)
     step.readers = None
     step.sort()
 
@@ -225,10 +236,8 @@ class Blocker:
                     raise NoBlocksError(f"{n}")
                 elif row_dim(n, self.rows, self.few) is not None:
                     self.rowwise.add(n)
-                elif n.op in SUMS:
+                else:  # a reduction: `prove` sees whether it may be added up over blocks
                     self.reduced.add(n)
-                else:
-                    raise NoBlocksError(f"{n}")
         ends = {n for key, n in self.step.results.items() if not key.startswith(("loss", "keep."))}
         if any(n in self.rowwise for n in ends) or not self.reduced:
             raise NoBlocksError("results")
@@ -240,8 +249,8 @@ class Blocker:
             values: dict[Node, Any] = {}
 
             def given(a: Any, values: dict[Node, Any] = values, k: int = k) -> Any:
-                if isinstance(a, Node):
-                    return values.get(a, a.value)
+                if isinstance(a, Node):  # a sum over rows is read when it is complete
+                    return a.value if a in self.reduced else values.get(a, a.value)
                 return a.small if isinstance(a, Sized) else a
 
             for n in self.body:
@@ -277,7 +286,7 @@ class Blocker:
         if n.op not in SHAPES and n.op != "spread":
             return args
         at = 1 if n.op in SHAPES else 2
-        shape = list(cast("Any", n.args[at]))
+        shape: list[Any] = list(n.args[at])
         if n.op == "spread":
             new: Any = (rows, *shape[1:])
         else:
@@ -310,9 +319,9 @@ class Blocker:
         inner: list[list[Node]] = [[] for _ in range(passes)]
         for n in self.body:
             if n in self.data:
-                out.data[n] = self.copied(n, lambda r: constants.get(r) or out.data[r])
+                out.data[n] = self.copied(n, {**constants, **out.data}.__getitem__)
             elif n in self.rowwise and n.constant is not None:
-                constants[n] = self.copied(n, lambda r: r)
+                constants[n] = self.copied(n, same)
             elif n in self.rowwise or n in self.reduced:
                 homes = sorted(places[n]) if n in self.rowwise else [self.at[n]]
                 for home in homes:
@@ -333,7 +342,9 @@ class Blocker:
                     out.stored[copies[n, self.at[n]]] = n
         for n in self.body:
             if n in self.reduced:
-                n.op, n.args, n.kwargs, n.stride = "total", (copies[n, self.at[n]],), {}, dense(n.shape)
+                tall = n.op == "mm" and n.shape[0] > n.shape[1]  # a product is faster along its longer side
+                n.stride = (1, n.shape[0]) if tall else dense(n.shape)
+                n.op, n.args, n.kwargs = "total", (copies[n, self.at[n]],), {}
                 out.totals[n] = self.at[n]
                 n.overload = ""
             elif n.op == "collected":
@@ -368,6 +379,10 @@ class Blocker:
             n.op, args, kwargs, shape, n.dtype, n.value, n.name, n.overload, constant=constant, stride=dense(shape)
         )
 
+    def alone(self, n: Node) -> Node:
+        """A value for a block, without what it is computed from."""
+        return self.copied(n, same)
+
     def needed(self) -> tuple[dict[Node, set[int]], set[Node]]:
         """In which passes each value is computed, and which are kept whole from one pass to another."""
         readers: dict[Node, list[Node]] = {n: [] for n in self.body}
@@ -390,15 +405,18 @@ class Blocker:
             if not later or n in self.stored:
                 places[n] = {home}
                 continue
-            again = cost(n) / (1 if n.is_view else 2) * len(later)
-            width = n.dtype.itemsize if n.dtype is not None else 0
-            moved = n.numel * width * (2 + len(later)) / MEMORY
-            if n.is_view or n.dtype is None or n.op == "part" or again < moved:
+            again = cost(self.copied(n, self.alone)) * (self.rows // self.size) * len(later)
+            if n.is_view or n.dtype is None or n.op == "part" or again < keeping(n.numel, n.dtype.itemsize, len(later)):
                 places[n] = uses
             else:
                 places[n] = {home}
                 kept.add(n)
         return places, kept
+
+
+def same(n: Node) -> Node:
+    """The value itself."""
+    return n
 
 
 def priced(blocks: Blocks) -> float:
@@ -408,8 +426,14 @@ def priced(blocks: Blocks) -> float:
         if isinstance(x, Node):
             total += cost(x) * (blocks.count if x in blocks.local else 1)
     for n in blocks.crossing:
-        total += n.numel * blocks.count * (n.dtype.itemsize if n.dtype is not None else 0) * 3 / MEMORY
+        total += keeping(n.numel * blocks.count, n.dtype.itemsize, 1)
     return total
+
+
+def keeping(elements: int, width: int, readers: int) -> float:
+    """What it costs to keep a value whole from one pass to others: it is written, which reads it first, and read."""
+    moved = elements * width
+    return moved * (2 + readers) / (CACHE if moved < FITS else MEMORY)
 
 
 __all__ = ["Begin", "Blocks", "End", "NoBlocksError", "block_size", "in_blocks", "priced", "statistics_apart"]

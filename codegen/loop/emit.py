@@ -509,7 +509,7 @@ class Writer:
         rate = "rate" if u.scale == 1 else f"{u.scale!r} * rate"
         self.text.body.append(f"{target}.{u.method}({args}, {u.keyword}={rate})")
 
-    def is_small(self, x: Node | Update) -> bool:
+    def is_small(self, x: Any) -> bool:
         """Whether a statement is an update that one call makes together with others."""
         return isinstance(x, Update) and together(
             x, [y for y in self.layout.order if isinstance(y, Update) and y.name == x.name]

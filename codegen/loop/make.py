@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from codegen.loop.apart import BLOCKED
-from codegen.loop.blocks import NoBlocksError, block_size, means_as_sums, priced, statistics_apart
+from codegen.loop.blocks import NoBlocksError, block_size, priced, statistics_apart, sums_apart
 from codegen.loop.cost import price
 from codegen.loop.emit import loop_source
 from codegen.loop.folds import averages
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
     from codegen.loop.layout import Layout
     from codegen.loop.rules import Applied
+
+
+WORTH = 0.8
+"""What blocks must cost at most, relative to the step as it is: prices are rough, and blocks make more calls."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,13 @@ def in_blocks_where_cheaper(layout: Layout, trained: tuple[str, ...], plan: Plan
     step, averaged = copied(layout.step, layout.averages)
     try:
         statistics_apart(step, rows // size)
-        means_as_sums(step)
+        sums_apart(step)
         apply(step, BLOCKED)
         made = laid_out(step, trained, averaged, block=size)
-    except NoBlocksError as e:
-        print('NOBLOCKS', e)
+    except NoBlocksError:
         return layout
     assert made.blocks is not None
-    print('PRICED', size, priced(made.blocks), price(layout.step))
-    return made if priced(made.blocks) < price(layout.step) else layout
+    return made if priced(made.blocks) < WORTH * price(layout.step) else layout
 
 
 __all__ = ["Loop", "Plan", "Rows", "inputs_of", "make_loop", "rows_of"]
