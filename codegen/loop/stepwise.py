@@ -36,6 +36,7 @@ def stepwise(
         trained: the inputs that move.
     """
     forward: Any = with_locals(module.forward) if plan.keep else module.forward
+    backward: Any = module.backward
 
     def trainer(
         params: Mapping[str, Tensor], velocities: Mapping[str, Tensor] | None = None, momentum: float = 0.0
@@ -48,12 +49,12 @@ def stepwise(
                 drawn = torch.randint(0, len(data[0]), (rows,), generator=generator)
                 given = {**params, **dict(zip(batch, [t[drawn] for t in data], strict=True))}
                 inputs = [given[n] for n in names]
-                result, seen = forward(*inputs) if plan.keep else (forward(*inputs), {})
+                result, seen = forward(*inputs) if plan.keep else (forward(*inputs), dict[str, Tensor]())
                 out, saved = result
                 first = out if plan.outputs == 1 else out[0]
                 one = None if plan.outputs == 1 else [torch.ones_like(first), *[None] * (plan.outputs - 1)]
-                grads = module.backward(saved, one)
-                after = plan.renew(inputs) if plan.renew is not None else {}
+                grads = backward(saved, one)
+                after: Mapping[str, Tensor] = plan.renew(inputs) if plan.renew is not None else {}
                 losses.append(first.detach().clone().reshape(()))
                 if watch is not None:
                     watch(1, {k: seen[k][None] for k in plan.keep})
