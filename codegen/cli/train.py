@@ -1,5 +1,6 @@
 """`codegen train`: its options."""
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -67,7 +68,11 @@ def train(
 
         codegen train mlp --out runs/mlp --resume
     """
+    gc.disable()  # importing torch makes objects that stay: looking for garbage among them is a tenth of the start
     from codegen.cli.training import TrainingRequest, run_training  # torch, which --help does not need
+
+    gc.freeze()
+    gc.enable()
 
     options = {"steps": steps, "batch": batch, "lr": lr, "seed": seed, "log_every": log_every}
     options |= {"dtype": dtype, "backward": backward, "eval": eval_mode, "compile": compile or None}

@@ -100,7 +100,10 @@ def _run(console: Console, training: Training, folder: RunFolder, team: Team | N
         return False
     if outcome.steps_taken:
         rate = outcome.steps_taken / outcome.seconds
-        say(console, f"{outcome.steps_taken:,} steps in {outcome.seconds:.1f} s ({rate:,.0f} a second)")
+        say(
+            console,
+            f"{outcome.steps_taken:,} steps in {outcome.seconds:.1f} s ({rate:,.0f} a second) by {training.trainer.path}",
+        )
     return not outcome.interrupted
 
 

@@ -230,8 +230,6 @@ def by_columns(step: Step) -> Iterator[Match]:
     users = step.users()
     for whole in [n for n in step.order if n.op == "native_batch_norm_backward"]:
         dz, x, w, _, _, mean, r, _, _, _ = whole.args
-        if w is None:
-            continue
         (rows, width), kind = x.shape, x.dtype
         few = x.value.shape[0]
         nodes: list[Node] = []
@@ -255,7 +253,7 @@ def by_columns(step: Step) -> Iterator[Match]:
         product = add("mul", centred, dz, shape=big)
         total = add("sum", dz, [0], name=f"{root}_sum")
         moment = add("sum", product, [0], name=f"{root}_moment")
-        a = add("mul", w, r, name=f"{root}_a")
+        a = r if w is None else add("mul", w, r, name=f"{root}_a")
         square = add("mul", r, r)
         slope = add("mul", a, square)
         share = add("mul", slope, moment)

@@ -197,6 +197,8 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         return f"{f(a[0])}.{n.op}()"
     if n.op == "native_batch_norm_backward":
         return f"native_batch_norm_backward({', '.join(f(x) for x in a[:-1])}, {list(a[-1])})"
+    if n.op == "moments":
+        return f"moments({f(a[0])}, None, None, 0.0)"
     if n.op == "bag":
         return f"bag({', '.join(f(x) for x in a)}, False, 0, False, None, False, -1)[0]"
     if n.op == "_to_copy":

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from codegen.loop.graph import Node, Sized, mapped, packet
+from codegen.loop.own import OWN, spread, spread_rows
 from engine.errors import SymgradError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Generator
 
@@ -32,57 +33,6 @@ Watch = "Callable[[int, dict[str, Tensor]], None]"
 
 class CompileError(SymgradError):
     """The compiler refused the steps, or there is no compiler."""
-
-
-def places(x: Tensor, count: int, symbols: int) -> Tensor:
-    """Rows of the table that a batch reads. See `codegen.loop.tables`."""
-    return (x.reshape(-1, count) + torch.arange(count) * symbols).reshape(-1)
-
-
-def spread(at: Sequence[Tensor], amount: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """`amount` at the given places and zeros elsewhere."""
-    return torch.zeros(tuple(shape), dtype=dtype).index_put(tuple(at), torch.tensor(amount, dtype=dtype))
-
-
-def spread_rows(column: Tensor, amount: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """`amount` at one column of every row and zeros elsewhere."""
-    return torch.where(torch.arange(shape[1]) == column[:, None], amount, 0.0).to(dtype)
-
-
-def bag(values: Tensor, indices: Tensor, starts: Tensor) -> Tensor:
-    """Sums of rows."""
-    return torch.ops.aten._embedding_bag_forward_only(values, indices, starts, False, 0, False, None, False, -1)[0]
-
-
-def part(whole: Sequence[Tensor], k: int) -> Tensor:
-    """One of several results."""
-    return whole[k]
-
-
-def onehot(flat: Tensor, width: int) -> Tensor:
-    """Where each index is."""
-    return torch.arange(width) == flat[:, None]
-
-
-def order(at: Tensor, count: int) -> Tensor:
-    """The row that each place belongs to, places of equal symbols beside one another."""
-    return torch.sort(at, stable=True).indices // count
-
-
-def begins(at: Tensor, count: int) -> Tensor:
-    """Where each symbol begins among the sorted places."""
-    return torch.searchsorted(torch.sort(at).values, torch.arange(count))
-
-
-OWN: dict[str, Callable[..., Tensor]] = {
-    "part": part,
-    "onehot": onehot,
-    "places": places,
-    "order": order,
-    "begins": begins,
-    "bag": bag,
-}
-"""Calls that are no operators of torch."""
 
 
 class Steps(nn.Module):

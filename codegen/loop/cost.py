@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from codegen.loop.graph import Step
 
 CALL = 1.0
-CACHE = 30_000.0  # bytes a microsecond while everything fits into the second-level cache
-MEMORY = 9_000.0  # beyond it
-FITS = 1 << 20
-FLOPS = {4: 80_000.0, 8: 40_000.0}  # a microsecond, for matrix products
+CACHE = 90_000.0  # bytes a microsecond while everything fits into the second-level cache
+MEMORY = 18_000.0  # beyond it
+FITS = 4 << 20
+FLOPS = {4: 90_000.0, 8: 45_000.0}  # a microsecond, for matrix products
 BLOCK = {4: 16}
 """Columns of a product that are computed together, at four bytes; a rest of more than half of them costs two blocks."""
 EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
-    "tanh": 2.5, "exp": 0.4, "log": 0.5, "sigmoid": 0.4, "pow": 0.1, "_softmax": 0.6, "_log_softmax": 0.6, "logsumexp": 1.2,
-    "native_batch_norm": 0.8, "native_batch_norm_backward": 0.9, "index": 0.6, "index_put": 2.5, "index_add": 1.5, "sqrt": 0.2, "div": 0.2,
+    "tanh": 3.3, "exp": 0.4, "log": 0.5, "sigmoid": 0.35, "pow": 0.1, "_softmax": 0.6, "_log_softmax": 0.6, "logsumexp": 1.2,
+    "native_batch_norm": 0.3, "native_batch_norm_backward": 0.45, "index": 0.6, "index_put": 2.5, "index_add": 1.5, "sqrt": 0.2, "div": 0.2,
 }  # fmt: skip
 FIXED = {
-    "native_batch_norm": 3.0, "native_batch_norm_backward": 5.0, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0, "bmm": 3.0, "index_add": 5.0,
+    "native_batch_norm": 4.5, "native_batch_norm_backward": 6.0, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0, "bmm": 3.0, "index_add": 5.0,
     "logsumexp": 6.0,
 }  # fmt: skip
 LARGE = 1 << 17
@@ -49,9 +49,9 @@ def cost(n: Node) -> float:
     time = CALL + FIXED.get(n.op, 0.0) + moved / (CACHE if moved < FITS else MEMORY)
     time += EXTRA.get(n.op, 0.0) * max([elements, *parts]) * 1e-3 * (2 if width == 8 else 1)
     if n.op == "native_batch_norm_backward" and max(parts) * 4 > LARGE:
-        time += max(parts) * 1e-3  # its results are new memory every time
+        time += max(parts) * 2.5e-3  # its results are new memory every time
     if n.op in ("mm", "addmm", "bmm", "addbmm", "mv", "addmv"):
-        time += flops(n) / FLOPS.get(width, 80_000.0)
+        time += flops(n) / FLOPS.get(width, 90_000.0)
     return time
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from codegen.loop.blocks import Begin, End
 from codegen.loop.calls import argument, expression, has_out, number, written
 from codegen.loop.folds import Update
 from codegen.loop.graph import Node, Sized
-from codegen.loop.layout import FEW, Layout, contiguous, root, together
+from codegen.loop.layout import FEW, Layout, contiguous, ends_of, reads_of, root, size_of, together
 from codegen.loop.tidy import SCALARS
 from engine.naming import Namer
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 OPERATORS = {
     "threshold_backward": "torch.ops.aten.threshold_backward.grad_input._op",
+    "moments": "torch.ops.aten.batch_norm_update_stats.default._op",
     "bag": "torch.ops.aten._embedding_bag_forward_only.default._op",
     "tanh_backward": "torch.ops.aten.tanh_backward.grad_input._op",
     "sigmoid_backward": "torch.ops.aten.sigmoid_backward.grad_input._op",
@@ -30,6 +32,8 @@ OPERATORS = {
 }
 
 
+ADDED = {"mm": "addmm_", "mv": "addmv_", "bmm": "baddbmm_"}
+"""The method that adds a product to what is there."""
 LARGE = 1 << 20
 """Bytes from which on a value is let go of before the step ends."""
 
@@ -83,6 +87,14 @@ class Writer:
         self.last: dict[Node, int] = {}
         self.views: dict[Any, str] = {}
         self.numbers: dict[Any, Node] = {}
+        self.blocks = layout.blocks
+        self.inside: list[tuple[str, str]] | None = None
+        self.passed: list[str] = []
+        self.owner: dict[Node, Node] = {}
+        if layout.blocks is not None:
+            b = layout.blocks
+            self.owner = {n.args[0]: n for n in [*b.totals, *b.collected]}
+            self.names.update({copy: k for n, copy in b.data.items() for k, i in self.step.inputs.items() if i is n})
 
     def name(self, n: Node) -> str:
         """The variable of a value."""
@@ -113,7 +125,11 @@ class Writer:
             last -= 1
         few = self.layout.plain or len(self.layout.order) - last < FEW
         for k, x in enumerate(self.layout.order):
-            if few or k < last:
+            if isinstance(x, Begin):
+                self.begin(x)
+            elif isinstance(x, End):
+                self.finish()
+            elif few or k < last:
                 self.statement(x)
             self.forget(k)
         if not few:
@@ -122,12 +138,71 @@ class Writer:
         self.end()
         return self.text
 
+    # -- blocks ----------------------------------------------------------------------------------------------------
+
+    def begin(self, x: Begin) -> None:
+        """The statements that follow are those of a block."""
+        assert self.blocks is not None
+        for n, k in self.blocks.totals.items():
+            if k == x.loop:
+                self.text.body.append(f"{self.ready(n)}.zero_()")
+        self.inside, self.passed, self.text.body = [], self.text.body, []
+
+    def finish(self) -> None:
+        """The statements of a block as a loop over blocks."""
+        assert self.inside is not None
+        names = dict(self.inside)
+        one = len(names) == 1
+        into = ", ".join(names)
+        given = next(iter(names.values())) if one else f"zip({', '.join(names.values())})"
+        body = [f"for {into} in {given}:", *[f"    {line}" for line in self.text.body]]
+        self.text.body, self.inside = [*self.passed, *body], None
+
+    def local(self, n: Node) -> bool:
+        """Whether a value is one of a block: there is a row of it for every block of every step, or for every block."""
+        return self.blocks is not None and (n in self.blocks.local or n in self.blocks.data.values())
+
+    def row(self, n: Node) -> None:
+        """Let the loops hand out a row of a value."""
+        name, rows = self.name(n), self.rowed[n]
+        if self.inside is None or not (self.local(n) or n in self.collecting()):
+            if not any(k == name for k, _ in self.text.rows):
+                self.text.rows.append((name, rows))
+            return
+        if any(k == name for k, _ in self.inside):
+            return
+        base = root(n)
+        if base in self.collecting() or base in self.across():
+            self.inside.append((name, rows))
+            return
+        blocks = f"{name}_blocks"
+        self.inside.append((name, blocks))
+        if not any(k == blocks for k, _ in self.text.rows):
+            assert self.blocks is not None
+            count = self.blocks.count
+            self.text.setup.append(
+                f"{name}_steps = [{rows}[k : k + {count}] for k in range(0, {self.layout.chunk * count}, {count})]"
+            )
+            self.text.rows.append((blocks, f"{name}_steps"))
+
+    def collecting(self) -> Any:
+        """What passes collect."""
+        return self.blocks.collected if self.blocks is not None else {}
+
+    def across(self) -> Any:
+        """What passes leave for later ones."""
+        return self.blocks.crossing if self.blocks is not None else {}
+
     # -- rows ------------------------------------------------------------------------------------------------------
 
     def batch(self) -> None:
         """What is drawn for many steps at once."""
         layout, chunk = self.layout, self.layout.chunk
-        for n in layout.data:
+        data, count = layout.data, "count"
+        if self.blocks is not None:
+            data, count, chunk = list(self.blocks.data.values()), "blocks", chunk * self.blocks.count
+            self.text.draw.append(f"blocks = count * {self.blocks.count}")
+        for n in data:
             if n.op == "input":
                 rows = n.shape[0]
                 self.text.setup.append(
@@ -137,7 +212,7 @@ class Writer:
                     f"{n.name}_rows = {n.name}_all.view({', '.join(map(str, (chunk, *n.shape)))}).unbind()"
                 )
                 self.text.draw.append(
-                    f"torch.index_select(data[{self.step.batch.index(n.name)}], 0, rows, out={n.name}_all[: count * {rows}])"
+                    f"torch.index_select(data[{self.step.batch.index(n.name)}], 0, rows, out={n.name}_all[: {count} * {rows}])"
                 )
                 self.rowed[n] = f"{n.name}_rows"
             elif n.op == "onehot":
@@ -146,32 +221,32 @@ class Writer:
                 self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
                 self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
                 self.text.draw.append(
-                    f"{name}_all[: count * {rows}].zero_().scatter_(1, {source}.view(-1)[: count * {rows}, None], 1.0)"
+                    f"{name}_all[: {count} * {rows}].zero_().scatter_(1, {source}.view(-1)[: {count} * {rows}, None], 1.0)"
                 )
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "spread":
                 name, rows = self.name(n), n.shape[0]
                 self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
                 self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
-                at = f"{root(n.args[0][1]).name}_all[: count * {rows}, None]"
-                self.text.draw.append(f"{name}_all[: count * {rows}].zero_().scatter_(1, {at}, {number(n.args[1])})")
+                at = f"{root(n.args[0][1]).name}_all[: {count} * {rows}, None]"
+                self.text.draw.append(f"{name}_all[: {count} * {rows}].zero_().scatter_(1, {at}, {number(n.args[1])})")
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "places":
                 name, (x, places, symbols) = self.name(n), n.args
                 self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
                 self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
                 self.text.setup.append(f"{name}_first = torch.arange({places}) * {symbols}")
-                into = f"{name}_all[:count].view(-1, {places})"
-                given = f"{x.name}_all[: count * {x.shape[0]}].view(-1, {places})"
+                into = f"{name}_all[:{count}].view(-1, {places})"
+                given = f"{x.name}_all[: {count} * {x.shape[0]}].view(-1, {places})"
                 self.text.draw.append(f"torch.add({given}, {name}_first, out={into})")
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "order":
                 name, inner = self.name(n), self.name(n.args[0])
                 self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
                 self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
-                self.text.draw.append(f"{inner}_sorted, {inner}_from = torch.sort({inner}_all[:count], stable=True)")
+                self.text.draw.append(f"{inner}_sorted, {inner}_from = torch.sort({inner}_all[:{count}], stable=True)")
                 self.text.draw.append(
-                    f'torch.div({inner}_from, {n.args[1]}, rounding_mode="floor", out={name}_all[:count])'
+                    f'torch.div({inner}_from, {n.args[1]}, rounding_mode="floor", out={name}_all[:{count}])'
                 )
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "begins":
@@ -179,7 +254,9 @@ class Writer:
                 self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
                 self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
                 self.text.setup.append(f"{name}_of = torch.arange({n.numel}).repeat({chunk}, 1)")
-                self.text.draw.append(f"torch.searchsorted({inner}_sorted, {name}_of[:count], out={name}_all[:count])")
+                self.text.draw.append(
+                    f"torch.searchsorted({inner}_sorted, {name}_of[:{count}], out={name}_all[:{count}])"
+                )
                 self.rowed[n] = f"{name}_rows"
             else:
                 name = self.name(n)
@@ -193,8 +270,13 @@ class Writer:
         for n in self.layout.stored:
             name, chunk = self.name(n), self.layout.chunk
             self.text.setup.append(f"{name}_all = torch.empty({self.sizes((chunk, *n.shape))}, dtype={n.dtype})")
-            self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
-            self.rowed[n] = f"{name}_rows"
+            copy = next((c for c, whole in self.blocks.stored.items() if whole is n), None) if self.blocks else None
+            if copy is None:
+                self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
+            else:
+                self.names[copy] = name
+                self.text.setup.append(f"{name}_rows = {name}_all.view({self.sizes((-1, *copy.shape))}).unbind()")
+            self.rowed[copy or n] = f"{name}_rows"
 
     def sizes(self, shape: Sequence[int]) -> str:
         """A shape as arguments."""
@@ -209,16 +291,26 @@ class Writer:
             users.setdefault(s.name, []).append(n)
         for s in self.layout.slots:
             alone = list(users.get(s.name, []))
-            if len(alone) == 1 and contiguous(alone[0]):
+            if len(alone) == 1 and contiguous(alone[0]) and not self.handed_out(alone[0]):
                 (n,) = alone
                 self.text.setup.append(f"{self.name(n)} = torch.empty({self.sizes(n.shape)}, dtype={n.dtype})")
                 continue
             self.text.setup.append(f"{s.name} = torch.empty({s.size}, dtype={s.dtype})")
             for n in alone:
-                if contiguous(n):
+                if self.handed_out(n):
+                    whole = size_of(self.layout, n) if n in self.across() else n.numel
+                    shape = (-1, *n.shape) if n in self.across() else n.shape
+                    self.text.setup.append(f"{self.name(n)}_all = {s.name}[:{whole}].view({self.sizes(shape)})")
+                    self.text.setup.append(f"{self.name(n)}_blocks = {self.name(n)}_all.unbind()")
+                    self.rowed[n] = f"{self.name(n)}_blocks"
+                elif contiguous(n):
                     self.text.setup.append(f"{self.name(n)} = {s.name}[:{n.numel}].view({self.sizes(n.shape)})")
                 else:
                     self.text.setup.append(f"{self.name(n)} = {s.name}.as_strided({n.shape}, {n.stride})")
+
+    def handed_out(self, n: Node) -> bool:
+        """Whether blocks have a row each of a value."""
+        return n in self.across() or n in self.collecting()
 
     def ready(self, n: Node) -> str:
         """A value's variable; views and constants are made where they are first needed, once if that is possible."""
@@ -242,8 +334,10 @@ class Writer:
                 self.text.setup.append(f"{self.name(n)} = {text}")
             else:
                 self.text.body.append(f"{self.name(n)} = {text}")
-        if n in self.rowed and not any(k == self.name(n) for k, _ in self.text.rows):
-            self.text.rows.append((self.name(n), self.rowed[n]))
+        if n in self.collecting() and self.inside is None:
+            return f"{self.name(n)}_all"
+        if n in self.rowed:
+            self.row(n)
         return self.name(n)
 
     def literal(self, n: Node) -> str:
@@ -268,6 +362,8 @@ class Writer:
         if isinstance(x, Update):
             self.update(x)
             return
+        if x.op in ("total", "collected"):
+            return
         if (x.is_view and not x.write) or (x.op == "part" and self.whole(x).op == "native_batch_norm"):
             return
         body = self.text.body
@@ -276,13 +372,17 @@ class Writer:
         for op in OPERATORS:
             if x.op in (op, f"_{op}_data") and op not in self.text.operators:
                 self.text.operators.append(op)
-        if x.op == "native_batch_norm":
+        if x in self.owner:
+            self.into_total(x, self.owner[x])
+        elif x.op == "native_batch_norm":
             outs = [self.out(p) for p in self.parts(x)]
             body.append(f"torch.native_batch_norm({', '.join(self.plain(a) for a in x.args)}, out=({', '.join(outs)}))")
         elif x.write:
             self.in_place(x)
         elif x.dtype is None:
             names = [self.name(p) if p is not None else "_" for p in self.some_parts(x)]
+            if x.op == "moments":
+                names = [f"{self.name(x)}_{k}" for k in range(2)]
             body.append(f"{', '.join(names)} = {expression(x, self.name)}")
         elif x.op == "part":
             if x in self.rowed:
@@ -302,15 +402,25 @@ class Writer:
         else:
             body.append(f"{self.name(x)} = {expression(x, self.name)}")
 
+    def into_total(self, x: Node, total: Node) -> None:
+        """A block's part of a sum over all rows, or its row of what is collected."""
+        into = self.ready(total)
+        if total.op == "collected":
+            self.text.body.append(f"{into}.copy_({self.name(x.args[0])}_{x.args[1]})")
+        elif x.op in ADDED and len(x.args) == 2 and not x.kwargs:
+            self.text.body.append(f"{into}.{ADDED[x.op]}({', '.join(self.ready(a) for a in x.args)})")
+        else:
+            self.text.body.append(f"{into}.add_({expression(x, self.ready)})")
+
     def forget(self, k: int) -> None:
         """Let go of large values that the statements made, as soon as nothing reads them."""
         if not self.last:
+            behind = ends_of(self.layout.order)
             for j, x in enumerate(self.layout.order):
-                reads = x.reads if isinstance(x, Node) else [n for n in x.args if isinstance(n, Node)]
-                self.last.update({root(r): j for r in reads})
+                self.last.update({root(r): behind[j] for r in reads_of(x)})
         dead = [n for n, j in self.last.items() if j == k and n.dtype is not None]
         known = {*self.layout.place, *self.rowed, *self.layout.data}
-        large = [n for n in dead if n.op != "input" and n.numel * n.dtype.itemsize >= LARGE]
+        large = [n for n in dead if not self.local(n) and n.op != "input" and n.numel * n.dtype.itemsize >= LARGE]
         loose = [n for n in large if n.constant is None and n not in known]
         names = [self.names[n] for n in loose if n in self.names and n not in self.made]
         names += [self.names[v] for n in loose for v in self.made if v in self.names and v.is_view and root(v) is n]
@@ -347,7 +457,7 @@ class Writer:
         found = {
             n.args[1]: n
             for x in self.layout.order
-            for n in ([x] if isinstance(x, Node) else [a for a in x.args if isinstance(a, Node)])
+            for n in ([x] if isinstance(x, Node) else reads_of(x))
             if n.op == "part" and n.args[0] is whole
         }
         return [found.get(k) if k not in found or found[k] not in self.rowed else None for k in range(len(whole.value))]
@@ -399,7 +509,7 @@ class Writer:
         rate = "rate" if u.scale == 1 else f"{u.scale!r} * rate"
         self.text.body.append(f"{target}.{u.method}({args}, {u.keyword}={rate})")
 
-    def is_small(self, x: Node | Update) -> bool:
+    def is_small(self, x: Any) -> bool:
         """Whether a statement is an update that one call makes together with others."""
         return isinstance(x, Update) and together(
             x, [y for y in self.layout.order if isinstance(y, Update) and y.name == x.name]

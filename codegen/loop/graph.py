@@ -6,14 +6,16 @@ against before it is used: a kernel that is not equal to what was derived is nev
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from codegen.loop.folds import Average
 
 VIEWS = frozenset(
     [
@@ -200,6 +202,23 @@ class Step:
             for n in made:
                 for r in dict.fromkeys(n.reads):
                     self.readers.setdefault(r, []).append(n)
+
+
+def copied(step: Step, averages: Sequence[Average] = ()) -> tuple[Step, tuple[Average, ...]]:
+    """A step that can be changed while this one stays as it is, and its averages."""
+    made: dict[Node, Node] = {}
+
+    def new(a: Any) -> Any:
+        return made[a] if isinstance(a, Node) else a
+
+    for n in [*step.inputs.values(), *step.order]:
+        if n not in made:
+            kwargs = {k: mapped(v, new) for k, v in n.kwargs.items()}
+            made[n] = replace(n, args=mapped(n.args, new), kwargs=kwargs)
+    inputs = {k: made[n] for k, n in step.inputs.items()}
+    results = {k: made[n] for k, n in step.results.items()}
+    again = Step(inputs, step.batch, results, [made[n] for n in step.order], dict(step.wide))
+    return again, tuple(replace(a, value=None if a.value is None else made[a.value]) for a in averages)
 
 
 def small(a: Any) -> Any:

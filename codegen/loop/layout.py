@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from codegen.loop.blocks import Begin, Blocks, End, NoBlocksError, in_blocks
 from codegen.loop.calls import elementwise, has_out
 from codegen.loop.folds import Average, Update, updates
 from codegen.loop.graph import Node
@@ -45,7 +46,7 @@ class Layout:
     """
 
     step: Step
-    order: list[Node | Update]
+    order: list[Node | Update | Begin | End]
     data: list[Node]
     stored: list[Node]
     late: list[Node]
@@ -54,6 +55,12 @@ class Layout:
     chunk: int = 1
     averages: tuple[Average, ...] = ()
     plain: bool = False
+    blocks: Blocks | None = None
+
+    @property
+    def body(self) -> list[Node | Update]:
+        """The calls and updates, without the marks of passes over the blocks."""
+        return [x for x in self.order if not isinstance(x, (Begin, End))]
 
 
 def root(n: Node) -> Node:
@@ -100,9 +107,46 @@ def one_per_row(n: Node, known: set[Node]) -> bool:
     )
 
 
-def laid_out(step: Step, trained: tuple[str, ...], averages: Sequence[Average] = (), plain: bool = False) -> Layout:
-    """The layout of a step; `plain` keeps every update a statement of its own."""
+def laid_out(
+    step: Step,
+    trained: tuple[str, ...],
+    averages: Sequence[Average] = (),
+    plain: bool = False,
+    block: int | None = None,
+) -> Layout:
+    """The layout of a step; `plain` keeps every update a statement of its own, `block` takes it in blocks of so many rows.
+
+    Raises NoBlocksError where it cannot be taken in blocks.
+    """
     data = from_batch(step)
+    late, inside = at_the_end(step, data)
+    ends = {r for k, r in step.results.items() if k.startswith(("loss", "keep."))}
+    stored = [
+        n
+        for n in step.order
+        if n in inside and n not in data and n.constant is None and (n in ends or any(n in x.reads for x in late))
+    ]
+    stored = list(dict.fromkeys(root(n) if n.is_view else n for n in stored))
+    stored = [n for n in stored if n.op != "input"]
+    calls: Sequence[Node | Begin | End] = [
+        n for n in step.order if n in inside and n not in data and n.constant is None and n.op != "input"
+    ]
+    blocks = None
+    if block is not None:
+        if any(r in data and r.op != "input" for n in late for r in n.reads):
+            raise NoBlocksError("the end of a chunk reads more than the batch")
+        blocks = in_blocks(step, data, late, stored, block)
+        calls = [n for n in blocks.order if not isinstance(n, Node) or n.constant is None]
+        step.readers = None
+    order = with_updates(step, calls, trained, plain or blocks is not None)
+    layout = Layout(step, order, data, stored, late, [], averages=tuple(averages), plain=plain, blocks=blocks)
+    layout.chunk = chunk_of(layout)
+    workspace(layout)
+    return layout
+
+
+def at_the_end(step: Step, data: Sequence[Node]) -> tuple[list[Node], set[Node]]:
+    """What is computed for a chunk of steps at once, as no gradient needs it, and what every step computes."""
     needed: set[Node] = set()
     stack = [r for k, r in step.results.items() if k.startswith(("grad.", "buffer."))]
     while stack:
@@ -110,10 +154,8 @@ def laid_out(step: Step, trained: tuple[str, ...], averages: Sequence[Average] =
         if n not in needed:
             needed.add(n)
             stack.extend(n.reads)
-    late: list[Node] = []
     held = {n for n in step.order if n.op == "input" and n.name not in step.batch}
     ready = needed | set(data) | {n for n in step.order if n.constant is not None}
-    inside = set(needed)
     wanted = [n for n in step.order if n not in ready]
     changed = True
     pulled: set[Node] = set()
@@ -125,26 +167,7 @@ def laid_out(step: Step, trained: tuple[str, ...], averages: Sequence[Average] =
                     if r in wanted and r not in pulled:
                         pulled.add(r)
                         changed = True
-    late = [n for n in wanted if n not in pulled]
-    inside |= pulled
-    ends = {r for k, r in step.results.items() if k.startswith(("loss", "keep."))}
-    stored = [
-        n
-        for n in step.order
-        if n in inside and n not in data and n.constant is None and (n in ends or any(n in x.reads for x in late))
-    ]
-    stored = list(dict.fromkeys(root(n) if n.is_view else n for n in stored))
-    stored = [n for n in stored if n.op != "input"]
-    order = with_updates(
-        step,
-        [n for n in step.order if n in inside and n not in data and n.constant is None and n.op != "input"],
-        trained,
-        plain,
-    )
-    layout = Layout(step, order, data, stored, late, [], averages=tuple(averages), plain=plain)
-    layout.chunk = chunk_of(layout)
-    workspace(layout)
-    return layout
+    return [n for n in wanted if n not in pulled], needed | pulled
 
 
 def ancestors(n: Node) -> list[Node]:
@@ -159,41 +182,73 @@ def ancestors(n: Node) -> list[Node]:
     return list(found)
 
 
-def with_updates(step: Step, nodes: list[Node], trained: tuple[str, ...], plain: bool = False) -> list[Node | Update]:
-    """The calls in order, each parameter's update as soon as nothing reads the parameter as it was."""
-    users = step.users()
+def with_updates(
+    step: Step, nodes: Sequence[Node | Begin | End], trained: tuple[str, ...], plain: bool = False
+) -> list[Node | Update | Begin | End]:
+    """The calls in order, each parameter's update as soon as nothing reads the parameter as it was; not inside of a pass."""
+    users = readers_of(step, nodes)
     groups = without_cycles(step, {name: own_first(step, name, updates(step, name, users)) for name in trained})
     needed: set[Node] = set()
     stack = [n for group in groups.values() for u in group for n in u.args if isinstance(n, Node)]
     stack.extend(r for k, r in step.results.items() if not k.startswith("grad."))
+    stack.extend(n for n in nodes if isinstance(n, Node) and n.op == "collected")
     while stack:
         n = stack.pop()
         if n not in needed:
             needed.add(n)
             stack.extend(n.reads)
-    order: list[Node | Update] = [n for n in nodes if n in needed]
+    blocked = any(isinstance(n, Begin) for n in nodes)
+    order: list[Node | Update | Begin | End] = [n for n in nodes if not isinstance(n, Node) or n in needed or blocked]
     place = {n: k for k, n in enumerate(order) if isinstance(n, Node)}
+    behind = ends_of(order)
     after: dict[int, list[Update]] = {}
     at: dict[str, int] = {}
     latest: dict[Node, int] = {}
     for n, k in place.items():
         if not n.is_view:
-            latest.update({root(r): max(k, latest.get(root(r), -1)) for r in n.reads})
+            latest.update({root(r): max(behind[k], latest.get(root(r), -1)) for r in n.reads})
     operands_by = {name: operands_of(group) for name, group in groups.items()}
     for name, group in groups.items():  # in this order none reads a parameter that was updated before it
         own = step.inputs[name]
         operands = [
-            place[p] for u in group for n in u.args if isinstance(n, Node) for p in (root(n), producer(n)) if p in place
+            behind[place[p]]
+            for u in group
+            for n in u.args
+            if isinstance(n, Node)
+            for p in (root(n), producer(n))
+            if p in place
         ]
         before = [at[other] for other in at if own in operands_by[other]]
         at[name] = max([latest.get(own, -1), *operands, *before])
         after.setdefault(at[name], []).extend(group)
-    out: list[Node | Update] = list(after.get(-1, []))
+    out: list[Node | Update | Begin | End] = list(after.get(-1, []))
     for k, n in enumerate(order):
         out.append(n)
         out.extend(after.get(k, []))
     last = [x for x in out if isinstance(x, Update) and together(x, groups[x.name])]
     return out if plain or len(last) < FEW else [x for x in out if x not in last] + last
+
+
+def readers_of(step: Step, nodes: Sequence[Node | Begin | End]) -> dict[Node, list[Node]]:
+    """Who reads each value, those of a block included."""
+    users: dict[Node, list[Node]] = {}
+    for n in dict.fromkeys([*step.order, *[n for n in nodes if isinstance(n, Node)]]):
+        users.setdefault(n, [])
+        for r in dict.fromkeys(n.reads):
+            users.setdefault(r, []).append(n)
+    return users
+
+
+def ends_of(order: Sequence[Node | Update | Begin | End]) -> list[int]:
+    """For every place in an order that place, or inside of a pass the end of the pass."""
+    out = list(range(len(order)))
+    start = 0
+    for k, x in enumerate(order):
+        if isinstance(x, Begin):
+            start = k
+        elif isinstance(x, End):
+            out[start:k] = [k] * (k - start)
+    return out
 
 
 FEW = 3
@@ -259,38 +314,45 @@ def chunk_of(layout: Layout) -> int:
     return max(1, min(MOST, ROWS_BYTES // max(1, rows)))
 
 
-def reads_of(x: Node | Update) -> list[Node]:
+def reads_of(x: Any) -> list[Node]:
     """The nodes a statement reads."""
-    return list(x.reads) if isinstance(x, Node) else [n for n in x.args if isinstance(n, Node)]  # pyright: ignore[reportReturnType]
+    return list(x.reads) if isinstance(x, Node) else [n for n in getattr(x, "args", ()) if isinstance(n, Node)]
 
 
 def workspace(layout: Layout) -> None:
-    """Give every value that a call can write into a slot; a slot is used again once its value is dead."""
-    last: dict[Node, int] = {}
-    for k, x in enumerate(layout.order):
-        for r in reads_of(x):
-            last[root(r)] = k
-        if isinstance(x, Node):
-            last.setdefault(root(x), k)
-    for key, r in layout.step.results.items():
-        if key.startswith("buffer."):
-            last[root(r)] = len(layout.order)
-    stored = set(layout.stored)
+    """Give every value that a call can write into a slot; a slot is used again once its value is dead.
+
+    A value that is read in a pass over the blocks and was there before it lives until the pass ends; what a pass leaves
+    behind has its slot from the beginning of the pass on.
+    """
+    last = last_reads(layout)
+    stored = set(layout.stored) | set(layout.blocks.stored if layout.blocks else ())
     parts: dict[Node, list[Node]] = {}
     for n in layout.order:
         if isinstance(n, Node) and n.op == "part":
             parts.setdefault(n.args[0], []).append(n)
     free: list[Slot] = []
     for k, x in enumerate(layout.order):
-        if not isinstance(x, Node) or x.is_view:
+        if isinstance(x, Begin):
+            for n in left_behind(layout, x):
+                if n not in stored:
+                    layout.place[n] = take(layout, n, free)
+            continue
+        if isinstance(x, End):
+            release(layout, x, k, last, free)
+            continue
+        if not isinstance(x, Node) or x.is_view or x.op in ("total", "collected"):
             release(layout, x, k, last, free)
             continue
         outs = parts.get(x, []) if x.dtype is None else [x]
         mine = [n for n in outs if n.op != "part" or x.dtype is None]
-        if x.op == "part" or x.write or not has_out(x):
+        reduction = (
+            layout.blocks is not None and x in layout.blocks.local and x not in layout.place and summed(layout, x)
+        )
+        if x.op in ("part", "moments") or x.write or reduction or not has_out(x):
             release(layout, x, k, last, free)
             continue
-        early = elementwise(x)
+        early = elementwise(x) and x not in layout.place
         if early:
             same = [
                 r
@@ -319,6 +381,40 @@ def workspace(layout: Layout) -> None:
         release(layout, x, k, last, free)
 
 
+def last_reads(layout: Layout) -> dict[Node, int]:
+    """The last statement that needs each value's memory."""
+    last: dict[Node, int] = {}
+    behind = ends_of(layout.order)
+    local = layout.blocks.local if layout.blocks else {}
+    across = layout.blocks.crossing if layout.blocks else {}
+    for k, x in enumerate(layout.order):
+        for r in map(root, reads_of(x)):
+            last[r] = k if r in local and r not in across else behind[k]
+        if isinstance(x, Node):
+            last.setdefault(root(x), behind[k] if x in across else k)
+    for key, r in layout.step.results.items():
+        if key.startswith("buffer."):
+            last[root(r)] = len(layout.order)
+    return last
+
+
+def left_behind(layout: Layout, x: Begin) -> list[Node]:
+    """What a pass fills block by block: totals, what it collects, and values that a later pass reads."""
+    assert layout.blocks is not None
+    b = layout.blocks
+    return [n for kept in (b.totals, b.collected, b.crossing) for n, k in kept.items() if k == x.loop]
+
+
+def summed(layout: Layout, x: Node) -> bool:
+    """Whether a value of a block is added to a total."""
+    return layout.blocks is not None and any(n.args[0] is x for n in layout.blocks.totals)
+
+
+def size_of(layout: Layout, n: Node) -> int:
+    """How many elements a value needs memory for."""
+    return n.numel * (layout.blocks.count if layout.blocks and n in layout.blocks.crossing else 1)
+
+
 def contiguous(n: Node) -> bool:
     """Whether a value was recorded as lying in memory row by row."""
     if not n.stride:
@@ -333,24 +429,26 @@ def contiguous(n: Node) -> bool:
 
 def take(layout: Layout, n: Node, free: list[Slot]) -> Slot:
     """A free slot for a value: the smallest that is large enough, else the largest made larger, else a new one."""
+    needed = size_of(layout, n)
     fitting = [s for s in free if s.dtype == n.dtype]
-    large = [s for s in fitting if s.size >= n.numel]
+    large = [s for s in fitting if s.size >= needed]
     if large:
         slot = min(large, key=lambda s: s.size)
     elif fitting:
         slot = max(fitting, key=lambda s: s.size)
-        slot.size = n.numel
+        slot.size = needed
     else:
-        slot = Slot(f"space{len(layout.slots)}", n.dtype, n.numel)
+        slot = Slot(f"space{len(layout.slots)}", n.dtype, needed)
         layout.slots.append(slot)
         return slot
     free.remove(slot)
     return slot
 
 
-def release(layout: Layout, x: Node | Update, k: int, last: dict[Node, int], free: list[Slot]) -> None:
+def release(layout: Layout, x: Node | Update | Begin | End, k: int, last: dict[Node, int], free: list[Slot]) -> None:
     """Slots of values that nothing reads after statement k."""
-    for r in dict.fromkeys(map(root, [*reads_of(x), *([x] if isinstance(x, Node) else [])])):
+    touched = list(layout.place) if isinstance(x, End) else [*reads_of(x), *([x] if isinstance(x, Node) else [])]
+    for r in dict.fromkeys(map(root, touched)):
         if last.get(r) == k and r in layout.place:
             slot = layout.place[r]
             if slot not in free:

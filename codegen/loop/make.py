@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from codegen.loop.apart import BLOCKED
+from codegen.loop.blocks import NoBlocksError, block_size, priced, statistics_apart, sums_apart
+from codegen.loop.cost import price
 from codegen.loop.emit import loop_source
 from codegen.loop.folds import averages
+from codegen.loop.graph import copied
 from codegen.loop.kernels import RULES
 from codegen.loop.layout import laid_out
 from codegen.loop.padding import widened
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
 
     from codegen.loop.layout import Layout
     from codegen.loop.rules import Applied
+
+
+WORTH = 0.8
+"""What blocks must cost at most, relative to the step as it is: prices are rough, and blocks make more calls."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,29 @@ def make_loop(
     trained = tuple(n for n in names if f"grad.{n}" in step.results)
     if not plan.plain:
         widened(step, trained)
-    layout = laid_out(step, trained, averages(step), plan.plain)
+    averaged = averages(step)
+    layout = laid_out(step, trained, averaged, plan.plain)
     used = tuple(r.text for r in RULES if r.name in applied.used)
-    return Loop(loop_source(layout, trained, target, name, used, plan.momentum), trained, applied, layout)
+    source = loop_source(in_blocks_where_cheaper(layout, trained, plan), trained, target, name, used, plan.momentum)
+    return Loop(source, trained, applied, layout)
+
+
+def in_blocks_where_cheaper(layout: Layout, trained: tuple[str, ...], plan: Plan) -> Layout:
+    """The step in blocks of rows if that is possible and costs less, else as it is."""
+    rows = layout.step.inputs[layout.step.batch[0]].shape[0]
+    size = None if plan.plain else block_size(layout.step, rows)
+    if size is None:
+        return layout
+    step, averaged = copied(layout.step, layout.averages)
+    try:
+        statistics_apart(step, rows // size)
+        sums_apart(step)
+        apply(step, BLOCKED)
+        made = laid_out(step, trained, averaged, block=size)
+    except NoBlocksError:
+        return layout
+    assert made.blocks is not None
+    return made if priced(made.blocks) < WORTH * price(layout.step) else layout
 
 
 __all__ = ["Loop", "Plan", "Rows", "inputs_of", "make_loop", "rows_of"]

@@ -114,6 +114,11 @@ class RecipeTrainer:
         self.params = self._loop.params
         self.buffers = {name: value.clone() for name, value in buffers.items()}
 
+    @property
+    def path(self) -> str:
+        """How steps are taken. See `LoopTrainer`."""
+        return self._loop.path
+
     def _ready(self, data: Sequence[Tensor]) -> ModuleType | None:
         """The committed loop, if it was made for these sizes."""
         if self._committed is None:

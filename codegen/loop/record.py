@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from codegen.loop.graph import VIEWS, Node, Sized, Step, equal, mapped
+from engine.errors import SymgradError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,10 @@ FACTORIES = frozenset(
     ]
 )
 """Operators whose result depends on shapes alone."""
+
+
+class RecordError(SymgradError):
+    """A closed program that cannot be written down as a list of calls."""
 
 
 class Recorder(TorchDispatchMode):
@@ -91,6 +96,8 @@ class Recorder(TorchDispatchMode):
         if changes:
             self.written(op.removesuffix("_"), overload, given, named, cast("Tensor", args[0]))
             return out
+        if out is None or isinstance(out, (bool, int, float)):
+            raise RecordError(f"{schema.name} gives {out!r}, a value that Python reads while the step is taken")
         if isinstance(out, Tensor):
             self.keep(
                 Node(op, given, named, tuple(out.shape), out.dtype, out, overload=overload, stride=out.stride()), out
@@ -208,9 +215,9 @@ def with_locals(function: Any) -> Any:
 
 def paired(full: Recorder, point: Recorder) -> None:
     """Give every node of the full recording its value at the small point, and mark numbers that depend on the batch."""
-    assert len(full.nodes) == len(point.nodes), "the closed program took another way at another size"
+    if [n.op for n in full.nodes] != [n.op for n in point.nodes]:
+        raise RecordError("it makes other calls for a batch of another size")
     for a, b in zip(full.nodes, point.nodes, strict=True):
-        assert a.op == b.op
         fixed = a.op in FACTORIES or (a.op != "input" and all(r.constant is not None for r in a.reads))
         if fixed and isinstance(a.value, Tensor):
             a.constant = a.value

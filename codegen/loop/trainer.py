@@ -25,7 +25,8 @@ class LoopTrainer:
     Attributes:
         params: current values by name, in the order they were given.
         buffers: current values of the forward's own buffers (running statistics) by name.
-        source: the emitted loop, once `run` has been called.
+        source: the emitted loop, once `run` has been called; empty where there is none.
+        path: how steps are taken, once `run` has been called: by an emitted loop, or one at a time, and why.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class LoopTrainer:
         self.params = {k: self.values[order[k]] for k in params if order[k] not in own}
         self.buffers = {k: self.values[order[k]] for k in params if order[k] in own}
         self.source = ""
+        self.path = ""
         self.velocities = {n: torch.zeros_like(v) for n, v in self.values.items() if self.trains(n, v)}
         self.runner: Any = None
         self.several: Any = None
@@ -127,32 +129,33 @@ class LoopTrainer:
         if kind == self.made_for:
             return
         module = self.ready(data) if self.ready is not None and not self.compile else None
-        if module is None:
-            module = self.made(data)
+        self.path = "the emitted loop"
+        trainer: Any = module.trainer if module is not None else self.made(data)
         options = (self.velocities, self.momentum) if self.momentum else ()
-        self.runner = cast("Any", module).trainer(self.values, *options)
+        self.runner = trainer(self.values, *options)
         self.made_for = kind
 
-    def made(self, data: Sequence[Tensor]) -> ModuleType:
-        """The loop that is emitted for these data, and the compiled steps if they are asked for."""
+    def made(self, data: Sequence[Tensor]) -> Any:
+        """`trainer` of the loop that is emitted for these data, or one step at a time; the compiled steps if they are asked for."""
         from codegen.loop.make import make_loop  # here, as a loop that is there needs neither sympy nor templates
+        from codegen.loop.stepwise import FAILURES, stepwise
         from codegen.program import load
 
-        loop = make_loop(
-            self.module,
-            dict(zip(self.batch, rows_of(data), strict=True)),
-            self.values,
-            self.batch_size,
-            self.momentum_plan(),
-            self.name,
-            self.name,
-        )
+        plan = self.momentum_plan()
+        rows = dict(zip(self.batch, rows_of(data), strict=True))
+        try:
+            loop = make_loop(self.module, rows, self.values, self.batch_size, plan, self.name, self.name)
+        except FAILURES as error:
+            self.path = f"the closed backward, one step at a time, as no loop could be made of it ({error})"
+            moving = [n for n, v in self.values.items() if self.trains(n, v)]
+            return stepwise(self.module, self.inputs, self.batch, self.batch_size, plan, moving)
         self.source = loop.source
         if self.compile:
             from codegen.loop.compiled import Compiled
 
+            self.path = "compiled steps"
             self.several = Compiled(loop.layout, loop.trained, self.values, self.velocities, self.momentum, loop.source)
-        return load(loop.source, f"{self.name}_loop")
+        return cast("Any", load(loop.source, f"{self.name}_loop")).trainer
 
     def workspace(self) -> int:
         """Bytes that the loop holds between runs besides parameters, buffers and velocities; 0 before the first."""

@@ -172,15 +172,13 @@ def _excerpt(line: str) -> str:
 def _pairs(words: list[str], context: int, vocabulary: Vocabulary) -> Split:
     """Every character of every word and its end, each with the `context` symbols before it, in the words' order."""
     text = "".join(END * context + word + END for word in words)
-    index = vocabulary.index
-    stream = torch.tensor([index[character] for character in text])
-    windows = stream.unfold(0, context + 1, 1)
+    codes = torch.frombuffer(bytearray(text, "utf-32-le"), dtype=torch.int32)
+    known = torch.tensor([ord(symbol) for symbol in vocabulary.symbols], dtype=torch.int32)
+    order = known.argsort()
+    windows = order[torch.searchsorted(known[order], codes)].unfold(0, context + 1, 1)
     # a pair's last symbol is never padding: the windows that begin late in one word and end in the next are no pairs
-    starts = torch.zeros(len(stream), dtype=torch.bool)
-    position = 0
-    for word in words:
-        starts[position : position + len(word) + 1] = True
-        position += context + len(word) + 1
+    marks = "".join("1" * (len(word) + 1) + "0" * context for word in words)
+    starts = torch.frombuffer(bytearray(marks, "ascii"), dtype=torch.uint8) == ord("1")
     chosen = windows[starts[: len(windows)]]
     return Split(chosen[:, :context].contiguous(), chosen[:, context].contiguous())
 

@@ -38,6 +38,11 @@ class Trainer(Protocol):
         """Current running statistics by name."""
         ...
 
+    @property
+    def path(self) -> str:
+        """How steps are taken, in words: by an emitted loop, or one at a time."""
+        ...
+
     def run(self, data: Split, steps: int, lr: float, generator: Generator) -> Tensor:
         """Take `steps` steps of plain gradient descent and return their losses (steps,).
 
@@ -49,6 +54,8 @@ class Trainer(Protocol):
 
 class StepTrainer:
     """A `Trainer` that takes one step at a time through a `Backward`. Parameters and buffers are copied."""
+
+    path = "one step at a time"
 
     def __init__(
         self,

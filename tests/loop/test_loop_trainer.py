@@ -1,5 +1,6 @@
 """`program.trainer`: the numbers of the closed backward step by step, whatever the forward, the batch, and the pieces."""
 
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -12,6 +13,8 @@ from codegen.loop.make import make_loop, rows_of
 from codegen.program import Program, load
 from engine.errors import InputError
 from tests.loop.conftest import NAMES, cases, stepwise
+
+Forward = Callable[..., Tensor]
 
 
 @cache
@@ -193,3 +196,58 @@ def test_spare_columns_change_nothing(name: str, momentum: float) -> None:
         more, after = stepwise(program, after, data, 16, 20, 0.05, momentum, g.manual_seed(20))
         assert torch.allclose(losses[1], more, rtol=1e-4, atol=1e-4)
         assert all(torch.allclose(trainer.params[k], v, rtol=1e-3, atol=1e-4) for k, v in after.items())
+
+
+def fixed(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
+    return F.cross_entropy((x.view(16, 4) @ w).tanh() @ v, y)
+
+
+def one_by_one(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
+    return sum(F.cross_entropy((x[i : i + 1] @ w).tanh() @ v, y[i : i + 1]) for i in range(x.shape[0])) / 16  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    ("forward", "reason"), [(fixed, "the forward fixed x.shape[0] = 16"), (one_by_one, "a value that Python reads")]
+)
+def test_what_cannot_be_recorded_is_trained_one_step_at_a_time(forward: Forward, reason: str, momentum: float) -> None:
+    g = Generator().manual_seed(4)
+    params = {"w": torch.randn(4, 6, generator=g), "v": torch.randn(6, 3, generator=g)}
+    data = torch.randn(100, 4, generator=g), torch.randint(0, 3, (100,), generator=g)
+    program = codegen.generate(forward, *[d[:16] for d in data], *params.values())
+    trainer = program.trainer(params, batch_size=16, lr=0.05, momentum=momentum)
+    losses = trainer.run(data, steps=20, generator=Generator().manual_seed(3))
+    expected, after = stepwise(program, params, data, 16, 20, 0.05, momentum, Generator().manual_seed(3))
+    assert trainer.path.startswith("the closed backward, one step at a time")
+    assert reason in trainer.path
+    assert close(losses, expected)
+    assert all(close(trainer.params[k], v) for k, v in after.items())
+
+
+def test_a_module_that_cannot_be_recorded_keeps_its_running_statistics() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.bn, self.b = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return F.cross_entropy(self.b(self.bn(self.a(x.view(16, 4))).relu()), y)
+
+    torch.manual_seed(0)
+    net = Net()
+    data = torch.randn(100, 4), torch.randint(0, 3, (100,))
+    program = codegen.generate(net, *[d[:16] for d in data])
+    trainer = program.trainer(dict(net.named_parameters()), batch_size=16, lr=0.05)
+    losses = trainer.run(data, steps=10, generator=Generator().manual_seed(3))
+    optimizer, generator = torch.optim.SGD(net.parameters(), lr=0.05), Generator().manual_seed(3)
+    expected: list[Tensor] = []
+    for _ in range(10):
+        rows = torch.randint(0, 100, (16,), generator=generator)
+        loss = net(*[d[rows] for d in data])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.detach())
+    assert "one step at a time" in trainer.path
+    assert close(losses, torch.stack(expected))
+    assert all(close(trainer.buffers[k], v.to(trainer.buffers[k].dtype)) for k, v in net.named_buffers())
