@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -79,7 +81,10 @@ def with_function(program: Program) -> dict[str, Any]:
         n for n in graph.inputs if graph[n].differentiable and (program.wrt is None or graph.key(n) in program.wrt)
     )
     text = function_text(Emission(graph, wanted, fields, "Saved"))
-    space = dict(vars(program.module))
+    module = types.ModuleType(f"{program.module.__name__}_function")
+    sys.modules[module.__name__] = module  # torch.compile looks for what a frame reads by its module's name
+    space = vars(module)
+    space.update({k: v for k, v in vars(program.module).items() if not k.startswith("__")})
     if drawn:
         text = re.sub(r"_, saved = forward\(.*\)", "raise NotImplementedError(SECOND)", text)
         space["SECOND"] = (

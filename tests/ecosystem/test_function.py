@@ -157,9 +157,10 @@ def test_gradients_of_every_sample() -> None:
     torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("mode", ["closed", "steps"])
 @pytest.mark.parametrize("name", EXACT)
-def test_compiled_without_a_break(name: str) -> None:
-    program, forward, inputs = made(name)
+def test_compiled_without_a_break(name: str, mode: str) -> None:
+    program, forward, inputs = made(name, mode)
     torch.compiler.reset()
     function = torch.compile(program.function, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(
