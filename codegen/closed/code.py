@@ -16,7 +16,8 @@ from codegen.closed.complement import complemented
 from codegen.closed.enrich import enriched
 from codegen.closed.gates import Verdict, accurate, equal
 from codegen.closed.logistic import unified
-from codegen.closed.planner import Planned, planned, unsimplified
+from codegen.closed.planner import Planned, knowledge, planned, unsimplified
+from codegen.closed.recentre import recentred
 from codegen.closed.stabilize import kernel_form, stabilized
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
@@ -119,7 +120,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     refused: list[str] = []
     for own, plan in plans(region, closed, values):
         code = written(own, plan)
-        verdict = judged(region, code, values) if plan.simplified else Verdict(True)
+        verdict = judged(replace(region, summed=own.summed), code, values) if plan.simplified else Verdict(True)
         if verdict.passed:
             return replace(code, refused=tuple(refused), region=region, values=tuple(values.items()))
         refused.append(verdict.reason)
@@ -127,19 +128,27 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
 
 
 def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tuple[Region, Planned]]:
-    """Plans from the most to the least simplified, with the region they are for; one that cannot be made is passed over."""
+    """Plans from the most to the least simplified, with the region they are for; one that cannot be made is passed over.
+
+    A region that comes with a plan tells of sums over its gradients where centring them once more can make those accurate.
+    """
+    algebra = knowledge(closed, values)
     attempts = (
-        (closed, lambda: planned(closed, values)),
-        (closed, lambda: planned(closed, values, simplify=False)),
+        (closed, lambda: planned(closed, algebra)),
+        (closed, lambda: planned(closed, algebra, simplify=False)),
         (region, lambda: unsimplified(region)),
     )
     for own, attempt in attempts:
         try:
             plan = attempt()
-            yield own, plan
-            careful = complemented(own, plan) if plan.simplified else None
-            if careful is not None:
-                yield careful
+            centred = recentred(own, plan, algebra) if plan.simplified else None
+            plain = replace(own, summed=centred[0].summed if centred is not None else ())
+            for form in ((plain, plan), centred):
+                if form is not None:
+                    yield form
+                    careful = complemented(*form) if plan.simplified else None
+                    if careful is not None:
+                        yield careful
         except (DerivationError, NotImplementedError, RecursionError, ValueError, KeyError, TypeError, RuntimeError):
             continue
 

@@ -42,6 +42,8 @@ RELATED = "longdouble"
 ZEROS = 0.3
 """The share of zeros among the inputs that show what divides by one: a product's factor is not its value by the other."""
 SLACK = 2.0
+READERS = 16
+"""How many tensors a gradient is summed against, so that luck averages out."""
 FLOOR = 2e-6
 """float32 errors below a few ulps of the largest entry are not told apart."""
 
@@ -280,8 +282,11 @@ def at_offset(
         execute(line, ours, scope, sizes)
     for line in backward:
         execute(line, ours, scope, sizes)
-    pairs = [(cell, truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
-    for cell, exact, autograds, emitted in pairs:
+    pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
+    pairs += [
+        p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)
+    ]
+    for what, exact, autograds, emitted in pairs:
         if exact is None or not bool(exact.isfinite().all()):
             continue
         scale = float(exact.square().mean().sqrt()) + 1e-30
@@ -291,13 +296,39 @@ def at_offset(
             offset is None
         ):  # 0 is a kink of many functions: what differs there is a convention, what is not finite is wrong
             if math.isfinite(other) and not math.isfinite(mine):
-                return Verdict(False, f"the cotangent of {cell} is not finite where inputs are 0")
+                return Verdict(False, f"{what} is not finite where inputs are 0")
         elif math.isfinite(other) and not mine <= max(SLACK * other, FLOOR):
             return Verdict(
                 False,
-                f"the cotangent of {cell} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}",
+                f"{what} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}",
             )
     return Verdict(True)
+
+
+def read_on(
+    region: Region,
+    cell: str,
+    exact: torch.Tensor,
+    autograds: torch.Tensor,
+    emitted: torch.Tensor,
+    offset: float | None,
+) -> list[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """A gradient as its readers go on with it: summed against a tensor around the same offset, over the axes that they sum."""
+    out: list[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    for axes in dict(region.summed).get(cell, ()):
+        shape = [n for k, n in enumerate(exact.shape) if k in axes]
+        g = torch.Generator().manual_seed(1)
+        partner = torch.randn(READERS, *shape, generator=g, dtype=torch.float64) + (offset or 0.0)
+        partner = partner.float().double()
+
+        def summed(t: torch.Tensor, partner: torch.Tensor = partner, axes: tuple[int, ...] = axes) -> torch.Tensor:
+            order = [*axes, *[k for k in range(t.dim()) if k not in axes]]
+            return partner.to(t.dtype).flatten(1) @ t.expand(exact.shape).permute(order).flatten(
+                0, len(axes) - 1
+            ).flatten(1)
+
+        out.append((f"what readers make of the cotangent of {cell}", summed(exact), summed(autograds), summed(emitted)))
+    return out
 
 
 def related(

@@ -45,7 +45,7 @@ def closed_markdown(writer: ClosedWriter) -> str:
         "closed.md.j2",
         forward=[part_text(p) for p in forward_story(writer)],
         parts=[part_text(p) for p in backward_story(writer)],
-        refused=[r for code, _ in writer.codes.values() for r in code.refused],
+        refused=writer.refused,
         memory=kept,
         total=kept.total,
         autograd_total=kept.autograd_total,

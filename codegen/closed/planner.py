@@ -35,6 +35,8 @@ class Planned:
     gradients: tuple[tuple[str, str], ...]
     cost: float
     simplified: bool = True
+    unshared: tuple[Statement, ...] = ()
+    """The statements before what they share became statements of its own."""
 
 
 def unsimplified(region: Region) -> Planned:
@@ -46,12 +48,16 @@ def unsimplified(region: Region) -> Planned:
     )
 
 
-def planned(region: Region, values: dict[Any, int], simplify: bool = True) -> Planned:
+def knowledge(region: Region, values: dict[Any, int]) -> Algebra:
+    """What is known of a region's cells at the sizes of the example."""
+    return Algebra({c.name: c for c in region.cells}, values, region.relations)
+
+
+def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
     """The cheapest backward found: cuts are dropped while that does not cost more, then the cells that name things are chosen.
 
     Without `simplify` every cut stays.
     """
-    algebra = Algebra({c.name: c for c in region.cells}, values, region.relations)
     backward = Backward(list(region.cells), region.seeds, region.wanted, algebra)
     cuts = frozenset(backward.candidates())
     best = named(backward, cuts, algebra)
@@ -121,7 +127,7 @@ def named(backward: Backward, cuts: frozenset[str], algebra: Algebra) -> Planned
     best = (cost(statements, algebra), statements)
     algebra.allowed = None
     shared = share(best[1], algebra)
-    return Planned(tuple(shared), tuple(plan.gradients.items()), best[0])
+    return Planned(tuple(shared), tuple(plan.gradients.items()), best[0], unshared=tuple(best[1]))
 
 
 def priced(raw: list[Statement], allowed: set[str], algebra: Algebra) -> float:

@@ -19,7 +19,8 @@ from engine.spelling import SizeArg, is_slice, render_call, with_bounds
 @dataclass(frozen=True)
 class Region:
     """Cells in order, boundary cells first (without definition). `seeds` have cotangents from outside, `wanted` boundary
-    cells get gradients, `needed` cells are read from outside in the forward.
+    cells get gradients, `needed` cells are read from outside in the forward. `summed` says over which axes the readers of a
+    wanted cell's gradient sum it against another tensor.
     """
 
     cells: tuple[Cell, ...]
@@ -27,6 +28,7 @@ class Region:
     wanted: tuple[str, ...]
     needed: tuple[str, ...]
     relations: tuple[tuple[Expr, Expr], ...] = ()
+    summed: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...] = ()
 
 
 def depths(cells: list[Cell]) -> dict[str, int]:
@@ -108,8 +110,9 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
     both: dict[Any, Any] = dict(names) | {f"d_{k}": f"d_{v}" for k, v in names.items()}
     relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))
-    out = Region(tuple(cells), *flags, relations)  # pyright: ignore[reportCallIssue]
-    return (tuple(key), *flags, relations), out, {v: k for k, v in names.items()}, sizes
+    summed = tuple((names[n], groups) for n, groups in region.summed)
+    out = Region(tuple(cells), *flags, relations, summed)  # pyright: ignore[reportCallIssue]
+    return (tuple(key), *flags, relations, summed), out, {v: k for k, v in names.items()}, sizes
 
 
 def with_sizes_by_position(region: Region) -> tuple[Region, dict[Any, Expr]]:

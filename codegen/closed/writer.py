@@ -12,6 +12,7 @@ from codegen import tensors as tt
 from codegen.closed.backward import cot_name, is_local
 from codegen.closed.cells import Builder, Cell, is_contraction
 from codegen.closed.code import Line, RegionCode, region_code, resized
+from codegen.closed.recentre import PART
 from codegen.closed.region import Region, boundary, grouped, normalized
 from codegen.derivation import Origin, Proof
 from codegen.derive import COT, OUT, pulled_back
@@ -250,7 +251,8 @@ class ClosedWriter:
         wanted = tuple(c.name for c in edge if c.name in self.live)
         relations, read = self._relations(seeds, readers)
         edge = [*edge, *[replace(self.by_name[n], expr=None) for n in read if n not in {c.name for c in edge}]]
-        key, region, names, sizes = normalized(Region((*edge, *u.cells), seeds, wanted, needed, relations))
+        summed = tuple((n, axes) for n in wanted for axes in [self._summed(n)] if axes)
+        key, region, names, sizes = normalized(Region((*edge, *u.cells), seeds, wanted, needed, relations, summed))
         values = {z: evaluate(n, self.graph.example) for z, n in sizes.items()}
         code = resized(region_code(key, region, values), sizes)
         for c in code.cells:
@@ -276,6 +278,18 @@ class ClosedWriter:
             if c.name in self.live
             and (c.name in self.graph.outputs or any(r.name in self.live for r in readers.get(c.name, [])))
         )
+
+    def _summed(self, name: str) -> tuple[tuple[int, ...], ...]:
+        """The sets of axes over which a contraction's gradient is summed against a tensor, one for each tensor that gets a gradient."""
+        c = self.by_name[name]
+        if c.expr is None or not is_contraction(c.expr):
+            return ()
+        found: dict[tuple[int, ...], None] = {}
+        for a in accesses(c.expr):
+            if name_of(a) in self.live:
+                at = a.free_symbols
+                found[tuple(k for k, i in enumerate(c.indices) if i != 0 and i not in at)] = None
+        return tuple(axes for axes in found if axes)
 
     def _relations(
         self, seeds: tuple[str, ...], readers: dict[str, list[Cell]]
@@ -628,9 +642,7 @@ class ClosedWriter:
                 label = self.cot(actual)
             else:
                 actual = ""
-                label = self.namer(
-                    line.name if not line.name.startswith("sum_") else self._sum_name(line, names, local)
-                )
+                label = self.namer(self._part_name(line, names, local))
             local[line.name] = label
             self.ranks[label] = len(line.shape)
             if line.name in ends and others and is_part(line, code):
@@ -652,8 +664,10 @@ class ClosedWriter:
             if line.name in ends:
                 self.pending.setdefault(ends[line.name], []).append(Piece(tt.name(label), True, name=label))
 
-    def _sum_name(self, line: Line, names: dict[str, str], local: dict[str, str]) -> str:
-        """A shared sum is named after the cotangent it sums."""
+    def _part_name(self, line: Line, names: dict[str, str], local: dict[str, str]) -> str:
+        """What is no cotangent: one before it is centred, and a shared sum, which is named after the cotangent it sums."""
+        if line.name.startswith(PART):
+            return f"{self.cot(names[line.name.removeprefix(PART)])}_uncentred"
         cots = sorted(
             local[n]
             for n in local
@@ -744,6 +758,11 @@ class ClosedWriter:
                 Origin(code.origin or code, line.name, where, self.sizes[number]),
             )
         ]
+
+    @property
+    def refused(self) -> list[str]:
+        """Why simpler forms were not taken, in this graph's names."""
+        return [self._rule(r, names) for code, names in self.codes.values() for r in code.refused]
 
     def _rule(self, rule: str, names: dict[str, str]) -> str:
         return " ".join(names.get(word, word) for word in rule.split(" "))

@@ -126,7 +126,7 @@ def report_html(program: Program, target: str, *reports: Report, chosen: str | N
         nodes=nodes,
         forward=[] if writer is None else [closed_told(p) for p in forward_story(writer)],
         closed=parts,
-        refused=[] if writer is None else [r for code, _ in writer.codes.values() for r in code.refused],
+        refused=[] if writer is None else writer.refused,
         memory=kept,
         files=files,
     )

@@ -16,6 +16,7 @@ from sympy import Expr, Indexed
 from codegen.closed.algebra import Algebra
 from codegen.closed.backward import Backward, cancelled, settled
 from codegen.closed.branches import branched
+from codegen.closed.recentre import RULE
 from codegen.closed.sums import rebuilt
 from codegen.worked.partial import MASKED, Partial
 from codegen.worked.points import Points
@@ -80,7 +81,8 @@ class Walk:
 
     def _stages(self, s: Statement) -> tuple[Stage, ...]:
         if not s.cell:
-            return (Stage("a sum that several gradients need is computed once", (), s.expr),)
+            shared = "a sum that several gradients need is computed once"
+            return (Stage(f"the gradient without its mean: {RULE}" if RULE in s.rules else shared, (), s.expr),)
         start = self.local[s.name]
         stages = self._chained(start)
         ranges: dict[Any, Expr] = {i: n for i, n in zip(start.indices, start.shape, strict=True) if i != 0}
@@ -95,6 +97,7 @@ class Walk:
         named = [name_of(a) for a in accesses(s.expr) if name_of(a) not in old and name_of(a) in self.statements]
         facts = tuple(self._equation(self.statements[n]) for n in dict.fromkeys(named))
         rule = "sums that are computed already, by name" if named else "arranged for the emitted code"
+        rule = RULE if RULE in s.rules else rule
         return Stage(rule, facts, s.expr)
 
     def _equation(self, s: Statement) -> tuple[Expr, Expr]:

@@ -84,9 +84,11 @@ def backward(saved, grad_out=None):
     # dbnw5[i] = dlogits_sum[i] / logits_sqrt[i]
     dbnw5 = dlogits_sum / logits_sqrt
 
-    # dx_5[i,j] = (dlogits[i,j] - dbnb5[j] / n0
-    #     - dlogits_sum[j] centred_4[i,j] / (n0 logits_sqrt[j]^2)) bnw5[j] / logits_sqrt[j]
-    dx_5 = (dlogits - centred_4 * (dlogits_sum / (n0 * logits_sqrt ** 2)) - dbnb5 / n0) * (bnw5 / logits_sqrt)
+    # dx_5_uncentred[i,j] = dlogits[i,j] - dlogits_sum[j] centred_4[i,j] / (n0 logits_sqrt[j]^2)
+    dx_5_uncentred = dlogits - centred_4 * (dlogits_sum / (n0 * logits_sqrt ** 2))
+
+    # dx_5[i,j] = (dx_5_uncentred[i,j] - (Σ_k dx_5_uncentred[k,j]) / n0) bnw5[j] / logits_sqrt[j]
+    dx_5 = (dx_5_uncentred - dx_5_uncentred.mean(0)) * (bnw5 / logits_sqrt)
 
     # dh4[i,j] = Σ_k dx_5[i,k] w5[j,k]
     dh4 = dx_5 @ w5.T
@@ -103,9 +105,11 @@ def backward(saved, grad_out=None):
     # dbnw4[i] = dh4_bn_sum[i] / h4_bn_sqrt[i]
     dbnw4 = dh4_bn_sum / h4_bn_sqrt
 
-    # dx_4[i,j] = (dh4_bn[i,j] - dbnb4[j] / n0
-    #     - dh4_bn_sum[j] centred_3[i,j] / (n0 h4_bn_sqrt[j]^2)) bnw4[j] / h4_bn_sqrt[j]
-    dx_4 = (dh4_bn - centred_3 * (dh4_bn_sum / (n0 * h4_bn_sqrt ** 2)) - dbnb4 / n0) * (bnw4 / h4_bn_sqrt)
+    # dx_4_uncentred[i,j] = dh4_bn[i,j] - dh4_bn_sum[j] centred_3[i,j] / (n0 h4_bn_sqrt[j]^2)
+    dx_4_uncentred = dh4_bn - centred_3 * (dh4_bn_sum / (n0 * h4_bn_sqrt ** 2))
+
+    # dx_4[i,j] = (dx_4_uncentred[i,j] - (Σ_k dx_4_uncentred[k,j]) / n0) bnw4[j] / h4_bn_sqrt[j]
+    dx_4 = (dx_4_uncentred - dx_4_uncentred.mean(0)) * (bnw4 / h4_bn_sqrt)
 
     # dh3[i,j] = Σ_k dx_4[i,k] w4[j,k]
     dh3 = dx_4 @ w4.T
@@ -122,9 +126,11 @@ def backward(saved, grad_out=None):
     # dbnw3[i] = dh3_bn_sum[i] / h3_bn_sqrt[i]
     dbnw3 = dh3_bn_sum / h3_bn_sqrt
 
-    # dx_3[i,j] = (dh3_bn[i,j] - dh3_bn_sum[j] centred_2[i,j] / (n0 h3_bn_sqrt[j]^2)
-    #     - dbnb3[j] / n0) bnw3[j] / h3_bn_sqrt[j]
-    dx_3 = (dh3_bn - centred_2 * (dh3_bn_sum / (n0 * h3_bn_sqrt ** 2)) - dbnb3 / n0) * (bnw3 / h3_bn_sqrt)
+    # dx_3_uncentred[i,j] = dh3_bn[i,j] - dh3_bn_sum[j] centred_2[i,j] / (n0 h3_bn_sqrt[j]^2)
+    dx_3_uncentred = dh3_bn - centred_2 * (dh3_bn_sum / (n0 * h3_bn_sqrt ** 2))
+
+    # dx_3[i,j] = (dx_3_uncentred[i,j] - (Σ_k dx_3_uncentred[k,j]) / n0) bnw3[j] / h3_bn_sqrt[j]
+    dx_3 = (dx_3_uncentred - dx_3_uncentred.mean(0)) * (bnw3 / h3_bn_sqrt)
 
     # dh2[i,j] = Σ_k dx_3[i,k] w3[j,k]
     dh2 = dx_3 @ w3.T
@@ -141,9 +147,11 @@ def backward(saved, grad_out=None):
     # dbnw2[i] = dh2_bn_sum[i] / h2_bn_sqrt[i]
     dbnw2 = dh2_bn_sum / h2_bn_sqrt
 
-    # dx_2[i,j] = (dh2_bn[i,j] - dh2_bn_sum[j] centred_1[i,j] / (n0 h2_bn_sqrt[j]^2)
-    #     - dbnb2[j] / n0) bnw2[j] / h2_bn_sqrt[j]
-    dx_2 = (dh2_bn - centred_1 * (dh2_bn_sum / (n0 * h2_bn_sqrt ** 2)) - dbnb2 / n0) * (bnw2 / h2_bn_sqrt)
+    # dx_2_uncentred[i,j] = dh2_bn[i,j] - dh2_bn_sum[j] centred_1[i,j] / (n0 h2_bn_sqrt[j]^2)
+    dx_2_uncentred = dh2_bn - centred_1 * (dh2_bn_sum / (n0 * h2_bn_sqrt ** 2))
+
+    # dx_2[i,j] = (dx_2_uncentred[i,j] - (Σ_k dx_2_uncentred[k,j]) / n0) bnw2[j] / h2_bn_sqrt[j]
+    dx_2 = (dx_2_uncentred - dx_2_uncentred.mean(0)) * (bnw2 / h2_bn_sqrt)
 
     # dh1[i,j] = Σ_k dx_2[i,k] w2[j,k]
     dh1 = dx_2 @ w2.T
@@ -160,9 +168,11 @@ def backward(saved, grad_out=None):
     # dbnw1[i] = dh1_bn_sum[i] / h1_bn_sqrt[i]
     dbnw1 = dh1_bn_sum / h1_bn_sqrt
 
-    # dx_1[i,j] = (dh1_bn[i,j] - dh1_bn_sum[j] centred[i,j] / (n0 h1_bn_sqrt[j]^2)
-    #     - dbnb1[j] / n0) bnw1[j] / h1_bn_sqrt[j]
-    dx_1 = (dh1_bn - centred * (dh1_bn_sum / (n0 * h1_bn_sqrt ** 2)) - dbnb1 / n0) * (bnw1 / h1_bn_sqrt)
+    # dx_1_uncentred[i,j] = dh1_bn[i,j] - dh1_bn_sum[j] centred[i,j] / (n0 h1_bn_sqrt[j]^2)
+    dx_1_uncentred = dh1_bn - centred * (dh1_bn_sum / (n0 * h1_bn_sqrt ** 2))
+
+    # dx_1[i,j] = (dx_1_uncentred[i,j] - (Σ_k dx_1_uncentred[k,j]) / n0) bnw1[j] / h1_bn_sqrt[j]
+    dx_1 = (dx_1_uncentred - dx_1_uncentred.mean(0)) * (bnw1 / h1_bn_sqrt)
 
     # demb[i,j] = Σ_k dx_1[i,k] w1[j,k]
     demb = dx_1 @ w1.T

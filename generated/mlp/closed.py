@@ -56,8 +56,11 @@ def backward(saved, grad_out=None):
     # dbnw[i] = Σ_j hpreact_bn_div[j,i] dhpreact_bn[j,i]
     dbnw = (hpreact_bn_div * dhpreact_bn).sum(0)
 
-    # dhpreact[i,j] = (dhpreact_bn[i,j] - dbnw[j] hpreact_bn_div[i,j] / bs - dbnb[j] / bs) bnw[j] / bnstdi[0,j]
-    dhpreact = (dhpreact_bn - hpreact_bn_div * (dbnw / bs) - dbnb / bs) * (bnw / bnstdi)
+    # dhpreact_uncentred[i,j] = dhpreact_bn[i,j] - dbnw[j] hpreact_bn_div[i,j] / bs
+    dhpreact_uncentred = dhpreact_bn - hpreact_bn_div * (dbnw / bs)
+
+    # dhpreact[i,j] = (dhpreact_uncentred[i,j] - (Σ_k dhpreact_uncentred[k,j]) / bs) bnw[j] / bnstdi[0,j]
+    dhpreact = (dhpreact_uncentred - dhpreact_uncentred.mean(0)) * (bnw / bnstdi)
 
     # demb[i,j] = Σ_k dhpreact[i,k] w1[j,k]
     demb = dhpreact @ w1.T

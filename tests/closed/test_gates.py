@@ -158,3 +158,21 @@ def test_a_gate_that_raises_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reasons
     assert all("ZeroDivisionError" in r for r in reasons)
     check_right(program, softmax)
+
+
+def layer(x: Any, u: Any, w: Any, b: Any) -> Any:
+    return batchnorm(x @ u, w, b)
+
+
+def test_a_rounded_mean_in_front_of_a_contraction_is_refused() -> None:
+    """`xᵀ dh` multiplies the offset of x by the column sums of dh, which are zero only if dh is centred as autograd centres it."""
+    g = torch.Generator().manual_seed(0)
+    x, u, w, b, given = (torch.randn(s, generator=g) for s in ((32, 6), (6, 5), (5,), (5,), (32, 5)))
+    inputs = (x + 1000, u, w, b)
+    program = codegen.generate(layer, *inputs)
+    assert [r.startswith("what readers make of the cotangent") for r in refusals(program)] == [True]
+    assert "_uncentred.mean(0)" in program.source
+    found = program.backward(program.forward(*inputs)[1], given)["u"]
+    exact = [t.double().requires_grad_() for t in inputs]
+    (true,) = torch.autograd.grad(layer(*exact), exact[1], given.double())
+    assert float((found - true).norm() / true.norm()) < 1e-3

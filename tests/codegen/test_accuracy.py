@@ -14,47 +14,41 @@ OFFSETS = (0.0, 10.0, 100.0, 1000.0)
 SLACK = 2.0
 """Two orders of the same operations differ by luck by about this much."""
 FLOOR = 4 * torch.finfo(torch.float32).eps
+DRAWS = 4
+"""Inputs near the offset; a gradient's error is taken over all of them, as a single draw's is by luck small or large."""
+JITTER = 0.01
 PROGRAMS: dict[str, Program] = {}
-LOST = pytest.mark.xfail(
-    reason="the mean that was subtracted is rounded; its error stays in the gradient's column sums, and the inputs' offset scales them",
-)
-KNOWN = {
-    ("mlp", 10.0),
-    ("mlp", 100.0),
-    ("mlp", 1000.0),
-    ("deep_mlp", 100.0),
-    ("deep_mlp", 1000.0),
-    ("transformer", 10.0),
-}
 
 
-@pytest.mark.parametrize(
-    ("name", "offset"),
-    [
-        pytest.param(name, offset, marks=LOST if (name, offset) in KNOWN else ())
-        for name in default_targets()
-        for offset in OFFSETS
-    ],
-)
+@pytest.mark.parametrize("offset", OFFSETS)
+@pytest.mark.parametrize("name", default_targets())
 def test_closed_gradients_are_as_accurate_as_autograds(name: str, offset: float) -> None:
     target = load_target(name)
     inputs = example_inputs(target, torch.float32)
     if name not in PROGRAMS:
         PROGRAMS[name] = generate(target.forward, *inputs.values(), mode="closed")
-    first = next(n for n, t in inputs.items() if t.is_floating_point())
-    moved = {n: t + offset if n == first else t for n, t in inputs.items()}
     program = PROGRAMS[name]
-    exact = gradients(program, [t.double() if t.is_floating_point() else t for t in moved.values()])
-    theirs = gradients(program, list(moved.values()))
-    out, saved = program.forward(*moved.values())
-    ours = program.backward(saved, torch.ones_like(out))
-    worse: dict[str, tuple[float, float]] = {}
-    for n, true in exact.items():
-        if bool(true.isfinite().all()) and bool(theirs[n].isfinite().all()):
-            mine, its = (error(g[n], true) for g in (ours, theirs))
-            if not mine <= max(SLACK * its, FLOOR):
-                worse[n] = (mine, its)
-    assert worse == {}
+    first = next(n for n, t in inputs.items() if t.is_floating_point())
+    mine: dict[str, list[float]] = {}
+    its: dict[str, list[float]] = {}
+    for seed in range(DRAWS):
+        noise = torch.randn(inputs[first].shape, generator=torch.Generator().manual_seed(seed))
+        moved = {**inputs, first: inputs[first] + offset + JITTER * noise}
+        exact = gradients(program, [t.double() if t.is_floating_point() else t for t in moved.values()])
+        theirs = gradients(program, list(moved.values()))
+        out, saved = program.forward(*moved.values())
+        ours = program.backward(saved, torch.ones_like(out))
+        for n, true in exact.items():
+            if bool(true.isfinite().all()) and bool(theirs[n].isfinite().all()):
+                mine.setdefault(n, []).append(error(ours[n], true))
+                its.setdefault(n, []).append(error(theirs[n], true))
+    errors = {n: (over_draws(mine[n]), over_draws(its[n])) for n in mine}
+    assert {n: e for n, e in errors.items() if not e[0] <= max(SLACK * e[1], FLOOR)} == {}
+
+
+def over_draws(errors: list[float]) -> float:
+    """The root of the mean square."""
+    return float(torch.tensor(errors).square().mean().sqrt())
 
 
 def gradients(program: Program, tensors: list[Tensor]) -> dict[str, Tensor]:
