@@ -6,6 +6,8 @@ import keyword
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from codegen.emit import render, sequence
 from engine.spelling import quoted
 
@@ -132,7 +134,8 @@ def module_text(e: Emission, state: ModuleState | None) -> str:
     graph = e.graph
     if state is None:
         names = "(" + ", ".join(quoted(n) for n in graph.inputs) + ("," if len(graph.inputs) == 1 else "") + ")"
-        return render("module.py.j2", state=None, name=graph.name, names=names, renewed=())
+        held = {n: f"{n}_" for n in graph.inputs if hasattr(nn.Module, n) or n == "training"}
+        return render("module.py.j2", state=None, name=graph.name, names=names, held=held, renewed=())
     own = [n for n in graph.inputs if n not in graph.parameters]
     renewed = [chain(graph.key(n)) for n in e.renewed]
     # A buffer that the call changes is copied first: what is saved for the backward stays as it is.

@@ -265,7 +265,8 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
 
     calls: dict[int, Call] = {}
     nodes = tuple(_node(r, names, final, calls) for r in needed)
-    keys = {names[r]: r.value[1] for r in inputs if r.value and r.value[1] != names[r]}
+    given = {names[r]: r.value[1] if r.value else min(r.wanted)[2] for r in inputs}
+    keys = {name: key for name, key in given.items() if key != name}
     guards = tuple(Guard(g.expr.xreplace(dict(rename)), g.value, g.where) for g in tracer.sizes.guards)
     dimensions = {size: (names[r], d) for r in reversed(inputs) for d, size in reversed(list(enumerate(r.shape)))}
     for a, b, where in tracer.sizes.same_by_count:

@@ -21,6 +21,8 @@ def quantile(x: Any, q: Any, dim: Any = None, keepdim: bool = False, *, interpol
     whole, rank = dim is None, x.dim()
     if whole:
         x, dim = x.reshape(-1), 0
+    if x.dim() == 0:
+        return x
     place = q * (int(x.shape[dim]) - 1)
     ordered = x.sort(dim).values
     if interpolation in ROUNDINGS:
@@ -45,17 +47,17 @@ def cov(x: Any, *, correction: int = 1, fweights: Any = None, aweights: Any = No
             "cov with weights is not in the table; weight the columns and divide by the sum of the weights"
         )
     rows = x.reshape(1, -1) if x.dim() < 2 else x
+    single = x.dim() < 2 or x.shape[0] == 1
     centred = rows - rows.mean(1, keepdim=True)
     out = centred @ centred.mT / (rows.shape[1] - correction)
-    return out.reshape(()) if x.dim() < 2 else out
+    return out.reshape(()) if single else out
 
 
 @composite("corrcoef")
 def corrcoef(x: Any) -> Any:
     """Covariances over the product of both standard deviations, within -1 and 1."""
-    if x.dim() < 2:
-        c = torch.cov(x)
-        return c / c
     c = torch.cov(x)
+    if c.dim() < 2:
+        return c / c
     deviation = c.diagonal().sqrt()
     return (c / deviation[:, None] / deviation[None, :]).clamp(-1, 1)
