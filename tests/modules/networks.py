@@ -370,6 +370,51 @@ class Several(nn.Module):
         return a.sum(), {"logits": a, "features": [b.tanh(), b.relu()]}
 
 
+class OverTwo(nn.Module):
+    """BatchNorm over the batch, and over the positions where there are any; its buffers are bound anew in every call."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            dims = 0 if x.ndim == 2 else (0, 1)
+            mean, var = x.mean(dims), x.var(dims)
+            with torch.no_grad():
+                self.running_mean = 0.9 * self.running_mean + 0.1 * mean
+                self.running_var = 0.9 * self.running_var + 0.1 * var
+        else:
+            mean, var = self.running_mean, self.running_var
+        return self.gamma * (x - mean) / torch.sqrt(var + 1e-5) + self.beta
+
+
+class Pairwise(nn.Module):
+    """A tree over a context: two neighbours at a time are joined, until one is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 3)
+        self.layers = nn.ModuleList([nn.Linear(6, 5, bias=False), nn.Linear(10, 5, bias=False)])
+        self.norms = nn.ModuleList([OverTwo(5), OverTwo(5)])
+        self.head = nn.Linear(5, 7)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        h = self.embed(x)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            n, length, features = h.shape
+            h = h.view(n, length // 2, features * 2)
+            if h.shape[1] == 1:
+                h = h.squeeze(1)
+            h = torch.tanh(norm(layer(h)))
+        return F.cross_entropy(self.head(h), y)
+
+
 class NoLoss(nn.Module):
     """What language models return: logits, and a loss where there are targets."""
 
@@ -571,6 +616,8 @@ NETWORKS: list[Case] = [
     Case("smoothed", Smoothed, lambda n, draw: (draw(n, 4), whole(n, below=5))),
     Case("focal", Focal, lambda n, draw: (draw(n, 4), whole(n, below=5))),
     Case("several results", Several, rows(3)),
+    Case("pairwise", Pairwise, lambda n, _: (whole(n, 4, below=7), whole(n, below=7)), alone=False),
+    Case("pairwise, eval", Pairwise, lambda n, _: (whole(n, 4, below=7), whole(n, below=7)), train=False),
     Case("no loss without targets", NoLoss, rows(3)),
     Case("a loss with targets", NoLoss, lambda n, draw: (draw(n, 3), whole(n, below=4))),
     Case("inputs in structures", Given, lambda n, draw: ({"x": draw(n, 3), "y": draw(n, 2)}, [draw(n, 2)])),
