@@ -415,6 +415,21 @@ class Pairwise(nn.Module):
         return F.cross_entropy(self.head(h), y)
 
 
+class Encoder(nn.Module):
+    """`nn.TransformerEncoder` with a causal mask that it makes, and a mask of what is padding."""
+
+    def __init__(self, padded: bool = False) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=True)
+        self.embed, self.encoder = nn.Embedding(7, 4), nn.TransformerEncoder(layer, 2)
+        self.padded = padded
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.embed(x)
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], dtype=h.dtype)
+        return self.encoder(h, src_key_padding_mask=x == 0) if self.padded else self.encoder(h, mask=mask)
+
+
 class NoLoss(nn.Module):
     """What language models return: logits, and a loss where there are targets."""
 
@@ -616,6 +631,10 @@ NETWORKS: list[Case] = [
     Case("smoothed", Smoothed, lambda n, draw: (draw(n, 4), whole(n, below=5))),
     Case("focal", Focal, lambda n, draw: (draw(n, 4), whole(n, below=5))),
     Case("several results", Several, rows(3)),
+    Case("encoder", Encoder, lambda n, _: (whole(n, 5, below=7),)),
+    Case("encoder, eval", Encoder, lambda n, _: (whole(n, 5, below=7),), train=False),
+    Case("encoder of padded rows", lambda: Encoder(True), lambda n, _: (whole(n, 5, below=7),)),
+    Case("encoder of padded rows, eval", lambda: Encoder(True), lambda n, _: (whole(n, 5, below=7),), train=False),
     Case("pairwise", Pairwise, lambda n, _: (whole(n, 4, below=7), whole(n, below=7)), alone=False),
     Case("pairwise, eval", Pairwise, lambda n, _: (whole(n, 4, below=7), whole(n, below=7)), train=False),
     Case("no loss without targets", NoLoss, rows(3)),
