@@ -144,11 +144,21 @@ class ScalarMixin(LowererBase):
             else:
                 (bottom if inverse else top).append(1 / f if inverse else f)
         masks, top = self._unmasked(top, bottom)
+        top = self._cot_first(top)
         with self.under_condition(bool(masks)):
-            numerator = [self.value(f) for f in self._cot_first(top)]
+            numerator = [self.value(f) for f in top]
         if not any(v.kind == "float" for v in numerator):
             numerator, masks = [*numerator, *masks], []
-        value = self._grouped(numerator, [self.value(f) for f in bottom], scale_up, scale_down)
+        divisor = [self.value(f) for f in bottom]
+        inside = self._masked_first(top, numerator, divisor, masks)
+        if inside:
+            rest = [v for v in numerator if v not in inside]
+            numerator = [*rest, self.masked(self._grouped(inside, divisor, scale_up, scale_down), masks)]
+            divisor, scale_up, scale_down, masks = [], [], [], []
+        small = self._smallest(numerator) if sign and not masks else None
+        if small is not None:
+            numerator[small], sign = self.negative(numerator[small]), False
+        value = self._grouped(numerator, divisor, scale_up, scale_down)
         value = self.negative(value) if sign else value
         return self.masked(value, masks) if masks else value
 
@@ -178,6 +188,25 @@ class ScalarMixin(LowererBase):
                 masks.append(self._inverted(v) if chosen[1] == 0 else v)
                 left.extend(x for x in chosen[1:] if x != 0)
         return masks, rest
+
+    def _masked_first(self, factors: list[Expr], values: list[Val], divisor: list[Val], masks: list[Val]) -> list[Val]:
+        """The factors that are masked before they meet larger ones: those over the masks' indices, if the larger are plain tensors.
+
+        autograd does so too: what a mask over few indices passes back is 0 before it is multiplied by anything larger.
+        """
+        over = {i for v in masks for i in v.indices}
+        large = [f for f, v in zip(factors, values, strict=True) if not set(v.indices) <= over] if masks else []
+        fits = all(isinstance(f, Indexed) for f in large) and all(set(v.indices) <= over for v in divisor)
+        small = [v for v in values if set(v.indices) <= over]
+        return small if large and fits and any(v.kind == "float" for v in small) else []
+
+    @staticmethod
+    def _smallest(values: list[Val]) -> int | None:
+        """The factor over the fewest indices, which costs least to negate; None where all are alike."""
+        floats = [k for k, v in enumerate(values) if v.kind == "float"]
+        sizes = [len(v.indices) for v in values]
+        least = min(floats, key=lambda k: sizes[k], default=None)
+        return least if least is not None and sizes[least] < max(sizes) else None
 
     def _inverted(self, v: Val) -> Val:
         plain = v.t.kind == "unary" and v.t.head == "~"

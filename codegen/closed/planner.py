@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Indexed, Mul
 
-from codegen.closed.algebra import Algebra, by_shape, powers
+from codegen.closed.algebra import Algebra, powers
 from codegen.closed.backward import Backward, Statement, settled
 from codegen.closed.branches import branched
 from codegen.closed.sums import rebuilt
-from engine.notation import Index, Sigma, accesses, base, bound, element, fresh, name_of
+from engine.notation import Delta, Index, Sigma, accesses, base, bound, element, fresh, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.cells import Cell
@@ -141,10 +141,23 @@ def refold(s: Statement, algebra: Algebra) -> Statement:
     key = (s.expr, frozenset(algebra.allowed or ()))
     if key not in algebra.refolded:
         algebra.rules = []
-        expr = settled(branched(algebra.folded(s.expr)))
+        expr = settled(branched(algebra.folded(at_gathers(s.expr, s.indices))))
         algebra.refolded[key] = expr, tuple(algebra.rules)
     expr, rules = algebra.refolded[key]
     return replace(s, expr=expr, rules=tuple(dict.fromkeys((*s.rules, *rules))))
+
+
+def at_gathers(e: Expr, indices: tuple[Expr, ...]) -> Expr:
+    """`[j = y[i]] p[i,j]` as `[j = y[i]] p[i,y[i]]`, which may have a name, in every term of an expression."""
+    if not e.has(Delta):
+        return e
+    terms: list[Any] = []
+    for t in sp.Add.make_args(e):
+        for d in [f for f in Mul.make_args(t) if isinstance(f, Delta)]:
+            where = {a: b for a, b in (d.args, d.args[::-1]) if a in indices and b.has(Indexed) and not b.has(a)}
+            t = cast("Any", d) * (t / d).xreplace(where)
+        terms.append(t)
+    return cast("Expr", sp.Add(*terms))
 
 
 @lru_cache(maxsize=2**12)
@@ -165,12 +178,12 @@ def cost(statements: list[Statement], algebra: Algebra) -> float:
     for s in statements:
         if isinstance(s.expr, Indexed):
             continue
-        total += size_of(s.shape, algebra) + expression_cost(s.expr, algebra)
+        total += expression_cost(s.expr, algebra)
         for x in sums_of(s.expr):
-            sums.setdefault(by_shape(x), x)
+            sums.setdefault(generic(x)[0], x)
         kept |= {name_of(a) for a in accesses(s.expr) if name_of(a) in algebra.cells}
     for x in sums.values():
-        total += expression_cost(x.body, algebra)
+        total += expression_cost(x.body, algebra) + reach(x.body, algebra)
     for name in kept:
         if algebra.cells[name].expr is not None:
             total += size_of(algebra.cells[name].shape, algebra)
@@ -184,33 +197,39 @@ def sums_exponentials(cell: Cell, algebra: Algebra) -> bool:
 
 
 def expression_cost(e: Expr, algebra: Algebra) -> float:
-    """Elements that an elementwise expression moves, term by term: reading each factor, writing what it makes."""
+    """Elements that are read and written until an expression is a tensor, one operation on two operands after the other.
+
+    A tensor that is there costs nothing, a sum is priced once for all that read it.
+    """
     if e not in algebra.costs:
         algebra.costs[e] = _expression_cost(e, algebra)
     return algebra.costs[e]
 
 
 def _expression_cost(e: Expr, algebra: Algebra) -> float:
+    if isinstance(e, (Sigma, Indexed)) or not e.has(Indexed):
+        return 0.0
     if isinstance(e, sp.Add):
-        largest = max(reach(t, algebra) for t in e.args)
-        return sum(expression_cost(t, algebra) for t in e.args) + largest * (len(e.args) - 1)
+        return sum(expression_cost(t, algebra) for t in e.args) + combined([reach(t, algebra) for t in e.args])
     if isinstance(e, sp.Mul):
         factors = [f for f in e.args if f.has(Indexed)]
+        inner = sum(expression_cost(f, algebra) for f in factors)
         largest = reach(e, algebra)
-        small = [f for f in factors if reach(f, algebra) < largest / 4]
-        return sum(expression_cost(f, algebra) for f in factors) + largest * max(
-            0, len(factors) - len(small) - 1 + (1 if small else 0)
-        )
-    if isinstance(e, Sigma):
-        return 1.0
-    if isinstance(e, Indexed):
-        return float(size_of_access(e, algebra)) * 1.0
+        large = [x for f in factors for x in [reach(f, algebra)] if x >= largest / 4]
+        small = [x for f in factors for x in [reach(f, algebra)] if x < largest / 4]
+        if len(factors) == 1 and abs(cast("Any", e / factors[0])) != 1:
+            return inner + 2 * largest
+        return inner + combined(small) + combined([*large, *small[:1]])
     if isinstance(e, sp.Pow) and not isinstance(e, sp.exp):
-        inner = reach(e, algebra)
-        return expression_cost(e.base, algebra) + inner * (0.1 if e.exp == -1 else 1.0 if e.exp.is_Integer else 2.0)
-    if e.args and e.has(Indexed):
-        return sum(expression_cost(a, algebra) for a in e.args) + 2.0 * reach(e, algebra)
-    return 0.0
+        below = 0.0 if e.exp == -1 else 2.0 if e.exp.is_Integer else 4.0
+        return expression_cost(e.base, algebra) + below * reach(e, algebra)
+    return sum(expression_cost(a, algebra) for a in e.args) + 2.0 * reach(e, algebra)
+
+
+def combined(sizes: list[float]) -> float:
+    """What operations on two operands move, that make one tensor of several: every operand and what lies between is read."""
+    largest = max(sizes, default=0.0)
+    return sum(sizes) + largest * (2 * len(sizes) - 3) if len(sizes) > 1 else 0.0
 
 
 def reach(e: Expr, algebra: Algebra) -> float:
@@ -249,10 +268,6 @@ def size_of(shape: tuple[Expr, ...], algebra: Algebra) -> int:
 
 def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
     """Sums that occur more than once become statements; one that is a whole gradient already lends its name."""
-    counts: dict[Any, int] = {}
-    for s in statements:
-        for x in sums_of(s.expr):
-            counts[by_shape(x)] = counts.get(by_shape(x), 0) + 1
     whole: dict[Any, tuple[str, Sigma, tuple[Expr, ...]]] = {}
     for s in statements:
         if isinstance(s.expr, Sigma) and {i for i in s.indices if i != 0} == {

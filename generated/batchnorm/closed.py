@@ -40,7 +40,7 @@ def backward(saved, grad_out=None):
     # dx[i,j] = (grad_out[i,j]
     #     - 2 grad_out_sum[j] o_sub[i,j] (0 if [o_std_mean[j] = 0] else 1 / (2 sqrt(n0) sqrt(o_std_sum[j]))) /
     #     o_std[0,j] - db[j] / n0) w[j] / o_std[0,j]
-    dx = (grad_out - torch.where(o_std_mean == 0, 0, o_sub * (2 * grad_out_sum * 0.5 * (n0 * o_std_sum).rsqrt() / o_std)) - db / n0) * (w / o_std)
+    dx = (grad_out - o_sub * torch.where(o_std_mean == 0, 0, 2 * grad_out_sum * 0.5 * (n0 * o_std_sum).rsqrt() / o_std) - db / n0) * (w / o_std)
 
     return {"x": dx, "w": dw, "b": db}
 

@@ -3,7 +3,7 @@
 
 x (n, d); v (d,); w (d,); b (d,)
 
-Saved for the backward: v (d,), w (d,), o_div (n, d).
+Saved for the backward: w (d,), o_sqrt (d,), o_div (n, d).
 """
 
 import torch
@@ -11,18 +11,19 @@ import torch
 
 def forward(x, v, w, b):
     """Returns (o, saved)."""
-    o_div = (x - x.mean(0)) / v.sqrt()
+    o_sqrt = v.sqrt()
+    o_div = (x - x.mean(0)) / o_sqrt
     o = o_div * w + b
-    return o, (v, w, o_div)
+    return o, (w, o_sqrt, o_div)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    v, w, o_div = saved
+    w, o_sqrt, o_div = saved
     n = o_div.shape[0]
-    d = v.shape[0]
+    d = w.shape[0]
     if grad_out is None:
-        grad_out = v.new_ones((n, d))
+        grad_out = w.new_ones((n, d))
 
     # db[i] = Σ_j grad_out[j,i]
     db = grad_out.sum(0)
@@ -30,11 +31,11 @@ def backward(saved, grad_out=None):
     # dw[i] = Σ_j o_div[j,i] grad_out[j,i]
     dw = (o_div * grad_out).sum(0)
 
-    # dv[i] = -w[i] dw[i] / (2 v[i])
-    dv = -w * dw / (2 * v)
+    # dv[i] = -w[i] dw[i] / (2 o_sqrt[i]^2)
+    dv = -w * dw / (2 * o_sqrt ** 2)
 
-    # dx[i,j] = (grad_out[i,j] - db[j] / n) w[j] / sqrt(v[j])
-    dx = (grad_out - db / n) * (w / v.sqrt())
+    # dx[i,j] = (grad_out[i,j] - db[j] / n) w[j] / o_sqrt[j]
+    dx = (grad_out - db / n) * (w / o_sqrt)
 
     return {
         "x": dx,
@@ -55,12 +56,12 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, v, w, b):
         o, saved = forward(x, v, w, b)
-        v, w, o_div = saved
-        return o, o_div
+        w, o_sqrt, o_div = saved
+        return o, o_sqrt, o_div
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[1])
+        ctx.save_for_backward(*inputs, output[1], output[2])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -69,8 +70,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 4
-        x, v, w, b, o_div = ctx.saved_tensors
-        saved = (v, w, o_div)
+        x, v, w, b, o_sqrt, o_div = ctx.saved_tensors
+        saved = (w, o_sqrt, o_div)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, v, w, b)
@@ -88,7 +89,7 @@ class ForwardMode(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[1])
+        ctx.save_for_forward(*inputs, output[1], output[2])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -103,7 +104,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None
+        return moved_0, None, None
 
 
 def batched_alike(tensors, *others):

@@ -29,15 +29,18 @@ def backward(saved, grad_out=None):
     if grad_out is None:
         grad_out = w.new_ones((n0, n1, n2))
 
+    # dnorm[i,j,k] = w[k] grad_out[i,j,k]
+    dnorm = grad_out * w
+
     # db[i] = Σ_{j,k} grad_out[j,k,i]
     db = grad_out.sum((0, 1))
 
     # dw[i] = Σ_{j,k} norm[j,k,i] grad_out[j,k,i]
     dw = (norm * grad_out).sum((0, 1))
 
-    # dx[i,j,k] = (w[k] grad_out[i,j,k] - (Σ_l w[l] grad_out[i,j,l]) / n2
-    #     - norm[i,j,k] (Σ_m w[m] norm[i,j,m] grad_out[i,j,m]) / n2) rstd[i,j,0]
-    dx = (grad_out * w - norm * ((w * norm * grad_out).sum(2, keepdim=True) / n2) - (w * grad_out).mean(2, keepdim=True)) * rstd
+    # dx[i,j,k] = (dnorm[i,j,k] - norm[i,j,k] (Σ_m norm[i,j,m] dnorm[i,j,m]) / n2
+    #     - (Σ_l dnorm[i,j,l]) / n2) rstd[i,j,0]
+    dx = (dnorm - norm * ((norm * dnorm).sum(2, keepdim=True) / n2) - dnorm.mean(2, keepdim=True)) * rstd
 
     return {"x": dx, "w": dw, "b": db}
 

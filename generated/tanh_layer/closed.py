@@ -25,11 +25,14 @@ def backward(saved, grad_out=None):
     if grad_out is None:
         grad_out = x.new_ones(())
 
-    # dh_add[i,j] = 2 (1 - h[i,j]^2) grad_out loss_sub[i,j] / (n0 n2)
-    dh_add = (1 - h ** 2) * loss_sub * (2 * grad_out / (n2 * n0))
+    # dloss_sub[i,j] = 2 grad_out loss_sub[i,j] / (n0 n2)
+    dloss_sub = loss_sub * (2 * grad_out / (n2 * n0))
 
-    # dy[i,j] = -2 grad_out loss_sub[i,j] / (n0 n2)
-    dy = -loss_sub * (2 * grad_out / (n2 * n0))
+    # dh_add[i,j] = (1 - h[i,j]^2) dloss_sub[i,j]
+    dh_add = (1 - h ** 2) * dloss_sub
+
+    # dy[i,j] = -dloss_sub[i,j]
+    dy = -dloss_sub
 
     # db[i] = Σ_j dh_add[j,i]
     db = dh_add.sum(0)

@@ -105,7 +105,7 @@ def backward(saved, grad_out=None):
 
     # dlogits[i,j,k] = (logp_sum_share[i,j,k] - [k = y[i,j]]) grad_out inside[i,j] / loss_sum
     dlogits = logp_sum_share * inside.unsqueeze(-1) * (grad_out / loss_sum)
-    dlogits[torch.arange(n).unsqueeze(-1), torch.arange(t), y] -= inside * (grad_out / loss_sum)
+    dlogits[torch.arange(n).unsqueeze(-1), torch.arange(t), y] += inside * (-grad_out / loss_sum)
 
     # dlogits_getitem[i,j] = Σ_{k,l} dlogits[k,l,i] logits_layer_norm[k,l,j]
     dlogits_getitem = torch.einsum("abc,abd->cd", dlogits, logits_layer_norm)
@@ -113,10 +113,13 @@ def backward(saved, grad_out=None):
     # dlogits_layer_norm[i,j,k] = Σ_l dlogits[i,j,l] logits_getitem[l,k]
     dlogits_layer_norm = dlogits @ logits_getitem
 
-    # dh2[i,j,k] = (nw[k] dlogits_layer_norm[i,j,k] - (Σ_l nw[l] dlogits_layer_norm[i,j,l]) / d
-    #     - logits_layer_norm_part[i,j,k] (Σ_m nw[m] logits_layer_norm_part[i,j,m] dlogits_layer_norm[i,j,m]) / (d
+    # dlogits_layer_norm_part[i,j,k] = (nw[k] dlogits_layer_norm[i,j,k]
+    #     - logits_layer_norm_part[i,j,k] (Σ_l nw[l] logits_layer_norm_part[i,j,l] dlogits_layer_norm[i,j,l]) / (d
     #     logits_layer_norm_part_1[i,j])) / sqrt(logits_layer_norm_part_1[i,j])
-    dh2 = (dlogits_layer_norm * nw - logits_layer_norm_part * ((nw * logits_layer_norm_part * dlogits_layer_norm).sum(2) / (d * logits_layer_norm_part_1)).unsqueeze(-1) - (nw * dlogits_layer_norm).mean(2, keepdim=True)) / logits_layer_norm_part_1.sqrt().unsqueeze(-1)
+    dlogits_layer_norm_part = (dlogits_layer_norm * nw - logits_layer_norm_part * ((nw * logits_layer_norm_part * dlogits_layer_norm).sum(2) / (d * logits_layer_norm_part_1)).unsqueeze(-1)) / logits_layer_norm_part_1.sqrt().unsqueeze(-1)
+
+    # dh2[i,j,k] = dlogits_layer_norm_part[i,j,k] - (Σ_l dlogits_layer_norm_part[i,j,l]) / d
+    dh2 = dlogits_layer_norm_part - dlogits_layer_norm_part.mean(2, keepdim=True)
 
     # dnw[i] = Σ_{j,k} logits_layer_norm_part[j,k,i] dlogits_layer_norm[j,k,i] / sqrt(logits_layer_norm_part_1[j,k])
     dnw = (logits_layer_norm_part_1.rsqrt().unsqueeze(-1) * logits_layer_norm_part * dlogits_layer_norm).sum((0, 1))
@@ -137,11 +140,13 @@ def backward(saved, grad_out=None):
     # dh2_layer_norm[i,j,k] = Σ_l dh2_add[i,j,l] up2[k,l]
     dh2_layer_norm = dh2_add @ up2.T
 
-    # dx_4[i,j,k] = n22w[k] dh2_layer_norm[i,j,k] / sqrt(h2_layer_norm_part_1[i,j]) + dh2[i,j,k]
-    #     - (Σ_l n22w[l] dh2_layer_norm[i,j,l]) / (d sqrt(h2_layer_norm_part_1[i,j]))
-    #     - h2_layer_norm_part[i,j,k] (Σ_m n22w[m] h2_layer_norm_part[i,j,m] dh2_layer_norm[i,j,m]) / (d
-    #     h2_layer_norm_part_1[i,j]^(1.5))
-    dx_4 = dh2_layer_norm * n22w / h2_layer_norm_part_1.sqrt().unsqueeze(-1) + dh2 - h2_layer_norm_part * ((n22w * h2_layer_norm_part * dh2_layer_norm).sum(2) / (d * h2_layer_norm_part_1 ** 1.5)).unsqueeze(-1) - ((n22w * dh2_layer_norm).sum(2) / (d * h2_layer_norm_part_1.sqrt())).unsqueeze(-1)
+    # dh2_layer_norm_part[i,j,k] = (n22w[k] dh2_layer_norm[i,j,k]
+    #     - h2_layer_norm_part[i,j,k] (Σ_l n22w[l] h2_layer_norm_part[i,j,l] dh2_layer_norm[i,j,l]) / (d
+    #     h2_layer_norm_part_1[i,j])) / sqrt(h2_layer_norm_part_1[i,j])
+    dh2_layer_norm_part = (dh2_layer_norm * n22w - h2_layer_norm_part * ((n22w * h2_layer_norm_part * dh2_layer_norm).sum(2) / (d * h2_layer_norm_part_1)).unsqueeze(-1)) / h2_layer_norm_part_1.sqrt().unsqueeze(-1)
+
+    # dx_4[i,j,k] = dh2[i,j,k] + dh2_layer_norm_part[i,j,k] - (Σ_l dh2_layer_norm_part[i,j,l]) / d
+    dx_4 = dh2 + dh2_layer_norm_part - dh2_layer_norm_part.mean(2, keepdim=True)
 
     # dn22w[i] = Σ_{j,k} h2_layer_norm_part[j,k,i] dh2_layer_norm[j,k,i] / sqrt(h2_layer_norm_part_1[j,k])
     dn22w = (h2_layer_norm_part_1.rsqrt().unsqueeze(-1) * h2_layer_norm_part * dh2_layer_norm).sum((0, 1))
@@ -190,10 +195,12 @@ def backward(saved, grad_out=None):
     #     + Σ_l dq_1_matmul[i,j,l] wqkv2[0,k,l]
     dx_3 = dv_1_matmul @ w_5.T + dk_1_matmul @ w_4.T + dq_1_matmul @ wqkv2[0].T
 
-    # dh1[i,j,k] = n21w[k] dx_3[i,j,k] / sqrt(x_3_part_1[i,j]) + dx_4[i,j,k]
-    #     - (Σ_l n21w[l] dx_3[i,j,l]) / (d sqrt(x_3_part_1[i,j]))
-    #     - x_3_part[i,j,k] (Σ_m n21w[m] x_3_part[i,j,m] dx_3[i,j,m]) / (d x_3_part_1[i,j]^(1.5))
-    dh1 = dx_3 * n21w / x_3_part_1.sqrt().unsqueeze(-1) + dx_4 - x_3_part * ((n21w * x_3_part * dx_3).sum(2) / (d * x_3_part_1 ** 1.5)).unsqueeze(-1) - ((n21w * dx_3).sum(2) / (d * x_3_part_1.sqrt())).unsqueeze(-1)
+    # dx_3_part[i,j,k] = (n21w[k] dx_3[i,j,k]
+    #     - x_3_part[i,j,k] (Σ_l n21w[l] x_3_part[i,j,l] dx_3[i,j,l]) / (d x_3_part_1[i,j])) / sqrt(x_3_part_1[i,j])
+    dx_3_part = (dx_3 * n21w - x_3_part * ((n21w * x_3_part * dx_3).sum(2) / (d * x_3_part_1)).unsqueeze(-1)) / x_3_part_1.sqrt().unsqueeze(-1)
+
+    # dh1[i,j,k] = dx_4[i,j,k] + dx_3_part[i,j,k] - (Σ_l dx_3_part[i,j,l]) / d
+    dh1 = dx_4 + dx_3_part - dx_3_part.mean(2, keepdim=True)
 
     # dn21w[i] = Σ_{j,k} x_3_part[j,k,i] dx_3[j,k,i] / sqrt(x_3_part_1[j,k])
     dn21w = (x_3_part_1.rsqrt().unsqueeze(-1) * x_3_part * dx_3).sum((0, 1))
@@ -214,11 +221,13 @@ def backward(saved, grad_out=None):
     # dh1_layer_norm[i,j,k] = Σ_l dh1_add[i,j,l] up1[k,l]
     dh1_layer_norm = dh1_add @ up1.T
 
-    # dx_2[i,j,k] = n12w[k] dh1_layer_norm[i,j,k] / sqrt(h1_layer_norm_part_1[i,j]) + dh1[i,j,k]
-    #     - (Σ_l n12w[l] dh1_layer_norm[i,j,l]) / (d sqrt(h1_layer_norm_part_1[i,j]))
-    #     - h1_layer_norm_part[i,j,k] (Σ_m n12w[m] h1_layer_norm_part[i,j,m] dh1_layer_norm[i,j,m]) / (d
-    #     h1_layer_norm_part_1[i,j]^(1.5))
-    dx_2 = dh1_layer_norm * n12w / h1_layer_norm_part_1.sqrt().unsqueeze(-1) + dh1 - h1_layer_norm_part * ((n12w * h1_layer_norm_part * dh1_layer_norm).sum(2) / (d * h1_layer_norm_part_1 ** 1.5)).unsqueeze(-1) - ((n12w * dh1_layer_norm).sum(2) / (d * h1_layer_norm_part_1.sqrt())).unsqueeze(-1)
+    # dh1_layer_norm_part[i,j,k] = (n12w[k] dh1_layer_norm[i,j,k]
+    #     - h1_layer_norm_part[i,j,k] (Σ_l n12w[l] h1_layer_norm_part[i,j,l] dh1_layer_norm[i,j,l]) / (d
+    #     h1_layer_norm_part_1[i,j])) / sqrt(h1_layer_norm_part_1[i,j])
+    dh1_layer_norm_part = (dh1_layer_norm * n12w - h1_layer_norm_part * ((n12w * h1_layer_norm_part * dh1_layer_norm).sum(2) / (d * h1_layer_norm_part_1)).unsqueeze(-1)) / h1_layer_norm_part_1.sqrt().unsqueeze(-1)
+
+    # dx_2[i,j,k] = dh1[i,j,k] + dh1_layer_norm_part[i,j,k] - (Σ_l dh1_layer_norm_part[i,j,l]) / d
+    dx_2 = dh1 + dh1_layer_norm_part - dh1_layer_norm_part.mean(2, keepdim=True)
 
     # dn12w[i] = Σ_{j,k} h1_layer_norm_part[j,k,i] dh1_layer_norm[j,k,i] / sqrt(h1_layer_norm_part_1[j,k])
     dn12w = (h1_layer_norm_part_1.rsqrt().unsqueeze(-1) * h1_layer_norm_part * dh1_layer_norm).sum((0, 1))
@@ -272,12 +281,12 @@ def backward(saved, grad_out=None):
     # dn11b[i] = Σ_{j,k} dx_1[j,k,i]
     dn11b = dx_1.sum((0, 1))
 
-    # dwpe[i,j] = (d n11w[j] Σ_k dx_1[k,i,j] / sqrt(x_1_part_1[k,i]) + d Σ_k dx_2[k,i,j]
+    # dwpe[i,j] = (d n11w[j] Σ_k dx_1[k,i,j] / sqrt(x_1_part_1[k,i]) + d Σ_p dx_2[p,i,j]
     #     - Σ_k (Σ_l n11w[l] dx_1[k,i,l]) / sqrt(x_1_part_1[k,i])
     #     - Σ_k x_1_part[k,i,j] (Σ_m n11w[m] x_1_part[k,i,m] dx_1[k,i,m]) / x_1_part_1[k,i]^(1.5)) / d
     dwpe = ((x_1_part_1.rsqrt().unsqueeze(-1) * dx_1).sum(0) * d * n11w + d * dx_2.sum(0) - (((n11w * x_1_part * dx_1).sum(2) / x_1_part_1 ** 1.5).unsqueeze(-1) * x_1_part).sum(0) - ((n11w * dx_1).sum(2) / x_1_part_1.sqrt()).sum(0).unsqueeze(-1)) / d
 
-    # dwte_x_1[i,j] = (d Σ_{k,l} [i = x[k,l]] dx_2[k,l,j]
+    # dwte_x_1[i,j] = (d Σ_{q,r} [i = x[q,r]] dx_2[q,r,j]
     #     + d n11w[j] Σ_{k,l} [i = x[k,l]] dx_1[k,l,j] / sqrt(x_1_part_1[k,l])
     #     - Σ_{k,l} [i = x[k,l]] (Σ_m n11w[m] dx_1[k,l,m]) / sqrt(x_1_part_1[k,l])
     #     - Σ_{k,l} [i = x[k,l]] x_1_part[k,l,j] (Σ_p n11w[p] x_1_part[k,l,p] dx_1[k,l,p]) / x_1_part_1[k,l]^(1.5)) /

@@ -397,8 +397,8 @@ LOSSES = (
         "gaussian nll", gaussian_nll, lambda d, n: [d.normal(n, K), d.positive(n, K), d.normal(n, K)], gaussian_nll_hand
     ),
     Form("vae kl", vae_kl, pair, vae_kl_hand),
-    Form("focal", focal, xy, focal_hand, ratio=1.3),
-    Form("triplet", triplet, lambda d, n: [d.normal(n, K) for _ in range(3)], triplet_hand, twice=False, ratio=1.3),
+    Form("focal", focal, xy, focal_hand),
+    Form("triplet", triplet, lambda d, n: [d.normal(n, K) for _ in range(3)], triplet_hand, twice=False),
     Form("infonce", infonce, pair, infonce_hand, extreme=True),
     Form("clip", clip, pair, None),
     Form("hinge", hinge, lambda d, n: [d.normal(n), d.signs(n)], hinge_hand, wrt=("x",), twice=False, large=4096),

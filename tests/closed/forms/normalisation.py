@@ -299,7 +299,7 @@ NORMALISATION = (
     Form("standardise", standardise, lambda d, n: [d.normal(n, D)], standardise_hand, batches=(3, 5)),
     Form("layernorm", layernorm, xwb, layernorm_hand),
     Form("layernorm tokens", layernorm, tokens, layernorm_hand, large=16),
-    Form("F.layer_norm", layernorm_torch, tokens, layernorm_hand, large=16, ratio=1.3),
+    Form("F.layer_norm", layernorm_torch, tokens, layernorm_hand, large=16),
     Form("rmsnorm", rmsnorm, lambda d, n: tokens(d, n)[:2], rmsnorm_hand, large=16),
     Form("rmsnorm llama", rmsnorm_llama, lambda d, n: tokens(d, n)[:2], rmsnorm_hand, large=16),
     Form(
