@@ -308,7 +308,9 @@ def producer(n: Node) -> Node:
 
 
 def chunk_of(layout: Layout) -> int:
-    """How many steps are drawn at once."""
+    """How many steps are drawn at once: of those that are taken in blocks, where calls cost little, one."""
+    if layout.blocks is not None:
+        return 1
     rows = 0
     for n in [*layout.data, *layout.stored]:
         if not n.is_view:
