@@ -26,7 +26,11 @@ class UnequalError(SymgradError):
 
 @dataclass(frozen=True)
 class Result:
-    """A variant's speed relative to eager: median and quartiles over rounds, and microseconds a step (median)."""
+    """A variant's speed relative to eager: median and quartiles over rounds, and microseconds a step (median).
+
+    `memory` are the most bytes beyond parameters during a step, `ready` the processor time to the end of the first step:
+    from the forward's trace for an emitted loop.
+    """
 
     variant: str
     median: float
@@ -34,6 +38,7 @@ class Result:
     high: float
     microseconds: float
     memory: float
+    ready: float
 
 
 def race(w: Workload, variants: Sequence[str], rounds: int, seconds: float) -> list[Result]:
@@ -50,9 +55,10 @@ def race(w: Workload, variants: Sequence[str], rounds: int, seconds: float) -> l
     """
     names = ["eager", *[v for v in variants if v != "eager"]]
     made: dict[str, Runner] = {}
+    ready: dict[str, float] = {}
     for name in names:
         made[name] = VARIANTS[name](w)
-        made[name].run(1)
+        ready[name] = made[name].made + timed(made[name].run, 1)
     verify(w, {name: r.params for name, r in made.items() if r.params})
     steps = max(1, round(seconds / timed(made["eager"].run, 3) * 3))
     for r in made.values():
@@ -62,7 +68,9 @@ def race(w: Workload, variants: Sequence[str], rounds: int, seconds: float) -> l
         for name in names:
             times[name].append(timed(made[name].run, steps))
     memory = {name: peak(made[name].run) + made[name].held() for name in names if name != "jax"}
-    return [result(name, times[name], times["eager"], steps, memory.get(name, float("nan"))) for name in names]
+    return [
+        result(name, times[name], times["eager"], steps, memory.get(name, float("nan")), ready[name]) for name in names
+    ]
 
 
 def timed(run: Callable[[int], None], steps: int) -> float:
@@ -72,11 +80,11 @@ def timed(run: Callable[[int], None], steps: int) -> float:
     return time.process_time() - started
 
 
-def result(name: str, times: list[float], eager: list[float], steps: int, memory: float) -> Result:
+def result(name: str, times: list[float], eager: list[float], steps: int, memory: float, ready: float) -> Result:
     """Ratios of one variant."""
     ratios = [e / t for e, t in zip(eager, times, strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
-    return Result(name, statistics.median(ratios), low, high, statistics.median(times) / steps * 1e6, memory)
+    return Result(name, statistics.median(ratios), low, high, statistics.median(times) / steps * 1e6, memory, ready)
 
 
 def verify(w: Workload, found: dict[str, dict[str, Tensor]]) -> None:

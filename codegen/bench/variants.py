@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,35 +18,65 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from codegen.bench.workloads import Workload
+    from codegen.program import Program
 
 LR = 0.01
 
 
 @dataclass(frozen=True)
 class Runner:
-    """A variant of a workload: `run(steps)`, its parameters by name, and the bytes it holds besides them between runs."""
+    """A variant of a workload: `run(steps)`, its parameters by name, and the bytes it holds besides them between runs.
+
+    `made` is the processor time that was spent before `run` could be called.
+    """
 
     run: Callable[[int], None]
     params: dict[str, Tensor]
     held: Callable[[], int] = lambda: 0
+    made: float = 0.0
+
+
+def generated(w: Workload) -> Program:
+    """The closed program of a workload."""
+    x, y = w.data()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(w.dtype)
+    try:
+        return codegen.generate(w.forward, x[:32], y[:32], *w.params.values())
+    finally:
+        torch.set_default_dtype(before)
 
 
 def emitted(w: Workload, compile: bool = False) -> Runner:
     """Steps through `program.trainer`."""
     x, y = w.data()
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(w.dtype)
-    try:
-        program = codegen.generate(w.forward, x[:32], y[:32], *w.params.values())
-    finally:
-        torch.set_default_dtype(before)
-    trainer = program.trainer(w.params, batch_size=w.batch, lr=LR, compile=compile)
+    began = time.process_time()
+    trainer = generated(w).trainer(w.params, batch_size=w.batch, lr=LR, compile=compile)
     generator = Generator().manual_seed(0)
 
     def run(steps: int) -> None:
         trainer.run((x, y), steps=steps, generator=generator)
 
-    return Runner(run, trainer.params, trainer.workspace)
+    return Runner(run, trainer.params, trainer.workspace, time.process_time() - began)
+
+
+def gradients(w: Workload) -> Runner:
+    """Batches through `program.value_and_grad`, without an update unless a single step is taken, to be compared by."""
+    x, y = w.data()
+    began = time.process_time()
+    program = generated(w)
+    params = {k: p.clone() for k, p in w.params.items()}
+    generator = Generator().manual_seed(0)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            rows = torch.randint(0, len(x), (w.batch,), generator=generator)
+            _, grads = program.value_and_grad(x[rows], y[rows], *params.values())
+            if steps == 1:
+                for k, p in params.items():
+                    p.sub_(grads[k], alpha=LR)
+
+    return Runner(run, params, made=time.process_time() - began)
 
 
 def eager(w: Workload) -> Runner:
@@ -156,6 +187,7 @@ def floor(w: Workload) -> Runner:
 VARIANTS: dict[str, Callable[[Workload], Runner]] = {
     "emitted": emitted,
     "emitted, compiled": lambda w: emitted(w, compile=True),
+    "emitted, value_and_grad": gradients,
     "eager": eager,
     "compile": compiled_step,
     "jax": jax_scan,

@@ -17,7 +17,8 @@ def bench(
     """Time the emitted training loop against what people would use instead.
 
     All variants alternate in one process on one thread. Their parameters are compared before anything is timed. Printed
-    are speeds relative to eager autograd, median and quartiles over the rounds; "floor" is the step's matrix products alone.
+    are speeds relative to eager autograd, median and quartiles over the rounds; "floor" is the step's matrix products alone,
+    "first step" the processor time from the trace to the end of the first step, imports aside.
 
         codegen bench
 

@@ -31,8 +31,9 @@ def run_bench(names: Sequence[str], vs: Sequence[str], rounds: int, seconds: flo
     console.print(f"{processor()}, torch {torch.__version__}, one thread, {rounds} rounds, processor time")
     for name in names or tuple(WORKLOADS):
         w = workload(name)
+        own = variants if w.update else ["emitted, value_and_grad", *variants]  # forward and backward only
         try:
-            results = race(w, variants, rounds, seconds)
+            results = race(w, own, rounds, seconds)
         except ModuleNotFoundError as error:
             raise InputError(
                 f"--vs jax needs {error.name}, which is not installed: pip install symgrad[jax]"
@@ -43,11 +44,18 @@ def run_bench(names: Sequence[str], vs: Sequence[str], rounds: int, seconds: flo
 def table(title: str, results: Sequence[Result]) -> Table:
     """Speeds relative to eager."""
     made = Table(title=title, title_justify="left", box=None)
-    for heading in ("variant", "speed", "quartiles", "us a step", "extra memory"):
+    for heading in ("variant", "speed", "quartiles", "us a step", "extra memory", "first step"):
         made.add_column(heading, justify="left" if heading == "variant" else "right")
     for r in results:
         memory = f"{r.memory / 1e6:.1f} MB" if r.memory == r.memory else ""
-        made.add_row(r.variant, f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}", f"{r.microseconds:,.0f}", memory)
+        made.add_row(
+            r.variant,
+            f"{r.median:.2f}",
+            f"{r.low:.2f} to {r.high:.2f}",
+            f"{r.microseconds:,.0f}",
+            memory,
+            f"{r.ready:.2f} s",
+        )
     return made
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from codegen.loop.batchnorm import by_columns
+from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
 from codegen.loop.graph import Node, call
 from codegen.loop.kernels import column_sums
 from codegen.loop.rules import Match, Rule
@@ -86,8 +86,14 @@ def columns_out_of_sums(step: Step) -> Iterator[Match]:
         yield Match([*nodes, many, partly, total], [(n, total)])
 
 
+STATISTICS: tuple[Rule, ...] = (
+    Rule("batch norm", "(x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)", batch_norm, always=True),
+    Rule("batch norm backward", "its derivative = native_batch_norm_backward", batch_norm_backward, always=True),
+    Rule("batch norm backward by columns", "dx = a dz + b (x - mean) + c for every column", by_columns, always=True),
+)
+"""BatchNorm however it was written, so that its statistics can be taken apart."""
+
 BLOCKED: tuple[Rule, ...] = (
-    Rule("batch norm backward by columns", "", by_columns, always=True),
     Rule("number into columns", "k (b + x a) = (k b) + x (k a)", scaled_columns, always=True),
     Rule(
         "columns out of sums",
@@ -98,4 +104,4 @@ BLOCKED: tuple[Rule, ...] = (
     Rule("column sums", "Sum_i x[i,j] = (xT 1)[j]", column_sums, always=True),
 )
 
-__all__ = ["BLOCKED"]
+__all__ = ["BLOCKED", "STATISTICS"]

@@ -31,6 +31,8 @@ NAMED = frozenset(
 )
 """Calls `torch.NAME(*args, out=...)` with the arguments they were recorded with."""
 
+PRODUCTS = frozenset(["mm", "bmm", "mv"])
+
 COMPARISONS = frozenset(
     [
         "eq",
@@ -203,7 +205,7 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         return f"bag({', '.join(f(x) for x in a)}, False, 0, False, None, False, -1)[0]"
     if n.op == "_to_copy":
         return f"{f(a[0])}.to({n.dtype})"
-    if n.op in NAMED and not n.overload and not n.kwargs:  # made by a rule, not recorded
+    if n.op in NAMED and (not n.overload or n.op in PRODUCTS) and not n.kwargs:  # made by a rule, or of one form only
         return f"torch.{n.op}({', '.join(f(x) for x in a)})"
     operator = f"torch.{n.op}" if n.op in PUBLIC else f"torch.ops.aten.{n.op}.{n.overload or 'default'}"
     parts = [*[f(x) for x in a], *[f"{k}={f(v)}" for k, v in n.kwargs.items() if v is not None]]

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from codegen.loop.layout import Layout
 
-CALLS = 250
+CALLS = 500
 """About how many calls of torch are compiled together: more take longer to compile and gain little."""
-MOST = 10
+MOST = 20
 Watch = "Callable[[int, dict[str, Tensor]], None]"
 
 

@@ -88,6 +88,8 @@ class Writer:
         self.views: dict[Any, str] = {}
         self.numbers: dict[Any, Node] = {}
         self.blocks = layout.blocks
+        self.varying = False
+        """Whether the inputs are other tensors at every call, so that views of them are made then."""
         self.inside: list[tuple[str, str]] | None = None
         self.passed: list[str] = []
         self.owner: dict[Node, Node] = {}
@@ -330,7 +332,7 @@ class Writer:
                     f"{name}_rows = [{expression(n, lambda r: 'row')} for row in {self.rowed[n.args[0]]}]"
                 )
                 self.rowed[n] = f"{name}_rows"
-            elif own.op == "input" or own in self.layout.place:
+            elif (own.op == "input" and not self.varying) or own in self.layout.place:
                 self.text.setup.append(f"{self.name(n)} = {text}")
             else:
                 self.text.body.append(f"{self.name(n)} = {text}")

@@ -346,7 +346,9 @@ RULES: tuple[Rule, ...] = (
     Rule("relu backward", "g [z > 0] = threshold_backward(g, z, 0)", rectified_backward),
     Rule("addmm", "x w + b = addmm(b, x, w)", affine),
     Rule("batch norm", "(x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)", batch_norm),
-    Rule("batch norm backward", "its derivative = native_batch_norm_backward", batch_norm_backward),
+    Rule(  # always, as the rule after it may take it apart again
+        "batch norm backward", "its derivative = native_batch_norm_backward", batch_norm_backward, always=True
+    ),
     Rule(
         "batch norm backward by columns",
         "dx = a dz + b (x - mean) + c with a, b, c per column, from two column sums",

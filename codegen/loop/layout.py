@@ -56,6 +56,8 @@ class Layout:
     averages: tuple[Average, ...] = ()
     plain: bool = False
     blocks: Blocks | None = None
+    kept: frozenset[Node] = frozenset()
+    """Values that are handed out, so that their memory is not used again."""
 
     @property
     def body(self) -> list[Node | Update]:
@@ -306,7 +308,9 @@ def producer(n: Node) -> Node:
 
 
 def chunk_of(layout: Layout) -> int:
-    """How many steps are drawn at once."""
+    """How many steps are drawn at once: of those that are taken in blocks, where calls cost little, one."""
+    if layout.blocks is not None:
+        return 1
     rows = 0
     for n in [*layout.data, *layout.stored]:
         if not n.is_view:
@@ -349,7 +353,7 @@ def workspace(layout: Layout) -> None:
         reduction = (
             layout.blocks is not None and x in layout.blocks.local and x not in layout.place and summed(layout, x)
         )
-        if x.op in ("part", "moments") or x.write or reduction or not has_out(x):
+        if x.op in ("part", "moments") or x.write or reduction or x in layout.kept or not has_out(x):
             release(layout, x, k, last, free)
             continue
         early = elementwise(x) and x not in layout.place

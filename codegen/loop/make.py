@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from codegen.loop.apart import BLOCKED
+from codegen.loop.apart import BLOCKED, STATISTICS
 from codegen.loop.blocks import NoBlocksError, block_size, priced, statistics_apart, sums_apart
 from codegen.loop.cost import price
 from codegen.loop.emit import loop_source
@@ -76,6 +76,7 @@ def in_blocks_where_cheaper(layout: Layout, trained: tuple[str, ...], plan: Plan
         return layout
     step, averaged = copied(layout.step, layout.averages)
     try:
+        apply(step, STATISTICS)
         statistics_apart(step, rows // size)
         sums_apart(step)
         apply(step, BLOCKED)

@@ -83,6 +83,8 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         schema = func._schema
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise RecordError(f"{schema.name} draws random numbers, others in every step")
         first = schema.arguments[0] if schema.arguments else None
         changes = first is not None and first.alias_info is not None and first.alias_info.is_write
         if changes:

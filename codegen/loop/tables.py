@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def looked_up(step: Step) -> Iterator[Match]:
     """The product of gathered rows with a matrix, and what it passes back, through the table."""
     for product in step.order:
-        if product.op != "mm":
+        if product.op not in ("mm", "addmm") or product.kwargs:
             continue
-        gathered, w = product.args
+        gathered, w = product.args[-2:]
         picked = gathered
         while picked.is_view and picked.op == "view":
             picked = picked.args[0]
@@ -71,7 +71,9 @@ def _match(
     )
     out = bag(table, at, starts, product.name)
     nodes = [w3, c3, table3, table, at, starts, out]
-    pairs = [(product, out)]
+    if product.op == "addmm":
+        nodes.append(call("add", out, product.args[0], shape=product.shape, dtype=kind, name=product.name))
+    early, pairs = len(nodes), [(product, nodes[-1])]
     turned = [n for n in step.order if n.op in ("permute", "t") and n.args[0] is gathered]
     for d in [n for n in step.order if n.op == "mm" and n.args[0] in turned]:
         cotangent = d.args[1]
@@ -103,9 +105,8 @@ def _match(
         nodes.extend([wt, each, total])
         pairs.append((g, total))
     last = max((step.order.index(old) for old, _ in pairs[1:]), default=step.order.index(product))
-    early, late = nodes[:7], nodes[7:]
-    step_match = Match(early, pairs, at=product)
-    step_match.later = (late, step.order[last])
+    step_match = Match(nodes[:early], pairs, at=product)
+    step_match.later = (nodes[early:], step.order[last])
     return step_match
 
 

@@ -104,7 +104,8 @@ def stepwise(
     losses: list[Tensor] = []
     for _ in range(steps):
         rows = torch.randint(0, len(data[0]), (batch,), generator=generator)
-        loss, grads = program.value_and_grad(*[d[rows] for d in data], *params.values())
+        loss, saved = program.forward(*[d[rows] for d in data], *params.values())
+        grads = program.backward(saved)
         losses.append(loss)
         for k, p in params.items():
             velocity[k] = momentum * velocity[k] + grads[k]

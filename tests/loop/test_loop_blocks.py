@@ -24,6 +24,10 @@ def three_layers(x: Tensor, y: Tensor, c: Tensor, u: Tensor, v: Tensor, w: Tenso
     return F.cross_entropy(h @ w, y)
 
 
+def biased(x: Tensor, y: Tensor, c: Tensor, w: Tensor, a: Tensor, v: Tensor) -> Tensor:
+    return F.cross_entropy((c[x].flatten(1) @ w + a).relu() @ v, y)
+
+
 def across(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
     h = x @ w
     return F.cross_entropy((h.softmax(0) * h.cumsum(0)) @ v, y)
@@ -52,6 +56,7 @@ def more() -> dict[str, Case]:
             {"c": randn(7, 4), "u": randn(12, 8), "v": randn(8, 9), "w": randn(9, 6), "g": randn(8), "b": randn(8)},
             (symbols, y),
         ),
+        "biased": (biased, {"c": randn(7, 4), "w": randn(12, 8), "a": randn(8), "v": randn(8, 6)}, (symbols, y)),
     }
 
 
@@ -88,6 +93,20 @@ def test_what_mixes_rows_otherwise_than_by_sums_is_left_whole(forward: Callable[
     expected, _ = stepwise(program, given, data, 192, 3, 0.05, 0.0, Generator().manual_seed(3))
     assert "blocks" not in trainer.source
     assert torch.allclose(losses, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_linear_layer_with_a_bias_on_an_embedding_is_looked_up() -> None:
+    g = Generator().manual_seed(8)
+    shapes = {"c": (7, 32), "w": (96, 128), "a": (128,), "v": (128, 6)}
+    params = {k: torch.randn(*s, generator=g) * 0.3 for k, s in shapes.items()}
+    _, _, data = CASES["biased"]
+    program = codegen.generate(biased, *[d[:16] for d in data], *params.values())
+    trainer = program.trainer(params, batch_size=640, lr=0.05)
+    losses = trainer.run(data, steps=5, generator=Generator().manual_seed(3))
+    expected, after = stepwise(program, params, data, 640, 5, 0.05, 0.0, Generator().manual_seed(3))
+    assert "w_table" in trainer.source
+    assert torch.allclose(losses, expected, rtol=1e-9, atol=1e-11)
+    assert all(torch.allclose(trainer.params[k], v, rtol=1e-8, atol=1e-10) for k, v in after.items())
 
 
 def test_a_large_batch_is_taken_in_blocks_for_its_price() -> None:

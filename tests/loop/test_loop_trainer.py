@@ -206,6 +206,29 @@ def one_by_one(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
     return sum(F.cross_entropy((x[i : i + 1] @ w).tanh() @ v, y[i : i + 1]) for i in range(x.shape[0])) / 16  # pyright: ignore[reportReturnType]
 
 
+def dropped(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
+    return F.cross_entropy(F.dropout(x @ w, 0.5) @ v, y)
+
+
+def test_a_mask_is_drawn_anew_in_every_step() -> None:
+    g = Generator().manual_seed(4)
+    params = {"w": torch.randn(4, 6, generator=g), "v": torch.randn(6, 3, generator=g)}
+    data = torch.randn(1, 4, generator=g), torch.randint(0, 3, (1,), generator=g)  # every batch is the same
+    program = codegen.generate(dropped, *[d.repeat(16, *[1] * (d.dim() - 1)) for d in data], *params.values())
+    torch.manual_seed(9)
+    trainer = program.trainer(params, batch_size=16, lr=0.0)
+    losses = trainer.run(data, steps=6, generator=Generator().manual_seed(3))
+    assert "draws random numbers" in trainer.path
+    assert len(losses.unique()) == 6
+    trainer = program.trainer(params, batch_size=16, lr=0.05)
+    torch.manual_seed(9)
+    losses = trainer.run(data, steps=6, generator=Generator().manual_seed(3))
+    torch.manual_seed(9)
+    expected, after = stepwise(program, params, data, 16, 6, 0.05, 0.0, Generator().manual_seed(3))
+    assert close(losses, expected)
+    assert all(close(trainer.params[k], v) for k, v in after.items())
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize(
     ("forward", "reason"), [(fixed, "the forward fixed x.shape[0] = 16"), (one_by_one, "a value that Python reads")]
