@@ -6,6 +6,7 @@ It uses neither autograd nor the derivation. In longdoubles where the machine ha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import mpmath
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from engine.errors import SymgradError
-from engine.evaluate import evaluate, truth_gradient
+from engine.evaluate import ComplexSteps, evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,11 +57,14 @@ class Truth:
                 if not gradient:
                     found = self._values()[node]
                     return [found[e] for e in entries]
-                seeds, number = list(self.grad_out), self.number
-                return list(truth_gradient(self.graph, self.inputs, node, list(entries), seeds, number, self.masks))
+                return list(self._steps.gradient(node, list(entries), list(self.grad_out)))
         except FAILURES as error:
             self.failure = f"{type(error).__name__}: {error}"
             return None
+
+    @cached_property
+    def _steps(self) -> ComplexSteps:
+        return ComplexSteps(self.graph, self.inputs, self.number, self.masks)
 
     def _values(self) -> dict[str, Any]:
         real = "longdouble" if self.number == "complex" else self.number

@@ -100,26 +100,40 @@ def truth_gradient(
     Returns:
         One number per entry; for `entries=None` an array of the node's shape.
     """
-    numbers = arithmetic(number)
-    if not (numbers.is_complex or numbers.is_mp):
-        raise InputError(f"a complex step needs number='complex' or a number of digits, not {number!r}")
-    with _precision(numbers):
-        run = _Evaluation(graph, inputs, numbers)
-        values = run.run(dict(overrides or {}))
-        origin = numbers.lift(values[node])
-        positions = list(np.ndindex(*origin.shape)) if entries is None else entries
-        weights = _weights(graph, values, grad_out, numbers)
-        after = run.after(node) - set(overrides or {})
-        found: list[Any] = []
-        for entry in positions:
-            direction = entry if hasattr(entry, "dtype") else _unit(origin.shape, entry)
-            moved = run.run({**values, node: origin + numbers.lift(direction) * numbers.step}, after)
-            total = numbers.lift(0)
-            for o, w, known in weights:
-                total = np.asarray(total + np.sum(np.asarray(numbers.imag(moved[o]) * w)[known]))
-            found.append(total[()] / numbers.step.imag)
-    out = np.array(found, dtype=np.object_ if numbers.is_mp else np.longdouble)
-    return out.reshape(origin.shape) if entries is None else out
+    return ComplexSteps(graph, inputs, number, overrides).gradient(node, entries, grad_out)
+
+
+class ComplexSteps:
+    """Derivatives of one graph at one set of inputs, whose values are computed once. Arguments as for `truth_gradient`."""
+
+    def __init__(
+        self, graph: Graph, inputs: Mapping[str, Any], number: str | int, overrides: Mapping[str, Any] | None = None
+    ) -> None:
+        self.graph, self.numbers, self.fixed = graph, arithmetic(number), dict(overrides or {})
+        if not (self.numbers.is_complex or self.numbers.is_mp):
+            raise InputError(f"a complex step needs number='complex' or a number of digits, not {number!r}")
+        with _precision(self.numbers):
+            self.evaluation = _Evaluation(graph, inputs, self.numbers)
+            self.values = self.evaluation.run(self.fixed)
+
+    def gradient(self, node: str, entries: Sequence[Any] | None = None, grad_out: Any = None) -> Array:
+        """The derivative with respect to entries of a node's value."""
+        numbers, run, values = self.numbers, self.evaluation, self.values
+        with _precision(numbers):
+            origin = numbers.lift(values[node])
+            positions = list(np.ndindex(*origin.shape)) if entries is None else entries
+            weights = _weights(self.graph, values, grad_out, numbers)
+            after = run.after(node) - set(self.fixed)
+            found: list[Any] = []
+            for entry in positions:
+                direction = entry if hasattr(entry, "dtype") else _unit(origin.shape, entry)
+                moved = run.run({**values, node: origin + numbers.lift(direction) * numbers.step}, after)
+                total = numbers.lift(0)
+                for o, w, known in weights:
+                    total = np.asarray(total + np.sum(np.asarray(numbers.imag(moved[o]) * w)[known]))
+                found.append(total[()] / numbers.step.imag)
+        out = np.array(found, dtype=np.object_ if numbers.is_mp else np.longdouble)
+        return out.reshape(origin.shape) if entries is None else out
 
 
 def sizes_of(graph: Graph, inputs: Mapping[str, Any]) -> dict[Symbol, int]:

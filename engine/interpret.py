@@ -13,6 +13,7 @@ from sympy import Expr, Indexed, Integer, Symbol
 
 from engine.arithmetic import is_integral
 from engine.errors import InputError
+from engine.fixedpoint import contraction
 from engine.notation import (
     BINDERS,
     Amax,
@@ -266,7 +267,13 @@ class Interpreter:
                 (f.array.astype(np.int64) if integral else self.numbers.lift(f.array))[None],
                 [shared, *(at.index(i) for i in f.at)],
             ]
-        return np.asarray(np.einsum(*operands, [shared, *(at.index(i) for i in kept)], optimize="greedy")[0])
+        out = [shared, *(at.index(i) for i in kept)]
+        if self.numbers.is_mp and not integral and len(fields) == 2:
+            a, at_a, b, at_b = operands
+            found: Array | None = contraction(a, at_a, b, at_b, out)
+            if found is not None:
+                return found[0]
+        return np.asarray(np.einsum(*operands, out, optimize="greedy")[0])
 
     def of_amax(self, e: Amax) -> Field:
         """The largest real part; of a limit of size zero it is minus infinity."""

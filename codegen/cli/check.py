@@ -45,7 +45,10 @@ def check(
     digits: Annotated[
         int | None,
         Option(
-            min=20, max=1000, show_default="longdoubles, about 19", help="Decimal digits of the truth, by mpmath: slow."
+            min=20,
+            max=1000,
+            show_default="longdoubles, about 19",
+            help="Decimal digits of the truth, by mpmath: slow, so on 4 rows unless --batch says.",
         ),
     ] = None,
 ) -> None:
