@@ -131,6 +131,8 @@ class ContractMixin(LowererBase):
         ranks = {i: k for k, i in enumerate(outer)}
         if left and right and min(ranks.get(i, 99) for i in right) < min(ranks.get(i, 99) for i in left):
             a, b, left, right = b, a, right, left
+        if not left:
+            a, b, left, right = b, a, right, left
         if len(contracted) == 1 and all(x.kind == "float" for x in (a, b)):
             a, b = self.squeezed(a), self.squeezed(b)
             (s,) = contracted
@@ -142,9 +144,21 @@ class ContractMixin(LowererBase):
                 product = self._batched(a, b, batch, left[0], right[0], s)
                 if product is not None:
                     return product
-        if not left or not right:
+        if not right and not self._in_rows(a, b, batch, contracted, left):
             return self.reduce(self.join("*", a, b), summed)
         return self._einsum([a, b], summed, outer)
+
+    def _in_rows(self, a: Val, b: Val, batch: list[Index], contracted: list[Index], left: list[Index]) -> bool:
+        """Whether a product with a smaller tensor is one of matrices and vectors as the two lie in memory."""
+        own = [i for i in b.indices if i in batch], [i for i in b.indices if i in contracted]
+        inner = (*own[0], *own[1])
+        return (
+            bool(left)
+            and bool(contracted)
+            and tuple(b.indices) == inner
+            and tuple(a.indices) in ((*inner, *left), (*own[0], *left, *own[1]))
+            and all(v.kind == "float" for v in (a, b))
+        )
 
     def squeezed(self, v: Val) -> Val:
         """Without dimensions of size one."""

@@ -34,12 +34,14 @@ def stable(e: Expr) -> Kernel | None:
 
 
 def _choice(e: Where) -> Kernel | None:
-    """x where it is positive, else nothing or a fraction of it."""
+    """x where it is positive, else nothing, a fraction of it, or exp(x) - 1."""
     condition, one, other = e.args
     if not condition.has(sp.Indexed):
         return None
-    if condition == LessEqual(other, 0) and one == 0:
-        return "relu", (other,)
+    if (condition == LessEqual(other, 0) and one == 0) or (condition == LessEqual(0, one) and other == 0):
+        return "relu", (other if one == 0 else one,)
+    if condition in (LessEqual(other, 0), Less(other, 0)) and one == sp.exp(other) - 1:
+        return "elu", (other,)
     if condition != Less(0, one):
         return None
     slope = sp.cancel(other / one)

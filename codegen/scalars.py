@@ -386,6 +386,11 @@ class ScalarMixin(LowererBase):
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
+        if isinstance(e, Floor):
+            over, under = sp.fraction(sp.together(e.args[0]))
+            whole = [self.value(x) for x in (over, under)] if under != 1 and under.is_integer else []
+            if whole and whole[0].kind == "int":  # a quotient of whole numbers stays one, so that it may be an index
+                return self.join("//", whole[0], whole[1])
         if not e.atoms(Indexed, Index):
             return Val(tt.call(f"math.{name}", self.value(e.args[0]).t), (), "number")
         return self.map_method(name, e.args[0])
@@ -430,6 +435,8 @@ class ScalarMixin(LowererBase):
         v = self.real(args[0])
         if name == "logsigmoid":
             return Val(tt.call("torch.nn.functional.logsigmoid", v.t), v.axes)
+        if name == "elu":
+            return Val(tt.call("torch.nn.functional.elu", v.t), v.axes)
         if name == "leaky_relu":
             return Val(tt.call("torch.nn.functional.leaky_relu", v.t, tt.number(float(args[1]))), v.axes)
         if name == "softplus":  # beyond 40 it is the identity to the last bit of a double

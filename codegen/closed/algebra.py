@@ -84,10 +84,16 @@ class Algebra:
     """What is known of the cells of a region, and simplification by it."""
 
     def __init__(
-        self, cells: Mapping[str, Cell], values: Mapping[Any, int], relations: Sequence[tuple[Expr, Expr]] = ()
+        self,
+        cells: Mapping[str, Cell],
+        values: Mapping[Any, int],
+        relations: Sequence[tuple[Expr, Expr]] = (),
+        folds: bool = True,
     ) -> None:
+        """With `folds` a sum over what a cell of the region sums is that cell; without, it is summed anew."""
         self.cells = dict(cells)
         self.values = dict(values)
+        self.folds = folds
         self.down: dict[str, Cell] = {}
         self.facts: dict[Any, tuple[tuple[Index, ...], Expr, str]] = {}
         self.ups: list[Cell] = []
@@ -118,7 +124,9 @@ class Algebra:
         if e is None or cell.kind != "float":
             return
         coefficient, total = self.reduction(e)
-        if total is not None:
+        if total is not None and not (self.folds or self.exponential(total.body)):
+            pass
+        elif total is not None:
             self.fact_of_sum(cell, coefficient, total)
         elif is_monomial(e) and not isinstance(e, Indexed) and all(n != cell.name for _, _, _, n in self.shares):
             lowered = self.lowered(e)

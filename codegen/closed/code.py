@@ -16,9 +16,11 @@ from codegen.closed.complement import complemented
 from codegen.closed.enrich import enriched
 from codegen.closed.gates import Verdict, accurate, equal
 from codegen.closed.logistic import unified
+from codegen.closed.logshare import with_log_shares
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
 from codegen.closed.recentre import recentred
 from codegen.closed.stabilize import kernel_form, stabilized
+from codegen.closed.sums import rebuilt
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError
@@ -27,6 +29,7 @@ from engine.notation import Delta, Sigma, accesses, name_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from codegen.closed.algebra import Algebra
     from codegen.closed.backward import Statement
     from codegen.closed.region import Region
     from codegen.lower import Lowered
@@ -132,16 +135,21 @@ def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tu
 
     A region that comes with a plan tells of sums over its gradients where centring them once more can make those accurate.
     """
-    algebra = knowledge(closed, values)
+
+    def closing(folds: bool, simplify: bool) -> tuple[Region, Planned, Algebra]:
+        algebra = knowledge(closed, values, folds)
+        return closed, planned(closed, algebra, simplify), algebra
+
     attempts = (
-        (closed, lambda: planned(closed, algebra)),
-        (closed, lambda: planned(closed, algebra, simplify=False)),
-        (region, lambda: unsimplified(region)),
+        lambda: closing(folds=True, simplify=True),
+        lambda: closing(folds=False, simplify=True),
+        lambda: closing(folds=True, simplify=False),
+        lambda: (region, unsimplified(region), None),
     )
-    for own, attempt in attempts:
+    for attempt in attempts:
         try:
-            plan = attempt()
-            centred = recentred(own, plan, algebra) if plan.simplified else None
+            own, plan, algebra = attempt()
+            centred = recentred(own, plan, algebra) if algebra is not None else None
             plain = replace(own, summed=centred[0].summed if centred is not None else ())
             for form in ((plain, plan), centred):
                 if form is not None:
@@ -180,6 +188,7 @@ def written(region: Region, plan: Planned) -> RegionCode:
     for s in plan.statements:
         infos[s.name] = TensorInfo(s.shape)
     forward = forward_lines(region, by_name, {*region.needed, *read_back}, infos)
+    cells = tuple({c.name: c for c in (*cells, *by_name.values())}.values())
     backward: list[Line] = []
     for s in plan.statements:
         expr = scattered_apart(with_kernels(s.expr, by_name))
@@ -204,7 +213,7 @@ def forward_lines(region: Region, known: dict[str, Cell], needed: set[str], info
     inlined = {
         n: local[n] for n in live if n not in needed and counts.get(n, 0) == 1 and inlines(local[n], live, local)
     }
-    lines: list[Line] = []
+    written_out: list[tuple[Cell, Expr]] = []
     for c in region.cells:
         if c.name not in live or c.name in inlined:
             continue
@@ -213,17 +222,44 @@ def forward_lines(region: Region, known: dict[str, Cell], needed: set[str], info
             e = substituted(e, inlined)
         if e.has(sp.log):
             e = unified(e)
+        if e.has(Sigma):
+            e = signs_in_front(e)
+        written_out.append((c, e))
+    lines: list[Line] = []
+    for c, e in with_log_shares(written_out):
+        infos[c.name] = TensorInfo(c.shape, c.kind)
         lines.append(Line(c.name, c.indices, c.shape, e, Lowerer(infos, {}).lower(e, c.indices, c.shape)))
+        known[c.name] = c
     return lines
 
 
+def signs_in_front(e: Any) -> Any:
+    """`Sum -x` as `-Sum x`."""
+    if isinstance(e, Sigma):
+        body = signs_in_front(e.body)
+        minus = body.as_coeff_Mul()[0] == -1
+        return -e.func(-body, *e.args[1:]) if minus else e.func(body, *e.args[1:])
+    return e if isinstance(e, Indexed) or not e.args else rebuilt(e, signs_in_front)
+
+
 def inlines(cell: Cell, live: set[str], local: dict[str, Cell]) -> bool:
-    """Whether a cell read once is written out: unless it has a name of its own and its reader reads all of it."""
+    """Whether a cell read once is written out: unless it has a name of its own and its reader reads all of it.
+
+    A sum is not written out in a sum either: `(a - b) - (c - d)` loses digits as `a - b - c + d`.
+    """
+    (reader,) = [local[n] for n in live if cell.name in local[n].reads]
+    if isinstance(cell.expr, sp.Add) and adds(cast("Expr", reader.expr), cell.name):
+        return False
     if not cell.named:
         return True
-    (reader,) = [local[n] for n in live if cell.name in local[n].reads]
     gathers = any(isinstance(i, Indexed) for a in accesses(cast("Expr", reader.expr), cell.name) for i in a.indices)
     return gathers or isinstance(cell.expr, sp.exp)
+
+
+def adds(e: Expr, name: str) -> bool:
+    """Whether an expression adds a multiple of a tensor to others, or is one."""
+    rests = (cast("Any", t).as_coeff_Mul()[1] for t in sp.Add.make_args(e))
+    return any(isinstance(r, Indexed) and name_of(r) == name for r in rests)
 
 
 def all_accesses(e: Any) -> list[Indexed]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -27,14 +28,15 @@ def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None
     def turned(e: Any) -> Any:
         if not e.args or isinstance(e, Indexed):
             return e
-        if isinstance(e, sp.Add) and len(e.args) == 2:
-            for one, other in (e.args, e.args[::-1]):
+        if isinstance(e, sp.Add):
+            for one, other in permutations(e.args, 2):
                 share = -other / one
                 if isinstance(share, Indexed) and name_of(share) in gates:
                     known = name_of(share)
                     if known not in names:
                         names[known] = _free(f"{known}_complement", taken)
-                    return turned(one) * element(base(names[known], positive=True), list(share.indices))
+                    rest = sp.Add(*[t for t in e.args if t not in (one, other)])
+                    return turned(one) * element(base(names[known], positive=True), list(share.indices)) + turned(rest)
         return rebuilt(e, turned)
 
     statements = tuple(

@@ -42,6 +42,8 @@ RELATED = "longdouble"
 ZEROS = 0.3
 """The share of zeros among the inputs that show what divides by one: a product's factor is not its value by the other."""
 SLACK = 2.0
+DRAWS = 4
+"""How many inputs decide where one does not."""
 READERS = 16
 """How many tensors a gradient is summed against, so that luck averages out."""
 FLOOR = 2e-6
@@ -233,13 +235,13 @@ def naive_lines(region: Region) -> list[tuple[str, str]]:
 
 
 def inputs_at(
-    region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], offset: float | None
+    region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], offset: float | None, draw: int = 0
 ) -> dict[str, torch.Tensor]:
     """float64 boundary values, and cotangents of the seeds.
 
     Tensors of the largest rank are around an offset; without an offset some entries of all are 0.
     """
-    g = torch.Generator().manual_seed(int(offset or 0))
+    g = torch.Generator().manual_seed(int(offset or 0) + 10_000 * draw)
     largest = max((len(c.shape) for c in cells if c.expr is None and c.kind == "float"), default=0)
     values: dict[str, torch.Tensor] = {}
     for c in region.cells:
@@ -267,8 +269,44 @@ def at_offset(
     sizes: dict[Symbol, int],
     offset: float | None,
 ) -> Verdict:
-    """The gate at one offset."""
-    values = inputs_at(region, cells, sizes, offset)
+    """The gate at one offset. What fails on one draw is judged by several: one error is small or large by luck."""
+    verdict, found = Verdict(True), dict[str, list[tuple[float, float]]]()
+    for draw in range(DRAWS):
+        for what, mine, other in errors(region, cells, forward, backward, gradients, naive, sizes, offset, draw):
+            found.setdefault(what, []).append((mine, other))
+        if draw in (0, DRAWS - 1):
+            verdicts = (verdict_on(what, pairs, offset) for what, pairs in found.items())
+            verdict = next((v for v in verdicts if not v.passed), Verdict(True))
+            if verdict.passed:
+                break
+    return verdict
+
+
+def verdict_on(what: str, pairs: Sequence[tuple[float, float]], offset: float | None) -> Verdict:
+    """Whether one tensor's errors, ours and autograd's, are alike over all draws in which autograd's is finite."""
+    judged = [(mine, other) for mine, other in pairs if math.isfinite(other)]
+    if offset is None:  # 0 is a kink of many functions: what differs there is a convention, what is not finite is wrong
+        finite = all(math.isfinite(mine) for mine, _ in judged)
+        return Verdict(True) if finite else Verdict(False, f"{what} is not finite where inputs are 0")
+    mine, other = (math.sqrt(sum(p[k] ** 2 for p in judged) / max(1, len(judged))) for k in (0, 1))
+    if mine <= max(SLACK * other, FLOOR):
+        return Verdict(True)
+    return Verdict(False, f"{what} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}")
+
+
+def errors(
+    region: Region,
+    cells: Sequence[Cell],
+    forward: Sequence[Line],
+    backward: Sequence[Line],
+    gradients: Sequence[tuple[str, str]],
+    naive: Sequence[tuple[str, str]],
+    sizes: dict[Symbol, int],
+    offset: float | None,
+    draw: int,
+) -> list[tuple[str, float, float]]:
+    """(what, our error, autograd's) of every gradient whose truth is finite, at one draw."""
+    values = inputs_at(region, cells, sizes, offset, draw)
     names = {str(s): n for s, n in sizes.items()}
     if region.relations:
         values |= related(region, cells, naive, values, names, sizes)
@@ -278,31 +316,19 @@ def at_offset(
     for name in region.seeds:
         ours[f"{cot_name(name)}_out"] = ours[cot_name(name)]
     scope = {"torch": torch, **names}
-    for line in forward:
-        execute(line, ours, scope, sizes)
-    for line in backward:
+    for line in (*forward, *backward):
         execute(line, ours, scope, sizes)
     pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
     pairs += [
         p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)
     ]
+    out: list[tuple[str, float, float]] = []
     for what, exact, autograds, emitted in pairs:
-        if exact is None or not bool(exact.isfinite().all()):
-            continue
-        scale = float(exact.square().mean().sqrt()) + 1e-30
-        mine = float((emitted.double() - exact).square().mean().sqrt()) / scale
-        other = float((autograds.double() - exact).square().mean().sqrt()) / scale
-        if (
-            offset is None
-        ):  # 0 is a kink of many functions: what differs there is a convention, what is not finite is wrong
-            if math.isfinite(other) and not math.isfinite(mine):
-                return Verdict(False, f"{what} is not finite where inputs are 0")
-        elif math.isfinite(other) and not mine <= max(SLACK * other, FLOOR):
-            return Verdict(
-                False,
-                f"{what} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}",
-            )
-    return Verdict(True)
+        if bool(exact.isfinite().all()):
+            scale = float(exact.square().mean().sqrt()) + 1e-30
+            mine, other = (float((g.double() - exact).square().mean().sqrt()) / scale for g in (emitted, autograds))
+            out.append((what, mine, other))
+    return out
 
 
 def read_on(

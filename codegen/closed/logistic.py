@@ -33,9 +33,10 @@ def quotients(cells: list[Cell]) -> list[Cell]:
     """Every cell that has such a quotient as a factor rewritten; beside other factors the quotient becomes a cell of its own."""
     known: dict[str, Cell] = {}
     names = {c.name for c in cells}
+    made: set[str] = set()
     out: list[Cell] = []
     for cell in cells:
-        found = quotient_of(cell, known)
+        found = quotient_of(cell, {n: c for n, c in known.items() if n not in made})
         if found is not None:
             value, rest = found
             if rest != 1:
@@ -45,6 +46,7 @@ def quotients(cells: list[Cell]) -> list[Cell]:
                 names.add(name)
                 gate = replace(cell, name=name, expr=value, node=None, positive=bool(value.is_positive), named=False)
                 known[name] = gate
+                made.add(name)
                 out.append(gate)
                 value = rest * element(base(name, gate.positive), cell.indices)
             cell = replace(cell, expr=value)

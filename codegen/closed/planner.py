@@ -14,7 +14,7 @@ from codegen.closed.algebra import Algebra, powers
 from codegen.closed.backward import Backward, Statement, settled
 from codegen.closed.branches import branched
 from codegen.closed.sums import rebuilt
-from engine.notation import Delta, Index, Sigma, accesses, base, bound, element, fresh, name_of
+from engine.notation import Delta, Index, Sigma, accesses, base, bound, canonical, element, fresh, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.cells import Cell
@@ -48,9 +48,10 @@ def unsimplified(region: Region) -> Planned:
     )
 
 
-def knowledge(region: Region, values: dict[Any, int]) -> Algebra:
-    """What is known of a region's cells at the sizes of the example."""
-    return Algebra({c.name: c for c in region.cells}, values, region.relations)
+def knowledge(region: Region, values: dict[Any, int], folds: bool = True) -> Algebra:
+    """What is known of a region's cells at the sizes of the example; without `folds` no sum is exchanged for another."""
+    relations = region.relations if folds else ()
+    return Algebra({c.name: c for c in region.cells}, values, relations, folds)
 
 
 def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
@@ -162,9 +163,9 @@ def at_gathers(e: Expr, indices: tuple[Expr, ...]) -> Expr:
 
 @lru_cache(maxsize=2**12)
 def sums_of(e: Expr) -> tuple[Sigma, ...]:
-    """The outermost sums of an expression."""
+    """The sums of an expression, those inside of others too."""
     if isinstance(e, Sigma):
-        return (e,)
+        return (e, *sums_of(e.body))
     if isinstance(e, Indexed) or not e.args:
         return ()
     return tuple(s for a in e.args for s in sums_of(a))
@@ -292,7 +293,7 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
                     mapping = dict(zip(order, free, strict=True))
                     return element(base(name), [mapping.get(i, i) for i in indices])  # pyright: ignore[reportArgumentType, reportCallIssue]
                 if key in whole or numbers[key] < 2:
-                    return e
+                    return rebuilt(e, replaced)
                 if key not in shared:
                     copy = {i: fresh() for i in free}
                     ranges = ranges_of(e, s, algebra)
@@ -316,7 +317,18 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
             return e if isinstance(e, Indexed) or not e.args else rebuilt(e, replaced)
 
         out.append(replace(s, expr=replaced(s.expr)))
-    return ordered_statements(out)
+    return ordered_statements(alike_by_name(out))
+
+
+def alike_by_name(statements: list[Statement]) -> list[Statement]:
+    """Statements of which those that are equal to an earlier one are that one."""
+    known: dict[Any, Statement] = {}
+    out: list[Statement] = []
+    for s in statements:
+        key = canonical(s.expr, {i: Index(f"_a{k}") for k, i in enumerate(s.indices) if i != 0}), s.shape
+        first = known.setdefault(key, s) if s.shape and not isinstance(s.expr, Indexed) and s.expr != 0 else s
+        out.append(s if first is s else replace(s, expr=element(base(first.name), s.indices)))
+    return out
 
 
 def generic(s: Sigma) -> tuple[Any, tuple[Index, ...]]:

@@ -14,8 +14,9 @@ def forward(logits, y):
     if y.shape[0] != logits.shape[0]:
         raise ValueError(f"y.shape[0] = {y.shape[0]} and logits.shape[0] = {logits.shape[0]} must be equal")
     n0 = logits.shape[0]
-    probs = logits.softmax(1)
-    loss = -logits.log_softmax(1)[torch.arange(n0), y].mean()
+    probs_log = logits.log_softmax(1)
+    probs = probs_log.exp()
+    loss = -probs_log[torch.arange(n0), y].mean()
     return loss, (y, probs)
 
 

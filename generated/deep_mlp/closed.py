@@ -51,8 +51,9 @@ def forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, b
     var5 = (centred_4 ** 2).mean(0)
     logits_sqrt = (var5 + 1e-05).sqrt()
     logits = centred_4 * (bnw5 / logits_sqrt) + bnb5
-    probs = logits.softmax(1)
-    loss = -logits.log_softmax(1)[torch.arange(n0), y].mean()
+    loss_log = logits.log_softmax(1)
+    probs = loss_log.exp()
+    loss = -loss_log[torch.arange(n0), y].mean()
     return loss, (
         x, y, C, w1, bnw1, w2, bnw2, w3, bnw3, w4, bnw4, w5, bnw5, emb, centred, h1_bn_sqrt, h1, centred_1, h2_bn_sqrt,
         h2, centred_2, h3_bn_sqrt, h3, centred_3, h4_bn_sqrt, h4, centred_4, logits_sqrt, probs,

@@ -33,8 +33,9 @@ def forward(x, y, c1, b1, c2, b2, w, b):
     h2 = outputs_1[0]
     logits_flatten = h2.flatten(1)
     logits = b + logits_flatten @ w
-    loss_sum_share = logits.softmax(1)
-    loss = (-logits.log_softmax(1)[torch.arange(n0), y]).mean()
+    loss_sum_share_log = logits.log_softmax(1)
+    loss_sum_share = loss_sum_share_log.exp()
+    loss = (-loss_sum_share_log[torch.arange(n0), y]).mean()
     return loss, (
         x, y, c1, c2, w, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices,
         logits_flatten, loss_sum_share,

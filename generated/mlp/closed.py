@@ -23,8 +23,9 @@ def forward(x, y, C, w1, w2, b2, bnw, bnb):
     hpreact_bn = hpreact_bn_div * bnw + bnb
     h = hpreact_bn.tanh()
     logits = b2 + h @ w2
-    probs = logits.softmax(1)
-    loss = (-logits.log_softmax(1)[torch.arange(bs), y]).mean()
+    nlls_log = logits.log_softmax(1)
+    probs = nlls_log.exp()
+    loss = -nlls_log[torch.arange(bs), y].mean()
     return loss, (x, y, C, w1, w2, bnw, emb, bnstdi, hpreact_bn_div, h, probs)
 
 

@@ -73,8 +73,9 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     logits = logits_layer_norm @ logits_getitem.T
     inside = (x < n2 - 1).to(wte.dtype)
     loss_sum = inside.sum()
-    logp_sum_share = logits.softmax(2)
-    nll = logits.logsumexp(2) - logits[torch.arange(n).unsqueeze(-1), torch.arange(t), y]
+    logp = logits.log_softmax(2)
+    logp_sum_share = logp.exp()
+    nll = -logp[torch.arange(n).unsqueeze(-1), torch.arange(t), y]
     loss = (inside * nll).sum() / loss_sum
     return loss, (
         x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1_part, x_1_part_1,
@@ -116,13 +117,13 @@ def backward(saved, grad_out=None):
     # dlogits_layer_norm_part[i,j,k] = (nw[k] dlogits_layer_norm[i,j,k]
     #     - logits_layer_norm_part[i,j,k] (Σ_l nw[l] logits_layer_norm_part[i,j,l] dlogits_layer_norm[i,j,l]) / (d
     #     logits_layer_norm_part_1[i,j])) / sqrt(logits_layer_norm_part_1[i,j])
-    dlogits_layer_norm_part = (dlogits_layer_norm * nw - logits_layer_norm_part * ((nw * logits_layer_norm_part * dlogits_layer_norm).sum(2) / (d * logits_layer_norm_part_1)).unsqueeze(-1)) / logits_layer_norm_part_1.sqrt().unsqueeze(-1)
+    dlogits_layer_norm_part = (dlogits_layer_norm * nw - logits_layer_norm_part * (logits_layer_norm_part * dlogits_layer_norm @ nw / (d * logits_layer_norm_part_1)).unsqueeze(-1)) / logits_layer_norm_part_1.sqrt().unsqueeze(-1)
 
     # dh2[i,j,k] = dlogits_layer_norm_part[i,j,k] - (Σ_l dlogits_layer_norm_part[i,j,l]) / d
     dh2 = dlogits_layer_norm_part - dlogits_layer_norm_part.mean(2, keepdim=True)
 
     # dnw[i] = Σ_{j,k} logits_layer_norm_part[j,k,i] dlogits_layer_norm[j,k,i] / sqrt(logits_layer_norm_part_1[j,k])
-    dnw = (logits_layer_norm_part_1.rsqrt().unsqueeze(-1) * logits_layer_norm_part * dlogits_layer_norm).sum((0, 1))
+    dnw = torch.einsum("abc,ab->c", logits_layer_norm_part * dlogits_layer_norm, logits_layer_norm_part_1.rsqrt())
 
     # dnb[i] = Σ_{j,k} dlogits_layer_norm[j,k,i]
     dnb = dlogits_layer_norm.sum((0, 1))
@@ -143,13 +144,13 @@ def backward(saved, grad_out=None):
     # dh2_layer_norm_part[i,j,k] = (n22w[k] dh2_layer_norm[i,j,k]
     #     - h2_layer_norm_part[i,j,k] (Σ_l n22w[l] h2_layer_norm_part[i,j,l] dh2_layer_norm[i,j,l]) / (d
     #     h2_layer_norm_part_1[i,j])) / sqrt(h2_layer_norm_part_1[i,j])
-    dh2_layer_norm_part = (dh2_layer_norm * n22w - h2_layer_norm_part * ((n22w * h2_layer_norm_part * dh2_layer_norm).sum(2) / (d * h2_layer_norm_part_1)).unsqueeze(-1)) / h2_layer_norm_part_1.sqrt().unsqueeze(-1)
+    dh2_layer_norm_part = (dh2_layer_norm * n22w - h2_layer_norm_part * (h2_layer_norm_part * dh2_layer_norm @ n22w / (d * h2_layer_norm_part_1)).unsqueeze(-1)) / h2_layer_norm_part_1.sqrt().unsqueeze(-1)
 
     # dx_4[i,j,k] = dh2[i,j,k] + dh2_layer_norm_part[i,j,k] - (Σ_l dh2_layer_norm_part[i,j,l]) / d
     dx_4 = dh2 + dh2_layer_norm_part - dh2_layer_norm_part.mean(2, keepdim=True)
 
     # dn22w[i] = Σ_{j,k} h2_layer_norm_part[j,k,i] dh2_layer_norm[j,k,i] / sqrt(h2_layer_norm_part_1[j,k])
-    dn22w = (h2_layer_norm_part_1.rsqrt().unsqueeze(-1) * h2_layer_norm_part * dh2_layer_norm).sum((0, 1))
+    dn22w = torch.einsum("abc,ab->c", h2_layer_norm_part * dh2_layer_norm, h2_layer_norm_part_1.rsqrt())
 
     # dn22b[i] = Σ_{j,k} dh2_layer_norm[j,k,i]
     dn22b = dh2_layer_norm.sum((0, 1))
@@ -197,13 +198,13 @@ def backward(saved, grad_out=None):
 
     # dx_3_part[i,j,k] = (n21w[k] dx_3[i,j,k]
     #     - x_3_part[i,j,k] (Σ_l n21w[l] x_3_part[i,j,l] dx_3[i,j,l]) / (d x_3_part_1[i,j])) / sqrt(x_3_part_1[i,j])
-    dx_3_part = (dx_3 * n21w - x_3_part * ((n21w * x_3_part * dx_3).sum(2) / (d * x_3_part_1)).unsqueeze(-1)) / x_3_part_1.sqrt().unsqueeze(-1)
+    dx_3_part = (dx_3 * n21w - x_3_part * (x_3_part * dx_3 @ n21w / (d * x_3_part_1)).unsqueeze(-1)) / x_3_part_1.sqrt().unsqueeze(-1)
 
     # dh1[i,j,k] = dx_4[i,j,k] + dx_3_part[i,j,k] - (Σ_l dx_3_part[i,j,l]) / d
     dh1 = dx_4 + dx_3_part - dx_3_part.mean(2, keepdim=True)
 
     # dn21w[i] = Σ_{j,k} x_3_part[j,k,i] dx_3[j,k,i] / sqrt(x_3_part_1[j,k])
-    dn21w = (x_3_part_1.rsqrt().unsqueeze(-1) * x_3_part * dx_3).sum((0, 1))
+    dn21w = torch.einsum("abc,ab->c", x_3_part * dx_3, x_3_part_1.rsqrt())
 
     # dn21b[i] = Σ_{j,k} dx_3[j,k,i]
     dn21b = dx_3.sum((0, 1))
@@ -224,13 +225,13 @@ def backward(saved, grad_out=None):
     # dh1_layer_norm_part[i,j,k] = (n12w[k] dh1_layer_norm[i,j,k]
     #     - h1_layer_norm_part[i,j,k] (Σ_l n12w[l] h1_layer_norm_part[i,j,l] dh1_layer_norm[i,j,l]) / (d
     #     h1_layer_norm_part_1[i,j])) / sqrt(h1_layer_norm_part_1[i,j])
-    dh1_layer_norm_part = (dh1_layer_norm * n12w - h1_layer_norm_part * ((n12w * h1_layer_norm_part * dh1_layer_norm).sum(2) / (d * h1_layer_norm_part_1)).unsqueeze(-1)) / h1_layer_norm_part_1.sqrt().unsqueeze(-1)
+    dh1_layer_norm_part = (dh1_layer_norm * n12w - h1_layer_norm_part * (h1_layer_norm_part * dh1_layer_norm @ n12w / (d * h1_layer_norm_part_1)).unsqueeze(-1)) / h1_layer_norm_part_1.sqrt().unsqueeze(-1)
 
     # dx_2[i,j,k] = dh1[i,j,k] + dh1_layer_norm_part[i,j,k] - (Σ_l dh1_layer_norm_part[i,j,l]) / d
     dx_2 = dh1 + dh1_layer_norm_part - dh1_layer_norm_part.mean(2, keepdim=True)
 
     # dn12w[i] = Σ_{j,k} h1_layer_norm_part[j,k,i] dh1_layer_norm[j,k,i] / sqrt(h1_layer_norm_part_1[j,k])
-    dn12w = (h1_layer_norm_part_1.rsqrt().unsqueeze(-1) * h1_layer_norm_part * dh1_layer_norm).sum((0, 1))
+    dn12w = torch.einsum("abc,ab->c", h1_layer_norm_part * dh1_layer_norm, h1_layer_norm_part_1.rsqrt())
 
     # dn12b[i] = Σ_{j,k} dh1_layer_norm[j,k,i]
     dn12b = dh1_layer_norm.sum((0, 1))
@@ -275,23 +276,25 @@ def backward(saved, grad_out=None):
     # dx_1[i,j,k] = Σ_l dv_matmul[i,j,l] w_2[k,l] + Σ_l dk_matmul[i,j,l] w_1[k,l] + Σ_l dq_matmul[i,j,l] wqkv1[0,k,l]
     dx_1 = dv_matmul @ w_2.T + dk_matmul @ w_1.T + dq_matmul @ wqkv1[0].T
 
+    # dx_1_part[i,j,k] = (n11w[k] dx_1[i,j,k]
+    #     - x_1_part[i,j,k] (Σ_l n11w[l] x_1_part[i,j,l] dx_1[i,j,l]) / (d x_1_part_1[i,j])) / sqrt(x_1_part_1[i,j])
+    dx_1_part = (dx_1 * n11w - x_1_part * (x_1_part * dx_1 @ n11w / (d * x_1_part_1)).unsqueeze(-1)) / x_1_part_1.sqrt().unsqueeze(-1)
+
     # dn11w[i] = Σ_{j,k} x_1_part[j,k,i] dx_1[j,k,i] / sqrt(x_1_part_1[j,k])
-    dn11w = (x_1_part_1.rsqrt().unsqueeze(-1) * x_1_part * dx_1).sum((0, 1))
+    dn11w = torch.einsum("abc,ab->c", x_1_part * dx_1, x_1_part_1.rsqrt())
 
     # dn11b[i] = Σ_{j,k} dx_1[j,k,i]
     dn11b = dx_1.sum((0, 1))
 
-    # dwpe[i,j] = (d n11w[j] Σ_k dx_1[k,i,j] / sqrt(x_1_part_1[k,i]) + d Σ_p dx_2[p,i,j]
-    #     - Σ_k (Σ_l n11w[l] dx_1[k,i,l]) / sqrt(x_1_part_1[k,i])
-    #     - Σ_k x_1_part[k,i,j] (Σ_m n11w[m] x_1_part[k,i,m] dx_1[k,i,m]) / x_1_part_1[k,i]^(1.5)) / d
-    dwpe = ((x_1_part_1.rsqrt().unsqueeze(-1) * dx_1).sum(0) * d * n11w + d * dx_2.sum(0) - (((n11w * x_1_part * dx_1).sum(2) / x_1_part_1 ** 1.5).unsqueeze(-1) * x_1_part).sum(0) - ((n11w * dx_1).sum(2) / x_1_part_1.sqrt()).sum(0).unsqueeze(-1)) / d
+    # dx_1_part_sum[i,j] = Σ_k dx_1_part[i,j,k]
+    dx_1_part_sum = dx_1_part.sum(2)
 
-    # dwte_x_1[i,j] = (d Σ_{q,r} [i = x[q,r]] dx_2[q,r,j]
-    #     + d n11w[j] Σ_{k,l} [i = x[k,l]] dx_1[k,l,j] / sqrt(x_1_part_1[k,l])
-    #     - Σ_{k,l} [i = x[k,l]] (Σ_m n11w[m] dx_1[k,l,m]) / sqrt(x_1_part_1[k,l])
-    #     - Σ_{k,l} [i = x[k,l]] x_1_part[k,l,j] (Σ_p n11w[p] x_1_part[k,l,p] dx_1[k,l,p]) / x_1_part_1[k,l]^(1.5)) /
-    #     d
-    dwte_x_1 = (torch.einsum("abc,bcd->ad", (torch.arange(n2)[:, None, None] == x) * x_1_part_1.rsqrt(), dx_1) * d * n11w + d * ((torch.arange(n2)[:, None, None] == x).unsqueeze(-1) * dx_2).sum((1, 2)) - torch.einsum("abc,bcd->ad", (torch.arange(n2)[:, None, None] == x) * ((n11w * x_1_part * dx_1).sum(2) / x_1_part_1 ** 1.5), x_1_part) - ((n11w * dx_1).sum(2) / x_1_part_1.sqrt()).new_zeros((n2,)).scatter_add(-1, x.flatten(-2), ((n11w * dx_1).sum(2) / x_1_part_1.sqrt()).flatten(-2)).unsqueeze(-1)) / d
+    # dwpe[i,j] = (d Σ_k dx_2[k,i,j] + d Σ_k dx_1_part[k,i,j] - Σ_k dx_1_part_sum[k,i]) / d
+    dwpe = (d * dx_2.sum(0) + d * dx_1_part.sum(0) - dx_1_part_sum.sum(0).unsqueeze(-1)) / d
+
+    # dwte_x_1[i,j] = (d Σ_{k,l} [i = x[k,l]] dx_2[k,l,j] + d Σ_{k,l} [i = x[k,l]] dx_1_part[k,l,j]
+    #     - Σ_{k,l} [i = x[k,l]] dx_1_part_sum[k,l]) / d
+    dwte_x_1 = (d * ((torch.arange(n2)[:, None, None] == x).unsqueeze(-1) * dx_2).sum((1, 2)) + d * ((torch.arange(n2)[:, None, None] == x).unsqueeze(-1) * dx_1_part).sum((1, 2)) - dx_1_part_sum.new_zeros((n2,)).scatter_add(-1, x.flatten(-2), dx_1_part_sum.flatten(-2)).unsqueeze(-1)) / d
 
     dwte = dwte_x_1.clone()
     dwte[:n2 - 1] += dlogits_getitem

@@ -229,7 +229,7 @@ def backward(saved, grad_out=None):
 
     # dnw[i] = Σ_{j,l} (h2[j,l,i] - (Σ_r h2[j,l,r]) / d) dlogits_layer_norm[j,l,i] / (sqrt(1e-05
     #     + (Σ_p (h2[j,l,p] - (Σ_m h2[j,l,m]) / d)^2) / d))
-    dnw = ((((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).rsqrt() * dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True))).sum((0, 1))
+    dnw = torch.einsum("abc,ab->c", dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)), (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
     # dh2[i,j,l] = nw[l] dlogits_layer_norm[i,j,l] / (sqrt(1e-05 + (Σ_j1 (h2[i,j,j1]
     #     - (Σ_i1 h2[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (h2[i,j,u] - (Σ_m h2[i,j,m]) / d) (h2[i,j,s]
@@ -238,7 +238,7 @@ def backward(saved, grad_out=None):
     #     - (Σ_r1 h2[i,j,r1]) / d) nw[s1] dlogits_layer_norm[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (h2[i,j,q1]
     #     - (Σ_p1 h2[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 nw[m1] dlogits_layer_norm[i,j,m1]) / (d sqrt(1e-05
     #     + (Σ_l1 (h2[i,j,l1] - (Σ_k1 h2[i,j,k1]) / d)^2) / d))
-    dh2 = ((h2 - h2.mean(2, keepdim=True)).sum(2) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) * nw).sum(2) / (d ** 2 * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dlogits_layer_norm * nw / (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h2 - 2 * h2.mean(2, keepdim=True)) * ((nw * dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True))).sum(2) / (2 * d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - ((nw * dlogits_layer_norm).sum(2) / (d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1)
+    dh2 = ((h2 - h2.mean(2, keepdim=True)).sum(2) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) * nw).sum(2) / (d ** 2 * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dlogits_layer_norm * nw / (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h2 - 2 * h2.mean(2, keepdim=True)) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) @ nw / (2 * d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dlogits_layer_norm @ nw / (d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1)
 
     # return x + F.gelu(F.layer_norm(x, (d,), n2w, n2b) @ up + upb) @ down  (line 36)
     # dh2_matmul[i,j,l] = dh2[i,j,l]
@@ -271,7 +271,7 @@ def backward(saved, grad_out=None):
 
     # dn22w[i] = Σ_{j,l} (x_4[j,l,i] - (Σ_r x_4[j,l,r]) / d) dh2_layer_norm[j,l,i] / (sqrt(1e-05
     #     + (Σ_p (x_4[j,l,p] - (Σ_m x_4[j,l,m]) / d)^2) / d))
-    dn22w = ((((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).rsqrt() * dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True))).sum((0, 1))
+    dn22w = torch.einsum("abc,ab->c", dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)), (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
     # dx_4[i,j,l] = dh2[i,j,l] + n22w[l] dh2_layer_norm[i,j,l] / (sqrt(1e-05 + (Σ_j1 (x_4[i,j,j1]
     #     - (Σ_i1 x_4[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (x_4[i,j,u] - (Σ_m x_4[i,j,m]) / d) (x_4[i,j,s]
@@ -280,7 +280,7 @@ def backward(saved, grad_out=None):
     #     - (Σ_r1 x_4[i,j,r1]) / d) n22w[s1] dh2_layer_norm[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (x_4[i,j,q1]
     #     - (Σ_p1 x_4[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n22w[m1] dh2_layer_norm[i,j,m1]) / (d sqrt(1e-05
     #     + (Σ_l1 (x_4[i,j,l1] - (Σ_k1 x_4[i,j,k1]) / d)^2) / d))
-    dx_4 = dh2 + (((x_4 - x_4.mean(2, keepdim=True)).sum(2) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) * n22w).sum(2) / (d ** 2 * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh2_layer_norm * n22w / (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_4 - 2 * x_4.mean(2, keepdim=True)) * ((n22w * dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True))).sum(2) / (2 * d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - ((n22w * dh2_layer_norm).sum(2) / (d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
+    dx_4 = dh2 + (((x_4 - x_4.mean(2, keepdim=True)).sum(2) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) * n22w).sum(2) / (d ** 2 * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh2_layer_norm * n22w / (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_4 - 2 * x_4.mean(2, keepdim=True)) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) @ n22w / (2 * d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dh2_layer_norm @ n22w / (d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
     # dx_4_matmul[i,j,l] = dx_4[i,j,l]
@@ -375,7 +375,7 @@ def backward(saved, grad_out=None):
 
     # dn21w[i] = Σ_{j,l} (h1[j,l,i] - (Σ_r h1[j,l,r]) / d) dx_3[j,l,i] / (sqrt(1e-05 + (Σ_p (h1[j,l,p]
     #     - (Σ_m h1[j,l,m]) / d)^2) / d))
-    dn21w = ((((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).rsqrt() * dx_3 * (h1 - h1.mean(2, keepdim=True))).sum((0, 1))
+    dn21w = torch.einsum("abc,ab->c", dx_3 * (h1 - h1.mean(2, keepdim=True)), (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
     # dh1[i,j,l] = dx_4[i,j,l] + n21w[l] dx_3[i,j,l] / (sqrt(1e-05 + (Σ_j1 (h1[i,j,j1]
     #     - (Σ_i1 h1[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (h1[i,j,u] - (Σ_m h1[i,j,m]) / d) (h1[i,j,s]
@@ -384,7 +384,7 @@ def backward(saved, grad_out=None):
     #     - (Σ_r1 h1[i,j,r1]) / d) n21w[s1] dx_3[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (h1[i,j,q1]
     #     - (Σ_p1 h1[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n21w[m1] dx_3[i,j,m1]) / (d sqrt(1e-05
     #     + (Σ_l1 (h1[i,j,l1] - (Σ_k1 h1[i,j,k1]) / d)^2) / d))
-    dh1 = dx_4 + (((h1 - h1.mean(2, keepdim=True)).sum(2) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) * n21w).sum(2) / (d ** 2 * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_3 * n21w / (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h1 - 2 * h1.mean(2, keepdim=True)) * ((n21w * dx_3 * (h1 - h1.mean(2, keepdim=True))).sum(2) / (2 * d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - ((n21w * dx_3).sum(2) / (d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
+    dh1 = dx_4 + (((h1 - h1.mean(2, keepdim=True)).sum(2) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) * n21w).sum(2) / (d ** 2 * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_3 * n21w / (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h1 - 2 * h1.mean(2, keepdim=True)) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) @ n21w / (2 * d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dx_3 @ n21w / (d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # return x + F.gelu(F.layer_norm(x, (d,), n2w, n2b) @ up + upb) @ down  (line 36)
     # dh1_matmul[i,j,l] = dh1[i,j,l]
@@ -417,7 +417,7 @@ def backward(saved, grad_out=None):
 
     # dn12w[i] = Σ_{j,l} (x_2[j,l,i] - (Σ_r x_2[j,l,r]) / d) dh1_layer_norm[j,l,i] / (sqrt(1e-05
     #     + (Σ_p (x_2[j,l,p] - (Σ_m x_2[j,l,m]) / d)^2) / d))
-    dn12w = ((((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).rsqrt() * dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True))).sum((0, 1))
+    dn12w = torch.einsum("abc,ab->c", dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)), (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
     # dx_2[i,j,l] = dh1[i,j,l] + n12w[l] dh1_layer_norm[i,j,l] / (sqrt(1e-05 + (Σ_j1 (x_2[i,j,j1]
     #     - (Σ_i1 x_2[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (x_2[i,j,u] - (Σ_m x_2[i,j,m]) / d) (x_2[i,j,s]
@@ -426,7 +426,7 @@ def backward(saved, grad_out=None):
     #     - (Σ_r1 x_2[i,j,r1]) / d) n12w[s1] dh1_layer_norm[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (x_2[i,j,q1]
     #     - (Σ_p1 x_2[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n12w[m1] dh1_layer_norm[i,j,m1]) / (d sqrt(1e-05
     #     + (Σ_l1 (x_2[i,j,l1] - (Σ_k1 x_2[i,j,k1]) / d)^2) / d))
-    dx_2 = dh1 + (((x_2 - x_2.mean(2, keepdim=True)).sum(2) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) * n12w).sum(2) / (d ** 2 * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh1_layer_norm * n12w / (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_2 - 2 * x_2.mean(2, keepdim=True)) * ((n12w * dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True))).sum(2) / (2 * d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - ((n12w * dh1_layer_norm).sum(2) / (d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
+    dx_2 = dh1 + (((x_2 - x_2.mean(2, keepdim=True)).sum(2) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) * n12w).sum(2) / (d ** 2 * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh1_layer_norm * n12w / (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_2 - 2 * x_2.mean(2, keepdim=True)) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) @ n12w / (2 * d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dh1_layer_norm @ n12w / (d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
     # dx_2_matmul[i,j,l] = dx_2[i,j,l]
@@ -520,7 +520,7 @@ def backward(saved, grad_out=None):
 
     # dn11w[i] = Σ_{j,l} (h[j,l,i] - (Σ_r h[j,l,r]) / d) dx_1[j,l,i] / (sqrt(1e-05 + (Σ_p (h[j,l,p]
     #     - (Σ_m h[j,l,m]) / d)^2) / d))
-    dn11w = ((((h - h.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).rsqrt() * dx_1 * (h - h.mean(2, keepdim=True))).sum((0, 1))
+    dn11w = torch.einsum("abc,ab->c", dx_1 * (h - h.mean(2, keepdim=True)), (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
     # dh[i,j,l] = dx_2[i,j,l] + n11w[l] dx_1[i,j,l] / (sqrt(1e-05 + (Σ_j1 (h[i,j,j1]
     #     - (Σ_i1 h[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (h[i,j,u] - (Σ_m h[i,j,m]) / d) (h[i,j,s]
@@ -529,7 +529,7 @@ def backward(saved, grad_out=None):
     #     - (Σ_r1 h[i,j,r1]) / d) n11w[s1] dx_1[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (h[i,j,q1]
     #     - (Σ_p1 h[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n11w[m1] dx_1[i,j,m1]) / (d sqrt(1e-05
     #     + (Σ_l1 (h[i,j,l1] - (Σ_k1 h[i,j,k1]) / d)^2) / d))
-    dh = dx_2 + (((h - h.mean(2, keepdim=True)).sum(2) * (dx_1 * (h - h.mean(2, keepdim=True)) * n11w).sum(2) / (d ** 2 * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_1 * n11w / (((h - h.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h - 2 * h.mean(2, keepdim=True)) * ((n11w * dx_1 * (h - h.mean(2, keepdim=True))).sum(2) / (2 * d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - ((n11w * dx_1).sum(2) / (d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
+    dh = dx_2 + (((h - h.mean(2, keepdim=True)).sum(2) * (dx_1 * (h - h.mean(2, keepdim=True)) * n11w).sum(2) / (d ** 2 * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_1 * n11w / (((h - h.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h - 2 * h.mean(2, keepdim=True)) * (dx_1 * (h - h.mean(2, keepdim=True)) @ n11w / (2 * d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dx_1 @ n11w / (d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # h = wte[x] + wpe[: x.shape[1]]  (line 56)
     # dh_getitem[i,j] = Σ_l dh[l,i,j]

@@ -325,7 +325,6 @@ NORMALISATION = (
         weight_norm,
         lambda d, n: [d.normal(16, D), d.positive(16), d.normal(n, D)],
         weight_norm_hand,
-        refusal="the cotangent of c1 is not finite where inputs are 0",  # torch takes the slope of a norm at 0 as 0
     ),
     Form("centre", centre, lambda d, n: [d.normal(n, D)], centre_hand),
     Form("min-max scaling", min_max, lambda d, n: [d.normal(n, D)], None, twice=False),
