@@ -668,12 +668,9 @@ class ClosedWriter:
         """What is no cotangent: one before it is centred, and a shared sum, which is named after the cotangent it sums."""
         if line.name.startswith(PART):
             return f"{self.cot(names[line.name.removeprefix(PART)])}_uncentred"
-        cots = sorted(
-            local[n]
-            for n in local
-            if n.startswith("d_")
-            and any(x.kind == "name" and x.head == n for x in tt.walk(cast("Any", line.value.dense).t))
-        )
+        dense = () if line.value.dense is None else (line.value.dense.t,)
+        read = {x.head for x in tt.walk((*dense, *[s.value for s in line.value.scatters])) if x.kind == "name"}
+        cots = sorted(label for n, label in local.items() if n.startswith("d_") and n in read)
         return f"{cots[0]}_sum" if cots else "sum_0"
 
     def _root(self, number: int) -> str:
