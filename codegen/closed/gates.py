@@ -44,6 +44,8 @@ ZEROS = 0.3
 SLACK = 2.0
 DRAWS = 4
 """How many inputs decide where one does not."""
+LARGE = 2**18
+"""Elements of the largest tensor that accuracy is measured on, so that many dimensions are small ones."""
 READERS = 16
 """How many tensors a gradient is summed against, so that luck averages out."""
 FLOOR = 2e-6
@@ -76,6 +78,15 @@ def small_sizes(cells: Sequence[Cell], values: Mapping[Any, int], first: int = 3
     """Small numbers for the size symbols of a region, in the order of the sizes at the example; equal ones stay equal."""
     ranks = sorted({values[s] for s in size_symbols(cells) if s in values})
     return {s: first + step * ranks.index(values[s]) if s in values else first for s in size_symbols(cells)}
+
+
+def sizes_to_measure(cells: Sequence[Cell], values: Mapping[Any, int]) -> dict[Symbol, int]:
+    """Sizes at which rounding shows, unless a tensor of many dimensions would be too large."""
+    for first in (16, 8, 5):
+        sizes = small_sizes(cells, values, first, 3)
+        if all(math.prod(shape_at(c.shape, sizes)) <= LARGE for c in cells):
+            return sizes
+    return small_sizes(cells, values)
 
 
 def shape_at(shape: Sequence[Expr], sizes: dict[Symbol, int]) -> tuple[int, ...]:
@@ -210,7 +221,7 @@ def accurate(
     values: Mapping[Any, int],
 ) -> Verdict:
     """float32 errors of a plan's torch statements against those of autograd, around several offsets."""
-    sizes = small_sizes(cells, values, 16, 3)
+    sizes = sizes_to_measure(cells, values)
     naive = naive_lines(region)
     for offset in (*OFFSETS, None):
         verdict = at_offset(region, cells, forward, backward, gradients, naive, sizes, offset)
