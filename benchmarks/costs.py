@@ -57,7 +57,6 @@ def tensors(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def main() -> None:
     """Print a line for every constant: measured, and as it is."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     print(f"{'constant':42}{'measured':>10}{'cost.py':>10}")
 
     def line(name: str, measured: float, now: float) -> None:

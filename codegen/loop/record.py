@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from codegen.loop.graph import VIEWS, Node, Sized, Step, equal, mapped
+from codegen.loop.graph import VIEWS, Node, Sized, Step, equal, mapped, packet
 from engine.errors import SymgradError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
+LARGE = 1024
+"""Rows from which on calls are recorded without computing anything: their values would need much memory at once."""
 SMALL = 5
 """Rows of a batch at the small point: more than a regression over rows has unknowns, and few enough to be quick."""
 
@@ -173,7 +175,7 @@ class Recorder(TorchDispatchMode):
 
 def memory(t: Tensor) -> int:
     """What is equal for tensors that share memory."""
-    return t.untyped_storage().data_ptr()
+    return t.untyped_storage()._cdata
 
 
 def run_recorded(
@@ -213,6 +215,44 @@ def with_locals(function: Any) -> Any:
     space = dict(function.__globals__)
     exec(compile(ast.fix_missing_locations(tree), f"<recorded {function.__name__}>", "exec"), space)
     return space[function.__name__]
+
+
+def full_size(
+    module: ModuleType,
+    names: Sequence[str],
+    inputs: Sequence[Tensor],
+    outputs: int,
+    buffers: Callable[[Sequence[Tensor]], Mapping[str, Tensor]] | None,
+    rows: int,
+) -> Any:
+    """`run_recorded` at the loop's sizes; of a large batch on the meta device, where values have shapes and no memory.
+
+    What depends on shapes alone is computed afterwards. Where that is not possible the calls are made as they are.
+    """
+    if rows >= LARGE:
+        try:
+            with torch.device("meta"):
+                made = run_recorded(module, names, [t.to("meta") for t in inputs], outputs, buffers)
+            valued(made[0].nodes)
+        except (RuntimeError, NotImplementedError, TypeError):
+            pass
+        else:
+            return made
+    return run_recorded(module, names, inputs, outputs, buffers)
+
+
+def valued(nodes: Sequence[Node]) -> None:
+    """Give the nodes that depend on shapes alone the values they have. Raises RuntimeError for a literal, whose value is lost."""
+    found: dict[Node, Tensor] = {}
+    for n in nodes:
+        if n.op == "constant" or (n.write and all(r in found for r in n.reads)):
+            raise RuntimeError(f"the value of {n} is not known on the meta device")
+        if n.op in FACTORIES or (n.op != "input" and n.dtype is not None and all(r in found for r in n.reads)):
+            f = getattr(packet(n.op), n.overload) if n.overload else packet(n.op)
+            args = mapped(
+                n.args, lambda a: found.get(a, torch.empty(a.shape, dtype=a.dtype)) if isinstance(a, Node) else a
+            )
+            n.value = found[n] = f(*args, **n.kwargs)
 
 
 def paired(full: Recorder, point: Recorder) -> None:
@@ -273,7 +313,7 @@ def recorded(
                 if not p.is_floating_point()
                 else torch.randn(p.shape, generator=generator, dtype=torch.float64)
             )
-    full, entered, results, grads, named, after = run_recorded(module, names, inputs[0], outputs, buffers)
+    full, entered, results, grads, named, after = full_size(module, names, inputs[0], outputs, buffers, rows)
     point, *_ = run_recorded(module, names, inputs[1], outputs, buffers)
     paired(full, point)
     taken = set(names)

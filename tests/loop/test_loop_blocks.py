@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 import codegen
-from codegen.loop import blocks, make
+from codegen.loop import blocks, make, record
 from tests.loop.conftest import NAMES, Case, cases, stepwise
 
 
@@ -124,3 +124,19 @@ def test_a_large_batch_is_taken_in_blocks_for_its_price() -> None:
         assert trainer.workspace() < 20e6
     assert "blocks" not in sources[0]
     assert "blocks = count * " in sources[1]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *more()])
+def test_a_loop_is_the_same_where_its_calls_are_recorded_without_values(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, params, data = CASES[name]
+    program = codegen.generate(forward, *[d[:16] for d in data], *params.values())
+    sources: list[str] = []
+    for least in (1, 10_000):
+        monkeypatch.setattr(record, "LARGE", least)
+        trainer = program.trainer(params, batch_size=96, lr=0.05)
+        trainer.run(data, steps=1)
+        sources.append(trainer.source)
+    assert sources[0]
+    assert sources[0] == sources[1]
