@@ -12,13 +12,14 @@ from codegen import tensors as tt
 from codegen.closed.backward import cot_name, is_local
 from codegen.closed.cells import Builder, Cell, is_contraction
 from codegen.closed.code import Line, RegionCode, region_code, resized
+from codegen.closed.division import lowered_at
 from codegen.closed.recentre import PART
 from codegen.closed.region import Region, boundary, grouped, normalized
 from codegen.derivation import Origin, Proof
 from codegen.derive import COT, OUT, pulled_back
 from codegen.formula import LETTERS, filled, left_side, lettered, named, text_template
 from codegen.lower import Lowered, Lowerer
-from codegen.steps import Used, added, kind_of, lowered, starts_negative, without_minus, wrapped
+from codegen.steps import Used, added, kind_of, starts_negative, without_minus, wrapped
 from codegen.values import TensorInfo, is_scalar
 from engine.naming import Namer
 from engine.notation import Index, Sigma, accesses, base, element, fresh, name_of
@@ -580,7 +581,7 @@ class ClosedWriter:
         if node is not None and c.call and node.template is not None:
             position = node.operands.index(x)
             kinds = tuple(kind_of(self.graph[o].dtype) for o in node.operands)
-            low = lowered(node.template, position, node.operand_shapes, kinds)
+            low = lowered_at(self.graph, node, position, kinds)
             names = {f"_{k}": o for k, o in enumerate(node.operands)}
             names.update({COT: cot, OUT: c.name})
             from codegen.derive import vjp

@@ -308,7 +308,6 @@ NORMALISATION = (
         lambda d, n: [d.normal(n, 8, 15), d.positive(8), d.normal(8)],
         groupnorm_hand,
         large=32,
-        ratio=1.55,
     ),
     Form("instancenorm", instancenorm, images, instancenorm_hand, large=32),
     Form("l2 normalise", l2_normalise, lambda d, n: [d.normal(n, D)], l2_normalise_hand),
