@@ -16,6 +16,9 @@ from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.notation import Delta, Index, Sigma, accesses, base, element, fresh, instantiate, name_of
 from engine.table import Definition
 
+LARGE = 100
+"""Operations of a cotangent at most that are written out in the next one: a long chain of them doubles at every step."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -139,7 +142,7 @@ class Backward:
             normal = cancelled(self.algebra.normal(cast("Expr", total), ranges), self.algebra)
             self.memo[key] = (normal, cast("Expr", total), tuple(self.algebra.rules))
         expr, naive, rules = self.memo[key]
-        if name in self.wanted or name in cuts:
+        if name in self.wanted or name in cuts or (not cell.shape and sp.count_ops(expr) > LARGE):
             plan.statements.append(Statement(cot_name(name), indices, cell.shape, expr, name, naive, rules))
             known[name] = None
             if name in self.wanted:

@@ -15,6 +15,9 @@ from codegen.closed.cells import Cell
 from engine.notation import BINDERS, Index, base, canonical, instantiate, size_symbol
 from engine.spelling import SizeArg, is_slice, render_call, with_bounds
 
+LIMIT = 48
+"""Cells that are closed together at most: what is worth folding lies closer, and plans cost more than in proportion."""
+
 
 @dataclass(frozen=True)
 class Region:
@@ -42,7 +45,7 @@ def depths(cells: list[Cell]) -> dict[str, int]:
 
 
 def grouped(cells: list[Cell]) -> list[list[Cell]]:
-    """Local cells of equal depth that read one another, as connected groups, in order of their last cell."""
+    """Local cells of equal depth that read one another, as connected groups of at most LIMIT, in order of their last cell."""
     depth = depths(cells)
     by_name = {c.name: c for c in cells}
     parent: dict[str, str] = {}
@@ -63,7 +66,7 @@ def grouped(cells: list[Cell]) -> list[list[Cell]]:
     groups: dict[str, list[Cell]] = {}
     for c in local:
         groups.setdefault(find(c.name), []).append(c)
-    return list(groups.values())
+    return [g[k : k + LIMIT] for g in groups.values() for k in range(0, len(g), LIMIT)]
 
 
 def boundary(group: list[Cell], by_name: dict[str, Cell]) -> list[Cell]:

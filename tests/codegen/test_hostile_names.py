@@ -1,5 +1,6 @@
 """Names of a forward that mean something in the emitted file, and graphs that are large: both modes still agree with autograd."""
 
+import cProfile
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from codegen import generate
+from engine import Value
 from tests.codegen.compare import assert_matches
 from tests.codegen.random_forwards import RandomForward
 
@@ -45,3 +47,43 @@ def test_a_tensor_that_is_read_a_thousand_times() -> None:
 
     inputs: tuple[Any, ...] = (torch.randn(3, dtype=torch.float64), torch.full((3,), 0.999, dtype=torch.float64))
     assert_matches(generate(forward, *inputs, mode="steps"), forward, inputs)
+
+
+def chain(length: int, elementwise: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """A forward of `length` equal lines, each reading the input and the line before."""
+
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        h = x
+        for _ in range(length):
+            h = ((h * w if elementwise else h @ w) + x).tanh()
+        return h.sum()
+
+    return forward
+
+
+@pytest.mark.parametrize(("elementwise", "mode"), [(True, "steps"), (False, "steps"), (False, "closed")])
+def test_twice_the_chain_takes_twice_the_calls(elementwise: bool, mode: str) -> None:
+    inputs: tuple[Any, ...] = (torch.randn(2, 2, dtype=torch.float64), torch.eye(2, dtype=torch.float64) * 0.3)
+    calls: list[int] = []
+    for length in (100, 200, 400):  # the first fills what is remembered
+        forward = chain(length, elementwise)
+        profile = cProfile.Profile()
+        with profile:
+            program = generate(forward, *inputs, mode=mode)
+        calls.append(sum(entry.callcount for entry in profile.getstats()))
+    assert_matches(program, forward, inputs)
+    assert calls[2] < 2.4 * calls[1]
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+def test_a_long_scalar_expression_becomes_code(mode: str) -> None:
+    x, w = Value(0.5), Value(0.3)
+    y = x
+    for _ in range(400):
+        y = (y * w + x).tanh()
+    y.backward()
+    program = generate(y.trace({"x": x, "w": w}), mode=mode)
+    _, saved = program.forward(*(torch.tensor(v, dtype=torch.float64) for v in (0.5, 0.3)))
+    grads = program.backward(saved)
+    assert float(grads["x"]) == pytest.approx(x.grad, rel=1e-12)
+    assert float(grads["w"]) == pytest.approx(w.grad, rel=1e-12)
