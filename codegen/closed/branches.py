@@ -23,8 +23,6 @@ def branched(e: Expr) -> Expr:
     for b in brackets(terms):
         inside = sp.Add(*[t for t in terms if b in sp.Mul.make_args(t)])
         outside = sp.Add(*[t for t in terms if b not in sp.Mul.make_args(t)])
-        if outside.has(b):
-            continue
         factor = sp.Mul.make_args(inside)
         holds = sp.Add(*[sp.Mul(*[f for f in sp.Mul.make_args(t) if f != b]) for t in sp.Add.make_args(inside)])
         related = [t for t in sp.Add.make_args(outside) if any(same(t, -h) for h in sp.Add.make_args(holds))]
@@ -36,6 +34,8 @@ def branched(e: Expr) -> Expr:
             else sp.S.Zero
         )
         fails = outside - rest
+        if fails.has(b):
+            continue
         return branched(cast("Expr", rest)) + choice(b, branched(sp.expand(holds + fails)), branched(fails))
     return e
 
