@@ -40,7 +40,12 @@ def proofs_of(name: str) -> tuple[Proof, ...]:
 def test_the_states_lead_from_the_chain_rule_to_the_closed_form(name: str) -> None:
     for proof in proofs_of(name):
         states = told(proof)
-        assert states[0].rule.startswith("Chain rule: " if proof.cell else "A sum that several gradients need")
+        part = (
+            "The gradient without its mean"
+            if proof.name.endswith("_uncentred")
+            else "A sum that several gradients need"
+        )
+        assert states[0].rule.startswith("Chain rule: " if proof.cell else part)
         assert canonical(states[-1].equation[1]) == canonical(proof.equation(avoid=())[1]) or len(states) > 1
         assert len(states) == 1 or all(s.rule for s in states)
         assert proof.origin is not None
