@@ -325,6 +325,15 @@ def reversed_difference(step: Step) -> Iterator[Match]:
             yield Match([one, new], [(n, new)])
 
 
+def shares(step: Step) -> Iterator[Match]:
+    """exp(log_softmax(z)) is softmax(z): the logarithm is left to whoever needs it, a loss at the end of a chunk."""
+    for n in step.order:
+        logs = n.args[0] if n.op == "exp" else None
+        if isinstance(logs, Node) and logs.op == "_log_softmax":
+            new = call("_softmax", *logs.args, shape=n.shape, dtype=n.dtype)
+            yield Match([new], [(n, new)])
+
+
 def squares(step: Step) -> Iterator[Match]:
     """x^2 is x x."""
     for n in step.order:
@@ -336,6 +345,7 @@ def squares(step: Step) -> Iterator[Match]:
 RULES: tuple[Rule, ...] = (
     Rule("gather", "x[i] = index_select(x, 0, i)", gathers, always=True),
     Rule("scatter add", "rows added to zeros at i = index_add(zeros, 0, i, rows)", scatter_adds, always=True),
+    Rule("shares", "exp(log_softmax(z)) = softmax(z)", shares),
     Rule("scatter", "p with p[i] - c put at i is p + s, with s known from the batch", scattered),
     Rule(
         "elementwise backward",

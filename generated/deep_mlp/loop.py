@@ -6,6 +6,7 @@ Made for these sizes, which decided how things are computed: x (32, 3) int64; y 
 Kernels that were chosen, each equal to what was derived:
     x[i] = index_select(x, 0, i)
     rows added to zeros at i = index_add(zeros, 0, i, rows)
+    exp(log_softmax(z)) = softmax(z)
     p with p[i] - c put at i is p + s, with s known from the batch
     g (1 - h^2) = tanh_backward(g, h); g s (1 - s) = sigmoid_backward(g, s)
     (x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)
@@ -65,12 +66,12 @@ def trainer(params):
     x_4_mean_rows = x_4_mean_all.unbind()
     x_4_invstd_all = torch.empty(85, 200, dtype=torch.float64)
     x_4_invstd_rows = x_4_invstd_all.unbind()
+    logits_all = torch.empty(85, 32, 27, dtype=torch.float64)
+    logits_rows = logits_all.unbind()
     x_5_mean_all = torch.empty(85, 27, dtype=torch.float64)
     x_5_mean_rows = x_5_mean_all.unbind()
     x_5_invstd_all = torch.empty(85, 27, dtype=torch.float64)
     x_5_invstd_rows = x_5_invstd_all.unbind()
-    loss_log_all = torch.empty(85, 32, 27, dtype=torch.float64)
-    loss_log_rows = loss_log_all.unbind()
     index_select_C = torch.empty(96, 10, dtype=torch.float64)
     x_1 = torch.empty(32, 200, dtype=torch.float64)
     space2 = torch.empty(6400, dtype=torch.float64)
@@ -103,7 +104,6 @@ def trainer(params):
     h4 = space8[:6400].view(32, 200)
     x_5 = torch.empty(32, 27, dtype=torch.float64)
     space10 = torch.empty(6400, dtype=torch.float64)
-    logits = space10[:864].view(32, 27)
     probs = space10[:864].view(32, 27)
     dlogits = space10[:864].view(32, 27)
     dh4 = space10[:6400].view(32, 200)
@@ -131,7 +131,7 @@ def trainer(params):
     small = [bnw5, bnb5, bnw4, bnb4, bnw3, bnb3, bnw2, bnb2, bnw1, bnb1]
     arange = torch.arange(32)
 
-    def at_end(x_1_invstd, x_2_invstd, x_3_invstd, x_4_invstd, x_5_invstd, loss_log, y, x_1_mean, x_2_mean, x_3_mean, x_4_mean, x_5_mean):
+    def at_end(x_1_invstd, x_2_invstd, x_3_invstd, x_4_invstd, x_5_invstd, logits, y, x_1_mean, x_2_mean, x_3_mean, x_4_mean, x_5_mean):
         pow_x_1_invstd = torch.pow(x_1_invstd, -2)
         var1 = pow_x_1_invstd - 1e-05
         pow_x_2_invstd = torch.pow(x_2_invstd, -2)
@@ -142,6 +142,7 @@ def trainer(params):
         var4 = pow_x_4_invstd - 1e-05
         pow_x_5_invstd = torch.pow(x_5_invstd, -2)
         var5 = pow_x_5_invstd - 1e-05
+        loss_log = torch.ops.aten._log_softmax.default(logits, 1, False)
         index_loss_log = loss_log[arange, y]
         mean_index_loss_log = index_loss_log.mean()
         loss = mean_index_loss_log.neg()
@@ -159,7 +160,7 @@ def trainer(params):
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
             dlogits_at_all[: count * 32].zero_().scatter_(1, y_all[: count * 32, None], -0.03125)
             x_flat_onehot_all[: count * 96].zero_().scatter_(1, x_all.view(-1)[: count * 96, None], 1.0)
-            for _, x_flat, x_1_mean, x_1_invstd, x_2_mean, x_2_invstd, x_3_mean, x_3_invstd, x_4_mean, x_4_invstd, x_5_mean, x_5_invstd, loss_log, dlogits_at, x_flat_onehot_T in zip(range(count), x_flat_rows, x_1_mean_rows, x_1_invstd_rows, x_2_mean_rows, x_2_invstd_rows, x_3_mean_rows, x_3_invstd_rows, x_4_mean_rows, x_4_invstd_rows, x_5_mean_rows, x_5_invstd_rows, loss_log_rows, dlogits_at_rows, x_flat_onehot_T_rows):
+            for _, x_flat, x_1_mean, x_1_invstd, x_2_mean, x_2_invstd, x_3_mean, x_3_invstd, x_4_mean, x_4_invstd, logits, x_5_mean, x_5_invstd, dlogits_at, x_flat_onehot_T in zip(range(count), x_flat_rows, x_1_mean_rows, x_1_invstd_rows, x_2_mean_rows, x_2_invstd_rows, x_3_mean_rows, x_3_invstd_rows, x_4_mean_rows, x_4_invstd_rows, logits_rows, x_5_mean_rows, x_5_invstd_rows, dlogits_at_rows, x_flat_onehot_T_rows):
                 torch.index_select(C, 0, x_flat, out=index_select_C)
                 torch.mm(emb, w1, out=x_1)
                 torch.native_batch_norm(x_1, bnw1, bnb1, None, None, True, 0.0, 1e-05, out=(h1_bn, x_1_mean, x_1_invstd))
@@ -183,8 +184,7 @@ def trainer(params):
                 torch.add(minus_one, sigmoid_mul_h4_bn, alpha=2, out=h4)
                 torch.mm(h4, w5, out=x_5)
                 torch.native_batch_norm(x_5, bnw5, bnb5, None, None, True, 0.0, 1e-05, out=(logits, x_5_mean, x_5_invstd))
-                torch.log_softmax(logits, 1, out=loss_log)
-                torch.exp(loss_log, out=probs)
+                torch.softmax(logits, 1, out=probs)
                 torch.add(dlogits_at, probs, alpha=0.03125, out=dlogits)
                 dx_5, dbnw5, dbnb5 = native_batch_norm_backward(dlogits, x_5, bnw5, None, None, x_5_mean, x_5_invstd, True, 1e-05, [True, True, True])
                 torch.mm(dx_5, w5_T, out=dh4)
@@ -207,7 +207,7 @@ def trainer(params):
                 C.addmm_(x_flat_onehot_T, demb_getitem_view, alpha=rate)
                 w1.addmm_(emb_T, dx_1, alpha=rate)
                 torch._foreach_add_(small, [dbnw5, dbnb5, dbnw4, dbnb4, dbnw3, dbnb3, dbnw2, dbnb2, dbnw1, dbnb1], alpha=rate)
-            loss_of, x_1_mean_of, x_2_mean_of, x_3_mean_of, x_4_mean_of, x_5_mean_of, var1_of, var2_of, var3_of, var4_of, var5_of = torch.vmap(at_end)(x_1_invstd_all[:count], x_2_invstd_all[:count], x_3_invstd_all[:count], x_4_invstd_all[:count], x_5_invstd_all[:count], loss_log_all[:count], y_all.view(85, 32)[:count], x_1_mean_all[:count], x_2_mean_all[:count], x_3_mean_all[:count], x_4_mean_all[:count], x_5_mean_all[:count])
+            loss_of, x_1_mean_of, x_2_mean_of, x_3_mean_of, x_4_mean_of, x_5_mean_of, var1_of, var2_of, var3_of, var4_of, var5_of = torch.vmap(at_end)(x_1_invstd_all[:count], x_2_invstd_all[:count], x_3_invstd_all[:count], x_4_invstd_all[:count], x_5_invstd_all[:count], logits_all[:count], y_all.view(85, 32)[:count], x_1_mean_all[:count], x_2_mean_all[:count], x_3_mean_all[:count], x_4_mean_all[:count], x_5_mean_all[:count])
             losses[done : done + count] = loss_of
             if watch is not None:
                 watch(count, {"mean1": x_1_mean_of, "mean2": x_2_mean_of, "mean3": x_3_mean_of, "mean4": x_4_mean_of, "mean5": x_5_mean_of, "var1": var1_of, "var2": var2_of, "var3": var3_of, "var4": var4_of, "var5": var5_of})
