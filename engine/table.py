@@ -81,9 +81,10 @@ class Operand:
 class Scope:
     """What a row's function may ask while it runs: which sizes are equal, and how large they are at the example."""
 
-    def __init__(self, values: dict[Any, int], operands: int = 0) -> None:
+    def __init__(self, values: dict[Any, int], operands: int = 0, padded: bool = False) -> None:
         self.values = values
         self.operands = operands
+        self.padded = padded
         self.chosen: list[tuple[int, Shape]] = []
         self.same: list[tuple[Expr, Expr]] = []
         self._substitution: dict[Any, Expr] = {}
@@ -120,6 +121,11 @@ def equal(a: Expr, b: Expr) -> Expr:
 def value_of(size: Expr) -> int:
     """The number that a size has at the example."""
     return _scopes[-1].value(size)
+
+
+def padded() -> bool:
+    """Whether an integer input holds -100 at the example: what torch's losses leave out unless they are told otherwise."""
+    return _scopes[-1].padded
 
 
 def own_output(number: int, shape: Sequence[Expr]) -> Operand:

@@ -38,7 +38,8 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
 
     Args:
         forward: a function of tensors, or an `nn.Module`; ordinary torch, never changed.
-        inputs: example tensors (or lists, tuples and dicts of them), for shapes and dtypes only. May be left out where
+        inputs: example tensors (or lists, tuples and dicts of them), for shapes and dtypes, and for whether labels of -100
+            are among them, which torch's losses leave out. May be left out where
             every parameter is annotated with jaxtyping (`x: Float[Tensor, "batch features"]`). Numbers, strings and
             None are taken as they are.
         static: keyword arguments passed on as they are.

@@ -145,6 +145,7 @@ class Tracer(TorchFunctionMode):
         self.sizes.locate_with(located)
         self.records: list[Record] = []
         self.captured: dict[int, Proxy] = {}
+        self.padded = False
         self.keep: list[Any] = []
         self.annotated: dict[Expr, str] = {}
         self.buffers: dict[int, Record] = {}
@@ -163,6 +164,9 @@ class Tracer(TorchFunctionMode):
         if t.is_complex():
             raise TraceError(f"input {name!r} is complex; keep real and imaginary parts as real tensors")
         shape = tuple(self.sizes.new(f"{name}%{d}", int(s)) for d, s in enumerate(t.shape))
+        if t.dtype == torch.int64 and not t.is_meta:
+            with without_modes():
+                self.padded = self.padded or bool((t == -100).any())
         meta = torch.empty(t.shape, dtype=t.dtype, device="meta")
         record = Record("input", (), None, (), shape, meta, t.is_floating_point(), None)
         record.wanted.append((-1, 0, name))
@@ -537,9 +541,17 @@ class Tracer(TorchFunctionMode):
         leaves = [renamed(v) for v in leaves]
         values = {p: self.sizes.values[s] for s, p in names.items()}
         flags = tuple((o.meta.dtype, o.positive) for o in operands)
-        key = (row, tuple(shapes), flags, tuple(_hashable(v) for v in leaves), str(spec), tuple(values.items()))
+        key = (
+            row,
+            self.padded,
+            tuple(shapes),
+            flags,
+            tuple(_hashable(v) for v in leaves),
+            str(spec),
+            tuple(values.items()),
+        )
         if key not in _memo:
-            scope = Scope(dict(values), len(operands))
+            scope = Scope(dict(values), len(operands), self.padded)
             sizes = Sizes()
             sizes.values = dict(values)
             tensors = [Operand(k, shapes[k], *flags[k]) for k in range(len(operands))]

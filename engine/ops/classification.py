@@ -13,7 +13,7 @@ from engine.errors import TraceError
 from engine.notation import Equal, Index, Less, Where, instantiate, sigma
 from engine.ops.losses import reduce_loss, reduction_of
 from engine.sizes import exact
-from engine.table import Definition, Operand, composite, define, equal, indices_of, op
+from engine.table import Definition, Operand, composite, define, equal, indices_of, op, padded, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,21 +49,32 @@ def scores(x: Operand, target_shape: tuple[Expr, ...] | None = None) -> Scores:
     return Scores(tuple(shape), at, x.shape[c], lambda k: x.element(*at[:c], k, *at[c:]))
 
 
-def by_target(s: Scores, t: Expr, each: Any, weight: Any, ignore_index: int, reduction: str) -> Definition:
+def by_target(s: Scores, t: Expr, each: Any, weight: Any, ignored: int | None, reduction: str) -> Definition:
     """`each` (already weighted) reduced over the targets; a mean divides by the weights of the targets that count.
 
-    torch's default, ignore_index=-100, is taken as no target being ignored.
+    torch's default, ignore_index=-100, is taken as no target being ignored unless an integer input of the example holds it.
     """
     limits = [(cast("Index", i), n) for i, n in zip(s.at, s.shape, strict=True) if n != 1]
-    ignored = Equal(t, Integer(ignore_index)) if ignore_index != NOTHING else sp.S.Zero
-    body = Where(ignored, 0, each)
-    if reduction != "mean" or (weight is None and ignored == 0):
+    left_out = Equal(t, Integer(ignored)) if ignored is not None else sp.S.Zero
+    body = Where(left_out, 0, each)
+    if reduction != "mean" or (weight is None and left_out == 0):
         return reduce_loss(s.shape, s.at, body, reduction)
-    count = sigma(Where(ignored, 0, class_weight(weight, t)), *limits)
+    count = sigma(Where(left_out, 0, class_weight(weight, in_bounds(t, ignored, s.classes))), *limits)
     return define((), (), sigma(body, *limits) / instantiate(count, {}))
 
 
+def ignored_class(ignore_index: int) -> int | None:
+    """The target that is left out, if any."""
+    return None if ignore_index == NOTHING and not padded() else ignore_index
+
+
 NOTHING = -100
+
+
+def in_bounds(t: Expr, ignore_index: int | None, classes: Expr) -> Expr:
+    """A target that is a class even where it is ignored; -1 is one, counted from the end."""
+    outside = ignore_index is not None and not -1 <= ignore_index < value_of(classes)
+    return Where(Equal(t, Integer(ignore_index)), 0, t) if outside else t
 
 
 def class_weight(weight: Any, c: Expr) -> Any:
@@ -83,8 +94,10 @@ def nll_loss(
 ) -> Definition:
     s = scores(x, y.shape)
     t = y.element(*s.at)
-    each = -class_weight(weight, t) * s.element(t)
-    return by_target(s, t, each, weight, ignore_index, reduction_of(size_average, reduce, reduction))
+    ignored = ignored_class(ignore_index)
+    k = in_bounds(t, ignored, s.classes)
+    each = -class_weight(weight, k) * s.element(k)
+    return by_target(s, t, each, weight, ignored, reduction_of(size_average, reduce, reduction))
 
 
 @op(targets=(F.cross_entropy,))
@@ -105,11 +118,13 @@ def cross_entropy(
     s = scores(x, y.shape)
     t = y.element(*s.at)
     normalizer = sp.log(s.over_classes(lambda c: sp.exp(s.element(c))))
-    each = class_weight(weight, t) * (normalizer - s.element(t))
+    ignored = ignored_class(ignore_index)
+    k = in_bounds(t, ignored, s.classes)
+    each = class_weight(weight, k) * (normalizer - s.element(k))
     if smoothing != 0:
         spread = s.over_classes(lambda c: class_weight(weight, c) * (normalizer - s.element(c)))
         each = (1 - smoothing) * each + smoothing / s.classes * spread
-    return by_target(s, t, each, weight, ignore_index, reduction)
+    return by_target(s, t, each, weight, ignored, reduction)
 
 
 def soft_cross_entropy(x: Operand, y: Operand, weight: Any, reduction: str, smoothing: Expr) -> Definition:

@@ -15,6 +15,13 @@ def of_classes(n: int, draw: Draw) -> tuple[Tensor, Tensor]:
     return draw(n, 5), whole(n, below=5)
 
 
+def of_padded(n: int, draw: Draw) -> tuple[Tensor, Tensor]:
+    """Targets of a sequence whose end is padding, as torch marks it by default."""
+    target = whole(n, 4, below=5)
+    target[:, 3] = -100
+    return draw(n, 5, 4), target
+
+
 def of_pixels(n: int, draw: Draw) -> tuple[Tensor, Tensor]:
     return draw(n, 5, 2, 3), whole(n, 2, 3, below=5)
 
@@ -86,6 +93,9 @@ LOSSES: dict[str, tuple[Callable[..., nn.Module], Callable[[int, Draw], tuple[An
         of_pixels,
         {"weight": WEIGHTS, "ignore_index": 1, "label_smoothing": 0.2},
     ),
+    "cross entropy of padded targets": (nn.CrossEntropyLoss, of_padded, {}),
+    "cross entropy of padded targets weighted": (nn.CrossEntropyLoss, of_padded, {"weight": WEIGHTS}),
+    "nll of padded targets": (nn.NLLLoss, of_padded, {"weight": WEIGHTS}),
     "nll": (nn.NLLLoss, of_classes, {}),
     "nll weighted, ignoring": (nn.NLLLoss, of_classes, {"weight": WEIGHTS, "ignore_index": 0}),
     "nll of pixels": (nn.NLLLoss, of_pixels, {}),
