@@ -207,7 +207,9 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         return f"{f(a[0])}.to({n.dtype})"
     if n.op in NAMED and (not n.overload or n.op in PRODUCTS) and not n.kwargs:  # made by a rule, or of one form only
         return f"torch.{n.op}({', '.join(f(x) for x in a)})"
-    operator = f"torch.{n.op}" if n.op in PUBLIC else f"torch.ops.aten.{n.op}.{n.overload or 'default'}"
+    operator = (
+        f"torch.{n.op}" if n.op in PUBLIC else ".".join(["torch.ops.aten", n.op, *([n.overload] if n.overload else [])])
+    )
     parts = [*[f(x) for x in a], *[f"{k}={f(v)}" for k, v in n.kwargs.items() if v is not None]]
     return f"{operator}({', '.join(parts)})"
 
