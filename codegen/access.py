@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen import tensors as tt
 from codegen.ranges import digit_of, extreme, nonnegative, radix
 from codegen.values import LowererBase, Val, permute, to_axes
+from engine.indexed import Indexed
 from engine.notation import Index, Quo, Rem, free_indices, name_of
 
 if TYPE_CHECKING:

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed, Mul
+from sympy import Expr, Mul
 
 from codegen import tensors as tt
 from codegen.values import Val
+from engine.indexed import Indexed
 from engine.notation import Delta, Index, Less, LessEqual, Quo, Rem, Sigma, Where, free_indices, name_of
 from engine.ops.layout import steps
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.ranges import Digit, digit_of, extreme, nonnegative, radix, simplified
+from engine.indexed import Indexed
 from engine.notation import Index, Quo, Rem, fresh, ordered
 
 if TYPE_CHECKING:

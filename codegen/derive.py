@@ -12,11 +12,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed, IndexedBase, Mul
+from sympy import Expr, Mul
 
 from codegen.deltas import Solver
 from codegen.ownoutput import by_output
 from codegen.ranges import simplified
+from engine.indexed import Indexed, IndexedBase
 from engine.notation import (
     Amax,
     Delta,
@@ -133,7 +134,7 @@ def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> 
     The output's cotangent is called `COT` and the output `OUT`. Source of the formula: the chain rule for index
     notation; nothing is specific to an op.
     """
-    base = next((a.base for a in accesses(template.expr, operand)), None)
+    base = cast("IndexedBase | None", next((a.base for a in accesses(template.expr, operand)), None))
     at = indices_of(shape)
     sizes_of = {i: n for i, n in zip(at, shape, strict=True) if i != 0}
     ranges = {cast("Index", i): n for i, n in sizes_of.items()}

@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen import tensors as tt
 from codegen.derive import COT, OUT
 from codegen.lower import Lowerer
 from codegen.values import Val
+from engine.indexed import Indexed
 from engine.notation import BRACKETS, Amax, Floor, Sigma, Sign, Where, name_of
 
 if TYPE_CHECKING:

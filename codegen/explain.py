@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from collections.abc import Set as AbstractSet
 
-    from sympy import Expr, Indexed, IndexedBase
+    from sympy import Expr
 
     from codegen.derivation import Derivation, Part
     from engine.graph import Graph, Node
+    from engine.indexed import Indexed, IndexedBase
     from engine.table import Definition
 
 

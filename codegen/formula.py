@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 from sympy.printing.latex import LatexPrinter
 from sympy.printing.str import StrPrinter
 
+from engine.indexed import Indexed, IndexedBase
 from engine.notation import Amax, Index, Sigma, element, name_of
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def named(e: Expr, names: Mapping[str, str]) -> Expr:
         label = b.label
         if str(label) in names:
             known = {k: v for k, v in label.assumptions0.items() if k in ("positive", "real", "integer")}
-            mapping[b] = sp.IndexedBase(sp.Symbol(names[str(label)], **known))
+            mapping[b] = IndexedBase(sp.Symbol(names[str(label)], **known))
     return e.xreplace(mapping)
 
 
@@ -279,4 +280,4 @@ def latex_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
 
 def left_side(name: str, indices: Sequence[Expr]) -> Expr:
     """`name[i,j]` as an expression."""
-    return element(sp.IndexedBase(sp.Symbol(name, real=True)), indices)
+    return element(IndexedBase(sp.Symbol(name, real=True)), indices)

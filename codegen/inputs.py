@@ -6,11 +6,11 @@ import inspect
 from typing import TYPE_CHECKING
 
 import torch
-from sympy import Indexed
 from torch import Generator, Tensor, nn
 
 from engine import trace
 from engine.errors import TargetError, TraceError
+from engine.indexed import Indexed
 from engine.notation import accesses, name_of
 from engine.sizes import evaluate
 

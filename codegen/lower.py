@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen import tensors as tt
 from codegen.access import AccessMixin
@@ -21,6 +21,7 @@ from codegen.ranges import nonnegative
 from codegen.scalars import ScalarMixin
 from codegen.values import TensorInfo, Val
 from engine.errors import DerivationError
+from engine.indexed import Indexed
 from engine.notation import (
     BRACKETS,
     Amax,

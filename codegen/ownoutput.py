@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
+from engine.indexed import Indexed
 from engine.notation import Head, base, element
 
 if TYPE_CHECKING:

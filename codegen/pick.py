@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
-from sympy import Expr, Indexed, Mul
+from sympy import Expr, Mul
 
+from engine.indexed import Indexed
 from engine.notation import Delta, Index, Less, LessEqual, Quo, Rem, Sigma, free_indices
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen import tensors as tt
 from codegen.formula import LONG
@@ -13,6 +13,7 @@ from codegen.kernels import log_share
 from codegen.tensors import T
 from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, scalar, to_axes
 from engine.errors import DerivationError
+from engine.indexed import Indexed
 from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Sigma, Where, name_of
 
 METHODS: dict[Any, str] = {

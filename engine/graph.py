@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sympy import IndexedBase
 from torch.utils import _pytree as pytree
 
+from engine.indexed import IndexedBase
 from engine.notation import base, instantiate
 from engine.spelling import render_call, shape_text
 

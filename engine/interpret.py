@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 import mpmath
 import numpy as np
 import sympy as sp
-from sympy import Expr, Indexed, Integer, Symbol
+from sympy import Expr, Integer, Symbol
 
 from engine.arithmetic import is_integral
 from engine.errors import InputError
 from engine.fixedpoint import contraction
+from engine.indexed import Indexed
 from engine.notation import (
     BINDERS,
     Amax,

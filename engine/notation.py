@@ -12,7 +12,9 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import sympy as sp
-from sympy import Expr, Indexed, IndexedBase, Integer, Symbol, Tuple
+from sympy import Expr, Integer, Symbol, Tuple
+
+from engine.indexed import Indexed, IndexedBase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

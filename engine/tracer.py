@@ -14,12 +14,13 @@ from typing import Any, cast
 
 import sympy as sp
 import torch
-from sympy import Expr, Indexed, Symbol
+from sympy import Expr, Symbol
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
+from engine.indexed import Indexed
 from engine.naming import user_frame
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE

@@ -17,13 +17,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed, Mul
+from sympy import Expr, Mul
 
 from codegen.closed.cells import Cell, at
 from codegen.closed.logistic import as_power, gate_argument, softplus_argument
 from codegen.closed.sums import rebuilt, summed_term
 from codegen.derive import distribute
 from codegen.ranges import simplified
+from engine.indexed import Indexed
 from engine.notation import (
     BRACKETS,
     Amax,

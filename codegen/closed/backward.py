@@ -7,12 +7,13 @@ from functools import lru_cache
 from typing import Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.closed.algebra import Algebra, expanded, gathered, powers
 from codegen.closed.cells import Cell, is_contraction, is_plain, substituted
 from codegen.closed.sums import rebuilt
 from codegen.derive import COT, OUT, Contribution, pulled_back
+from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, base, element, fresh, instantiate, name_of
 from engine.table import Definition
 

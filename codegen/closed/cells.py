@@ -14,11 +14,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.closed.random import random_nodes
 from codegen.closed.sums import rebuilt, resum
 from codegen.ranges import simplified
+from engine.indexed import Indexed
 from engine.naming import Namer
 from engine.notation import (
     BINDERS,

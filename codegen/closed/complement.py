@@ -7,10 +7,11 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.closed.logistic import gate_argument
 from codegen.closed.sums import rebuilt
+from engine.indexed import Indexed
 from engine.notation import base, element, name_of
 
 if TYPE_CHECKING:

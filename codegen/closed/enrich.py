@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed, Mul
+from sympy import Expr, Mul
 
 from codegen.closed.algebra import expanded
 from codegen.closed.cells import Cell, at, natural
 from codegen.closed.logistic import gate_argument, softplus_arguments
 from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
+from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
 
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.closed.cells import Cell, is_contraction, substituted
+from engine.indexed import Indexed
 from engine.notation import Index, Sigma, base, element
 
 if TYPE_CHECKING:

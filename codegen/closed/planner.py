@@ -8,12 +8,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed, Mul
+from sympy import Expr, Mul
 
 from codegen.closed.algebra import Algebra, powers
 from codegen.closed.backward import Backward, Statement, settled
 from codegen.closed.branches import branched
 from codegen.closed.sums import rebuilt
+from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, base, bound, canonical, element, fresh, name_of
 
 if TYPE_CHECKING:

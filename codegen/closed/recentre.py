@@ -14,10 +14,11 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed, Mul
+from sympy import Expr, Mul
 
 from codegen.closed.backward import Statement
 from codegen.closed.planner import share
+from engine.indexed import Indexed
 from engine.notation import Index, Sigma, base, element, fresh
 
 if TYPE_CHECKING:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.closed.cells import Cell, at, substituted
 from codegen.formula import named
+from engine.indexed import Indexed
 from engine.notation import Sigma, accesses, instantiate, name_of
 
 if TYPE_CHECKING:

@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.logistic import DEPTH, elementwise_cells, quotients
 from codegen.closed.shift import unshifted
 from codegen.closed.sums import rebuilt
 from codegen.kernels import stable
+from engine.indexed import Indexed
 from engine.notation import Sigma, name_of
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.formula import LONG, decimal
+from engine.indexed import Indexed
 from engine.notation import (
     Amax,
     Delta,

@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Indexed, Tuple
+from sympy import Tuple
 
 from codegen.formula import left_side, lettered, named
 from codegen.worked.walk import walked
+from engine.indexed import Indexed
 from engine.notation import base, element
 
 if TYPE_CHECKING:

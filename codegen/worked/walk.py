@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.closed.algebra import Algebra
 from codegen.closed.backward import Backward, cancelled, settled
@@ -21,6 +21,7 @@ from codegen.closed.sums import rebuilt
 from codegen.worked.partial import MASKED, Partial
 from codegen.worked.points import Points
 from engine.errors import DerivationError
+from engine.indexed import Indexed
 from engine.notation import accesses, base, canonical, element, instantiate, name_of
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from typing import Any
 
 import sympy as sp
 import torch
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from engine.errors import TraceError
+from engine.indexed import Indexed
 from engine.notation import Equal, Less, LessEqual, Where
 from engine.table import Definition, Opaque, Operand, broadcast_shape, elementwise, op, pointwise
 
