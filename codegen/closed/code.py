@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen import tensors as tt
 from codegen.closed.algebra import expanded, gathered
@@ -14,6 +14,7 @@ from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.complement import complemented
 from codegen.closed.enrich import enriched
+from codegen.closed.faithful import faithful
 from codegen.closed.gates import Verdict, accurate, equal
 from codegen.closed.logistic import unified
 from codegen.closed.logshare import with_log_shares
@@ -24,6 +25,7 @@ from codegen.closed.sums import rebuilt
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError
+from engine.indexed import Indexed
 from engine.notation import Delta, Sigma, accesses, name_of
 
 if TYPE_CHECKING:
@@ -121,9 +123,10 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     cells = tuple(enriched(stabilized(list(region.cells), (*region.needed, *region.seeds))))
     closed = replace(region, cells=cells)
     refused: list[str] = []
-    for own, plan in plans(region, closed, values):
-        code = written(own, plan)
-        verdict = judged(replace(region, summed=own.summed), code, values) if plan.simplified else Verdict(True)
+    as_it_is = region, unsimplified(region), True
+    for own, plan, literal in (*((*found, False) for found in plans(region, closed, values)), as_it_is):
+        code = written(own, plan, literal)
+        verdict = judged(replace(region, summed=own.summed), code, values, plan.simplified)
         if verdict.passed:
             return replace(code, refused=tuple(refused), region=region, values=tuple(values.items()))
         refused.append(verdict.reason)
@@ -161,23 +164,24 @@ def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tu
             continue
 
 
-def judged(region: Region, code: RegionCode, values: dict[Any, int]) -> Verdict:
-    """Both gates. One that raises refuses."""
-    if not code.backward:
-        return Verdict(True)
+def judged(region: Region, code: RegionCode, values: dict[Any, int], simplified: bool) -> Verdict:
+    """All gates: where the backward is `simplified`, its equality and accuracy; always the forward's values. One that raises refuses."""
+    proven = simplified and code.backward
     try:
-        verdict = equal(region, code.cells, code.statements, code.gradients, values)
-        return (
-            verdict
-            if not verdict.passed
-            else accurate(region, code.cells, code.forward, code.backward, code.gradients, values)
-        )
+        if proven:
+            verdict = equal(region, code.cells, code.statements, code.gradients, values)
+            if not verdict.passed:
+                return verdict
+        verdict = faithful(region, code, values)
+        if not proven or not verdict.passed:
+            return verdict
+        return accurate(region, code.cells, code.forward, code.backward, code.gradients, values)
     except Exception as error:  # noqa: BLE001  # a gate that cannot be evaluated must not let anything pass, whatever went wrong in it
         return Verdict(False, f"{type(error).__name__}: {error}")
 
 
-def written(region: Region, plan: Planned) -> RegionCode:
-    """A plan as torch statements."""
+def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
+    """A plan as torch statements; with the forward's lines as they are if `literal`, else in stable forms."""
     cells = region.cells
     by_name = {c.name: c for c in cells}
     reads = {name_of(a) for s in plan.statements for a in accesses(s.expr)}
@@ -187,7 +191,7 @@ def written(region: Region, plan: Planned) -> RegionCode:
         infos[cot_name(c.name)] = infos[f"{cot_name(c.name)}_out"] = TensorInfo(c.shape)
     for s in plan.statements:
         infos[s.name] = TensorInfo(s.shape)
-    forward = forward_lines(region, by_name, {*region.needed, *read_back}, infos)
+    forward = forward_lines(region, by_name, {*region.needed, *read_back}, infos, literal)
     cells = tuple({c.name: c for c in (*cells, *by_name.values())}.values())
     backward: list[Line] = []
     for s in plan.statements:
@@ -196,9 +200,13 @@ def written(region: Region, plan: Planned) -> RegionCode:
     return RegionCode(cells, tuple(forward), tuple(backward), plan.gradients, tuple(read_back), plan.statements)
 
 
-def forward_lines(region: Region, known: dict[str, Cell], needed: set[str], infos: dict[str, TensorInfo]) -> list[Line]:
-    """Statements for the cells that are needed, with what is read once written out inside of its reader."""
-    local = {n: replace(c, expr=kernel_form(c, known)) for n, c in known.items() if c.expr is not None}
+def forward_lines(
+    region: Region, known: dict[str, Cell], needed: set[str], infos: dict[str, TensorInfo], literal: bool
+) -> list[Line]:
+    """Statements for the cells that are needed, with what is read once written out inside of its reader unless `literal`."""
+    local = {
+        n: c if literal else replace(c, expr=kernel_form(c, known)) for n, c in known.items() if c.expr is not None
+    }
     live: set[str] = set()
     stack = [n for n in needed if n in local]
     while stack:
@@ -211,7 +219,9 @@ def forward_lines(region: Region, known: dict[str, Cell], needed: set[str], info
         for a in all_accesses(cast("Expr", local[name].expr)):
             counts[name_of(a)] = counts.get(name_of(a), 0) + 1
     inlined = {
-        n: local[n] for n in live if n not in needed and counts.get(n, 0) == 1 and inlines(local[n], live, local)
+        n: local[n]
+        for n in live
+        if not literal and n not in needed and counts.get(n, 0) == 1 and inlines(local[n], live, local)
     }
     written_out: list[tuple[Cell, Expr]] = []
     for c in region.cells:
@@ -220,13 +230,13 @@ def forward_lines(region: Region, known: dict[str, Cell], needed: set[str], info
         e: Any = local[c.name].expr
         while any(name_of(a) in inlined for a in accesses(e)):
             e = substituted(e, inlined)
-        if e.has(sp.log):
+        if e.has(sp.log) and not literal:
             e = unified(e)
         if e.has(Sigma):
             e = signs_in_front(e)
         written_out.append((c, e))
     lines: list[Line] = []
-    for c, e in with_log_shares(written_out):
+    for c, e in written_out if literal else with_log_shares(written_out):
         infos[c.name] = TensorInfo(c.shape, c.kind)
         lines.append(Line(c.name, c.indices, c.shape, e, Lowerer(infos, {}).lower(e, c.indices, c.shape)))
         known[c.name] = c

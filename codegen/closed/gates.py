@@ -94,6 +94,11 @@ def shape_at(shape: Sequence[Expr], sizes: dict[Symbol, int]) -> tuple[int, ...]
     return tuple(evaluate(n, sizes) for n in shape)
 
 
+def scope_of(sizes: Mapping[Symbol, int]) -> dict[str, Any]:
+    """What emitted text refers to beside tensors. Logarithms of sizes are Python's here, the writer has torch take them."""
+    return {"torch": torch, "log": math.log, **{str(s): n for s, n in sizes.items()}}
+
+
 def equal(
     region: Region,
     cells: Sequence[Cell],
@@ -318,15 +323,14 @@ def errors(
 ) -> list[tuple[str, float, float]]:
     """(what, our error, autograd's) of every gradient whose truth is finite, at one draw."""
     values = inputs_at(region, cells, sizes, offset, draw)
-    names = {str(s): n for s, n in sizes.items()}
+    scope = scope_of(sizes)
     if region.relations:
-        values |= related(region, cells, naive, values, names, sizes)
-    truth = autograd(region, naive, values, names, torch.float64)
-    theirs = autograd(region, naive, values, names, torch.float32)
+        values |= related(region, cells, naive, values, scope, sizes)
+    truth = autograd(region, naive, values, scope, torch.float64)
+    theirs = autograd(region, naive, values, scope, torch.float32)
     ours: dict[str, Any] = {k: v.float() if v.is_floating_point() else v for k, v in values.items()}
     for name in region.seeds:
         ours[f"{cot_name(name)}_out"] = ours[cot_name(name)]
-    scope = {"torch": torch, **names}
     for line in (*forward, *backward):
         execute(line, ours, scope, sizes)
     pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
@@ -373,11 +377,11 @@ def related(
     cells: Sequence[Cell],
     naive: Sequence[tuple[str, str]],
     values: dict[str, torch.Tensor],
-    names: dict[str, int],
+    known: Mapping[str, Any],
     sizes: dict[Symbol, int],
 ) -> dict[str, torch.Tensor]:
     """float64 values of what the relations name beyond the region, such that they hold for these values of the boundary."""
-    scope: dict[str, Any] = {"torch": torch, **names, **values}
+    scope: dict[str, Any] = {**known, **values}
     for name, text in naive:
         scope[name] = eval(text, scope)  # noqa: S307
     read = {name_of(a) for left, _ in region.relations for a in accesses(left)}
@@ -391,11 +395,11 @@ def autograd(
     region: Region,
     naive: Sequence[tuple[str, str]],
     values: dict[str, torch.Tensor],
-    names: dict[str, int],
+    known: Mapping[str, Any],
     dtype: torch.dtype,
 ) -> dict[str, Any]:
     """Gradients of the unsimplified cells by torch."""
-    scope: dict[str, Any] = {"torch": torch, **names}
+    scope: dict[str, Any] = dict(known)
     leaves: dict[str, torch.Tensor] = {}
     for k, v in values.items():
         scope[k] = v.to(dtype) if v.is_floating_point() else v
@@ -408,15 +412,19 @@ def autograd(
     return {k: torch.zeros_like(leaves[k]) if g is None else g for k, g in zip(leaves, found, strict=True)}
 
 
-def execute(line: Line, tensors: dict[str, Any], scope: dict[str, Any], sizes: dict[Symbol, int]) -> None:
-    """Run one emitted line."""
+def execute(
+    line: Line,
+    tensors: dict[str, Any],
+    scope: dict[str, Any],
+    sizes: dict[Symbol, int],
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Run one emitted line, whose value is of `dtype`."""
     everything = {**scope, **tensors}
     shape = shape_at(line.shape, sizes)
     low = line.value
-    if low.dense is None:
-        value = torch.zeros(shape, dtype=torch.float32)
-    else:
-        value = torch.as_tensor(eval(tt.text(low.dense.t), everything), dtype=torch.float32).expand(shape)  # noqa: S307
+    dense = 0.0 if low.dense is None else eval(tt.text(low.dense.t), everything)  # noqa: S307
+    value = torch.as_tensor(dense, dtype=dtype).expand(shape)
     if low.scatters:
         value = value.clone()
     everything["_value"] = value
@@ -424,7 +432,7 @@ def execute(line: Line, tensors: dict[str, Any], scope: dict[str, Any], sizes: d
         everything["_items"] = eval(  # noqa: S307
             "_Keep[" + ", ".join(tt.argument(i) for i in s.items) + "]", {**everything, "_Keep": _Keep()}
         )
-        everything["_new"] = torch.as_tensor(eval(tt.text(s.value), everything)).float()  # noqa: S307
+        everything["_new"] = torch.as_tensor(eval(tt.text(s.value), everything)).to(dtype)  # noqa: S307
         if s.accumulate:
             places = tuple(torch.as_tensor(i) for i in as_tuple(everything["_items"]))
             value.index_put_(places, everything["_new"], accumulate=True)

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.closed.algebra import matched
 from codegen.closed.sums import rebuilt
 from codegen.kernels import log_share, stable
-from engine.notation import Index, Sigma, base, element, instantiate, name_of
+from engine.indexed import Indexed
+from engine.notation import Index, Sigma, base, canonical, element, instantiate, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.cells import Cell
@@ -82,10 +83,18 @@ def read_as(e: Any, exponent: Any, cell: Cell, log: Expr) -> Any:
         minus = not isinstance(-total, sp.log)
         free = {cast("Index", i) for i in cell.indices if i != 0}
         mapping = matched(exponent[0], -share if minus else share, free)
-        if mapping is not None and all(i in mapping for i in free):
+        if mapping is not None and all(i in mapping for i in free) and sums_the_same(total, exponent, mapping):
             rest = read_as(e - share - total, exponent, cell, log)
             return rest - log.xreplace(mapping) if minus else rest + log.xreplace(mapping)
     return rebuilt(e, lambda a: read_as(a, exponent, cell, log))
+
+
+def sums_the_same(total: Any, exponent: Any, mapping: dict[Any, Any]) -> bool:
+    """Whether the logarithm's sum runs over the axes that the shares are divided over: x may be shared out along several."""
+    inner, (names, limits) = exponent
+    own = Sigma(sp.exp(inner.xreplace(dict(names))), *limits)
+    logarithm = total if isinstance(total, sp.log) else -total
+    return canonical(own.xreplace(mapping)) == canonical(logarithm.args[0])
 
 
 __all__ = ["with_log_shares"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Add, Expr, Indexed, Mul, S, Tuple
+from sympy import Add, Expr, Mul, S, Tuple, log
 
 from codegen import tensors as tt
 from codegen.closed.backward import cot_name, is_local
@@ -21,6 +21,7 @@ from codegen.formula import LETTERS, filled, left_side, lettered, named, text_te
 from codegen.lower import Lowered, Lowerer
 from codegen.steps import Used, added, kind_of, starts_negative, without_minus, wrapped
 from codegen.values import TensorInfo, is_scalar
+from engine.indexed import Indexed
 from engine.naming import Namer
 from engine.notation import Index, Sigma, accesses, base, element, fresh, name_of
 from engine.own import reachable
@@ -355,6 +356,8 @@ class ClosedWriter:
             t = self._constant(tt.number(0), cell.shape, cell.dtype, like)
         elif v.is_number:
             t = self._constant(self._rename(v.t, names), cell.shape, cell.dtype, like)
+            if low.scatters and t.head == "expand":
+                t = tt.method(t, "clone")
         else:
             t = self._rename(v.t, names)
             if not covers(v, cell.shape):
@@ -383,6 +386,9 @@ class ClosedWriter:
         sizes = tuple(tt.size(n) for n in shape)
         if value == tt.number(0):
             return tt.method(tt.name(like), "new_zeros", sizes, **keywords)
+        if value.kind == "size" and value.args[0].has(log):  # torch takes it, in the precision of the result
+            taken = cast("Val", Lowerer({}, {}, like).lower(value.args[0], (), ()).dense).t
+            return tt.method(taken, "expand", *sizes) if shape else taken
         return tt.method(tt.name(like), "new_full", sizes, value, **keywords)
 
     def _dtype_of(self, like: str) -> Any:

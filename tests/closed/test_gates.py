@@ -109,6 +109,22 @@ def test_a_wrong_definition_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     check_right(program, softmax)
 
 
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_wrong_statement_of_the_forward_is_refused(everywhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fallback's too: what is left then are the forward's own lines."""
+    shares = closed_code.with_log_shares
+
+    def doubled(lines: list[Any]) -> list[Any]:
+        return [(c, 2 * e if everywhere or e.has(sp.log) else e) for c, e in shares(lines)]
+
+    monkeypatch.setattr(closed_code, "with_log_shares", doubled)
+    program = codegen.generate(entropy, *inputs_of(entropy))
+    assert any("computed as something else" in r for r in refusals(program))
+    check_right(program, entropy)
+    (inputs,) = inputs_of(entropy)
+    torch.testing.assert_close(program.forward(inputs)[0], entropy(inputs))
+
+
 def test_the_difference_of_squares_is_refused_for_its_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     """E[x^2] - E[x]^2 is equal to the variance, and loses all digits at an offset of 1000."""
     enriched = closed_code.enriched

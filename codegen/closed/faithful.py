@@ -1,0 +1,66 @@
+"""What every regenerated forward must pass, a fallback's too: its statements give what the forward's own lines give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from codegen.closed.gates import Verdict, execute, naive_lines, scope_of, shape_at, small_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from codegen.closed.code import RegionCode
+    from codegen.closed.region import Region
+
+TOLERANCE = 1e-8
+"""Of the largest entry; statements in another order differ by rounding."""
+DTYPES = {"float": torch.float64, "int": torch.int64, "bool": torch.bool}
+
+
+def faithful(region: Region, code: RegionCode, values: Mapping[Any, int]) -> Verdict:
+    """Whether the statements give the region's own cells their values, in float64, at inputs of both signs and at positive ones.
+
+    An entry where the forward itself is not finite says nothing.
+    """
+    sizes = small_sizes(region.cells, values)
+    scope = scope_of(sizes)
+    naive = naive_lines(region)
+    kinds = {c.name: c.kind for c in code.cells}
+    for positive in (False, True):
+        given = drawn(region, sizes, positive)
+        own: dict[str, Any] = {**scope, **given}
+        for name, text in naive:
+            own[name] = eval(text, own)  # noqa: S307
+        ours = dict[str, Any](given)
+        for line in code.forward:
+            execute(line, ours, scope, sizes, DTYPES[kinds[line.name]])
+            if line.name in own and not alike(ours[line.name], own[line.name], shape_at(line.shape, sizes)):
+                return Verdict(False, f"{line.name} is computed as something else")
+    return Verdict(True)
+
+
+def drawn(region: Region, sizes: dict[Any, int], positive: bool) -> dict[str, torch.Tensor]:
+    """Random values for what the region reads from outside."""
+    g = torch.Generator().manual_seed(int(positive))
+    out: dict[str, torch.Tensor] = {}
+    for c in region.cells:
+        if c.expr is not None:
+            continue
+        shape = shape_at(c.shape, sizes)
+        if c.kind == "float":
+            x = torch.randn(shape, generator=g, dtype=torch.float64)
+            out[c.name] = x.abs().clamp(0.1, 0.9) if positive else x
+        else:
+            x = torch.randint(0, 2, shape, generator=g)
+            out[c.name] = x.bool() if c.kind == "bool" else x
+    return out
+
+
+def alike(ours: torch.Tensor, own: Any, shape: tuple[int, ...]) -> bool:
+    """Whether two values are the same up to rounding, wherever the forward's own is finite."""
+    a, b = (torch.as_tensor(x).to(torch.float64).expand(shape) for x in (ours, own))
+    told = b.isfinite()
+    a, b = a[told], b[told]
+    return bool(((a - b).abs() <= TOLERANCE * b.abs().clamp(min=1).amax(0, keepdim=True)).all()) if b.numel() else True
