@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -124,7 +125,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     closed = replace(region, cells=cells)
     refused: list[str] = []
     as_it_is = region, unsimplified(region), True
-    for own, plan, literal in (*((*found, False) for found in plans(region, closed, values)), as_it_is):
+    for own, plan, literal in chain(((*found, False) for found in plans(region, closed, values)), [as_it_is]):
         code = written(own, plan, literal)
         verdict = judged(replace(region, summed=own.summed), code, values, plan.simplified)
         if verdict.passed:
