@@ -124,8 +124,8 @@ class Sizes:
                 self.fix(other, int(one))
                 return one
         if isinstance(a, Symbol) and isinstance(b, Symbol):
-            order = {s: k for k, s in enumerate(self.values)}
-            keep, drop = sorted((a, b), key=lambda s: order[s])
+            keep = next(s for s in self.values if s is a or s is b)  # the older one
+            drop = b if keep is a else a
             self._same[drop] = keep
             return keep
         for one, other in ((b, a), (a, b)):

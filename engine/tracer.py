@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import linecache
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -123,12 +124,14 @@ def here() -> Source | None:
     if frame is None:
         return None
     file, line = frame.f_code.co_filename, frame.f_lineno
+    return Source(_shown(file, Path.cwd()), line, linecache.getline(file, line).strip())
+
+
+@lru_cache(maxsize=64)
+def _shown(file: str, folder: Path) -> str:
+    """A path as messages name it: relative to the working folder where it is inside."""
     path = Path(file)
-    try:
-        file = str(path.relative_to(Path.cwd()))
-    except ValueError:
-        file = path.name
-    return Source(file, line, linecache.getline(str(path), line).strip())
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
 
 
 def located() -> str:
@@ -152,6 +155,7 @@ class Tracer(TorchFunctionMode):
         self.buffers: dict[int, Record] = {}
         self.buffer_updates: list[tuple[Record, Record]] = []
         self.held: dict[int, Proxy] = {}
+        self.shaped: dict[Any, Any] = {}
 
     def proxy(self, record: Record) -> Proxy:
         """The tensor that the forward sees for a record."""
@@ -422,7 +426,7 @@ class Tracer(TorchFunctionMode):
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         source = here()
         operands: list[Record] = []
-        leaves, spec = pytree.tree_flatten(pytree.tree_map(_as_tuple, (args, kwargs)))
+        leaves, spec = pytree.tree_flatten((tuple(map(_as_tuple, args)), {k: _as_tuple(v) for k, v in kwargs.items()}))
         meta_leaves: list[Any] = []
         call_leaves: list[Any] = []
         for leaf in leaves:
@@ -443,13 +447,9 @@ class Tracer(TorchFunctionMode):
             else:
                 meta_leaves.append(number(leaf))
                 call_leaves.append(self._argument(leaf))
-        meta_args, meta_kwargs = pytree.tree_unflatten(meta_leaves, spec)
         call_args, call_kwargs = pytree.tree_unflatten(call_leaves, spec)
-        if row.kind == "factory":
-            meta_kwargs = {**meta_kwargs, "device": "meta"}
         try:
-            with without_modes():
-                result = func(*meta_args, **meta_kwargs) if row.bundled else self._own(func, meta_args, meta_kwargs)
+            result = self._shaped(row, func, meta_leaves, spec)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             shapes = ", ".join(str(tuple(r.meta.shape)) for r in operands)
             text = f"  {source.text}" if source and source.text else ""
@@ -487,6 +487,20 @@ class Tracer(TorchFunctionMode):
             if view:
                 operands[0].views.append(record)
         return collection([made[k] for k in range(len(metas))]) if several else made[0]
+
+    def _shaped(self, row: Row, func: Any, leaves: list[Any], spec: Any) -> Any:
+        """The result's shape and dtype by torch's meta kernels, asked once for equal calls."""
+        key = (func, torch.get_default_dtype(), spec, *map(_form, leaves)) if row.bundled else None
+        if key in self.shaped:
+            return self.shaped[key]
+        args, kwargs = pytree.tree_unflatten(leaves, spec)
+        if row.kind == "factory":
+            kwargs = {**kwargs, "device": "meta"}
+        with without_modes():
+            result = func(*args, **kwargs) if row.bundled else self._own(func, args, kwargs)
+        if key is not None:
+            self.shaped[key] = result
+        return result
 
     def _own(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of the user's own on meta tensors; where it needs values, on ones (integers: zeros) of the same shapes."""
@@ -526,7 +540,7 @@ class Tracer(TorchFunctionMode):
 
         def placeholder(e: Expr) -> Expr:
             e = self.sizes.resolve(e)
-            for s in sorted(e.free_symbols, key=str):
+            for s in sorted(e.free_symbols, key=lambda s: s.name):
                 if s not in names:
                     names[s] = size_symbol(f"s{len(names)}")
             return e.xreplace(dict(names))
@@ -597,7 +611,17 @@ def _without_values(v: Any) -> Any:
 
 
 def _as_tuple(v: Any) -> Any:
-    return tuple(v) if isinstance(v, SymbolicShape) else v
+    """An argument with every `SymbolicShape` in it as a plain tuple, whose entries pytree finds."""
+    if v is None or isinstance(v, (torch.Tensor, int, float, str)):
+        return v
+    return pytree.tree_map_only(SymbolicShape, tuple, v)
+
+
+def _form(leaf: Any) -> Any:
+    """What the shape of a call's result can depend on."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape, leaf.dtype, leaf.stride()
+    return _hashable(leaf)
 
 
 def _fixed(v: Any) -> Any:
