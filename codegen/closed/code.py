@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -124,8 +123,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     cells = tuple(enriched(stabilized(list(region.cells), (*region.needed, *region.seeds))))
     closed = replace(region, cells=cells)
     refused: list[str] = []
-    as_it_is = region, unsimplified(region), True
-    for own, plan, literal in chain(((*found, False) for found in plans(region, closed, values)), [as_it_is]):
+    for own, plan, literal in plans(region, closed, values):
         code = written(own, plan, literal)
         verdict = judged(replace(region, summed=own.summed), code, values, plan.simplified)
         if verdict.passed:
@@ -134,10 +132,11 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     raise DerivationError(f"no form of a region passed its gates: {'; '.join(refused)}")
 
 
-def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tuple[Region, Planned]]:
+def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tuple[Region, Planned, bool]]:
     """Plans from the most to the least simplified, with the region they are for; one that cannot be made is passed over.
 
     A region that comes with a plan tells of sums over its gradients where centring them once more can make those accurate.
+    The last one leaves the forward's lines as they are too, which is said in the third place.
     """
 
     def closing(folds: bool, simplify: bool) -> tuple[Region, Planned, Algebra]:
@@ -157,12 +156,13 @@ def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tu
             plain = replace(own, summed=centred[0].summed if centred is not None else ())
             for form in ((plain, plan), centred):
                 if form is not None:
-                    yield form
+                    yield *form, False
                     careful = complemented(*form) if plan.simplified else None
                     if careful is not None:
-                        yield careful
+                        yield *careful, False
         except (DerivationError, NotImplementedError, RecursionError, ValueError, KeyError, TypeError, RuntimeError):
             continue
+    yield region, unsimplified(region), True
 
 
 def judged(region: Region, code: RegionCode, values: dict[Any, int], simplified: bool) -> Verdict:

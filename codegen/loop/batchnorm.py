@@ -46,7 +46,6 @@ LOCAL = frozenset(
 def batch_norm(step: Step) -> Iterator[Match]:
     """(x - mean) / sqrt(var + eps) * w + b over rows is native_batch_norm(x, w, b, training=True, eps=eps)."""
     users = step.users()
-    vectors = [n for n in step.order if n.op == "input" and len(n.shape) == 1 and n.dtype.is_floating_point]
     for m in step.order:
         if (
             m.op != "mean"
@@ -60,6 +59,7 @@ def batch_norm(step: Step) -> Iterator[Match]:
         region = reached(x, users)
         if not equal(m.value, x.value.mean(0)):
             continue
+        vectors = vectors_of(region)
         for o in reversed([n for n in region if alike(n, x) and len(users[n]) and n is not x]):
             found = normalized(x, o, vectors)
             if found is not None:
@@ -77,6 +77,18 @@ def reached(x: Node, users: dict[Node, list[Node]]) -> list[Node]:
             if u not in found and u.op in LOCAL:
                 found[u] = None
                 queue.append(u)
+    return list(found)
+
+
+def vectors_of(region: list[Node]) -> list[Node]:
+    """The parameters of rank one that some calls read, by views of them too."""
+    found: dict[Node, None] = {}
+    for n in region:
+        for r in n.reads:
+            while r.op in VIEWS:
+                r = cast("Node", r.args[0])
+            if r.op == "input" and len(r.shape) == 1 and r.dtype.is_floating_point:
+                found[r] = None
     return list(found)
 
 

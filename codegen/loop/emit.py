@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -84,7 +85,7 @@ class Writer:
         self.names: dict[Node, str] = {n: k for k, n in self.step.inputs.items()}
         self.made: set[Node] = set()
         self.rowed: dict[Node, str] = {}
-        self.last: dict[Node, int] = {}
+        self.last: dict[int, list[Node]] = {}
         self.views: dict[Any, str] = {}
         self.numbers: dict[Any, Node] = {}
         self.blocks = layout.blocks
@@ -417,10 +418,12 @@ class Writer:
     def forget(self, k: int) -> None:
         """Let go of large values that the statements made, as soon as nothing reads them."""
         if not self.last:
-            behind = ends_of(self.layout.order)
+            behind, last = ends_of(self.layout.order), dict[Node, int]()
             for j, x in enumerate(self.layout.order):
-                self.last.update({root(r): behind[j] for r in reads_of(x)})
-        dead = [n for n, j in self.last.items() if j == k and n.dtype is not None]
+                last.update({root(r): behind[j] for r in reads_of(x)})
+            for n, j in last.items():
+                self.last.setdefault(j, []).append(n)
+        dead = [n for n in self.last.get(k, ()) if n.dtype is not None]
         known = {*self.layout.place, *self.rowed, *self.layout.data}
         large = [n for n in dead if not self.local(n) and n.op != "input" and n.numel * n.dtype.itemsize >= LARGE]
         loose = [n for n in large if n.constant is None and n not in known]
@@ -456,13 +459,18 @@ class Writer:
 
     def some_parts(self, whole: Node) -> list[Node | None]:
         """The results of a call that makes them, None for those nothing reads."""
-        found = {
-            n.args[1]: n
-            for x in self.layout.order
-            for n in ([x] if isinstance(x, Node) else reads_of(x))
-            if n.op == "part" and n.args[0] is whole
-        }
+        found = {n.args[1]: n for n in self.results.get(whole, ())}
         return [found.get(k) if k not in found or found[k] not in self.rowed else None for k in range(len(whole.value))]
+
+    @cached_property
+    def results(self) -> dict[Node, list[Node]]:
+        """The results that are read of every call that has several."""
+        found: dict[Node, list[Node]] = {}
+        for x in self.layout.order:
+            for n in [x] if isinstance(x, Node) else reads_of(x):
+                if n.op == "part":
+                    found.setdefault(n.args[0], []).append(n)
+        return found
 
     def out(self, n: Node) -> str:
         """The variable that a call fills."""

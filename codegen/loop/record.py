@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import textwrap
-from functools import cache
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -18,7 +15,7 @@ from engine.errors import SymgradError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import ModuleType
+    from types import CodeType, FrameType, ModuleType
 
 LARGE = 1024
 """Rows from which on calls are recorded without computing anything: their values would need much memory at once."""
@@ -62,6 +59,14 @@ class Recorder(TorchDispatchMode):
         self.known: dict[int, Node] = {}
         self.alive: list[Any] = []
         self.sharing: dict[int, list[Tensor]] = {}
+        self.code: CodeType | None = None
+        self.frame: FrameType | None = None
+
+    def run(self, function: Any, *args: Any) -> tuple[Any, dict[str, Any]]:
+        """(result, local variables when it returned) of a function; they are read from its frame, which the calls in it find."""
+        self.code, self.frame = function.__code__, None
+        result = function(*args)
+        return result, {} if self.frame is None else self.frame.f_locals
 
     def enter(self, t: Tensor, name: str) -> Node:
         """An input."""
@@ -84,6 +89,11 @@ class Recorder(TorchDispatchMode):
         return self.known[id(a)]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.frame is None:
+            frame = sys._getframe()
+            while frame is not None and frame.f_code is not self.code:
+                frame = frame.f_back
+            self.frame = frame
         schema = func._schema
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise RecordError(f"{schema.name} draws random numbers, others in every step")
@@ -188,13 +198,12 @@ def run_recorded(
     """A forward and backward under the recorder: (recorder, inputs, outputs, gradients, named values, next buffers)."""
     recorder = Recorder()
     entered = [recorder.enter(t, n) for n, t in zip(names, inputs, strict=True)]
-    forward, backward = with_locals(module.forward), with_locals(module.backward)
     with torch.no_grad(), recorder:
-        (out, saved), seen = forward(*inputs)
+        (out, saved), seen = recorder.run(module.forward, *inputs)
         first = out if outputs == 1 else out[0]
         one = torch.ones((), dtype=first.dtype).expand(first.shape) if first.shape else None
         given = one if outputs == 1 else [torch.ones_like(first), *[None] * (outputs - 1)]
-        grads, later = backward(saved, given)
+        grads, later = recorder.run(module.backward, saved, given)
         renewed = dict(buffers(inputs)) if buffers is not None else {}
     locals_ = {k: v for k, v in {**seen, **later}.items() if isinstance(v, Tensor)}
     results = tuple(recorder.known[id(o)] for o in ((out,) if outputs == 1 else out))
@@ -202,19 +211,6 @@ def run_recorded(
     named = {k: recorder.known[id(v)] for k, v in locals_.items() if id(v) in recorder.known}
     after = {k: recorder.node(v) for k, v in renewed.items()}
     return recorder, entered, results, found, named, after
-
-
-@cache
-def with_locals(function: Any) -> Any:
-    """A function that returns (result, its local variables) of an emitted function, from the same text."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Return) and node.value is not None:
-            seen = ast.Call(ast.Name("locals", ast.Load()), [], [])
-            node.value = ast.Tuple([node.value, seen], ast.Load())
-    space = dict(function.__globals__)
-    exec(compile(ast.fix_missing_locations(tree), f"<recorded {function.__name__}>", "exec"), space)
-    return space[function.__name__]
 
 
 def full_size(

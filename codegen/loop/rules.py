@@ -54,6 +54,7 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
         decided: dict[Any, bool] = {}
         matches = list(rule.find(step))
         alive = set(step.order)
+        changed = False
         for match in matches:
             if not all(old in alive for old, _ in match.pairs) or not all(
                 r in alive or r in match.everything for n in match.everything for r in n.reads
@@ -69,6 +70,7 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
             before = None if sure else snapshot(step)
             cost = 0.0 if sure else price(step)
             install(step, match)
+            changed = True
             alive.update(match.everything)
             if sure:
                 told.used.append(rule.name)
@@ -83,7 +85,8 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
             else:
                 restore(step, before)
                 alive = set(step.order)
-        step.sort()
+        if changed:
+            step.sort()
     merged(step)
     step.sort()
     return told

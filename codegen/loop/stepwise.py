@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from codegen.loop.record import with_locals
+from codegen.frames import call_with_locals
 from engine.errors import SymgradError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def stepwise(
         plan: see `Plan`.
         trained: the inputs that move.
     """
-    forward: Any = with_locals(module.forward) if plan.keep else module.forward
+    forward: Any = partial(call_with_locals, module.forward) if plan.keep else module.forward
     backward: Any = module.backward
 
     def trainer(

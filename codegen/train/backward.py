@@ -1,14 +1,13 @@
 """Two ways to a step's gradients behind one interface: emitted code, and torch autograd over the forward itself."""
 
-import inspect
-import sys
 from collections.abc import Callable
-from types import FrameType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from codegen.frames import call_with_locals
 from codegen.train.recipe import Tensors
 
 
@@ -62,25 +61,6 @@ class AutogradBackward:
             grads = torch.autograd.grad(loss, leaves, materialize_grads=True)
         saved = {name: value.detach() for name, value in named.items() if isinstance(value, Tensor)}
         return loss.detach(), dict(zip(params, grads, strict=True)), SimpleNamespace(**saved)
-
-
-def call_with_locals(function: Callable[..., Any], *args: object) -> tuple[Any, dict[str, object]]:
-    """The function's result, and its local variables as they were when it returned, in order of first appearance."""
-    code = inspect.unwrap(function).__code__
-    captured: dict[str, object] = {}
-
-    def watch(frame: FrameType, event: str, argument: object) -> None:
-        if event == "return" and frame.f_code is code:
-            captured.clear()
-            captured.update(frame.f_locals)
-
-    previous = sys.getprofile()
-    sys.setprofile(watch)
-    try:
-        result = function(*args)
-    finally:
-        sys.setprofile(previous)
-    return result, captured
 
 
 def first_non_finite(params: Tensors, saved: object) -> str:

@@ -1,5 +1,7 @@
 """Gradients: autograd over the forward as it is, and its named values on the way."""
 
+import cProfile
+import math
 import sys
 from collections import namedtuple
 from types import SimpleNamespace
@@ -8,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from codegen.frames import call_with_locals
 from codegen.targets import load_target
-from codegen.train.backward import AutogradBackward, call_with_locals, first_non_finite, named_values
+from codegen.train.backward import AutogradBackward, first_non_finite, named_values
 from examples import mlp
 
 
@@ -57,6 +60,14 @@ def test_locals_are_the_outermost_calls_in_order() -> None:
     assert list(named) == ["n", "below", "total", "countdown"]
     assert (named["n"], named["below"], named["total"]) == (4, 6, 10)
     assert sys.getprofile() is previous
+
+
+def test_locals_leave_a_running_profiler_running() -> None:
+    with cProfile.Profile() as profile:
+        call_with_locals(lambda: None)
+        math.gamma(3)
+    profile.create_stats()
+    assert any("gamma" in name for _, _, name in profile.stats)
 
 
 def test_locals_leave_the_profiler_alone_when_the_function_fails() -> None:
