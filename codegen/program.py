@@ -21,6 +21,7 @@ from codegen.modulestate import module_state
 from codegen.operator import custom_op
 from codegen.second import differentiable_inputs, gradient_along, hvp
 from engine import Graph, trace
+from engine.collection import few_collections
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -284,6 +285,7 @@ def check_equal_sizes(graph: Graph, tensors: Sequence[Tensor]) -> None:
                     )
 
 
+@few_collections()
 def generate(
     forward: Callable[..., Any] | nn.Module | Graph,
     *inputs: Any,

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
+from engine.collection import few_collections
 from engine.errors import TraceError
 from engine.graph import Call, Graph, Node, Structure
 from engine.layers import traceable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 EXAMPLE_SIZES = (5, 7, 3, 11, 6, 13, 4, 9)
 
 
+@few_collections()
 def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) -> Graph:
     """Record a forward, run once on symbolic tensors.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from codegen.loop.plan import Plan, inputs_of, rows_of
+from engine.collection import few_collections
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class LoopTrainer:
         self.runner = trainer(self.values, *options)
         self.made_for = kind
 
+    @few_collections()
     def made(self, data: Sequence[Tensor]) -> Any:
         """`trainer` of the loop that is emitted for these data, or one step at a time; the compiled steps if they are asked for."""
         from codegen.loop.make import make_loop  # here, as a loop that is there needs neither sympy nor templates
