@@ -22,7 +22,6 @@ from sympy import Expr, Mul
 from codegen.closed.cells import Cell, at
 from codegen.closed.logistic import as_power, gate_argument, softplus_argument
 from codegen.closed.sums import rebuilt, summed_term
-from codegen.derive import distribute
 from codegen.ranges import simplified
 from engine.indexed import Indexed
 from engine.notation import (
@@ -100,12 +99,8 @@ class Algebra:
         self.ups: list[Cell] = []
         self.rules: list[str] = []
         self.memo: dict[Any, Expr] = {}
-        self.refolded: dict[Any, tuple[Expr, tuple[str, ...]]] = {}
-        self.costs: dict[Expr, float] = {}
-        self.reaches: dict[Expr, float] = {}
         self.shares: list[tuple[Expr, tuple[Index, ...], Expr, str]] = []
         self.interned: dict[Any, Sigma] = {}
-        self.allowed: set[str] | None = None
         self.summed_together = summed_together(self.cells.values())
         self.gates = [
             (c, g) for c in self.cells.values() for g in [gate_argument(c.expr)] if g is not None and c.kind == "float"
@@ -451,8 +446,6 @@ class Algebra:
         if rule not in self.rules:
             self.rules.append(rule)
 
-    # -- naming ---------------------------------------------------------------------------------------------------
-
     def elements(self, e: Expr) -> int:
         """How many elements an access has at the example's sizes."""
         count = 1
@@ -461,132 +454,6 @@ class Algebra:
         for s in shape:
             count *= max(2, int(cast("Any", s.xreplace({k: sp.Integer(v) for k, v in self.values.items()}))))
         return count
-
-    def weight(self, term: Expr) -> float:
-        """What a product costs to read and compute: elements of every factor, more for roots, powers and functions."""
-        total = 0.0
-        for b, x in powers(term).items():
-            if isinstance(b, Sigma):
-                named = {c.name for c in self.ups} & {name_of(a) for a in accesses(b)}
-                total += 1 - 0.01 * len(named)  # among equals, a sum of what has a name
-                continue
-            size = self.elements(b) if isinstance(b, Indexed) else 50_000
-            total += size * (1.0 if x in (1, -1) else 1.5 if x.is_Integer else 4.0) + (0.1 if x == 1 else 0.2)
-        return total
-
-    def folded(self, e: Any) -> Any:
-        """Every product named in the cheapest way by cells that are products: `u * r` is `xhat`."""
-        if isinstance(e, sp.Add):
-            return sp.Add(*[self.folded(t) for t in e.args])
-        if isinstance(e, Sigma):
-            out = distribute(self.folded(e.body), list(e.limits))
-            return cast("Expr", Mul(*[self.intern(f) if isinstance(f, Sigma) else f for f in Mul.make_args(out)]))
-        if isinstance(e, Indexed) and any(isinstance(i, Indexed) for i in e.indices):
-            return self.folded_product(e)
-        if isinstance(e, (Indexed, Delta)) or not e.args:
-            return e
-        if isinstance(e, (sp.Mul, sp.Pow)) and not isinstance(e, sp.exp):
-            inner = Mul(*[self.folded_factor(f) for f in Mul.make_args(e)])
-            return self.absorbed(inner)
-        return rebuilt(e, self.folded)
-
-    def folded_factor(self, f: Any) -> Any:
-        b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
-        return self.folded(b) ** x if isinstance(b, (Sigma, sp.Add)) else f
-
-    def divides_by_more(self, new: Expr, old: Expr) -> bool:
-        """Whether a product divides by what may be zero and what the other one does not divide by."""
-        return not self.divisors(new) <= self.divisors(old)
-
-    def divisors(self, e: Expr) -> set[Expr]:
-        """What a product divides by and what may be zero, in generators."""
-        below = [f for f in Mul.make_args(e) if isinstance(f, sp.Pow) and f.exp.is_negative]
-        return {b for f in below for b, x in powers(self.lowered(f)).items() if x < 0 and not b.is_positive}
-
-    def absorbed(self, e: Expr) -> Expr:
-        """A factor in front of a sum taken into it, where the sum reads a cell then: `r Sum(g u)` is `Sum(g xhat)`."""
-        best = self.folded_product(e)
-        for total in [f for f in Mul.make_args(best) if isinstance(f, Sigma) and not f.body.is_Add]:
-            for cell in self.ups:
-                if self.allowed is not None and cell.name not in self.allowed:
-                    continue
-                for new in self.taken_in(best, total, cell):
-                    named = self.absorbed(new)
-                    if self.weight(named) < self.weight(best) - 1e-9:
-                        self.note(f"definition of {cell.name}")
-                        best = named
-        return best
-
-    def taken_in(self, e: Expr, total: Sigma, cell: Cell) -> list[Expr]:
-        """A product with a sum in which a cell stands for what it is a product of; what of that is no summand's own is divided out."""
-        pattern = self.down.get(cell.name)
-        if pattern is None or pattern.expr is None:
-            return []
-        summed = {i for i, _ in total.limits}
-        free = {cast("Index", i) for i in pattern.indices if i != 0}
-        head = max(powers(pattern.expr), key=lambda b: len(b.free_symbols))
-        out: list[Expr] = []
-        for b, x in powers(total.body).items():
-            mapping = matched(head, b, free)
-            if mapping is None or any(i not in mapping for i in free) or x != powers(pattern.expr)[head]:
-                continue
-            at_these = [i.xreplace(mapping) for i in pattern.indices]
-            value = powers(at(pattern, at_these))
-            outside = Mul(*[a**y for a, y in value.items() if not a.free_symbols & summed])
-            inside = Mul(*[a**y for a, y in value.items() if a.free_symbols & summed])
-            if outside == 1 or scalar_part(at(pattern, at_these)) != 1:
-                continue
-            body = total.body / inside * self.access(cell, at_these)
-            new = e / total / outside
-            if not self.divides_by_more(new, e / total) and not self.divides_by_more(body, total.body):
-                out.append(cast("Expr", new * self.intern(cast("Any", Sigma(body, *total.args[1:])))))
-        return out
-
-    def folded_product(self, e: Expr) -> Expr:
-        """Greedy: whichever cell makes the product cheapest, until none does."""
-        while True:
-            best, best_weight, name = None, self.weight(e), ""
-            for cell in self.ups:
-                if self.allowed is not None and cell.name not in self.allowed:
-                    continue
-                for new in self.with_cell(e, cell):
-                    w = self.weight(new)
-                    if w < best_weight - 1e-9:
-                        best, best_weight, name = new, w, cell.name
-            if best is None:
-                return e
-            self.note(f"definition of {name}")
-            e = best
-
-    def with_cell(self, e: Expr, cell: Cell) -> list[Expr]:
-        """The product with a cell (to a power) in place of what it is a product of."""
-        pattern = self.down.get(cell.name)
-        if pattern is None or pattern.expr is None:
-            return []
-        wanted = powers(pattern.expr)
-        have = powers(e)
-        out: list[Expr] = []
-        head = max(wanted, key=lambda b: len(b.free_symbols))
-        for b in have:
-            mapping = matched(head, b, {cast("Index", i) for i in pattern.indices if i != 0})
-            if mapping is None or any(i not in mapping for i in pattern.indices if i != 0):
-                continue
-            ratios = []
-            for w, x in wanted.items():
-                there = have.get(w.xreplace(mapping), ZERO)
-                ratios.append(there / x)
-            k = ratios[list(wanted).index(head)]
-            if k == 0 or not k.is_Rational:
-                continue
-            for exponent in dict.fromkeys((k, ONE, -ONE)) if k.is_Integer else (k,):
-                if not sp.sympify(exponent).is_Integer:
-                    continue
-                named = self.access(cell, [i.xreplace(mapping) for i in pattern.indices])
-                value = at(pattern, [i.xreplace(mapping) for i in pattern.indices])
-                new = cast("Expr", e / value**exponent * named**exponent)
-                if not self.divides_by_more(new, e):
-                    out.append(new)
-        return out
 
 
 def summed_together(cells: Iterable[Cell]) -> list[tuple[int, ...]]:

@@ -16,6 +16,7 @@ from sympy import Expr
 from codegen.closed.algebra import Algebra
 from codegen.closed.backward import Backward, cancelled, settled
 from codegen.closed.branches import branched
+from codegen.closed.names import Names
 from codegen.closed.recentre import RULE
 from codegen.closed.sums import rebuilt
 from codegen.worked.partial import MASKED, Partial
@@ -73,6 +74,7 @@ class Walk:
         self.points = Points(self.code, region, chain)
         self.algebra = Partial(self.cells, dict(self.code.values), region.relations)
         self.algebra.allow(None)
+        self.names = Names(self.algebra)
 
     def stages(self, name: str) -> tuple[Stage, ...]:
         """The states of one statement, the closed form last."""
@@ -155,7 +157,6 @@ class Walk:
         except NOT_DERIVED:
             return []
         finally:
-            self.algebra.allowed = None
             self.algebra.allow(None)
 
     def _by_rules(self, start: Expr, ranges: dict[Any, Expr], s: Statement) -> list[Stage]:
@@ -189,12 +190,12 @@ class Walk:
         e = cancelled(e, algebra)
         state("what is alike cancels", (), e)
         used = self._names(s)
-        algebra.allowed = set()
+        allowed: frozenset[str] = frozenset()
         for cell in [c for c in algebra.ups if c.name in used]:
-            algebra.allowed.add(cell.name)
+            allowed |= {cell.name}
             pattern = algebra.down.get(cell.name)
             known_as = () if pattern is None else ((algebra.access(cell, pattern.indices), cast("Expr", pattern.expr)),)
-            state(f"definition of {{{cell.name}}} read backwards", known_as, algebra.folded(e))
+            state(f"definition of {{{cell.name}}} read backwards", known_as, self.names.folded(e, allowed))
         state("common factors in front", (), settled(branched(stages[-1].expr)))
         return stages
 
