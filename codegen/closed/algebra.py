@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -56,16 +57,18 @@ class Monomial:
     powers: tuple[tuple[Expr, Expr], ...]
 
 
-def powers(term: Expr) -> dict[Expr, Expr]:
+@lru_cache(maxsize=2**14)
+def powers(term: Expr) -> Mapping[Expr, Expr]:
     """The atoms of a product with their exponents; numbers and sizes are left out."""
     out: dict[Expr, Expr] = {}
     for f in Mul.make_args(term):
         if f.has(Indexed) or f.atoms(Index):
             b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
             out[cast("Expr", b)] = out.get(cast("Expr", b), ZERO) + x
-    return out
+    return MappingProxyType(out)
 
 
+@lru_cache(maxsize=2**14)
 def scalar_part(term: Expr) -> Expr:
     """The numbers and sizes of a product."""
     return cast("Expr", Mul(*[f for f in Mul.make_args(term) if not (f.has(Indexed) or f.atoms(Index))]))

@@ -143,7 +143,7 @@ class Backward:
             normal = cancelled(self.algebra.normal(cast("Expr", total), ranges), self.algebra)
             self.memo[key] = (normal, cast("Expr", total), tuple(self.algebra.rules))
         expr, naive, rules = self.memo[key]
-        if name in self.wanted or name in cuts or (not cell.shape and sp.count_ops(expr) > LARGE):
+        if name in self.wanted or name in cuts or sp.count_ops(expr) > LARGE:
             plan.statements.append(Statement(cot_name(name), indices, cell.shape, expr, name, naive, rules))
             known[name] = None
             if name in self.wanted:
@@ -172,20 +172,33 @@ class Backward:
         return out
 
     def candidates(self) -> list[str]:
-        """Cells whose cotangent several others read, so that keeping it may pay."""
-        out: list[str] = []
-        for name in reversed(self.order):
-            cell = self.cells[name]
-            if (
-                name in self.live
-                and name not in self.wanted
-                and cell.shape
-                and sum(1 for r in cell.reads if r in self.live) >= 2
-            ) and not (name in self.seeds and name not in self.consumers):
-                out.append(name)
-        return out
+        """Cells whose cotangent is worth a try as a statement: several read it, or what it is put into would multiply out."""
+        return [n for n in reversed(self.order) if self._inner(n) and (self._branches(n) or self._multiplies(n))]
+
+    def _inner(self, name: str) -> bool:
+        """Whether a cell is a tensor between the wanted cells and the seeded ones."""
+        read = name in self.live and name not in self.wanted and not (name in self.seeds and name not in self.consumers)
+        return read and bool(self.cells[name].shape)
+
+    def _operands(self, name: str) -> list[str]:
+        return [r for r in self.cells[name].reads if r in self.live]
+
+    def _branches(self, name: str) -> bool:
+        return len(self._operands(name)) > 1
+
+    def _multiplies(self, name: str) -> bool:
+        """Whether an elementwise cell's derivative and that of a reader are sums, as in tanh(tanh(x))."""
+        readers = [k for k in self.consumers.get(name, []) if k in self.live]
+        return any(self._is_sum(name, r) for r in self._operands(name)) and any(self._is_sum(k, name) for k in readers)
+
+    def _is_sum(self, consumer: str, operand: str) -> bool:
+        if cast("Expr", self.cells[consumer].expr).has(Sigma):
+            return False
+        terms = sp.Add.make_args(self.contribution(consumer, operand).expr)
+        return len(terms) > 1 or any(isinstance(f, sp.Add) for f in sp.Mul.make_args(terms[0]))
 
 
+@lru_cache(maxsize=2**12)
 def settled(e: Expr) -> Expr:
     """Common factors in front, inside of sums as well."""
     if isinstance(e, sp.Add):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, cast
 
 import sympy as sp
@@ -10,6 +11,7 @@ from sympy import Expr
 from engine.notation import Equal, Less, Sigma, Where
 
 
+@lru_cache(maxsize=2**12)
 def branched(e: Expr) -> Expr:
     """An expression with each bracket that several of its terms have as a factor turned into a choice."""
     if isinstance(e, Sigma):

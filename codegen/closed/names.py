@@ -19,6 +19,8 @@ from codegen.derive import distribute
 from engine.notation import Delta, Index, Sigma, accesses, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from codegen.closed.algebra import Algebra
 
 ZERO, ONE = sp.S.Zero, sp.S.One
@@ -33,7 +35,7 @@ class Pattern:
     cell: Cell
     product: Cell
     """The cell defined in generators."""
-    table: dict[Expr, Expr]
+    table: Mapping[Expr, Expr]
     head: Expr
     """The factor that tells at which indices the cell is meant."""
     free: frozenset[Index]

@@ -53,13 +53,14 @@ def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
     Without `simplify` every cut stays.
     """
     backward, naming = Backward(list(region.cells), region.seeds, region.wanted, algebra), Naming(algebra)
-    cuts = frozenset(backward.candidates())
+    candidates = backward.candidates()
+    cuts = frozenset(candidates)
     plan = backward.assemble(cuts)
     best, allowed = naming.chosen(plan.statements)
     changed = simplify
     while changed:  # a cut that paid may not pay any more once others are gone
         changed = False
-        for name in [n for n in backward.candidates() if n in cuts]:
+        for name in [n for n in candidates if n in cuts]:
             trial = backward.assemble(cuts - {name})
             cost, names = naming.chosen(trial.statements)
             if cost <= best:
