@@ -194,8 +194,8 @@ class Backward:
     def _is_sum(self, consumer: str, operand: str) -> bool:
         if cast("Expr", self.cells[consumer].expr).has(Sigma):
             return False
-        terms = sp.Add.make_args(self.contribution(consumer, operand).expr)
-        return len(terms) > 1 or any(isinstance(f, sp.Add) for f in sp.Mul.make_args(terms[0]))
+        derivative = self.contribution(consumer, operand).expr
+        return any(isinstance(f, sp.Add) for f in sp.Mul.make_args(derivative))
 
 
 @lru_cache(maxsize=2**12)
@@ -224,7 +224,9 @@ def cancelled(e: Expr, algebra: Algebra) -> Expr:
         return e
     symbols = {a: sp.Dummy(f"x{k}") for k, a in enumerate(sorted(written.atoms(Indexed), key=str))}
     back = {v: k for k, v in symbols.items()}
-    new = cast("Expr", expanded(sp.expand(sp.cancel(written.xreplace(symbols))).xreplace(back)))
+    plain = written.xreplace(symbols)
+    quotients = any(not (p.exp.is_Integer and p.exp > 0) for p in plain.atoms(sp.Pow))
+    new = cast("Expr", expanded(sp.expand(sp.cancel(plain) if quotients else plain).xreplace(back)))
     return min((e, new), key=lambda x: (len(sp.Add.make_args(x)) + int(cast("Any", sp.count_ops(x))), str(x)))
 
 

@@ -54,9 +54,10 @@ def same(a: Any, b: Any) -> bool:
 
 
 def alike(a: Any, b: Any) -> bool:
-    """Whether two expressions are multiples of one another by a number."""
-    ratio = sp.cancel(a / b) if b != 0 else sp.S.Zero
-    return bool(ratio.is_number and ratio != 0)
+    """Whether two expressions are multiples of one another by a number, term by term."""
+    one, other = (dict(sp.expand(x).as_coefficients_dict()) for x in (a, b))
+    ratios = {c / other[t] for t, c in one.items() if t in other and other[t] != 0}
+    return one.keys() == other.keys() and len(ratios) == 1 and 0 not in ratios
 
 
 def choice(b: Any, holds: Expr, fails: Expr) -> Expr:

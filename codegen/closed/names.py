@@ -82,6 +82,7 @@ class Names:
         self.concerned: dict[Expr, tuple[str, ...]] = {}
         self.below: dict[Expr, set[Expr]] = {}
         self.weights: dict[Expr, float] = {}
+        self.written: dict[tuple[Expr, str], list[Expr]] = {}
 
     def concerning(self, e: Expr) -> tuple[str, ...]:
         """The cells that may stand for something of an expression, in order."""
@@ -205,7 +206,7 @@ class Names:
         while True:
             best, best_weight, name = None, self.weight(e), ""
             for candidate in self.choice(e, allowed):
-                for new in self.with_cell(e, self.patterns[candidate]):
+                for new in self.with_cell(e, candidate):
                     w = self.weight(new)
                     if w < best_weight - 1e-9:
                         best, best_weight, name = new, w, candidate
@@ -214,8 +215,13 @@ class Names:
             self.algebra.note(f"definition of {name}")
             e = best
 
-    def with_cell(self, e: Expr, pattern: Pattern) -> list[Expr]:
+    def with_cell(self, e: Expr, name: str) -> list[Expr]:
         """The product with a cell (to a power) in place of what it is a product of."""
+        if (e, name) not in self.written:
+            self.written[e, name] = self._with_cell(e, self.patterns[name])
+        return self.written[e, name]
+
+    def _with_cell(self, e: Expr, pattern: Pattern) -> list[Expr]:
         have = powers(e)
         out: list[Expr] = []
         for b, there in have.items():
