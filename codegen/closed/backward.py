@@ -9,8 +9,8 @@ from typing import Any, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen.closed.algebra import Algebra, expanded, gathered, powers
-from codegen.closed.cells import Cell, is_contraction, is_plain, substituted
+from codegen.closed.algebra import Algebra, expanded, gathered, powers, scalar_part
+from codegen.closed.cells import Cell, at, is_contraction, is_plain, substituted
 from codegen.closed.sums import rebuilt
 from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.indexed import Indexed
@@ -212,22 +212,40 @@ def settled(e: Expr) -> Expr:
 
 def cancelled(e: Expr, algebra: Algebra) -> Expr:
     """Cells that are a number plus a multiple of another one (`1 - p`) written out, where that lets a quotient cancel."""
-    names: dict[str, Cell] = {}
-    for a in accesses(e):
-        cell = algebra.cells.get(name_of(a))
-        if cell is not None and cell.expr is not None and isinstance(cell.expr, sp.Add) and affine(cell.expr):
-            names[cell.name] = cell
+    if e.has(Sigma) or e.has(Delta):
+        return e
+    read = {name_of(a): algebra.cells.get(name_of(a)) for a in accesses(e)}
+    names = {n: c for n, c in read.items() if c is not None and c.expr is not None and affine(c.expr)}
+    below = {p.base for p in e.atoms(sp.Pow) if p.exp.is_negative and isinstance(p.base, Indexed)}
+    divides = {a for a in below if name_of(a) in names and divisible(e, a, names[name_of(a)], algebra)}
+    names = {n: c for n, c in names.items() if all(name_of(a) != n or a in divides for a in below)}
     if not names:
         return e
     written = algebra.lowered(substituted(e, names))
-    if written.has(Sigma) or written.has(Delta):
-        return e
     symbols = {a: sp.Dummy(f"x{k}") for k, a in enumerate(sorted(written.atoms(Indexed), key=str))}
     back = {v: k for k, v in symbols.items()}
     plain = written.xreplace(symbols)
-    quotients = any(not (p.exp.is_Integer and p.exp > 0) for p in plain.atoms(sp.Pow))
-    new = cast("Expr", expanded(sp.expand(sp.cancel(plain) if quotients else plain).xreplace(back)))
+    new = cast("Expr", expanded(sp.expand(sp.cancel(plain) if divides else plain).xreplace(back)))
     return min((e, new), key=lambda x: (len(sp.Add.make_args(x)) + int(cast("Any", sp.count_ops(x))), str(x)))
+
+
+def divisible(e: Expr, bottom: Indexed, cell: Cell, algebra: Algebra) -> bool:
+    """Whether what an expression divides by c0 + c1 x is zero where x is -c0/c1, so that the division has no rest."""
+    written = algebra.lowered(at(cell, bottom.indices))
+    moving = next(t for t in sp.Add.make_args(written) if accesses(t))
+    inner = powers(moving)
+    value = (moving - written) / scalar_part(moving)
+    above: dict[Expr, Any] = {}
+    for t in sp.Add.make_args(e):
+        table = powers(t)
+        k = table.get(bottom, sp.S.Zero)
+        if not k.is_negative:
+            continue
+        count = min((sp.floor(table.get(g, sp.S.Zero) / m) for g, m in inner.items()), default=sp.S.Zero)
+        count = max(sp.S.Zero, count)
+        rest = t * bottom**-k / sp.Mul(*[g ** (m * count) for g, m in inner.items()])
+        above[k] = above.get(k, sp.S.Zero) + rest * value**count
+    return any(sp.expand(total) == 0 for total in above.values())
 
 
 def affine(e: Expr) -> bool:
