@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from codegen.closed.cells import Cell, at, is_contraction, is_plain, substituted
 from codegen.closed.sums import rebuilt
 from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, Sigma, accesses, base, element, fresh, instantiate, name_of
+from engine.notation import Delta, canonical, Index, Sigma, accesses, base, element, fresh, instantiate, name_of
 from engine.table import Definition
 
 LARGE = 100
@@ -58,9 +58,24 @@ def cot_name(cell: str) -> str:
     return f"d_{cell}"
 
 
-@lru_cache(maxsize=2**12)
 def passed_back(definition: Definition, operand: str, shape: tuple[Expr, ...]) -> Contribution:
-    """`pulled_back`, remembered: a region's chain is looked at by its plans and by the gate that judges them."""
+    """`pulled_back`, once for all definitions that differ in the names of tensors and indices only."""
+    tensors = dict.fromkeys(x.base for x in sp.preorder_traversal(definition.expr) if isinstance(x, Indexed))
+    labels = [b.label for b in tensors]
+    bases = [base(f"_{k}", bool(t.is_positive), bool(t.is_integer)) for k, t in enumerate(labels)]
+    own = {i: Index(f"_p{k}") for k, i in enumerate(definition.indices) if i != 0}
+    there = {**dict(zip(tensors, bases, strict=True)), **own}
+    indices = tuple(own.get(i, i) for i in definition.indices)
+    position = [str(t) for t in labels].index(operand) if operand in map(str, labels) else -1
+    known = _passed_back(
+        Definition(definition.shape, indices, canonical(definition.expr, there)), f"_{position}", shape
+    )
+    back = {b: t for t, b in there.items() if b in bases}
+    return replace(known, expr=known.expr.xreplace(back))
+
+
+@lru_cache(maxsize=2**12)
+def _passed_back(definition: Definition, operand: str, shape: tuple[Expr, ...]) -> Contribution:
     return pulled_back(definition, operand, shape)
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed, Mul
+from sympy import Expr, Mul
 
 from codegen.closed.algebra import matched, powers, scalar_part
 from codegen.closed.cells import Cell, at
 from codegen.closed.sums import rebuilt
 from codegen.derive import distribute
+from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, name_of
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed, Mul
+from sympy import Expr, Mul
 
 from codegen.closed.backward import Statement, settled
 from codegen.closed.branches import branched
 from codegen.closed.names import Names
 from codegen.closed.prices import Price, Prices
+from engine.indexed import Indexed
 from engine.notation import Delta, accesses, name_of
 
 if TYPE_CHECKING:
@@ -31,20 +32,22 @@ ROUNDS = 2
 
 @dataclass
 class Saving:
-    """What allowing one cell changes: the cost, the statements, and the keys of what they share."""
+    """What allowing one cell changes of the cost, and the keys of what the statements that it concerns share."""
 
     change: float
-    statements: frozenset[int]
     keys: frozenset[Any]
 
 
 @dataclass
 class State:
-    """A choice of cells, the price of every statement under it, and how many statements need each thing that is shared."""
+    """A choice of cells for statements, the price of each under it, and how many need each thing that is shared."""
 
+    raw: Sequence[Statement]
     allowed: frozenset[str]
     prices: list[Price]
-    needed: Counter[Any] = field(default_factory=Counter[Any])
+    needed: Counter[Any]
+    concerned: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    """For every cell the statements that it may change."""
 
 
 class Naming:
@@ -59,50 +62,48 @@ class Naming:
     def chosen(self, raw: Sequence[Statement]) -> tuple[float, frozenset[str]]:
         """The least cost found for statements, and the cells that it takes."""
         large = {n for family in self.families for n in family}
-        state = self.state(raw, frozenset(c.name for c in self.algebra.ups) - large)
-        for family in [*self.families] * ROUNDS:
-            state = self.greedy(raw, self.state(raw, state.allowed - frozenset(family)), family)
-        return self.total(state), state.allowed
-
-    def state(self, raw: Sequence[Statement], allowed: frozenset[str]) -> State:
-        """The prices of statements under a choice."""
+        allowed = frozenset(c.name for c in self.algebra.ups) - large
         prices = [self.price(s, allowed) for s in raw]
-        return State(allowed, prices, Counter(key for p in prices for key, _ in p.shared))
-
-    def total(self, state: State) -> float:
-        """What the statements cost together."""
+        state = State(raw, allowed, prices, Counter(key for p in prices for key, _ in p.shared))
+        for k, s in enumerate(raw):
+            for name in self.names.concerning(self.gathered(s)):
+                state.concerned.setdefault(name, []).append(k)
+        for family in [*self.families] * ROUNDS:
+            members = [name for name in family if name in state.concerned]
+            self.allow(state, state.allowed - frozenset(members), members)
+            self.greedy(state, members)
         once = {key: cost for p in state.prices for key, cost in p.shared}
-        return sum(p.own for p in state.prices) + sum(once.values())
+        return sum(p.own for p in state.prices) + sum(once.values()), state.allowed
 
-    def greedy(self, raw: Sequence[Statement], state: State, family: list[str]) -> State:
+    def allow(self, state: State, allowed: frozenset[str], changed: Iterable[str]) -> None:
+        """Put a state to another choice, which differs in `changed` cells."""
+        state.allowed = allowed
+        for k in sorted({k for name in changed for k in state.concerned[name]}):
+            state.needed.subtract(key for key, _ in state.prices[k].shared)
+            state.prices[k] = self.price(state.raw[k], allowed)
+            state.needed.update(key for key, _ in state.prices[k].shared)
+
+    def greedy(self, state: State, family: list[str]) -> None:
         """Cells of a family allowed one by one while that makes the statements cheaper."""
-        left = {name: self.saving(raw, state, name) for name in family}
+        left = {name: self.saving(state, name) for name in family}
         while left:
             best = min(left, key=lambda n: round(left[n].change, 6))
             saving = left.pop(best)
             if saving.change > -1e-9:
                 break
-            before = Counter(state.needed)
-            state.allowed |= {best}
-            for k in saving.statements:
-                state.needed.subtract(key for key, _ in state.prices[k].shared)
-                state.prices[k] = self.price(raw[k], state.allowed)
-                state.needed.update(key for key, _ in state.prices[k].shared)
-            changed = {key for key in saving.keys if before[key] != state.needed[key]}
+            before = {key: state.needed[key] for key in saving.keys}
+            self.allow(state, state.allowed | {best}, [best])
+            changed = {key for key, n in before.items() if n != state.needed[key]}
+            touched = {*state.concerned[best]}
             for name, old in left.items():
-                if old.statements & saving.statements or old.keys & changed:
-                    left[name] = self.saving(raw, state, name)
-        return state
+                if old.keys & changed or not touched.isdisjoint(state.concerned[name]):
+                    left[name] = self.saving(state, name)
 
-    def saving(self, raw: Sequence[Statement], state: State, name: str) -> Saving:
+    def saving(self, state: State, name: str) -> Saving:
         """What allowing a cell changes in a state."""
-        change, touched, costs = 0.0, list[int](), dict[Any, float]()
-        counts: Counter[Any] = Counter()
-        for k, s in enumerate(raw):
-            if name not in self.names.concerning(self.gathered(s)):
-                continue
-            old, new = state.prices[k], self.price(s, state.allowed | {name})
-            touched.append(k)
+        change, costs, counts = 0.0, dict[Any, float](), Counter[Any]()
+        for k in state.concerned[name]:
+            old, new = state.prices[k], self.price(state.raw[k], state.allowed | {name})
             change += new.own - old.own
             costs.update(old.shared)
             costs.update(new.shared)
@@ -110,7 +111,7 @@ class Naming:
             counts.update(key for key, _ in new.shared)
         for key, n in counts.items():
             change += costs[key] * ((state.needed[key] + n > 0) - (state.needed[key] > 0))
-        return Saving(change, frozenset(touched), frozenset(costs))
+        return Saving(change, frozenset(costs))
 
     def price(self, s: Statement, allowed: frozenset[str]) -> Price:
         """What a statement costs with products named by the allowed cells."""

@@ -6,8 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sympy import Expr
-
 from codegen.closed.algebra import Algebra, fact_key
 from codegen.closed.backward import Backward, Statement
 from codegen.closed.naming import Naming
@@ -17,6 +15,8 @@ from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, base, bound, canonical, element, fresh, name_of
 
 if TYPE_CHECKING:
+    from sympy import Expr
+
     from codegen.closed.region import Region
 
 

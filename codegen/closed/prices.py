@@ -7,9 +7,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-from sympy import Expr, Indexed
+from sympy import Expr
 
 from codegen.closed.algebra import fact_key
+from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, bound, name_of
 
 if TYPE_CHECKING:
