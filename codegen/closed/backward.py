@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr
@@ -14,8 +14,11 @@ from codegen.closed.cells import Cell, at, is_contraction, is_plain, substituted
 from codegen.closed.sums import rebuilt
 from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.indexed import Indexed
-from engine.notation import Delta, canonical, Index, Sigma, accesses, base, element, fresh, instantiate, name_of
+from engine.notation import Delta, Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
 from engine.table import Definition
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
 
 LARGE = 100
 """Operations of a cotangent at most that are written out in the next one: a long chain of them doubles at every step."""
@@ -141,30 +144,45 @@ class Backward:
 
     def _cotangent(self, name: str, cuts: frozenset[str], known: dict[str, Expr | None], plan: Plan) -> None:
         cell = self.cells[name]
-        indices = self.indices[name]
-        consumers = [c for c in reversed(self.consumers.get(name, [])) if c in known]
+        consumers = self._consumers(name, known)
         if name in self.seeds and not consumers:
             known[name] = None
             return
         key = (name, tuple((c, known[c]) for c in consumers))
         if key not in self.memo:
-            total: Any = element(base(f"{cot_name(name)}_out"), indices) if name in self.seeds else sp.S.Zero
-            for consumer in consumers:
-                part = self.contribution(consumer, name)
-                at = {i: j for i, j in zip(part.indices, indices, strict=True) if i != 0}
-                total += self.filled(instantiate(part.expr, at), self.cells[consumer], known[consumer])
-            ranges = {cast("Index", i): n for i, n in zip(indices, cell.shape, strict=True) if i != 0}
-            self.algebra.rules = []
-            normal = cancelled(self.algebra.normal(cast("Expr", total), ranges), self.algebra)
-            self.memo[key] = (normal, cast("Expr", total), tuple(self.algebra.rules))
+            self.memo[key] = self.derived(name, {c: known[c] for c in consumers})
         expr, naive, rules = self.memo[key]
         if name in self.wanted or name in cuts or sp.count_ops(expr) > LARGE:
-            plan.statements.append(Statement(cot_name(name), indices, cell.shape, expr, name, naive, rules))
+            plan.statements.append(Statement(cot_name(name), self.indices[name], cell.shape, expr, name, naive, rules))
             known[name] = None
             if name in self.wanted:
                 plan.gradients[name] = cot_name(name)
         else:
             known[name] = expr
+
+    def _consumers(self, name: str, known: Container[str]) -> list[str]:
+        """The consumers of a cell that have a cotangent, the last one first."""
+        return [c for c in reversed(self.consumers.get(name, [])) if c in known]
+
+    def derived(self, name: str, known: Mapping[str, Expr | None]) -> tuple[Expr, Expr, tuple[str, ...]]:
+        """A cell's cotangent from those of its consumers, simplified and as it was before, and the rules between."""
+        total = self._total(name, known)
+        ranges = {
+            cast("Index", i): n for i, n in zip(self.indices[name], self.cells[name].shape, strict=True) if i != 0
+        }
+        self.algebra.rules = []
+        normal = cancelled(self.algebra.normal(total, ranges), self.algebra)
+        return normal, total, tuple(self.algebra.rules)
+
+    def _total(self, name: str, known: Mapping[str, Expr | None]) -> Expr:
+        """What comes from outside and what every consumer passes back."""
+        indices = self.indices[name]
+        total: Any = element(base(f"{cot_name(name)}_out"), indices) if name in self.seeds else sp.S.Zero
+        for consumer, cot in known.items():
+            part = self.contribution(consumer, name)
+            at = {i: j for i, j in zip(part.indices, indices, strict=True) if i != 0}
+            total += self.filled(instantiate(part.expr, at), self.cells[consumer], cot)
+        return cast("Expr", total)
 
     def chain(self) -> list[Statement]:
         """The unsimplified backward: one statement per live cell, each the sum of its consumers' local derivatives."""
@@ -173,17 +191,13 @@ class Backward:
         for name in reversed(self.order):
             if name not in self.live:
                 continue
-            cell, indices = self.cells[name], self.indices[name]
-            consumers = [c for c in reversed(self.consumers.get(name, [])) if c in known]
+            consumers = self._consumers(name, known)
             known.add(name)
             if name in self.seeds and not consumers:
                 continue
-            total: Any = element(base(f"{cot_name(name)}_out"), indices) if name in self.seeds else sp.S.Zero
-            for consumer in consumers:
-                part = self.contribution(consumer, name)
-                at = {i: j for i, j in zip(part.indices, indices, strict=True) if i != 0}
-                total += self.filled(instantiate(part.expr, at), self.cells[consumer], None)
-            out.append(Statement(cot_name(name), indices, cell.shape, cast("Expr", total), name, cast("Expr", total)))
+            total = self._total(name, dict.fromkeys(consumers))
+            shape = self.cells[name].shape
+            out.append(Statement(cot_name(name), self.indices[name], shape, total, name, total))
         return out
 
     def candidates(self) -> list[str]:

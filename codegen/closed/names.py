@@ -219,10 +219,11 @@ class Names:
     def with_cell(self, e: Expr, name: str) -> list[Expr]:
         """The product with a cell (to a power) in place of what it is a product of."""
         if (e, name) not in self.written:
-            self.written[e, name] = self._with_cell(e, self.patterns[name])
+            self.written[e, name] = self.written_with(e, self.patterns[name])
         return self.written[e, name]
 
-    def _with_cell(self, e: Expr, pattern: Pattern) -> list[Expr]:
+    def written_with(self, e: Expr, pattern: Pattern) -> list[Expr]:
+        """The product with a cell in place of each of its factors that may be one of the cell's."""
         have = powers(e)
         out: list[Expr] = []
         for b, there in have.items():

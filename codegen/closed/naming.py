@@ -128,7 +128,7 @@ class Naming:
         key = e, self.names.choice(e, allowed)
         if key not in self.known:
             self.algebra.rules = []
-            expr = settled(branched(self.names.folded(e, allowed)))
+            expr = arranged(self.names.folded(e, allowed))
             self.known[key] = expr, tuple(self.algebra.rules)
         return self.known[key]
 
@@ -137,6 +137,11 @@ class Naming:
         if s.expr not in self.gathers:
             self.gathers[s.expr] = at_gathers(s.expr, s.indices)
         return self.gathers[s.expr]
+
+
+def arranged(e: Expr) -> Expr:
+    """Choices where brackets were, and common factors in front."""
+    return settled(branched(e))
 
 
 def at_gathers(e: Expr, indices: tuple[Expr, ...]) -> Expr:
