@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from codegen.cli.progress import say
-from codegen.cli.training import INTERRUPTED, TrainingRequest, run_training
+from codegen.cli.training import TrainingRequest, run_training
 from codegen.targets import load_target
 from codegen.train.folder import RunFolder, default_folder
 from codegen.train.settings import Settings
@@ -34,7 +34,7 @@ ERROR = 2
 
 
 def run_team(request: TrainingRequest, size: int) -> None:
-    """Train with `size` processes on this machine. Raises the package's errors, and typer.Exit(130) after Ctrl-C."""
+    """Train with `size` processes on this machine. Raises the package's errors, and typer.Exit(130) after Ctrl-C, 143 after SIGTERM."""
     path = request.out or default_folder(load_target(request.target).name, request.resume)
     request = replace(request, out=path.resolve())
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -53,7 +53,7 @@ def run_team(request: TrainingRequest, size: int) -> None:
         except SignalException as error:
             say(Console(soft_wrap=True), f"Interrupted. {described(path)}")
             say(Console(soft_wrap=True), f"Continue with: codegen train {request.target} --out {path} --resume")
-            raise typer.Exit(INTERRUPTED) from error
+            raise typer.Exit(128 + error.sigval) from error
         except ChildFailedError as error:
             raise TrainingError(reason(error, Path(errors), size, path)) from error
 

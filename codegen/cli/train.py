@@ -59,8 +59,8 @@ def train(
     """Train a model on a list of names with the backward pass that was derived for it, autograd off.
 
     Every --log-every steps it prints the mean training loss since the line before and the loss of the whole validation
-    split, and saves a checkpoint (safetensors and JSON) and metrics.jsonl to --out. Ctrl-C finishes the step, saves,
-    and says how to go on.
+    split, and saves a checkpoint (safetensors and JSON) and metrics.jsonl to --out. Ctrl-C or SIGTERM finishes
+    the step, saves, and says how to go on.
 
         codegen train mlp --curve loss.png
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from codegen.train.state import Training
     from codegen.train.team import Team
 
-INTERRUPTED = 130
-
 
 @dataclass(frozen=True)
 class TrainingRequest:
@@ -46,7 +44,7 @@ class TrainingRequest:
 
 
 def run_training(request: TrainingRequest, team: Team | None = None) -> None:
-    """Train as asked, printing to stdout. Raises the package's errors, and typer.Exit(130) after Ctrl-C.
+    """Train as asked, printing to stdout. Raises the package's errors, and typer.Exit(130) after Ctrl-C, 143 after SIGTERM.
 
     In a team every process comes here; the first holds the folder, prints and saves.
     """
@@ -63,12 +61,12 @@ def run_training(request: TrainingRequest, team: Team | None = None) -> None:
         if team is not None:
             team.wait()  # everybody has seen the folder as it was
         _announce(console, training, request.resume)
-        if not _run(console, training, folder, team):
-            if team is not None:
-                raise typer.Exit(INTERRUPTED)  # whoever started the team says so
-            say(console, f"Interrupted. {folder.describe()}")
-            say(console, f"Continue with: codegen train {request.target} --out {folder.path} --resume")
-            raise typer.Exit(INTERRUPTED)
+        stopped = _run(console, training, folder, team)
+        if stopped is not None:
+            if team is None:  # whoever started a team says so
+                say(console, f"Interrupted. {folder.describe()}")
+                say(console, f"Continue with: codegen train {request.target} --out {folder.path} --resume")
+            raise typer.Exit(stopped)
         if first:
             _conclude(console, training, folder, request.curve, request.samples)
 
@@ -89,22 +87,23 @@ def _announce(console: Console, training: Training, resume: bool) -> None:
         say(console, "no checkpoint to resume: starting at step 0")
 
 
-def _run(console: Console, training: Training, folder: RunFolder, team: Team | None) -> bool:
-    """Train; False if Ctrl-C came before the last step."""
+def _run(console: Console, training: Training, folder: RunFolder, team: Team | None) -> int | None:
+    """Train; the exit code if Ctrl-C or SIGTERM came before the last step."""
     lockstep = training.twin is not None
+    stop = Interrupt(patient=team is not None)
     report = TrainingReport(console, training.settings.steps, training.step, lockstep)
     try:
-        with Interrupt(patient=team is not None) as stop, report:
+        with stop, report:
             outcome = run(training, folder, report, stop, team)
     except KeyboardInterrupt:
-        return False
+        return stop.code
     if outcome.steps_taken:
         rate = outcome.steps_taken / outcome.seconds
         say(
             console,
             f"{outcome.steps_taken:,} steps in {outcome.seconds:.1f} s ({rate:,.0f} a second) by {training.trainer.path}",
         )
-    return not outcome.interrupted
+    return stop.code if outcome.interrupted else None
 
 
 def _conclude(console: Console, training: Training, folder: RunFolder, curve: Path | None, samples: int) -> None:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from codegen.train.data import END, Vocabulary
-from codegen.train.files import exists, write_atomically
+from codegen.train.files import DAMAGED, exists, write_atomically
 from codegen.train.recipe import Tensors
 from codegen.train.settings import Settings, settings_from_json
 from engine.errors import CheckpointError, TrainingError
@@ -114,9 +114,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     symbols = document.get("vocabulary", list)
     distinct = all(isinstance(s, str) for s in symbols) and len(set(symbols)) == len(symbols)
     if not distinct or (symbols and END not in symbols):
-        raise CheckpointError(
-            f"{json_path}: the vocabulary is not a list of distinct symbols with {END!r}; the file is damaged."
-        )
+        raise CheckpointError(f"{json_path}: the vocabulary is not a list of distinct symbols with {END!r}. {DAMAGED}")
     data = document.inner("data")
     checkpoint = Checkpoint(
         model=document.get("model", str),
@@ -128,7 +126,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         tensors=_read_tensors(json_path, document.inner("tensors"), path),
     )
     if checkpoint.shapes() != document.get("parameters", dict):
-        raise CheckpointError(f"{json_path}: the parameter shapes are not those of its tensors; the file is damaged.")
+        raise CheckpointError(f"{json_path}: the parameter shapes are not those of its tensors. {DAMAGED}")
     return checkpoint
 
 
@@ -142,9 +140,7 @@ class _Fields:
     def get(self, name: str, kind: type) -> Any:
         value = self.raw.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):
-            raise CheckpointError(
-                f"{self.where}: the field {name!r} is missing or not a {kind.__name__}; the file is damaged."
-            )
+            raise CheckpointError(f"{self.where}: the field {name!r} is missing or not a {kind.__name__}. {DAMAGED}")
         return value
 
     def inner(self, name: str) -> "_Fields":
@@ -161,7 +157,7 @@ def _parse(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a whole JSON file ({error}): it is truncated or damaged.") from error
+        raise CheckpointError(f"{path} is not a whole JSON file ({error}). {DAMAGED}") from error
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} is not a symgrad checkpoint. Give the folder that `codegen train --out` wrote.")
     return cast("Mapping[str, Any]", document)
@@ -170,9 +166,7 @@ def _parse(path: Path) -> Mapping[str, Any]:
 def _read_tensors(json_path: Path, fields: _Fields, asked: Path) -> Tensors:
     name, size, digest = fields.get("file", str), fields.get("bytes", int), fields.get("sha256", str)
     if Path(name).name != name:
-        raise CheckpointError(
-            f"{json_path} names the tensors {name!r}, which is not a file beside it; the file is damaged."
-        )
+        raise CheckpointError(f"{json_path} names the tensors {name!r}, which is not a file beside it. {DAMAGED}")
     if asked.suffix == ".safetensors" and asked.name != name:
         raise CheckpointError(
             f"{asked} belongs to no checkpoint: {json_path} names {name}. Give that file, or the folder."
@@ -183,12 +177,10 @@ def _read_tensors(json_path: Path, fields: _Fields, asked: Path) -> Tensors:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}, the tensors of {json_path}: {error.strerror}.") from error
     if len(content) != size:
-        raise CheckpointError(
-            f"{path} has {len(content):,} bytes, not the {size:,} that were written: it is truncated or damaged."
-        )
+        raise CheckpointError(f"{path} has {len(content):,} bytes, not the {size:,} that were written. {DAMAGED}")
     if hashlib.sha256(content).hexdigest() != digest:
-        raise CheckpointError(f"{path} is damaged: its content is not what was written (SHA-256 differs).")
+        raise CheckpointError(f"{path} is not what was written (SHA-256 differs). {DAMAGED}")
     try:
         return load(content)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file ({error}).") from error
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # KeyError: a dtype that torch lacks
+        raise CheckpointError(f"{path} is not a safetensors file of torch's tensors ({error}). {DAMAGED}") from error

@@ -16,6 +16,8 @@ from engine.errors import TrainingError
 def check_curve_path(path: Path) -> None:
     """Refuse, before any training, a curve that could not be written after it. Raises TrainingError."""
     _figure_class()
+    if path.suffix.lower() != ".png":
+        raise TrainingError(f"the loss curve is a PNG, and {path} is not named as one. Give --curve a name in .png.")
     if path.is_dir() or not path.parent.is_dir():
         reason = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}"
         raise TrainingError(

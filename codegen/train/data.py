@@ -118,14 +118,9 @@ def load_dataset(
 
 def _read_lines(path: Path) -> tuple[list[str], str]:
     """The file's lines without surrounding blanks, and its SHA-256."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(
-            f"no data file {path} (looked in {Path.cwd()}). Give a text file with one name per line."
-        ) from error
-    except OSError as error:
-        raise DataError(f"cannot read the data file {path}: {error.strerror}. Give a readable text file.") from error
+    content = _read(path)
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path} is UTF-16: it begins with that encoding's mark. Save the file as UTF-8.")
     if b"\0" in content:
         at = content.index(b"\0")
         raise DataError(f"{path} is binary: a zero byte at offset {at}. Give a text file with one name per line.")
@@ -135,7 +130,7 @@ def _read_lines(path: Path) -> tuple[list[str], str]:
         line = content.count(b"\n", 0, error.start) + 1
         byte = content[error.start]
         raise DataError(f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8. Save the file as UTF-8.") from error
-    lines = [line.strip() for line in text.split("\n")]
+    lines = [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     if not any(lines):
         raise DataError(f"{path} is empty: no name in {len(content)} bytes. Give a text file with one name per line.")
     suspect = {c for c in set(text) - set("\n\r\t") if c == END or unicodedata.category(c) == "Cc"}
@@ -150,6 +145,24 @@ def _read_lines(path: Path) -> tuple[list[str], str]:
                     f"{path}, line {number}: control character {character!r}. Give a text file with one name per line."
                 )
     return lines, hashlib.sha256(content).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    """A regular file's content: a pipe or a device could not be read again by the run that resumes this one."""
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError(
+                f"{path} is a pipe or a device, which a resumed run could not read again. Save it to a file, and give that."
+            )
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"no data file {path} (looked in {Path.cwd()}). Give a text file with one name per line."
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read the data file {path}: {error.strerror}. Give a readable text file.") from error
+    except ValueError as error:
+        raise DataError(f"no data file {str(path)!r}: {error}. Name it with --data.") from error
 
 
 def _check_known(path: Path, lines: list[str], vocabulary: Vocabulary) -> None:

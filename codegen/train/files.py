@@ -14,6 +14,9 @@ else:
     import fcntl
 
 
+DAMAGED = "It is truncated or damaged: put back a copy, or train anew with --overwrite or in another --out."
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file by its new content, whole or not at all. Raises OSError; the previous file is then as it was."""
     temporary = path.with_name(f".{path.name}.tmp")
@@ -33,7 +36,7 @@ def exists(path: Path) -> bool:
     """Whether the path exists, as far as this user may see."""
     try:
         return path.exists()
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
@@ -64,7 +67,7 @@ class FolderLock:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise TrainingError(
-                f"cannot write to {self._folder}: {error.strerror}. Choose a writable folder with --out."
+                f"cannot write to {self._folder}: {_reason(error)}. Choose a writable folder with --out."
             ) from error
         try:
             _lock(self._descriptor)
@@ -79,6 +82,22 @@ class FolderLock:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._descriptor)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process has the folder."""
+    if not exists(folder / ".lock"):
+        return False
+    try:
+        with FolderLock(folder):
+            return False
+    except TrainingError:
+        return True
+
+
+def _reason(error: OSError) -> str:
+    """Why a folder could not be made or written to; the system's word for a file in its place is "File exists"."""
+    return "it is a file" if isinstance(error, FileExistsError) else str(error.strerror)
 
 
 def _lock(descriptor: int) -> None:

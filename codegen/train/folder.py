@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from codegen.train.checkpoint import JSON_NAME, Checkpoint, read_checkpoint, write_checkpoint
-from codegen.train.files import FolderLock, exists, write_atomically
+from codegen.train.files import FolderLock, exists, in_use, write_atomically
 from codegen.train.metrics import Row, metrics_file
 from engine.errors import TrainingError
 
@@ -56,11 +56,11 @@ class RunFolder:
 
 
 def default_folder(name: str, resume: bool) -> Path:
-    """`runs/NAME`, or `runs/NAME-2` and so on: the first without a checkpoint; to resume, the last one with."""
+    """`runs/NAME`, or `runs/NAME-2` and so on: the first without a checkpoint that no run is at; to resume, the last with."""
     taken: Path | None = None
     number = 1
     while True:
         path = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        if not exists(path / JSON_NAME):
+        if not exists(path / JSON_NAME) and (resume or not in_use(path)):
             return taken if resume and taken else path
         taken, number = path, number + 1

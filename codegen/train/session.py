@@ -8,6 +8,7 @@ from codegen.targets import Target, located
 from codegen.train.checkpoint import Checkpoint
 from codegen.train.data import Dataset, Vocabulary, bundled_path, load_dataset, made_dataset
 from codegen.train.emitted import trainer_makers
+from codegen.train.files import exists
 from codegen.train.folder import RunFolder
 from codegen.train.recipe import Recipe, recipe_of
 from codegen.train.settings import Settings, fresh_settings, resumed_settings
@@ -44,7 +45,7 @@ def open_training(
     if recipe.data is not None:
         dataset = _own_data(target, recipe, settings, data)
     else:
-        dataset = load_dataset((data or bundled_path()).resolve(), recipe.context, settings.seed, rows=recipe.rows)
+        dataset = load_dataset((data or bundled_path()).absolute(), recipe.context, settings.seed, rows=recipe.rows)
     return start(recipe, dataset, settings, *trainer_makers(target, recipe, settings, team))
 
 
@@ -88,8 +89,8 @@ def _same_data(
                 f"Train anew in another --out."
             )
         return dataset
-    path = data.resolve() if data else Path(checkpoint.data_path)
-    if not data and not path.exists() and path.name == bundled_path().name:
+    path = data.absolute() if data else Path(checkpoint.data_path)
+    if not data and not exists(path) and path.name == bundled_path().name:
         path = bundled_path()  # the bundled list of another installation
     dataset = load_dataset(path, recipe.context, settings.seed, Vocabulary(checkpoint.vocabulary.symbols), recipe.rows)
     if dataset.digest != checkpoint.data_digest:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, cast
 
+from codegen.train.files import DAMAGED
 from engine.errors import CheckpointError, TrainingError
 
 
@@ -53,6 +54,8 @@ class Settings:
         for name in ("steps", "batch", "log_every"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.seed < 2**63:
+            raise TrainingError(f"the seed is {self.seed}; it must be at least 0 and less than 2**63.")
         if not (self.lr >= 0 and math.isfinite(self.lr)):
             raise TrainingError(f"the learning rate is {self.lr}; it must be a finite number, at least 0.")
 
@@ -78,9 +81,12 @@ def settings_from_json(raw: Mapping[str, Any], where: str) -> Settings:
             values[field.name] = kind(value)
         except (ValueError, OverflowError) as error:
             raise CheckpointError(
-                f"{where}: the setting {field.name!r} is {value!r}, not a {kind.__name__}; the file is damaged."
+                f"{where}: the setting {field.name!r} is {value!r}, not a {kind.__name__}. {DAMAGED}"
             ) from error
-    return Settings(**values)
+    try:
+        return Settings(**values)
+    except TrainingError as error:
+        raise CheckpointError(f"{where}: {error} {DAMAGED}") from error
 
 
 def fresh_settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:

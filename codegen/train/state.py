@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from codegen.train.checkpoint import Checkpoint
 from codegen.train.data import Dataset
 from codegen.train.evaluate import mean_loss
+from codegen.train.files import DAMAGED
 from codegen.train.metrics import Row, rows_from_tensor, rows_to_tensor
 from codegen.train.recipe import Recipe, Tensors, initial_parameters
 from codegen.train.settings import Settings
@@ -126,22 +127,18 @@ def restore(
         if not _same_layout(checkpoint.group("params"), checkpoint.group("twin.params")) or not _same_layout(
             checkpoint.group("buffers"), checkpoint.group("twin.buffers")
         ):
-            raise CheckpointError(
-                f"{where} was trained in lockstep but lacks the second run's parameters; the file is damaged."
-            )
+            raise CheckpointError(f"{where} was trained in lockstep but lacks the second run's parameters. {DAMAGED}")
         twin = make_twin(_ordered(recipe, checkpoint.group("twin.params")), checkpoint.group("twin.buffers"))
     losses, generator = checkpoint.tensors.get("losses"), Generator()
     rows, state = checkpoint.tensors.get("rows"), checkpoint.tensors.get("generator")
     if losses is None or rows is None or state is None or losses.shape != (checkpoint.step,) or rows.shape[1:] != (3,):
         raise CheckpointError(
-            f"{where} lacks the generator state or the loss log of its {checkpoint.step} steps; it is damaged."
+            f"{where} lacks the generator state or the loss log of its {checkpoint.step} steps. {DAMAGED}"
         )
     try:
         generator.set_state(state)
     except (RuntimeError, TypeError) as error:
-        raise CheckpointError(
-            f"{where} holds no generator state that torch accepts ({error}); it is damaged."
-        ) from error
+        raise CheckpointError(f"{where} holds no generator state that torch accepts ({error}). {DAMAGED}") from error
     return Training(
         recipe,
         dataset,

@@ -1,5 +1,6 @@
 """Checkpoints: what is written is what is read, anything else is refused, and nothing in one is executed."""
 
+import hashlib
 import json
 import math
 import pickle
@@ -19,6 +20,8 @@ from codegen.train.settings import Settings
 from codegen.train.state import check_model
 from engine.errors import CheckpointError
 from examples import mlp
+
+SETTINGS = Settings().as_json()
 
 
 @pytest.fixture
@@ -44,6 +47,14 @@ def checkpoint() -> Checkpoint:
 def only(folder: Path, pattern: str) -> Path:
     (path,) = folder.glob(pattern)
     return path
+
+
+def sign(folder: Path, content: bytes) -> None:
+    """Put other tensors in a checkpoint, its JSON naming their size and digest."""
+    path = only(folder, "*.safetensors")
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    edit(folder / "checkpoint.json", tensors={"file": path.name, "bytes": len(content), "sha256": digest})
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -101,7 +112,7 @@ def test_a_flipped_bit(tmp_path: Path, checkpoint: Checkpoint, at: int) -> None:
     content = bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is damaged"):
+    with pytest.raises(CheckpointError, match="is truncated or damaged: put back a copy, or train anew"):
         read_checkpoint(tmp_path)
 
 
@@ -117,6 +128,8 @@ def test_a_flipped_bit(tmp_path: Path, checkpoint: Checkpoint, at: int) -> None:
         ({"vocabulary": [1, "."]}, "vocabulary"),
         ({"vocabulary": ["a"]}, "vocabulary"),
         ({"settings": {}}, "setting 'steps'"),
+        ({"settings": SETTINGS | {"seed": 2**80}}, "checkpoint.json: the seed is"),
+        ({"settings": SETTINGS | {"batch": 0}}, "checkpoint.json: batch is 0"),
         ({"data": "names.txt"}, "'data' is missing or not a dict"),
         ({"parameters": {"C": [1]}}, "parameter shapes"),
         ({"tensors": {"file": "../x.safetensors", "bytes": 1, "sha256": ""}}, "not a file beside it"),
@@ -148,6 +161,22 @@ def test_tensors_of_no_checkpoint(tmp_path: Path, checkpoint: Checkpoint) -> Non
     write_checkpoint(tmp_path, checkpoint)
     with pytest.raises(CheckpointError, match="belongs to no checkpoint"):
         read_checkpoint(tmp_path / "older.safetensors")
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F8_E8M0", "F99"])
+def test_tensors_of_a_type_that_torch_lacks(tmp_path: Path, checkpoint: Checkpoint, dtype: str) -> None:
+    write_checkpoint(tmp_path, checkpoint)
+    header = json.dumps({"params.w1": {"dtype": dtype, "shape": [16], "data_offsets": [0, 8]}}).encode()
+    sign(tmp_path, len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(CheckpointError, match="is not a safetensors file of torch's tensors"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_header_of_absurd_length(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    write_checkpoint(tmp_path, checkpoint)
+    sign(tmp_path, (2**63 - 1).to_bytes(8, "little") + b"{}")
+    with pytest.raises(CheckpointError, match="is not a safetensors file"):
+        read_checkpoint(tmp_path)
 
 
 class Bomb:

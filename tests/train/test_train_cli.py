@@ -89,7 +89,14 @@ def test_the_curve_is_a_png(train: Command, tmp_path: Path) -> None:
 
 
 def test_a_curve_that_cannot_be_written_is_refused_before_training(train: Command, tmp_path: Path) -> None:
-    for path, message in ((tmp_path / "absent" / "loss.png", "there is no folder"), (tmp_path, "it is a folder")):
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    cases = {
+        tmp_path / "absent" / "loss.png": "there is no folder",
+        folder: "it is a folder",
+        tmp_path / "checkpoint.json": "is not named as one",
+    }
+    for path, message in cases.items():
         result = train("--curve", path)
         assert result.code == 2
         assert message in result.err
@@ -287,7 +294,7 @@ def test_a_checkpoint_cannot_name_code_to_run(train: Command, command: Command, 
     [
         (b"", "is empty"),
         (b"a\0b", "is binary"),
-        (b"\xff\xfe", "not UTF-8"),
+        (b"\xff\xee", "not UTF-8"),
         (b"a.b\n", "marks the end"),
         (None, "no data"),
     ],

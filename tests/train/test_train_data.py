@@ -1,5 +1,6 @@
 """Data: pairs as the notebook makes them, and every file that is refused."""
 
+import os
 import random
 from pathlib import Path
 
@@ -58,10 +59,11 @@ def test_the_end_need_not_sort_first(tmp_path: Path) -> None:
     assert data.train.x[0].tolist() == [2, 2]
 
 
-def test_blank_lines_repetitions_line_ends_and_a_mark_change_nothing(names: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_blank_lines_repetitions_line_ends_and_a_mark_change_nothing(names: Path, tmp_path: Path, end: str) -> None:
     path = tmp_path / "windows.txt"
     lines = names.read_text().splitlines()
-    path.write_bytes(("\ufeff" + "\r\n".join([*lines, "", "  ", lines[0] + " "])).encode())
+    path.write_bytes(("\ufeff" + end.join([*lines, "", "  ", lines[0] + " "])).encode())
     plain, windows = load_dataset(names, 3, 1), load_dataset(path, 3, 1)
     assert windows.vocabulary == plain.vocabulary
     assert torch.equal(windows.train.x, plain.train.x)
@@ -73,6 +75,7 @@ def test_blank_lines_repetitions_line_ends_and_a_mark_change_nothing(names: Path
     [
         (b"", "is empty"),
         (b"\n \n\t\n", "is empty"),
+        ("emma\n".encode("utf-16"), "is UTF-16"),
         (b"emma\n\0\1\2", "is binary: a zero byte at offset 5"),
         (b"emma\nava\x07\n", r"line 2: control character '\\x07'"),
         ("emma\nzoé\n".encode("latin-1"), "line 2: byte 0xe9 is not UTF-8"),
@@ -98,6 +101,16 @@ def test_missing_file(tmp_path: Path) -> None:
 def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read the data file"):
         load_dataset(tmp_path, 3, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a pipe")
+def test_what_cannot_be_read_again(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(DataError, match="is a pipe or a device"):
+            load_dataset(path, 3, 0)
+    with pytest.raises(DataError, match="no data file .*null"):
+        load_dataset(tmp_path / "a\0b", 3, 0)
 
 
 def test_a_character_the_vocabulary_lacks(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 
 from codegen.train.checkpoint import read_checkpoint, write_checkpoint
 from codegen.train.files import FolderLock, write_atomically
+from codegen.train.folder import default_folder
 from engine.errors import TrainingError
 
 Command = Callable[..., Any]
@@ -104,16 +105,17 @@ def test_killed_at_every_write(train: Command, names: Path, tmp_path: Path) -> N
     assert len(list((tmp_path / "killed").glob("*.safetensors"))) == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT to a process")
-def test_ctrl_c(names: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals to a process")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop(names: Path, tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-c", "from codegen.cli import main; main()", "train", "--steps", "10000000"]
     command += ["--data", str(names), "--out", str(out), "--log-every", "50", "--backward", "autograd"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_bytes() != b"")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         stdout, stderr = process.communicate(timeout=30)
-    assert (process.returncode, stderr) == (130, "")
+    assert (process.returncode, stderr) == (128 + number, "")
     said = re.search(r"The checkpoint of step ([\d,]+) is whole: (.*)\.\n", stdout)
     assert said is not None
     assert said[2] == str(out / "checkpoint.json")
@@ -187,12 +189,23 @@ def test_two_runs_in_one_folder(train: Command, tmp_path: Path) -> None:
     assert train("--resume", "--steps", 80).code == 0
 
 
+def test_the_next_free_folder_is_one_that_no_run_is_at(
+    train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with FolderLock(tmp_path / "runs" / "mlp"):
+        assert default_folder("mlp", resume=False) == Path("runs/mlp-2")
+    assert default_folder("mlp", resume=False) == Path("runs/mlp")
+
+
 def test_an_out_that_cannot_be_a_folder(train: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         result = train("--out", out)
         assert result.code == 2
-        assert f"cannot write to {out}" in result.err
+        assert (
+            f"cannot write to {out}: {'it is a file' if out == tmp_path / 'file' else 'Not a directory'}" in result.err
+        )
         assert "--out" in result.err
     assert (tmp_path / "file").read_text() == "mine"
 

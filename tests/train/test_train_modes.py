@@ -68,6 +68,8 @@ def test_both_resume_as_if_undisturbed(train: Command, stand_in: Command, tmp_pa
 class Requested:
     """An Interrupt that was asked for from the third look on."""
 
+    code = 130
+
     def __init__(self, patient: bool = False) -> None:
         self.looks = 0
 
