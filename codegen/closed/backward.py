@@ -11,6 +11,7 @@ from sympy import Expr
 
 from codegen.closed.algebra import Algebra, expanded, gathered, powers, scalar_part
 from codegen.closed.cells import Cell, at, is_contraction, is_plain, substituted
+from codegen.closed.factors import factored
 from codegen.closed.sums import rebuilt
 from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.indexed import Indexed
@@ -229,9 +230,11 @@ class Backward:
 
 @lru_cache(maxsize=2**12)
 def settled(e: Expr) -> Expr:
-    """Common factors in front, inside of sums as well."""
+    """Common factors in front, inside of sums as well, and what is a product of sums as one."""
     if isinstance(e, sp.Add):
-        return gathered(cast("Expr", sp.Add(*[settled(t) for t in e.args])))
+        whole = gathered(cast("Expr", sp.Add(*[settled(t) for t in e.args])))
+        change = {f: factored(f) for f in sp.Mul.make_args(whole) if isinstance(f, sp.Add)}
+        return whole.xreplace(change) if any(f is not g for f, g in change.items()) else whole
     if isinstance(e, Sigma):
         return cast("Expr", e.func(settled(e.body), *e.args[1:]))
     if isinstance(e, (Indexed, Delta)) or not e.args:
