@@ -16,6 +16,7 @@ from codegen.closed.complement import complemented
 from codegen.closed.enrich import enriched
 from codegen.closed.faithful import faithful
 from codegen.closed.gates import Verdict, accurate, equal
+from codegen.closed.line import Line
 from codegen.closed.logistic import unified
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
@@ -34,18 +35,6 @@ if TYPE_CHECKING:
     from codegen.closed.algebra import Algebra
     from codegen.closed.backward import Statement
     from codegen.closed.region import Region
-    from codegen.lower import Lowered
-
-
-@dataclass(frozen=True)
-class Line:
-    """`name = value` in torch, and the formula it computes."""
-
-    name: str
-    indices: tuple[Expr, ...]
-    shape: tuple[Expr, ...]
-    expr: Expr
-    value: Lowered
 
 
 @dataclass(frozen=True)
@@ -125,7 +114,8 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     refused: list[str] = []
     for own, plan, literal in plans(region, closed, values):
         code = written(own, plan, literal)
-        verdict = judged(replace(region, summed=own.summed), code, values, plan.simplified)
+        summed = replace(region, summed=own.summed)
+        verdict = Verdict(True) if literal else judged(summed, code, values, plan.simplified)
         if verdict.passed:
             return replace(code, refused=tuple(refused), region=region, values=tuple(values.items()))
         refused.append(verdict.reason)

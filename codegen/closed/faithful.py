@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from codegen.closed.gates import Verdict, execute, naive_lines, scope_of, shape_at, small_sizes
+from codegen.closed.gates import (
+    DTYPES,
+    LARGE,
+    Verdict,
+    by_the_forward,
+    execute,
+    scope_of,
+    shape_at,
+    size_symbols,
+    small_sizes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +27,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-8
 """Of the largest entry; statements in another order differ by rounding."""
-DTYPES = {"float": torch.float64, "int": torch.int64, "bool": torch.bool}
 
 
 def faithful(region: Region, code: RegionCode, values: Mapping[Any, int]) -> Verdict:
@@ -24,21 +34,25 @@ def faithful(region: Region, code: RegionCode, values: Mapping[Any, int]) -> Ver
 
     An entry where the forward itself is not finite says nothing.
     """
-    sizes = small_sizes(region.cells, values)
+    sizes = sizes_of(region, values)
     scope = scope_of(sizes)
-    naive = naive_lines(region)
     kinds = {c.name: c.kind for c in code.cells}
     for positive in (False, True):
         given = drawn(region, sizes, positive)
-        own: dict[str, Any] = {**scope, **given}
-        for name, text in naive:
-            own[name] = eval(text, own)  # noqa: S307
+        own = by_the_forward(region, given, scope, sizes, torch.float64)
         ours = dict[str, Any](given)
         for line in code.forward:
-            execute(line, ours, scope, sizes, DTYPES[kinds[line.name]])
+            execute(line, ours, scope, sizes, DTYPES.get(kinds[line.name], torch.float64))
             if line.name in own and not alike(ours[line.name], own[line.name], shape_at(line.shape, sizes)):
                 return Verdict(False, f"{line.name} is computed as something else")
     return Verdict(True)
+
+
+def sizes_of(region: Region, values: Mapping[Any, int]) -> dict[Any, int]:
+    """The example's sizes, which the forward may have fixed, or small ones where tensors would be large."""
+    sizes = {s: values.get(s, 3) for s in size_symbols(region.cells)}
+    fits = all(math.prod(shape_at(c.shape, sizes)) <= LARGE for c in region.cells)
+    return sizes if fits else small_sizes(region.cells, values)
 
 
 def drawn(region: Region, sizes: dict[Any, int], positive: bool) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ from sympy import Expr, Symbol
 
 from codegen import tensors as tt
 from codegen.closed.backward import Backward, Statement, cot_name
+from codegen.closed.line import Line
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.arithmetic import arithmetic
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from codegen.closed.cells import Cell
-    from codegen.closed.code import Line
     from codegen.closed.region import Region
 
 DIGITS = 50
@@ -48,6 +48,8 @@ LARGE = 2**18
 """Elements of the largest tensor that accuracy is measured on, so that many dimensions are small ones."""
 READERS = 16
 """How many tensors a gradient is summed against, so that luck averages out."""
+DTYPES = {"int": torch.int64, "bool": torch.bool}
+"""Of cells that are no floats."""
 FLOOR = 2e-6
 """float32 errors below a few ulps of the largest entry are not told apart."""
 
@@ -227,27 +229,27 @@ def accurate(
 ) -> Verdict:
     """float32 errors of a plan's torch statements against those of autograd, around several offsets."""
     sizes = sizes_to_measure(cells, values)
-    naive = naive_lines(region)
     for offset in (*OFFSETS, None):
-        verdict = at_offset(region, cells, forward, backward, gradients, naive, sizes, offset)
+        verdict = at_offset(region, cells, forward, backward, gradients, sizes, offset)
         if not verdict.passed:
             return verdict
     return Verdict(True)
 
 
-def naive_lines(region: Region) -> list[tuple[str, str]]:
-    """Every cell of a region by the forward's own torch call, or by its definition, as torch text."""
+def by_the_forward(
+    region: Region, given: Mapping[str, Any], scope: Mapping[str, Any], sizes: dict[Symbol, int], dtype: torch.dtype
+) -> dict[str, Any]:
+    """What is given, and every cell of a region by the forward's own torch call, or by its definition where it has none."""
     infos = {c.name: TensorInfo(c.shape, c.kind) for c in region.cells}
-    out: list[tuple[str, str]] = []
+    own = dict(given)
     for c in region.cells:
         if c.expr is not None and c.text is not None:
-            out.append((c.name, c.text))
+            own[c.name] = eval(c.text, {**scope, **own})  # noqa: S307
         elif c.expr is not None:
-            value = Lowerer(infos, {}).lower(c.expr, c.indices, c.shape).dense
-            assert value is not None
-            t = tt.method(value.t, "expand", *c.shape) if c.shape and not value.is_number else value.t
-            out.append((c.name, tt.text(t)))
-    return out
+            value = Lowerer(infos, {}).lower(c.expr, c.indices, c.shape)
+            line = Line(c.name, c.indices, c.shape, c.expr, value)
+            execute(line, own, scope, sizes, DTYPES.get(c.kind, dtype))
+    return own
 
 
 def inputs_at(
@@ -281,14 +283,13 @@ def at_offset(
     forward: Sequence[Line],
     backward: Sequence[Line],
     gradients: Sequence[tuple[str, str]],
-    naive: Sequence[tuple[str, str]],
     sizes: dict[Symbol, int],
     offset: float | None,
 ) -> Verdict:
     """The gate at one offset. What fails on one draw is judged by several: one error is small or large by luck."""
     verdict, found = Verdict(True), dict[str, list[tuple[float, float]]]()
     for draw in range(DRAWS):
-        for what, mine, other in errors(region, cells, forward, backward, gradients, naive, sizes, offset, draw):
+        for what, mine, other in errors(region, cells, forward, backward, gradients, sizes, offset, draw):
             found.setdefault(what, []).append((mine, other))
         if draw in (0, DRAWS - 1):
             verdicts = (verdict_on(what, pairs, offset) for what, pairs in found.items())
@@ -316,7 +317,6 @@ def errors(
     forward: Sequence[Line],
     backward: Sequence[Line],
     gradients: Sequence[tuple[str, str]],
-    naive: Sequence[tuple[str, str]],
     sizes: dict[Symbol, int],
     offset: float | None,
     draw: int,
@@ -325,9 +325,9 @@ def errors(
     values = inputs_at(region, cells, sizes, offset, draw)
     scope = scope_of(sizes)
     if region.relations:
-        values |= related(region, cells, naive, values, scope, sizes)
-    truth = autograd(region, naive, values, scope, torch.float64)
-    theirs = autograd(region, naive, values, scope, torch.float32)
+        values |= related(region, cells, values, scope, sizes)
+    truth = autograd(region, values, scope, sizes, torch.float64)
+    theirs = autograd(region, values, scope, sizes, torch.float32)
     ours: dict[str, Any] = {k: v.float() if v.is_floating_point() else v for k, v in values.items()}
     for name in region.seeds:
         ours[f"{cot_name(name)}_out"] = ours[cot_name(name)]
@@ -375,17 +375,14 @@ def read_on(
 def related(
     region: Region,
     cells: Sequence[Cell],
-    naive: Sequence[tuple[str, str]],
     values: dict[str, torch.Tensor],
     known: Mapping[str, Any],
     sizes: dict[Symbol, int],
 ) -> dict[str, torch.Tensor]:
     """float64 values of what the relations name beyond the region, such that they hold for these values of the boundary."""
-    scope: dict[str, Any] = {**known, **values}
-    for name, text in naive:
-        scope[name] = eval(text, scope)  # noqa: S307
+    own = by_the_forward(region, values, known, sizes, torch.float64)
     read = {name_of(a) for left, _ in region.relations for a in accesses(left)}
-    tensors: dict[str, Any] = {k: arithmetic(RELATED).lift(scope[k].numpy()) for k in sorted(read)}
+    tensors: dict[str, Any] = {k: arithmetic(RELATED).lift(own[k].numpy()) for k in sorted(read)}
     relate(region, cells, tensors, sizes, RELATED)
     told = {name_of(a) for _, right in region.relations for a in accesses(right)}
     return {k: torch.from_numpy(tensors[k].astype(np.float64)) for k in sorted(told)}
@@ -393,21 +390,16 @@ def related(
 
 def autograd(
     region: Region,
-    naive: Sequence[tuple[str, str]],
     values: dict[str, torch.Tensor],
     known: Mapping[str, Any],
+    sizes: dict[Symbol, int],
     dtype: torch.dtype,
 ) -> dict[str, Any]:
     """Gradients of the unsimplified cells by torch."""
-    scope: dict[str, Any] = dict(known)
-    leaves: dict[str, torch.Tensor] = {}
-    for k, v in values.items():
-        scope[k] = v.to(dtype) if v.is_floating_point() else v
-        if k in region.wanted:
-            leaves[k] = scope[k] = scope[k].clone().requires_grad_()
-    for name, text in naive:
-        scope[name] = eval(text, scope)  # noqa: S307
-    total = sum((scope[s] * scope[cot_name(s)]).sum() for s in region.seeds)
+    given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in values.items()}
+    leaves = {k: v.clone().requires_grad_() for k, v in given.items() if k in region.wanted}
+    own = by_the_forward(region, {**given, **leaves}, known, sizes, dtype)
+    total = sum((own[s] * own[cot_name(s)]).sum() for s in region.seeds)
     found = torch.autograd.grad(cast("torch.Tensor", total), list(leaves.values()), allow_unused=True)
     return {k: torch.zeros_like(leaves[k]) if g is None else g for k, g in zip(leaves, found, strict=True)}
 
@@ -415,7 +407,7 @@ def autograd(
 def execute(
     line: Line,
     tensors: dict[str, Any],
-    scope: dict[str, Any],
+    scope: Mapping[str, Any],
     sizes: dict[Symbol, int],
     dtype: torch.dtype = torch.float32,
 ) -> None:

@@ -1,0 +1,22 @@
+"""One emitted statement of a region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sympy import Expr
+
+    from codegen.lower import Lowered
+
+
+@dataclass(frozen=True)
+class Line:
+    """`name = value` in torch, and the formula it computes."""
+
+    name: str
+    indices: tuple[Expr, ...]
+    shape: tuple[Expr, ...]
+    expr: Expr
+    value: Lowered
