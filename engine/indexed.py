@@ -41,12 +41,19 @@ class IndexedBase(sp.IndexedBase):
 @lru_cache(maxsize=2**15)
 def _indexed(cls: Any, base: Any, *indices: Any) -> Any:
     made: Any = Expr.__new__(cls, base, *map(sp.sympify, indices))
-    made._assumptions = known = cast("Any", StdFactKB())
-    known.update(base._assumptions)
-    known._generator = base._assumptions._generator
-    return made
+    return _known_as(made, base)
 
 
 @lru_cache(maxsize=2**12)
 def _indexed_base(cls: Any, label: Symbol) -> Any:
-    return cast("Any", sp.IndexedBase).__new__(cls, label)
+    made: Any = Expr.__new__(cls, label)
+    made._shape, made._offset, made._strides, made._name = None, sp.S.Zero, None, str(label)
+    return _known_as(made, label)
+
+
+def _known_as(made: Any, other: Any) -> Any:
+    """`made` with everything that is known of `other`."""
+    made._assumptions = known = cast("Any", StdFactKB())
+    known.update(other._assumptions)
+    known._generator = other._assumptions._generator
+    return made

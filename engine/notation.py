@@ -403,7 +403,8 @@ def _bound_in_order(e: Expr) -> tuple[Index, ...]:
 
 def ordered(items: Iterable[T]) -> list[T]:
     """A set in an order that does not depend on the hash seed."""
-    return sorted(items, key=sp.default_sort_key)
+    found = list(items)
+    return sorted(found, key=sp.default_sort_key) if len(found) > 1 else found
 
 
 def accesses(e: Expr, name: str | None = None) -> list[Indexed]:
