@@ -164,6 +164,8 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         return f"{f(a[0])}.{'view' if n.op == '_unsafe_view' else n.op}({', '.join(f(x) for x in sizes(n))})"
     if n.op == "t":
         return f"{f(a[0])}.T"
+    if n.op == "part":  # one of the results of a call
+        return f"{f(a[0])}[{a[1]}]"
     if n.op in ("squeeze", "unsqueeze", "transpose", "select", "diagonal", "unfold"):
         return f"{f(a[0])}.{n.op}({', '.join(f(x) for x in a[1:])})"
     if n.op == "slice":

@@ -79,6 +79,8 @@ class Writer:
                 "momentum",
                 "small",
                 "small_velocity",
+                *("zip", "range", "len", "min", "float", "enumerate"),
+                *OPERATORS,
                 *self.step.inputs,
             ]
         )
