@@ -361,6 +361,8 @@ class ScalarMixin(LowererBase):
             return self.value(e.base)
         b, x = e.args
         v = self.value(b)
+        if v.kind == "bool" and x.is_Integer and x.is_positive:  # truth and its powers are one
+            return v
         if v.is_number and not x.atoms(Indexed, Index):
             return Val(tt.binary("**", v.t, self.value(x).t), (), "number")
         if x in (sp.S.Half, -sp.S.Half):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from engine.graph import Graph, Node
 
-ROUNDING = frozenset(("round", "floor_divide", "bucketize", "searchsorted"))
+ROUNDING = frozenset(("round", "floor_divide", "heaviside", "bucketize", "searchsorted"))
 CASTS = frozenset(("long", "int", "short", "char", "byte", "to", "type", "type_as"))
 
 
@@ -27,7 +27,7 @@ def literal_nodes(graph: Graph) -> frozenset[str]:
 
     That is followed back to tensors that are more than sums, products and quotients, entry by entry, of others; what
     reads no input is followed to its factories. It is the same for what is compared, where the arithmetic has a factor
-    that no float is equal to.
+    that no float is equal to, and for results that read no input, whose precision is the forward's.
     """
     fixed: set[str] = set()
     for n in graph.nodes:
@@ -41,6 +41,8 @@ def literal_nodes(graph: Graph) -> frozenset[str]:
             before = chain(graph, compared(n), fixed)
             if any(has_inexact_factor(graph[m]) for m in before):
                 found |= before | ({n.name} if not n.dtype.is_floating_point else set())
+    for o in fixed.intersection(graph.outputs):
+        found |= {o, *chain(graph, graph[o].operands, fixed)}
     return frozenset(n for n in found if graph[n].call is not None and graph[n].output is None)
 
 
