@@ -72,7 +72,7 @@ class ContractMixin(LowererBase):
     def _groups(self, body: Expr) -> list[Val]:
         """The factors of a body, those over the same indices multiplied. Numbers go into the smallest group."""
         share = stable(body) if isinstance(body, sp.Mul) else None
-        if share is not None and share[0] == "scaled" and share[1][0][0] == "softmax":
+        if share is not None and share[0] == "scaled" and share[1][0][0] in ("softmax", "share"):
             rest = share[1][1]
             return [*([] if rest == 1 else self._groups(rest)), self.kernel(share[1][0])]
         by: dict[frozenset[Index], list[Expr]] = {}

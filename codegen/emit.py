@@ -89,7 +89,7 @@ def sequence(names: list[str], end: str, indent: int, start: str = "", width: in
     if len(line) + indent <= width:
         return [line]
     opened = start or "("
-    closed = end if start else f"){end}"
+    closed = end.removeprefix(",") if start else f"){end}"  # in a block every name has its comma
     lines = [opened]
     row = "   "
     for n in names:

@@ -14,6 +14,7 @@ from sympy import Expr
 
 from codegen import tensors as tt
 from codegen.derive import COT, OUT
+from codegen.kernels import stable
 from codegen.lower import Lowerer
 from codegen.values import Val
 from engine.indexed import Indexed
@@ -61,8 +62,11 @@ class ExactLowerer(Lowerer):
                 return Val(tt.call(kernel, g.t, y.t), g.axes)
         minus = local.could_extract_minus_sign()
         local = -local if minus else local
-        over, under = sp.fraction(local)
         g = self.negative(self.value(cot)) if minus else self.value(cot)
+        kernel = stable(local) if isinstance(local, sp.Mul) and local.has(sp.exp) else None
+        if kernel is not None:  # exponentials over exponentials overflow
+            return self.join("*", g, self.kernel(kernel))
+        over, under = sp.fraction(local)
         if over == 1:
             return self.join("/", g, self.value(under))
         if under == 1 or not under.has(Indexed):

@@ -1,6 +1,7 @@
 """Expressions that torch has a stable kernel for. Each is an identity of the expression, not of an op that made it.
 
-log(sum(exp f)) is logsumexp, f - log(sum(exp f)) is log_softmax, exp(f)/sum(exp f) is softmax, log(1 + f) is log1p,
+log(sum(exp f)) is logsumexp, log(exp(f) + exp(g)) is logaddexp, exp(f)/(exp(f) + exp(g)) is sigmoid(f - g),
+ f - log(sum(exp f)) is log_softmax, exp(f)/sum(exp f) is softmax, log(1 + f) is log1p,
 1/(1 + exp(-f)) is sigmoid, log(1 + exp f) is softplus, exp(f) - 1 is expm1, sign(f) f is abs, f where it is positive is
 relu: the naive form overflows or cancels, the kernel does not.
 """
@@ -59,10 +60,19 @@ def _one_plus_exp(e: Expr) -> Expr | None:
     return None
 
 
+def _two_exponents(e: Expr) -> tuple[Expr, Expr] | None:
+    """f and g of exp(f) + exp(g)."""
+    found = [f for f in map(_exponent, e.args) if f is not None] if isinstance(e, sp.Add) and len(e.args) == 2 else []
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
 def _log(e: Expr) -> Kernel | None:
     f = _one_plus_exp(e)
     if f is not None:
         return ("neg", (("logsigmoid", (-f,)),)) if f.could_extract_minus_sign() else ("softplus", (f,))
+    two = _two_exponents(e)
+    if two is not None:
+        return "logaddexp", two
     if isinstance(e, Sigma):
         inner = _exponent(e.body)
         if inner is not None:
@@ -95,6 +105,10 @@ def _product(e: Expr) -> Kernel | None:
                     rest = [r for r in rest if r is not g]
                     return "scaled", (("sigmoid", (f,)), sp.Mul(*rest))
             return "scaled", (("sigmoid", (-f,)), sp.Mul(*rest))
+        for one, other in permutations(_two_exponents(b) or (), 2):
+            if sp.exp(one) in factors:
+                rest = [r for r in _without(factors, d, b, x) if r != sp.exp(one)]
+                return "scaled", (("share", (one, other)), sp.Mul(*rest))
         if isinstance(b, Sigma) and _exponent(b.body) is not None:
             for g in factors:
                 inner = _exponent(g)
@@ -104,6 +118,18 @@ def _product(e: Expr) -> Kernel | None:
                     limits = tuple((i, n) for i, (_, n) in zip(match, b.limits, strict=True))
                     return "scaled", (("softmax", (inner, limits)), sp.Mul(*rest))
     return None
+
+
+def with_share(e: Expr) -> Expr:
+    """exp(f) sum(c / (exp(f) + exp(g))) with exp(f) inside of the sum, where it does not overflow; other products as they are."""
+    factors = list(sp.Mul.make_args(e))
+    for s in factors:
+        powers = [p.base for p in sp.Mul.make_args(s.body) if isinstance(p, sp.Pow)] if isinstance(s, Sigma) else []
+        outside = [sp.exp(f) for b in powers for f in _two_exponents(b) or () if sp.exp(f) in factors]
+        if outside:
+            rest = [f for f in factors if f is not s and f != outside[0]]
+            return sp.Mul(*rest, s.func(s.body * outside[0], *s.args[1:], evaluate=False), evaluate=False)
+    return e
 
 
 def _without(factors: list[Expr], d: Expr, b: Expr, x: Expr) -> list[Expr]:

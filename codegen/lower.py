@@ -16,7 +16,7 @@ from codegen import tensors as tt
 from codegen.access import AccessMixin
 from codegen.contract import ContractMixin
 from codegen.derive import distribute
-from codegen.kernels import stable
+from codegen.kernels import stable, with_share
 from codegen.ranges import nonnegative
 from codegen.scalars import ScalarMixin
 from codegen.values import TensorInfo, Val
@@ -50,10 +50,11 @@ Shape = tuple[Expr, ...]
 
 @dataclass(frozen=True)
 class Scatter:
-    """Values added to a tensor of zeros (or to what is there) at given places."""
+    """Values (of a `kind`, as in `Val`) added to a tensor of zeros (or to what is there) at given places."""
 
     items: tuple[Any, ...]
     value: T
+    kind: str
     accumulate: bool
     covers: bool = False
 
@@ -142,7 +143,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         if isinstance(e, sp.Add):
             return self.sum_of(e)
         if isinstance(e, sp.Mul):
-            return self.product_of(e)
+            whole = with_share(e)
+            return self.product_of(e) if whole is e else self.value(whole)
         if isinstance(e, sp.Pow):
             return self.power_of(e)
         if isinstance(e, Sigma):
@@ -275,7 +277,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             while len(items) > 1 and items[-1] == tt.EVERYTHING:
                 items.pop()
             covers = value.axes == tuple(target)
-            return Scatter(tuple(items), value.t, accumulate=False, covers=covers)
+            return Scatter(tuple(items), value.t, value.kind, accumulate=False, covers=covers)
         last = max(k for k, (d, i) in enumerate(zip(dims, indices, strict=True)) if i != 0 and (d != i or i in used))
         advanced = range(last + 1)
         joint: list[Index] = [i for i in domain if i in used]
@@ -291,7 +293,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             body = body * LessEqual(0, at) * Less(at, n)
         self.order = self.natural_order(body, [*joint, *rest])
         value = self.arranged(self.value(body), [*joint, *tail])
-        return Scatter(tuple(items), value.t, accumulate=bool(domain))
+        return Scatter(tuple(items), value.t, value.kind, accumulate=bool(domain))
 
     def _gather_order(self, dims: list[Expr], joint: list[Index]) -> list[Index]:
         """The joint indices as an integer tensor among `dims` has them, if one has them all."""

@@ -193,13 +193,20 @@ class ScalarMixin(LowererBase):
     def _masked_first(self, factors: list[Expr], values: list[Val], divisor: list[Val], masks: list[Val]) -> list[Val]:
         """The factors that are masked before they meet larger ones: those over the masks' indices, if the larger are plain tensors.
 
-        autograd does so too: what a mask over few indices passes back is 0 before it is multiplied by anything larger.
+        autograd does so too: what a mask over few indices passes back is 0 before it is multiplied by anything larger. Not
+        where the larger is computed with a mask tensor: it may be nan where everything is masked, and is masked last.
         """
+        names = {n for v in masks for t in tt.walk(v.t) if t.kind == "name" for n in [str(t.head)] if self.is_mask(n)}
         over = {i for v in masks for i in v.indices}
         large = [f for f, v in zip(factors, values, strict=True) if not set(v.indices) <= over] if masks else []
-        fits = all(isinstance(f, Indexed) for f in large) and all(set(v.indices) <= over for v in divisor)
+        plain = all(isinstance(f, Indexed) and not names & self.tensors[name_of(f)].sources for f in large)
+        fits = plain and all(set(v.indices) <= over for v in divisor)
         small = [v for v in values if set(v.indices) <= over]
         return small if large and fits and any(v.kind == "float" for v in small) else []
+
+    def is_mask(self, name: str) -> bool:
+        """Whether a tensor holds truth values."""
+        return name in self.tensors and self.tensors[name].kind == "bool"
 
     @staticmethod
     def _smallest(values: list[Val]) -> int | None:
@@ -354,6 +361,8 @@ class ScalarMixin(LowererBase):
             return self.value(e.base)
         b, x = e.args
         v = self.value(b)
+        if v.kind == "bool" and x.is_Integer and x.is_positive:  # truth and its powers are one
+            return v
         if v.is_number and not x.atoms(Indexed, Index):
             return Val(tt.binary("**", v.t, self.value(x).t), (), "number")
         if x in (sp.S.Half, -sp.S.Half):
@@ -383,7 +392,7 @@ class ScalarMixin(LowererBase):
                 tt.method(self.value(e.args[1]).t, "polygamma", self.value(e.args[0]).t), self.value(e.args[1]).axes
             )
         if isinstance(e, sp.atan2):
-            return self.angle(e)
+            return self.of_two("torch.atan2", *e.args)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
@@ -403,14 +412,14 @@ class ScalarMixin(LowererBase):
             return v
         return Val(tt.binary("*", v.t, tt.number(1.0)), v.axes, "float", v.kept)
 
-    def angle(self, e: sp.atan2) -> Val:
-        """atan2, which torch has for two tensors only."""
-        y, x = (self.typed(self.value(a)) for a in e.args)
-        if y.is_number or x.is_number:
-            raise DerivationError(f"{e} has no tensor form")
-        target = self.target(y, x)
-        y, x = to_axes(y, target), to_axes(x, target)
-        return Val(tt.call("torch.atan2", y.t, x.t), broadcast(y.axes, x.axes))
+    def of_two(self, name: str, one: Expr, other: Expr) -> Val:
+        """A function that torch has for two tensors only."""
+        a, b = (self.typed(self.value(e)) for e in (one, other))
+        if a.is_number or b.is_number:
+            raise DerivationError(f"{name} of {one} and {other} has no tensor form")
+        target = self.target(a, b)
+        a, b = to_axes(a, target), to_axes(b, target)
+        return Val(tt.call(name, a.t, b.t), broadcast(a.axes, b.axes))
 
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""
@@ -433,6 +442,10 @@ class ScalarMixin(LowererBase):
             return kernel if rest == 1 else self._times([kernel, self.value(rest)])
         if name == "neg":
             return self.negative(self.kernel(args[0]))
+        if name == "logaddexp":
+            return self.of_two("torch.logaddexp", *args)
+        if name == "share":
+            return self.map_method("sigmoid", args[0] - args[1])
         v = self.real(args[0])
         if name == "logsigmoid":
             return Val(tt.call("torch.nn.functional.logsigmoid", v.t), v.axes)

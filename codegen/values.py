@@ -311,7 +311,10 @@ def broadcast(a: Axes, b: Axes) -> Axes:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What lowering knows of a named tensor: its shape and whether it holds floats, integers or truth values."""
+    """What lowering knows of a named tensor: its shape, whether it holds floats, integers or truth values, and what it is
+    computed from, as far as that is known.
+    """
 
     shape: tuple[Expr, ...]
     kind: str = "float"
+    sources: frozenset[str] = frozenset()

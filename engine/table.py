@@ -186,7 +186,15 @@ def pointwise(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Defini
             return aligned(a, at)
         return expression(a) if isinstance(a, (int, float, *Sized)) and not isinstance(a, bool) else a
 
-    return define(shape, at, function(*[scalar(a) for a in args], **{k: scalar(v) for k, v in kwargs.items()}))
+    numbers = [int(a) if isinstance(a, bool) and k in _takes_numbers(function) else a for k, a in enumerate(args)]
+    return define(shape, at, function(*[scalar(a) for a in numbers], **{k: scalar(v) for k, v in kwargs.items()}))
+
+
+@functools.cache
+def _takes_numbers(function: Callable[..., Any]) -> frozenset[int]:
+    """The places at which a function of scalars takes elements or numbers, and no flags."""
+    parameters = inspect.signature(function).parameters.values()
+    return frozenset(k for k, p in enumerate(parameters) if "Expr" in str(p.annotation))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.literal import literal_nodes
 from codegen.closed.random import random_nodes
 from codegen.closed.sums import rebuilt, resum
 from codegen.ranges import simplified
@@ -146,6 +147,7 @@ class Builder:
         self.namer = Namer([*(n.name for n in graph.nodes), *map(str, graph.sizes)])
         self.same: dict[Any, tuple[str, tuple[Any, ...]]] = {}
         self.contracted: dict[str, Cell] = {}
+        self.literal = literal_nodes(graph)
 
     def build(self) -> list[Cell]:
         """All cells that the outputs depend on, in order."""
@@ -215,6 +217,11 @@ class Builder:
         floats = {self.graph[o].dtype for o in n.operands if self.graph[o].dtype.is_floating_point}
         if kind == "float" and floats - {n.dtype} and n.call is not None and n.output is None:
             for o in n.operands:  # the algebra has no precisions: what changes it stays the torch call it is
+                self.resolved(o)
+            self.cells[n.name] = replace(cell, expr=raw, text=n.forward_text())
+            return
+        if n.name in self.literal:
+            for o in n.operands:
                 self.resolved(o)
             self.cells[n.name] = replace(cell, expr=raw, text=n.forward_text())
             return

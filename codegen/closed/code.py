@@ -184,6 +184,9 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
         infos[s.name] = TensorInfo(s.shape)
     forward = forward_lines(region, by_name, {*region.needed, *read_back}, infos, literal)
     cells = tuple({c.name: c for c in (*cells, *by_name.values())}.values())
+    for c in cells:
+        sources = frozenset(c.reads).union(*[infos[r].sources for r in c.reads if r in infos])
+        infos[c.name] = TensorInfo(c.shape, c.kind, sources)
     backward: list[Line] = []
     for s in plan.statements:
         expr = scattered_apart(with_kernels(s.expr, by_name))

@@ -370,7 +370,7 @@ class ClosedWriter:
         lines = [f"{name} = {tt.text(t)}"]
         for s in low.scatters:
             items, value = tuple(self._rename(i, names) for i in s.items), self._rename(s.value, names)
-            if not is_scalar(value) and not any(self._floats(x) for x in tt.walk(value)):
+            if s.kind != cell.kind and not is_scalar(value):
                 value = tt.method(value, "to", self._dtype_text(cell.dtype, like))
             alone = v is None and len(low.scatters) == 1
             lines.append(self._scatter(name, items, value, s.accumulate, alone, cell.dtype, like, used))

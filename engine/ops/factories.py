@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import sympy as sp
+import torch
 from sympy import Expr
 
 from engine.notation import Delta
 from engine.ops.layout import flat
 from engine.sizes import expression
-from engine.table import Definition, Operand, define, indices_of, op, value_of
+from engine.table import Definition, Operand, composite, define, indices_of, op, value_of
 
 
 def constant(shape: tuple[Expr, ...], value: Any) -> Definition:
@@ -39,13 +40,18 @@ def zeros(*args: Any, size: Any = None, **_: Any) -> Definition:
 
 
 @op("full", kind="factory")
-def full(size: Any, fill_value: Any, **_: Any) -> Definition:
-    return constant(sized(tuple(size)), scalar(fill_value))
+def full(size: Any, fill_value: Any, *, dtype: Any = None, **_: Any) -> Definition:
+    return constant(sized(tuple(size)), scalar(fill_value, dtype))
 
 
-def scalar(value: Any) -> Any:
-    """A number, or the element of a tensor that holds one."""
-    return value.element(*[sp.S.Zero] * value.rank) if isinstance(value, Operand) else expression(value)
+def scalar(value: Any, dtype: torch.dtype | None) -> Any:
+    """A number as a tensor of the dtype holds it, or the element of a tensor that holds one."""
+    if isinstance(value, Operand):
+        return value.element(*[sp.S.Zero] * value.rank)
+    if dtype == torch.bool:
+        return expression(int(bool(value)))
+    whole = dtype is not None and not dtype.is_floating_point and isinstance(value, float)
+    return expression(int(value) if whole else value)
 
 
 @op("ones_like")
@@ -59,13 +65,13 @@ def zeros_like(x: Operand, **_: Any) -> Definition:
 
 
 @op("full_like")
-def full_like(x: Operand, fill_value: Any, **_: Any) -> Definition:
-    return constant(x.shape, scalar(fill_value))
+def full_like(x: Operand, fill_value: Any, *, dtype: Any = None, **_: Any) -> Definition:
+    return constant(x.shape, scalar(fill_value, dtype or x.dtype))
 
 
 @op("fill")
 def fill(x: Operand, value: Any) -> Definition:
-    return constant(x.shape, scalar(value))
+    return constant(x.shape, scalar(value, x.dtype))
 
 
 @op("new_ones")
@@ -79,8 +85,13 @@ def new_zeros(x: Operand, *args: Any, size: Any = None, **_: Any) -> Definition:
 
 
 @op("new_full")
-def new_full(x: Operand, size: Any, fill_value: Any, **_: Any) -> Definition:
-    return constant(sized(tuple(size)), scalar(fill_value))
+def new_full(x: Operand, size: Any, fill_value: Any, *, dtype: Any = None, **_: Any) -> Definition:
+    return constant(sized(tuple(size)), scalar(fill_value, dtype or x.dtype))
+
+
+@composite("new_tensor")
+def new_tensor(x: Any, data: Any, *, dtype: Any = None, **_: Any) -> Any:
+    return torch.tensor(data, dtype=dtype or x.dtype)
 
 
 @op("eye", kind="factory")

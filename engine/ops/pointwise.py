@@ -155,7 +155,7 @@ def logaddexp(x: Expr, y: Expr) -> Any:
 
 @elementwise("logaddexp2", probes=REALS)
 def logaddexp2(x: Expr, y: Expr) -> Any:
-    return sp.log(TWO**x + TWO**y) / sp.log(2)
+    return sp.log(sp.exp(x * sp.log(2)) + sp.exp(y * sp.log(2))) / sp.log(2)
 
 
 @elementwise("xlogy", probes=POSITIVE)

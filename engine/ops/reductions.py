@@ -146,8 +146,8 @@ def logsumexp(x: Operand, dim: Any, keepdim: bool = False) -> Definition:
 @composite("prod")
 def prod(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
     """Neighbours are multiplied until one is left, so that the derivative holds at zeros too. The size gets fixed."""
-    if dtype is not None:
-        x = x.to(dtype)
+    if dtype is not None or not x.is_floating_point():
+        x = x.to(dtype or torch.int64)
     if dim is None:
         x, dim = x.reshape(-1), 0
     elif x.dim() == 0:

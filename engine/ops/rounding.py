@@ -48,6 +48,12 @@ def rounded(x: Operand, *, decimals: int = 0) -> Opaque:
     return Opaque(x.shape)
 
 
+@op("heaviside")
+def heaviside(x: Any, values: Any) -> Opaque:
+    """torch has no derivative of it."""
+    return Opaque(broadcast_shape(*[a.shape for a in (x, values) if isinstance(a, Operand)]))
+
+
 @op("floor_divide", targets=(Tensor.__floordiv__, Tensor.__rfloordiv__))
 def floor_divide(x: Any, y: Any) -> Opaque:
     return Opaque(broadcast_shape(*[a.shape for a in (x, y) if isinstance(a, Operand)]))

@@ -119,6 +119,8 @@ SAMPLES: dict[str, list[Call]] = {
     **{name: [call(ties(3, 2)), call(t(3)), call(b(2))] for name in ("long", "int", "short", "char", "bool")},
     "byte": [call(i(9, 3).double()), call(b(2))],
     "round": [call(t(3, 4) * 3), call(torch.tensor([0.5, 1.5, -0.5, 2.5]).double())],
+    "heaviside": [Call((t(3) * 4, t(3)), {}, constant=(0, 1)), Call((i(9, 3) - 4, i(2, 3)), {}, constant=(0, 1))],
+    "new_tensor": [spelled(lambda f, x: x * f(x, [0.5, 1.5, 2]), t(3)), spelled(lambda f, x: x + f(x, 2), t(3))],
     "floor_divide": [Call((t(3) * 4, t(3)), {}, constant=(0, 1)), call(i(9, 3) + 1, 2)],
     "ones": [constant(None, 3), constant(1), constant((2, 3), dtype=torch.float64)],
     "zeros": [constant(None, 3), constant(1)],

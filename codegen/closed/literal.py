@@ -1,0 +1,112 @@
+"""Which nodes of a graph keep the forward's own arithmetic: where it is rounded or compared, the last bit decides.
+
+`x / 0.1` and `10 * x` are one number, and not always one float: `floor` gives 2 of 0.3 / 0.1 and 3 of 0.3 * 10.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import sympy as sp
+from torch.utils import _pytree as pytree
+
+from engine.notation import BINDERS, BRACKETS, Floor, Head, Sign, accesses, name_of
+
+if TYPE_CHECKING:
+    from sympy import Expr
+
+    from engine.graph import Graph, Node
+
+ROUNDING = frozenset(("round", "floor_divide", "heaviside", "bucketize", "searchsorted"))
+CASTS = frozenset(("long", "int", "short", "char", "byte", "to", "type", "type_as"))
+
+
+def literal_nodes(graph: Graph) -> frozenset[str]:
+    """Nodes that are rounded to whole numbers, and the arithmetic that leads to their operands.
+
+    That is followed back to tensors that are more than sums, products and quotients, entry by entry, of others; what
+    reads no input is followed to its factories. It is the same for what is compared, where the arithmetic has a factor
+    that no float is equal to, and for results that read no input, whose precision is the forward's.
+    """
+    fixed: set[str] = set()
+    for n in graph.nodes:
+        if not n.is_input and all(o in fixed for o in n.operands):
+            fixed.add(n.name)
+    found: set[str] = set()
+    for n in graph.nodes:
+        if rounds(n):
+            found |= {n.name, *chain(graph, n.operands, fixed)}
+        elif n.template is not None:
+            before = chain(graph, compared(n), fixed)
+            if any(has_inexact_factor(graph[m]) for m in before):
+                found |= before | ({n.name} if not n.dtype.is_floating_point else set())
+    for o in fixed.intersection(graph.outputs):
+        found |= {o, *chain(graph, graph[o].operands, fixed)}
+    return frozenset(n for n in found if graph[n].call is not None and graph[n].output is None)
+
+
+def chain(graph: Graph, operands: tuple[str, ...], fixed: set[str]) -> set[str]:
+    """The arithmetic that leads to these tensors, themselves included."""
+    found: set[str] = set()
+    stack = list(operands)
+    while stack:
+        n = graph[stack.pop()]
+        if n.name not in found and n.dtype.is_floating_point and (n.name in fixed or is_arithmetic(n)):
+            found.add(n.name)
+            stack.extend(n.operands)
+    return found
+
+
+def rounds(n: Node) -> bool:
+    """Whether a node's values are whole numbers below, or next to, its operands'."""
+    if n.template is not None:
+        return has_floor(n.template.expr)
+    return n.op in ROUNDING or (n.op in CASTS and not n.dtype.is_floating_point)
+
+
+def compared(n: Node) -> tuple[str, ...]:
+    """The operands of which a node compares entries."""
+    assert n.template is not None
+    return tuple(n.operands[k] for k in places_compared(n.template.expr))
+
+
+def is_arithmetic(n: Node) -> bool:
+    """Whether a node adds, multiplies, divides, chooses between or moves entries of its operands."""
+    return n.template is not None and is_rational(n.template.expr)
+
+
+@lru_cache(maxsize=2**12)
+def has_floor(e: Expr) -> bool:
+    """Whether a definition rounds to whole numbers."""
+    return e.has(Floor)
+
+
+@lru_cache(maxsize=2**12)
+def places_compared(e: Expr) -> tuple[int, ...]:
+    """Which operands of a definition are compared, or asked for their sign."""
+    inside = (a for part in e.atoms(*BRACKETS, Sign) for a in accesses(part))
+    return tuple(sorted({int(name_of(a)[1:]) for a in inside}))
+
+
+@lru_cache(maxsize=2**12)
+def is_rational(e: Expr) -> bool:
+    """Whether a definition has nothing but sums, products, quotients and choices of entries."""
+    functions = (f for f in e.atoms(sp.Function) if not isinstance(f, Head))
+    return not e.has(*BINDERS) and not any(functions) and all(p.exp.is_Integer for p in e.atoms(sp.Pow))
+
+
+def has_inexact_factor(n: Node) -> bool:
+    """Whether a node multiplies or divides by a number that is taken for a decimal which no float is equal to."""
+    if n.call is None or n.template is None or n.template.expr.is_Add:
+        return False
+    return any(isinstance(v, float) and is_inexact(v) for v in pytree.tree_leaves(n.call.args))
+
+
+def is_inexact(value: float) -> bool:
+    """Whether the decimal that a float is written as is another number than the float."""
+    exact: Any = sp.Rational(repr(value)) if value == value and abs(value) != float("inf") else 0
+    return bool(exact.q & (exact.q - 1)) if exact else False
+
+
+__all__ = ["literal_nodes"]

@@ -1,0 +1,114 @@
+"""Where the algebra is right and the floats are not: overflow, masked rows, truth values added up, constants of another dtype."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import codegen
+from codegen.emit import sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+INF = float("inf")
+
+ADDED: dict[str, Callable[..., Any]] = {
+    "logaddexp": lambda x, y: 2 * torch.logaddexp(x, y),
+    "logaddexp2": lambda x, y: 2 * torch.logaddexp2(x, y),
+    "summed over pairs": lambda x, y: torch.logaddexp(x[:, None], y).sum(0),
+    "of itself": lambda x, y: torch.logaddexp(torch.logaddexp(x, y), 2 * x),
+}
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("name", ADDED)
+def test_logarithms_of_sums_of_exponentials(name: str, mode: str) -> None:
+    """Large entries, equal ones, and one that is minus infinity."""
+    x = torch.tensor([1e3, -1e3, 3.0, 2.0, 1.0], dtype=torch.float64)
+    y = torch.tensor([1e3, -3e3, -INF, 1e3, -2.0], dtype=torch.float64)
+    leaves = [t.clone().requires_grad_() for t in (x, y)]
+    wanted = ADDED[name](*leaves)
+    program = codegen.generate(ADDED[name], x, y, mode=mode)
+    out, saved = program.forward(x, y)
+    torch.testing.assert_close(out, wanted.detach(), rtol=1e-12, atol=0)
+    grads = program.backward(saved)
+    for name_of_input, theirs in zip(("x", "y"), torch.autograd.grad(wanted.sum(), leaves), strict=True):
+        torch.testing.assert_close(grads[name_of_input], theirs, rtol=1e-12, atol=1e-300)
+
+
+def test_a_naive_one_is_stable_too() -> None:
+    """autograd of this gives inf and nan."""
+    x, y = torch.tensor([1e3, -1e3, 2.0]).double(), torch.tensor([1e3, -1e3, 1e4]).double()
+    program = codegen.generate(lambda x, y: (x.exp() + y.exp()).log(), x, y)
+    out, saved = program.forward(x, y)
+    torch.testing.assert_close(out, torch.logaddexp(x, y))
+    assert torch.equal(program.backward(saved)["x"], torch.tensor([0.5, 0.5, 0.0]).double())
+
+
+def test_a_row_that_is_masked_altogether() -> None:
+    """Its logarithm of a sum is minus infinity; what is passed back to what is masked is 0."""
+    x = torch.randn(3, 2, 1, 2, dtype=torch.float64)
+    mask = torch.tensor([[True, True], [False, True], [False, False]])[:, :, None, None]
+    leaf = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(torch.masked.logsumexp(leaf, (1, 3), mask=mask).sum(), leaf)
+    program = codegen.generate(lambda x, mask: torch.masked.logsumexp(x, (1, 3), mask=mask), x, mask)
+    _, saved = program.forward(x, mask)
+    torch.testing.assert_close(program.backward(saved)["x"], wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:index_reduce")
+@pytest.mark.parametrize("reduce", ["amin", "amax", "mean"])
+def test_truth_values_are_added_up_as_floats(reduce: str) -> None:
+    """How many entries share an extreme value is a sum of comparisons at places."""
+    x, src = torch.randn(5, 4).double(), torch.randn(5, 6).double()
+    index = torch.tensor([0, 1, 2, 3, 0, 1])
+
+    def forward(x: Tensor, src: Tensor) -> Tensor:
+        return x.index_reduce(1, index, src, reduce)
+
+    leaves = [t.clone().requires_grad_() for t in (x, src)]
+    wanted = torch.autograd.grad(forward(*leaves).sum(), leaves)
+    program = codegen.generate(forward, x, src)
+    _, saved = program.forward(x, src)
+    for name, theirs in zip(("x", "src"), wanted, strict=True):
+        torch.testing.assert_close(program.backward(saved)[name], theirs, rtol=1e-12, atol=1e-12)
+
+
+CONSTANTS: tuple[Callable[[int], Tensor], ...] = (
+    lambda n: torch.arange(0.5, n + 0.5, dtype=torch.float64) * 0.1,
+    lambda n: torch.linspace(0, 1, n, dtype=torch.float64),
+    lambda n: torch.eye(n, dtype=torch.float64) / 3,
+    lambda n: torch.full((n,), 0.3, dtype=torch.float32) + 1,
+    lambda n: torch.arange(n) / 3,
+    lambda n: torch.arange(n, dtype=torch.float16) + 1,
+    lambda n: torch.full((n,), 2.7, dtype=torch.int64),
+    lambda n: torch.ones(n, dtype=torch.bool),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+def test_results_that_read_no_input(mode: str, dtype: torch.dtype) -> None:
+    """They are the forward's to the last bit, whatever precision the inputs have."""
+
+    def forward(x: Tensor) -> tuple[Tensor, ...]:
+        return x * 2, *[made(x.shape[0]) for made in CONSTANTS]
+
+    x = torch.randn(3, dtype=dtype)
+    out, _ = codegen.generate(forward, x, mode=mode).forward(x)
+    for mine, theirs in zip(out, forward(x), strict=True):
+        assert mine.dtype == theirs.dtype
+        assert torch.equal(mine, theirs)
+
+
+def test_one_name_in_a_block() -> None:
+    """What is saved is a tuple, on one line and where that is too long."""
+    for returned in ("out", "out, " * 40):
+        text = "\n".join(sequence(["x"], ",)", 4, f"return ({returned}), ("))
+        compile(f"def f():\n    {text}", "block", "exec")
+        assert text.replace(" ", "").replace("\n", "").endswith("(x,)")
