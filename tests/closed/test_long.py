@@ -57,7 +57,7 @@ def test_work_grows_with_the_lines(
     counted(Backward, "derived")  # cotangents simplified
     counted(naming, "arranged")  # statements put into their last form
     work: list[int] = []
-    for lines in (4, 8):
+    for lines in (6, 12):
         monkeypatch.setattr(code, "_codes", {})
         counts.clear()
         codegen.generate(forward(lines), *drawn(shapes))
