@@ -14,6 +14,9 @@ from engine.notation import Delta, Sigma
 TERMS = range(3, 17)
 """How many terms a sum may have: of two only squares could be taken apart, and of more the search takes long."""
 
+BASES = 4
+"""How many tensors it may be in, each squared at most: the search is quick then, and slopes of tanh are of this kind."""
+
 
 def factored(e: Expr) -> Expr:
     """A sum of products of elements with rational numbers as a product of sums; unchanged if it is none."""
@@ -21,9 +24,11 @@ def factored(e: Expr) -> Expr:
     if len(terms) not in TERMS or e.has(Sigma, Delta) or not all(scalar_part(t).is_Rational for t in terms):
         return e
     tables = [powers(t) for t in terms]
-    if any(not (x.is_Integer and x > 0) for t in tables for x in t.values()):
+    if any(x not in (1, 2) for t in tables for x in t.values()):
         return e
     bases = list(dict.fromkeys(b for t in tables for b in t))
+    if len(bases) > BASES:
+        return e
     marks = [Symbol(f"f{k}") for k in range(len(bases))]
     inner = _factored(e.xreplace(dict(zip(bases, marks, strict=True))))
     return e if inner is None else inner.xreplace(dict(zip(marks, bases, strict=True)))
