@@ -72,7 +72,8 @@ def merged(step: Step) -> None:
     for n in step.order:
         if n.op == "input" or n.write:
             continue
-        key = (n.op, n.overload, _key(n.args), tuple((k, _key(v)) for k, v in n.kwargs.items()), n.dtype)
+        held = None if n.op != "constant" else n.constant.item() if not n.shape else id(n)  # no argument of it
+        key = (n.op, n.overload, held, _key(n.args), tuple((k, _key(v)) for k, v in n.kwargs.items()), n.dtype)
         if key not in seen:
             seen[key] = n
         else:

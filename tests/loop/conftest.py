@@ -48,6 +48,16 @@ def gated_by_the_last_half(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor
     return F.cross_entropy((left * right.tanh()).flatten(1) @ v, y)
 
 
+def convolved(x: Tensor, y: Tensor, k: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    h = F.conv2d(x, k, b, padding=1).tanh()
+    return F.cross_entropy(h.flatten(1) @ v, y)
+
+
+def two_slopes(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
+    h = (x @ w).tanh()
+    return F.mse_loss((1 - h**2) @ v, y) + (3 - h).square().mean()
+
+
 def deep(x: Tensor, y: Tensor, c: Tensor, w: Tensor, g: Tensor, b: Tensor, v: Tensor) -> Tensor:
     h = c[x].view(x.shape[0], -1) @ w
     h = F.batch_norm(h, None, None, g, b, True, 0.1, 1e-5).tanh()
@@ -81,6 +91,12 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, Case]:
             {"w": randn(4, 12), "v": randn(6, 3)},
             (randn(300, 4), randint(3, 300)),
         ),
+        "convolved": (
+            convolved,
+            {"k": randn(3, 2, 3, 3), "b": randn(3), "v": randn(60, 4)},
+            (randn(300, 2, 4, 5), randint(4, 300)),
+        ),
+        "two slopes": (two_slopes, {"w": randn(4, 6), "v": randn(6, 2)}, (randn(300, 4), randn(300, 2))),
         "sliced": (sliced, {"w": randn(4, 6), "b": randn(6)}, (randn(300, 4), randint(3, 300))),
     }  # fmt: skip
 

@@ -116,6 +116,7 @@ def test_a_resumed_run_is_the_run(train: Command, tmp_path: Path, options: tuple
 
 def stop_after(train: Command, steps: int, out: Path, *options: str) -> None:
     """A run that gets a Ctrl-C when it has taken `steps` steps."""
+    before = signal.getsignal(signal.SIGINT)
     original, taken = StepTrainer._step, 0  # pyright: ignore[reportPrivateUsage]
 
     def step(self: StepTrainer, *args: Any) -> float:
@@ -132,7 +133,7 @@ def stop_after(train: Command, steps: int, out: Path, *options: str) -> None:
     assert result.code == 130
     assert f"The checkpoint of step {steps} is whole: {out / 'checkpoint.json'}" in result.out
     assert f"codegen train mlp --out {out} --resume" in result.out
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def same_run(a: Path, b: Path) -> None:
