@@ -222,12 +222,10 @@ class Writer:
                 self.rowed[n] = f"{n.name}_rows"
             elif n.op == "onehot":
                 name, rows = self.name(n), n.shape[0]
-                source = f"{root(n.args[0]).name}_all"
+                source = self.flat(n.args[0], count)
                 self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
                 self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
-                self.text.draw.append(
-                    f"{name}_all[: {count} * {rows}].zero_().scatter_(1, {source}.view(-1)[: {count} * {rows}, None], 1.0)"
-                )
+                self.text.draw.append(f"{name}_all[: {count} * {rows}].zero_().scatter_(1, {source}[:, None], 1.0)")
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "spread":
                 name, rows = self.name(n), n.shape[0]
@@ -242,7 +240,7 @@ class Writer:
                 self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
                 self.text.setup.append(f"{name}_first = torch.arange({places}) * {symbols}")
                 into = f"{name}_all[:{count}].view(-1, {places})"
-                given = f"{x.name}_all[: {count} * {x.shape[0]}].view(-1, {places})"
+                given = f"{self.flat(x, count)}.view(-1, {places})"
                 self.text.draw.append(f"torch.add({given}, {name}_first, out={into})")
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "order":
@@ -269,6 +267,15 @@ class Writer:
                     f"{name}_rows = [{expression(n, lambda r, n=n: 'row')} for row in {self.rowed[n.args[0]]}]"
                 )
                 self.rowed[n] = f"{name}_rows"
+
+    def flat(self, x: Node, count: str) -> str:
+        """The numbers of a batch input, or of a view of it, in all rows that were drawn: those of a column are not in one run."""
+        n = x
+        while n.is_view and n.op in ("view", "squeeze", "unsqueeze"):
+            n = n.args[0]
+        if n.op == "input":
+            return f"{n.name}_all.view(-1)[: {count} * {x.numel}]"
+        return f"torch.stack({self.rowed[x]}[:{count}]).view(-1)"
 
     def stored(self) -> None:
         """Rows of values that are read at the end of a chunk."""
@@ -583,7 +590,11 @@ class Writer:
         for key, n in self.step.results.items():
             name = key.removeprefix("buffer.")
             if key.startswith("buffer.") and name not in averaged:
-                body.append(f"{name}.copy_({self.ready(n)})")
+                buffer = self.step.inputs[name]
+                value = (
+                    self.ready(n) if n.shape == buffer.shape else f"{self.ready(n)}.view({self.sizes(buffer.shape)})"
+                )
+                body.append(f"{name}.copy_({value})")
         for a in averaged.values():
             if a.value is None:
                 body.append(f"{a.name}.add_({self.plain(a.share)})")

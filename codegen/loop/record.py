@@ -21,6 +21,8 @@ LARGE = 1024
 """Rows from which on calls are recorded without computing anything: their values would need much memory at once."""
 SMALL = 5
 """Rows of a batch at the small point: more than a regression over rows has unknowns, and few enough to be quick."""
+COUNTED = 6
+"""What is added to a single whole number at the small point, so that no identity holds by its value."""
 
 
 FACTORIES = frozenset(
@@ -304,11 +306,10 @@ def recorded(
         else:
             p = params[name].detach()
             inputs[0].append(p.clone())
-            inputs[1].append(
-                p.clone()
-                if not p.is_floating_point()
-                else torch.randn(p.shape, generator=generator, dtype=torch.float64)
-            )
+            if p.is_floating_point():
+                inputs[1].append(torch.randn(p.shape, generator=generator, dtype=torch.float64))
+            else:  # a count of steps that is 0 now would make 1 / (count + 1) a 1
+                inputs[1].append(p + COUNTED if not p.dim() and p.dtype == torch.int64 else p.clone())
     full, entered, results, grads, named, after = full_size(module, names, inputs[0], outputs, buffers, rows)
     point, *_ = run_recorded(module, names, inputs[1], outputs, buffers)
     paired(full, point)

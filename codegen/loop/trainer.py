@@ -133,14 +133,17 @@ class LoopTrainer:
         self.path = "the emitted loop"
         trainer: Any = module.trainer if module is not None else self.made(data)
         options = (self.velocities, self.momentum) if self.momentum else ()
-        self.runner = trainer(self.values, *options)
+        try:
+            self.runner = trainer(self.values, *options)
+        except RuntimeError as error:  # a view that its memory does not allow
+            self.runner = self.single(error)(self.values, *options)
         self.made_for = kind
 
     @few_collections()
     def made(self, data: Sequence[Tensor]) -> Any:
         """`trainer` of the loop that is emitted for these data, or one step at a time; the compiled steps if they are asked for."""
         from codegen.loop.make import make_loop  # here, as a loop that is there needs neither sympy nor templates
-        from codegen.loop.stepwise import FAILURES, stepwise
+        from codegen.loop.stepwise import FAILURES
         from codegen.program import load
 
         plan = self.momentum_plan()
@@ -148,9 +151,7 @@ class LoopTrainer:
         try:
             loop = make_loop(self.module, rows, self.values, self.batch_size, plan, self.name, self.name)
         except FAILURES as error:
-            self.path = f"the closed backward, one step at a time, as no loop could be made of it ({error})"
-            moving = [n for n, v in self.values.items() if self.trains(n, v)]
-            return stepwise(self.module, self.inputs, self.batch, self.batch_size, plan, moving)
+            return self.single(error)
         self.source = loop.source
         if self.compile:
             from codegen.loop.compiled import Compiled
@@ -158,6 +159,14 @@ class LoopTrainer:
             self.path = "compiled steps"
             self.several = Compiled(loop.layout, loop.trained, self.values, self.velocities, self.momentum, loop.source)
         return cast("Any", load(loop.source, f"{self.name}_loop")).trainer
+
+    def single(self, error: Exception) -> Any:
+        """`trainer` of single steps by the closed backward, for a forward of which no loop could be made."""
+        from codegen.loop.stepwise import stepwise
+
+        self.path = f"the closed backward, one step at a time, as no loop could be made of it ({error})"
+        moving = [n for n, v in self.values.items() if self.trains(n, v)]
+        return stepwise(self.module, self.inputs, self.batch, self.batch_size, self.momentum_plan(), moving)
 
     def workspace(self) -> int:
         """Bytes that the loop holds between runs besides parameters, buffers and velocities; 0 before the first."""

@@ -58,6 +58,11 @@ def two_slopes(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
     return F.mse_loss((1 - h**2) @ v, y) + (3 - h).square().mean()
 
 
+def by_column(x: Tensor, y: Tensor, c: Tensor, v: Tensor) -> Tensor:
+    h = c[x[:, 0]].tanh() + 2 * c[x[:, 1]].tanh() @ v
+    return F.cross_entropy(h + c[x.T.flatten()].view(2, x.shape[0], -1).sum(0), y)
+
+
 def deep(x: Tensor, y: Tensor, c: Tensor, w: Tensor, g: Tensor, b: Tensor, v: Tensor) -> Tensor:
     h = c[x].view(x.shape[0], -1) @ w
     h = F.batch_norm(h, None, None, g, b, True, 0.1, 1e-5).tanh()
@@ -96,6 +101,7 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, Case]:
             {"k": randn(3, 2, 3, 3), "b": randn(3), "v": randn(60, 4)},
             (randn(300, 2, 4, 5), randint(4, 300)),
         ),
+        "by column": (by_column, {"c": randn(7, 5), "v": randn(5, 5)}, (randint(7, 300, 2), randint(5, 300))),
         "two slopes": (two_slopes, {"w": randn(4, 6), "v": randn(6, 2)}, (randn(300, 4), randn(300, 2))),
         "sliced": (sliced, {"w": randn(4, 6), "b": randn(6)}, (randn(300, 4), randint(3, 300))),
     }  # fmt: skip

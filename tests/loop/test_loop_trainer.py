@@ -162,6 +162,36 @@ def test_a_module_keeps_its_running_statistics() -> None:
     assert all(close(trainer.buffers[k].double(), b.double()) for k, b in net.named_buffers())
 
 
+class Averaged(nn.Module):
+    """A BatchNorm over all batches so far, and a mean that takes the shape of what it is added to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=None)
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.linear(x)
+        self.mean = 0.9 * self.mean + 0.1 * h.detach().mean(0, keepdim=True)
+        return self.norm(h).tanh().square().mean()
+
+
+def test_statistics_over_all_steps_and_of_another_shape() -> None:
+    torch.manual_seed(0)
+    model, data = Averaged(), torch.randn(60, 4)
+    trainer = codegen.generate(model, data[:6]).trainer(dict(model.named_parameters()), batch_size=6, lr=0.1)
+    losses = trainer.run((data,), steps=5, generator=Generator().manual_seed(1))
+    assert trainer.path == "the emitted loop"
+    rows = Generator().manual_seed(1)
+    for loss in losses:
+        own = model(data[torch.randint(0, 60, (6,), generator=rows)])
+        assert close(loss, own.detach())
+        for p, g in zip(model.parameters(), torch.autograd.grad(own, list(model.parameters())), strict=True):
+            p.data.sub_(g, alpha=0.1)
+    for name, value in model.named_buffers():
+        assert close(trainer.buffers[name].double(), value.double())
+
+
 def test_the_plain_loop_has_the_basic_vocabulary_and_the_same_numbers() -> None:
     from codegen.loop.make import Plan
 
