@@ -1,9 +1,9 @@
 """Expressions that torch has a stable kernel for. Each is an identity of the expression, not of an op that made it.
 
 log(sum(exp f)) is logsumexp, log(exp(f) + exp(g)) is logaddexp, exp(f)/(exp(f) + exp(g)) is sigmoid(f - g),
- f - log(sum(exp f)) is log_softmax, exp(f)/sum(exp f) is softmax, log(1 + f) is log1p,
-1/(1 + exp(-f)) is sigmoid, log(1 + exp f) is softplus, exp(f) - 1 is expm1, sign(f) f is abs, f where it is positive is
-relu: the naive form overflows or cancels, the kernel does not.
+f - log(sum(exp f)) is log_softmax, exp(f)/sum(exp f) is softmax, log(1 + f) is log1p, 1/(1 + exp(-f)) is sigmoid,
+log(1 + exp f) is softplus, exp(f) - 1 is expm1, sign(f) f is abs, f where it is positive is relu: the naive form overflows
+or cancels, the kernel does not.
 """
 
 from __future__ import annotations

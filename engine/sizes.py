@@ -124,8 +124,9 @@ class Sizes:
                 self.fix(other, int(one))
                 return one
         if isinstance(a, Symbol) and isinstance(b, Symbol):
-            keep = next(s for s in self.values if s is a or s is b)  # the older one
-            drop = b if keep is a else a
+            pair = {a, b}
+            keep = next(s for s in self.values if s in pair)  # the older one
+            drop = b if keep == a else a
             self._same[drop] = keep
             return keep
         for one, other in ((b, a), (a, b)):

@@ -233,8 +233,9 @@ def settled(e: Expr) -> Expr:
     """Common factors in front, inside of sums as well, and what is a product of sums as one."""
     if isinstance(e, sp.Add):
         whole = gathered(cast("Expr", sp.Add(*[settled(t) for t in e.args])))
-        change = {f: factored(f) for f in sp.Mul.make_args(whole) if isinstance(f, sp.Add)}
-        return whole.xreplace(change) if any(f is not g for f, g in change.items()) else whole
+        sums = (f for f in sp.Mul.make_args(whole) if isinstance(f, sp.Add))
+        change = {f: g for f in sums for g in [factored(f)] if g is not f}
+        return whole.xreplace(change) if change else whole
     if isinstance(e, Sigma):
         return cast("Expr", e.func(settled(e.body), *e.args[1:]))
     if isinstance(e, (Indexed, Delta)) or not e.args:

@@ -215,12 +215,10 @@ class Builder:
         ranges = cell.ranges
         raw = known[1]
         floats = {self.graph[o].dtype for o in n.operands if self.graph[o].dtype.is_floating_point}
-        if kind == "float" and floats - {n.dtype} and n.call is not None and n.output is None:
-            for o in n.operands:  # the algebra has no precisions: what changes it stays the torch call it is
-                self.resolved(o)
-            self.cells[n.name] = replace(cell, expr=raw, text=n.forward_text())
-            return
-        if n.name in self.literal:
+        changes = kind == "float" and floats - {n.dtype} and n.call is not None and n.output is None
+        if (
+            changes or n.name in self.literal
+        ):  # the algebra knows neither precisions nor rounding: this stays torch's call
             for o in n.operands:
                 self.resolved(o)
             self.cells[n.name] = replace(cell, expr=raw, text=n.forward_text())

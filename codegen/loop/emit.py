@@ -222,10 +222,10 @@ class Writer:
                 self.rowed[n] = f"{n.name}_rows"
             elif n.op == "onehot":
                 name, rows = self.name(n), n.shape[0]
-                source = self.flat(n.args[0], count)
+                at = self.flat(n.args[0], count, column=True)
                 self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
                 self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
-                self.text.draw.append(f"{name}_all[: {count} * {rows}].zero_().scatter_(1, {source}[:, None], 1.0)")
+                self.text.draw.append(f"{name}_all[: {count} * {rows}].zero_().scatter_(1, {at}, 1.0)")
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "spread":
                 name, rows = self.name(n), n.shape[0]
@@ -268,14 +268,17 @@ class Writer:
                 )
                 self.rowed[n] = f"{name}_rows"
 
-    def flat(self, x: Node, count: str) -> str:
-        """The numbers of a batch input, or of a view of it, in all rows that were drawn: those of a column are not in one run."""
+    def flat(self, x: Node, count: str, column: bool = False) -> str:
+        """The numbers of a batch input, or of a view of it, in all rows that were drawn, one after or below the other.
+
+        Those of one of its columns are not in one run.
+        """
         n = x
         while n.is_view and n.op in ("view", "squeeze", "unsqueeze"):
             n = n.args[0]
         if n.op == "input":
-            return f"{n.name}_all.view(-1)[: {count} * {x.numel}]"
-        return f"torch.stack({self.rowed[x]}[:{count}]).view(-1)"
+            return f"{n.name}_all.view(-1)[: {count} * {x.numel}{', None' if column else ''}]"
+        return f"torch.stack({self.rowed[x]}[:{count}]).view({'-1, 1' if column else '-1'})"
 
     def stored(self) -> None:
         """Rows of values that are read at the end of a chunk."""

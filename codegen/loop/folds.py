@@ -65,7 +65,7 @@ def _fold(
         out.append(Update(name, "addmv_", (a[0], a[1]), scale, views, "alpha", True))
     elif g.op == "bmm":
         out.append(Update(name, "baddbmm_", (a[0], a[1]), scale, views, "alpha", True))
-    elif g.op == "sum" and list(a[1]) == [0] and a[0].op == "bmm" and len(users.get(a[0], [])) == 1:
+    elif g.op == "sum" and len(g.args) > 1 and list(a[1]) == [0] and a[0].op == "bmm" and len(users.get(a[0], [])) == 1:
         out.append(Update(name, "addbmm_", tuple(a[0].args[:2]), scale, views, "alpha", True))
     elif g.op == "index_add" and isinstance(a[0], Node) and a[0].constant is not None and not bool(a[0].constant.any()):
         out.append(Update(name, "index_add_", (a[1], a[2], a[3]), scale, views, "alpha", False))

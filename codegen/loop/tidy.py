@@ -72,14 +72,20 @@ def merged(step: Step) -> None:
     for n in step.order:
         if n.op == "input" or n.write:
             continue
-        held = None if n.op != "constant" else n.constant.item() if not n.shape else id(n)  # no argument of it
-        key = (n.op, n.overload, held, _key(n.args), tuple((k, _key(v)) for k, v in n.kwargs.items()), n.dtype)
+        key = (n.op, n.overload, _held(n), _key(n.args), tuple((k, _key(v)) for k, v in n.kwargs.items()), n.dtype)
         if key not in seen:
             seen[key] = n
         else:
             if not seen[key].name:
                 seen[key].name = n.name
             step.replace(n, seen[key])
+
+
+def _held(n: Node) -> Any:
+    """What tells constants apart, which have no arguments: the value of a number, and which one it is of several."""
+    if n.op != "constant":
+        return None
+    return id(n) if n.shape else n.constant.item()
 
 
 def _key(a: Any) -> Any:

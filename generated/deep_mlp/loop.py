@@ -159,7 +159,7 @@ def trainer(params):
             torch.index_select(data[0], 0, rows, out=x_all[: count * 32])
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
             dlogits_at_all[: count * 32].zero_().scatter_(1, y_all[: count * 32, None], -0.03125)
-            x_flat_onehot_all[: count * 96].zero_().scatter_(1, x_all.view(-1)[: count * 96][:, None], 1.0)
+            x_flat_onehot_all[: count * 96].zero_().scatter_(1, x_all.view(-1)[: count * 96, None], 1.0)
             for _, x_flat, x_1_mean, x_1_invstd, x_2_mean, x_2_invstd, x_3_mean, x_3_invstd, x_4_mean, x_4_invstd, logits, x_5_mean, x_5_invstd, dlogits_at, x_flat_onehot_T in zip(range(count), x_flat_rows, x_1_mean_rows, x_1_invstd_rows, x_2_mean_rows, x_2_invstd_rows, x_3_mean_rows, x_3_invstd_rows, x_4_mean_rows, x_4_invstd_rows, logits_rows, x_5_mean_rows, x_5_invstd_rows, dlogits_at_rows, x_flat_onehot_T_rows):
                 torch.index_select(C, 0, x_flat, out=index_select_C)
                 torch.mm(emb, w1, out=x_1)

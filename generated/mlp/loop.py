@@ -93,7 +93,7 @@ def trainer(params):
             torch.index_select(data[0], 0, rows, out=x_all[: count * 32])
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
             dlogits_at_all[: count * 32].zero_().scatter_(1, y_all[: count * 32, None], -0.03125)
-            x_flat_onehot_all[: count * 96].zero_().scatter_(1, x_all.view(-1)[: count * 96][:, None], 1.0)
+            x_flat_onehot_all[: count * 96].zero_().scatter_(1, x_all.view(-1)[: count * 96, None], 1.0)
             for _, x_flat, hpreact_mean, hpreact_invstd, logits, dlogits_at, x_flat_onehot_T in zip(range(count), x_flat_rows, hpreact_mean_rows, hpreact_invstd_rows, logits_rows, dlogits_at_rows, x_flat_onehot_T_rows):
                 torch.index_select(C, 0, x_flat, out=index_select_C)
                 torch.mm(emb, w1, out=hpreact)

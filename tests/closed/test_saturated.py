@@ -24,9 +24,8 @@ FLAT: dict[str, Callable[..., Any]] = {
 def test_gradients_are_as_accurate_as_autograds(name: str) -> None:
     def inputs(k: int) -> tuple[torch.Tensor, torch.Tensor]:
         g = torch.Generator().manual_seed(k)
-        return 3 * torch.randn(2, 3, generator=g, dtype=torch.float64), torch.randn(
-            2, 3, generator=g, dtype=torch.float64
-        )
+        x, w = torch.randn(2, 2, 3, generator=g, dtype=torch.float64)
+        return 3 * x, w
 
     program = codegen.generate(FLAT[name], *inputs(0))
     for k in range(8):

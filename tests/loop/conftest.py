@@ -58,6 +58,10 @@ def two_slopes(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
     return F.mse_loss((1 - h**2) @ v, y) + (3 - h).square().mean()
 
 
+def scaled(x: Tensor, y: Tensor, w: Tensor, s: Tensor) -> Tensor:
+    return F.mse_loss(s * (x @ w).tanh() + s.exp(), y)
+
+
 def by_column(x: Tensor, y: Tensor, c: Tensor, v: Tensor) -> Tensor:
     h = c[x[:, 0]].tanh() + 2 * c[x[:, 1]].tanh() @ v
     return F.cross_entropy(h + c[x.T.flatten()].view(2, x.shape[0], -1).sum(0), y)
@@ -102,6 +106,7 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, Case]:
             (randn(300, 2, 4, 5), randint(4, 300)),
         ),
         "by column": (by_column, {"c": randn(7, 5), "v": randn(5, 5)}, (randint(7, 300, 2), randint(5, 300))),
+        "scaled": (scaled, {"w": randn(4, 2), "s": randn(1)[0]}, (randn(300, 4), randn(300, 2))),
         "two slopes": (two_slopes, {"w": randn(4, 6), "v": randn(6, 2)}, (randn(300, 4), randn(300, 2))),
         "sliced": (sliced, {"w": randn(4, 6), "b": randn(6)}, (randn(300, 4), randint(3, 300))),
     }  # fmt: skip

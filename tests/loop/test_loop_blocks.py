@@ -71,7 +71,7 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WHOLE = ("convolved", "by column")
-"""What mixes rows is not taken in blocks."""
+"""Steps that have no form in blocks of rows: a convolution, and rows looked up by columns of the batch."""
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -162,6 +162,23 @@ def test_a_module_keeps_its_running_statistics() -> None:
     assert all(close(trainer.buffers[k].double(), b.double()) for k, b in net.named_buffers())
 
 
+def test_a_view_that_the_memory_of_a_loop_does_not_allow() -> None:
+    """Such a forward is trained all the same, and `path` says how."""
+
+    def forward(x: Tensor, table: Tensor, kernel: Tensor) -> Tensor:
+        h = F.embedding(x, table, padding_idx=0).transpose(1, 2)
+        return F.conv1d(h, kernel).relu().amax(2).square().mean()
+
+    params, data = {"table": torch.randn(7, 4), "kernel": torch.randn(3, 4, 2)}, (torch.randint(0, 7, (60, 5)),)
+    program = codegen.generate(forward, data[0][:6], *params.values())
+    trainer = program.trainer(params, batch_size=6, lr=0.05)
+    losses = trainer.run(data, steps=20, generator=Generator().manual_seed(3))
+    expected, after = stepwise(program, params, data, 6, 20, 0.05, 0.0, Generator().manual_seed(3))
+    assert trainer.path
+    assert close(losses, expected)
+    assert all(close(trainer.params[k], v) for k, v in after.items())
+
+
 class Averaged(nn.Module):
     """A BatchNorm over all batches so far, and a mean that takes the shape of what it is added to."""
 
