@@ -16,7 +16,7 @@ from codegen.closed.complement import complemented
 from codegen.closed.enrich import enriched
 from codegen.closed.faithful import faithful
 from codegen.closed.gates import Verdict, accurate, equal
-from codegen.closed.line import Line
+from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import unified
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
@@ -190,7 +190,8 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
     backward: list[Line] = []
     for s in plan.statements:
         expr = scattered_apart(with_kernels(s.expr, by_name))
-        backward.append(Line(s.name, s.indices, s.shape, s.expr, Lowerer(infos, {}).lower(expr, s.indices, s.shape)))
+        low = Lowerer(infos, {}, LIKE).lower(expr, s.indices, s.shape)
+        backward.append(Line(s.name, s.indices, s.shape, s.expr, low))
     return RegionCode(cells, tuple(forward), tuple(backward), plan.gradients, tuple(read_back), plan.statements)
 
 
@@ -232,7 +233,8 @@ def forward_lines(
     lines: list[Line] = []
     for c, e in written_out if literal else with_log_shares(written_out):
         infos[c.name] = TensorInfo(c.shape, c.kind)
-        lines.append(Line(c.name, c.indices, c.shape, e, Lowerer(infos, {}).lower(e, c.indices, c.shape)))
+        like = LIKE if c.kind == "float" else None
+        lines.append(Line(c.name, c.indices, c.shape, e, Lowerer(infos, {}, like).lower(e, c.indices, c.shape)))
         known[c.name] = c
     return lines
 

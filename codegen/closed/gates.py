@@ -20,7 +20,7 @@ from sympy import Expr, Symbol
 
 from codegen import tensors as tt
 from codegen.closed.backward import Backward, Statement, cot_name
-from codegen.closed.line import Line
+from codegen.closed.line import LIKE, Line
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.arithmetic import arithmetic
@@ -412,7 +412,7 @@ def execute(
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Run one emitted line, whose value is of `dtype`."""
-    everything = {**scope, **tensors}
+    everything = {**scope, LIKE: torch.zeros((), dtype=dtype), **tensors}
     shape = shape_at(line.shape, sizes)
     low = line.value
     dense = 0.0 if low.dense is None else eval(tt.text(low.dense.t), everything)  # noqa: S307

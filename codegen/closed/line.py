@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from codegen.lower import Lowered
 
 
+LIKE = "_like"  # in a line's value: a tensor that has its precision, for lines that read no floats
+
+
 @dataclass(frozen=True)
 class Line:
     """`name = value` in torch, and the formula it computes."""

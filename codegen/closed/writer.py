@@ -13,6 +13,7 @@ from codegen.closed.backward import cot_name, is_local
 from codegen.closed.cells import Builder, Cell, is_contraction
 from codegen.closed.code import Line, RegionCode, region_code, resized
 from codegen.closed.division import lowered_at
+from codegen.closed.line import LIKE
 from codegen.closed.recentre import PART
 from codegen.closed.region import Region, boundary, grouped, normalized
 from codegen.derivation import Origin, Proof
@@ -346,7 +347,7 @@ class ClosedWriter:
         for line in code.forward:
             name = names[line.name]
             cell = sizes[line.name]
-            made = self._made(name, cell, line.value, names)
+            made = self._made(name, cell, line.value, {**names, LIKE: self._input_like(cell.dtype)})
             self.forward_blocks.append(self._block(name, made, Term(line.indices, line.expr, names)))
 
     def _made(self, name: str, cell: Cell, low: Lowered, names: dict[str, str]) -> tuple[str, ...]:
@@ -362,7 +363,8 @@ class ClosedWriter:
             t = self._rename(v.t, names)
             if not covers(v, cell.shape):
                 t = tt.method(t, "expand", *[tt.size(s) for s in cell.shape])
-            if cell.kind != v.kind:  # whole numbers may go through a division, or be the truth of something
+            if cell.kind != v.kind or (tt.name(LIKE) in tt.walk(v.t) and self._dtype_of(like) != cell.dtype):
+                # whole numbers may go through a division, or be the truth of something
                 t = tt.method(t, "to", self._dtype_text(cell.dtype, like))
             if low.scatters:
                 t = tt.method(t, "clone")
@@ -608,7 +610,8 @@ class ClosedWriter:
             return
         for name in seeds:  # what its readers passed back is provably zero
             self.pending[name] = [Piece(tt.number(0), False, number=True)]
-        local = dict(names)
+        dtype = self.by_name[self._root(number)].dtype
+        local = {**names, LIKE: self._given_like(dtype)}
         for c in code.cells:
             actual = names[c.name]
             if actual in self.cots:

@@ -106,6 +106,21 @@ def test_results_that_read_no_input(mode: str, dtype: torch.dtype) -> None:
         assert torch.equal(mine, theirs)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+def test_values_that_cancel_out_of_a_result(mode: str, dtype: torch.dtype) -> None:
+    """What is left reads only sizes, and has the precision of what was there."""
+
+    def forward(x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x - x, (0, 2), value=1.0).tanh() * torch.arange(5)
+
+    x = torch.randn(2, 3).to(dtype)
+    program = codegen.generate(forward, x, mode=mode)
+    out, grads = program.value_and_grad(x)
+    assert out.dtype == grads["x"].dtype == dtype
+    torch.testing.assert_close(out, forward(x))
+
+
 def test_one_name_in_a_block() -> None:
     """What is saved is a tuple, on one line and where that is too long."""
     for returned in ("out", "out, " * 40):
