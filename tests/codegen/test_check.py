@@ -384,6 +384,20 @@ def test_a_gradient_of_zero_that_autograd_has_by_luck() -> None:
         assert report.ok, report.failures
 
 
+def test_rounding_is_taken_for_no_kink() -> None:
+    """A vector and its negative have a cosine of -1 wherever they are: all that is left of the gradient is rounding."""
+
+    def forward(x: Tensor) -> Tensor:
+        return torch.nn.functional.cosine_similarity(-x, x, dim=0).softmax(0)
+
+    generator = torch.Generator().manual_seed(7)
+    program = generate(forward, torch.randn(2, 2, dtype=torch.float64, generator=generator))
+    for _ in range(40):
+        x, g = torch.randn(2, 2, dtype=torch.float64, generator=generator), torch.randn(2, dtype=torch.float64)
+        report = check(program, x, grad_out=g)
+        assert report.ok, report.failures
+
+
 def test_a_small_gradient_is_not_taken_for_noise() -> None:
     """A mean over many rows scales a gradient far below the cotangent; a flipped sign is still seen."""
 
