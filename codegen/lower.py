@@ -18,7 +18,7 @@ from codegen.contract import ContractMixin
 from codegen.derive import distribute
 from codegen.kernels import stable, with_share
 from codegen.ranges import nonnegative
-from codegen.scalars import ScalarMixin
+from codegen.scalars import ScalarMixin, has_functions
 from codegen.values import TensorInfo, Val
 from engine.errors import DerivationError
 from engine.indexed import Indexed
@@ -135,8 +135,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             return self.constant(e)
         if isinstance(e, Index):
             return Val(tt.call("torch.arange", self.ranges[e]), (e,), "int")
-        if not e.atoms(Indexed, Index) and not e.has(*BRACKETS):
-            return self.of_sizes(e)
+        if not e.atoms(Indexed, Index) and not e.has(*BRACKETS) and (self.like is None or not has_functions(e)):
+            return Val(tt.size(e), (), "number")
         known = stable(e)
         if known is not None:
             return self.kernel(known)
@@ -168,15 +168,6 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         if isinstance(e, (sp.Function, sp.exp)):
             return self.function(e)
         raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
-
-    def of_sizes(self, e: Expr) -> Val:
-        """An expression in sizes: a number of Python, except for logarithms, which torch takes in the result's precision."""
-        if not e.has(sp.log) or self.like is None:
-            return Val(tt.size(e), (), "number")
-        if isinstance(e, sp.log):
-            one = tt.method(tt.name(self.like), "new_full", (), tt.size(e.args[0]))
-            return Val(tt.method(one, "log"), (), "float")
-        return self.sum_of(e) if isinstance(e, sp.Add) else self.product_of(e)
 
     # -- order of axes -------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from codegen.tensors import T
 from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, scalar, to_axes
 from engine.errors import DerivationError
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Sigma, Where, name_of
+from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Quo, Rem, Sigma, Where, name_of
 
 METHODS: dict[Any, str] = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos",
@@ -26,6 +26,11 @@ METHODS: dict[Any, str] = {
 
 WHOLE = ("abs", "sign", "floor", "ceil")
 """Methods that torch has for integers too."""
+
+
+def has_functions(e: Expr) -> bool:
+    """Whether an expression in sizes is more than Python's arithmetic: torch takes it, in the precision of the result."""
+    return any(not isinstance(f, (Quo, Rem)) for f in e.atoms(sp.Function, sp.exp))
 
 
 def long_number(c: Any) -> bool:
@@ -378,6 +383,8 @@ class ScalarMixin(LowererBase):
         """A torch method of one tensor."""
         v = self.value(argument)
         if v.is_number:
+            v = self.typed(v)
+        if v.is_number:
             raise DerivationError(f"{name} of the number {argument} has no tensor form")
         if v.kind == "bool" and name == "relu":
             return v
@@ -388,9 +395,10 @@ class ScalarMixin(LowererBase):
     def function(self, e: Expr) -> Val:
         """A function by its torch method."""
         if isinstance(e, sp.polygamma):
-            return Val(
-                tt.method(self.value(e.args[1]).t, "polygamma", self.value(e.args[0]).t), self.value(e.args[1]).axes
-            )
+            v = self.typed(self.value(e.args[1]))
+            return Val(tt.method(v.t, "polygamma", self.value(e.args[0]).t), v.axes)
+        if isinstance(e, sp.log) and isinstance(e.args[0], sp.gamma):  # what sympy makes of loggamma for whole numbers
+            return self.map_method("lgamma", e.args[0].args[0])
         if isinstance(e, sp.atan2):
             return self.of_two("torch.atan2", *e.args)
         name = METHODS.get(e.func)
@@ -401,7 +409,7 @@ class ScalarMixin(LowererBase):
             whole = [self.value(x) for x in (over, under)] if under != 1 and under.is_integer else []
             if whole and whole[0].kind == "int":  # a quotient of whole numbers stays one, so that it may be an index
                 return self.join("//", whole[0], whole[1])
-        if not e.atoms(Indexed, Index):
+        if not e.atoms(Indexed, Index) and self.like is None:
             return Val(tt.call(f"math.{name}", self.value(e.args[0]).t), (), "number")
         return self.map_method(name, e.args[0])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Add, Expr, Mul, S, Tuple, log
+from sympy import Add, Expr, Mul, S, Tuple
 
 from codegen import tensors as tt
 from codegen.closed.backward import cot_name, is_local
@@ -20,6 +20,7 @@ from codegen.derivation import Origin, Proof
 from codegen.derive import COT, OUT, pulled_back
 from codegen.formula import LETTERS, filled, left_side, lettered, named, text_template
 from codegen.lower import Lowered, Lowerer
+from codegen.scalars import has_functions
 from codegen.steps import Used, added, kind_of, starts_negative, without_minus, wrapped
 from codegen.values import TensorInfo, is_scalar
 from engine.indexed import Indexed
@@ -388,7 +389,7 @@ class ClosedWriter:
         sizes = tuple(tt.size(n) for n in shape)
         if value == tt.number(0):
             return tt.method(tt.name(like), "new_zeros", sizes, **keywords)
-        if value.kind == "size" and value.args[0].has(log):  # torch takes it, in the precision of the result
+        if value.kind == "size" and has_functions(value.args[0]):  # torch takes it, in the precision of the result
             taken = cast("Val", Lowerer({}, {}, like).lower(value.args[0], (), ()).dense).t
             return tt.method(taken, "expand", *sizes) if shape else taken
         return tt.method(tt.name(like), "new_full", sizes, value, **keywords)

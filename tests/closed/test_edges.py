@@ -121,6 +121,32 @@ def test_values_that_cancel_out_of_a_result(mode: str, dtype: torch.dtype) -> No
     torch.testing.assert_close(out, forward(x))
 
 
+SIZED: dict[str, Callable[[Tensor], Tensor]] = {
+    "distance": lambda x: torch.nn.functional.pairwise_distance(x, x).tanh(),
+    "trigonometric": lambda x: torch.ones_like(x).sum(1).sin() * (x * 0).sum(1).cos(),
+    "quotient": lambda x: torch.ones_like(x).sum().exp() / (1 + torch.ones_like(x).sum(0).erf()),
+    "lgamma": lambda x: torch.ones_like(x).sum(0).lgamma() + torch.ones_like(x).sum(0).digamma(),
+    "sigmoid": lambda x: (
+        (torch.ones_like(x).sum() / 7).sigmoid() * x + torch.nn.functional.gelu(torch.ones_like(x).sum())
+    ),
+    "steps": lambda x: (torch.ones_like(x).sum(0) / 3).floor() + (torch.ones_like(x).sum(0) - 3.3).sign() * x,
+    "kinks": lambda x: (torch.ones_like(x).sum(0) - 3.3).relu() + (torch.ones_like(x).sum(0) - 3.3).abs() * x,
+}
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("name", SIZED)
+def test_functions_of_sizes(name: str, mode: str) -> None:
+    """Numbers that follow from sizes go through every function in the result's precision."""
+    for shape in ((2, 3), (4, 1), (1, 3)):
+        x = torch.randn(shape, dtype=torch.float64)
+        program = codegen.generate(SIZED[name], x, mode=mode)
+        out, _ = program.forward(x)
+        assert out.dtype == x.dtype
+        torch.testing.assert_close(out, SIZED[name](x), rtol=1e-14, atol=1e-14)
+        assert codegen.check(program, x).ok
+
+
 def test_one_name_in_a_block() -> None:
     """What is saved is a tuple, on one line and where that is too long."""
     for returned in ("out", "out, " * 40):
