@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Generator, Tensor, nn
 
+from codegen.targets import located
 from engine import trace
-from engine.errors import TargetError, TraceError
+from engine.errors import ExampleError, TargetError
 from engine.indexed import Indexed
 from engine.notation import accesses, name_of
 from engine.sizes import evaluate
@@ -65,8 +66,9 @@ def _given(target: Target, made: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _drawn(target: Target, generator: Generator) -> dict[str, Tensor]:
     """Normal floats and integers within the bounds of what they index, for a forward whose annotations say the shapes."""
     try:
-        graph = trace(target.forward)
-    except TraceError as error:
+        with located(target):
+            graph = trace(target.forward)
+    except ExampleError as error:
         raise TargetError(
             f"{_where(target)} has no example inputs: {error}. Annotate every tensor with jaxtyping "
             "(x: Float[Tensor, 'batch features']), or put example_inputs(generator) -> dict of tensors into its file, or as a static "

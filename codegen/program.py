@@ -306,7 +306,7 @@ def generate(
             `Program.hvp` and `Program.second`. The forward must return one scalar.
 
     Raises:
-        TraceError: what the forward does cannot be traced. InputError: `wrt` names no differentiable input.
+        TraceError: what the forward does cannot be traced. InputError: no input is differentiable, or `wrt` names none that is.
     """
     if order not in (1, 2):
         raise InputError(f"order={order!r} is neither 1 nor 2")
@@ -314,6 +314,11 @@ def generate(
         raise InputError(f"mode={mode!r} is none of {', '.join(MODES)}")
     graph = forward if isinstance(forward, Graph) else trace(forward, *inputs)
     known = [graph.key(n) for n in graph.inputs if graph[n].differentiable]
+    if not known:
+        taken = ", ".join(f"{n} {graph[n].dtype}".replace("torch.", "") for n in graph.inputs) or "none"
+        raise InputError(
+            f"{graph.name} has nothing to differentiate: none of its inputs ({taken}) is of floating point"
+        )
     unknown = [w for w in wrt or () if w not in known]
     if unknown:
         raise InputError(

@@ -24,6 +24,7 @@ from engine.errors import SymgradError, TargetError
 if TYPE_CHECKING:
     from engine.value import Value
 
+HERE = (str(Path(__file__).parent), str(Path(__file__).parents[1] / "engine"))
 FORMS = "TARGET is a bundled name, path/to/file.py:function, or package.module:name"
 _FILE = re.compile(r"(?P<file>.+\.py)(?::(?P<attribute>[^:/\\]+))?")
 
@@ -209,11 +210,12 @@ def located(target: Target, what: str = "the forward") -> Generator[None]:
         from engine.naming import is_user_code  # which needs sympy; what trains from emitted files does not
 
         frames = traceback.extract_tb(error.__traceback__)
-        if not is_user_code(frames[-1].filename):
+        own = [f for f in frames if is_user_code(f.filename)]
+        if not own or frames[-1].filename.startswith(HERE):
             raise
-        where = f"{frames[-1].filename}:{frames[-1].lineno}"
+        said = str(error).strip().replace("'Proxy' object", "'Tensor' object")
         raise TargetError(
-            f"{what} of {target.name} fails by itself, at {where}: {type(error).__name__}: {error}"
+            f"{what} of {target.name} fails by itself, at {own[-1].filename}:{own[-1].lineno}: {type(error).__name__}: {said}"
         ) from error
 
 

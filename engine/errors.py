@@ -9,6 +9,10 @@ class TraceError(SymgradError):
     """The forward does what a symbolic trace cannot record: an unknown op, `.item()`, data-dependent control flow."""
 
 
+class ExampleError(TraceError):
+    """The forward has a parameter of which nothing says what tensor it is."""
+
+
 class ShapeError(TraceError):
     """Two sizes that an op needs to be equal are not."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import re
+import traceback
+from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,11 +16,11 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from engine.collection import few_collections
-from engine.errors import TraceError
+from engine.errors import ExampleError, TraceError
 from engine.graph import Call, Graph, Node, Structure
 from engine.layers import traceable
 from engine.light import without_compiler
-from engine.naming import LocalsWatcher, Namer
+from engine.naming import LocalsWatcher, Namer, is_user_code
 from engine.notation import size_symbol
 from engine.own import functions_seen
 from engine.sizes import Dim, Guard, symbolic_python
@@ -73,7 +75,13 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
         stack.enter_context(LocalsWatcher(lambda v: isinstance(v, (Proxy, Dim)), watcher.seen))
         stack.enter_context(functions_seen(lambda v: isinstance(v, Proxy), tracer.function_called))
         stack.enter_context(tracer)
-        out = call(*arguments, **static)
+        try:
+            out = call(*arguments, **static)
+        except RecursionError as error:
+            raise TraceError(
+                f"{_title(forward)} calls deeper than Python goes, at {_deepest(error)}. A call of itself needs an end "
+                "that does not depend on a tensor's value."
+            ) from error
     return _finish(name, tracer, watcher, graph_inputs, out, forward)
 
 
@@ -114,10 +122,16 @@ def _bind(function: Callable[..., Any], inputs: tuple[Any, ...], static: dict[st
         names.extend(f"{star.name}_{k}" for k in range(len(values) - len(positional)))
     missing = [p.name for p in positional[len(values) :] if p.default is p.empty]
     if missing:
-        raise TraceError(
+        raise ExampleError(
             f"{_title(function)} needs {', '.join(missing)}: pass example tensors, or annotate them with jaxtyping"
         )
     return names, values
+
+
+def _deepest(error: BaseException) -> str:
+    """The innermost line of the user's own code that an error came through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if is_user_code(f.filename)]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown line"
 
 
 def _title(function: Any) -> str:
@@ -135,7 +149,7 @@ def _annotated(function: Any, parameters: list[inspect.Parameter]) -> list[Any]:
     for p in parameters:
         text = getattr(hints.get(p.name), "dim_str", None)
         if text is None:
-            raise TraceError(
+            raise ExampleError(
                 f"{_title(function)} was given no example for {p.name!r}, which has no jaxtyping annotation"
             )
         for d in text.split():

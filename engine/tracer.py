@@ -307,7 +307,11 @@ class Tracer(TorchFunctionMode):
             return (p,)
         if name in ("detach", "detach_"):
             return (self._detach(p),)
-        if name in ("item", "tolist", "numpy", "__float__", "__int__", "__index__", "__array__"):
+        if name in ("__repr__", "__str__") or (name == "__format__" and args[1:] == ("",)):
+            return (f"Tensor(shape={self._shape(p)}, dtype={p.record.meta.dtype}, traced)",)
+        if name == "backward":
+            raise TraceError(f"backward() at {located()}: return the loss; its gradients are what is derived.")
+        if name in ("item", "tolist", "numpy", "__float__", "__int__", "__index__", "__array__", "__format__"):
             raise TraceError(
                 f"{name}() reads a tensor's value at {located()}: a trace has no values. "
                 "Keep the value a tensor, or pass it as a Python number."

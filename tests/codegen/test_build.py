@@ -10,7 +10,7 @@ import pytest
 import codegen.build as build_module
 from codegen.build import ARTIFACTS, HOME, STAMP, Built, build, build_all, default_targets, leftovers, load_module
 from codegen.targets import bundled_names
-from engine.errors import OutputError, TargetError, TraceError
+from engine.errors import InputError, OutputError, SymgradError, TargetError, TraceError
 
 ROOT = Path(__file__).parents[2]
 SEVERAL = """
@@ -124,6 +124,40 @@ def test_a_forward_that_fails_by_itself_is_located(tmp_path: Path) -> None:
     )
     with pytest.raises(TraceError, match="item"):
         build(str(path))
+
+
+MISTAKES = {
+    "return x.tanhh()": r"broken.py:5: AttributeError: 'Tensor' object has no attribute 'tanhh'",
+    "return torch.tanhh(x)": r"broken.py:5: AttributeError: module 'torch' has no attribute",
+    "return x.sum(dims=1)": r"broken.py:5: TypeError: sum\(\) received",
+    "assert x.shape[0] == 5, 'five rows'; return x": r"broken.py:5: AssertionError: five rows",
+    "a, b, c, d = x; return a": r"broken.py:5: ValueError: not enough values",
+    "return x.sum(5)": r"^sum on shapes \(3, 2\) at broken.py:5: Dimension out of range",
+    "return x @ x": r"^matmul on shapes \(3, 2\) at broken.py:5",
+    "return x * x.sum().item()": r"^item\(\) reads a tensor's value at broken.py:5",
+    "return x if x.sum() > 0 else -x": r"^Python control flow depends on a tensor's value at broken.py:5",
+    "return torch.linalg.svd(x)[1]": r"^op 'linalg_svd' is not in the op table, at broken.py:5",
+    "y = x.sum(); y.backward(); return y": r"^backward\(\) at broken.py:5: return the loss",
+    "return forward(x)": r"^forward 'forward' calls deeper than Python goes, at broken.py:[45]",
+    "print(f'{x.sum():.3f}'); return x": r"^__format__\(\) reads a tensor's value at broken.py:5",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_what_is_wrong_with_an_annotated_forward(line: str, tmp_path: Path) -> None:
+    """The annotations are fine, and the message is not about them."""
+    text = f'import torch\nfrom jaxtyping import Float\n\ndef forward(x: Float[torch.Tensor, "3 2"]):\n    {line}\n'
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(SymgradError, match=MISTAKES[line]) as error:
+        build(str(tmp_path / "broken.py"))
+    assert "jaxtyping" not in str(error.value)
+
+
+def test_nothing_to_differentiate(tmp_path: Path) -> None:
+    text = 'import torch\nfrom jaxtyping import Int\n\ndef forward(x: Int[torch.Tensor, "3"]):\n    return x * 2\n'
+    (tmp_path / "whole.py").write_text(text)
+    with pytest.raises(InputError, match=r"nothing to differentiate: none of its inputs \(x int64\)"):
+        build(str(tmp_path / "whole.py"))
 
 
 def test_files_are_written_only_if_they_change(tmp_path: Path) -> None:

@@ -235,6 +235,17 @@ def test_reading_a_value(read: Any) -> None:
     assert located(error, "")
 
 
+def test_a_tensor_can_be_printed() -> None:
+    seen: list[str] = []
+
+    def forward(x):
+        seen.extend((repr(x), str(x), f"{x}"))
+        return x.sum()
+
+    trace(forward, RANDN(3, 2))
+    assert seen == ["Tensor(shape=(3, 2), dtype=torch.float32, traced)"] * 3
+
+
 def test_control_flow_on_a_value() -> None:
     def forward(x):
         if x.sum() > 0:
