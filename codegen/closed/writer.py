@@ -646,6 +646,9 @@ class ClosedWriter:
                     continue
                 others = self._other_sources(actual, number)
                 label = self.cot(actual) if not others else self.namer(f"d{actual}_{self._root(number)}")
+            elif line.name.startswith("d_") and names.get(line.name.removeprefix("d_")) not in self.by_name:
+                actual = ""  # of a cell that only this region has
+                label = self.namer(f"d{names[line.name.removeprefix('d_')]}")
             elif line.name.startswith("d_"):
                 actual = names[line.name.removeprefix("d_")]
                 if self.cots.get(actual) in {p.name for p in self.pending.get(actual, []) if p.name}:
@@ -729,7 +732,8 @@ class ClosedWriter:
             if actual in self.by_name:
                 t = self._zeros(self.by_name[actual], values)
             else:
-                first = next(x for v in values for x in tt.walk(v) if self._floats(x))
+                like = tt.name(local[LIKE])
+                first = next((x for v in values for x in tt.walk(v) if self._floats(x)), like)
                 t = tt.method(first, "new_zeros", tuple(tt.size(s) for s in line.shape))
             self.used_backward.see(t)
             lines.append(f"{label} = {tt.text(t)}")

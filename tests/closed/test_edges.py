@@ -121,6 +121,19 @@ def test_values_that_cancel_out_of_a_result(mode: str, dtype: torch.dtype) -> No
     torch.testing.assert_close(out, forward(x))
 
 
+def test_a_cell_that_only_a_region_has() -> None:
+    """The logistic function inside of silu gets a cotangent of its own, and counts of places are tensors without a cotangent."""
+
+    def forward(w: Tensor, i: Tensor) -> Tensor:
+        return torch.nn.functional.silu(w[i].index_add(0, i * 0, w[i]))
+
+    w, i = torch.randn(3, 2, dtype=torch.float64), torch.tensor([1, 0, 2, 0])
+    program = codegen.generate(forward, w, i)
+    assert codegen.check(program, w, i).ok
+    leaf = w.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: program.function(t, i), (leaf,))
+
+
 SIZED: dict[str, Callable[[Tensor], Tensor]] = {
     "distance": lambda x: torch.nn.functional.pairwise_distance(x, x).tanh(),
     "trigonometric": lambda x: torch.ones_like(x).sum(1).sin() * (x * 0).sum(1).cos(),
