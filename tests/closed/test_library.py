@@ -49,9 +49,29 @@ def masked_nll(x: Any, y: Any) -> Any:
     return (nll * keep).sum() / keep.sum()
 
 
+def images(g: torch.Generator) -> list[torch.Tensor]:
+    """Images, and a weight and a bias for each channel."""
+    return [normal(g, 4, 3, 6, 6), normal(g, 3), normal(g, 3)]
+
+
+def batch_norm(x: Any, w: Any, b: Any) -> Any:
+    return F.batch_norm(x, None, None, w, b, training=True)
+
+
+def instance_norm(x: Any, w: Any, b: Any) -> Any:
+    return F.instance_norm(x, weight=w, bias=b)
+
+
+def group_norm(x: Any, w: Any, b: Any) -> Any:
+    return F.group_norm(x, 3, w, b)
+
+
 CASES = {
     "cross entropy with targets left out": Case(padded_cross_entropy, padded, 31),
     "the same with a mask": Case(masked_nll, padded, 27),
+    "batch norm of images": Case(batch_norm, images, 25, refused=1),
+    "instance norm": Case(instance_norm, images, 28, refused=1),
+    "group norm": Case(group_norm, images, 24),
 }
 
 
@@ -91,3 +111,25 @@ def test_targets_left_out_keep_large_scores_finite() -> None:
     scores, targets = padded(torch.Generator().manual_seed(1))
     _, grads = program_of("cross entropy with targets left out").value_and_grad(scores * 1e4, targets)
     assert grads["x"].isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["batch norm of images", "instance norm"])
+@pytest.mark.parametrize("offset", [0, 100, 1000])
+def test_a_rounded_mean_is_not_in_the_gradients(name: str, offset: float) -> None:
+    """The mean of what has an offset is off by its last digits, by which a sum over `x - mean` multiplies the cotangent's sum."""
+    case, program = CASES[name], program_of(name)
+    errors: list[torch.Tensor] = []
+    for seed in range(8):
+        g = torch.Generator().manual_seed(seed)
+        x, *rest = (t.float() for t in case.inputs(g))
+        given = [x + offset, *rest]
+        grad_out = torch.randn(x.shape, generator=g)
+        exact = [t.double().requires_grad_() for t in given]
+        true = torch.autograd.grad(case.forward(*exact), exact, grad_out.double())
+        leaves = [t.clone().requires_grad_() for t in given]
+        theirs = torch.autograd.grad(case.forward(*leaves), leaves, grad_out)
+        found = program.backward(program.forward(*given)[1], grad_out).values()
+        pairs = zip((*found, *theirs), (*true, *true), strict=True)
+        errors.append(torch.stack([(a - t).square().mean() / t.square().mean() for a, t in pairs]))
+    ours, autograds = torch.stack(errors).mean(0).sqrt().chunk(2)
+    assert (ours <= 1.2 * autograds + 2e-7).all(), (ours, autograds)
