@@ -66,9 +66,17 @@ def group_norm(x: Any, w: Any, b: Any) -> Any:
     return F.group_norm(x, 3, w, b)
 
 
+def clipped_cross_entropy(x: Any, y: Any) -> Any:
+    p = x.sigmoid().clamp(1e-7, 1 - 1e-7)
+    return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+
+
 CASES = {
     "cross entropy with targets left out": Case(padded_cross_entropy, padded, 31),
     "the same with a mask": Case(masked_nll, padded, 27),
+    "binary cross entropy, clipped": Case(
+        clipped_cross_entropy, lambda g: [normal(g, 20), normal(g, 20).sigmoid()], 29
+    ),
     "batch norm of images": Case(batch_norm, images, 25, refused=1),
     "instance norm": Case(instance_norm, images, 28, refused=1),
     "group norm": Case(group_norm, images, 24),
@@ -105,6 +113,17 @@ def test_it_closes(name: str) -> None:
     grad_out = torch.ones_like(program.forward(*inputs)[0])
     counted = count(lambda: program.backward(program.forward(*inputs)[1], grad_out))
     assert counted.ops <= case.ops, counted.log
+
+
+def test_what_is_clipped_has_the_slope_of_what_is_not() -> None:
+    """Where nothing is clipped the slope is `p - y`, however near to one p is."""
+    program = program_of("binary cross entropy, clipped")
+    assert "(p_sigmoid - y)" in program.source
+    x = torch.tensor([-20.0, -10.0, 0.0, 10.0, 20.0], dtype=torch.float64)
+    y = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    _, grads = program.value_and_grad(x, y)
+    inside = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(grads["x"], (x.sigmoid() - y) * inside / 5)
 
 
 def test_targets_left_out_keep_large_scores_finite() -> None:
