@@ -12,6 +12,7 @@ from sympy import Expr
 from codegen.closed.algebra import Algebra, expanded, gathered, powers, scalar_part
 from codegen.closed.cells import Cell, at, is_contraction, is_plain, substituted
 from codegen.closed.factors import factored
+from codegen.closed.guarded import affine, guarded
 from codegen.closed.sums import rebuilt
 from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.indexed import Indexed
@@ -172,7 +173,7 @@ class Backward:
             cast("Index", i): n for i, n in zip(self.indices[name], self.cells[name].shape, strict=True) if i != 0
         }
         self.algebra.rules = []
-        normal = cancelled(self.algebra.normal(total, ranges), self.algebra)
+        normal = cancelled(guarded(self.algebra.normal(total, ranges), self.algebra), self.algebra)
         return normal, total, tuple(self.algebra.rules)
 
     def _total(self, name: str, known: Mapping[str, Expr | None]) -> Expr:
@@ -279,16 +280,6 @@ def divisible(e: Expr, bottom: Indexed, cell: Cell, algebra: Algebra) -> bool:
         rest = t * bottom**-k / sp.Mul(*[g ** (m * count) for g, m in inner.items()])
         above[k] = above.get(k, sp.S.Zero) + rest * value**count
     return any(sp.expand(total) == 0 for total in above.values())
-
-
-def affine(e: Expr) -> bool:
-    """c0 + c1 * access, with numbers c0 and c1."""
-    parts = [t for t in sp.Add.make_args(e) if accesses(t)]
-    return (
-        len(parts) == 1
-        and len(sp.Add.make_args(e)) == 2
-        and isinstance(cast("Any", parts[0]).as_coeff_Mul()[1], Indexed)
-    )
 
 
 __all__ = ["Backward", "Plan", "Statement", "cot_name", "is_local", "powers", "settled"]

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
     from engine.graph import Graph, Node
 
+ZERO = sp.S.Zero
+
 
 @dataclass(frozen=True, eq=False)
 class Cell:
@@ -126,6 +128,11 @@ def is_plain(e: Expr) -> bool:
         for a in accesses(e)
         for i in (cast("Any", x) for x in a.indices)
     )
+
+
+def is_computed(i: Any) -> bool:
+    """Whether an index is computed, element by element, from integer tensors alone."""
+    return not isinstance(i, Indexed) and all(a.is_integer for a in accesses(i)) and bool(accesses(i)) and is_plain(i)
 
 
 def plain_layout(cell: Cell) -> bool:
@@ -225,7 +232,7 @@ class Builder:
             return
         inlined = self.inline(raw, n)
         expr = raw if inlined is raw else simplified(resum(inlined, ranges), ranges)
-        expr = sp.sympify(expr)
+        expr = self.looked_up(sp.sympify(expr), cell)
         cell = replace(cell, expr=expr, call=inlined is raw)
         if inlined is raw and n.call is not None and n.output is None:
             cell = replace(cell, text=n.forward_text())
@@ -341,6 +348,17 @@ class Builder:
                     known[o] = cell
         return cast("Expr", substituted(e, known)) if known else e
 
+    def looked_up(self, e: Expr, owner: Cell) -> Expr:
+        """A definition with the indices that it computes as cells of their own; unchanged where something else is not plain."""
+        found = list(dict.fromkeys(i for a in accesses(e) for i in cast("Any", a.indices) if is_computed(i)))
+        if not found or owner.kind != "float":
+            return e
+        marks = {i: element(base(f"_{k}", integer=True), [ZERO]) for k, i in enumerate(found)}
+        if not is_plain(e.xreplace(marks)):
+            return e
+        inside = self.with_ranges(owner, {i: n for b in e.atoms(*BINDERS) for i, n in cast("Any", b).limits})
+        return e.xreplace({i: self.part(i, inside, "index") for i in found})
+
     def exploded(self, e: Any, owner: Cell, top: bool = False) -> Any:
         """Inner sums, and additions below a product, a root or a reciprocal, as cells of their own."""
         if isinstance(e, (Indexed, Delta)) or not e.args:
@@ -420,15 +438,10 @@ class Builder:
         indices = tuple(copy[i] for i in free)
         shape = tuple(ranges[i] for i in free)
         differentiable = owner.differentiable and self.depends(expr)
-        cell = Cell(
-            f"{self.root(owner)}_{label}",
-            indices,
-            shape,
-            expr,
-            "float",
-            differentiable,
-            owner.dtype,
-        )
+        kind, dtype = "float", owner.dtype
+        if label == "index":
+            kind, dtype = "int", next((self.cells.get(n) or self.graph[n]).dtype for n in map(name_of, accesses(expr)))
+        cell = Cell(f"{self.root(owner)}_{label}", indices, shape, expr, kind, differentiable, dtype)
         key, order = signature(cell)
         if key not in self.same:
             cell = replace(cell, name=self.namer(cell.name), positive=is_positive(key[0]))

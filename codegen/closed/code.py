@@ -13,6 +13,7 @@ from codegen.closed.algebra import expanded, gathered
 from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.complement import complemented
+from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
 from codegen.closed.faithful import faithful
 from codegen.closed.gates import Verdict, accurate, equal
@@ -150,6 +151,10 @@ def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tu
                     careful = complemented(*form) if plan.simplified else None
                     if careful is not None:
                         yield *careful, False
+            for form in ((plain, plan), centred):
+                again = centred_again(form[0], algebra) if form is not None and algebra is not None else None
+                if form is not None and again is not None:
+                    yield again, form[1], False
         except (DerivationError, NotImplementedError, RecursionError, ValueError, KeyError, TypeError, RuntimeError):
             continue
     yield region, unsimplified(region), True

@@ -35,12 +35,19 @@ class Region:
 
 
 def depths(cells: list[Cell]) -> dict[str, int]:
-    """How many contractions and other calls lie on the longest way to each cell."""
+    """How many contractions and other calls lie on the longest way to each cell.
+
+    What has no gradient and needs no region to be computed (positions, masks) is there before all of them.
+    """
     depth: dict[str, int] = {}
+    given: set[str] = set()
     for c in cells:
         reads = [*c.reads, *c.after, *(c.node.operands if c.node is not None and c.call else ())]
+        local = is_local(c)
+        if not local and not (c.differentiable and reads) and given.issuperset(reads):
+            given.add(c.name)
         before = max((depth[r] for r in reads if r in depth), default=0)
-        depth[c.name] = before + (0 if is_local(c) or (c.expr is None and not reads) else 1)
+        depth[c.name] = before + (0 if local or c.name in given else 1)
     return depth
 
 
@@ -82,6 +89,7 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
     names = {c.name: f"c{k}" for k, c in enumerate(region.cells)}
     cells: list[Cell] = []
     key: list[Any] = []
+    roots = rooted(region.cells)
     for c in region.cells:
         mapping: dict[Any, Any] = {}
         if c.expr is not None:
@@ -91,7 +99,7 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
         order = {i: Index(f"_p{names[c.name]}_{k}") for k, i in enumerate(c.indices) if i != 0}
         expr = None if c.expr is None else canonical(c.expr, {**mapping, **order})
         indices = tuple(order.get(i, i) for i in c.indices) if c.expr is not None else ()
-        text = placed(c, names, {s: z for z, s in sizes.items()})
+        text = placed(c, names, {s: z for z, s in sizes.items()}, roots)
         own = None if expr is None else instantiate(expr, {})
         cells.append(
             Cell(
@@ -170,9 +178,23 @@ def limits_of(e: Expr | None) -> list[Expr]:
     return [n for b in binders for _, n in cast("Any", b).limits]
 
 
-def placed(c: Cell, names: dict[str, str], sizes: dict[Any, Any]) -> str | None:
-    """The forward's own torch call for a cell, with tensors and sizes by position; None where it reads something that is no cell here."""
+def rooted(cells: tuple[Cell, ...]) -> dict[str, set[str]]:
+    """The boundary cells that each cell is computed from."""
+    roots: dict[str, set[str]] = {}
+    for c in cells:
+        roots[c.name] = {c.name} if c.expr is None else set().union(*[roots[r] for r in c.reads])
+    return roots
+
+
+def placed(c: Cell, names: dict[str, str], sizes: dict[Any, Any], roots: dict[str, set[str]]) -> str | None:
+    """The forward's own torch call for a cell, with tensors and sizes by position.
+
+    None where it reads something that is no cell here, or where its definition reads something that is computed elsewhere
+    from what the call reads. `roots` are the boundary cells that every cell is computed from.
+    """
     if c.text is None or c.node is None or c.node.call is None or any(o not in names for o in c.node.operands):
+        return None
+    if not roots[c.name] <= set().union(*[roots[o] for o in c.node.operands]):
         return None
     call = c.node.call
 
