@@ -31,6 +31,7 @@ from engine.notation import (
     Quo,
     Rem,
     Sigma,
+    Where,
     accesses,
     base,
     bound,
@@ -125,6 +126,15 @@ def is_plain(e: Expr) -> bool:
         isinstance(i, (Index, Indexed)) or not i.free_symbols
         for a in accesses(e)
         for i in (cast("Any", x) for x in a.indices)
+    )
+
+
+def is_joined(e: Expr) -> bool:
+    """Tensors side by side in one: which of them is read depends on the position alone."""
+    return (
+        isinstance(e, Where)
+        and not accesses(e.args[0])
+        and all(is_joined(x) or isinstance(x, Indexed) for x in e.args[1:])
     )
 
 
@@ -255,6 +265,7 @@ class Builder:
         if (
             is_contraction(expr)
             or not is_plain(expr)
+            or is_joined(expr)
             or not n.dtype.is_floating_point
             or (plain_layout(cell) and not self.reads_all(cell))
         ):
@@ -333,6 +344,10 @@ class Builder:
     def inline(self, e: Expr, n: Node) -> Expr:
         """A definition with aliases put in, and contractions of which only a diagonal is read."""
         known = {o: self.aliases[o] for o in n.operands if o in self.aliases}
+        if not is_plain(e):  # a concatenation stays the call that it is, of tensors
+            known = {
+                o: c for o, c in known.items() if isinstance(c.expr, Indexed) or not accesses(cast("Expr", c.expr))
+            }
         for o in n.operands:
             cell = self.cells.get(o)
             if cell is not None and cell.expr is not None and is_contraction(cell.expr):
