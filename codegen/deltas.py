@@ -59,7 +59,8 @@ class Solver:
     def _linear(self, e: Expr, k: Expr, n: Expr) -> bool:
         """e = +-j + c: j = +-(k - c), if that lies in j's range for every k."""
         for j in ordered(e.atoms(Index) & set(self.limits)):
-            slope = sp.diff(e, j) if not e.has(Quo, Rem, Indexed) else None
+            digits = any(q.atoms(Index) for q in e.atoms(Quo, Rem))
+            slope = sp.diff(e, j) if not (digits or e.has(Indexed)) else None
             if slope not in (1, -1):
                 continue
             offset = sp.expand(e - slope * j)

@@ -22,6 +22,7 @@ from engine.notation import (
     Amax,
     Delta,
     Index,
+    Less,
     Sigma,
     accesses,
     bound,
@@ -100,15 +101,40 @@ def finish(term: Term, ranges: Mapping[Index, Expr], sizes_of: Mapping[Expr, Exp
     known = solver.known
     body = simplified(term.body.xreplace(solver.substitution), known)
     left = [simplified(Delta(k, e.xreplace(solver.substitution)), known) for e, k in rest]
-    body = Mul(body, *left)
+    body, places = only_places(Mul(body, *left), solver.limits)
     inside: list[tuple[Index, Expr]] = []
     symbols = body.free_symbols
     for j, n in solver.limits.items():
+        if j in places:
+            continue
         if j in symbols:
             inside.append((j, n))
         else:
             body = body * n
     return distribute(body, inside), bool(left)
+
+
+FEW = 16
+"""How many places of a dimension are looked at one by one."""
+
+
+def only_places(body: Expr, limits: Mapping[Index, Expr]) -> tuple[Expr, set[Index]]:
+    """A product to be summed over `limits`, with the indices put in that have one place where its brackets hold, and those.
+
+    `Sum_j [j < 1] f_j` is f_0, and with three places `Sum_j (1 - [j < 2]) f_j` is f_2.
+    """
+    found = set[Index]()
+    for j, n in limits.items():
+        if not n.is_Integer or n > FEW:
+            continue
+        told = Mul(*[f for f in Mul.make_args(body) if f.free_symbols == {j} and f.has(Less) and not f.has(Indexed)])
+        held = [(k, told.xreplace({j: sp.Integer(k)})) for k in range(int(n))] if told != 1 else []
+        kept = [(k, value) for k, value in held if value != 0]
+        if len(kept) == 1 and kept[0][1].is_number:
+            at, value = kept[0]
+            body = value * (body / told).xreplace({j: sp.Integer(at)})
+            found.add(j)
+    return body, found
 
 
 def distribute(body: Expr, limits: list[tuple[Index, Expr]]) -> Expr:

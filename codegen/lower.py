@@ -303,7 +303,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             return Place(tt.EVERYTHING, cast("Index", i))
         if not e.atoms(Index, Indexed):
             return Place(tt.size(e), None)
-        if e.has(Indexed, Quo, Rem) or len(e.atoms(Index)) != 1:
+        digits = any(q.atoms(Index) for q in e.atoms(Quo, Rem))
+        if e.has(Indexed) or digits or len(e.atoms(Index)) != 1:
             return None
         (j,) = e.atoms(Index)
         slope = sp.diff(e, j)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def extreme(e: Expr, ranges: Mapping[Index, Expr], largest: bool) -> Expr | None:
     """A bound of an index expression over the ranges of its indices (i in [0, n)); None where none is known."""
-    if e.is_Integer or (isinstance(e, sp.Symbol) and not isinstance(e, Index)):
+    if e.is_Integer or (isinstance(e, (sp.Symbol, Quo, Rem)) and not isinstance(e, Index) and not free(e)):
         return e
     if isinstance(e, Index):
         return (ranges[e] - 1 if largest else sp.S.Zero) if e in ranges else None
@@ -52,7 +52,7 @@ def free(e: Expr) -> bool:
 
 def nonnegative(e: Expr) -> bool:
     """Whether an expression in sizes (each at least 1) is certainly at least 0."""
-    e = sp.expand(e)
+    e = below(sp.expand(e))
     if e.is_nonnegative:
         return True
     e = e.xreplace({q: sp.Dummy(nonnegative=True) for q in e.atoms(Quo, Rem)})
@@ -63,6 +63,15 @@ def nonnegative(e: Expr) -> bool:
         if e.free_symbols and shifted.is_polynomial()
         else False
     )
+
+
+def below(e: Expr) -> Expr:
+    """A lower bound of an expression: quotients that are subtracted are at most what was divided by what divides it."""
+    for q in sorted(e.atoms(Quo), key=str):
+        slope = e.coeff(q)
+        if slope.is_number and slope.is_negative and not (e - slope * q).has(q):
+            e = sp.expand(e - slope * q + slope * q.args[0] / q.args[1])
+    return e
 
 
 def holds(condition: Expr, ranges: Mapping[Index, Expr]) -> bool | None:

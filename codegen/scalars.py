@@ -24,6 +24,9 @@ METHODS: dict[Any, str] = {
 }  # fmt: skip
 
 
+Fraction = tuple[list[Val], list[Val]]
+"""What is multiplied, and what that is divided by."""
+
 WHOLE = ("abs", "sign", "floor", "ceil")
 """Methods that torch has for integers too."""
 
@@ -326,10 +329,9 @@ class ScalarMixin(LowererBase):
         scalars = [self.value(x) for x in up], [self.value(x) for x in down]
         if not ordered:
             return self._ratio(*scalars)
+        ordered[0] = (ordered[0][0], ([*scalars[0], *ordered[0][1][0]], [*scalars[1], *ordered[0][1][1]]))
         built: list[tuple[Val | None, Val | None]] = []
-        for k, (_, (above, below)) in enumerate(ordered):
-            over = [*scalars[0], *above] if k == 0 else above
-            under = [*scalars[1], *below] if k == 0 else below
+        for over, under in self._small_ones_first(ordered):
             if over or len(ordered) == 1:
                 built.append((self._ratio(over, under), None))
             else:
@@ -345,6 +347,22 @@ class ScalarMixin(LowererBase):
         if result is None:
             result = scalar(1)
         return result if divisor is None else self.join("/", result, divisor)
+
+    def _small_ones_first(self, groups: list[tuple[frozenset[Any], Fraction]]) -> list[Fraction]:
+        """Factors and divisors by their indices, those over few with those over more, as long as these are not over all."""
+        every = frozenset[Any]().union(*[indices for indices, _ in groups])
+        left = list(groups)
+        out: list[Fraction] = []
+        while left:
+            mine, (over, under) = left.pop(0)
+            wider = next((k for k, (theirs, _) in enumerate(left) if mine < theirs < every), None)
+            if wider is None:
+                out.append((over, under))
+                continue
+            theirs, (above, below) = left[wider]
+            both = ([self._ratio(over, under), *above], below) if over else (above, [self._times(under), *below])
+            left[wider] = (theirs, both)
+        return out
 
     def _times(self, values: list[Val]) -> Val:
         total = values[0]

@@ -10,7 +10,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.algebra import Algebra, expanded, gathered, powers, scalar_part
-from codegen.closed.cells import Cell, at, is_contraction, is_plain, substituted
+from codegen.closed.cells import Cell, at, is_contraction, is_joined, is_plain, substituted
 from codegen.closed.factors import factored
 from codegen.closed.guarded import affine, guarded
 from codegen.closed.sums import rebuilt
@@ -55,6 +55,7 @@ def is_local(cell: Cell) -> bool:
         and cell.kind == "float"
         and not is_contraction(cell.expr)
         and is_plain(cell.expr)
+        and not is_joined(cell.expr)
     )
 
 

@@ -31,6 +31,7 @@ from engine.notation import (
     Quo,
     Rem,
     Sigma,
+    Where,
     accesses,
     base,
     bound,
@@ -133,6 +134,15 @@ def is_plain(e: Expr) -> bool:
 def is_computed(i: Any) -> bool:
     """Whether an index is computed, element by element, from integer tensors alone."""
     return not isinstance(i, Indexed) and all(a.is_integer for a in accesses(i)) and bool(accesses(i)) and is_plain(i)
+
+
+def is_joined(e: Expr) -> bool:
+    """Tensors side by side in one: which of them is read depends on the position alone."""
+    return (
+        isinstance(e, Where)
+        and not accesses(e.args[0])
+        and all(is_joined(x) or isinstance(x, Indexed) for x in e.args[1:])
+    )
 
 
 def plain_layout(cell: Cell) -> bool:
@@ -262,6 +272,7 @@ class Builder:
         if (
             is_contraction(expr)
             or not is_plain(expr)
+            or is_joined(expr)
             or not n.dtype.is_floating_point
             or (plain_layout(cell) and not self.reads_all(cell))
         ):
@@ -340,6 +351,10 @@ class Builder:
     def inline(self, e: Expr, n: Node) -> Expr:
         """A definition with aliases put in, and contractions of which only a diagonal is read."""
         known = {o: self.aliases[o] for o in n.operands if o in self.aliases}
+        if not is_plain(e):  # a concatenation stays the call that it is, of tensors
+            known = {
+                o: c for o, c in known.items() if isinstance(c.expr, Indexed) or not accesses(cast("Expr", c.expr))
+            }
         for o in n.operands:
             cell = self.cells.get(o)
             if cell is not None and cell.expr is not None and is_contraction(cell.expr):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.derive import Solver, distribute
+from codegen.derive import Solver, distribute, only_places
 from codegen.ranges import simplified
 from engine.notation import Amax, Delta, Index, Sigma
 
@@ -26,6 +26,8 @@ def rebuilt(e: Any, f: Callable[[Any], Any]) -> Any:
 
 def summed_term(term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[Index, Expr]) -> Expr:
     """Sum of one product over `limits`: deltas of a summed index are solved, the rest of the sum stays."""
+    term, places = only_places(term, dict(limits))
+    limits = [(i, n) for i, n in limits if i not in places]
     bound = {i for i, _ in limits}
     deltas: list[tuple[Expr, Expr, Expr]] = []
     others: list[Any] = []

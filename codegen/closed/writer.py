@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Add, Expr, Mul, S, Tuple
+from sympy import Add, Expr, Integer, Mul, S, Tuple
 
 from codegen import tensors as tt
 from codegen.closed.backward import cot_name, is_local
@@ -16,6 +16,7 @@ from codegen.closed.division import lowered_at
 from codegen.closed.line import LIKE
 from codegen.closed.recentre import PART
 from codegen.closed.region import Region, boundary, grouped, normalized
+from codegen.closed.samesize import with_equal_sizes
 from codegen.derivation import Origin, Proof
 from codegen.derive import COT, OUT, pulled_back
 from codegen.formula import LETTERS, filled, left_side, lettered, named, text_template
@@ -128,6 +129,34 @@ def concatenated(scatters: list[tuple[tuple[Any, ...], T, bool, bool]]) -> T | N
     return tt.call("torch.cat", tuple(values), dims.pop())
 
 
+def disjoint(places: list[tuple[Any, ...]]) -> bool:
+    """Whether no two of several places have an element in common: they differ in one dimension's runs, of equal steps."""
+    runs: list[tuple[Any, Any, Any]] = []
+    dims: set[int] = set()
+    for items in places:
+        cut = [d for d, i in enumerate(items) if i != tt.EVERYTHING]
+        if len(cut) != 1 or not (is_scalar(items[cut[0]]) or items[cut[0]].kind == "slice"):
+            return False
+        dims.add(cut[0])
+        at = items[cut[0]]
+        first, last, step = at.args if at.kind == "slice" else (at.args[0] if at.kind == "size" else None, None, None)
+        if at.kind != "slice":
+            first = Integer(int(at.head)) if at.kind == "number" else first
+            last = None if first is None else first + 1
+        runs.append((ZERO if first is None else first, last, step or 1))
+    return len(dims) == 1 and all(apart(a, b) for k, a in enumerate(runs) for b in runs[:k])
+
+
+def apart(one: tuple[Any, Any, Any], other: tuple[Any, Any, Any]) -> bool:
+    """Whether two runs (start, stop, step) have no place in common: one ends before the other, or they alternate."""
+    (a, end, step), (b, stop, pace) = one, other
+    if step == pace and step != 1 and (a - b).is_Integer:
+        return (a - b) % step != 0
+    return any(
+        x is not None and x.is_nonnegative is not False and (y - x).is_nonnegative for x, y in ((end, b), (stop, a))
+    )
+
+
 @dataclass
 class Piece:
     """A contribution to a cotangent: torch expressions with this graph's names, and the formula."""
@@ -157,7 +186,7 @@ class ClosedWriter:
     """Writes the closed forward and backward of a graph for the gradients of `wanted` inputs."""
 
     def __init__(self, graph: Graph, wanted: tuple[str, ...]) -> None:
-        self.graph = graph
+        self.graph = graph = with_equal_sizes(graph)
         self.wanted = wanted
         self.cells = Builder(graph).build()
         self.by_name = {c.name: c for c in self.cells}
@@ -477,19 +506,17 @@ class ClosedWriter:
         dense = [p.dense for p in pieces if p.dense is not None]
         full = any(p.full for p in pieces if p.dense is not None)
         scatters = [s for p in pieces for s in p.scatters]
-        joined = None if dense else concatenated(scatters)
+        joined = concatenated(scatters)
         if joined is not None:
-            self.used_backward.see(joined)
-            lines.append(f"{target} = {tt.text(joined)}")
-            scatters = []
-        elif dense:
+            dense, full, scatters = [*dense, joined], True, []
+        if dense:
             while len(dense) > LONGEST:
                 t = added(dense[:LONGEST])
                 self.used_backward.see(t)
                 lines.append(f"{target} = {tt.text(t)}")
                 dense = [tt.name(target), *dense[LONGEST:]]
             t = added(dense)
-            if all(p.number for p in pieces if p.dense is not None):
+            if joined is None and all(p.number for p in pieces if p.dense is not None):
                 t = self._constant(t, c.shape, c.dtype, self._given_like(c.dtype))
             elif not full and c.shape:
                 t = tt.method(t, "expand", *[tt.size(s) for s in c.shape])
@@ -502,8 +529,9 @@ class ClosedWriter:
         else:
             t = self._zeros(c, [v for _, v, _, _ in scatters])
             lines.append(f"{target} = {tt.text(t)}")
-        for items, value, accumulate, _ in scatters:
-            alone = not dense and len(scatters) == 1
+        apart = not dense and disjoint([items for items, _, _, _ in scatters])
+        for k, (items, value, accumulate, _) in enumerate(scatters):
+            alone = not dense and (k == 0 or apart)
             lines.append(self._scatter(target, items, value, accumulate, alone, c.dtype))
         terms = tuple(p.formula for p in pieces if p.formula is not None)
         if len(terms) == len(pieces):
@@ -554,9 +582,11 @@ class ClosedWriter:
             return accumulated(target, items, value)
         if alone:
             return f"{target}[{inside or '...'}] = {tt.text(value)}"
-        if starts_negative(value):
-            return f"{target}[{inside or '...'}] -= {tt.text(without_minus(value))}"
-        return f"{target}[{inside or '...'}] += {tt.text(value)}"
+        minus = starts_negative(value)
+        added_value = tt.text(without_minus(value) if minus else value)
+        if all(is_scalar(i) or i.kind == "slice" for i in items):  # a view: `+=` would copy it onto itself
+            return f"{target}[{inside or '...'}].{'sub_' if minus else 'add_'}({added_value})"
+        return f"{target}[{inside or '...'}] {'-' if minus else '+'}= {added_value}"
 
     def _call_backward(self, c: Cell) -> None:
         """What a contraction, a view or another call passes back."""
@@ -737,7 +767,8 @@ class ClosedWriter:
                 t = tt.method(first, "new_zeros", tuple(tt.size(s) for s in line.shape))
             self.used_backward.see(t)
             lines.append(f"{label} = {tt.text(t)}")
-        for s in low.scatters:
+        separate = low.dense is None and disjoint([s.items for s in low.scatters])
+        for k, s in enumerate(low.scatters):
             items = tuple(self._rename(i, local) for i in s.items)
             lines.append(
                 self._scatter(
@@ -745,7 +776,7 @@ class ClosedWriter:
                     items,
                     self._rename(s.value, local),
                     s.accumulate,
-                    low.dense is None and len(low.scatters) == 1,
+                    low.dense is None and (k == 0 or separate),
                     dtype_of.dtype if dtype_of is not None else self.by_name[self._root(number)].dtype,
                 )
             )

@@ -105,7 +105,7 @@ def backward(saved, grad_out=None):
         grad_out = n11w.new_ones(())
 
     # dlogits[i,j,k] = (logp_sum_share[i,j,k] - [k = y[i,j]]) grad_out inside[i,j] / loss_sum
-    dlogits = logp_sum_share * inside.unsqueeze(-1) * (grad_out / loss_sum)
+    dlogits = logp_sum_share * (grad_out / loss_sum * inside).unsqueeze(-1)
     dlogits[torch.arange(n).unsqueeze(-1), torch.arange(t), y] += inside * (-grad_out / loss_sum)
 
     # dlogits_getitem[i,j] = Σ_{k,l} dlogits[k,l,i] logits_layer_norm[k,l,j]
@@ -159,7 +159,7 @@ def backward(saved, grad_out=None):
     dx_4_view = dx_4 @ wo2.T
 
     # dx_4_matmul_1[i,j,k,l] = dx_4_view[i,k,j d//4 + l]
-    dx_4_matmul_1 = dx_4_view[:, :, ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, d - 1)].transpose(1, 2)
+    dx_4_matmul_1 = dx_4_view[:, :, (d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)].transpose(1, 2)
 
     # dweights_1[i,j,k,l] = Σ_m dx_4_matmul_1[i,j,k,m] v_1_view[i,l,j,m]
     dweights_1 = dx_4_matmul_1 @ v_1_view.permute(0, 2, 3, 1)
@@ -240,7 +240,7 @@ def backward(saved, grad_out=None):
     dx_2_view = dx_2 @ wo1.T
 
     # dx_2_matmul_1[i,j,k,l] = dx_2_view[i,k,j d//4 + l]
-    dx_2_matmul_1 = dx_2_view[:, :, ((d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)).clamp(0, d - 1)].transpose(1, 2)
+    dx_2_matmul_1 = dx_2_view[:, :, (d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)].transpose(1, 2)
 
     # dweights[i,j,k,l] = Σ_m dx_2_matmul_1[i,j,k,m] v_view[i,l,j,m]
     dweights = dx_2_matmul_1 @ v_view.permute(0, 2, 3, 1)
@@ -297,13 +297,13 @@ def backward(saved, grad_out=None):
     dwte_x_1 = (d * ((torch.arange(n2)[:, None, None] == x).unsqueeze(-1) * dx_2).sum((1, 2)) + d * ((torch.arange(n2)[:, None, None] == x).unsqueeze(-1) * dx_1_part).sum((1, 2)) - dx_1_part_sum.new_zeros((n2,)).scatter_add(-1, x.flatten(-2), dx_1_part_sum.flatten(-2)).unsqueeze(-1)) / d
 
     dwte = dwte_x_1.clone()
-    dwte[:n2 - 1] += dlogits_getitem
+    dwte[:n2 - 1].add_(dlogits_getitem)
 
     # dwqkv1[i,j,k] = [0 = i] Σ_{l,m} dq_matmul[l,m,k] x_1[l,m,j] + [2 = i] dw_2[j,k] + [1 = i] dw_1[j,k]
     dwqkv1 = torch.zeros_like(wqkv1)
-    dwqkv1[0] += torch.einsum("abc,abd->cd", x_1, dq_matmul)
-    dwqkv1[2] += dw_2
-    dwqkv1[1] += dw_1
+    dwqkv1[0] = torch.einsum("abc,abd->cd", x_1, dq_matmul)
+    dwqkv1[2] = dw_2
+    dwqkv1[1] = dw_1
 
     # dwo1[i,j] = Σ_{k,l} dx_2[k,l,j] x_2_view[k,l,i]
     dwo1 = torch.einsum("abc,abd->cd", x_2_view, dx_2)
@@ -316,9 +316,9 @@ def backward(saved, grad_out=None):
 
     # dwqkv2[i,j,k] = [0 = i] Σ_{l,m} dq_1_matmul[l,m,k] x_3[l,m,j] + [2 = i] dw_5[j,k] + [1 = i] dw_4[j,k]
     dwqkv2 = torch.zeros_like(wqkv2)
-    dwqkv2[0] += torch.einsum("abc,abd->cd", x_3, dq_1_matmul)
-    dwqkv2[2] += dw_5
-    dwqkv2[1] += dw_4
+    dwqkv2[0] = torch.einsum("abc,abd->cd", x_3, dq_1_matmul)
+    dwqkv2[2] = dw_5
+    dwqkv2[1] = dw_4
 
     # dwo2[i,j] = Σ_{k,l} dx_4[k,l,j] x_4_view[k,l,i]
     dwo2 = torch.einsum("abc,abd->cd", x_4_view, dx_4)
