@@ -75,6 +75,10 @@ class Lowered:
     dense: Val | None
     scatters: tuple[Scatter, ...]
 
+    def texts(self) -> list[T]:
+        """All of its values."""
+        return [*([] if self.dense is None else [self.dense.t]), *(s.value for s in self.scatters)]
+
 
 class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
     """Lowers expressions over tensors of known shapes. `ranges` grows with every sum that is entered.
@@ -135,7 +139,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             return self.constant(e)
         if isinstance(e, Index):
             return Val(tt.call("torch.arange", self.ranges[e]), (e,), "int")
-        if not e.atoms(Indexed, Index) and not e.has(*BRACKETS) and (self.like is None or not has_functions(e)):
+        if not e.atoms(Indexed, Index) and not e.has(*BRACKETS) and not has_functions(e):
             return Val(tt.size(e), (), "number")
         known = stable(e)
         if known is not None:

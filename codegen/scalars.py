@@ -403,7 +403,7 @@ class ScalarMixin(LowererBase):
         if v.is_number:
             v = self.typed(v)
         if v.is_number:
-            raise DerivationError(f"{name} of the number {argument} has no tensor form")
+            v = Val(tt.call("torch.tensor", v.t), (), "float")
         if v.kind == "bool" and name == "relu":
             return v
         if name not in WHOLE:
@@ -427,8 +427,6 @@ class ScalarMixin(LowererBase):
             whole = [self.value(x) for x in (over, under)] if under != 1 and under.is_integer else []
             if whole and whole[0].kind == "int":  # a quotient of whole numbers stays one, so that it may be an index
                 return self.join("//", whole[0], whole[1])
-        if not e.atoms(Indexed, Index) and self.like is None:
-            return Val(tt.call(f"math.{name}", self.value(e.args[0]).t), (), "number")
         return self.map_method(name, e.args[0])
 
     def real(self, e: Expr) -> Val:

@@ -42,7 +42,8 @@ def faithful(region: Region, code: RegionCode, values: Mapping[Any, int]) -> Ver
         own = by_the_forward(region, given, scope, sizes, torch.float64)
         ours = dict[str, Any](given)
         for line in code.forward:
-            execute(line, ours, scope, sizes, DTYPES.get(kinds[line.name], torch.float64))
+            like = own[line.name].dtype if line.name in own else None
+            execute(line, ours, scope, sizes, DTYPES.get(kinds[line.name], torch.float64), like)
             if line.name in own and not alike(ours[line.name], own[line.name], shape_at(line.shape, sizes)):
                 return Verdict(False, f"{line.name} is computed as something else")
     return Verdict(True)

@@ -418,9 +418,10 @@ def execute(
     scope: Mapping[str, Any],
     sizes: dict[Symbol, int],
     dtype: torch.dtype = torch.float32,
+    like: torch.dtype | None = None,
 ) -> None:
-    """Run one emitted line, whose value is of `dtype`."""
-    everything = {**scope, LIKE: torch.zeros((), dtype=dtype), **tensors}
+    """Run one emitted line, whose value is of `dtype`, computed as `like` where it reads no floats."""
+    everything = {**scope, LIKE: torch.zeros((), dtype=like or dtype), **tensors}
     shape = shape_at(line.shape, sizes)
     low = line.value
     dense = 0.0 if low.dense is None else eval(tt.text(low.dense.t), everything)  # noqa: S307

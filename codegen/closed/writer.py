@@ -377,7 +377,11 @@ class ClosedWriter:
         for line in code.forward:
             name = names[line.name]
             cell = sizes[line.name]
-            made = self._made(name, cell, line.value, {**names, LIKE: self._input_like(cell.dtype)})
+            like, low = self._like(cell), line.value
+            if like is None and any(x == tt.name(LIKE) for t in low.texts() for x in tt.walk(t)):
+                infos = {c.name: TensorInfo(c.shape, c.kind) for c in code.cells}
+                low = Lowerer(infos, {}).lower(line.expr, line.indices, line.shape)
+            made = self._made(name, cell, low, names if like is None else {**names, LIKE: like})
             self.forward_blocks.append(self._block(name, made, Term(line.indices, line.expr, names)))
 
     def _made(self, name: str, cell: Cell, low: Lowered, names: dict[str, str]) -> tuple[str, ...]:
@@ -393,8 +397,7 @@ class ClosedWriter:
             t = self._rename(v.t, names)
             if not covers(v, cell.shape):
                 t = tt.method(t, "expand", *[tt.size(s) for s in cell.shape])
-            if cell.kind != v.kind or (tt.name(LIKE) in tt.walk(v.t) and self._dtype_of(like) != cell.dtype):
-                # whole numbers may go through a division, or be the truth of something
+            if cell.kind != v.kind:  # whole numbers may go through a division, or be the truth of something
                 t = tt.method(t, "to", self._dtype_text(cell.dtype, like))
             if low.scatters:
                 t = tt.method(t, "clone")
