@@ -127,6 +127,7 @@ def _checked(
     )
     dtype = next((str(t.dtype).removeprefix("torch.") for t in tensors if t.is_floating_point()), "int64")
 
+    rounding = Rounding(program, tensors, seeds, reference, seed)
     problems: list[str] = []
     values: list[Row] = []
     rows: list[Row] = []
@@ -134,7 +135,6 @@ def _checked(
     if isinstance(run, str):
         problems.append(run)
     else:
-        rounding = Rounding(program, tensors, seeds, reference, seed)
         results = {name: run.values[name] for name in graph.outputs}
         judge = Judge(graph, reference, rounding, true, results, samples, truth, seed)
         values = [judge.value(name, t) for name, t in run.values.items()]
@@ -144,7 +144,7 @@ def _checked(
     problems += row_differences(graph, dict(zip(graph.inputs, tensors, strict=True)), reference.values)
     own = forward or program.owner or program.original
     if own is not None:
-        problems += _trace_differences(program, own, inputs, tensors, seeds, reference)
+        problems += _trace_differences(program, own, inputs, tensors, seeds, rounding)
     return Report(graph.name, program.mode, dtype, tuple(rows), tuple(values), tuple(problems))
 
 
@@ -248,9 +248,10 @@ def _trace_differences(
     inputs: Sequence[Any],
     tensors: Sequence[Tensor],
     seeds: Sequence[Tensor | None],
-    reference: Reference,
+    rounding: Rounding,
 ) -> list[str]:
     """Where the user's own forward and the recorded one disagree: the trace would be wrong, and everything after it."""
+    reference = rounding.reference
     known = not reference.by_definition
     own = own_run(program.graph, forward, inputs, tensors, seeds if known else [None] * len(seeds))
     problems: list[str] = []
@@ -263,7 +264,7 @@ def _trace_differences(
             same = gradient is None or not bool((gradient != 0).any())
             same = same and (recorded is None or not bool((recorded != 0).any()))
         else:
-            same = _alike(gradient, recorded)
+            same = _alike(gradient, recorded) or rounding.explains(name, gradient, recorded)
         if not same:
             problems.append(
                 f"{program.graph.key(name)}: autograd of the recorded forward is not that of the forward itself"

@@ -2,8 +2,8 @@
 
 log(sum(exp f)) is logsumexp, log(exp(f) + exp(g)) is logaddexp, exp(f)/(exp(f) + exp(g)) is sigmoid(f - g),
 f - log(sum(exp f)) is log_softmax, exp(f)/sum(exp f) is softmax, log(1 + f) is log1p, 1/(1 + exp(-f)) is sigmoid,
-log(1 + exp f) is softplus, exp(f) - 1 is expm1, sign(f) f is abs, f where it is positive is relu: the naive form overflows
-or cancels, the kernel does not.
+log(1 + exp f) is softplus, exp(f) - 1 is expm1, sign(f) f is abs, f where it is positive is relu, f within bounds is clamp, the
+larger of two is maximum: the naive form overflows or cancels or is longer, the kernel is not.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ def _choice(e: Where) -> Kernel | None:
     condition, one, other = e.args
     if not condition.has(sp.Indexed):
         return None
+    bounded = _between(e) or _larger(e)
+    if bounded is not None:
+        return bounded
     if (condition == LessEqual(other, 0) and one == 0) or (condition == LessEqual(0, one) and other == 0):
         return "relu", (other if one == 0 else one,)
     if condition in (LessEqual(other, 0), Less(other, 0)) and one == sp.exp(other) - 1:
@@ -47,6 +50,33 @@ def _choice(e: Where) -> Kernel | None:
         return None
     slope = sp.cancel(other / one)
     return ("leaky_relu", (one, slope)) if slope.is_number and slope != 0 else None
+
+
+def _between(e: Where) -> Kernel | None:
+    """x between two numbers, or on one side of one: ("clamp", (x, lower, upper)), None for a side that is open."""
+    condition, one, other = e.args
+    if isinstance(other, Where) and one.is_number and condition == Less(other.args[2], one):
+        upper, above, x = other.args
+        if above.is_number and upper == Less(above, x) and one <= above:
+            return "clamp", (x, one, above)
+    if other.is_number and other != 0 and condition == LessEqual(other, one):
+        return "clamp", (one, other, None)
+    if other.is_number and other != 0 and condition == LessEqual(one, other):
+        return "clamp", (one, None, other)
+    return None
+
+
+def _larger(e: Where) -> Kernel | None:
+    """The larger or the smaller of two, their mean where they are equal."""
+    condition, one, second = e.args
+    if not isinstance(second, Where):
+        return None
+    turned, other, equal = second.args
+    if not (one.has(sp.Indexed) and other.has(sp.Indexed)) or sp.expand(one / 2 + other / 2 - equal) != 0:
+        return None
+    if condition == Less(other, one) and turned == Less(one, other):
+        return "maximum", (one, other)
+    return ("minimum", (one, other)) if condition == Less(one, other) and turned == Less(other, one) else None
 
 
 def _exponent(e: Expr) -> Expr | None:

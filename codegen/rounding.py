@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codegen.measure import largest
+from codegen.measure import difference, largest
 from codegen.reference import autograd, values_of
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from codegen.truth import Entry
 
 DRAWS = 3
+JUMP = 1e-3
+"""A gradient that moves by this much of what it is summed from, when inputs move by their last bit, is at a kink."""
 
 
 @dataclass(eq=False)
@@ -58,6 +60,15 @@ class Rounding:
         if gradient:
             found += [2 * float(self._running[node][at]) for at in entries]
         return max((f for f in found if np.isfinite(f)), default=0.0)
+
+    def explains(self, node: str, gradient: Tensor, theirs: Tensor) -> bool:
+        """Whether rounding alone can make one autograd's gradient out of another's."""
+        if gradient.shape != theirs.shape:
+            return False
+        places = cast("list[list[int]]", (difference(gradient, theirs).excess > 1).nonzero().tolist())
+        entries: list[Entry] = [tuple(at) for at in places]
+        apart = max((abs(float(gradient[at]) - float(theirs[at])) for at in entries), default=0.0)
+        return apart <= 2 * self.expected(node, theirs, entries, JUMP * self.feeding(node, True), True)
 
     def jitter(self, node: str, ours: Tensor, entries: Sequence[Entry]) -> float:
         """How far our own result moves when the inputs move by their last bit: the rounding of our own formula."""

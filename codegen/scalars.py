@@ -466,11 +466,17 @@ class ScalarMixin(LowererBase):
             return kernel if rest == 1 else self._times([kernel, self.value(rest)])
         if name == "neg":
             return self.negative(self.kernel(args[0]))
-        if name == "logaddexp":
-            return self.of_two("torch.logaddexp", *args)
+        if name in ("logaddexp", "maximum", "minimum"):
+            return self.of_two(f"torch.{name}", *args)
         if name == "share":
             return self.map_method("sigmoid", args[0] - args[1])
         v = self.real(args[0])
+        if name == "clamp":
+            lower, upper = (None if x is None else self.value(x).t for x in args[1:])
+            if lower is None or upper is None:
+                side = {"max": upper} if lower is None else {"min": lower}
+                return Val(tt.method(v.t, "clamp", **side), v.axes)
+            return Val(tt.method(v.t, "clamp", lower, upper), v.axes)
         if name == "logsigmoid":
             return Val(tt.call("torch.nn.functional.logsigmoid", v.t), v.axes)
         if name == "elu":

@@ -370,7 +370,7 @@ class Algebra:
         return Mul(*rest, Where(condition, *branches))
 
     def unmasked(self, term: Any) -> Any:
-        """[c] p is p where p is made of exp(f if c else -oo): it is zero where c does not hold."""
+        """[c] p is p where p is made of exp(f if c else -oo) or of (f if c else 0): it is zero where c does not hold."""
         factors = list(Mul.make_args(term))
         brackets = [f for f in factors if isinstance(f, BRACKETS)]
         if not brackets:
@@ -378,7 +378,7 @@ class Algebra:
         for b in brackets:
             if any(self.vanishes_without(b, f) for f in factors if isinstance(f, (Indexed, sp.exp))):
                 factors.remove(b)
-                self.note("a masked exponential is zero where the mask does not hold")
+                self.note("what is masked is zero where the mask does not hold")
         return Mul(*factors)
 
     def vanishes_without(self, bracket: Any, e: Any, depth: int = 4) -> bool:
@@ -391,13 +391,15 @@ class Algebra:
             return (
                 isinstance(inner, Where) and bool(inner.args[0] == bracket) and inner.args[2] is sp.S.NegativeInfinity
             )
+        if isinstance(e, Where):
+            return e.args[2] == 0 and e.args[0] == bracket
         cell = self.cells.get(name_of(e)) if isinstance(e, Indexed) else None
         if cell is None or cell.expr is None or depth == 0 or cell.expr.is_Add:
             return False
         return any(
             self.vanishes_without(bracket, f, depth - 1)
             for f in Mul.make_args(at(cell, e.indices))
-            if isinstance(f, (Indexed, sp.exp))
+            if isinstance(f, (Indexed, sp.exp, Where))
         )
 
     def sum_term(self, term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[Index, Expr]) -> Expr:

@@ -16,7 +16,7 @@ from codegen.closed.guarded import affine, guarded
 from codegen.closed.sums import rebuilt
 from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
+from engine.notation import Delta, Index, Sigma, accesses, base, bound, canonical, element, fresh, instantiate, name_of
 from engine.table import Definition
 
 if TYPE_CHECKING:
@@ -236,13 +236,40 @@ def settled(e: Expr) -> Expr:
     if isinstance(e, sp.Add):
         whole = gathered(cast("Expr", sp.Add(*[settled(t) for t in e.args])))
         sums = (f for f in sp.Mul.make_args(whole) if isinstance(f, sp.Add))
-        change = {f: g for f in sums for g in [factored(f)] if g is not f}
+        change = {f: g for f in sums for g in [collected(factored(f))] if g is not f}
         return whole.xreplace(change) if change else whole
     if isinstance(e, Sigma):
         return cast("Expr", e.func(settled(e.body), *e.args[1:]))
     if isinstance(e, (Indexed, Delta)) or not e.args:
         return e
     return cast("Expr", rebuilt(e, settled))
+
+
+def collected(e: Expr) -> Expr:
+    """A sum in which the same large tensors are multiplied once: `a x + b x` is `(a + b) x` for a and b over fewer indices."""
+    terms = sp.Add.make_args(e)
+    over = [indices_of(t) for t in terms]
+    every = frozenset[Index]().union(*over)
+    if len(terms) < 3 or not every or e.has(Delta):
+        return e
+    groups: dict[Expr, list[Any]] = {}
+    for t in terms:
+        large = [f for f in sp.Mul.make_args(t) if indices_of(f) == every]
+        groups.setdefault(cast("Expr", sp.Mul(*large)), []).append(
+            sp.Mul(*[f for f in sp.Mul.make_args(t) if f not in large])
+        )
+    if all(len(rests) < 2 or large == 1 for large, rests in groups.items()):
+        return e
+    parts = [
+        large * (sp.Add(*rests) if large == 1 else settled(cast("Expr", sp.Add(*rests))))
+        for large, rests in groups.items()
+    ]
+    return cast("Expr", sp.Add(*parts))
+
+
+def indices_of(e: Expr) -> frozenset[Index]:
+    """The indices that an expression depends on, without those that it sums over."""
+    return frozenset(i for i in e.free_symbols if isinstance(i, Index)) - (bound(e) if e.has(Sigma) else set[Index]())
 
 
 def cancelled(e: Expr, algebra: Algebra) -> Expr:

@@ -17,6 +17,7 @@ from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
 from codegen.closed.faithful import faithful
 from codegen.closed.gates import Verdict, accurate, equal
+from codegen.closed.kinks import clamped
 from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import unified
 from codegen.closed.logshare import with_log_shares
@@ -205,7 +206,9 @@ def forward_lines(
 ) -> list[Line]:
     """Statements for the cells that are needed, with what is read once written out inside of its reader unless `literal`."""
     local = {
-        n: c if literal else replace(c, expr=kernel_form(c, known)) for n, c in known.items() if c.expr is not None
+        n: c if literal else replace(c, expr=clamped(kernel_form(c, known), known))
+        for n, c in known.items()
+        if c.expr is not None
     }
     live: set[str] = set()
     stack = [n for n in needed if n in local]
@@ -233,7 +236,7 @@ def forward_lines(
         if e.has(sp.log) and not literal:
             e = unified(e)
         if e.has(Sigma):
-            e = signs_in_front(e)
+            e = numbers_in_front(e)
         written_out.append((c, e))
     lines: list[Line] = []
     for c, e in written_out if literal else with_log_shares(written_out):
@@ -244,13 +247,17 @@ def forward_lines(
     return lines
 
 
-def signs_in_front(e: Any) -> Any:
-    """`Sum -x` as `-Sum x`."""
+def numbers_in_front(e: Any) -> Any:
+    """`Sum -x` as `-Sum x`, and `Sum (2 x - 2 y)` as `2 Sum (x - y)`."""
     if isinstance(e, Sigma):
-        body = signs_in_front(e.body)
-        minus = body.as_coeff_Mul()[0] == -1
-        return -e.func(-body, *e.args[1:]) if minus else e.func(body, *e.args[1:])
-    return e if isinstance(e, Indexed) or not e.args else rebuilt(e, signs_in_front)
+        body = numbers_in_front(e.body)
+        terms = [t.as_coeff_Mul() for t in sp.Add.make_args(body)]
+        number = terms[0][0]
+        if not (number.is_Rational and all(abs(c) == abs(number) for c, _ in terms)):
+            return e.func(body, *e.args[1:])
+        number = -abs(number) if all(c.is_negative for c, _ in terms) else abs(number)
+        return number * e.func(sp.Add(*[c / number * t for c, t in terms]), *e.args[1:])
+    return e if isinstance(e, Indexed) or not e.args else rebuilt(e, numbers_in_front)
 
 
 def inlines(cell: Cell, live: set[str], local: dict[str, Cell]) -> bool:

@@ -11,6 +11,7 @@ from sympy import Expr, Mul
 
 from codegen.closed.algebra import expanded
 from codegen.closed.cells import Cell, at, natural
+from codegen.closed.kinks import with_clamps
 from codegen.closed.logistic import gate_argument, softplus_arguments
 from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
@@ -20,7 +21,7 @@ from engine.notation import Index, Sigma, accesses, base, canonical, element, fr
 
 def enriched(cells: list[Cell]) -> list[Cell]:
     """The cells of a region, centred, and with the share `exp(f) / Sum exp(f)` of every sum of exponentials that has none."""
-    return with_gates(with_shares(centred(cells)))
+    return with_clamps(with_gates(with_shares(centred(cells))))
 
 
 def with_gates(cells: list[Cell]) -> list[Cell]:

@@ -15,6 +15,7 @@ from sympy import Expr, Mul
 
 from codegen.closed.backward import Statement, settled
 from codegen.closed.branches import branched
+from codegen.closed.kinks import clamped
 from codegen.closed.names import Names
 from codegen.closed.prices import Price, Prices
 from engine.indexed import Indexed
@@ -128,7 +129,7 @@ class Naming:
         key = e, self.names.choice(e, allowed)
         if key not in self.known:
             self.algebra.rules = []
-            expr = arranged(self.names.folded(e, allowed))
+            expr = arranged(self.names.folded(e, allowed), self.algebra)
             self.known[key] = expr, tuple(self.algebra.rules)
         return self.known[key]
 
@@ -139,9 +140,9 @@ class Naming:
         return self.gathers[s.expr]
 
 
-def arranged(e: Expr) -> Expr:
-    """Choices where brackets were, and common factors in front."""
-    return settled(branched(e))
+def arranged(e: Expr, algebra: Algebra) -> Expr:
+    """Choices where brackets were, clamps where choices were, and common factors in front."""
+    return settled(clamped(branched(e), algebra.cells))
 
 
 def at_gathers(e: Expr, indices: tuple[Expr, ...]) -> Expr:

@@ -9,7 +9,7 @@ from codegen.closed.algebra import Algebra
 if TYPE_CHECKING:
     from sympy import Expr
 
-MASKED = "a masked exponential is zero where the mask does not hold"
+MASKED = "what is masked is zero where the mask does not hold"
 
 
 class Partial(Algebra):
