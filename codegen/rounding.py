@@ -65,8 +65,7 @@ class Rounding:
         """Whether rounding alone can make one autograd's gradient out of another's."""
         if gradient.shape != theirs.shape:
             return False
-        places = cast("list[list[int]]", (difference(gradient, theirs).excess > 1).nonzero().tolist())
-        entries: list[Entry] = [tuple(at) for at in places]
+        entries = [tuple(int(k) for k in at) for at in (difference(gradient, theirs).excess > 1).nonzero()]
         apart = max((abs(float(gradient[at]) - float(theirs[at])) for at in entries), default=0.0)
         return apart <= 2 * self.expected(node, theirs, entries, JUMP * self.feeding(node, True), True)
 
