@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from engine.errors import InputError
@@ -218,11 +219,26 @@ def own_run(
     return Reference(values, {name: t.grad for name, t in zip(graph.inputs, leaves, strict=True)})
 
 
+class _Drawn(TorchFunctionMode):
+    """Random numbers of the default dtype stay those of the default dtype that the forward was recorded with."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.rand, torch.randn) and kwargs.get("dtype") is None:
+            kwargs["dtype"] = self.dtype
+        return func(*args, **kwargs)
+
+
 @contextlib.contextmanager
 def _default_dtype(dtype: torch.dtype) -> Generator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        yield
+        with _Drawn(before):
+            yield
     finally:
         torch.set_default_dtype(before)

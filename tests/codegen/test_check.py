@@ -14,7 +14,7 @@ from codegen.derive import Contribution
 from codegen.program import Program, load
 from codegen.steps import StepsWriter
 from engine import trace
-from engine.errors import InputError, SymgradError
+from engine.errors import InputError
 from examples import batchnorm_eps, mlp
 
 SEVENTEEN = [
@@ -143,18 +143,21 @@ def test_a_bias_in_front_of_a_batchnorm_is_rounding_on_both_sides() -> None:
         assert report.ok, report.failures
 
 
-def test_random_masks_are_the_same_on_all_sides() -> None:
-    class Dropped(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return nn.functional.dropout(x, 0.5).square()
+RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
+    "dropout": lambda x: nn.functional.dropout(x, 0.5).square(),
+    "uniform": lambda x: x * torch.rand(x.shape[0], 1),
+    "normal": lambda x: (x + torch.randn_like(x) + torch.randn(5)).tanh(),
+    "mask": lambda x: x.square() * (torch.rand(8, 5) > 0.5),
+}
 
-    model = Dropped()
-    x = torch.randn(8, 5, dtype=torch.float64)
-    try:
-        program = generate(model, x, mode="steps")
-    except SymgradError:
-        pytest.skip("dropout is outside of the op table")
-    assert check(program, x).ok
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_numbers_are_the_same_on_all_sides(name: str, dtype: torch.dtype) -> None:
+    x = torch.randn(8, 5, dtype=dtype)
+    for mode in ("steps", "closed"):
+        report = check(generate(RANDOM[name], x, mode=mode), x)
+        assert report.ok, report.failures
 
 
 def test_a_module_is_left_as_it_is() -> None:
