@@ -72,9 +72,18 @@ def clipped_cross_entropy(x: Any, y: Any) -> Any:
     return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
 
 
+def of_two_views(a: Any, b: Any) -> Any:
+    """SimCLR's loss: row i of 2n is to be told from all by row i + n, counted around."""
+    n = a.shape[0]
+    z = F.normalize(torch.cat([a, b]), dim=1)
+    alike = (z @ z.T / 0.5).masked_fill(torch.eye(2 * n, dtype=torch.bool), float("-inf"))
+    return F.cross_entropy(alike, (torch.arange(2 * n) + n) % (2 * n))
+
+
 CASES = {
     "cross entropy with targets left out": Case(padded_cross_entropy, padded, 31),
     "the same with a mask": Case(masked_nll, padded, 27),
+    "contrastive loss of two views": Case(of_two_views, lambda g: [normal(g, 5, 6), normal(g, 5, 6)], 64),
     "binary cross entropy, clipped": Case(
         clipped_cross_entropy, lambda g: [normal(g, 20), normal(g, 20).sigmoid()], 29
     ),
