@@ -1,10 +1,11 @@
 """How accurate the closed backwards are: float32 errors of emitted code and of autograd against the truth, at offsets.
 
-    python benchmarks/accuracy.py [EXAMPLE...] [--dtype float32|float64] [--digits N] [--samples N]
+    python benchmarks/accuracy.py [EXAMPLE...] [--dtype float32|float64] [--digits N] [--samples N] [--draws N]
 
 Every bundled example's first floating-point input is moved by 0, 10, 100 and 1000. The truth is a complex step through the index
 notation (no autograd, no derivation), by default in longdoubles, with `--digits 50` by mpmath. An error is the largest at the
-sampled entries over the gradient's largest entry. A ratio below 1 says that the emitted code is nearer to the truth.
+sampled entries over the gradient's largest entry, and the median over several draws of the inputs: one error is large or small
+by luck. A ratio below 1 says that the emitted code is nearer to the truth.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -24,6 +26,9 @@ from codegen.build import default_targets
 from codegen.cli.checking import DTYPES
 from codegen.inputs import example_inputs
 from codegen.targets import load_target
+
+if TYPE_CHECKING:
+    from codegen.program import Program
 
 OFFSETS = (0.0, 10.0, 100.0, 1000.0)
 
@@ -39,22 +44,24 @@ class Accuracy:
     ratios: tuple[float, ...]
 
 
-def measured(name: str, dtype: torch.dtype, offset: float, digits: int | None, samples: int) -> Accuracy:
+def measured(
+    program: Program, draws: list[dict[str, torch.Tensor]], offset: float, digits: int | None, samples: int
+) -> Accuracy:
     """One example at one offset, in closed mode."""
-    target = load_target(name)
-    inputs = example_inputs(target, torch.float32)
-    program = codegen.generate(target.forward, *inputs.values(), mode="closed")
-    first = next(n for n, t in inputs.items() if t.is_floating_point())
-    moved = {n: t.to(dtype) if t.is_floating_point() else t for n, t in inputs.items()}
-    moved[first] = moved[first] + offset
-    report = codegen.check(program, *moved.values(), digits=digits, samples=samples)
-    floor = torch.finfo(dtype).eps / 4  # errors below a quarter of a unit are the rounding of the result itself
-    pairs = [(r.error, r.autograd_error) for r in report.rows if r.error is not None and r.autograd_error is not None]
-    finite = [(a, b) for a, b in pairs if b != float("inf")]
-    ratios = tuple(max(a, floor) / max(b, floor) for a, b in finite)
-    return Accuracy(
-        name, offset, max((a for a, _ in pairs), default=0.0), max((b for _, b in pairs), default=0.0), ratios
-    )
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    first = next(n for n, t in draws[0].items() if t.is_floating_point())
+    for k, inputs in enumerate(draws):
+        moved = {**inputs, first: inputs[first] + offset}
+        for r in codegen.check(program, *moved.values(), digits=digits, samples=samples, seed=k).rows:
+            if r.error is not None and r.autograd_error is not None:
+                pairs.setdefault(r.name, []).append((r.error, r.autograd_error))
+    middle = [(median(a for a, _ in p), median(b for _, b in p)) for p in pairs.values()]
+    floor = (
+        torch.finfo(draws[0][first].dtype).eps / 4
+    )  # errors below a quarter of a unit are the rounding of the result itself
+    ratios = tuple(max(a, floor) / max(b, floor) for a, b in middle if b != float("inf"))
+    ours, theirs = (max((m[k] for m in middle), default=0.0) for k in (0, 1))
+    return Accuracy(program.graph.name, offset, ours, theirs, ratios)
 
 
 def main() -> int:
@@ -64,12 +71,16 @@ def main() -> int:
     parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32")
     parser.add_argument("--digits", type=int, default=None, help="decimal digits of the truth, by mpmath")
     parser.add_argument("--samples", type=int, default=32, help="entries of a gradient at which the truth is evaluated")
+    parser.add_argument("--draws", type=int, default=5, help="inputs that errors are the median over")
     given = parser.parse_args()
     print(f"{'example':<24} {'offset':>6} {'ours':>9} {'autograd':>9} {'ratio':>7} {'median ratio of gradients':>26}")
     every: list[float] = []
     for name in given.examples or default_targets():
+        target = load_target(name)
+        program = codegen.generate(target.forward, *example_inputs(target, torch.float32).values(), mode="closed")
+        draws = [example_inputs(target, DTYPES[given.dtype], seed) for seed in range(given.draws)]
         for offset in OFFSETS:
-            a = measured(name, DTYPES[given.dtype], offset, given.digits, given.samples)
+            a = measured(program, draws, offset, given.digits, given.samples)
             every += a.ratios
             ratio = a.ours / a.autograd if a.autograd else 1.0
             middle = f"{median(a.ratios):.2f}" if a.ratios else ""

@@ -11,7 +11,7 @@ import builtins
 import contextlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, cast
 
 import sympy as sp
 from sympy import Expr, Symbol
@@ -46,6 +46,14 @@ def evaluate(e: Expr, values: Mapping[Symbol, int]) -> int:
         return int(e)
     known = {s: sp.Integer(values[s]) for s in e.free_symbols if s in values}
     return int(e.xreplace(known).doit())
+
+
+def symbols_of(difference: Expr) -> tuple[Symbol, Symbol] | None:
+    """Two sizes that are one where a difference is zero: `n + m - 2 n` says m = n. None for any other."""
+    terms = [cast("Any", t).as_coeff_Mul() for t in sp.Add.make_args(sp.expand(difference))]
+    if len(terms) != 2 or not all(isinstance(s, Symbol) for _, s in terms) or terms[0][0] != -terms[1][0]:
+        return None
+    return terms[0][1], terms[1][1]
 
 
 @dataclass(frozen=True)
@@ -85,11 +93,9 @@ class Sizes:
 
     def resolve(self, e: Expr) -> Expr:
         """An expression with every size replaced by the one it was found equal to."""
-        while True:
-            known = {s: self._same[s] for s in e.free_symbols if s in self._same}
-            if not known:
-                return e
+        while known := {s: self._same[s] for s in e.free_symbols if s in self._same}:
             e = e.xreplace(known)
+        return e
 
     def value(self, e: Expr) -> int:
         """The number that a size had at the example."""
@@ -133,6 +139,11 @@ class Sizes:
             if isinstance(one, Symbol) and one not in other.free_symbols:
                 self._same[one] = other
                 return other
+        equal = symbols_of(a - b)
+        if equal is not None:
+            self.same_by_count.append((*equal, self._locate()))
+            self.unify(*equal)
+            return self.resolve(a)
         self._guard(Guard(a - b, 0, self._locate()))
         return a
 

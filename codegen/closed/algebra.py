@@ -370,34 +370,38 @@ class Algebra:
         return Mul(*rest, Where(condition, *branches))
 
     def unmasked(self, term: Any) -> Any:
-        """[c] p is p where p is made of exp(f if c else -oo) or of (f if c else 0): it is zero where c does not hold."""
+        """[c] p is p where p is made of exp(f if c else -oo) or of (f if c else 0): it is zero where c does not hold.
+
+        So is 1 - [c] with what is made of the other mask.
+        """
         factors = list(Mul.make_args(term))
-        brackets = [f for f in factors if isinstance(f, BRACKETS)]
-        if not brackets:
-            return term
-        for b in brackets:
-            if any(self.vanishes_without(b, f) for f in factors if isinstance(f, (Indexed, sp.exp))):
-                factors.remove(b)
+        atoms = [f for f in factors if isinstance(f, (Indexed, sp.exp))]
+        for f in list(factors):
+            b = f if isinstance(f, BRACKETS) else 1 - f if isinstance(1 - f, BRACKETS) else None
+            if b is not None and any(self.vanishes_without(b, a, b == f) for a in atoms):
+                factors.remove(f)
                 self.note("what is masked is zero where the mask does not hold")
         return Mul(*factors)
 
-    def vanishes_without(self, bracket: Any, e: Any, depth: int = 4) -> bool:
-        """Whether an atom is zero wherever a bracket is."""
+    def vanishes_without(self, bracket: Any, e: Any, holds: bool = True, depth: int = 4) -> bool:
+        """Whether an atom is zero wherever a bracket is 0, or wherever it is 1 if it is not to hold."""
         if isinstance(e, sp.exp):
             inner = e.args[0]
             if isinstance(inner, Indexed):
                 cell = self.cells.get(name_of(inner))
                 inner = at(cell, inner.indices) if cell is not None and cell.expr is not None else inner
             return (
-                isinstance(inner, Where) and bool(inner.args[0] == bracket) and inner.args[2] is sp.S.NegativeInfinity
+                isinstance(inner, Where)
+                and bool(inner.args[0] == bracket)
+                and inner.args[2 if holds else 1] is sp.S.NegativeInfinity
             )
         if isinstance(e, Where):
-            return e.args[2] == 0 and e.args[0] == bracket
+            return e.args[2 if holds else 1] == 0 and e.args[0] == bracket
         cell = self.cells.get(name_of(e)) if isinstance(e, Indexed) else None
         if cell is None or cell.expr is None or depth == 0 or cell.expr.is_Add:
             return False
         return any(
-            self.vanishes_without(bracket, f, depth - 1)
+            self.vanishes_without(bracket, f, holds, depth - 1)
             for f in Mul.make_args(at(cell, e.indices))
             if isinstance(f, (Indexed, sp.exp, Where))
         )

@@ -329,7 +329,8 @@ class ClosedWriter:
     ) -> tuple[tuple[tuple[Expr, Expr], ...], list[str]]:
         """For o = Sum_j p v, the only reader of p: Sum_j p dp = Sum_d o do, over whatever indices o has and p has not.
 
-        It holds because o is linear in p; it is offered where o is smaller than p.
+        It holds because o is linear in p. It is offered where o is at most half as large as p: the sum over p takes the
+        rounding of dp with it, which cancels in `dp - Sum_j p dp` where p is nearly one, the one over o is rounded by itself.
         """
         found: list[tuple[Expr, Expr]] = []
         read: list[str] = []
@@ -344,7 +345,7 @@ class ClosedWriter:
                 len(sums) != 1
                 or len(own) != 1
                 or own[0] not in Mul.make_args(sums[0].body)
-                or self._count(o) >= self._count(p)
+                or 2 * self._count(o) > self._count(p)
             ):
                 continue
             at = [i for i in own[0].indices if i != 0]

@@ -3,7 +3,7 @@
 
 x (n0, t, n2); wq (n2, h); wk (n2, h); wv (n2, n4)
 
-Saved for the backward: x (n0, t, n2), wq (n2, h), wk (n2, h), wv (n2, n4), q (n0, t, h), k (n0, t, h), v (n0, t, n4), att (n0, t, t), out (n0, t, n4).
+Saved for the backward: x (n0, t, n2), wq (n2, h), wk (n2, h), wv (n2, n4), q (n0, t, h), k (n0, t, h), v (n0, t, n4), att (n0, t, t).
 """
 
 import torch
@@ -20,12 +20,12 @@ def forward(x, wq, wk, wv):
     masked = torch.where(torch.arange(t) <= torch.arange(t).unsqueeze(-1), scores, -float("inf"))
     att = masked.softmax(2)
     out = att @ v
-    return out, (x, wq, wk, wv, q, k, v, att, out)
+    return out, (x, wq, wk, wv, q, k, v, att)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    x, wq, wk, wv, q, k, v, att, out = saved
+    x, wq, wk, wv, q, k, v, att = saved
     n0 = x.shape[0]
     t = x.shape[1]
     h = wq.shape[1]
@@ -36,8 +36,8 @@ def backward(saved, grad_out=None):
     # datt[i,j,l] = Σ_m grad_out[i,j,m] v[i,l,m]
     datt = grad_out @ v.mT
 
-    # dscores_matmul[i,j,l] = (datt[i,j,l] - Σ_m out[i,j,m] grad_out[i,j,m]) att[i,j,l] / sqrt(h)
-    dscores_matmul = (datt - (out * grad_out).sum(2, keepdim=True)) * att / h ** 0.5
+    # dscores_matmul[i,j,l] = (datt[i,j,l] - Σ_m datt[i,j,m] att[i,j,m]) att[i,j,l] / sqrt(h)
+    dscores_matmul = (datt - (datt * att).sum(2, keepdim=True)) * att / h ** 0.5
 
     # dv[i,j,l] = Σ_m grad_out[i,m,l] att[i,m,j]
     dv = att.mT @ grad_out
@@ -79,12 +79,12 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, wq, wk, wv):
         out, saved = forward(x, wq, wk, wv)
-        x, wq, wk, wv, q, k, v, att, out = saved
+        x, wq, wk, wv, q, k, v, att = saved
         return out, q, k, v, att
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[0], output[1], output[2], output[3], output[4])
+        ctx.save_for_backward(*inputs, output[1], output[2], output[3], output[4])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -93,8 +93,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 4
-        x, wq, wk, wv, out, q, k, v, att = ctx.saved_tensors
-        saved = (x, wq, wk, wv, q, k, v, att, out)
+        x, wq, wk, wv, q, k, v, att = ctx.saved_tensors
+        saved = (x, wq, wk, wv, q, k, v, att)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, wq, wk, wv)
@@ -112,7 +112,7 @@ class ForwardMode(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[0], output[1], output[2], output[3], output[4])
+        ctx.save_for_forward(*inputs, output[1], output[2], output[3], output[4])
 
     @staticmethod
     def jvp(ctx, *tangents):

@@ -164,9 +164,9 @@ def backward(saved, grad_out=None):
     # dweights_1[i,j,k,l] = Σ_m dx_4_matmul_1[i,j,k,m] v_1_view[i,l,j,m]
     dweights_1 = dx_4_matmul_1 @ v_1_view.permute(0, 2, 3, 1)
 
-    # dscores_1_matmul[i,j,k,l] = ((1 - [k + 1 ≤ l]) dweights_1[i,j,k,l] + ([k + 1 ≤ l]
-    #     - 1) Σ_m x_4_matmul_1[i,j,k,m] dx_4_matmul_1[i,j,k,m]) weights_1[i,j,k,l] / sqrt(d//4)
-    dscores_1_matmul = ((x_4_matmul_1 * dx_4_matmul_1).sum(3, keepdim=True) * (((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t)).to(x_4_matmul_1.dtype) - 1) + torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), 0, dweights_1)) * weights_1 / (d // 4) ** 0.5
+    # dscores_1_matmul[i,j,k,l] = (dweights_1[i,j,k,l]
+    #     - Σ_m x_4_matmul_1[i,j,k,m] dx_4_matmul_1[i,j,k,m]) weights_1[i,j,k,l] / sqrt(d//4)
+    dscores_1_matmul = (dweights_1 - (x_4_matmul_1 * dx_4_matmul_1).sum(3, keepdim=True)) * weights_1 / (d // 4) ** 0.5
 
     # dv_1_view[i,j,k,l] = Σ_m dx_4_matmul_1[i,k,m,l] weights_1[i,k,m,j]
     dv_1_view = (weights_1.mT @ dx_4_matmul_1).transpose(1, 2)
@@ -245,9 +245,9 @@ def backward(saved, grad_out=None):
     # dweights[i,j,k,l] = Σ_m dx_2_matmul_1[i,j,k,m] v_view[i,l,j,m]
     dweights = dx_2_matmul_1 @ v_view.permute(0, 2, 3, 1)
 
-    # dscores_matmul[i,j,k,l] = ((1 - [k + 1 ≤ l]) dweights[i,j,k,l] + ([k + 1 ≤ l]
-    #     - 1) Σ_m x_2_matmul_1[i,j,k,m] dx_2_matmul_1[i,j,k,m]) weights[i,j,k,l] / sqrt(d//4)
-    dscores_matmul = ((x_2_matmul_1 * dx_2_matmul_1).sum(3, keepdim=True) * (((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t)).to(x_2_matmul_1.dtype) - 1) + torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), 0, dweights)) * weights / (d // 4) ** 0.5
+    # dscores_matmul[i,j,k,l] = (dweights[i,j,k,l]
+    #     - Σ_m x_2_matmul_1[i,j,k,m] dx_2_matmul_1[i,j,k,m]) weights[i,j,k,l] / sqrt(d//4)
+    dscores_matmul = (dweights - (x_2_matmul_1 * dx_2_matmul_1).sum(3, keepdim=True)) * weights / (d // 4) ** 0.5
 
     # dv_view[i,j,k,l] = Σ_m dx_2_matmul_1[i,k,m,l] weights[i,k,m,j]
     dv_view = (weights.mT @ dx_2_matmul_1).transpose(1, 2)

@@ -115,6 +115,23 @@ def test_unifying() -> None:
     assert [g.value for g in sizes.guards] == [6]
 
 
+def test_sizes_that_follow_from_sums_are_one() -> None:
+    """`n + m` rows that are `2 n` rows: m is n, which is said so that it can be checked."""
+    sizes, (n, m) = dims(6, 6)
+    assert sizes.unify((n + m).expr, (2 * n).expr) == 2 * n.expr
+    assert sizes.resolve(m.expr) == n.expr
+    assert [{a, b} for a, b, _ in sizes.same_by_count] == [{n.expr, m.expr}]
+
+
+def test_sizes_that_are_equal_by_chance_stay_two() -> None:
+    sizes, (n, m) = dims(6, 3)
+    assert sizes.unify(n.expr, (2 * m).expr) == 2 * m.expr
+    sizes, (n, m) = dims(6, 4)
+    sizes.unify((n + 2).expr, (2 * m).expr)
+    assert sizes.resolve(m.expr) == m.expr
+    assert [g.value for g in sizes.guards] == [0]
+
+
 @pytest.mark.parametrize(
     ("number", "expected"),
     [(3, 3), (True, 1), (0.1, sp.Rational(1, 10)), (-2.5, sp.Rational(-5, 2)), (1e-5, sp.Rational(1, 100000))],
