@@ -11,7 +11,7 @@ from codegen.convolve import convolution
 from codegen.kernels import stable
 from codegen.pick import picked
 from codegen.values import Axes, LowererBase, Val, permute, to_axes
-from engine.notation import Amax, Index, Sigma
+from engine.notation import Amax, Index, LessEqual, Sigma
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -22,7 +22,7 @@ class ContractMixin(LowererBase):
 
     def contraction(self, e: Sigma) -> Val:
         """A sum over products of tensors."""
-        known = self.kernel_sum(e)
+        known = self.kernel_sum(e) or self.running_sum(e)
         if known is not None:
             return known
         summed, outer = [i for i, _ in e.limits], self.order
@@ -63,6 +63,26 @@ class ContractMixin(LowererBase):
         if len(places) > 1:
             t = tt.method(t, "unflatten", -1, tuple(sizes))
         return Val(t, (*outer, *places))
+
+    def running_sum(self, e: Sigma) -> Val | None:
+        """`Sum_j [j <= i] f_j` as the cumsum that it is, and `Sum_j [i <= j] f_j` as one from the end."""
+        j = e.limits[0][0]
+        factors = sp.Mul.make_args(e.body)
+        brackets = [f for f in factors if isinstance(f, LessEqual) and j in f.args]
+        if len(e.limits) != 1 or len(brackets) != 1:
+            return None
+        i = next((a for a in brackets[0].args if a != j), None)
+        rest = sp.Mul(*[f for f in factors if f is not brackets[0]])
+        if not isinstance(i, Index) or i in rest.free_symbols or not rest.has(sp.Indexed):
+            return None
+        with self.inside(rest, e.limits):
+            v = self.typed(self.value(rest))
+        if v.axes.count(j) != 1 or sp.expand(self.ranges.get(i, 0) - e.limits[0][1]) != 0:
+            return None
+        d = v.axes.index(j)
+        last_first = brackets[0].args[0] == i
+        t = tt.method(tt.method(v.t, "flip", d) if last_first else v.t, "cumsum", d)
+        return Val(tt.method(t, "flip", d) if last_first else t, tuple(i if a == j else a for a in v.axes))
 
     def largest(self, e: Amax) -> Val:
         """A maximum over indices."""

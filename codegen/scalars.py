@@ -27,6 +27,9 @@ METHODS: dict[Any, str] = {
 Fraction = tuple[list[Val], list[Val]]
 """What is multiplied, and what that is divided by."""
 
+OF_TWO = {"atan2": "torch.atan2", "TanhBackward": "torch.ops.aten.tanh_backward"}
+"""Functions of two tensors."""
+
 WHOLE = ("abs", "sign", "floor", "ceil")
 """Methods that torch has for integers too."""
 
@@ -44,6 +47,12 @@ def long_number(c: Any) -> bool:
 def is_cotangent(name: str) -> bool:
     """Whether a tensor of a statement is a cotangent: of a step, or of a region's cell."""
     return name.startswith(("_cot", "d_"))
+
+
+def mask_in(f: Expr) -> tuple[Expr, Expr]:
+    """(c, 1 - [..]) of c - c [..]; anything else with the factor 1."""
+    c, rest = f.as_content_primitive()
+    return (c, rest) if c != 1 and isinstance(1 - rest, BRACKETS) else (sp.S.One, f)
 
 
 def vanishes_with(choice: Any, divisor: Any) -> bool:
@@ -86,10 +95,10 @@ class ScalarMixin(LowererBase):
         terms = list(e.as_ordered_terms())
         if len(terms) == 2 and terms.count(sp.S.One) == 1:
             other = terms[0] if terms[1] == 1 else terms[1]
-            if isinstance(-other, (Less, Equal, Indexed)):
+            if isinstance(-other, (Less, Equal, Delta, Indexed)):
                 v = self.value(-other)
                 if v.kind == "bool":
-                    return Val(tt.unary("~", v.t), v.axes, "bool")
+                    return self._inverted(v)
         signed = [(bool(t.could_extract_minus_sign()), t) for t in terms]
         signed.sort(key=lambda s: (s[0], -len(s[1].atoms(Indexed)) if not s[1].is_number else 1))
         values: list[tuple[bool, Val]] = []
@@ -138,6 +147,9 @@ class ScalarMixin(LowererBase):
             if found is not None:
                 return found
         coefficient, factors = e.as_coeff_mul()
+        if any(isinstance(f, sp.Add) and f.has(*BRACKETS) for f in factors):
+            parts = [mask_in(f) for f in factors]
+            coefficient, factors = sp.Mul(coefficient, *[c for c, _ in parts]), [f for _, f in parts]
         sign = coefficient.is_negative
         coefficient = -coefficient if sign else coefficient
         if long_number(coefficient):
@@ -164,9 +176,13 @@ class ScalarMixin(LowererBase):
             rest = [v for v in numerator if v not in inside]
             numerator = [*rest, self.masked(self._grouped(inside, divisor, scale_up, scale_down), masks)]
             divisor, scale_up, scale_down, masks = [], [], [], []
+        if sign and not masks and scale_up and scale_up[0].is_Number:
+            scale_up, sign = [-scale_up[0], *scale_up[1:]], False
         small = self._smallest(numerator) if sign and not masks else None
         if small is not None:
             numerator[small], sign = self.negative(numerator[small]), False
+        elif sign and not masks and scale_down and scale_down[0].is_Number and numerator and not divisor:
+            scale_down, sign = [-scale_down[0], *scale_down[1:]], False
         value = self._grouped(numerator, divisor, scale_up, scale_down)
         value = self.negative(value) if sign else value
         return self.masked(value, masks) if masks else value
@@ -225,6 +241,8 @@ class ScalarMixin(LowererBase):
         return least if least is not None and sizes[least] < max(sizes) else None
 
     def _inverted(self, v: Val) -> Val:
+        if v.t.kind == "binary" and v.t.head in ("==", "!="):
+            return Val(tt.binary("!=" if v.t.head == "==" else "==", *v.t.args), v.axes, "bool")
         plain = v.t.kind == "unary" and v.t.head == "~"
         return Val(v.t.args[0] if plain else tt.unary("~", v.t), v.axes, "bool")
 
@@ -233,8 +251,9 @@ class ScalarMixin(LowererBase):
         mask = self._times(masks)
         target = self.target(mask, v)
         mask, v = to_axes(mask, target), to_axes(v, target)
-        inverted = mask.t.kind == "unary" and mask.t.head == "~"
-        chosen = (mask.t.args[0], tt.number(0), v.t) if inverted else (mask.t, v.t, tt.number(0))
+        inverted = mask.t.head in ("~", "!=")
+        holds = self._inverted(mask).t if inverted else mask.t
+        chosen = (holds, tt.number(0), v.t) if inverted else (holds, v.t, tt.number(0))
         return Val(tt.call("torch.where", *chosen), broadcast(mask.axes, v.axes), v.kind)
 
     def one_root(self, e: Expr) -> Val | None:
@@ -417,8 +436,8 @@ class ScalarMixin(LowererBase):
             return Val(tt.method(v.t, "polygamma", self.value(e.args[0]).t), v.axes)
         if isinstance(e, sp.log) and isinstance(e.args[0], sp.gamma):  # what sympy makes of loggamma for whole numbers
             return self.map_method("lgamma", e.args[0].args[0])
-        if isinstance(e, sp.atan2):
-            return self.of_two("torch.atan2", *e.args)
+        if e.func.__name__ in OF_TWO:
+            return self.of_two(OF_TWO[e.func.__name__], *e.args)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")

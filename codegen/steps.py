@@ -208,11 +208,15 @@ def starts_negative(t: T) -> bool:
     """Whether an expression is written with a leading minus."""
     if t.kind == "unary":
         return t.head == "neg"
+    if t.kind == "number":
+        return t.head.startswith("-")
     return t.kind == "binary" and t.head in ("*", "/", "@") and starts_negative(t.args[0])
 
 
 def without_minus(t: T) -> T:
     """An expression without its leading minus."""
+    if t.kind == "number":
+        return tt.number(int(t.head[1:])) if t.head[1:].isdigit() else tt.number(float(t.head[1:]))
     return t.args[0] if t.kind == "unary" else tt.binary(t.head, without_minus(t.args[0]), t.args[1])
 
 

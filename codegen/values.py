@@ -231,12 +231,14 @@ class LowererBase:
         return Val(tt.method(v.t, "to", tt.attribute(like, "dtype")), v.axes, "float")
 
     def negative(self, v: Val) -> Val:
-        """Minus a tensor, written on its first factor."""
+        """Minus a tensor, written on its first factor; minus a difference is the difference the other way around."""
         if v.t.kind == "binary" and v.t.head in ("*", "/", "@"):
             first = self.negative(Val(v.t.args[0], (), v.kind))
             return Val(tt.binary(v.t.head, first.t, v.t.args[1]), v.axes, v.kind, v.kept)
         if v.t.kind == "unary" and v.t.head == "neg":
             return Val(v.t.args[0], v.axes, v.kind, v.kept)
+        if v.t.kind == "binary" and v.t.head == "-":
+            return Val(tt.binary("-", *v.t.args[::-1]), v.axes, v.kind, v.kept)
         return Val(tt.unary("neg", v.t), v.axes, v.kind, v.kept)
 
     def target(self, *values: Val) -> list[Index | None]:

@@ -75,10 +75,11 @@ def scalar_part(term: Expr) -> Expr:
 
 
 def is_monomial(e: Expr) -> bool:
-    """A product of powers of accesses and functions, no sum on top."""
+    """A product of powers of accesses and functions, also of positions, no sum on top."""
+    table = powers(e)
     return (
-        all(isinstance(b, (Indexed, sp.exp)) and x.is_Rational for b, x in powers(e).items())
-        and bool(powers(e))
+        all(isinstance(b, (Indexed, sp.exp, Index)) and x.is_Rational for b, x in table.items())
+        and any(not isinstance(b, Index) for b in table)
         and not e.is_Add
     )
 
@@ -225,6 +226,8 @@ class Algebra:
                 self.put_share(tops[0], free, value, cell.name)
         elif len(table) == 1 and isinstance(z.expr, sp.Add):
             self.learn_moebius(cell, z, bottom, own, free)
+        elif len(tops) == 1 and len(table) == 2 and scalar_part(e) == 1 and isinstance(z.expr, sp.Add):
+            self.learn_part(z, bottom, tops[0], own, free)
 
     def learn_moebius(self, cell: Cell, z: Cell, bottom: Indexed, own: Expr, free: tuple[Index, ...]) -> None:
         """`p = c / (a + b e)`: e = (c/p - a) / b."""
@@ -239,6 +242,18 @@ class Algebra:
         c = scalar_part(cast("Expr", cell.expr))
         self.put_share(atom, free, ((c / own - fixed) / b), cell.name)
         self.put_share(bottom, free, (c / own), cell.name)
+
+    def learn_part(self, z: Cell, bottom: Indexed, top: Expr, own: Expr, free: tuple[Index, ...]) -> None:
+        """`p = e / z` with `z = e + f`, both exponentials: e = p z and f = (1 - p) z."""
+        parts = sp.Add.make_args(at(z, bottom.indices))
+        others = [t for t in parts if t != top]
+        known = any(matched(a, t, set(its)) is not None for a, its, _, _ in self.shares for t in parts)
+        if len(parts) != 2 or len(others) != 1 or known or not all(self.exponential(t) for t in parts):
+            return
+        if all(set(free) <= t.free_symbols for t in parts):
+            name = name_of(cast("Indexed", own))
+            self.put_share(top, free, (own * bottom), name)
+            self.put_share(others[0], free, ((1 - own) * bottom), name)
 
     def exponential(self, e: Expr) -> bool:
         """An exponential, or an access to a cell that is one."""
@@ -372,39 +387,45 @@ class Algebra:
     def unmasked(self, term: Any) -> Any:
         """[c] p is p where p is made of exp(f if c else -oo) or of (f if c else 0): it is zero where c does not hold.
 
-        So is 1 - [c] with what is made of the other mask.
+        So is 1 - [c] with what is made of the other mask, and [c] p is zero where p is zero wherever c holds.
         """
         factors = list(Mul.make_args(term))
         atoms = [f for f in factors if isinstance(f, (Indexed, sp.exp))]
         for f in list(factors):
             b = f if isinstance(f, BRACKETS) else 1 - f if isinstance(1 - f, BRACKETS) else None
-            if b is not None and any(self.vanishes_without(b, a, b == f) for a in atoms):
+            if b is None:
+                continue
+            if any(self.vanishes(b, b == f, a) for a in atoms):
+                return ZERO
+            if any(self.vanishes(b, b != f, a) for a in atoms):
                 factors.remove(f)
                 self.note("what is masked is zero where the mask does not hold")
         return Mul(*factors)
 
-    def vanishes_without(self, bracket: Any, e: Any, holds: bool = True, depth: int = 4) -> bool:
-        """Whether an atom is zero wherever a bracket is 0, or wherever it is 1 if it is not to hold."""
+    def vanishes(self, bracket: Any, holds: bool, e: Any, depth: int = 4) -> bool:
+        """Whether an atom is zero wherever a bracket `holds`, or wherever it does not."""
+        taken = 1 if holds else 2
         if isinstance(e, sp.exp):
             inner = e.args[0]
             if isinstance(inner, Indexed):
                 cell = self.cells.get(name_of(inner))
                 inner = at(cell, inner.indices) if cell is not None and cell.expr is not None else inner
-            return (
-                isinstance(inner, Where)
-                and bool(inner.args[0] == bracket)
-                and inner.args[2 if holds else 1] is sp.S.NegativeInfinity
-            )
+            masked = isinstance(inner, Where) and inner.args[taken] is sp.S.NegativeInfinity
+            return masked and self.agree(inner.args[0], bracket)
         if isinstance(e, Where):
-            return e.args[2 if holds else 1] == 0 and e.args[0] == bracket
+            return e.args[taken] == 0 and self.agree(e.args[0], bracket)
         cell = self.cells.get(name_of(e)) if isinstance(e, Indexed) else None
         if cell is None or cell.expr is None or depth == 0 or cell.expr.is_Add:
             return False
         return any(
-            self.vanishes_without(bracket, f, holds, depth - 1)
+            self.vanishes(bracket, holds, f, depth - 1)
             for f in Mul.make_args(at(cell, e.indices))
             if isinstance(f, (Indexed, sp.exp, Where))
         )
+
+    def agree(self, one: Any, other: Any) -> bool:
+        """Whether two brackets are the same, with products of powers written out."""
+        return bool(one == other) or bool(self.lowered(one) == self.lowered(other))
 
     def sum_term(self, term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[Index, Expr]) -> Expr:
         """One product summed: deltas solved, constants in front, then facts."""
@@ -534,7 +555,7 @@ def by_shape(s: Expr) -> Any:
         order.extend(i for i in a.indices if i in inside and i not in order)  # pyright: ignore[reportArgumentType]
     order.extend(i for i, _ in s.limits if i not in order)
     sizes = dict(s.limits)
-    names = {i: Index(f"_b{k}") for k, i in enumerate(order)}
+    names = {i: Index(f"_s{k}") for k, i in enumerate(order)}  # sums inside are numbered by themselves
     return Sigma(canonical(s.body.xreplace(names)), *[sp.Tuple(names[i], sizes[i]) for i in order])
 
 

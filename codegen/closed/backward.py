@@ -250,10 +250,13 @@ def collected(e: Expr) -> Expr:
     terms = sp.Add.make_args(e)
     over = [indices_of(t) for t in terms]
     every = frozenset[Index]().union(*over)
-    if len(terms) < 3 or not every or e.has(Delta):
+    if len(terms) < 3 or not every:
         return e
+    scattered = [t for t in terms if t.has(Delta)]
     groups: dict[Expr, list[Any]] = {}
     for t in terms:
+        if t.has(Delta):
+            continue
         large = [f for f in sp.Mul.make_args(t) if indices_of(f) == every]
         groups.setdefault(cast("Expr", sp.Mul(*large)), []).append(
             sp.Mul(*[f for f in sp.Mul.make_args(t) if f not in large])
@@ -261,10 +264,16 @@ def collected(e: Expr) -> Expr:
     if all(len(rests) < 2 or large == 1 for large, rests in groups.items()):
         return e
     parts = [
-        large * (sp.Add(*rests) if large == 1 else settled(cast("Expr", sp.Add(*rests))))
+        large * (settled(cast("Expr", sp.Add(*rests))) if large != 1 and in_scale(rests) else sp.Add(*rests))
         for large, rests in groups.items()
     ]
-    return cast("Expr", sp.Add(*parts))
+    return cast("Expr", sp.Add(*scattered, *parts))
+
+
+def in_scale(terms: list[Any]) -> bool:
+    """Whether terms differ by small whole factors, so that one of their numbers in front makes the others no uglier."""
+    ratios = [sp.cancel(scalar_part(t) / scalar_part(terms[0])) for t in terms]
+    return all(r.is_Rational and max(r.p, r.q) < LARGE for r in ratios)
 
 
 def indices_of(e: Expr) -> frozenset[Index]:
@@ -274,6 +283,7 @@ def indices_of(e: Expr) -> frozenset[Index]:
 
 def cancelled(e: Expr, algebra: Algebra) -> Expr:
     """Cells that are a number plus a multiple of another one (`1 - p`) written out, where that lets a quotient cancel."""
+    e = without_wholes(e, algebra)
     if e.has(Sigma) or e.has(Delta):
         return e
     read = {name_of(a): algebra.cells.get(name_of(a)) for a in accesses(e)}
@@ -289,6 +299,23 @@ def cancelled(e: Expr, algebra: Algebra) -> Expr:
     plain = written.xreplace(symbols)
     new = cast("Expr", expanded(sp.expand(sp.cancel(plain) if divides else plain).xreplace(back)))
     return min((e, new), key=lambda x: (len(sp.Add.make_args(x)) + int(cast("Any", sp.count_ops(x))), str(x)))
+
+
+def without_wholes(e: Expr, algebra: Algebra) -> Expr:
+    """`x p/m + x q/m` as x, where m is the cell `p + q`."""
+    for bottom in sorted({p.base for p in e.atoms(sp.Pow) if p.exp == -1 and isinstance(p.base, Indexed)}, key=str):
+        cell = algebra.cells.get(name_of(bottom))
+        if cell is None or not isinstance(cell.expr, sp.Add) or cell.expr.has(Sigma):
+            continue
+        parts = sp.Add.make_args(algebra.lowered(at(cell, bottom.indices)))
+        terms = list(sp.Add.make_args(e))
+        for t in terms:
+            rest: Any = t * bottom / parts[0]
+            whole = [rest * p / bottom for p in parts]
+            if rest.has(bottom) or not all(w in terms for w in whole) or any(x < 0 for x in powers(rest).values()):
+                continue
+            return without_wholes(cast("Expr", sp.Add(rest, *[u for u in terms if u not in whole])), algebra)
+    return e
 
 
 def divisible(e: Expr, bottom: Indexed, cell: Cell, algebra: Algebra) -> bool:

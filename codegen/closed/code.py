@@ -9,8 +9,8 @@ import sympy as sp
 from sympy import Expr
 
 from codegen import tensors as tt
-from codegen.closed.algebra import expanded, gathered
-from codegen.closed.backward import cot_name
+from codegen.closed.algebra import expanded
+from codegen.closed.backward import cot_name, settled
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.complement import complemented
 from codegen.closed.deviations import centred_again
@@ -23,13 +23,14 @@ from codegen.closed.logistic import unified
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
 from codegen.closed.recentre import recentred
+from codegen.closed.slopes import with_slopes
 from codegen.closed.stabilize import kernel_form, stabilized
 from codegen.closed.sums import rebuilt
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError
 from engine.indexed import Indexed
-from engine.notation import Delta, Sigma, accesses, name_of
+from engine.notation import Delta, Index, Sigma, accesses, base, element, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from codegen.closed.algebra import Algebra
     from codegen.closed.backward import Statement
     from codegen.closed.region import Region
+
+
+FUNCTIONS = (sp.log, sp.tanh)
+"""What is taken once of a tensor. Exponentials are not: they are parts of kernels that do not overflow."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ def _resized(code: RegionCode, sizes: dict[Any, Expr]) -> RegionCode:
 
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
-    cells = tuple(enriched(stabilized(list(region.cells), (*region.needed, *region.seeds))))
+    kept = (*region.needed, *region.seeds)
+    cells = tuple(enriched(stabilized(list(region.cells), kept), kept))
     closed = replace(region, cells=cells)
     refused: list[str] = []
     for own, plan, literal in plans(region, closed, values):
@@ -195,7 +201,7 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
         infos[c.name] = TensorInfo(c.shape, c.kind, sources)
     backward: list[Line] = []
     for s in plan.statements:
-        expr = scattered_apart(with_kernels(s.expr, by_name))
+        expr = scattered_apart(with_slopes(with_kernels(s.expr, by_name), by_name))
         low = Lowerer(infos, {}, LIKE).lower(expr, s.indices, s.shape)
         backward.append(Line(s.name, s.indices, s.shape, s.expr, low))
     return RegionCode(cells, tuple(forward), tuple(backward), plan.gradients, tuple(read_back), plan.statements)
@@ -239,12 +245,54 @@ def forward_lines(
             e = numbers_in_front(e)
         written_out.append((c, e))
     lines: list[Line] = []
-    for c, e in written_out if literal else with_log_shares(written_out):
+    for c, e in written_out if literal else with_shared_functions(with_log_shares(written_out)):
         infos[c.name] = TensorInfo(c.shape, c.kind)
         like = LIKE if c.kind == "float" else None
         lines.append(Line(c.name, c.indices, c.shape, e, Lowerer(infos, {}, like).lower(e, c.indices, c.shape)))
         known[c.name] = c
     return lines
+
+
+def with_shared_functions(lines: list[tuple[Cell, Expr]]) -> list[tuple[Cell, Expr]]:
+    """Every function of a tensor that several lines take as a line of its own, before the first of them."""
+    counts: dict[Any, int] = {}
+    for _, e in lines:
+        for f in functions_of(e):
+            counts[shape_of(f)] = counts.get(shape_of(f), 0) + 1
+    whole = {shape_of(f) for _, e in lines for f in functions_of(e) if f == e}
+    taken, known, out = {c.name for c, _ in lines}, dict[Any, Cell](), list[tuple[Cell, Expr]]()
+    for c, e in lines:
+        change: dict[Any, Expr] = {}
+        for f in functions_of(e):
+            key, a = shape_of(f), f.args[0]
+            if counts[key] < 2 or key in whole or not all(isinstance(i, Index) for i in a.indices):
+                continue
+            if key not in known:
+                name = f"{name_of(a)}_{f.func.__name__}"
+                while name in taken:
+                    name += "_"
+                taken.add(name)
+                sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in e.atoms(Sigma) for i, n in s.limits}}
+                copy = {i: fresh() for i in a.indices}
+                shape = tuple(sizes[i] for i in a.indices)
+                expr: Expr = f.xreplace(copy)
+                known[key] = Cell(name, tuple(copy.values()), shape, expr, "float", c.differentiable, c.dtype)
+                out.append((known[key], expr))
+            change[f] = element(base(known[key].name), list(a.indices))
+        out.append((c, e.xreplace(change) if change else e))
+    return out
+
+
+def functions_of(e: Expr) -> list[Any]:
+    """The logarithms and tanh of tensors in an expression, in a fixed order."""
+    found = (x for x in sp.preorder_traversal(e) if isinstance(x, FUNCTIONS))
+    return [f for f in found if isinstance(f.args[0], Indexed)]
+
+
+def shape_of(f: Any) -> Any:
+    """A function of a tensor whatever its indices are called."""
+    a = f.args[0]
+    return f.func, name_of(a), tuple(str(i) if not isinstance(i, Index) else "" for i in a.indices)
 
 
 def numbers_in_front(e: Any) -> Any:
@@ -302,5 +350,5 @@ def scattered_apart(e: Expr) -> Expr:
         deltas = sp.Mul(*[f for f in sp.Mul.make_args(t) if isinstance(f, Delta)])
         groups.setdefault(deltas, []).append(cast("Any", t) / deltas)
     return cast(
-        "Expr", sp.Add(*[d * gathered(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], evaluate=False)
+        "Expr", sp.Add(*[d * settled(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], evaluate=False)
     )

@@ -9,19 +9,71 @@ from typing import Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.algebra import expanded
-from codegen.closed.cells import Cell, at, natural
+from codegen.closed.algebra import expanded, matched
+from codegen.closed.cells import Cell, at, natural, substituted
 from codegen.closed.kinks import with_clamps
-from codegen.closed.logistic import gate_argument, softplus_arguments
+from codegen.closed.knownsums import by_known_sums
+from codegen.closed.logistic import DEPTH, elementwise_cells, gate_argument, softplus_arguments
 from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
 
 
-def enriched(cells: list[Cell]) -> list[Cell]:
-    """The cells of a region, centred, and with the share `exp(f) / Sum exp(f)` of every sum of exponentials that has none."""
-    return with_clamps(with_gates(with_shares(centred(cells))))
+def enriched(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
+    """The cells of a region, centred, with the share `exp(f) / Sum exp(f)` of every sum of exponentials that has none.
+
+    Those that are `kept` are read from outside of it.
+    """
+    return with_clamps(with_gates(with_shares(centred(by_known_sums(shares_by_logs(cells), kept)))))
+
+
+def shares_by_logs(cells: list[Cell]) -> list[Cell]:
+    """`exp(f - log z)` with `z = Sum exp f` as the share `exp(f) / z` that it is."""
+    known: dict[str, Cell] = {}
+    out: list[Cell] = []
+    for c in cells:
+        share = share_by_log(c, known) if isinstance(c.expr, sp.exp) else None
+        known[c.name] = c if share is None else replace(c, expr=share, positive=True)
+        out.append(known[c.name])
+    return out
+
+
+def share_by_log(c: Cell, known: dict[str, Cell]) -> Expr | None:
+    """exp(f)/z of a cell that is exp(f - log z); None where it is something else."""
+    inner: Any = cast("Any", c.expr).args[0]
+    usable = {n: d for n, d in elementwise_cells(known).items() if isinstance(d.expr, (sp.Add, sp.log))}
+    for _ in range(DEPTH):
+        for t in sp.Add.make_args(inner):
+            total = cast("Any", -t).args[0] if isinstance(-t, sp.log) else None
+            z = total if isinstance(total, Indexed) else held(total, known) if isinstance(total, Sigma) else None
+            cell = None if z is None else known.get(name_of(z))
+            if z is None or cell is None or not isinstance(cell.expr, Sigma):
+                continue
+            body = cast("Any", at(cell, z.indices)).body
+            if isinstance(body, Indexed) and is_exponential(body, known):
+                body = at(known[name_of(body)], body.indices)
+            own = {cast("Index", i) for i in c.indices if i != 0}
+            share: Any = sp.exp(inner - t)
+            if isinstance(body, sp.exp) and matched(share, body, own) is not None:
+                return share / z
+        step = substituted(inner, usable)
+        if step == inner:
+            return None
+        inner = step
+    return None
+
+
+def held(total: Sigma, known: dict[str, Cell]) -> Indexed | None:
+    """The element of a cell that is a sum."""
+    exponentials = {n: c for n, c in known.items() if isinstance(c.expr, sp.exp)}
+    for cell in known.values():
+        free = {cast("Index", i) for i in cell.indices if i != 0}
+        whole = substituted(cell.expr, exponentials) if isinstance(cell.expr, Sigma) else None
+        mapping = None if whole is None else matched(whole, substituted(total, exponentials), free)
+        if mapping is not None and all(i in mapping for i in free):
+            return cast("Indexed", element(base(cell.name, cell.positive), [i.xreplace(mapping) for i in cell.indices]))
+    return None
 
 
 def with_gates(cells: list[Cell]) -> list[Cell]:
@@ -68,7 +120,8 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
     taken = set(known)
     for c in cells:
         out.append(c)
-        if not isinstance(c.expr, Sigma) or not is_exponential(c.expr.body, known) or not c.differentiable:
+        body = summand(c, known)
+        if body is None or not c.differentiable:
             continue
         z = element(base(c.name, True), c.indices)
         if any(
@@ -78,8 +131,7 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
             for d in cells
         ):
             continue
-        body = c.expr.body
-        limits = dict(c.expr.limits)
+        limits = dict(c.expr.limits) if isinstance(c.expr, Sigma) else {}
         free = [i for i in natural(body) if i in limits or i in c.indices]
         copy = {i: fresh() for i in free}
         sizes = {**limits, **{cast("Index", i): n for i, n in zip(c.indices, c.shape, strict=True) if i != 0}}
@@ -93,6 +145,21 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
             Cell(name, tuple(copy[i] for i in free), shape, expr, "float", c.differentiable, c.dtype, positive=True)
         )
     return out
+
+
+def summand(c: Cell, known: dict[str, Cell]) -> Expr | None:
+    """The exponential that a cell sums, or the first of two exponentials over the same indices that it is the sum of."""
+    if isinstance(c.expr, Sigma):
+        return c.expr.body if is_exponential(c.expr.body, known) else None
+    if (
+        not isinstance(c.expr, sp.Add)
+        or len(c.expr.args) != 2
+        or not all(is_exponential(t, known) for t in c.expr.args)
+    ):
+        return None
+    first = min(c.expr.args, key=str)
+    over = {i for i in c.indices if i != 0}
+    return cast("Expr", first) if all(over <= t.free_symbols for t in c.expr.args) else None
 
 
 def centred(cells: list[Cell]) -> list[Cell]:

@@ -182,8 +182,9 @@ def rewritten(cells: Sequence[Cell], tensors: dict[str, Any], sizes: dict[Symbol
 
 
 def boxed(a: Any) -> Any:
-    """An array even of a single number."""
-    return np.asarray(a, dtype=object) if not isinstance(a, np.ndarray) else a
+    """An array even of a single number; truth values are the numbers 0 and 1."""
+    whole = np.asarray(a, dtype=object) if not isinstance(a, np.ndarray) else a
+    return whole.astype(int) if whole.dtype == bool else whole
 
 
 def relate(

@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
+
+import sympy as sp
+from sympy import Mul
 
 from codegen.closed.algebra import Algebra, fact_key
 from codegen.closed.backward import Backward, Statement
 from codegen.closed.naming import Naming
 from codegen.closed.prices import sums_of
 from codegen.closed.sums import rebuilt
+from codegen.derive import distribute
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, base, bound, canonical, element, fresh, name_of
 
 if TYPE_CHECKING:
     from sympy import Expr
 
+    from codegen.closed.cells import Cell
     from codegen.closed.region import Region
 
 
@@ -71,6 +77,8 @@ def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
 
 def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
     """Sums that occur more than once become statements; one that is a whole gradient already lends its name."""
+    there = {fact_key(x)[0] for s in statements for x in sums_of(s.expr)}
+    statements = [replace(s, expr=nested(s.expr, there)) for s in statements]
     whole: dict[Any, tuple[str, Sigma, tuple[Expr, ...]]] = {}
     for s in statements:
         if isinstance(s.expr, Sigma) and {i for i in s.indices if i != 0} == {
@@ -84,11 +92,16 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
         for x in sums_of(s.expr):
             numbers[fact_key(x)[0]] = numbers.get(fact_key(x)[0], 0) + 1
     pulled: list[Statement] = []
+    held = sums_held(algebra)
     for s in statements:
 
         def replaced(e: Any, s: Statement = s) -> Any:
             if isinstance(e, Sigma):
                 key, free = fact_key(e)
+                if key in held:
+                    cell, own, coefficient = held[key]
+                    there = dict(zip(own, free, strict=True))
+                    return algebra.access(cell, [there.get(i, i) for i in cell.indices]) / coefficient
                 if key in whole and whole[key][0] != s.name:
                     name, original, indices = whole[key]
                     order = fact_key(original)[1]
@@ -120,6 +133,34 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
 
         out.append(replace(s, expr=replaced(s.expr)))
     return ordered_statements(alike_by_name(out))
+
+
+def nested(e: Any, there: set[Any]) -> Any:
+    """A sum over several axes as the sum of one over some of them that is `there` already: `Sum_{i,j} f_i g_{ij}` as `Sum_i f_i Sum_j g_{ij}`."""
+    if isinstance(e, Indexed) or not e.args:
+        return e
+    if not isinstance(e, Sigma) or len(e.limits) < 2:
+        return rebuilt(e, lambda a: nested(a, there))
+    for count in range(len(e.limits) - 1, 0, -1):
+        for inner in combinations(e.limits, count):
+            own = {i for i, _ in inner}
+            mine = [f for f in Mul.make_args(e.body) if f.free_symbols & own]
+            part = Sigma(Mul(*mine), *inner)
+            if fact_key(part)[0] in there:
+                rest = Mul(*[f for f in Mul.make_args(e.body) if f not in mine])
+                return distribute(rest * part, [(i, n) for i, n in e.limits if i not in own])
+    return e
+
+
+def sums_held(algebra: Algebra) -> dict[Any, tuple[Cell, tuple[Any, ...], Expr]]:
+    """The cells that are a sum, by that sum: (cell, the sum's free indices in order, what it is multiplied with)."""
+    found: dict[Any, tuple[Cell, tuple[Any, ...], Expr]] = {}
+    for cell in algebra.cells.values():
+        coefficient, total = algebra.reduction(sp.S.Zero if cell.expr is None else cell.expr)
+        if total is not None and not algebra.exponential(total.body):
+            key, own = fact_key(total)
+            found.setdefault(key, (cell, own, coefficient))
+    return found
 
 
 def alike_by_name(statements: list[Statement]) -> list[Statement]:

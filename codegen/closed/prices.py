@@ -10,6 +10,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.algebra import fact_key
+from codegen.closed.slopes import tanh_of
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, bound, name_of
 
@@ -97,7 +98,7 @@ class Prices:
             return sum(self.expression(t) for t in e.args) + combined([self.reach(t) for t in e.args])
         if isinstance(e, sp.Mul):
             factors = [f for f in e.args if f.has(Indexed)]
-            inner = sum(self.expression(f) for f in factors)
+            inner = sum(self.expression(f) for f in factors if tanh_of(f, self.algebra.cells) is None)
             largest = self.reach(e)
             large = [x for f in factors for x in [self.reach(f)] if x >= largest / 4]
             small = [x for f in factors for x in [self.reach(f)] if x < largest / 4]

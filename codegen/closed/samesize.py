@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 from sympy import Expr
 
 from engine.notation import Quo
+from engine.table import Definition
 
 if TYPE_CHECKING:
-    from engine.graph import Graph
+    from engine.graph import Graph, Node
 
 
 def with_equal_sizes(graph: Graph) -> Graph:
@@ -20,19 +21,32 @@ def with_equal_sizes(graph: Graph) -> Graph:
     if not same:
         return graph
 
-    def shape(sizes: tuple[Expr, ...]) -> tuple[Expr, ...]:
-        return tuple(n.xreplace(same) for n in sizes)
+    return replace(graph, nodes=tuple(renamed(n, same) for n in graph.nodes))
 
-    nodes = tuple(
-        replace(
-            n,
-            sizes=tuple((s, e.xreplace(same)) for s, e in n.sizes),
-            shape=shape(n.shape),
-            operand_shapes=tuple(map(shape, n.operand_shapes)),
-        )
-        for n in graph.nodes
+
+def renamed(node: Node, same: dict[Expr, Expr]) -> Node:
+    """A node in the sizes that are left, with a template in which what became equal has one name."""
+    sizes: dict[Any, Expr] = {s: e.xreplace(same) for s, e in node.sizes}
+    shape = tuple(n.xreplace(same) for n in node.shape)
+    if node.template is None:
+        return replace(node, sizes=tuple(sizes.items()), shape=shape)
+    shapes = (node.template.shape, *node.operand_shapes)
+    parts = dict.fromkeys(a for s in shapes for n in s for a in sorted(n.atoms(sp.Symbol, Quo), key=str))
+    first: dict[Expr, Any] = {}
+    known = {a: first.setdefault(a.xreplace(sizes).xreplace(same), a) for a in parts}
+    there: dict[Any, Any] = {a: b for a, b in known.items() if a != b}
+
+    def at(of: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        return tuple(n.xreplace(there) for n in of)
+
+    template = Definition(at(node.template.shape), node.template.indices, node.template.expr.xreplace(there))
+    return replace(
+        node,
+        sizes=tuple(sizes.items()),
+        shape=shape,
+        template=template if there else node.template,
+        operand_shapes=tuple(map(at, node.operand_shapes)),
     )
-    return replace(graph, nodes=nodes)
 
 
 def equal_sizes(graph: Graph) -> dict[Expr, Expr]:

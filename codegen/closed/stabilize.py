@@ -130,10 +130,12 @@ def kernel_form(cell: Cell, known: Mapping[str, Cell]) -> Expr:
 
 
 def piece(cell: Cell, known: Mapping[str, Cell]) -> bool:
-    """An exponential, one plus an exponential, or a sum of exponentials: what a kernel is made of, and no kernel itself."""
+    """An exponential, one plus an exponential, two or a sum of them: what a kernel is made of, and no kernel itself."""
     e = cell.expr
     if isinstance(e, sp.Add):
         moving = [t for t in e.args if t.has(Indexed)]
+        if len(e.args) == 2 and all(is_exponential(t, known) for t in moving) and len(moving) == 2:
+            return True
         return len(moving) == 1 and sp.S.One in e.args and is_exponential(moving[0], known)
     if isinstance(e, Sigma):
         return is_exponential(e.body, known)

@@ -342,6 +342,20 @@ def squares(step: Step) -> Iterator[Match]:
             yield Match([new], [(n, new)])
 
 
+def written_out(step: Step) -> Iterator[Match]:
+    """tanh_backward(g, h) is g (1 - h h)."""
+    for n in step.order:
+        if n.op == "tanh_backward":
+            g, h = n.args[:2]
+            square = call("mul", h, h, shape=h.shape, dtype=n.dtype)
+            slope = call("rsub", square, 1, shape=h.shape, dtype=n.dtype)
+            new = call("mul", g, slope, shape=n.shape, dtype=n.dtype)
+            yield Match([square, slope, new], [(n, new)])
+
+
+PLAIN: tuple[Rule, ...] = (Rule("slope of tanh", "tanh_backward(g, h) = g (1 - h h)", written_out, always=True),)
+"""For a loop that uses no kernels, also where the program does."""
+
 RULES: tuple[Rule, ...] = (
     Rule("gather", "x[i] = index_select(x, 0, i)", gathers, always=True),
     Rule("scatter add", "rows added to zeros at i = index_add(zeros, 0, i, rows)", scatter_adds, always=True),

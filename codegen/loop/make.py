@@ -11,7 +11,7 @@ from codegen.loop.cost import price
 from codegen.loop.emit import loop_source
 from codegen.loop.folds import averages
 from codegen.loop.graph import copied
-from codegen.loop.kernels import RULES
+from codegen.loop.kernels import PLAIN, RULES
 from codegen.loop.layout import laid_out
 from codegen.loop.padding import widened
 from codegen.loop.plan import Plan, Rows, inputs_of, rows_of
@@ -57,7 +57,7 @@ def make_loop(
     rows = {k: (r.shape, r.dtype, r.bound) for k, r in batch.items()}
     step = recorded(module, names, rows, params, size, plan.outputs, plan.key, plan.renew, plan.keep)
     tidied(step)
-    applied = apply(step, () if plan.plain else RULES)
+    applied = apply(step, PLAIN if plan.plain else RULES)
     trained = tuple(n for n in names if f"grad.{n}" in step.results)
     if not plan.plain:
         widened(step, trained)

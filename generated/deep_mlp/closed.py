@@ -95,7 +95,7 @@ def backward(saved, grad_out=None):
     dh4 = dx_5 @ w5.T
 
     # dh4_bn[i,j] = (1 - h4[i,j]^2) dh4[i,j]
-    dh4_bn = (1 - h4 ** 2) * dh4
+    dh4_bn = torch.ops.aten.tanh_backward(dh4, h4)
 
     # dbnb4[i] = Σ_j dh4_bn[j,i]
     dbnb4 = dh4_bn.sum(0)
@@ -116,7 +116,7 @@ def backward(saved, grad_out=None):
     dh3 = dx_4 @ w4.T
 
     # dh3_bn[i,j] = (1 - h3[i,j]^2) dh3[i,j]
-    dh3_bn = (1 - h3 ** 2) * dh3
+    dh3_bn = torch.ops.aten.tanh_backward(dh3, h3)
 
     # dbnb3[i] = Σ_j dh3_bn[j,i]
     dbnb3 = dh3_bn.sum(0)
@@ -137,7 +137,7 @@ def backward(saved, grad_out=None):
     dh2 = dx_3 @ w3.T
 
     # dh2_bn[i,j] = (1 - h2[i,j]^2) dh2[i,j]
-    dh2_bn = (1 - h2 ** 2) * dh2
+    dh2_bn = torch.ops.aten.tanh_backward(dh2, h2)
 
     # dbnb2[i] = Σ_j dh2_bn[j,i]
     dbnb2 = dh2_bn.sum(0)
@@ -158,7 +158,7 @@ def backward(saved, grad_out=None):
     dh1 = dx_2 @ w2.T
 
     # dh1_bn[i,j] = (1 - h1[i,j]^2) dh1[i,j]
-    dh1_bn = (1 - h1 ** 2) * dh1
+    dh1_bn = torch.ops.aten.tanh_backward(dh1, h1)
 
     # dbnb1[i] = Σ_j dh1_bn[j,i]
     dbnb1 = dh1_bn.sum(0)

@@ -49,7 +49,7 @@ def backward(saved, grad_out=None):
     dh = dlogits @ w2.T
 
     # dhpreact_bn[i,j] = (1 - h[i,j]^2) dh[i,j]
-    dhpreact_bn = (1 - h ** 2) * dh
+    dhpreact_bn = torch.ops.aten.tanh_backward(dh, h)
 
     # dbnb[i] = Σ_j dhpreact_bn[j,i]
     dbnb = dhpreact_bn.sum(0)

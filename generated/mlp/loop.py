@@ -8,7 +8,6 @@ Kernels that were chosen, each equal to what was derived:
     rows added to zeros at i = index_add(zeros, 0, i, rows)
     exp(log_softmax(z)) = softmax(z)
     p with p[i] - c put at i is p + s, with s known from the batch
-    g (1 - h^2) = tanh_backward(g, h); g s (1 - s) = sigmoid_backward(g, s)
     x w + b = addmm(b, x, w)
     (x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)
     its derivative = native_batch_norm_backward

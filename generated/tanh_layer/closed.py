@@ -29,7 +29,7 @@ def backward(saved, grad_out=None):
     dloss_sub = loss_sub * (2 * grad_out / (n2 * n0))
 
     # dh_add[i,j] = (1 - h[i,j]^2) dloss_sub[i,j]
-    dh_add = (1 - h ** 2) * dloss_sub
+    dh_add = torch.ops.aten.tanh_backward(dloss_sub, h)
 
     # dy[i,j] = -dloss_sub[i,j]
     dy = -dloss_sub

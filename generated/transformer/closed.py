@@ -133,7 +133,7 @@ def backward(saved, grad_out=None):
 
     # dh2_add[i,j,k] = (h2_gelu_part[i,j,k]
     #     + sqrt(2) h2_add[i,j,k] exp(-h2_add[i,j,k]^2 / 2) / sqrt(pi)) dh2_gelu[i,j,k] / 2
-    dh2_add = (h2_gelu_part + 1.4142135623730951 * h2_add * (-h2_add ** 2 / 2).exp() / 1.772453850905516) * dh2_gelu / 2
+    dh2_add = (h2_gelu_part + 1.4142135623730951 * h2_add * (h2_add ** 2 / -2).exp() / 1.772453850905516) * dh2_gelu / 2
 
     # dupb2[i] = Σ_{j,k} dh2_add[j,k,i]
     dupb2 = dh2_add.sum((0, 1))
@@ -214,7 +214,7 @@ def backward(saved, grad_out=None):
 
     # dh1_add[i,j,k] = (h1_gelu_part[i,j,k]
     #     + sqrt(2) h1_add[i,j,k] exp(-h1_add[i,j,k]^2 / 2) / sqrt(pi)) dh1_gelu[i,j,k] / 2
-    dh1_add = (h1_gelu_part + 1.4142135623730951 * h1_add * (-h1_add ** 2 / 2).exp() / 1.772453850905516) * dh1_gelu / 2
+    dh1_add = (h1_gelu_part + 1.4142135623730951 * h1_add * (h1_add ** 2 / -2).exp() / 1.772453850905516) * dh1_gelu / 2
 
     # dupb1[i] = Σ_{j,k} dh1_add[j,k,i]
     dupb1 = dh1_add.sum((0, 1))

@@ -252,7 +252,7 @@ def backward(saved, grad_out=None):
 
     # dh2_add[i,j,l] = (erf(sqrt(2) h2_add[i,j,l] / 2) / 2 + 0.5
     #     + sqrt(2) h2_add[i,j,l] exp(-h2_add[i,j,l]^2 / 2) / (2 sqrt(pi))) dh2_gelu[i,j,l]
-    dh2_add = dh2_gelu * ((1.4142135623730951 * h2_add / 2).erf() / 2 + 1.4142135623730951 * h2_add * (-h2_add ** 2 / 2).exp() / (2 * 1.772453850905516) + 0.5)
+    dh2_add = dh2_gelu * ((1.4142135623730951 * h2_add / 2).erf() / 2 + 1.4142135623730951 * h2_add * (h2_add ** 2 / -2).exp() / (2 * 1.772453850905516) + 0.5)
 
     # dupb2[i] = Σ_{j,l} dh2_add[j,l,i]
     dupb2 = dh2_add.sum((0, 1))
@@ -398,7 +398,7 @@ def backward(saved, grad_out=None):
 
     # dh1_add[i,j,l] = (erf(sqrt(2) h1_add[i,j,l] / 2) / 2 + 0.5
     #     + sqrt(2) h1_add[i,j,l] exp(-h1_add[i,j,l]^2 / 2) / (2 sqrt(pi))) dh1_gelu[i,j,l]
-    dh1_add = dh1_gelu * ((1.4142135623730951 * h1_add / 2).erf() / 2 + 1.4142135623730951 * h1_add * (-h1_add ** 2 / 2).exp() / (2 * 1.772453850905516) + 0.5)
+    dh1_add = dh1_gelu * ((1.4142135623730951 * h1_add / 2).erf() / 2 + 1.4142135623730951 * h1_add * (h1_add ** 2 / -2).exp() / (2 * 1.772453850905516) + 0.5)
 
     # dupb1[i] = Σ_{j,l} dh1_add[j,l,i]
     dupb1 = dh1_add.sum((0, 1))

@@ -130,8 +130,8 @@ def test_the_difference_of_squares_is_refused_for_its_accuracy(monkeypatch: pyte
     enriched = closed_code.enriched
     planted: list[str] = []
 
-    def cancelling(cells: list[Cell]) -> list[Cell]:
-        out = enriched(cells)
+    def cancelling(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
+        out = enriched(cells, kept)
         known = {c.name: c for c in out}
         return [replace(c, expr=difference_of_squares(c, known, planted)) for c in out]
 

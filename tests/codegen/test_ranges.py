@@ -130,3 +130,11 @@ def test_digits_know_their_place() -> None:
     assert digit_of(Rem(Quo(P, M), N)) == (P, M, N)
     assert digit_of(Rem(P, N)) == (P, 1, N)
     assert digit_of(P + Q) is None
+
+
+def test_a_quotient_is_at_most_what_was_divided() -> None:
+    n = sp.Symbol("n", positive=True, integer=True)
+    assert nonnegative(n - Quo(n, 2))
+    assert nonnegative(n - 2 * Quo(n, 2))
+    assert not nonnegative(n - 2 * Quo(n + 1, 2))
+    assert not nonnegative(Quo(n, 2) - n)

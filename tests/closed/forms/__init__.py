@@ -3,11 +3,24 @@
 from tests.closed.forms.activations import ACTIVATIONS
 from tests.closed.forms.attention import ATTENTION
 from tests.closed.forms.form import Draw, Form
+from tests.closed.forms.layers import LAYERS
+from tests.closed.forms.learning import LEARNING
 from tests.closed.forms.losses import LOSSES
 from tests.closed.forms.networks import NETWORKS
 from tests.closed.forms.normalisation import NORMALISATION
 from tests.closed.forms.published import PUBLISHED
+from tests.closed.forms.robust import ROBUST
 
-FORMS: tuple[Form, ...] = (*LOSSES, *NORMALISATION, *ATTENTION, *ACTIVATIONS, *NETWORKS, *PUBLISHED)
+FORMS: tuple[Form, ...] = (
+    *LOSSES,
+    *NORMALISATION,
+    *ATTENTION,
+    *ACTIVATIONS,
+    *NETWORKS,
+    *PUBLISHED,
+    *ROBUST,
+    *LEARNING,
+    *LAYERS,
+)
 
 __all__ = ["FORMS", "Draw", "Form"]

@@ -1,0 +1,126 @@
+"""Rules of the closed algebra, one at a time: where each holds, and where it must not be applied."""
+
+from __future__ import annotations
+
+import sympy as sp
+import torch
+
+import codegen
+from codegen.closed.algebra import fact_key
+from codegen.derive import only_places
+from engine.notation import Index, Less, Sigma, base
+
+N = sp.Symbol("n", positive=True, integer=True)
+
+
+def closed(forward, *inputs, wrt=None) -> str:
+    """The emitted file."""
+    return codegen.generate(forward, *inputs, wrt=wrt).source
+
+
+def test_sums_within_sums_keep_their_indices_apart() -> None:
+    a, d, (i, k, m) = base("a"), base("d"), (Index(x) for x in "ikm")
+    rows = Sigma(a[k, i] * Sigma(d[k, m], sp.Tuple(m, N)), sp.Tuple(k, N))
+    columns = Sigma(a[k, i] * Sigma(d[m, k], sp.Tuple(m, N)), sp.Tuple(k, N))
+    assert fact_key(rows)[0] != fact_key(columns)[0]
+    assert fact_key(rows)[0] == fact_key(rows.xreplace({k: Index("p"), m: Index("q")}))[0]
+
+
+def test_a_sum_over_few_places_of_which_one_is_meant() -> None:
+    x, j = base("x"), Index("j")
+    limits = {j: sp.Integer(3)}
+    assert only_places(x[j] * Less(j, 1), limits) == (x[sp.Integer(0)], {j})
+    assert only_places(x[j] * (1 - Less(j, 2)), limits) == (x[sp.Integer(2)], {j})
+    assert only_places(x[j] * Less(j, 2), limits) == (x[j] * Less(j, 2), set())
+
+
+def overlap(p, y):
+    both = (p * y).sum()
+    return both / (both + 0.3 * (p * (1 - y)).sum())
+
+
+def missed(p, y):
+    both = (p * y).sum()
+    return (p * (1 - y)).sum().log() - both.log()
+
+
+def test_a_sum_is_told_by_another_only_where_nothing_cancels() -> None:
+    p, y = torch.rand(5, 3), torch.rand(5, 3)
+    assert "1 - y" not in closed(overlap, p, y, wrt=("p",))
+    assert "1 - y" in closed(missed, p, y, wrt=("p",))
+
+
+def huber(x):
+    return torch.where(x.abs() <= 2, x**2 / 2, 2 * (x.abs() - 1)).sum()
+
+
+def broken(x):
+    return torch.where(x.abs() <= 2, x**2 / 2, 2 * (x.abs() - 2)).sum()
+
+
+def test_a_choice_is_a_polynomial_in_the_clamp_only_where_both_branches_are() -> None:
+    x = torch.randn(50, dtype=torch.float64) * 4
+    assert ".clamp(-2, 2)" in closed(huber, x)
+    assert ".clamp(-2, 2)" not in closed(broken, x)
+    for forward in (huber, broken):
+        assert codegen.check(codegen.generate(forward, x), x).ok
+
+
+def softmax_by_log(x):
+    log = x - x.exp().sum(1, keepdim=True).log()
+    return (log.exp() * log).sum()
+
+
+def test_the_exponential_of_a_log_softmax_is_taken_once() -> None:
+    source = closed(softmax_by_log, torch.randn(4, 3))
+    assert source.count(".exp()") == 1
+    assert source.count("log_softmax") == 1
+
+
+def running(x):
+    return (x.exp().cumsum(0).log() * x).sum()
+
+
+def test_a_running_sum_is_no_product_with_a_triangle() -> None:
+    x = torch.randn(6, dtype=torch.float64)
+    source = closed(running, x)
+    assert "arange" not in source
+    assert "flip(0).cumsum(0).flip(0)" in source
+    assert codegen.check(codegen.generate(running, x), x).ok
+
+
+def halves(x, y):
+    a, b = x[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]
+    return torch.cat([-b, a], -1) * y + x
+
+
+def test_halves_are_slices_for_even_and_odd_sizes() -> None:
+    for n in (6, 7):
+        x, y = torch.randn(4, n, dtype=torch.float64), torch.randn(4, n, dtype=torch.float64)
+        program = codegen.generate(halves, x, y)
+        assert "arange" not in program.source
+        assert "index_put_" not in program.source
+        assert codegen.check(program, x, y).ok
+        assert codegen.check(program, x[:, :-1], y[:, :-1]).ok
+
+
+def paired(x):
+    return torch.stack([x[:, 0::2] * 2, x[:, 1::2] ** 2], -1).flatten(1)
+
+
+def test_alternating_places_are_slices() -> None:
+    x = torch.randn(4, 6, dtype=torch.float64)
+    program = codegen.generate(paired, x)
+    assert "arange" not in program.source
+    assert "index_put_" not in program.source
+    assert codegen.check(program, x).ok
+
+
+def masked_mean(x, y):
+    m = torch.where(y[:, None] == y, 1 - torch.eye(len(y)), 0.0).to(x.dtype)
+    return ((x @ x.T) * m).sum() / m.sum(1).clamp(min=1).sum()
+
+
+def test_what_reads_no_floats_has_the_precision_of_its_cell() -> None:
+    x, y = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 2, 1, 0])
+    assert codegen.check(codegen.generate(masked_mean, x, y, wrt=("x",)), x, y).ok
