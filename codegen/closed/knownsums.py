@@ -136,13 +136,7 @@ def told(
     total: Sigma, before: dict[str, Cell], sums: dict[Any, tuple[Cell, tuple[Any, ...], Expr]]
 ) -> tuple[Expr, list[tuple[Expr, Expr]]] | None:
     """What is known of a sum, and the sums of one tensor that are not, with what they are multiplied by; None where that is no gain."""
-    small = {
-        n: c for n, c in before.items() if c.expr is not None and c.kind == "float" and not c.call and plain(c.expr)
-    }
-    body: Any = total.body
-    for _ in range(DEPTH):
-        body = expanded(substituted(body, small))
-    terms = sp.Add.make_args(body)
+    terms = written(total, before)
     if len(terms) < 2:
         return None
     known: Any = sp.S.Zero
