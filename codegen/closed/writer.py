@@ -21,7 +21,6 @@ from codegen.derivation import Origin, Proof
 from codegen.derive import COT, OUT, pulled_back
 from codegen.formula import LETTERS, filled, left_side, lettered, named, text_template
 from codegen.lower import Lowered, Lowerer
-from codegen.scalars import has_functions
 from codegen.steps import Used, added, kind_of, starts_negative, without_minus, wrapped
 from codegen.values import TensorInfo, is_scalar
 from engine.indexed import Indexed
@@ -392,8 +391,6 @@ class ClosedWriter:
             t = self._constant(tt.number(0), cell.shape, cell.dtype, like)
         elif v.is_number:
             t = self._constant(self._rename(v.t, names), cell.shape, cell.dtype, like)
-            if low.scatters and t.head == "expand":
-                t = tt.method(t, "clone")
         else:
             t = self._rename(v.t, names)
             if not covers(v, cell.shape):
@@ -422,9 +419,6 @@ class ClosedWriter:
         sizes = tuple(tt.size(n) for n in shape)
         if value == tt.number(0):
             return tt.method(tt.name(like), "new_zeros", sizes, **keywords)
-        if value.kind == "size" and has_functions(value.args[0]):  # torch takes it, in the precision of the result
-            taken = cast("Val", Lowerer({}, {}, like).lower(value.args[0], (), ()).dense).t
-            return tt.method(taken, "expand", *sizes) if shape else taken
         return tt.method(tt.name(like), "new_full", sizes, value, **keywords)
 
     def _dtype_of(self, like: str) -> Any:

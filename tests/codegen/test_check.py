@@ -144,6 +144,7 @@ def test_a_bias_in_front_of_a_batchnorm_is_rounding_on_both_sides() -> None:
 
 
 RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
+    "module": nn.Sequential(nn.Dropout(0.5), nn.Tanh()),
     "dropout": lambda x: nn.functional.dropout(x, 0.5).square(),
     "uniform": lambda x: x * torch.rand(x.shape[0], 1),
     "normal": lambda x: (x + torch.randn_like(x) + torch.randn(5)).tanh(),

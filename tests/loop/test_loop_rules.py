@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from codegen.loop.graph import Step, call
-from codegen.loop.kernels import RULES
+from codegen.loop.kernels import PLAIN, RULES
 from codegen.loop.make import rows_of
 from codegen.loop.record import recorded
 from codegen.loop.rules import Match, Rule, apply
@@ -58,6 +58,16 @@ def test_a_wrong_identity_is_refused() -> None:
 def test_what_is_found_in_the_notebooks_mlp() -> None:
     used = apply(step_of("mlp", 32), RULES).used
     assert {"gather", "scatter", "addmm", "batch norm", "batch norm backward"} <= set(used)
+
+
+def test_the_slope_of_tanh_is_found_again_where_it_is_written_out() -> None:
+    """The program has the kernel itself; a plain loop has its formula, in which the rule finds the kernel."""
+    step = step_of("mlp", 32)
+    assert any(n.op == "tanh_backward" for n in step.order)
+    apply(step, PLAIN)
+    assert not any(n.op == "tanh_backward" for n in step.order)
+    assert {"elementwise backward", "addmm", "batch norm", "batch norm backward"} <= set(apply(step, RULES).used)
+    assert any(n.op == "tanh_backward" for n in step.order)
 
 
 @pytest.mark.parametrize(("rows", "used"), [(4096, True), (8, False)])
