@@ -6,7 +6,7 @@ Whatever matches no idiom falls back on `einsum`, `torch.arange` and advanced in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -57,6 +57,11 @@ class Scatter:
     kind: str
     accumulate: bool
     covers: bool = False
+
+    def renamed(self, names: Mapping[str, str], sizes: Mapping[Any, Expr] | None = None) -> Scatter:
+        """The same with other names, and other sizes."""
+        items = tuple(tt.rename(i, names, sizes or {}) for i in self.items)
+        return replace(self, items=items, value=tt.rename(self.value, names, sizes or {}))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sympy import Expr
 
-    from codegen.closed.writer import Block
+    from codegen.closed.blocks import Block
     from engine.graph import Graph
 
 
@@ -34,20 +34,20 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     graph, wanted = writer.graph, writer.wanted
     given = {"grad_out", *[f"grad_out_{k}" for k in range(len(graph.outputs))]}
     drawn = random_in(writer)
-    reads = (writer.used_backward.names - writer.made - given) | set(drawn)
+    reads = (writer.backward.used.names - writer.backward.made - given) | set(drawn)
     order = [c.name for c in writer.cells]
-    extra = [b.name for b in writer.forward_blocks if b.name not in order]
+    extra = [b.name for b in writer.forward.blocks if b.name not in order]
     saved = [n for n in (*order, *extra) if n in reads]
     seeds, used = seed_lines(writer, saved)
-    sizes = writer.used_backward.sizes | used.sizes
+    sizes = writer.backward.used.sizes | used.sizes
     saved = with_sizes(graph, writer, saved, sizes)
     writer.saved = tuple(saved)
     inputs = list(graph.inputs)
-    shapes = {b.name: b for b in writer.forward_blocks}
+    shapes = {b.name: b for b in writer.forward.blocks}
     needed = live_forward(writer, [*saved, *graph.outputs])
     renewal, read, resized = renewal_lines(graph, needed)
     kept = {*saved, *graph.outputs, *read}
-    forward = [shapes[b.name] for b in writer.forward_blocks if b.name in needed]
+    forward = [shapes[b.name] for b in writer.forward.blocks if b.name in needed]
     forward = joined(forward, lambda n: n not in kept and not (n in writer.by_name and writer.by_name[n].named))
     forward = [taken_back(b, drawn) for b in forward]
     writer.emitted = tuple(forward)
@@ -141,12 +141,12 @@ def shape_of_saved(writer: ClosedWriter, name: str) -> tuple[Expr, ...]:
     cell = writer.by_name.get(name)
     if cell is not None:
         return cell.shape
-    return next((c.shape for code, names in writer.codes.values() for c in code.cells if names.get(c.name) == name), ())
+    return next((c.shape for r in writer.regions.values() for c in r.code.cells if r.names.get(c.name) == name), ())
 
 
 def zero_block(writer: ClosedWriter, name: str) -> bool:
     """Whether a gradient is zero whatever the inputs are."""
-    return any(b.name == name and all("zeros_like" in line for line in b.lines) for b in writer.blocks)
+    return any(b.name == name and all("zeros_like" in line for line in b.lines) for b in writer.backward.blocks)
 
 
 def saved_shape(writer: ClosedWriter, name: str) -> str:
@@ -207,7 +207,7 @@ def with_sizes(graph: Graph, writer: ClosedWriter, saved: list[str], sizes: Any)
 
 def live_forward(writer: ClosedWriter, wanted: list[str]) -> set[str]:
     """The forward statements that the result and the saved tensors need."""
-    reads = {b.name: b for b in writer.forward_blocks}
+    reads = {b.name: b for b in writer.forward.blocks}
     texts = {name: {n for line in b.lines for n in read_by(line)} for name, b in reads.items()}
     live: set[str] = set()
     stack = [n for n in wanted if n in reads]
@@ -223,7 +223,7 @@ def forward_sizes(writer: ClosedWriter, needed: set[str]) -> Any:
     """The sizes that the needed forward statements read."""
     names = {str(s): s for s in writer.graph.sizes}
     found: set[Any] = set()
-    for b in writer.forward_blocks:
+    for b in writer.forward.blocks:
         if b.name in needed:
             found |= {names[i] for line in b.lines for i in read_by(line) if i in names}
     return found
@@ -231,4 +231,4 @@ def forward_sizes(writer: ClosedWriter, needed: set[str]) -> Any:
 
 def ordered(writer: ClosedWriter) -> list[Any]:
     """The backward's blocks, each input's gradient right after what it needs."""
-    return list(writer.blocks)
+    return list(writer.backward.blocks)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from codegen.closed.writer import Block
+    from codegen.closed.blocks import Block
 
 WIDTH = 100
 

@@ -17,8 +17,9 @@ from engine.spelling import shape_text
 if TYPE_CHECKING:
     from sympy import Expr
 
+    from codegen.closed.blocks import Block
     from codegen.closed.cells import Cell
-    from codegen.closed.writer import Block, ClosedWriter
+    from codegen.closed.writer import ClosedWriter
     from codegen.derivation import Proof
     from codegen.worked.told import Equation
     from engine.graph import Graph
@@ -78,10 +79,10 @@ def forward_story(writer: ClosedWriter) -> tuple[Part, ...]:
     """Every tensor that the derivation names, by its definition; one without lines is not computed or written inside of another."""
     avoid = {*writer.by_name, *map(str, writer.graph.sizes)}
     known: dict[str, Equation | None] = {}
-    for number, unit in enumerate(writer.units):
-        if number in writer.codes:
-            code, names = writer.codes[number]
-            known |= definitions(code, names, avoid)
+    for unit in writer.units:
+        if unit in writer.regions:
+            region = writer.regions[unit]
+            known |= definitions(region.code, region.names, avoid)
             continue
         for c in unit.cells:
             if c.expr is not None:
@@ -102,11 +103,11 @@ def backward_story(writer: ClosedWriter) -> tuple[Part, ...]:
     """The tensors of the emitted backward. What follows by the same steps as a part before it refers to that one."""
     ranks, avoid = ranks_of(writer), {*writer.by_name, *map(str, writer.graph.sizes)}
     proofs = {p.name: p for p in writer.proofs}
-    names = {b.name for b in writer.blocks}
+    names = {b.name for b in writer.backward.blocks}
     loose = [p for p in writer.proofs if p.name not in names]
     first: dict[Any, str] = {}
     out: list[Part] = []
-    for b in writer.blocks:
+    for b in writer.backward.blocks:
         cell = _cell(writer, b, proofs.get(b.name))
         for p in [p for p in loose if p.cell == cell]:
             loose.remove(p)
@@ -133,7 +134,7 @@ def _cell(writer: ClosedWriter, block: Block, proof: Proof | None) -> str:
     """The node whose cotangent a block computes."""
     if proof is not None:
         return proof.cell
-    return next((cell for cell, cot in writer.cots.items() if cot == block.name), "")
+    return next((cell for cell, cot in writer.backward.names.items() if cot == block.name), "")
 
 
 def ranks_of(writer: ClosedWriter) -> dict[str, int]:

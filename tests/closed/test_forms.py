@@ -103,5 +103,5 @@ def test_elements_moved(form: Form) -> None:
 def test_no_region_falls_back(form: Form) -> None:
     program = program_of(form, form.batches[-1])
     assert program.writer is not None
-    refused = [code.refused for code, _ in program.writer.codes.values()]
+    refused = [region.code.refused for region in program.writer.regions.values()]
     assert [r for r in refused if len(r) > 1] == [(form.refusal,) * 2] * bool(form.refusal)

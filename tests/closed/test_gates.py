@@ -51,7 +51,7 @@ def inputs_of(forward: Callable[..., Any]) -> list[torch.Tensor]:
 
 def refusals(program: Program) -> list[str]:
     assert program.writer is not None
-    return [reason for code, _ in program.writer.codes.values() for reason in code.refused]
+    return [reason for region in program.writer.regions.values() for reason in region.code.refused]
 
 
 def check_right(program: Program, forward: Callable[..., Any]) -> None:

@@ -117,7 +117,7 @@ def test_gradients_are_those_of_autograd(name: str) -> None:
 def test_it_closes(name: str) -> None:
     case, program = CASES[name], program_of(name)
     assert program.writer is not None
-    refused = [reason for code, _ in program.writer.codes.values() for reason in code.refused]
+    refused = [reason for region in program.writer.regions.values() for reason in region.code.refused]
     assert len(refused) == case.refused, refused
     inputs = case.inputs(torch.Generator().manual_seed(0))
     grad_out = torch.ones_like(program.forward(*inputs)[0])

@@ -150,7 +150,7 @@ def test_the_closed_forms_are_told_state_by_state(name: str) -> None:
     program = closed_program(program_of(load_target(name), name), name)
     told = page_of(name)
     assert program.writer is not None
-    for block in program.writer.blocks:
+    for block in program.writer.backward.blocks:
         text = panel(told, f"closed-{block.name}")
         assert "<math" in text
     for proof in program.derivation.proofs:

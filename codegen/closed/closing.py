@@ -1,0 +1,123 @@
+"""The regions of a graph closed: each with what is known of it from outside, its code, and the names of its cells here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from sympy import Expr, Mul, Tuple
+
+from codegen.closed.backward import cot_name
+from codegen.closed.cells import Cell, is_contraction
+from codegen.closed.code import RegionCode, region_code, resized
+from codegen.closed.region import Region, boundary, normalized
+from engine.notation import Index, Sigma, accesses, base, element, name_of
+from engine.sizes import evaluate
+
+if TYPE_CHECKING:
+    from codegen.closed.blocks import Labels
+    from codegen.closed.structure import Structure, Unit
+
+
+@dataclass(frozen=True, eq=False)
+class Closed:
+    """A region's code, and what its cells and sizes, which are numbered there, are in this graph."""
+
+    code: RegionCode
+    names: dict[str, str]
+    sizes: dict[Any, Expr]
+
+    @property
+    def refused(self) -> list[str]:
+        """Why simpler forms were not taken, in this graph's names."""
+        return [self.rule(r) for r in self.code.refused]
+
+    def rule(self, rule: str) -> str:
+        """A rule of the trail in this graph's names."""
+        return " ".join(self.names.get(word, word) for word in rule.split(" "))
+
+
+def closed(unit: Unit, structure: Structure, labels: Labels) -> Closed:
+    """The code of a unit that is a region; cells that only the code has get a name and a rank here."""
+    graph, by_name = structure.graph, structure.by_name
+    readers = structure.outside(unit)
+    seeds = structure.seeds(unit)
+    needed = tuple(c.name for c in unit.cells if c.name in graph.outputs or c.name in readers)
+    edge = boundary(list(unit.cells), by_name)
+    wanted = tuple(c.name for c in edge if c.name in structure.live)
+    relations, read = relations_of(seeds, readers, structure)
+    edge = [*edge, *[replace(by_name[n], expr=None) for n in read if n not in {c.name for c in edge}]]
+    summed = tuple((n, axes) for n in wanted for axes in [summed_axes(by_name[n], structure.live)] if axes)
+    key, region, names, sizes = normalized(Region((*edge, *unit.cells), seeds, wanted, needed, relations, summed))
+    values = {z: evaluate(n, graph.example) for z, n in sizes.items()}
+    code = resized(region_code(key, region, values), sizes)
+    for c in code.cells:
+        if c.name not in names:
+            origin = c.name.split("_")[0]
+            names[c.name] = labels.namer(f"{names.get(origin, origin)}_{c.name.partition('_')[2]}")
+            labels.ranks[names[c.name]] = len(c.shape)
+    return Closed(code, names, sizes)
+
+
+def summed_axes(c: Cell, live: set[str]) -> tuple[tuple[int, ...], ...]:
+    """The sets of axes over which a contraction's gradient is summed against a tensor, one for each tensor that gets a gradient."""
+    if c.expr is None or not is_contraction(c.expr):
+        return ()
+    found: dict[tuple[int, ...], None] = {}
+    for a in accesses(c.expr):
+        if name_of(a) in live:
+            at = a.free_symbols
+            found[tuple(k for k, i in enumerate(c.indices) if i != 0 and i not in at)] = None
+    return tuple(axes for axes in found if axes)
+
+
+def relations_of(
+    seeds: tuple[str, ...], readers: dict[str, list[Cell]], structure: Structure
+) -> tuple[tuple[tuple[Expr, Expr], ...], list[str]]:
+    """For o = Sum_j p v, the only reader of p: Sum_j p dp = Sum_d o do, over whatever indices o has and p has not.
+
+    It holds because o is linear in p. It is offered where o is at most half as large as p: the sum over p takes the
+    rounding of dp with it, which cancels in `dp - Sum_j p dp` where p is nearly one, the one over o is rounded by itself.
+    """
+    found: list[tuple[Expr, Expr]] = []
+    read: list[str] = []
+    for name in seeds:
+        live = [c for c in readers.get(name, []) if c.name in structure.live]
+        if len(live) != 1 or name in structure.graph.outputs:
+            continue
+        o, p = live[0], structure.by_name[name]
+        pair = relation(o, p) if 2 * count(o, structure) <= count(p, structure) else None
+        if pair is not None:
+            found.append(pair)
+            read.append(o.name)
+    return tuple(found), read
+
+
+def relation(o: Cell, p: Cell) -> tuple[Expr, Expr] | None:
+    """(Sum_j p dp, Sum_d o do) of a contraction o that reads p once; None where there are no such sums."""
+    if o.expr is None or not is_contraction(o.expr):
+        return None
+    sums = [f for f in Mul.make_args(o.expr) if isinstance(f, Sigma)]
+    own = accesses(o.expr, p.name)
+    if len(sums) != 1 or len(own) != 1 or own[0] not in Mul.make_args(sums[0].body):
+        return None
+    at = [i for i in own[0].indices if i != 0]
+    summed = [(i, n) for i, n in sums[0].limits]
+    if any(not isinstance(i, Index) for i in at) or len(set(at)) != len(at) or any(i not in at for i, _ in summed):
+        return None
+    rest = [(i, n) for i, n in zip(o.indices, o.shape, strict=True) if i != 0 and i not in at]
+    order = {i: Index(f"_r{k}") for k, i in enumerate([*at, *[i for i, _ in rest]])}
+    left = Sigma(element(base(cot_name(p.name)), own[0].indices) * own[0], *[Tuple(i, n) for i, n in summed])
+    right = Sigma(
+        element(base(cot_name(o.name)), o.indices) * element(base(o.name, o.positive), o.indices),
+        *[Tuple(i, n) for i, n in rest],
+    )
+    return (left.xreplace(order), right.xreplace(order)) if rest else None
+
+
+def count(c: Cell, structure: Structure) -> int:
+    """The number of elements of a cell at the example's sizes."""
+    return evaluate(cast("Expr", Mul(*c.shape)), structure.graph.example) if c.shape else 1
+
+
+__all__ = ["Closed", "closed"]
