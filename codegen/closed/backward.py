@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen.closed.algebra import Algebra, expanded, gathered, powers, scalar_part
 from codegen.closed.cells import Cell, at, is_contraction, is_joined, is_plain, substituted
 from codegen.closed.factors import factored
 from codegen.closed.guarded import affine, guarded
 from codegen.closed.sums import rebuilt
+from codegen.closed.terms import expanded, gathered, powers, scalar_part
 from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, base, bound, canonical, element, fresh, instantiate, name_of
@@ -21,6 +21,8 @@ from engine.table import Definition
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
+
+    from codegen.closed.algebra import Algebra
 
 LARGE = 100
 """Operations of a cotangent at most that are written out in the next one: a long chain of them doubles at every step."""

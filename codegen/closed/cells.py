@@ -79,6 +79,10 @@ class Cell:
         """Ranges of the cell's own indices."""
         return {cast("Index", i): n for i, n in zip(self.indices, self.shape, strict=True) if i != 0}
 
+    def element(self, indices: Iterable[Expr]) -> Indexed:
+        """An access to the cell at indices."""
+        return cast("Indexed", element(base(self.name, self.positive, self.kind != "float"), list(indices)))
+
     @cached_property
     def reads(self) -> tuple[str, ...]:
         """The cells that the definition reads, each once, in a fixed order."""
@@ -346,7 +350,7 @@ class Builder:
             self.cells[name] = replace(self.cells[name], differentiable=True)
         cell = self.cells[name]
         mapping = dict(zip(own, order, strict=True))
-        return element(base(cell.name, cell.positive, cell.kind != "float"), [mapping.get(i, i) for i in cell.indices])
+        return cell.element([mapping.get(i, i) for i in cell.indices])
 
     def inline(self, e: Expr, n: Node) -> Expr:
         """A definition with aliases put in, and contractions of which only a diagonal is read."""

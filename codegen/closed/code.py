@@ -9,7 +9,6 @@ import sympy as sp
 from sympy import Expr
 
 from codegen import tensors as tt
-from codegen.closed.algebra import expanded
 from codegen.closed.backward import cot_name, settled
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.complement import complemented
@@ -26,6 +25,7 @@ from codegen.closed.recentre import recentred
 from codegen.closed.slopes import with_slopes
 from codegen.closed.stabilize import kernel_form, stabilized
 from codegen.closed.sums import rebuilt
+from codegen.closed.terms import expanded
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError

@@ -9,13 +9,14 @@ from typing import Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.algebra import expanded, matched
 from codegen.closed.cells import Cell, at, natural, substituted
 from codegen.closed.kinks import with_clamps
 from codegen.closed.knownsums import by_known_sums
 from codegen.closed.logistic import DEPTH, elementwise_cells, gate_argument, softplus_arguments
+from codegen.closed.matching import holding, matched
 from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
+from codegen.closed.terms import expanded
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
 
@@ -67,12 +68,12 @@ def share_by_log(c: Cell, known: dict[str, Cell]) -> Expr | None:
 def held(total: Sigma, known: dict[str, Cell]) -> Indexed | None:
     """The element of a cell that is a sum."""
     exponentials = {n: c for n, c in known.items() if isinstance(c.expr, sp.exp)}
+    written = substituted(total, exponentials)
     for cell in known.values():
-        free = {cast("Index", i) for i in cell.indices if i != 0}
         whole = substituted(cell.expr, exponentials) if isinstance(cell.expr, Sigma) else None
-        mapping = None if whole is None else matched(whole, substituted(total, exponentials), free)
-        if mapping is not None and all(i in mapping for i in free):
-            return cast("Indexed", element(base(cell.name, cell.positive), [i.xreplace(mapping) for i in cell.indices]))
+        own = None if whole is None else holding(cell, whole, written)
+        if own is not None:
+            return own
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import sympy as sp
 from sympy import Expr, Symbol
 
-from codegen.closed.algebra import powers, scalar_part
+from codegen.closed.terms import powers, scalar_part
 from engine.notation import Delta, Sigma
 
 TERMS = range(3, 17)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.algebra import expanded
 from codegen.closed.cells import at
 from codegen.closed.sums import rebuilt
+from codegen.closed.terms import expanded
 from engine.indexed import Indexed
 from engine.notation import BRACKETS, Delta, Head, Sigma, Where, accesses, name_of
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.algebra import gathered, matched
 from codegen.closed.cells import Cell, at, substituted
 from codegen.closed.logistic import DEPTH
+from codegen.closed.matching import holding
 from codegen.closed.sums import rebuilt
+from codegen.closed.terms import gathered
 from engine.indexed import Indexed
-from engine.notation import Index, Less, LessEqual, Sign, Where, base, element, fresh, name_of
+from engine.notation import Less, LessEqual, Sign, Where, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,7 +46,7 @@ def with_clamps(cells: list[Cell]) -> list[Cell]:
             while name in known:
                 name += "_"
             own = tuple(i if i == 0 else fresh() for i in source.indices) if source.expr is not None else _axes(source)
-            read = element(base(source.name, source.positive), list(own))
+            read = source.element(own)
             expr = Where(Less(read, -bound), -bound, Where(Less(bound, read), bound, read))
             known[name] = Cell(name, own, source.shape, expr, "float", source.differentiable, source.dtype)
             out.append(known[name])
@@ -173,7 +174,7 @@ def by_sign(e: Expr, x: Indexed) -> list[tuple[Any, bool]] | None:
     return terms
 
 
-def clamp_of(x: Indexed, bound: Expr, cells: Iterable[Cell]) -> Expr | None:
+def clamp_of(x: Indexed, bound: Expr, cells: Iterable[Cell]) -> Indexed | None:
     """The element of a cell that is clamp(x, -d, d)."""
     for cell in cells:
         if not isinstance(cell.expr, Where):
@@ -182,11 +183,9 @@ def clamp_of(x: Indexed, bound: Expr, cells: Iterable[Cell]) -> Expr | None:
         if not isinstance(read, Indexed) or name_of(read) != name_of(x):
             continue
         pattern = Where(Less(read, -bound), -bound, Where(Less(bound, read), bound, read))
-        free = {cast("Index", i) for i in cell.indices if i != 0}
-        mapping = matched(read, x, free) if cell.expr == pattern else None
-        if mapping is not None and all(i in mapping for i in free):
-            own = [i.xreplace(mapping) for i in cell.indices]
-            return element(base(cell.name, cell.positive), own)
+        own = holding(cell, read, x) if cell.expr == pattern else None
+        if own is not None:
+            return own
     return None
 
 

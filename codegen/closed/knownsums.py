@@ -9,9 +9,10 @@ from typing import Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.algebra import expanded, fact_key
 from codegen.closed.cells import Cell, substituted
+from codegen.closed.matching import fact_key
 from codegen.closed.sums import summed_term
+from codegen.closed.terms import expanded
 from engine.indexed import Indexed
 from engine.notation import Sigma, base, element, fresh, name_of
 
@@ -150,7 +151,7 @@ def told(
         if key in sums:
             cell, own, scale = sums[key]
             there = dict(zip(own, free, strict=True))
-            known += number / scale * element(base(cell.name, cell.positive), [there.get(i, i) for i in cell.indices])
+            known += number / scale * cell.element([there.get(i, i) for i in cell.indices])
         elif isinstance(rest, Indexed):
             left.append((s, cast("Expr", number)))
         else:

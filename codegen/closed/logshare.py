@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen.closed.algebra import matched
+from codegen.closed.matching import determined
 from codegen.closed.sums import rebuilt
 from codegen.kernels import log_share, stable
 from engine.indexed import Indexed
@@ -81,9 +81,8 @@ def read_as(e: Any, exponent: Any, cell: Cell, log: Expr) -> Any:
     if found is not None:
         share, total, _ = found
         minus = not isinstance(-total, sp.log)
-        free = {cast("Index", i) for i in cell.indices if i != 0}
-        mapping = matched(exponent[0], -share if minus else share, free)
-        if mapping is not None and all(i in mapping for i in free) and sums_the_same(total, exponent, mapping):
+        mapping = determined(exponent[0], -share if minus else share, cell.indices)
+        if mapping is not None and sums_the_same(total, exponent, mapping):
             rest = read_as(e - share - total, exponent, cell, log)
             return rest - log.xreplace(mapping) if minus else rest + log.xreplace(mapping)
     return rebuilt(e, lambda a: read_as(a, exponent, cell, log))

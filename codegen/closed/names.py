@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.algebra import matched, powers, scalar_part
 from codegen.closed.cells import Cell, at
+from codegen.closed.matching import matched
 from codegen.closed.sums import rebuilt
+from codegen.closed.terms import powers, scalar_part
 from codegen.derive import distribute
 from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, name_of
@@ -196,7 +197,7 @@ class Names:
             inside = Mul(*[a**y for a, y in value.items() if a.free_symbols & summed])
             if outside == 1 or scalar_part(written) != 1:
                 continue
-            body = total.body / inside * self.algebra.access(pattern.cell, at_these)
+            body = total.body / inside * pattern.cell.element(at_these)
             new = e / total / outside
             if not self.divides_by_more(new, e / total) and not self.divides_by_more(body, total.body):
                 out.append(new * self.algebra.intern(cast("Any", Sigma(body, *total.args[1:]))))
@@ -237,7 +238,7 @@ class Names:
                 if not sp.sympify(exponent).is_Integer:
                     continue
                 indices = [i.xreplace(mapping) for i in pattern.product.indices]
-                named = self.algebra.access(pattern.cell, indices)
+                named = pattern.cell.element(indices)
                 new = e / at(pattern.product, indices) ** exponent * named**exponent
                 if not self.divides_by_more(new, e):
                     out.append(new)

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import sympy as sp
 from sympy import Mul
 
-from codegen.closed.algebra import Algebra, fact_key
+from codegen.closed.algebra import Algebra
 from codegen.closed.backward import Backward, Statement
+from codegen.closed.matching import fact_key
 from codegen.closed.naming import Naming
 from codegen.closed.prices import sums_of
+from codegen.closed.shares import exponential, reduction
 from codegen.closed.sums import rebuilt
 from codegen.derive import distribute
 from engine.indexed import Indexed
@@ -101,7 +103,7 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
                 if key in held:
                     cell, own, coefficient = held[key]
                     there = dict(zip(own, free, strict=True))
-                    return algebra.access(cell, [there.get(i, i) for i in cell.indices]) / coefficient
+                    return cell.element([there.get(i, i) for i in cell.indices]) / coefficient
                 if key in whole and whole[key][0] != s.name:
                     name, original, indices = whole[key]
                     order = fact_key(original)[1]
@@ -156,8 +158,8 @@ def sums_held(algebra: Algebra) -> dict[Any, tuple[Cell, tuple[Any, ...], Expr]]
     """The cells that are a sum, by that sum: (cell, the sum's free indices in order, what it is multiplied with)."""
     found: dict[Any, tuple[Cell, tuple[Any, ...], Expr]] = {}
     for cell in algebra.cells.values():
-        coefficient, total = algebra.reduction(sp.S.Zero if cell.expr is None else cell.expr)
-        if total is not None and not algebra.exponential(total.body):
+        coefficient, total = reduction(sp.S.Zero if cell.expr is None else cell.expr)
+        if total is not None and not exponential(total.body, algebra.cells):
             key, own = fact_key(total)
             found.setdefault(key, (cell, own, coefficient))
     return found

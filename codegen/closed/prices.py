@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen.closed.algebra import fact_key
+from codegen.closed.matching import fact_key
+from codegen.closed.shares import exponential
 from codegen.closed.slopes import tanh_of
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, bound, name_of
@@ -80,7 +81,7 @@ class Prices:
 
     def sums_exponentials(self, cell: Cell) -> bool:
         """Whether a cell is a sum of exponentials, which overflows where its logarithm and its shares do not."""
-        return isinstance(cell.expr, Sigma) and self.algebra.exponential(cell.expr.body)
+        return isinstance(cell.expr, Sigma) and exponential(cell.expr.body, self.algebra.cells)
 
     def expression(self, e: Expr) -> float:
         """Elements that are read and written until an expression is a tensor, one operation on two operands after the other.

@@ -16,10 +16,11 @@ from sympy import Expr
 from codegen.closed.algebra import Algebra
 from codegen.closed.backward import Backward, cancelled, settled
 from codegen.closed.branches import branched
+from codegen.closed.masks import MASKED
 from codegen.closed.names import Names
 from codegen.closed.recentre import RULE
 from codegen.closed.sums import rebuilt
-from codegen.worked.partial import MASKED, Partial
+from codegen.worked.partial import Partial
 from codegen.worked.points import Points
 from engine.errors import DerivationError
 from engine.indexed import Indexed
@@ -169,7 +170,7 @@ class Walk:
         known = [c for n, c in algebra.down.items() if any(name_of(a) == n for a in accesses(start))]
         names = listed([f"{{{c.name}}}" for c in known])
         if known:
-            written = tuple((algebra.access(c, c.indices), cast("Expr", c.expr)) for c in known)
+            written = tuple((c.element(c.indices), cast("Expr", c.expr)) for c in known)
             state(f"definition of {names} written out", written, algebra.lowered(start))
         algebra.allow(None)
         algebra.rules = []
@@ -182,7 +183,7 @@ class Walk:
             (),
             e,
         )
-        facts = [r for r in trail if r == MASKED or any(f[2] == r for f in algebra.known.values())]
+        facts = [r for r in trail if r == MASKED or any(f[2] == r for f in algebra.facts.known.values())]
         for k, why in enumerate(facts):
             algebra.allow(frozenset(facts[: k + 1]))
             e = algebra.normal(start, ranges)
@@ -194,7 +195,7 @@ class Walk:
         for cell in [c for c in algebra.ups if c.name in used]:
             allowed |= {cell.name}
             pattern = algebra.down.get(cell.name)
-            known_as = () if pattern is None else ((algebra.access(cell, pattern.indices), cast("Expr", pattern.expr)),)
+            known_as = () if pattern is None else ((cell.element(pattern.indices), cast("Expr", pattern.expr)),)
             state(f"definition of {{{cell.name}}} read backwards", known_as, self.names.folded(e, allowed))
         state("common factors in front", (), settled(branched(stages[-1].expr)))
         return stages

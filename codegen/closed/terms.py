@@ -1,0 +1,96 @@
+# pyright: basic
+"""Products of powers and sums of them: what a product is made of, products multiplied out, common factors in front."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr, Mul
+
+from engine.indexed import Indexed
+from engine.notation import Delta, Index, Sigma
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ZERO, ONE = sp.S.Zero, sp.S.One
+
+
+@lru_cache(maxsize=2**14)
+def powers(term: Expr) -> Mapping[Expr, Expr]:
+    """The atoms of a product with their exponents; numbers and sizes are left out."""
+    out: dict[Expr, Expr] = {}
+    for f in Mul.make_args(term):
+        if f.has(Indexed) or f.atoms(Index):
+            b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
+            out[cast("Expr", b)] = out.get(cast("Expr", b), ZERO) + x
+    return MappingProxyType(out)
+
+
+@lru_cache(maxsize=2**14)
+def scalar_part(term: Expr) -> Expr:
+    """The numbers and sizes of a product."""
+    return cast("Expr", Mul(*[f for f in Mul.make_args(term) if not (f.has(Indexed) or f.atoms(Index))]))
+
+
+def is_monomial(e: Expr) -> bool:
+    """A product of powers of accesses and functions, also of positions, no sum on top."""
+    table = powers(e)
+    return (
+        all(isinstance(b, (Indexed, sp.exp, Index)) and x.is_Rational for b, x in table.items())
+        and any(not isinstance(b, Index) for b in table)
+        and not e.is_Add
+    )
+
+
+def expanded(e: Any) -> Any:
+    """Products over additions multiplied out; arguments of functions and sums are left alone."""
+    if isinstance(e, sp.Add):
+        return sp.Add(*[expanded(a) for a in e.args])
+    if (
+        isinstance(e, sp.Pow)
+        and not isinstance(e, sp.exp)
+        and isinstance(e.base, sp.Add)
+        and e.exp.is_Integer
+        and e.exp > 0
+    ):
+        return sp.Add(*[expanded(t) for t in sp.Add.make_args(sp.expand_multinomial(e))])
+    if isinstance(e, sp.Mul) and any(
+        isinstance(f, sp.Add) or (isinstance(f, sp.Pow) and isinstance(f.base, sp.Add)) for f in e.args
+    ):
+        terms: list[Any] = [ONE]
+        for f in e.args:
+            parts = sp.Add.make_args(expanded(f)) if not (isinstance(f, sp.Add) and not f.has(Indexed)) else (f,)
+            terms = [t * p for t in terms for p in parts]
+        return sp.Add(*terms)
+    return e
+
+
+def gathered(e: Expr) -> Expr:
+    """A sum of products with what all of them share in front: `w*r*(dz - A/n - xhat*B/n)`. Accesses decide, then numbers."""
+    terms = sp.Add.make_args(e)
+    if len(terms) < 2:
+        return e
+    tables = [powers(t) for t in terms]
+    common: Any = ONE
+    for b, x in tables[0].items():
+        others = [t.get(b, ZERO) for t in tables[1:]]
+        if isinstance(b, Delta):
+            continue
+        if x.is_number and all(o.is_number and o * x > 0 for o in others):
+            common *= b ** (min([x, *others]) if x > 0 else max([x, *others]))
+    rest = [cast("Expr", t / common) for t in terms]
+    ranked = sorted(
+        rest, key=lambda t: (t.has(Sigma), t.has(Delta), not powers(t), len(powers(t)), str(scalar_part(t)))
+    )
+    scale = scalar_part(ranked[0])
+    if scale.could_extract_minus_sign() and not all(scalar_part(t).could_extract_minus_sign() for t in rest):
+        scale = -scale
+    inside = sp.Add(*[t / scale for t in rest])
+    return cast("Expr", Mul(common * scale, inside, evaluate=True) if common * scale != 1 else inside)
+
+
+__all__ = ["expanded", "gathered", "is_monomial", "powers", "scalar_part"]
