@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import statistics
+import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,7 @@ from codegen.bench.variants import VARIANTS, Runner
 from engine.errors import SymgradError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from torch import Tensor
 
@@ -101,11 +104,26 @@ def verify(w: Workload, found: dict[str, dict[str, Tensor]]) -> None:
                 )
 
 
+@contextmanager
+def silent() -> Generator[None]:
+    """Nothing is written to the standard error of the process: torch's profiler tells there that it begins and ends."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def peak(run: Callable[[int], None]) -> float:
     """The most bytes that are allocated at once during two steps, beyond what is there before."""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    with silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         run(2)
     level = top = 0
     events: Any = profiled.profiler
