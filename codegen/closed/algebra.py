@@ -26,6 +26,7 @@ from codegen.closed.matching import by_shape
 from codegen.closed.shares import Shares, exponential, reduction
 from codegen.closed.sums import rebuilt, summed_term
 from codegen.closed.terms import expanded, is_monomial
+from codegen.closed.ties import RULE, as_sign
 from codegen.ranges import simplified
 from engine.indexed import Indexed
 from engine.notation import BRACKETS, Amax, Delta, Head, Index, Sigma, Where, name_of
@@ -139,7 +140,12 @@ class Algebra:
             return e
         if isinstance(e, Where):
             condition, chosen, other = e.args
-            return Where(condition, self.normal_form(chosen, ranges), self.normal_form(other, ranges))
+            out = Where(condition, self.normal_form(chosen, ranges), self.normal_form(other, ranges))
+            sign = as_sign(out) if isinstance(out, Where) else None
+            if sign is None:
+                return out
+            self.note(RULE)
+            return sign
         if isinstance(e, Head):
             return e
         out = rebuilt(e, lambda a: self.normal_form(a, ranges))

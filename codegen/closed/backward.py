@@ -16,7 +16,20 @@ from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded, gathered, powers, scalar_part
 from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, Sigma, accesses, base, bound, canonical, element, fresh, instantiate, name_of
+from engine.notation import (
+    Delta,
+    Index,
+    Sigma,
+    Sign,
+    accesses,
+    base,
+    bound,
+    canonical,
+    element,
+    fresh,
+    instantiate,
+    name_of,
+)
 from engine.table import Definition
 
 if TYPE_CHECKING:
@@ -242,7 +255,7 @@ def settled(e: Expr) -> Expr:
         return whole.xreplace(change) if change else whole
     if isinstance(e, Sigma):
         return cast("Expr", e.func(settled(e.body), *e.args[1:]))
-    if isinstance(e, (Indexed, Delta)) or not e.args:
+    if isinstance(e, (Indexed, Delta, Sign)) or not e.args:  # a sign is that of what was compared, as it was rounded
         return e
     return cast("Expr", rebuilt(e, settled))
 

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from torch.utils import _pytree as pytree
 
+from engine.indexed import Indexed
 from engine.notation import BINDERS, BRACKETS, Floor, Head, Sign, accesses, name_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def literal_nodes(graph: Graph) -> frozenset[str]:
         if rounds(n):
             found |= {n.name, *chain(graph, n.operands, fixed)}
         elif n.template is not None:
-            before = chain(graph, compared(n), fixed)
+            before = set[str]() if told_apart(graph, n) else chain(graph, compared(n), fixed)
             if any(has_inexact_factor(graph[m]) for m in before):
                 found |= before | ({n.name} if not n.dtype.is_floating_point else set())
     for o in fixed.intersection(graph.outputs):
@@ -71,6 +72,26 @@ def compared(n: Node) -> tuple[str, ...]:
     return tuple(n.operands[k] for k in places_compared(n.template.expr))
 
 
+def told_apart(graph: Graph, n: Node) -> bool:
+    """Whether what a node compares is two multiples of one tensor, by numbers of different sign: rounding changes nothing there."""
+    operands = compared(n)
+    if len(operands) != 2 or len(n.operands) != 2:
+        return False
+    (one, a), (other, b) = (multiple(graph, o) for o in operands)
+    return one == other and bool(a * b < 0)
+
+
+def multiple(graph: Graph, name: str) -> tuple[str, Expr]:
+    """The tensor that another one is a multiple of, entry by entry, and the number; itself where there is none."""
+    number: Any = sp.S.One
+    while (template := graph[name].template) is not None and len(graph[name].operands) == 1:
+        factor, access = cast("Any", template.expr).as_coeff_Mul()
+        if not isinstance(access, Indexed) or tuple(access.indices) != tuple(template.indices) or factor == 0:
+            break
+        number, name = number * factor, graph[name].operands[0]
+    return name, number
+
+
 def is_arithmetic(n: Node) -> bool:
     """Whether a node adds, multiplies, divides, chooses between or moves entries of its operands."""
     return n.template is not None and is_rational(n.template.expr)
@@ -98,9 +119,16 @@ def is_rational(e: Expr) -> bool:
 
 def has_inexact_factor(n: Node) -> bool:
     """Whether a node multiplies or divides by a number that is taken for a decimal which no float is equal to."""
-    if n.call is None or n.template is None or n.template.expr.is_Add:
+    if n.call is None or n.template is None or not scales(n.template.expr):
         return False
     return any(isinstance(v, float) and is_inexact(v) for v in pytree.tree_leaves(n.call.args))
+
+
+@lru_cache(maxsize=2**12)
+def scales(e: Expr) -> bool:
+    """Whether a definition multiplies entries by numbers, and does not just add or choose them."""
+    products: Any = e.atoms(sp.Mul)
+    return not e.is_Add and any(abs(m.as_coeff_Mul()[0]) != 1 for m in products)
 
 
 def is_inexact(value: float) -> bool:

@@ -34,6 +34,7 @@ FORWARDS: dict[str, Callable[..., Any]] = {
     "kinks": lambda x: (x * 0.1 - 0.03).relu() + (x / 0.1 - 3).clamp(min=0) + (x / 0.1 - 3).abs(),
     "sign": lambda x: (x / 0.1 - 3).sign() * x,
     "equal": lambda x: torch.where(x / 0.1 == 3, x, -x),
+    "larger": lambda x: torch.maximum(x * 0.1, torch.arange(1, 30, dtype=x.dtype) / 100),
     "bicubic": lambda x: F.interpolate(x[:10].view(1, 1, 5, 2), size=(7, 4), mode="bicubic"),
 }
 
@@ -51,3 +52,25 @@ def test_at_tenths(name: str, mode: str) -> None:
     out, saved = program.forward(x)
     torch.testing.assert_close(out, wanted.detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(program.backward(saved)["x"], gradient, rtol=1e-12, atol=1e-12)
+
+
+def larger_of_multiples(x):
+    return torch.maximum(0.9 * x, -0.1 * x).sum()
+
+
+def larger_of_others(x):
+    return torch.maximum(0.9 * x, 0.1 * x).sum()
+
+
+def test_multiples_of_two_signs_may_be_told_by_the_tensor() -> None:
+    """Which of 0.9 x and -0.1 x is larger is the sign of x; 0.9 x and 0.1 x are equal where x is infinite."""
+    x = torch.tensor([-2.0, 0.0, 1.0, float("inf"), -float("inf")], dtype=torch.float64)
+    sources: list[str] = []
+    for forward in (larger_of_multiples, larger_of_others):
+        leaf = x.clone().requires_grad_()
+        (true,) = torch.autograd.grad(forward(leaf), leaf)
+        program = codegen.generate(forward, x)
+        torch.testing.assert_close(program.backward(program.forward(x)[1])["x"], true)
+        sources.append(program.source)
+    assert "x.sign()" in sources[0]
+    assert "x.sign()" not in sources[1]

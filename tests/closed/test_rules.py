@@ -34,6 +34,32 @@ def test_a_sum_over_few_places_of_which_one_is_meant() -> None:
     assert only_places(x[j] * Less(j, 2), limits) == (x[j] * Less(j, 2), set())
 
 
+def larger(x, y):
+    return torch.maximum(x, y).sum()
+
+
+def larger_of_sums(x, y):
+    return torch.maximum(x + 1e16, 1e16 * y).sum()
+
+
+def smaller_of_two(x, y):
+    return torch.maximum(torch.minimum(2 * x, y), x).sum()
+
+
+def test_the_larger_of_two_passes_back_by_a_sign_and_half_at_a_tie() -> None:
+    inf = float("inf")
+    x = torch.tensor([1.0, 2.0, 2.0, 0.0, inf, -inf, 5e-324], dtype=torch.float64)
+    y = torch.tensor([1.0, 1.0, 2.0, -0.0, inf, inf, 0.0], dtype=torch.float64)
+    for forward in (larger, smaller_of_two, larger_of_sums):
+        leaves = [x.clone().requires_grad_(), y.clone().requires_grad_()]
+        true = torch.autograd.grad(forward(*leaves), leaves)
+        program = codegen.generate(forward, x, y)
+        found = program.backward(program.forward(x, y)[1])
+        for name, wanted in zip("xy", true, strict=True):
+            torch.testing.assert_close(found[name], wanted, rtol=0, atol=0)
+        assert ".sign()" in program.source
+
+
 def overlap(p, y):
     both = (p * y).sum()
     return both / (both + 0.3 * (p * (1 - y)).sum())

@@ -180,6 +180,17 @@ def tversky_hand(p, y, g):
     return (1 - t, (y * -k + 0.3 * k * t,))
 
 
+def pinball(y, q):
+    e = y - q
+    return torch.maximum(0.9 * e, (0.9 - 1) * e).mean()
+
+
+def pinball_hand(y, q, g):
+    e = y - q
+    d = (e.sign() + 0.8) * (g / (2 * e.numel()))
+    return (torch.maximum(0.9 * e, -0.1 * e).mean(), (d, -d))
+
+
 def several(count, *shape):
     return lambda d, n: [d.normal(n, *shape) for _ in range(count)]
 
@@ -215,6 +226,7 @@ ROBUST = (
         wrt=("a", "b"),
         twice=False,
     ),
+    Form("pinball", pinball, pair, pinball_hand, twice=False),
     Form("iou", iou, lambda d, n: [d.unit(n, K), d.unit(n, K)], iou_hand, wrt=("p",)),
     Form("tversky", tversky, lambda d, n: [d.unit(n, K), d.unit(n, K)], tversky_hand, wrt=("p",)),
 )
