@@ -101,7 +101,7 @@ def finish(term: Term, ranges: Mapping[Index, Expr], sizes_of: Mapping[Expr, Exp
     known = solver.known
     body = simplified(term.body.xreplace(solver.substitution), known)
     left = [simplified(Delta(k, e.xreplace(solver.substitution)), known) for e, k in rest]
-    body, places = only_places(Mul(body, *left), solver.limits)
+    body, places = only_places(gathered(Mul(body, *left), solver.limits), solver.limits)
     inside: list[tuple[Index, Expr]] = []
     symbols = body.free_symbols
     for j, n in solver.limits.items():
@@ -112,6 +112,21 @@ def finish(term: Term, ranges: Mapping[Index, Expr], sizes_of: Mapping[Expr, Exp
         else:
             body = body * n
     return distribute(body, inside), bool(left)
+
+
+def gathered(body: Expr, limits: dict[Index, Expr]) -> Expr:
+    """A product with each summed index put in that a delta says to be the value of an integer tensor.
+
+    `Sum_k f_k [k = c_i]` is `f_{c_i}`: a value that torch takes as an index is one. The index is a summed one no more.
+    """
+    for f in Mul.make_args(body):
+        if not isinstance(f, Delta):
+            continue
+        for j, e in (f.args, f.args[::-1]):
+            if j in limits and isinstance(e, Indexed) and not e.free_symbols & {*limits}:
+                del limits[cast("Index", j)]
+                return gathered((body / f).xreplace({j: e}), limits)
+    return body
 
 
 FEW = 16

@@ -39,7 +39,7 @@ def _choice(e: Where) -> Kernel | None:
     condition, one, other = e.args
     if not condition.has(sp.Indexed):
         return None
-    bounded = _between(e) or _larger(e)
+    bounded = _between(e) or _larger(e) or _softplus(e)
     if bounded is not None:
         return bounded
     if (condition == LessEqual(other, 0) and one == 0) or (condition == LessEqual(0, one) and other == 0):
@@ -72,11 +72,27 @@ def _larger(e: Where) -> Kernel | None:
     if not isinstance(second, Where):
         return None
     turned, other, equal = second.args
-    if not (one.has(sp.Indexed) and other.has(sp.Indexed)) or sp.expand(one / 2 + other / 2 - equal) != 0:
+    if sp.expand(one / 2 + other / 2 - equal) != 0:
         return None
-    if condition == Less(other, one) and turned == Less(one, other):
-        return "maximum", (one, other)
-    return ("minimum", (one, other)) if condition == Less(one, other) and turned == Less(other, one) else None
+    larger = condition == Less(other, one) and turned == Less(one, other)
+    if not larger and not (condition == Less(one, other) and turned == Less(other, one)):
+        return None
+    numbers = [x for x in (one, other) if x.is_number]
+    if not numbers:
+        tensors = one.has(sp.Indexed) and other.has(sp.Indexed)
+        return ("maximum" if larger else "minimum", (one, other)) if tensors else None
+    x = one if other.is_number else other
+    if larger:
+        return ("relu", (x,)) if numbers[0] == 0 else ("clamp", (x, numbers[0], None))
+    return "clamp", (x, None, numbers[0])
+
+
+def _softplus(e: Where) -> Kernel | None:
+    """log(1 + exp(x)), or x itself beyond a number: torch's own softplus."""
+    condition, one, other = e.args
+    threshold = condition.args[0] if condition.has(Less) else None
+    beyond = threshold is not None and threshold.is_Integer and condition == Less(threshold, one)
+    return ("softplus", (one, threshold)) if beyond and other == sp.log(1 + sp.exp(one)) else None
 
 
 def _exponent(e: Expr) -> Expr | None:

@@ -292,7 +292,7 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         for at, n in [(dims[k], shape[k]) for k in advanced if dims[k] in outside and dims[k].atoms(Index, Indexed)]:
             body = body * LessEqual(0, at) * Less(at, n)
         self.order = self.natural_order(body, [*joint, *rest])
-        value = self.arranged(self.value(body), [*joint, *tail])
+        value = self.arranged(self.floated(self.value(body)), [*joint, *tail])
         return Scatter(tuple(items), value.t, value.kind, accumulate=bool(domain))
 
     def _gather_order(self, dims: list[Expr], joint: list[Index]) -> list[Index]:

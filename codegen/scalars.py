@@ -67,8 +67,8 @@ class ScalarMixin(LowererBase):
 
     def constant(self, e: Expr) -> Val:
         """A number."""
-        if e.is_Integer:
-            return scalar(int(e))
+        if e.is_Integer:  # torch takes no whole number beyond its integers, but a float as large
+            return scalar(int(e) if abs(int(e)) < 2**63 else float(int(e)))
         if e in (sp.S.Infinity, sp.S.NegativeInfinity):
             infinity = tt.call("float", '"inf"')
             return Val(infinity if e is sp.S.Infinity else tt.unary("neg", infinity), (), "number")
@@ -502,8 +502,10 @@ class ScalarMixin(LowererBase):
             return Val(tt.call("torch.nn.functional.elu", v.t), v.axes)
         if name == "leaky_relu":
             return Val(tt.call("torch.nn.functional.leaky_relu", v.t, tt.number(float(args[1]))), v.axes)
-        if name == "softplus":  # beyond 40 it is the identity to the last bit of a double
-            return Val(tt.call("torch.nn.functional.softplus", v.t, threshold=40), v.axes)
+        if name == "softplus":  # beyond 40 it is the identity to the last bit of a double; torch's own threshold is 20
+            threshold = int(args[1]) if len(args) > 1 else 40
+            own = {} if threshold == 20 else {"threshold": threshold}
+            return Val(tt.call("torch.nn.functional.softplus", v.t, **own), v.axes)
         return Val(tt.method(v.t, name), v.axes)
 
     def compare(self, symbol: str, e: Any) -> Val:

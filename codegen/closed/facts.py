@@ -56,10 +56,10 @@ class Facts:
 
 
 def learn_sum(algebra: Algebra, cell: Cell, coefficient: Expr, total: Sigma) -> None:
-    """`z = c * Sum body` says `Sum body = z / c`."""
+    """`z = c * Sum body` says `Sum body = z / c`, where the sum has all indices that z has (`z_i = a_i Sum_k b_k` says too little)."""
     whole = algebra.normal(total, {**cell.ranges, **dict(total.limits)})
     one = single_sum(whole)
-    if one is not None:
+    if one is not None and {*cell.ranges} <= one.free_symbols:
         value = cell.element(cell.indices) / coefficient / (whole / one)
         algebra.add_fact(one, value, f"definition of {cell.name}")
 

@@ -79,9 +79,18 @@ def size_symbols(cells: Sequence[Cell]) -> list[Symbol]:
 
 
 def small_sizes(cells: Sequence[Cell], values: Mapping[Any, int], first: int = 3, step: int = 1) -> dict[Symbol, int]:
-    """Small numbers for the size symbols of a region, in the order of the sizes at the example; equal ones stay equal."""
+    """Small numbers for the size symbols of a region, in the order of the sizes at the example; equal ones stay equal.
+
+    They are larger than every position that the region reads by its number.
+    """
+    first = max([first, *[p + 1 for c in cells if c.expr is not None for p in fixed_positions(c.expr)]])
     ranks = sorted({values[s] for s in size_symbols(cells) if s in values})
     return {s: first + step * ranks.index(values[s]) if s in values else first for s in size_symbols(cells)}
+
+
+def fixed_positions(e: Expr) -> list[int]:
+    """The positions that an expression reads by their number."""
+    return [int(i) for a in accesses(e) for i in cast("Any", a.indices) if i.is_Integer]
 
 
 def sizes_to_measure(cells: Sequence[Cell], values: Mapping[Any, int]) -> dict[Symbol, int]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sympy as sp
-from sympy import Expr
+from sympy import Expr, Mul
 
 from engine.notation import Quo
 from engine.table import Definition
@@ -33,8 +33,13 @@ def renamed(node: Node, same: dict[Expr, Expr]) -> Node:
     shapes = (node.template.shape, *node.operand_shapes)
     parts = dict.fromkeys(a for s in shapes for n in s for a in sorted(n.atoms(sp.Symbol, Quo), key=str))
     first: dict[Expr, Any] = {}
-    known = {a: first.setdefault(a.xreplace(sizes).xreplace(same), a) for a in parts}
+    values = {a: a.xreplace(sizes).xreplace(same) for a in parts}
+    known = {a: first.setdefault(value, a) for a, value in values.items()}
     there: dict[Any, Any] = {a: b for a, b in known.items() if a != b}
+    names = {value: a for value, a in first.items() if value.is_Symbol}
+    for a, value in values.items():  # a size that is a product of others that the template has
+        if isinstance(value, Mul) and value.free_symbols <= {*names}:
+            there[a] = value.xreplace(names)
 
     def at(of: tuple[Expr, ...]) -> tuple[Expr, ...]:
         return tuple(n.xreplace(there) for n in of)
@@ -49,6 +54,13 @@ def renamed(node: Node, same: dict[Expr, Expr]) -> Node:
     )
 
 
+def is_size(e: Expr) -> bool:
+    """A size, or a product of sizes and numbers."""
+    return isinstance(e, (sp.Symbol, Quo)) or (
+        isinstance(e, Mul) and all(f.is_Integer or isinstance(f, (sp.Symbol, Quo)) for f in e.args)
+    )
+
+
 def equal_sizes(graph: Graph) -> dict[Expr, Expr]:
     """What stands for each size that a guard says to be another one."""
     order: list[Expr] = list(graph.sizes)
@@ -58,11 +70,16 @@ def equal_sizes(graph: Graph) -> dict[Expr, Expr]:
         if g.value != 0 or g.equal is not None or len(others) != 1:
             continue
         pair = [abs(e) for e in (one, *others)]
-        sizes = all(isinstance(e, (sp.Symbol, Quo)) for e in pair) and one + others[0] in (
-            pair[0] - pair[1],
-            pair[1] - pair[0],
-        )
-        if sizes:
+        if not all(map(is_size, pair)) or one + others[0] not in (pair[0] - pair[1], pair[1] - pair[0]):
+            continue
+        whole = [e for e in pair if isinstance(e, Mul)]
+        if len(whole) == 2:
+            continue
+        if whole:  # n = 4 k
+            (kept,), dropped = whole, next(e for e in pair if e not in whole)
+            if dropped not in kept.atoms(sp.Symbol, Quo):
+                same = {**{e: k.xreplace({dropped: kept}) for e, k in same.items()}, dropped: kept}
+        else:
             kept, dropped = sorted(
                 pair, key=lambda e: (order.index(e) if e in order else len(order), len(str(e)), str(e))
             )

@@ -3,13 +3,17 @@
 from tests.closed.forms.activations import ACTIVATIONS
 from tests.closed.forms.attention import ATTENTION
 from tests.closed.forms.form import Draw, Form
+from tests.closed.forms.graphs import GRAPHS
+from tests.closed.forms.heads import HEADS
 from tests.closed.forms.layers import LAYERS
 from tests.closed.forms.learning import LEARNING
 from tests.closed.forms.losses import LOSSES
 from tests.closed.forms.networks import NETWORKS
 from tests.closed.forms.normalisation import NORMALISATION
+from tests.closed.forms.objectives import OBJECTIVES
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.robust import ROBUST
+from tests.closed.forms.sequences import SEQUENCES
 
 FORMS: tuple[Form, ...] = (
     *LOSSES,
@@ -21,6 +25,10 @@ FORMS: tuple[Form, ...] = (
     *ROBUST,
     *LEARNING,
     *LAYERS,
+    *GRAPHS,
+    *HEADS,
+    *SEQUENCES,
+    *OBJECTIVES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]

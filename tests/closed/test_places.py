@@ -1,0 +1,123 @@
+"""Positions, sizes and numbers: gathers passed back, runs of equal length, numbers that no integer holds, bounds by max and min."""
+
+from __future__ import annotations
+
+import pytest
+import sympy as sp
+import torch
+import torch.nn.functional as F
+
+import codegen
+from codegen.closed.gates import small_sizes
+from codegen.derive import gathered
+from engine.notation import Delta, Index, base
+
+N = sp.Symbol("n", positive=True, integer=True)
+
+
+def agrees(forward, *inputs, wrt=None) -> str:
+    """The emitted file, whose gradients are those of autograd."""
+    program = codegen.generate(forward, *inputs, wrt=wrt)
+    out, grads = program.value_and_grad(*inputs)
+    leaves = [
+        t.clone().requires_grad_(t.is_floating_point() and n in grads)
+        for n, t in zip(program.graph.inputs, inputs, strict=True)
+    ]
+    true = forward(*leaves)
+    torch.testing.assert_close(out, true.detach())
+    wanted = [t for t in leaves if t.requires_grad]
+    torch.testing.assert_close(tuple(grads.values()), torch.autograd.grad(true, wanted))
+    return program.source
+
+
+def test_a_sum_over_what_an_integer_tensor_says_is_a_gather() -> None:
+    x, c, i, k = base("x"), base("c", integer=True), Index("i"), Index("k")
+    limits = {k: N}
+    assert gathered(x[k] * Delta(k, c[i]), limits) == x[c[i]]
+    assert limits == {}
+    both = {k: N, i: N}  # what the place depends on is summed over too
+    assert gathered(x[k] * Delta(k, c[i]), both) == x[k] * Delta(k, c[i])
+    assert both == {k: N, i: N}
+
+
+def messages(x, to):
+    return (torch.zeros(4, x.shape[1], dtype=x.dtype).index_add_(0, to, x) ** 2).sum()
+
+
+def test_what_is_added_at_places_is_read_there() -> None:
+    source = agrees(messages, torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 3, 3, 1, 0, 2]))
+    assert "torch.arange" not in source
+    assert "[to]" in source
+
+
+def far_masked(x, keep):
+    return x.masked_fill(~keep, -1e30).softmax(-1).square().sum()
+
+
+def test_numbers_beyond_the_integers_are_floats() -> None:
+    keep = torch.tensor([True, False, True])
+    agrees(far_masked, torch.randn(2, 3, dtype=torch.float64), keep)
+
+
+def picked(x, y):
+    b, t, v = x.shape
+    return -x.view(b * t, v).log_softmax(-1).gather(1, y.view(-1, 1)).mean()
+
+
+def test_truth_values_are_added_as_floats() -> None:
+    agrees(picked, torch.randn(2, 3, 4, dtype=torch.float64), torch.tensor([[0, 1, 3], [2, 2, 0]]))
+
+
+def quarters(z, h):
+    k = h.shape[1]
+    return (z[:, :k].tanh() * z[:, k : 2 * k] + z[:, 2 * k : 3 * k].exp() * z[:, 3 * k :] * h).sum()
+
+
+def test_a_size_that_is_a_multiple_of_another_is_cut_by_slices() -> None:
+    source = agrees(quarters, torch.randn(5, 12, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64))
+    assert "index_put_" not in source
+    assert "clamp" not in source
+
+
+def third(x):
+    return (x[:, 6] * x.sum(1)).exp().mean()
+
+
+def test_gates_have_room_for_every_position_that_is_read() -> None:
+    program = codegen.generate(third, torch.randn(9, 8, dtype=torch.float64))
+    assert program.writer is not None
+    (region,) = [r for r in program.writer.regions.values() if any(c.expr is not None for c in r.code.cells)]
+    assert region.code.refused == ()
+    cells, values = region.code.cells, dict(region.code.values)
+    assert min(small_sizes(cells, values).values()) > 6
+
+
+def bent(z, w, u):
+    h = torch.tanh(z @ w)
+    return ((1 + ((1 - h**2)[:, None] * w) @ u).abs().log() + (z + u * h[:, None]).sum(1)).sum()
+
+
+def test_a_product_with_a_sum_of_fewer_indices_says_nothing_of_that_sum() -> None:
+    draw = torch.Generator().manual_seed(0)
+    z, w, u = (torch.randn(*s, generator=draw, dtype=torch.float64) * 0.3 for s in ((6, 4), (4,), (4,)))
+    program = codegen.generate(bent, z, w, u)
+    assert program.writer is not None
+    assert not any("KeyError" in reason for reason in program.writer.refused)
+
+
+@pytest.mark.parametrize(
+    ("forward", "spelled"),
+    [
+        (lambda x: torch.maximum(x, torch.zeros_like(x)).square().sum(), ".relu()"),
+        (lambda x: torch.max(torch.full_like(x, 0.5), x).square().sum(), ".clamp(min=0.5)"),
+        (lambda x: torch.minimum(x, torch.zeros_like(x)).square().sum(), ".clamp(max=0)"),
+        (lambda x: F.softplus(x).square().sum(), "softplus(x)"),
+        (lambda x: F.softplus(x, threshold=3).square().sum(), "softplus(x, threshold=3)"),
+    ],
+)
+def test_bounds_and_thresholds_are_kernels(forward, spelled) -> None:
+    x = torch.cat([torch.linspace(-4, 4, 9), torch.tensor([0.5, 25.0])]).double()
+    source = agrees(forward, x)
+    assert spelled in source
+    head = source[source.index("def forward(") : source.index("def backward(")]
+    assert "torch.where" not in head
