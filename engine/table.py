@@ -55,10 +55,15 @@ Output = Definition | Opaque
 
 
 class Operand:
-    """A tensor argument in index notation: `x.shape` in symbolic sizes, `x[i, j]` its element."""
+    """A tensor argument in index notation: `x.shape` in symbolic sizes, `x[i, j]` its element.
 
-    def __init__(self, position: int, shape: Shape, dtype: torch.dtype, positive: bool = False) -> None:
-        self.position, self.shape, self.dtype = position, shape, dtype
+    Integers that are below zero at the example, or may be, are `signed`.
+    """
+
+    def __init__(
+        self, position: int, shape: Shape, dtype: torch.dtype, positive: bool = False, signed: bool = False
+    ) -> None:
+        self.position, self.shape, self.dtype, self.signed = position, shape, dtype, signed
         self.floating, self.boolean = dtype.is_floating_point, dtype == torch.bool
         self._base = base(f"_{position}", positive=positive, integer=not self.floating)
 

@@ -29,6 +29,7 @@ from engine.ops.assignment import setitem
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, is_slice, with_bounds
 from engine.table import Definition, Operand, Output, Row, Scope, Shape, row_of
+from engine.wholes import computed, counts_from_end, kept
 
 CONSTANT_LIMIT = 64
 META_PROPERTIES = frozenset((
@@ -91,6 +92,10 @@ class Record:
     stale: bool = False
     is_buffer: bool = False
     wanted: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
+    known: torch.Tensor | None = None
+    """Integers and truth values as they are at the example, where nothing but such is read."""
+    signed: bool = False
+    """Whether these are integers that may be below zero."""
 
 
 @dataclass(frozen=True)
@@ -169,11 +174,12 @@ class Tracer(TorchFunctionMode):
         if t.is_complex():
             raise TraceError(f"input {name!r} is complex; keep real and imaginary parts as real tensors")
         shape = tuple(self.sizes.new(f"{name}%{d}", int(s)) for d, s in enumerate(t.shape))
-        if t.dtype == torch.int64 and not t.is_meta:
-            with without_modes():
-                self.padded = self.padded or bool((t == -100).any())
         meta = torch.empty(t.shape, dtype=t.dtype, device="meta")
         record = Record("input", (), None, (), shape, meta, t.is_floating_point(), None)
+        with without_modes():
+            self.padded = self.padded or (t.dtype == torch.int64 and not t.is_meta and bool((t == -100).any()))
+            record.known = kept(t)
+            record.signed = record.known is not None and bool((record.known < 0).any())
         record.wanted.append((-1, 0, name))
         return self.proxy(record)
 
@@ -352,6 +358,9 @@ class Tracer(TorchFunctionMode):
         template = None if shape else Definition((), (), exact(values))
         call = Call(torch.tensor, (values,), (("dtype", t.dtype),))
         record = Record("constant", (), template, (), shape, meta, False, here(), call, value=value)
+        with without_modes():
+            record.known = kept(t)
+            record.signed = record.known is not None and bool((record.known < 0).any())
         p = self.proxy(record)
         self.captured[id(t)] = p
         self.keep.append(t)
@@ -433,6 +442,7 @@ class Tracer(TorchFunctionMode):
         leaves, spec = pytree.tree_flatten((tuple(map(_as_tuple, args)), {k: _as_tuple(v) for k, v in kwargs.items()}))
         meta_leaves: list[Any] = []
         call_leaves: list[Any] = []
+        known_leaves: list[Any] = []
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor):
                 p = leaf if isinstance(leaf, Proxy) else self._constant(leaf)
@@ -444,12 +454,15 @@ class Tracer(TorchFunctionMode):
                 if p.record not in operands:
                     operands.append(p.record)
                 meta_leaves.append(p.record.meta)
+                known_leaves.append(p.record.known)
                 call_leaves.append(Ref(operands.index(p.record)))
             elif is_slice(leaf):
                 meta_leaves.append(with_bounds(number, leaf))
+                known_leaves.append(meta_leaves[-1])
                 call_leaves.append(with_bounds(self._argument, leaf))
             else:
                 meta_leaves.append(number(leaf))
+                known_leaves.append(meta_leaves[-1])
                 call_leaves.append(self._argument(leaf))
         call_args, call_kwargs = pytree.tree_unflatten(call_leaves, spec)
         try:
@@ -469,6 +482,10 @@ class Tracer(TorchFunctionMode):
         call = Call(func, call_args, tuple(call_kwargs.items()))
         gathered = row.name == "__getitem__" and len(operands) > 1  # torch copies what it gathers
         view = row.view and not gathered
+        values: list[torch.Tensor | None] = [None] * len(metas)
+        if not any(m.is_floating_point() for m in metas) and all(o.known is not None for o in operands):
+            with without_modes():
+                values = computed(row.name, func, known_leaves, spec, len(metas))
         made: dict[int, Proxy] = {}
         pairs = list(enumerate(zip(known.outputs, metas, strict=True)))
         for k, (output, meta) in sorted(pairs, key=lambda p: p[0] not in known.chosen):
@@ -485,7 +502,8 @@ class Tracer(TorchFunctionMode):
             read = (*operands, *(made[c].record for c in known.chosen)) if template is not None else tuple(operands)
             record = Record(
                 row.name, read, template, mapping, shape, meta, differentiable, source, call,
-                k if several else None, len(metas), view, None, positive, known.shapes,
+                k if several else None, len(metas), view, None, positive, known.shapes, known=values[k],
+                signed=counts_from_end(row.name, values[k], output, meta, [o.signed for o in operands]),
             )  # fmt: skip
             made[k] = self.proxy(record)
             if view:
@@ -559,7 +577,7 @@ class Tracer(TorchFunctionMode):
         leaves, spec = pytree.tree_flatten((args, kwargs))
         leaves = [renamed(v) for v in leaves]
         values = {p: self.sizes.values[s] for s, p in names.items()}
-        flags = tuple((o.meta.dtype, o.positive) for o in operands)
+        flags = tuple((o.meta.dtype, o.positive, o.signed) for o in operands)
         key = (
             row,
             self.padded,

@@ -24,6 +24,7 @@ from engine.table import (
     op,
     value_of,
 )
+from engine.wholes import from_start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,9 +82,9 @@ def index_put(x: Operand, indices: Sequence[Operand | None], values: Operand, ac
     where = indices_of(shape)
     at = indices_of(x.shape)
     here: Any = sp.S.One
-    for place, t in zip(at, indices, strict=False):
+    for place, size, t in zip(at, x.shape, indices, strict=False):
         if t is not None:
-            here = here * Delta(aligned(t, where), place)
+            here = here * Delta(from_start(t, aligned(t, where), size), place)
     rest = [i for k, i in enumerate(at) if k >= len(indices) or indices[k] is None]
     named = [k for k, t in enumerate(indices) if t is not None]
     lead = named[0] if named == list(range(named[0], named[-1] + 1)) else 0

@@ -26,6 +26,7 @@ from engine.table import (
     product,
     value_of,
 )
+from engine.wholes import from_start
 
 Tensor = torch.Tensor
 
@@ -99,7 +100,7 @@ def getitem(x: Operand, item: Any) -> Definition:
             place()
             placed = True
         if isinstance(it, Operand):
-            source.append(aligned(it, at_b))
+            source.append(from_start(it, aligned(it, at_b), size))
         elif isinstance(it, slice):
             start, step, length = sliced(cast("Any", it), size)
             (i,) = indices_of((length,))

@@ -24,6 +24,7 @@ from engine.table import (
     op,
     recorded_as,
 )
+from engine.wholes import from_start
 
 
 def along(x: Operand, d: int, index: Operand) -> tuple[tuple[Expr, ...], list[Expr], list[tuple[Index, Expr]], Any]:
@@ -32,6 +33,7 @@ def along(x: Operand, d: int, index: Operand) -> tuple[tuple[Expr, ...], list[Ex
     count = index.shape[0] if index.rank else sp.S.One
     j = fresh_of(count)
     place = index.element(j) if index.rank else index.element()
+    place = from_start(index, place, x.shape[d]) if x.rank else place  # only index_fill takes any below zero
     source = [j if k == d else i for k, i in enumerate(at)]
     limits = [(cast("Index", j), count)] if count != 1 else []
     return at, source, limits, Delta(place, at[d]) if x.rank else sp.S.One
