@@ -60,6 +60,25 @@ def test_the_larger_of_two_passes_back_by_a_sign_and_half_at_a_tie() -> None:
         assert ".sign()" in program.source
 
 
+def gelu_by_hand(x):
+    return (x * x.exp() * (1 + torch.erf(x * 0.5**0.5)) / 2).sum()
+
+
+def test_the_slope_of_gelu_is_its_kernel() -> None:
+    """Not that of x exp(x) times the same function; nor where the tensor that it is taken of is larger than its cotangent."""
+    x = torch.tensor([-40.0, -2.0, 0.0, 0.5, 40.0], dtype=torch.float64)
+    for forward, kernel in (
+        (lambda x: torch.nn.functional.gelu(x).square().sum(), True),
+        (lambda x: torch.nn.functional.gelu(x).sum(), False),
+        (gelu_by_hand, False),
+    ):
+        leaf = x.clone().requires_grad_()
+        (true,) = torch.autograd.grad(forward(leaf), leaf)
+        program = codegen.generate(forward, x)
+        torch.testing.assert_close(program.backward(program.forward(x)[1])["x"], true)
+        assert ("gelu_backward" in program.source) == kernel
+
+
 def overlap(p, y):
     both = (p * y).sum()
     return both / (both + 0.3 * (p * (1 - y)).sum())
