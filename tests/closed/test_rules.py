@@ -79,6 +79,26 @@ def test_the_slope_of_gelu_is_its_kernel() -> None:
         assert ("gelu_backward" in program.source) == kernel
 
 
+def clipped(r, a):
+    return torch.minimum(r * a, r.clamp(0.8, 1.25) * a).sum()
+
+
+def clipped_elsewhere(r, a):
+    return torch.minimum(r * a, r.clamp(0.8, 1.25) * a).sum() + (r.clamp(0.8, 1.25) * a.exp()).sum()
+
+
+def test_a_clipped_objective_passes_back_by_one_comparison() -> None:
+    """At the bounds, where both are equal, and where their factor is zero, as autograd does."""
+    r = torch.tensor([0.5, 0.8, 1.0, 1.25, 2.0], dtype=torch.float64).repeat(3)
+    a = torch.tensor([-1.5, 0.0, 2.0], dtype=torch.float64).repeat_interleave(5)
+    for forward, once in ((clipped, True), (clipped_elsewhere, False)):
+        leaf = r.clone().requires_grad_()
+        (true,) = torch.autograd.grad(forward(leaf, a), leaf)
+        program = codegen.generate(forward, r, a, wrt=("r",))
+        torch.testing.assert_close(program.backward(program.forward(r, a)[1])["r"], true, rtol=0, atol=0)
+        assert ("< 0.8" not in program.source) == once
+
+
 def overlap(p, y):
     both = (p * y).sum()
     return both / (both + 0.3 * (p * (1 - y)).sum())
