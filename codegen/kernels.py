@@ -2,7 +2,7 @@
 
 log(sum(exp f)) is logsumexp, log(exp(f) + exp(g)) is logaddexp, exp(f)/(exp(f) + exp(g)) is sigmoid(f - g),
 f - log(sum(exp f)) is log_softmax, exp(f)/sum(exp f) is softmax, log(1 + f) is log1p, 1/(1 + exp(-f)) is sigmoid,
-log(1 + exp f) is softplus, exp(f) - 1 is expm1, sign(f) f is abs, f where it is positive is relu, f within bounds is clamp, the
+log(1 + exp f) is softplus, f (1 + erf(f / sqrt 2))/2 is gelu, exp(f) - 1 is expm1, sign(f) f is abs, f where it is positive is relu, f within bounds is clamp, the
 larger of two is maximum: the naive form overflows or cancels or is longer, the kernel is not.
 """
 
@@ -139,6 +139,9 @@ def _product(e: Expr) -> Kernel | None:
     for s in factors:
         if isinstance(s, Sign) and s.args[0] in factors:
             return "scaled", (("abs", s.args), sp.Mul(*[f for f in factors if f not in (s, s.args[0])]))
+        x = _gelu(s)
+        if x in factors:
+            return "scaled", (("gelu", (x,)), 2 * sp.Mul(*[f for f in factors if f not in (s, x)]))
     for d in factors:
         b, x = d.as_base_exp()
         if not (x.is_Integer and x.is_negative):
@@ -164,6 +167,12 @@ def _product(e: Expr) -> Kernel | None:
                     limits = tuple((i, n) for i, (_, n) in zip(match, b.limits, strict=True))
                     return "scaled", (("softmax", (inner, limits)), sp.Mul(*rest))
     return None
+
+
+def _gelu(e: Expr) -> Expr | None:
+    """x of 1 + erf(x / sqrt 2)."""
+    inner: Any = e - 1 if isinstance(e, sp.Add) and len(e.args) == 2 else None
+    return sp.sqrt(2) * inner.args[0] if isinstance(inner, sp.erf) else None
 
 
 def with_share(e: Expr) -> Expr:

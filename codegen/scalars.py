@@ -27,7 +27,11 @@ METHODS: dict[Any, str] = {
 Fraction = tuple[list[Val], list[Val]]
 """What is multiplied, and what that is divided by."""
 
-OF_TWO = {"atan2": "torch.atan2", "TanhBackward": "torch.ops.aten.tanh_backward"}
+OF_TWO = {
+    "atan2": "torch.atan2",
+    "TanhBackward": "torch.ops.aten.tanh_backward",
+    "GeluBackward": "torch.ops.aten.gelu_backward",
+}
 """Functions of two tensors."""
 
 WHOLE = ("abs", "sign", "floor", "ceil")
@@ -496,8 +500,8 @@ class ScalarMixin(LowererBase):
                 side = {"max": upper} if lower is None else {"min": lower}
                 return Val(tt.method(v.t, "clamp", **side), v.axes)
             return Val(tt.method(v.t, "clamp", lower, upper), v.axes)
-        if name == "logsigmoid":
-            return Val(tt.call("torch.nn.functional.logsigmoid", v.t), v.axes)
+        if name in ("logsigmoid", "gelu"):
+            return Val(tt.call(f"torch.nn.functional.{name}", v.t), v.axes)
         if name == "elu":
             return Val(tt.call("torch.nn.functional.elu", v.t), v.axes)
         if name == "leaky_relu":

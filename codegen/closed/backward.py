@@ -10,6 +10,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.cells import Cell, at, is_contraction, is_joined, is_plain, substituted
+from codegen.closed.clipped import by_one_comparison
 from codegen.closed.factors import factored
 from codegen.closed.guarded import affine, guarded
 from codegen.closed.sums import rebuilt
@@ -190,6 +191,7 @@ class Backward:
         }
         self.algebra.rules = []
         normal = cancelled(guarded(self.algebra.normal(total, ranges), self.algebra), self.algebra)
+        normal = by_one_comparison(normal, self.algebra)
         return normal, total, tuple(self.algebra.rules)
 
     def _total(self, name: str, known: Mapping[str, Expr | None]) -> Expr:

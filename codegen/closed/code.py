@@ -22,7 +22,7 @@ from codegen.closed.logistic import unified
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
 from codegen.closed.recentre import recentred
-from codegen.closed.slopes import with_slopes
+from codegen.closed.slopes import with_slopes, written_out
 from codegen.closed.stabilize import kernel_form, stabilized
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded
@@ -187,7 +187,8 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
     """A plan as torch statements; with the forward's lines as they are if `literal`, else in stable forms."""
     cells = region.cells
     by_name = {c.name: c for c in cells}
-    reads = {name_of(a) for s in plan.statements for a in accesses(s.expr)}
+    slopes = {s.name: with_slopes(s.expr, by_name) for s in plan.statements}
+    reads = {name_of(a) for e in slopes.values() for a in accesses(e)}
     read_back = [c.name for c in cells if c.name in reads]
     infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}
     for c in cells:
@@ -201,9 +202,10 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
         infos[c.name] = TensorInfo(c.shape, c.kind, sources)
     backward: list[Line] = []
     for s in plan.statements:
-        expr = scattered_apart(with_slopes(with_kernels(s.expr, by_name), by_name))
+        expr = scattered_apart(with_kernels(slopes[s.name], by_name))
         low = Lowerer(infos, {}, LIKE).lower(expr, s.indices, s.shape)
-        backward.append(Line(s.name, s.indices, s.shape, s.expr, low))
+        formula = s.expr if reads.issuperset(map(name_of, accesses(s.expr))) else written_out(slopes[s.name])
+        backward.append(Line(s.name, s.indices, s.shape, formula, low))
     return RegionCode(cells, tuple(forward), tuple(backward), plan.gradients, tuple(read_back), plan.statements)
 
 

@@ -18,7 +18,7 @@ from codegen.closed.sums import rebuilt
 from codegen.closed.terms import powers, scalar_part
 from codegen.derive import distribute
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, Sigma, accesses, name_of
+from engine.notation import Delta, Index, Sigma, Sign, Where, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,7 +136,7 @@ class Names:
     def factor(self, f: Any, allowed: frozenset[str] | None) -> Any:
         """A factor with what it is made of named."""
         b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
-        return self.folded(b, allowed) ** x if isinstance(b, (Sigma, sp.Add)) else f
+        return self.folded(b, allowed) ** x if isinstance(b, (Sigma, Sign, Where, sp.Add)) else f
 
     def weight(self, term: Expr) -> float:
         """What a product costs to read and compute: elements of every factor, more for roots, powers and functions."""

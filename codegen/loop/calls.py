@@ -111,6 +111,11 @@ def reduction(name: str) -> Callable[[Node, Any, str], str]:
     return text
 
 
+def approximation(n: Node) -> str:
+    """The keyword of a gelu that is not exact."""
+    return f", approximate={n.kwargs['approximate']!r}" if "approximate" in n.kwargs else ""
+
+
 OUT: dict[str, Callable[[Node, Any, str], str]] = {
     "sum": reduction("sum"),
     "mean": reduction("mean"),
@@ -126,6 +131,10 @@ OUT: dict[str, Callable[[Node, Any, str], str]] = {
     "sigmoid_backward": lambda n, f, out: f"sigmoid_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
     "threshold_backward": lambda n, f, out: (
         f"threshold_backward({f(n.args[0])}, {f(n.args[1])}, {f(n.args[2])}, grad_input={out})"
+    ),
+    "gelu": lambda n, f, out: f"gelu({f(n.args[0])}{approximation(n)}, out={out})",
+    "gelu_backward": lambda n, f, out: (
+        f"gelu_backward({f(n.args[0])}, {f(n.args[1])}{approximation(n)}, grad_input={out})"
     ),
     "where": lambda n, f, out: f"torch.where({f(n.args[0])}, {f(n.args[1])}, {f(n.args[2])}, out={out})",
     "cat": lambda n, f, out: f"torch.cat({f(n.args[0])}, {n.args[1] if len(n.args) > 1 else 0}, out={out})",

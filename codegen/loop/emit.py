@@ -27,6 +27,8 @@ OPERATORS = {
     "moments": "torch.ops.aten.batch_norm_update_stats.default._op",
     "bag": "torch.ops.aten._embedding_bag_forward_only.default._op",
     "tanh_backward": "torch.ops.aten.tanh_backward.grad_input._op",
+    "gelu": "torch.ops.aten.gelu.out._op",
+    "gelu_backward": "torch.ops.aten.gelu_backward.grad_input._op",
     "sigmoid_backward": "torch.ops.aten.sigmoid_backward.grad_input._op",
     "native_batch_norm_backward": "torch.ops.aten.native_batch_norm_backward.default._op",
     "log_softmax_backward": "torch.ops.aten._log_softmax_backward_data.out._op",

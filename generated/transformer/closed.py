@@ -5,7 +5,7 @@ x (n, t); y (n, t); wte (n2, d); wpe (t, d); n11w (d,); n11b (d,); wqkv1 (3, d, 
     n12w (d,); n12b (d,); up1 (d, n5); upb1 (n5,); down1 (n5, d); n21w (d,); n21b (d,); wqkv2 (3, d, 4 * (d
     // 4)); wo2 (d, d); n22w (d,); n22b (d,); up2 (d, n7); upb2 (n7,); down2 (n7, d); nw (d,); nb (d,)
 
-Saved for the backward: x (n, t), y (n, t), wte (n2, d), n11w (d,), wqkv1 (3, d, 4 * (d // 4)), wo1 (d, d), n12w (d,), up1 (d, n5), down1 (n5, d), n21w (d,), wqkv2 (3, d, 4 * (d // 4)), wo2 (d, d), n22w (d,), up2 (d, n7), down2 (n7, d), nw (d,), x_1_part (n, t, d), x_1_part_1 (n, t), x_1 (n, t, d), w_1 (d, 4 * (d // 4)), w_2 (d, 4 * (d // 4)), q_view (n, t, 4, d // 4), k_view (n, t, 4, d // 4), v_view (n, t, 4, d // 4), weights (n, 4, t, t), x_2_matmul_1 (n, 4, t, d // 4), x_2_view (n, t, d), h1_layer_norm_part (n, t, d), h1_layer_norm_part_1 (n, t), h1_layer_norm (n, t, d), h1_add (n, t, n5), h1_gelu_part (n, t, n5), h1_gelu (n, t, n5), x_3_part (n, t, d), x_3_part_1 (n, t), x_3 (n, t, d), w_4 (d, 4 * (d // 4)), w_5 (d, 4 * (d // 4)), q_1_view (n, t, 4, d // 4), k_1_view (n, t, 4, d // 4), v_1_view (n, t, 4, d // 4), weights_1 (n, 4, t, t), x_4_matmul_1 (n, 4, t, d // 4), x_4_view (n, t, d), h2_layer_norm_part (n, t, d), h2_layer_norm_part_1 (n, t), h2_layer_norm (n, t, d), h2_add (n, t, n7), h2_gelu_part (n, t, n7), h2_gelu (n, t, n7), logits_layer_norm_part (n, t, d), logits_layer_norm_part_1 (n, t), logits_layer_norm (n, t, d), logits_getitem (n2 - 1, d), inside (n, t), loss_sum (), logp_sum_share (n, t, n2 - 1).
+Saved for the backward: x (n, t), y (n, t), wte (n2, d), n11w (d,), wqkv1 (3, d, 4 * (d // 4)), wo1 (d, d), n12w (d,), up1 (d, n5), down1 (n5, d), n21w (d,), wqkv2 (3, d, 4 * (d // 4)), wo2 (d, d), n22w (d,), up2 (d, n7), down2 (n7, d), nw (d,), x_1_part (n, t, d), x_1_part_1 (n, t), x_1 (n, t, d), w_1 (d, 4 * (d // 4)), w_2 (d, 4 * (d // 4)), q_view (n, t, 4, d // 4), k_view (n, t, 4, d // 4), v_view (n, t, 4, d // 4), weights (n, 4, t, t), x_2_matmul_1 (n, 4, t, d // 4), x_2_view (n, t, d), h1_layer_norm_part (n, t, d), h1_layer_norm_part_1 (n, t), h1_layer_norm (n, t, d), h1_add (n, t, n5), h1_gelu (n, t, n5), x_3_part (n, t, d), x_3_part_1 (n, t), x_3 (n, t, d), w_4 (d, 4 * (d // 4)), w_5 (d, 4 * (d // 4)), q_1_view (n, t, 4, d // 4), k_1_view (n, t, 4, d // 4), v_1_view (n, t, 4, d // 4), weights_1 (n, 4, t, t), x_4_matmul_1 (n, 4, t, d // 4), x_4_view (n, t, d), h2_layer_norm_part (n, t, d), h2_layer_norm_part_1 (n, t), h2_layer_norm (n, t, d), h2_add (n, t, n7), h2_gelu (n, t, n7), logits_layer_norm_part (n, t, d), logits_layer_norm_part_1 (n, t), logits_layer_norm (n, t, d), logits_getitem (n2 - 1, d), inside (n, t), loss_sum (), logp_sum_share (n, t, n2 - 1).
 """
 
 import torch
@@ -42,8 +42,7 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     h1_layer_norm_part_1 = (h1_layer_norm_part ** 2).mean(2) + 1e-05
     h1_layer_norm = h1_layer_norm_part * n12w / h1_layer_norm_part_1.sqrt().unsqueeze(-1) + n12b
     h1_add = h1_layer_norm @ up1 + upb1
-    h1_gelu_part = (1.4142135623730951 * h1_add / 2).erf() + 1
-    h1_gelu = h1_add * h1_gelu_part / 2
+    h1_gelu = torch.nn.functional.gelu(h1_add)
     h1 = h1_gelu @ down1 + x_2
     x_3_part = h1 - h1.mean(2, keepdim=True)
     x_3_part_1 = (x_3_part ** 2).mean(2) + 1e-05
@@ -63,8 +62,7 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     h2_layer_norm_part_1 = (h2_layer_norm_part ** 2).mean(2) + 1e-05
     h2_layer_norm = h2_layer_norm_part * n22w / h2_layer_norm_part_1.sqrt().unsqueeze(-1) + n22b
     h2_add = h2_layer_norm @ up2 + upb2
-    h2_gelu_part = (1.4142135623730951 * h2_add / 2).erf() + 1
-    h2_gelu = h2_add * h2_gelu_part / 2
+    h2_gelu = torch.nn.functional.gelu(h2_add)
     h2 = h2_gelu @ down2 + x_4
     logits_layer_norm_part = h2 - h2.mean(2, keepdim=True)
     logits_layer_norm_part_1 = (logits_layer_norm_part ** 2).mean(2) + 1e-05
@@ -80,10 +78,10 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     return loss, (
         x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1_part, x_1_part_1,
         x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, h1_layer_norm_part,
-        h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu_part, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5,
-        q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1,
-        h2_layer_norm, h2_add, h2_gelu_part, h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1,
-        logits_layer_norm, logits_getitem, inside, loss_sum, logp_sum_share,
+        h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5, q_1_view, k_1_view,
+        v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1, h2_layer_norm, h2_add,
+        h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1, logits_layer_norm, logits_getitem, inside, loss_sum,
+        logp_sum_share,
     )
 
 
@@ -92,10 +90,10 @@ def backward(saved, grad_out=None):
     (
         x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1_part, x_1_part_1,
         x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, h1_layer_norm_part,
-        h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu_part, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5,
-        q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1,
-        h2_layer_norm, h2_add, h2_gelu_part, h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1,
-        logits_layer_norm, logits_getitem, inside, loss_sum, logp_sum_share,
+        h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5, q_1_view, k_1_view,
+        v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1, h2_layer_norm, h2_add,
+        h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1, logits_layer_norm, logits_getitem, inside, loss_sum,
+        logp_sum_share,
     ) = saved
     n = x.shape[0]
     t = x.shape[1]
@@ -131,9 +129,9 @@ def backward(saved, grad_out=None):
     # dh2_gelu[i,j,k] = Σ_l dh2[i,j,l] down2[k,l]
     dh2_gelu = dh2 @ down2.T
 
-    # dh2_add[i,j,k] = (h2_gelu_part[i,j,k]
-    #     + sqrt(2) h2_add[i,j,k] exp(-h2_add[i,j,k]^2 / 2) / sqrt(pi)) dh2_gelu[i,j,k] / 2
-    dh2_add = (h2_gelu_part + 1.4142135623730951 * h2_add * (h2_add ** 2 / -2).exp() / 1.772453850905516) * dh2_gelu / 2
+    # dh2_add[i,j,k] = (erf(sqrt(2) h2_add[i,j,k] / 2) / 2 + 0.5
+    #     + sqrt(2) h2_add[i,j,k] exp(-h2_add[i,j,k]^2 / 2) / (2 sqrt(pi))) dh2_gelu[i,j,k]
+    dh2_add = torch.ops.aten.gelu_backward(dh2_gelu, h2_add)
 
     # dupb2[i] = Σ_{j,k} dh2_add[j,k,i]
     dupb2 = dh2_add.sum((0, 1))
@@ -212,9 +210,9 @@ def backward(saved, grad_out=None):
     # dh1_gelu[i,j,k] = Σ_l dh1[i,j,l] down1[k,l]
     dh1_gelu = dh1 @ down1.T
 
-    # dh1_add[i,j,k] = (h1_gelu_part[i,j,k]
-    #     + sqrt(2) h1_add[i,j,k] exp(-h1_add[i,j,k]^2 / 2) / sqrt(pi)) dh1_gelu[i,j,k] / 2
-    dh1_add = (h1_gelu_part + 1.4142135623730951 * h1_add * (h1_add ** 2 / -2).exp() / 1.772453850905516) * dh1_gelu / 2
+    # dh1_add[i,j,k] = (erf(sqrt(2) h1_add[i,j,k] / 2) / 2 + 0.5
+    #     + sqrt(2) h1_add[i,j,k] exp(-h1_add[i,j,k]^2 / 2) / (2 sqrt(pi))) dh1_gelu[i,j,k]
+    dh1_add = torch.ops.aten.gelu_backward(dh1_gelu, h1_add)
 
     # dupb1[i] = Σ_{j,k} dh1_add[j,k,i]
     dupb1 = dh1_add.sum((0, 1))
@@ -399,23 +397,22 @@ class Function(torch.autograd.Function):
         (
             x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1_part, x_1_part_1,
             x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, h1_layer_norm_part,
-            h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu_part, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5,
-            q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1,
-            h2_layer_norm, h2_add, h2_gelu_part, h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1,
-            logits_layer_norm, logits_getitem, inside, loss_sum, logp_sum_share,
+            h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5, q_1_view,
+            k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1,
+            h2_layer_norm, h2_add, h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1, logits_layer_norm,
+            logits_getitem, inside, loss_sum, logp_sum_share,
         ) = saved
         return (
             loss, x_1_part, x_1_part_1, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view,
-            h1_layer_norm_part, h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu_part, h1_gelu, x_3_part,
-            x_3_part_1, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view,
-            h2_layer_norm_part, h2_layer_norm_part_1, h2_layer_norm, h2_add, h2_gelu_part, h2_gelu,
-            logits_layer_norm_part, logits_layer_norm_part_1, logits_layer_norm, logits_getitem, inside, loss_sum,
-            logp_sum_share,
+            h1_layer_norm_part, h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part, x_3_part_1, x_3, w_4,
+            w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part,
+            h2_layer_norm_part_1, h2_layer_norm, h2_add, h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1,
+            logits_layer_norm, logits_getitem, inside, loss_sum, logp_sum_share,
         )
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[1], output[2], output[3], output[4], output[5], output[6], output[7], output[8], output[9], output[10], output[11], output[12], output[13], output[14], output[15], output[16], output[17], output[18], output[19], output[20], output[21], output[22], output[23], output[24], output[25], output[26], output[27], output[28], output[29], output[30], output[31], output[32], output[33], output[34], output[35], output[36], output[37], output[38], output[39], output[40], output[41])
+        ctx.save_for_backward(*inputs, output[1], output[2], output[3], output[4], output[5], output[6], output[7], output[8], output[9], output[10], output[11], output[12], output[13], output[14], output[15], output[16], output[17], output[18], output[19], output[20], output[21], output[22], output[23], output[24], output[25], output[26], output[27], output[28], output[29], output[30], output[31], output[32], output[33], output[34], output[35], output[36], output[37], output[38], output[39])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -427,19 +424,18 @@ class Function(torch.autograd.Function):
         (
             x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b,
             up2, upb2, down2, nw, nb, x_1_part, x_1_part_1, x_1, w_1, w_2, q_view, k_view, v_view, weights,
-            x_2_matmul_1, x_2_view, h1_layer_norm_part, h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu_part,
-            h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1,
-            x_4_view, h2_layer_norm_part, h2_layer_norm_part_1, h2_layer_norm, h2_add, h2_gelu_part, h2_gelu,
-            logits_layer_norm_part, logits_layer_norm_part_1, logits_layer_norm, logits_getitem, inside, loss_sum,
-            logp_sum_share,
+            x_2_matmul_1, x_2_view, h1_layer_norm_part, h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part,
+            x_3_part_1, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view,
+            h2_layer_norm_part, h2_layer_norm_part_1, h2_layer_norm, h2_add, h2_gelu, logits_layer_norm_part,
+            logits_layer_norm_part_1, logits_layer_norm, logits_getitem, inside, loss_sum, logp_sum_share,
         ) = ctx.saved_tensors
         saved = (
             x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1_part, x_1_part_1,
             x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, h1_layer_norm_part,
-            h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu_part, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5,
-            q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1,
-            h2_layer_norm, h2_add, h2_gelu_part, h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1,
-            logits_layer_norm, logits_getitem, inside, loss_sum, logp_sum_share,
+            h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5, q_1_view,
+            k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1,
+            h2_layer_norm, h2_add, h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1, logits_layer_norm,
+            logits_getitem, inside, loss_sum, logp_sum_share,
         )
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
@@ -463,7 +459,7 @@ class ForwardMode(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[1], output[2], output[3], output[4], output[5], output[6], output[7], output[8], output[9], output[10], output[11], output[12], output[13], output[14], output[15], output[16], output[17], output[18], output[19], output[20], output[21], output[22], output[23], output[24], output[25], output[26], output[27], output[28], output[29], output[30], output[31], output[32], output[33], output[34], output[35], output[36], output[37], output[38], output[39], output[40], output[41])
+        ctx.save_for_forward(*inputs, output[1], output[2], output[3], output[4], output[5], output[6], output[7], output[8], output[9], output[10], output[11], output[12], output[13], output[14], output[15], output[16], output[17], output[18], output[19], output[20], output[21], output[22], output[23], output[24], output[25], output[26], output[27], output[28], output[29], output[30], output[31], output[32], output[33], output[34], output[35], output[36], output[37], output[38], output[39])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -478,7 +474,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None
+        return moved_0, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None
 
 
 def batched_alike(tensors, *others):

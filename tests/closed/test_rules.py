@@ -60,6 +60,45 @@ def test_the_larger_of_two_passes_back_by_a_sign_and_half_at_a_tie() -> None:
         assert ".sign()" in program.source
 
 
+def gelu_by_hand(x):
+    return (x * x.exp() * (1 + torch.erf(x * 0.5**0.5)) / 2).sum()
+
+
+def test_the_slope_of_gelu_is_its_kernel() -> None:
+    """Not that of x exp(x) times the same function; nor where the tensor that it is taken of is larger than its cotangent."""
+    x = torch.tensor([-40.0, -2.0, 0.0, 0.5, 40.0], dtype=torch.float64)
+    for forward, kernel in (
+        (lambda x: torch.nn.functional.gelu(x).square().sum(), True),
+        (lambda x: torch.nn.functional.gelu(x).sum(), False),
+        (gelu_by_hand, False),
+    ):
+        leaf = x.clone().requires_grad_()
+        (true,) = torch.autograd.grad(forward(leaf), leaf)
+        program = codegen.generate(forward, x)
+        torch.testing.assert_close(program.backward(program.forward(x)[1])["x"], true)
+        assert ("gelu_backward" in program.source) == kernel
+
+
+def clipped(r, a):
+    return torch.minimum(r * a, r.clamp(0.8, 1.25) * a).sum()
+
+
+def clipped_elsewhere(r, a):
+    return torch.minimum(r * a, r.clamp(0.8, 1.25) * a).sum() + (r.clamp(0.8, 1.25) * a.exp()).sum()
+
+
+def test_a_clipped_objective_passes_back_by_one_comparison() -> None:
+    """At the bounds, where both are equal, and where their factor is zero, as autograd does."""
+    r = torch.tensor([0.5, 0.8, 1.0, 1.25, 2.0], dtype=torch.float64).repeat(3)
+    a = torch.tensor([-1.5, 0.0, 2.0], dtype=torch.float64).repeat_interleave(5)
+    for forward, once in ((clipped, True), (clipped_elsewhere, False)):
+        leaf = r.clone().requires_grad_()
+        (true,) = torch.autograd.grad(forward(leaf, a), leaf)
+        program = codegen.generate(forward, r, a, wrt=("r",))
+        torch.testing.assert_close(program.backward(program.forward(r, a)[1])["r"], true, rtol=0, atol=0)
+        assert ("< 0.8" not in program.source) == once
+
+
 def overlap(p, y):
     both = (p * y).sum()
     return both / (both + 0.3 * (p * (1 - y)).sum())

@@ -232,6 +232,17 @@ def bigram(x, y, W):
     return -probs[torch.arange(n), y].log().mean() + 0.01 * (W**2).mean()
 
 
+def geglu(x, w, v):
+    return F.gelu(x @ w) * (x @ v)
+
+
+def geglu_hand(x, w, v, g):
+    a, b = x @ w, x @ v
+    h = F.gelu(a)
+    da, db = torch.ops.aten.gelu_backward(g * b, a), g * h
+    return h * b, (da @ w.T + db @ v.T, x.T @ da, x.T @ db)
+
+
 def lora(x, w, a, b):
     return x @ w + (x @ a @ b) * 2.0
 
@@ -393,6 +404,7 @@ NETWORKS = (
         ],
         gru_cell_hand,
     ),
+    Form("geglu", geglu, lambda d, n: [d.normal(n, D), d.normal(D, H), d.normal(D, H)], geglu_hand),
     Form(
         "lora",
         lora,

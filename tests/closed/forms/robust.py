@@ -191,6 +191,17 @@ def pinball_hand(y, q, g):
     return (torch.maximum(0.9 * e, -0.1 * e).mean(), (d, -d))
 
 
+def clipped(new, old, a):
+    r = (new - old).exp()
+    return -torch.minimum(r * a, r.clamp(0.8, 1.2) * a).mean()
+
+
+def clipped_hand(new, old, a, g):
+    r = (new - old).exp()
+    x, y = r * a, r.clamp(0.8, 1.2) * a
+    return (-torch.minimum(x, y).mean(), (torch.where(x <= y, x, 0) * (-g / len(a)),))
+
+
 def several(count, *shape):
     return lambda d, n: [d.normal(n, *shape) for _ in range(count)]
 
@@ -227,6 +238,7 @@ ROBUST = (
         twice=False,
     ),
     Form("pinball", pinball, pair, pinball_hand, twice=False),
+    Form("clipped objective", clipped, several(3), clipped_hand, wrt=("new",), twice=False),
     Form("iou", iou, lambda d, n: [d.unit(n, K), d.unit(n, K)], iou_hand, wrt=("p",)),
     Form("tversky", tversky, lambda d, n: [d.unit(n, K), d.unit(n, K)], tversky_hand, wrt=("p",)),
 )
