@@ -19,7 +19,7 @@ from codegen.closed.shares import exponential, reduction
 from codegen.closed.sums import rebuilt
 from codegen.derive import distribute
 from engine.indexed import Indexed
-from engine.notation import Index, Sigma, accesses, base, bound, canonical, element, fresh, name_of
+from engine.notation import Delta, Index, Sigma, accesses, base, bound, canonical, element, fresh, name_of
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -81,6 +81,7 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
     """Sums that occur more than once become statements; one that is a whole gradient already lends its name."""
     there = {fact_key(x)[0] for s in statements for x in sums_of(s.expr)}
     statements = [replace(s, expr=nested(s.expr, there)) for s in statements]
+    statements = joined_sums(statements)
     whole: dict[Any, tuple[str, Sigma, tuple[Expr, ...]]] = {}
     for s in statements:
         if isinstance(s.expr, Sigma) and {i for i in s.indices if i != 0} == {
@@ -135,6 +136,61 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
 
         out.append(replace(s, expr=replaced(s.expr)))
     return ordered_statements(alike_by_name(out))
+
+
+def joined_sums(statements: list[Statement]) -> list[Statement]:
+    """Statements in which `Sum_j a_j x_ij - Sum_j b_j x_ij` is `Sum_j (a_j - b_j) x_ij`, where no other reads either sum.
+
+    The larger tensor is read once, and what cancels does so before it is multiplied.
+    """
+    numbers: dict[Any, int] = {}
+    for s in statements:
+        for x in sums_of(s.expr):
+            numbers[fact_key(x)[0]] = numbers.get(fact_key(x)[0], 0) + 1
+    return [replace(s, expr=joined(s.expr, {k for k, n in numbers.items() if n == 1})) for s in statements]
+
+
+def joined(e: Any, single: set[Any]) -> Any:
+    """An expression with the sums of its additions joined that are among `single` and have their largest tensor in common."""
+    if isinstance(e, Indexed) or not e.args:
+        return e
+    if not isinstance(e, sp.Add):
+        return rebuilt(e, lambda a: joined(a, single))
+    groups: dict[Any, list[tuple[Any, Any, Any]]] = {}
+    out: list[Any] = []
+    for t in e.args:
+        parts = halves(t, single)
+        if parts is None:
+            out.append(joined(t, single))
+        else:
+            front, limits, small, large = parts
+            key = (front.as_coeff_Mul()[1], limits, large)
+            groups.setdefault(key, []).append((front.as_coeff_Mul()[0], small, t))
+    for (front, limits, large), terms in groups.items():
+        if len(terms) == 1:
+            out.append(terms[0][2])
+        else:
+            inside = sp.Add(*[number * small for number, small, _ in terms])
+            out.append(front * Sigma(inside * large, *limits))
+    return sp.Add(*out)
+
+
+def halves(t: Any, single: set[Any]) -> tuple[Any, tuple[Any, ...], Any, Any] | None:
+    """(c, limits, a, x) of a term c Sum_j a_j x_ij, where x has more indices than a; the summed index has a name of its own."""
+    sums = [f for f in Mul.make_args(t) if isinstance(f, Sigma)]
+    if len(sums) != 1 or len(sums[0].limits) != 1 or sums[0].has(Delta) or fact_key(sums[0])[0] not in single:
+        return None
+    ((j, n),) = sums[0].limits
+    if bound(sums[0].body):
+        return None
+    own = Index("_joined")
+    factors = Mul.make_args(sums[0].body)
+    small = [f for f in factors if f.atoms(Index) <= {j}]
+    large = [f for f in factors if f not in small]
+    if len(large) != 1 or not isinstance(large[0], Indexed):
+        return None
+    there = {j: own}
+    return t / sums[0], (sp.Tuple(own, n),), Mul(*small).xreplace(there), large[0].xreplace(there)
 
 
 def nested(e: Any, there: set[Any]) -> Any:

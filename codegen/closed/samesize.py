@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 
 
 def with_equal_sizes(graph: Graph) -> Graph:
-    """The graph with the second of two sizes read as the first where a guard says that they are equal."""
-    same = equal_sizes(graph)
-    if not same:
-        return graph
+    """The graph with the second of two sizes read as the first where a guard says that they are equal.
 
-    return replace(graph, nodes=tuple(renamed(n, same) for n in graph.nodes))
+    Products of sizes are compared by what they are made of: a template in which they stand has one name for each size.
+    """
+    same = equal_sizes(graph)
+    return replace(graph, nodes=tuple(renamed(n, same) if same or multiplies(n) else n for n in graph.nodes))
+
+
+def multiplies(node: Node) -> bool:
+    """Whether a dimension of a node or of an operand is a product of sizes."""
+    shapes = () if node.template is None else (node.template.shape, *node.operand_shapes)
+    return any(isinstance(n, Mul) for shape in shapes for n in shape)
 
 
 def renamed(node: Node, same: dict[Expr, Expr]) -> Node:

@@ -189,3 +189,27 @@ def masked_mean(x, y):
 def test_what_reads_no_floats_has_the_precision_of_its_cell() -> None:
     x, y = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 2, 1, 0])
     assert codegen.check(codegen.generate(masked_mean, x, y, wrt=("x",)), x, y).ok
+
+
+def gamma_regression(x, w, y):
+    z = x @ w
+    return (y * (-z).exp() + z).mean()
+
+
+def test_sums_against_one_tensor_are_joined() -> None:
+    x, w, y = torch.randn(6, 3), torch.randn(3), torch.rand(6) + 0.5
+    source = closed(gamma_regression, x, w, y, wrt=("w",))
+    assert "(1 - out_mul) @ x" in source
+    assert "x.sum(0)" not in source
+    both = codegen.generate(lambda x, w, y: (gamma_regression(x, w, y), x.sum(0)), x, w, y, wrt=("w",))
+    assert codegen.check(both, x.double(), w.double(), y.double()).ok
+
+
+def shared_heads(q, v):
+    return (q @ v.repeat_interleave(2, 1)).square().sum()
+
+
+def test_products_of_sizes_are_one_size() -> None:
+    source = closed(shared_heads, torch.randn(3, 4, 5, 6), torch.randn(3, 2, 6, 7))
+    assert "index_put_" not in source
+    assert "[:, :2" not in source

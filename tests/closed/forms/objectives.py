@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 
 from tests.closed.forms.form import Form
 
@@ -223,6 +224,53 @@ def mos_hand(h, w, pi, g):
     )
 
 
+def gamma_reg(x, w, y):
+    mu = torch.exp(x @ w)
+    return (y / mu + torch.log(mu)).mean()
+
+
+def gamma_hand(x, w, y, g):
+    z = x @ w
+    r = y * (-z).exp()
+    return ((r + z).mean(), (x.T @ ((1 - r) * (g / len(z))),))
+
+
+def negbin(x, w, y):
+    mu = torch.exp(x @ w)
+    r = 3.0
+    return -(y * torch.log(mu / (mu + r)) + r * torch.log(r / (mu + r))).mean()
+
+
+def negbin_hand(x, w, y, g):
+    z = x @ w
+    t = z - math.log(3.0)
+    n = len(z)
+    return (((y + 3) * F.softplus(t) - y * t).mean(), (x.T @ (((y + 3) * t.sigmoid() - y) * (g / n)),))
+
+
+def invgauss(x, w, y):
+    mu = torch.exp(x @ w)
+    return ((y - mu) ** 2 / (2 * mu**2 * y)).mean()
+
+
+def invgauss_hand(x, w, y, g):
+    r = (-(x @ w)).exp()
+    n = len(r)
+    t = y * r - 1
+    return ((t * t / y).mean() / 2, (x.T @ (t * r * (-g / n)),))
+
+
+def expsurv(x, w, t, e):
+    h = (x @ w).exp()
+    return (h * t - e * torch.log(h)).sum()
+
+
+def expsurv_hand(x, w, t, e, g):
+    z = x @ w
+    a = z.exp() * t
+    return ((a - e * z).sum(), (x.T @ ((a - e) * g),))
+
+
 OBJECTIVES = (
     Form(
         "reinforce baseline",
@@ -272,5 +320,33 @@ OBJECTIVES = (
         clip_t,
         lambda d, n: [d.normal(n, 12), d.normal(n, 12), d.normal(1).squeeze(0)],
         clip_t_hand,
+    ),
+    Form(
+        "gamma regression",
+        gamma_reg,
+        lambda d, n: [d.normal(n, K), d.normal(K) * 0.2, d.positive(n)],
+        gamma_hand,
+        wrt=("w",),
+    ),
+    Form(
+        "negative binomial",
+        negbin,
+        lambda d, n: [d.normal(n, K), d.normal(K) * 0.2, d.classes(6, n).to(d.dtype)],
+        negbin_hand,
+        wrt=("w",),
+    ),
+    Form(
+        "inverse gaussian",
+        invgauss,
+        lambda d, n: [d.normal(n, K), d.normal(K) * 0.2, d.positive(n)],
+        invgauss_hand,
+        wrt=("w",),
+    ),
+    Form(
+        "exponential survival",
+        expsurv,
+        lambda d, n: [d.normal(n, K), d.normal(K) * 0.2, d.positive(n), d.classes(2, n).to(d.dtype)],
+        expsurv_hand,
+        wrt=("w",),
     ),
 )
