@@ -60,7 +60,9 @@ def mask_in(f: Expr) -> tuple[Expr, Expr]:
 
 
 def vanishes_with(choice: Any, divisor: Any) -> bool:
-    """Whether a divisor is 0 wherever a choice between something and 0 is 0, being made of the same choice."""
+    """Whether a divisor may be 0 where a choice between something and 0 is 0: a count, or one made of the same choice."""
+    if divisor.is_integer and divisor.has(Indexed) and not divisor.is_positive:
+        return True
     taken = 1 if choice.args[1] == 0 else 2
     same = {w: w.args[taken] for w in divisor.atoms(Where) if w.args[0] == choice.args[0]}
     return bool(same) and divisor.xreplace(same) == 0
@@ -194,7 +196,7 @@ class ScalarMixin(LowererBase):
     def _unmasked(self, factors: list[Expr], divisors: list[Expr]) -> tuple[list[Val], list[Expr]]:
         """Brackets, and choices between something and 0, apart from other factors: a mask is 0 beside infinity too.
 
-        Not where a divisor is 0 by the same choice, for 0/0 is undefined; what is passed back to something masked is 0
+        Not where a divisor may be 0 by the same choice, for 0/0 is undefined; what is passed back to something masked is 0
         even so, as it is in torch.
         """
         passed_back = any(is_cotangent(name_of(a)) for f in factors for a in f.atoms(Indexed))

@@ -62,6 +62,24 @@ def test_a_row_that_is_masked_altogether() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:index_reduce")
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+def test_a_mean_over_nothing_is_undefined(mode: str, size: int) -> None:
+    """0/0 where all is masked, also where the count is over one place; what is passed back there is zero."""
+
+    def forward(x: Tensor, m: Tensor) -> Tensor:
+        return torch.where(m, x, 0).sum(1, keepdim=True) / m.sum(1, keepdim=True)
+
+    x = torch.randn(2, size, 2, dtype=torch.float64, requires_grad=True)
+    m = torch.tensor([True, False]).expand(2, size, 2)
+    out, saved = (program := codegen.generate(forward, x.detach(), m, mode=mode)).forward(x.detach(), m)
+    true = forward(x, m)
+    assert true.isnan().any()
+    torch.testing.assert_close(out, true.detach(), equal_nan=True)
+    (expected,) = torch.autograd.grad(true, x, torch.ones_like(true))
+    assert torch.equal(program.backward(saved)["x"][..., 0], expected[..., 0])
+
+
 @pytest.mark.parametrize("reduce", ["amin", "amax", "mean"])
 def test_truth_values_are_added_up_as_floats(reduce: str) -> None:
     """How many entries share an extreme value is a sum of comparisons at places."""
