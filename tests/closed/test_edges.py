@@ -61,7 +61,6 @@ def test_a_row_that_is_masked_altogether() -> None:
     torch.testing.assert_close(program.backward(saved)["x"], wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:index_reduce")
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("mode", ["steps", "closed"])
 def test_a_mean_over_nothing_is_undefined(mode: str, size: int) -> None:
@@ -80,6 +79,7 @@ def test_a_mean_over_nothing_is_undefined(mode: str, size: int) -> None:
     assert torch.equal(program.backward(saved)["x"][..., 0], expected[..., 0])
 
 
+@pytest.mark.filterwarnings("ignore:index_reduce")
 @pytest.mark.parametrize("reduce", ["amin", "amax", "mean"])
 def test_truth_values_are_added_up_as_floats(reduce: str) -> None:
     """How many entries share an extreme value is a sum of comparisons at places."""
