@@ -483,9 +483,9 @@ class Tracer(TorchFunctionMode):
         gathered = row.name == "__getitem__" and len(operands) > 1  # torch copies what it gathers
         view = row.view and not gathered
         values: list[torch.Tensor | None] = [None] * len(metas)
-        if not any(m.is_floating_point() for m in metas) and all(o.known is not None for o in operands):
+        if all(o.known is not None for o in operands):
             with without_modes():
-                values = computed(row.name, func, known_leaves, spec, len(metas))
+                values = computed(row.name, func, known_leaves, spec, metas)
         made: dict[int, Proxy] = {}
         pairs = list(enumerate(zip(known.outputs, metas, strict=True)))
         for k, (output, meta) in sorted(pairs, key=lambda p: p[0] not in known.chosen):
@@ -503,7 +503,7 @@ class Tracer(TorchFunctionMode):
             record = Record(
                 row.name, read, template, mapping, shape, meta, differentiable, source, call,
                 k if several else None, len(metas), view, None, positive, known.shapes, known=values[k],
-                signed=counts_from_end(row.name, values[k], output, meta, [o.signed for o in operands]),
+                signed=counts_from_end(row.name, values[k], output, meta, [o.signed for o in operands], not several),
             )  # fmt: skip
             made[k] = self.proxy(record)
             if view:

@@ -35,30 +35,32 @@ def kept(t: torch.Tensor) -> torch.Tensor | None:
     return None if t.is_floating_point() or t.is_meta or t.numel() > LARGEST else t.detach().clone()
 
 
-def computed(name: str, func: Any, leaves: Sequence[Any], spec: Any, count: int) -> list[torch.Tensor | None]:
-    """What a call makes of known integers, for each of its `count` results; nothing where torch refuses it."""
-    if name in DRAWN:
-        return [None] * count
+def computed(
+    name: str, func: Any, leaves: Sequence[Any], spec: Any, metas: Sequence[torch.Tensor]
+) -> list[torch.Tensor | None]:
+    """What a call makes of known integers, for results like `metas`; nothing where that is not looked at, or torch refuses it."""
+    if name in DRAWN or any(m.is_floating_point() or m.numel() > LARGEST for m in metas):
+        return [None] * len(metas)
     args, kwargs = pytree.tree_unflatten([x.clone() if isinstance(x, torch.Tensor) else x for x in leaves], spec)
     try:
         result = func(*args, **kwargs)
     except (RuntimeError, IndexError, ValueError, TypeError):
-        return [None] * count
+        return [None] * len(metas)
     return [
         kept(t) for t in (cast("Sequence[torch.Tensor]", result) if isinstance(result, (tuple, list)) else [result])
     ]
 
 
 def counts_from_end(
-    name: str, value: torch.Tensor | None, output: Output, meta: torch.Tensor, before: Sequence[bool]
+    name: str, value: torch.Tensor | None, output: Output, meta: torch.Tensor, before: Sequence[bool], alone: bool
 ) -> bool:
-    """Whether what an op gives may be integers below zero, for operands of which that is known."""
+    """Whether a result of an op (`alone`, or beside others) may be integers below zero, for operands of which that is known."""
     if meta.is_floating_point() or meta.dtype == torch.bool:
         return False
     if value is not None:
         return bool((value < 0).any())
     if not isinstance(output, Definition):
-        return name not in PLACES | DRAWN
+        return alone and name not in PLACES | DRAWN
     return any(before) if isinstance(output.expr, Indexed) else True
 
 

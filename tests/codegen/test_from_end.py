@@ -89,6 +89,11 @@ def test_it_is_autograds(forward: object, places: list[int], mode: str) -> None:
     assert codegen.check(program, x.detach(), i, v.detach()).ok
 
 
-def test_an_index_that_does_not_count_from_the_end_is_read_as_it_is() -> None:
-    program = codegen.generate(gathered, torch.randn(5, 4), torch.tensor([0, 1, 4]), torch.randn(3, 4))
+def of_places(x: Tensor, i: Tensor, v: Tensor) -> Tensor:
+    return (x[x.sum(1).topk(3).indices] * v).sum() + x[x.argmax(0)].sum() + x[i // 2].sum()
+
+
+@pytest.mark.parametrize("forward", [gathered, of_places], ids=lambda f: f.__name__)
+def test_an_index_that_does_not_count_from_the_end_is_read_as_it_is(forward: object) -> None:
+    program = codegen.generate(forward, torch.randn(5, 4), torch.tensor([0, 1, 4]), torch.randn(3, 4))
     assert "where" not in program.source
