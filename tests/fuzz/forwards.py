@@ -76,7 +76,8 @@ GATHERS = (
     "F.embedding(i, {0})", "F.nll_loss({0}[i].log_softmax(-1), i, reduction='none')", "{0} * (torch.arange({0}.shape[-1]) > 0)",
     "{0}.log_softmax(-1)[torch.arange(i.shape[0]), i]", "{0}[:, i]", "{0}.index_fill(0, i, 0.5)", "{0}.take(i)", "{0} * (i[0] + 1)", "{0} + i.sum()",
     "{0} / (i.double().mean() + 1)", "{0}[..., i, :]", "{0}[None, i]",
-    "{0}[i - 1]", "{0}[:, -i]", "{0}.index_put((i - 1,), {0}[i] * 2, accumulate=True)", "F.one_hot(i, 5).double() * {0}.sum()", "torch.take_along_dim({0}, {0}.argsort(-1), -1)", "{0}[i].index_add(0, i * 0, {0}[i])",
+    "{0}[i - 1]", "{0}[:, -i]", "{0}.index_put((i - 1,), {0}[i] * 2, accumulate=True)",
+    "F.one_hot(i, 5).double() * {0}.sum()", "torch.take_along_dim({0}, {0}.argsort(-1), -1)", "{0}[i].index_add(0, i * 0, {0}[i])",
     "torch.where(i > 0, {0}.sum(), {0}.mean())",
     "F.multi_margin_loss({0}[i], i)", "{0}[i % {0}.shape[0], ...]", "F.cross_entropy({0}[i], i, label_smoothing=0.2, reduction='none')",
 )  # fmt: skip
