@@ -42,10 +42,10 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
 
     Args:
         forward: a function of tensors, or an `nn.Module`; ordinary torch, never changed.
-        inputs: example tensors (or lists, tuples and dicts of them), for shapes and dtypes, and for whether labels of -100
-            are among them, which torch's losses leave out. May be left out where
-            every parameter is annotated with jaxtyping (`x: Float[Tensor, "batch features"]`). Numbers, strings and
-            None are taken as they are.
+        inputs: example tensors (or lists, tuples and dicts of them), for shapes and dtypes, and for whether integers are
+            below zero: labels of -100, which torch's losses leave out, and indices that count from the end. May be
+            left out where every parameter is annotated with jaxtyping (`x: Float[Tensor, "batch features"]`).
+            Numbers, strings and None are taken as they are.
         static: keyword arguments passed on as they are.
 
     Returns:
