@@ -97,6 +97,11 @@ class Record:
     signed: bool = False
     """Whether these are integers that may be below zero."""
 
+    def look_at(self, t: torch.Tensor) -> None:
+        """Keep what an input or a constant holds, if it is integers."""
+        self.known = kept(t)
+        self.signed = self.known is not None and bool((self.known < 0).any())
+
 
 @dataclass(frozen=True)
 class _Defined:
@@ -178,8 +183,7 @@ class Tracer(TorchFunctionMode):
         record = Record("input", (), None, (), shape, meta, t.is_floating_point(), None)
         with without_modes():
             self.padded = self.padded or (t.dtype == torch.int64 and not t.is_meta and bool((t == -100).any()))
-            record.known = kept(t)
-            record.signed = record.known is not None and bool((record.known < 0).any())
+            record.look_at(t)
         record.wanted.append((-1, 0, name))
         return self.proxy(record)
 
@@ -359,8 +363,7 @@ class Tracer(TorchFunctionMode):
         call = Call(torch.tensor, (values,), (("dtype", t.dtype),))
         record = Record("constant", (), template, (), shape, meta, False, here(), call, value=value)
         with without_modes():
-            record.known = kept(t)
-            record.signed = record.known is not None and bool((record.known < 0).any())
+            record.look_at(t)
         p = self.proxy(record)
         self.captured[id(t)] = p
         self.keep.append(t)

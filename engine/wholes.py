@@ -64,9 +64,14 @@ def counts_from_end(
     return any(before) if isinstance(output.expr, Indexed) else True
 
 
+def wrapped(place: Expr, size: Expr) -> Expr:
+    """A place of a dimension of some size, counted from its end where it is below zero."""
+    return cast("Expr", Where(Less(place, 0), place + size, place))
+
+
 def from_start(index: Operand, place: Expr, size: Expr) -> Expr:
-    """The place that an index means in a dimension of some size."""
-    return cast("Expr", Where(Less(place, 0), place + size, place)) if index.signed else place
+    """The place that an element of `index` means in a dimension of some size."""
+    return wrapped(place, size) if index.signed else place
 
 
-__all__ = ["computed", "counts_from_end", "from_start", "kept"]
+__all__ = ["computed", "counts_from_end", "from_start", "kept", "wrapped"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -143,11 +144,9 @@ def joined_sums(statements: list[Statement]) -> list[Statement]:
 
     The larger tensor is read once, and what cancels does so before it is multiplied.
     """
-    numbers: dict[Any, int] = {}
-    for s in statements:
-        for x in sums_of(s.expr):
-            numbers[fact_key(x)[0]] = numbers.get(fact_key(x)[0], 0) + 1
-    return [replace(s, expr=joined(s.expr, {k for k, n in numbers.items() if n == 1})) for s in statements]
+    numbers = Counter(fact_key(x)[0] for s in statements for x in sums_of(s.expr))
+    single = {key for key, number in numbers.items() if number == 1}
+    return [replace(s, expr=joined(s.expr, single)) for s in statements]
 
 
 def joined(e: Any, single: set[Any]) -> Any:
@@ -163,9 +162,9 @@ def joined(e: Any, single: set[Any]) -> Any:
         if parts is None:
             out.append(joined(t, single))
         else:
-            front, limits, small, large = parts
-            key = (front.as_coeff_Mul()[1], limits, large)
-            groups.setdefault(key, []).append((front.as_coeff_Mul()[0], small, t))
+            whole, limits, small, large = parts
+            number, front = whole.as_coeff_Mul()
+            groups.setdefault((front, limits, large), []).append((number, small, t))
     for (front, limits, large), terms in groups.items():
         if len(terms) == 1:
             out.append(terms[0][2])

@@ -9,7 +9,7 @@ import torch
 from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
-from engine.notation import Delta, Fixed, Less, Quo, Rem, Where
+from engine.notation import Delta, Fixed, Quo, Rem, Where
 from engine.ops.layout import steps
 from engine.sizes import expression
 from engine.table import (
@@ -26,7 +26,7 @@ from engine.table import (
     product,
     value_of,
 )
-from engine.wholes import from_start
+from engine.wholes import from_start, wrapped
 
 Tensor = torch.Tensor
 
@@ -142,7 +142,7 @@ def take_along_dim(x: Operand, indices: Operand, dim: Any = None) -> Definition:
     shape = [indices.shape[d] if k == d else s for k, s in enumerate(alike)]
     at = indices_of(shape)
     given = indices.element(*at)
-    place = Where(Less(given, 0), given + x.shape[d], given)  # torch counts negative ones from the end
+    place = wrapped(given, x.shape[d])
     return define(shape, at, x.element(*[place if k == d else i for k, i in enumerate(at)]))
 
 
@@ -150,8 +150,8 @@ def take_along_dim(x: Operand, indices: Operand, dim: Any = None) -> Definition:
 def take(x: Operand, index: Operand) -> Definition:
     """Elements by their places in the order of all elements."""
     at = indices_of(index.shape)
-    given, source = index.element(*at), list[Expr]()
-    place = cast("Expr", Where(Less(given, 0), given + product(x.shape), given))
+    source = list[Expr]()
+    place = wrapped(index.element(*at), product(x.shape))
     for d in range(x.rank):
         stride = product(x.shape[d + 1 :])
         digit = cast("Expr", Quo(place, stride))
