@@ -77,6 +77,21 @@ def elementwise(n: Node) -> bool:
     return n.op in ELEMENTWISE and not n.write
 
 
+WITHOUT_METHOD = frozenset(("maximum", "minimum", "tanh_backward", "sigmoid_backward", "threshold_backward"))
+
+
+def in_place(n: Node, over: Node) -> bool:
+    """Whether a call is a method of its first argument that changes it."""
+    return (
+        elementwise(n)
+        and n.op not in WITHOUT_METHOD
+        and n.args[0] is over
+        and (n.shape, n.dtype) == (over.shape, over.dtype)
+        and scalars_fit(n)
+        and "dtype" not in n.kwargs
+    )
+
+
 def has_out(n: Node) -> bool:
     """Whether a call is written with `out=` (or in place into a copy)."""
     if n.op in ("native_batch_norm", "spread", "onehot"):
@@ -162,6 +177,15 @@ def written(n: Node, out: str, name: Callable[[Node], str]) -> str:
     return f"torch.{n.op}({', '.join(parts)})"
 
 
+def changed(n: Node, name: Callable[[Node], str]) -> str:
+    """A call that changes its first argument."""
+    rest = [
+        *[argument(a, name) for a in n.args[1:]],
+        *[f"{k}={argument(v, name)}" for k, v in n.kwargs.items() if v is not None],
+    ]
+    return f"{name(n.args[0])}.{n.op}_({', '.join(rest)})"
+
+
 def expression(n: Node, name: Callable[[Node], str]) -> str:
     """A call as an expression that makes a new tensor."""
 
@@ -169,10 +193,10 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         return argument(a, name)
 
     a = n.args
+    if n.op == "t" or (n.op == "permute" and list(a[1]) == [1, 0]):
+        return f"{f(a[0])}.t()"
     if n.op in ("view", "_unsafe_view", "permute", "expand"):
         return f"{f(a[0])}.{'view' if n.op == '_unsafe_view' else n.op}({', '.join(f(x) for x in sizes(n))})"
-    if n.op == "t":
-        return f"{f(a[0])}.T"
     if n.op == "part":  # one of the results of a call
         return f"{f(a[0])}[{a[1]}]"
     if n.op in ("squeeze", "unsqueeze", "transpose", "select", "diagonal", "unfold"):

@@ -185,7 +185,7 @@ class Compiled:
             ) from error
 
     def state(self) -> list[Tensor]:
-        """Copies of everything that a step changes, with the spare places that the layout gives it."""
+        """Copies of everything that a step changes, as the layout keeps it."""
         step = self.layout.step
         out: list[Tensor] = []
         for source, names, moving in (
@@ -193,13 +193,8 @@ class Compiled:
             (self.velocities, self.steps.moving, True),
         ):
             for name in names:
-                given, wide = source[name], step.wide.get(name)
-                if wide is None:
-                    out.append(given.clone())
-                    continue
-                into = torch.full(step.inputs[name].shape, 0.0 if moving else wide.fill, dtype=given.dtype)
-                into[tuple(slice(0, s) for s in wide.shape)] = given
-                out.append(into)
+                kept, n = step.kept.get(name), step.inputs[name]
+                out.append(source[name].clone() if kept is None else kept.filled(n.shape, n.dtype, source, moving))
         return out
 
     def run(
@@ -227,9 +222,11 @@ class Compiled:
 
     def give_back(self, now: Sequence[Tensor]) -> None:
         """Copy the state to the values and velocities it came from."""
-        targets = [*[self.values[n] for n in self.steps.held], *[self.velocities[n] for n in self.steps.moving]]
-        for target, value in zip(targets, now, strict=True):
-            target.copy_(value[tuple(slice(0, s) for s in target.shape)])
+        targets = [*[(self.values, n) for n in self.steps.held], *[(self.velocities, n) for n in self.steps.moving]]
+        for (source, name), value in zip(targets, now, strict=True):
+            kept = self.layout.step.kept.get(name)
+            for own, part in ({name: value} if kept is None else kept.taken(value)).items():
+                source[own].copy_(part)
 
 
 def folder() -> Path:

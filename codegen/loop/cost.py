@@ -26,7 +26,7 @@ EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
 }  # fmt: skip
 FIXED = {
     "native_batch_norm": 4.5, "native_batch_norm_backward": 4.5, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0, "bmm": 3.0, "index_add": 5.0,
-    "logsumexp": 6.0,
+    "logsumexp": 6.0, "addmm": 2.0, "mv": 0.1,
 }  # fmt: skip
 LARGE = 1 << 17
 FREE = frozenset(["input", "part", "constant"])
@@ -70,4 +70,4 @@ def flops(n: Node) -> float:
 
 def is_data(n: Node) -> bool:
     """Whether a node is known before the step: constants and what the batch alone decides."""
-    return n.constant is not None or n.op in ("onehot", "spread", "places", "order", "begins")
+    return n.constant is not None or n.op in ("onehot", "spread", "places", "order", "begins", "turned")

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from codegen.loop.blocks import Begin, End
-from codegen.loop.calls import argument, expression, has_out, number, written
+from codegen.loop.calls import argument, changed, expression, has_out, in_place, number, written
 from codegen.loop.folds import Update
 from codegen.loop.graph import Node, Sized
+from codegen.loop.kept import Unpacked, described
 from codegen.loop.layout import FEW, Layout, contiguous, ends_of, reads_of, root, size_of, together
+from codegen.loop.padding import MOST
 from codegen.loop.tidy import SCALARS
 from engine.naming import Namer
 
@@ -98,6 +100,8 @@ class Writer:
         self.inside: list[tuple[str, str]] | None = None
         self.passed: list[str] = []
         self.owner: dict[Node, Node] = {}
+        for n, row in layout.over.items():
+            self.names[row] = self.name(n)
         if layout.blocks is not None:
             b = layout.blocks
             self.owner = {n.args[0]: n for n in [*b.totals, *b.collected]}
@@ -222,20 +226,9 @@ class Writer:
                     f"torch.index_select(data[{self.step.batch.index(n.name)}], 0, rows, out={n.name}_all[: {count} * {rows}])"
                 )
                 self.rowed[n] = f"{n.name}_rows"
-            elif n.op == "onehot":
-                name, rows = self.name(n), n.shape[0]
-                at = self.flat(n.args[0], count, column=True)
-                self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
-                self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
-                self.text.draw.append(f"{name}_all[: {count} * {rows}].zero_().scatter_(1, {at}, 1.0)")
-                self.rowed[n] = f"{name}_rows"
-            elif n.op == "spread":
-                name, rows = self.name(n), n.shape[0]
-                self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {n.shape[1]}, dtype={n.dtype})")
-                self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {n.shape[1]}).unbind()")
-                at = f"{root(n.args[0][1]).name}_all[: {count} * {rows}, None]"
-                self.text.draw.append(f"{name}_all[: {count} * {rows}].zero_().scatter_(1, {at}, {number(n.args[1])})")
-                self.rowed[n] = f"{name}_rows"
+            elif n.op in ("onehot", "spread"):
+                self.put(n, chunk, count)
+                self.rowed.update({x: self.rowed[n] for x, row in layout.over.items() if row is n})
             elif n.op == "places":
                 name, (x, places, symbols) = self.name(n), n.args
                 self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
@@ -244,6 +237,14 @@ class Writer:
                 into = f"{name}_all[:{count}].view(-1, {places})"
                 given = f"{self.flat(x, count)}.view(-1, {places})"
                 self.text.draw.append(f"torch.add({given}, {name}_first, out={into})")
+                self.rowed[n] = f"{name}_rows"
+            elif n.op == "turned":
+                name, x = self.name(n), n.args[0]
+                rows, places = x.shape[0], n.numel // x.shape[0]
+                self.text.setup.append(f"{name}_all = torch.empty({chunk}, {places}, {rows}, dtype={n.dtype})")
+                self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, -1).unbind()")
+                given = f"{self.flat(x, count)}.view(-1, {rows}, {places})"
+                self.text.draw.append(f"{name}_all[:{count}].copy_({given}.transpose(1, 2))")
                 self.rowed[n] = f"{name}_rows"
             elif n.op == "order":
                 name, inner = self.name(n), self.name(n.args[0])
@@ -270,6 +271,25 @@ class Writer:
                 )
                 self.rowed[n] = f"{name}_rows"
 
+    def put(self, n: Node, chunk: int, count: str) -> None:
+        """A number in one column of every row, zeros elsewhere: as rows of a table if that is small."""
+        name, (rows, columns) = self.name(n), n.shape
+        hot = n.op == "onehot"
+        index, amount, symbols = (n.args[0], 1.0, n.args[2:]) if hot else (n.args[0][1], n.args[1], n.args[3:])
+        height = symbols[0] if symbols else columns
+        into = f"{name}_all[: {count} * {rows}]"
+        self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {columns}, dtype={n.dtype})")
+        self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {columns}).unbind()")
+        self.rowed[n] = f"{name}_rows"
+        if columns > MOST:
+            at = self.flat(index, count, column=True)
+            self.text.draw.append(f"{into}.zero_().scatter_(1, {at}, {number(amount)})")
+            return
+        times = "" if number(amount) == "1.0" else f" * {number(amount)}"
+        table = self.namer(f"{name}_table")
+        self.text.setup.append(f"{table} = torch.eye({height}, {columns}, dtype={n.dtype}){times}")
+        self.text.draw.append(f"torch.index_select({table}, 0, {self.flat(index, count)}, out={into})")
+
     def flat(self, x: Node, count: str, column: bool = False) -> str:
         """The numbers of a batch input, or of a view of it, in all rows that were drawn, one after or below the other.
 
@@ -278,8 +298,8 @@ class Writer:
         n = x
         while n.is_view and n.op in ("view", "squeeze", "unsqueeze"):
             n = n.args[0]
-        if n.op == "input":
-            return f"{n.name}_all.view(-1)[: {count} * {x.numel}{', None' if column else ''}]"
+        if n.op in ("input", "turned"):
+            return f"{self.name(n)}_all.view(-1)[: {count} * {x.numel}{', None' if column else ''}]"
         return f"torch.stack({self.rowed[x]}[:{count}]).view({'-1, 1' if column else '-1'})"
 
     def stored(self) -> None:
@@ -308,6 +328,9 @@ class Writer:
             users.setdefault(s.name, []).append(n)
         for s in self.layout.slots:
             alone = list(users.get(s.name, []))
+            if s.wide is not None:
+                self.extended(s.wide)
+                continue
             if len(alone) == 1 and contiguous(alone[0]) and not self.handed_out(alone[0]):
                 (n,) = alone
                 self.text.setup.append(f"{self.name(n)} = torch.empty({self.sizes(n.shape)}, dtype={n.dtype})")
@@ -324,6 +347,15 @@ class Writer:
                     self.text.setup.append(f"{self.name(n)} = {s.name}[:{n.numel}].view({self.sizes(n.shape)})")
                 else:
                     self.text.setup.append(f"{self.name(n)} = {s.name}.as_strided({n.shape}, {n.stride})")
+
+    def extended(self, n: Node) -> None:
+        """Memory for rows with a one behind them, and a value as the places in front of it."""
+        self.made.add(n)
+        x = n.args[0]
+        name, inner = self.name(n), x.shape[1]
+        self.text.setup.append(f"{name} = torch.zeros({self.sizes(n.shape)}, dtype={n.dtype})")
+        self.text.setup.append(f"{name}[:, {inner}] = 1.0")
+        self.text.setup.append(f"{self.name(x)} = {name}[:, :{inner}]")
 
     def handed_out(self, n: Node) -> bool:
         """Whether blocks have a row each of a value."""
@@ -412,12 +444,27 @@ class Writer:
         elif x.op == "onehot":
             out = self.out(x)
             body.append(f"{out}.zero_().scatter_(1, {self.name(x.args[0])}.view(-1, 1), 1.0)")
+        elif self.changes(x):
+            body.append(changed(self.operand(x), self.ready))
         elif has_out(x) and (x in self.rowed or x in self.layout.place):
             body.append(written(self.operand(x), self.out(x), self.ready))
         elif x in self.rowed:
             body.append(f"{self.ready(x)}.copy_({expression(x, self.name)})")
         else:
             body.append(f"{self.name(x)} = {expression(x, self.name)}")
+
+    def changes(self, x: Node) -> bool:
+        """Whether a call fills the memory that its first argument has all of."""
+        first = x.args[0] if x.args else None
+        if not isinstance(first, Node) or not in_place(x, first) or self.layout.plain:
+            return False
+        if self.layout.over.get(x) is first:
+            return True
+        slots = self.layout.place.get(x), self.layout.place.get(first)
+        if x in self.rowed or first in self.rowed:
+            return False
+        one = slots[0] is not None and slots[0] is slots[1] and slots[0].wide is None
+        return one and contiguous(x) and contiguous(first) and not self.handed_out(x) and not self.handed_out(first)
 
     def into_total(self, x: Node, total: Node) -> None:
         """A block's part of a sum over all rows, or its row of what is collected."""
@@ -530,7 +577,13 @@ class Writer:
             if final:
                 self.text.body.append(f"{u.name}.add_({owner}, alpha=rate)")
             return
-        rate = "rate" if u.scale == 1 else f"{u.scale!r} * rate"
+        rate = (
+            "rate"
+            if u.scale == 1
+            else f"{u.scale:g} * rate"
+            if u.scale == float(f"{u.scale:g}")
+            else f"{u.scale!r} * rate"
+        )
         self.text.body.append(f"{target}.{u.method}({args}, {u.keyword}={rate})")
 
     def is_small(self, x: Any) -> bool:
@@ -693,30 +746,30 @@ def loop_source(
     batch = step.inputs[step.batch[0]].shape[0]
     dtype = step.results["loss"].dtype
     names = [n for n, _ in text.rows]
+    moving = trained if momentum else ()
+    copies = copies_of(step, moving)
     kept = [k.removeprefix("keep.") for k in step.results if k.startswith("keep.")]
     ends = [f"{r}_of" for r in text.results]
     late = writer.lifted()
     lifted = None if late is None else [f"{a}_of = {rows}[:count]" for a, rows in text.late_args] + late
-    sizes = {k: step.wide[k].shape if k in step.wide else n.shape for k, n in step.inputs.items()}
+    given = given_inputs(step)
     return render(
         "loop.py.j2",
         target=target,
         name=name,
         kind="gradient descent with momentum" if momentum else "gradient descent",
         batch=batch,
-        sizes="; ".join(f"{k} {sizes[k]} {str(n.dtype).removeprefix('torch.')}" for k, n in step.inputs.items()),
+        sizes="; ".join(f"{k} {shape} {str(dtype).removeprefix('torch.')}" for k, (shape, dtype) in given.items()),
         signature="{"
-        + ", ".join(f'"{k}": ("{n.dtype}", {", ".join(map(str, sizes[k]))})' for k, n in step.inputs.items())
+        + ", ".join(f'"{k}": ("{dtype}", {", ".join(map(str, shape))})' for k, (shape, dtype) in given.items())
         + "}",
         identities=chosen(used, step),
         operators=[(op, OPERATORS[op]) for op in text.operators],
         momentum=momentum,
-        unpack=[line for n in others for line in unpacked(n, n, f'params["{n}"]', step)],
-        states=[line for n in trained for line in unpacked(n, f"{n}_velocity", f'velocities["{n}"]', step, 0.0)]
-        if momentum
-        else [],
-        begin=[f"{own}.copy_({given})" for own, given in copied(step, momentum)],
-        finish=[f"{given}.copy_({own})" for own, given in copied(step, momentum)],
+        unpack=[line for n in others for line in unpacked(n, n, "params", step)],
+        states=[line for n in moving for line in unpacked(n, f"{n}_velocity", "velocities", step)],
+        begin=[line for u in copies for line in u.begin()],
+        finish=[line for u in copies for line in u.finish()],
         setup=text.setup,
         lifted=lifted,
         late_args=[a for a, _ in text.late_args],
@@ -775,25 +828,32 @@ def chosen(used: Sequence[str], step: Step) -> list[str]:
     lines = (
         ["", "Kernels that were chosen, each equal to what was derived:", *[f"    {u}" for u in used]] if used else []
     )
-    if step.wide:
-        kept = "; ".join(f"{k} {w.shape} in {step.inputs[k].shape}" for k, w in step.wide.items())
-        lines += ["", f"Kept with spare columns, whose gradient is zero, as their products are faster: {kept}."]
+    if step.kept:
+        lines += ["", "Kept in another form while steps are taken, as calls are faster or fewer then:"]
+        lines += [f"    {line}" for k, kept in step.kept.items() for line in described(kept, k, step.inputs[k].shape)]
     return lines
 
 
-def unpacked(name: str, variable: str, given: str, step: Step, fill: float | None = None) -> list[str]:
-    """A parameter (or its velocity) as a variable: the tensor itself, or a larger one that it is copied into."""
-    wide = step.wide.get(name)
-    if wide is None:
-        return [f"{variable} = {given}"]
+def given_inputs(step: Step) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of every input that was given."""
+    out: dict[str, tuple[tuple[int, ...], Any]] = {}
+    for k, n in step.inputs.items():
+        kept = step.kept.get(k)
+        out |= {k: (n.shape, n.dtype)} if kept is None else {p.name: (p.shape, n.dtype) for p in kept.parts}
+    return out
+
+
+def unpacked(name: str, variable: str, source: str, step: Step) -> list[str]:
+    """A parameter (or its velocity) as a variable: the tensor itself, or one that it is copied into."""
+    if name not in step.kept:
+        return [f'{variable} = {source}["{name}"]']
     n = step.inputs[name]
-    value = wide.fill if fill is None else fill
-    made = f"torch.zeros({n.shape}" if value == 0 else f"torch.full({n.shape}, {value!r}"
-    part = ", ".join(f":{s}" for s in wide.shape)
-    return [f"{variable} = {made}, dtype={n.dtype})", f"{variable}_own = {variable}[{part}]"]
+    return Unpacked(step.kept[name], variable, source, n.shape, n.dtype).setup()
 
 
-def copied(step: Step, momentum: bool) -> list[tuple[str, str]]:
-    """What is copied into larger tensors before the steps and back after them."""
-    pairs = [(f"{k}_own", f'params["{k}"]') for k in step.wide]
-    return pairs + ([(f"{k}_velocity_own", f'velocities["{k}"]') for k in step.wide] if momentum else [])
+def copies_of(step: Step, moving: Sequence[str]) -> list[Unpacked]:
+    """What is copied into other tensors before the steps and back after them."""
+    made = [(k, "params", k) for k in step.kept] + [
+        (k, "velocities", f"{k}_velocity") for k in moving if k in step.kept
+    ]
+    return [Unpacked(step.kept[k], v, s, step.inputs[k].shape, step.inputs[k].dtype) for k, s, v in made]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from codegen.loop.folds import Average
+    from codegen.loop.kept import Kept
 
 VIEWS = frozenset(
     [
@@ -33,9 +34,10 @@ VIEWS = frozenset(
         "diagonal",
         "alias",
         "unfold",
+        "extended",
     ]
 )
-"""Operators whose result shares memory with their first argument."""
+"""Operators whose result shares memory with their first argument; an extended one has more places than it."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,6 @@ def mapped(a: Any, f: Callable[[Any], Any]) -> Any:
     return f(a)
 
 
-@dataclass(frozen=True)
-class Wide:
-    """A parameter that is kept in a larger tensor: its own shape, and what the spare places hold."""
-
-    shape: tuple[int, ...]
-    fill: float
-
-
 @dataclass
 class Step:
     """A step: inputs in the forward's order, what it results in, and which inputs are rows of the data.
@@ -141,8 +135,8 @@ class Step:
     batch: tuple[str, ...]
     results: dict[str, Node]
     order: list[Node] = field(default_factory=list[Node])
-    wide: dict[str, Wide] = field(default_factory=dict[str, Wide])
-    """Parameters that the loop keeps with spare places."""
+    kept: dict[str, Kept] = field(default_factory=dict[str, Any])
+    """Inputs that are no parameters as they were given, by name: what they hold."""
     readers: dict[Node, list[Node]] | None = None
     """Who may read each node: kept up to date by `insert` and `replace`, made anew after anything else."""
 
@@ -218,7 +212,7 @@ def copied(step: Step, averages: Sequence[Average] = ()) -> tuple[Step, tuple[Av
             made[n] = replace(n, args=mapped(n.args, new), kwargs=kwargs)
     inputs = {k: made[n] for k, n in step.inputs.items()}
     results = {k: made[n] for k, n in step.results.items()}
-    again = Step(inputs, step.batch, results, [made[n] for n in step.order], dict(step.wide))
+    again = Step(inputs, step.batch, results, [made[n] for n in step.order], dict(step.kept))
     return again, tuple(replace(a, value=None if a.value is None else made[a.value]) for a in averages)
 
 

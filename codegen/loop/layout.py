@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from codegen.loop.blocks import Begin, Blocks, End, NoBlocksError, in_blocks
-from codegen.loop.calls import elementwise, has_out
+from codegen.loop.calls import elementwise, has_out, in_place
 from codegen.loop.folds import Average, Update, updates
 from codegen.loop.graph import Node
 
@@ -29,12 +29,12 @@ ENTRYWISE = frozenset(("add_", "addcmul_", "addcdiv_"))
 
 @dataclass
 class Slot:
-    """A run of memory that several values use one after the other."""
+    """A run of memory that several values use one after the other. With `wide` it is a value's alone, and more than its own."""
 
     name: str
     dtype: Any
     size: int
-    free_at: int = -1
+    wide: Node | None = None
 
 
 @dataclass
@@ -52,6 +52,8 @@ class Layout:
     late: list[Node]
     slots: list[Slot]
     place: dict[Node, Slot] = field(default_factory=dict[Node, Slot])
+    over: dict[Node, Node] = field(default_factory=dict[Node, Node])
+    """Values that are written over a row of the data, which is drawn anew for every chunk of steps."""
     chunk: int = 1
     averages: tuple[Average, ...] = ()
     plain: bool = False
@@ -79,7 +81,7 @@ def from_batch(step: Step) -> list[Node]:
         if n in known:
             continue
         if (
-            (n.op in ("places", "order", "begins") and n.args[0] in known)
+            (n.op in ("places", "order", "begins", "turned") and n.args[0] in known)
             or (n.is_view and n.args[0] in known and same_rows(n))
             or (n.op == "onehot" and n.args[0] in known)
             or (n.op == "spread" and one_per_row(n, known))
@@ -96,7 +98,7 @@ def same_rows(n: Node) -> bool:
 
 def one_per_row(n: Node, known: set[Node]) -> bool:
     """Whether a value is put into every row once, at a column that the batch gives."""
-    indices, amount, shape = n.args
+    indices, amount, shape = n.args[:3]
     if len(indices) != 2 or len(shape) != 2 or isinstance(amount, Node):
         return False
     rows, columns = indices
@@ -336,6 +338,10 @@ def workspace(layout: Layout) -> None:
         if isinstance(n, Node) and n.op == "part":
             parts.setdefault(n.args[0], []).append(n)
     free: list[Slot] = []
+    for n in layout.body:
+        if isinstance(n, Node) and n.op == "extended":
+            layout.place[n.args[0]] = Slot(f"space{len(layout.slots)}", n.dtype, n.numel, wide=n)
+            layout.slots.append(layout.place[n.args[0]])
     for k, x in enumerate(layout.order):
         if isinstance(x, Begin):
             for n in left_behind(layout, x):
@@ -356,6 +362,10 @@ def workspace(layout: Layout) -> None:
         if x.op in ("part", "moments") or x.write or reduction or x in layout.kept or not has_out(x):
             release(layout, x, k, last, free)
             continue
+        if over_a_row(layout, x) and last.get(x.args[0]) == k and x not in stored:
+            layout.over[x] = x.args[0]
+            release(layout, x, k, last, free)
+            continue
         early = elementwise(x) and x not in layout.place
         if early:
             same = [
@@ -363,6 +373,7 @@ def workspace(layout: Layout) -> None:
                 for r in dict.fromkeys(map(root, x.reads))
                 if last.get(r) == k
                 and r in layout.place
+                and layout.place[r].wide is None
                 and r.numel == x.numel
                 and r.dtype == x.dtype
                 and r not in stored
@@ -383,6 +394,19 @@ def workspace(layout: Layout) -> None:
                 continue
             layout.place[n] = take(layout, n, free)
         release(layout, x, k, last, free)
+
+
+def over_a_row(layout: Layout, x: Node) -> bool:
+    """Whether a call may change a row that holds zeros but for what the batch decides."""
+    row = x.args[0] if x.args else None
+    return (
+        isinstance(row, Node)
+        and row.op == "spread"
+        and row in layout.data
+        and in_place(x, row)
+        and layout.blocks is None
+        and not any(row in n.reads for n in layout.late)
+    )
 
 
 def last_reads(layout: Layout) -> dict[Node, int]:
@@ -455,6 +479,6 @@ def release(layout: Layout, x: Node | Update | Begin | End, k: int, last: dict[N
     for r in dict.fromkeys(map(root, touched)):
         if last.get(r) == k and r in layout.place:
             slot = layout.place[r]
-            if slot not in free:
+            if slot not in free and slot.wide is None:
                 free.append(slot)
             last[r] = -2

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from codegen.loop.apart import BLOCKED, STATISTICS
+from codegen.loop.biasrow import extended_and_stored, with_bias_rows
 from codegen.loop.blocks import NoBlocksError, block_size, priced, statistics_apart, sums_apart
 from codegen.loop.cost import price
+from codegen.loop.doubled import multiplied
 from codegen.loop.emit import loop_source
 from codegen.loop.folds import averages
 from codegen.loop.graph import copied
@@ -18,6 +20,7 @@ from codegen.loop.plan import Plan, Rows, inputs_of, rows_of
 from codegen.loop.record import recorded
 from codegen.loop.rules import apply
 from codegen.loop.tidy import tidied
+from codegen.loop.turned import turned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from codegen.loop.graph import Step
     from codegen.loop.layout import Layout
     from codegen.loop.rules import Applied
 
@@ -58,23 +62,58 @@ def make_loop(
     step = recorded(module, names, rows, params, size, plan.outputs, plan.key, plan.renew, plan.keep)
     tidied(step)
     applied = apply(step, PLAIN if plan.plain else RULES)
-    trained = tuple(n for n in names if f"grad.{n}" in step.results)
-    if not plan.plain:
-        widened(step, trained)
-    averaged = averages(step)
-    layout = laid_out(step, trained, averaged, plan.plain)
+    layout = in_order(step, plan)
+    trained = trained_in(layout.step)
     used = tuple(r.text for r in RULES if r.name in applied.used)
-    source = loop_source(in_blocks_where_cheaper(layout, trained, plan), trained, target, name, used, plan.momentum)
+    source = loop_source(layout, trained, target, name, used, plan.momentum)
     return Loop(source, trained, applied, layout)
 
 
-def in_blocks_where_cheaper(layout: Layout, trained: tuple[str, ...], plan: Plan) -> Layout:
-    """The step in blocks of rows if that is possible and costs less, else as it is."""
-    rows = layout.step.inputs[layout.step.batch[0]].shape[0]
-    size = None if plan.plain else block_size(layout.step, rows)
+def trained_in(step: Step) -> tuple[str, ...]:
+    """The inputs that take steps."""
+    return tuple(n for n in step.inputs if f"grad.{n}" in step.results)
+
+
+def in_order(step: Step, plan: Plan) -> Layout:
+    """The layout that costs least: in blocks of rows, or as it is, with its parameters kept as that is fastest."""
+    if plan.plain:
+        return laid_out(step, trained_in(step), averages(step), plain=True)
+    blocks = in_blocks_where_cheaper(step)
+    if blocks is not None:
+        return blocks
+    alone(step)
+    step = turned(step, trained_in(step))
+    step = multiplied(step, trained_in(step))
+    widened(step, trained_in(step))
+    if not plan.compiled:  # a compiler would copy what is computed in place here
+        joined = with_bias_rows(step)
+        layout = laid_out(joined, trained_in(joined), averages(joined))
+        if joined is step or not extended_and_stored(layout):
+            return layout
+    return laid_out(step, trained_in(step), averages(step))
+
+
+def alone(step: Step) -> None:
+    """Constants read nothing: what they took their shape or dtype from may change."""
+    for n in step.order:
+        if n.constant is not None:
+            n.name = n.name or "_".join([n.op, *[r.name for r in n.reads[:1] if r.name]]).strip("_")
+            n.op, n.args, n.kwargs = "constant", (), {}
+    step.readers = None
+    step.sort()
+
+
+def in_blocks_where_cheaper(given: Step) -> Layout | None:
+    """The step in blocks of rows if that is possible and costs less."""
+    rows = given.inputs[given.batch[0]].shape[0]
+    size = block_size(given, rows)
     if size is None:
-        return layout
-    step, averaged = copied(layout.step, layout.averages)
+        return None
+    step, _ = copied(given)
+    trained = trained_in(step)
+    widened(step, trained)
+    averaged = averages(step)
+    cost = price(step)
     try:
         apply(step, STATISTICS)
         statistics_apart(step, rows // size)
@@ -82,9 +121,9 @@ def in_blocks_where_cheaper(layout: Layout, trained: tuple[str, ...], plan: Plan
         apply(step, BLOCKED)
         made = laid_out(step, trained, averaged, block=size)
     except NoBlocksError:
-        return layout
+        return None
     assert made.blocks is not None
-    return made if priced(made.blocks) < WORTH * price(layout.step) else layout
+    return made if priced(made.blocks) < WORTH * cost else None
 
 
 __all__ = ["Loop", "Plan", "Rows", "inputs_of", "make_loop", "rows_of"]

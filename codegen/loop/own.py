@@ -33,6 +33,11 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.mean(0), x.var(0, unbiased=False)
 
 
+def turned(x: Tensor) -> Tensor:
+    """All symbols of a batch, place by place. See `codegen.loop.turned`."""
+    return x.reshape(len(x), -1).T.reshape(-1)
+
+
 def bag(values: Tensor, indices: Tensor, starts: Tensor) -> Tensor:
     """Sums of rows."""
     return torch.ops.aten._embedding_bag_forward_only(values, indices, starts, False, 0, False, None, False, -1)[0]
@@ -43,8 +48,8 @@ def part(whole: Sequence[Tensor], k: int) -> Tensor:
     return whole[k]
 
 
-def onehot(flat: Tensor, width: int) -> Tensor:
-    """Where each index is."""
+def onehot(flat: Tensor, width: int, symbols: int = 0) -> Tensor:
+    """Where each index is; of `symbols` that there are, if there are fewer than columns."""
     return torch.arange(width) == flat[:, None]
 
 
@@ -62,6 +67,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "part": part,
     "onehot": onehot,
     "places": places,
+    "turned": turned,
     "order": order,
     "begins": begins,
     "bag": bag,

@@ -6,6 +6,7 @@ that they keep what they hold and everything else is what it was: proven at the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from codegen.loop.calls import ELEMENTWISE
 from codegen.loop.cost import BLOCK, price
-from codegen.loop.graph import Node, Wide, equal, mapped, packet, small
+from codegen.loop.graph import Node, equal, mapped, packet, small
+from codegen.loop.kept import Kept, as_it_is
 from codegen.loop.rules import restore, snapshot
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from codegen.loop.graph import Step
 
 Axis = tuple[Node, int]
+MOST = 1024
+"""Symbols from which on they get no spare columns, as their rows are not taken from a table that knows how many there are."""
 FAR = -1e30
 """Its exponential is zero in every dtype, and it is finite in every dtype."""
 
@@ -102,7 +106,10 @@ def axes_of(step: Step, trained: Sequence[str]) -> Axes:
             for i in n.args[1]:
                 axes.keep(i)
             axes.keep(n.args[0], None if len(n.args[0].shape) != 2 else [0])
-        elif n.op == "spread" and len(n.shape) == 2:
+        elif n.op == "index_select" and n.args[1] == 1 and len(n.shape) == 2:
+            axes.same((n, 0), (n.args[0], 0))
+            axes.keep(n, [1])
+        elif n.op in ("spread", "onehot") and len(n.shape) == 2:
             axes.keep(n, [0])
         else:
             for r in [n, *n.reads]:
@@ -110,6 +117,9 @@ def axes_of(step: Step, trained: Sequence[str]) -> Axes:
     for key, n in step.results.items():
         if not key.startswith("grad."):
             axes.keep(n)
+            continue
+        for d in range(len(n.shape)):
+            axes.same((n, d), (step.inputs[key.removeprefix("grad.")], d))
     return axes
 
 
@@ -141,31 +151,47 @@ def normalised(axes: Axes, n: Node) -> None:
 
 
 def widened(step: Step, trained: Sequence[str]) -> None:
-    """Give parameters spare columns wherever that pays; `step.wide` tells which have them."""
-    for group in list(axes_of(step, trained).groups()):
-        n, d = group[0]
-        size = n.shape[d]
-        block = BLOCK.get(n.dtype.itemsize if n.dtype is not None else 0)
-        if block is None or size % block <= block // 2 or size < block:
+    """Give parameters spare columns wherever that pays; `step.kept` tells which have them."""
+    tried: set[frozenset[tuple[str, int]]] = set()
+    names = {step.inputs[t]: t for t in trained}
+    left = list(axes_of(step, trained).groups())
+    while left:
+        group = left.pop(0)
+        own = frozenset((names[n], d) for n, d in group if n in names)
+        if not own or own in tried:
             continue
-        for fill in (0.0, FAR):
-            before, inputs, cost = snapshot(step), dict(step.inputs), price(step)
-            given = _widen(step, group, -size % block, fill, trained)
-            if given and price(step) < cost:
-                step.wide.update(given)
-                break
-            restore(step, before)
-            step.inputs = inputs
+        tried.add(own)
+        if widen_one(step, group, trained):  # calls are others from here on
+            names = {step.inputs[t]: t for t in trained}
+            left = list(axes_of(step, trained).groups())
 
 
-def _widen(step: Step, group: Sequence[Axis], spare: int, fill: float, trained: Sequence[str]) -> dict[str, Wide]:
+def widen_one(step: Step, group: Sequence[Axis], trained: Sequence[str]) -> bool:
+    """Give one axis spare columns if that pays."""
+    n, d = group[0]
+    size = n.shape[d]
+    block = BLOCK.get(n.dtype.itemsize if n.dtype is not None else 0)
+    if block is None or size % block <= block // 2 or size < block:
+        return False
+    for fill in (0.0, FAR):
+        before, inputs, cost = snapshot(step), dict(step.inputs), price(step)
+        given = _widen(step, group, -size % block, fill, trained)
+        if given and price(step) < cost:
+            step.kept.update(given)
+            return True
+        restore(step, before)
+        step.inputs = inputs
+    return False
+
+
+def _widen(step: Step, group: Sequence[Axis], spare: int, fill: float, trained: Sequence[str]) -> dict[str, Kept]:
     """Widen one axis, with `fill` in the spare places of vectors; nothing where that changes a result or moves what is spare."""
     dims: dict[Node, tuple[int, ...]] = {}
     for n, d in group:
         dims[n] = (*dims.get(n, ()), d)
     names = {step.inputs[t]: t for t in trained}
     renewed: dict[Node, Node] = {}
-    given: dict[str, Wide] = {}
+    given: dict[str, Kept] = {}
     order: list[Node] = []
     for n in step.order:
         args = mapped(n.args, lambda a: renewed.get(a, a) if isinstance(a, Node) else a)
@@ -177,11 +203,13 @@ def _widen(step: Step, group: Sequence[Axis], spare: int, fill: float, trained: 
                 return {}
             if n.op == "input":
                 at = fill if len(shape) == 1 else 0.0
-                given[names[n]] = Wide(n.shape, at)
+                given[names[n]] = replace(step.kept.get(names[n], as_it_is(names[n], n.shape)), fill=at)
                 step.inputs[names[n]] = made
                 made.value = enlarged(n.value, [s + spare * (d in dims[n]) for d, s in enumerate(n.value.shape)], at)
-            elif n.op == "spread":
-                made.args = (*args[:2], shape)
+            elif n.op in ("spread", "onehot"):
+                if n.shape[1] > MOST:
+                    return {}
+                made.args = (*args[:2], shape, n.shape[1]) if n.op == "spread" else (args[0], shape[1], n.shape[1])
                 made.value = enlarged(n.value, [s + spare * (d in dims[n]) for d, s in enumerate(n.value.shape)], 0.0)
             else:
                 made.value = evaluated(made)

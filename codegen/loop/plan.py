@@ -28,7 +28,8 @@ class Plan:
 
     `outputs` is how many tensors the forward returns, the loss first; `buffers` are inputs that the forward changes, and
     `renew` computes what they become from the inputs; `key` is the name under which an input's gradient is returned;
-    `keep` are named values to be handed out; `wanted` are the inputs that have a gradient, None for all of floating point.
+    `keep` are named values to be handed out; `wanted` are the inputs that have a gradient, None for all of floating point;
+    `compiled` steps are handed to a compiler.
     """
 
     outputs: int = 1
@@ -38,6 +39,7 @@ class Plan:
     keep: tuple[str, ...] = ()
     momentum: bool = False
     plain: bool = False
+    compiled: bool = False
     wanted: tuple[str, ...] | None = None
 
 

@@ -183,10 +183,10 @@ class LoopTrainer:
         return sum(size for at, size in found.items() if at not in own)
 
     def momentum_plan(self) -> Plan:
-        """The plan, with velocities if there is momentum."""
+        """The plan, with velocities if there is momentum, and for a compiler if there is one."""
         from dataclasses import replace
 
-        return replace(self.plan, momentum=self.momentum != 0)
+        return replace(self.plan, momentum=self.momentum != 0, compiled=self.compile)
 
 
 def program_trainer(

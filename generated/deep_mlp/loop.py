@@ -12,6 +12,16 @@ Kernels that were chosen, each equal to what was derived:
     its derivative = native_batch_norm_backward
     tanh(z) = 2 sigmoid(2 z) - 1
     index_add(zeros, 0, i, v) = onehot(i)T v
+
+Kept in another form while steps are taken, as calls are faster or fewer then:
+    bnw1 (200,), times 2
+    bnb1 (200,), times 2
+    bnw2 (200,), times 2
+    bnb2 (200,), times 2
+    bnw3 (200,), times 2
+    bnb3 (200,), times 2
+    bnw4 (200,), times 2
+    bnb4 (200,), times 2
 """
 
 import torch
@@ -25,17 +35,17 @@ def trainer(params):
     """`run` for parameters (and what else the forward takes) by name, changed in place. All other memory is allocated here."""
     C = params["C"]
     w1 = params["w1"]
-    bnw1 = params["bnw1"]
-    bnb1 = params["bnb1"]
+    bnw1 = torch.empty((200,), dtype=torch.float64)
+    bnb1 = torch.empty((200,), dtype=torch.float64)
     w2 = params["w2"]
-    bnw2 = params["bnw2"]
-    bnb2 = params["bnb2"]
+    bnw2 = torch.empty((200,), dtype=torch.float64)
+    bnb2 = torch.empty((200,), dtype=torch.float64)
     w3 = params["w3"]
-    bnw3 = params["bnw3"]
-    bnb3 = params["bnb3"]
+    bnw3 = torch.empty((200,), dtype=torch.float64)
+    bnb3 = torch.empty((200,), dtype=torch.float64)
     w4 = params["w4"]
-    bnw4 = params["bnw4"]
-    bnb4 = params["bnb4"]
+    bnw4 = torch.empty((200,), dtype=torch.float64)
+    bnb4 = torch.empty((200,), dtype=torch.float64)
     w5 = params["w5"]
     bnw5 = params["bnw5"]
     bnb5 = params["bnb5"]
@@ -44,11 +54,13 @@ def trainer(params):
     y_all = torch.empty(2720, dtype=torch.int64)
     y_rows = y_all.view(85, 32).unbind()
     x_flat_rows = [row.view(-1) for row in x_rows]
-    dlogits_at_all = torch.zeros(2720, 27, dtype=torch.float64)
-    dlogits_at_rows = dlogits_at_all.view(85, 32, 27).unbind()
+    dlogits_all = torch.zeros(2720, 27, dtype=torch.float64)
+    dlogits_rows = dlogits_all.view(85, 32, 27).unbind()
+    dlogits_table = torch.eye(27, 27, dtype=torch.float64) * -0.03125
     x_flat_onehot_all = torch.zeros(8160, 27, dtype=torch.float64)
     x_flat_onehot_rows = x_flat_onehot_all.view(85, 96, 27).unbind()
-    x_flat_onehot_T_rows = [row.permute(1, 0) for row in x_flat_onehot_rows]
+    x_flat_onehot_table = torch.eye(27, 27, dtype=torch.float64)
+    x_flat_onehot_T_rows = [row.t() for row in x_flat_onehot_rows]
     x_1_mean_all = torch.empty(85, 200, dtype=torch.float64)
     x_1_mean_rows = x_1_mean_all.unbind()
     x_1_invstd_all = torch.empty(85, 200, dtype=torch.float64)
@@ -75,22 +87,19 @@ def trainer(params):
     x_1 = torch.empty(32, 200, dtype=torch.float64)
     space2 = torch.empty(6400, dtype=torch.float64)
     h1_bn = space2[:6400].view(32, 200)
-    mul_h1_bn = space2[:6400].view(32, 200)
-    sigmoid_mul_h1_bn = space2[:6400].view(32, 200)
+    sigmoid_h1_bn = space2[:6400].view(32, 200)
     h1 = space2[:6400].view(32, 200)
     x_2 = torch.empty(32, 200, dtype=torch.float64)
     space4 = torch.empty(6400, dtype=torch.float64)
     h2_bn = space4[:6400].view(32, 200)
-    mul_h2_bn = space4[:6400].view(32, 200)
-    sigmoid_mul_h2_bn = space4[:6400].view(32, 200)
+    sigmoid_h2_bn = space4[:6400].view(32, 200)
     h2 = space4[:6400].view(32, 200)
     space5 = torch.empty(6400, dtype=torch.float64)
     x_3 = space5[:6400].view(32, 200)
     demb = space5[:960].view(32, 30)
     space6 = torch.empty(6400, dtype=torch.float64)
     h3_bn = space6[:6400].view(32, 200)
-    mul_h3_bn = space6[:6400].view(32, 200)
-    sigmoid_mul_h3_bn = space6[:6400].view(32, 200)
+    sigmoid_h3_bn = space6[:6400].view(32, 200)
     h3 = space6[:6400].view(32, 200)
     space7 = torch.empty(6400, dtype=torch.float64)
     x_4 = space7[:6400].view(32, 200)
@@ -98,13 +107,11 @@ def trainer(params):
     dh2_bn = space7[:6400].view(32, 200)
     space8 = torch.empty(6400, dtype=torch.float64)
     h4_bn = space8[:6400].view(32, 200)
-    mul_h4_bn = space8[:6400].view(32, 200)
-    sigmoid_mul_h4_bn = space8[:6400].view(32, 200)
+    sigmoid_h4_bn = space8[:6400].view(32, 200)
     h4 = space8[:6400].view(32, 200)
     x_5 = torch.empty(32, 27, dtype=torch.float64)
     space10 = torch.empty(6400, dtype=torch.float64)
     probs = space10[:864].view(32, 27)
-    dlogits = space10[:864].view(32, 27)
     dh4 = space10[:6400].view(32, 200)
     dh4_bn = space10[:6400].view(32, 200)
     dh3 = space10[:6400].view(32, 200)
@@ -113,21 +120,20 @@ def trainer(params):
     dh1_bn = space10[:6400].view(32, 200)
     index_select_C_view = index_select_C.view(32, 3, 10)
     emb = index_select_C_view.view(32, -1)
-    two = torch.full((), 2.0, dtype=torch.float64)
     minus_one = torch.full((), -1.0, dtype=torch.float64)
-    w5_T = w5.permute(1, 0)
-    h4_T = h4.permute(1, 0)
-    w4_T = w4.permute(1, 0)
-    h3_T = h3.permute(1, 0)
-    w3_T = w3.permute(1, 0)
-    h2_T = h2.permute(1, 0)
-    w2_T = w2.permute(1, 0)
-    h1_T = h1.permute(1, 0)
-    w1_T = w1.permute(1, 0)
+    w5_T = w5.t()
+    h4_T = h4.t()
+    w4_T = w4.t()
+    h3_T = h3.t()
+    w3_T = w3.t()
+    h2_T = h2.t()
+    w2_T = w2.t()
+    h1_T = h1.t()
+    w1_T = w1.t()
     demb_getitem = demb.view(32, 3, 10)
     demb_getitem_view = demb_getitem.view(-1, 10)
-    emb_T = emb.permute(1, 0)
-    small = [bnw5, bnb5, bnw4, bnb4, bnw3, bnb3, bnw2, bnb2, bnw1, bnb1]
+    emb_T = emb.t()
+    small = [bnw5, bnb5, bnw3, bnb3]
     arange = torch.arange(32)
 
     def at_end(x_1_invstd, x_2_invstd, x_3_invstd, x_4_invstd, x_5_invstd, logits, y, x_1_mean, x_2_mean, x_3_mean, x_4_mean, x_5_mean):
@@ -150,6 +156,14 @@ def trainer(params):
     def run(data, steps, lr, generator=None, watch=None):
         """Take steps on rows of `data`. Returns their losses; `watch(count, kept)` is told what is kept of every chunk."""
         rate = -lr
+        bnw1.copy_(params["bnw1"] * 2)
+        bnb1.copy_(params["bnb1"] * 2)
+        bnw2.copy_(params["bnw2"] * 2)
+        bnb2.copy_(params["bnb2"] * 2)
+        bnw3.copy_(params["bnw3"] * 2)
+        bnb3.copy_(params["bnb3"] * 2)
+        bnw4.copy_(params["bnw4"] * 2)
+        bnb4.copy_(params["bnb4"] * 2)
         losses = torch.empty(steps, dtype=torch.float64)
         done = 0
         while done < steps:
@@ -157,60 +171,70 @@ def trainer(params):
             rows = torch.randint(0, len(data[0]), (count * 32,), generator=generator)
             torch.index_select(data[0], 0, rows, out=x_all[: count * 32])
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
-            dlogits_at_all[: count * 32].zero_().scatter_(1, y_all[: count * 32, None], -0.03125)
-            x_flat_onehot_all[: count * 96].zero_().scatter_(1, x_all.view(-1)[: count * 96, None], 1.0)
-            for _, x_flat, x_1_mean, x_1_invstd, x_2_mean, x_2_invstd, x_3_mean, x_3_invstd, x_4_mean, x_4_invstd, logits, x_5_mean, x_5_invstd, dlogits_at, x_flat_onehot_T in zip(range(count), x_flat_rows, x_1_mean_rows, x_1_invstd_rows, x_2_mean_rows, x_2_invstd_rows, x_3_mean_rows, x_3_invstd_rows, x_4_mean_rows, x_4_invstd_rows, logits_rows, x_5_mean_rows, x_5_invstd_rows, dlogits_at_rows, x_flat_onehot_T_rows):
+            torch.index_select(dlogits_table, 0, y_all.view(-1)[: count * 32], out=dlogits_all[: count * 32])
+            torch.index_select(x_flat_onehot_table, 0, x_all.view(-1)[: count * 96], out=x_flat_onehot_all[: count * 96])
+            for _, x_flat, x_1_mean, x_1_invstd, x_2_mean, x_2_invstd, x_3_mean, x_3_invstd, x_4_mean, x_4_invstd, logits, x_5_mean, x_5_invstd, dlogits, x_flat_onehot_T in zip(range(count), x_flat_rows, x_1_mean_rows, x_1_invstd_rows, x_2_mean_rows, x_2_invstd_rows, x_3_mean_rows, x_3_invstd_rows, x_4_mean_rows, x_4_invstd_rows, logits_rows, x_5_mean_rows, x_5_invstd_rows, dlogits_rows, x_flat_onehot_T_rows):
                 torch.index_select(C, 0, x_flat, out=index_select_C)
                 torch.mm(emb, w1, out=x_1)
                 torch.native_batch_norm(x_1, bnw1, bnb1, None, None, True, 0.0, 1e-05, out=(h1_bn, x_1_mean, x_1_invstd))
-                torch.mul(h1_bn, two, out=mul_h1_bn)
-                torch.sigmoid(mul_h1_bn, out=sigmoid_mul_h1_bn)
-                torch.add(minus_one, sigmoid_mul_h1_bn, alpha=2, out=h1)
+                h1_bn.sigmoid_()
+                torch.add(minus_one, sigmoid_h1_bn, alpha=2, out=h1)
                 torch.mm(h1, w2, out=x_2)
                 torch.native_batch_norm(x_2, bnw2, bnb2, None, None, True, 0.0, 1e-05, out=(h2_bn, x_2_mean, x_2_invstd))
-                torch.mul(h2_bn, two, out=mul_h2_bn)
-                torch.sigmoid(mul_h2_bn, out=sigmoid_mul_h2_bn)
-                torch.add(minus_one, sigmoid_mul_h2_bn, alpha=2, out=h2)
+                h2_bn.sigmoid_()
+                torch.add(minus_one, sigmoid_h2_bn, alpha=2, out=h2)
                 torch.mm(h2, w3, out=x_3)
                 torch.native_batch_norm(x_3, bnw3, bnb3, None, None, True, 0.0, 1e-05, out=(h3_bn, x_3_mean, x_3_invstd))
-                torch.mul(h3_bn, two, out=mul_h3_bn)
-                torch.sigmoid(mul_h3_bn, out=sigmoid_mul_h3_bn)
-                torch.add(minus_one, sigmoid_mul_h3_bn, alpha=2, out=h3)
+                h3_bn.sigmoid_()
+                torch.add(minus_one, sigmoid_h3_bn, alpha=2, out=h3)
                 torch.mm(h3, w4, out=x_4)
                 torch.native_batch_norm(x_4, bnw4, bnb4, None, None, True, 0.0, 1e-05, out=(h4_bn, x_4_mean, x_4_invstd))
-                torch.mul(h4_bn, two, out=mul_h4_bn)
-                torch.sigmoid(mul_h4_bn, out=sigmoid_mul_h4_bn)
-                torch.add(minus_one, sigmoid_mul_h4_bn, alpha=2, out=h4)
+                h4_bn.sigmoid_()
+                torch.add(minus_one, sigmoid_h4_bn, alpha=2, out=h4)
                 torch.mm(h4, w5, out=x_5)
                 torch.native_batch_norm(x_5, bnw5, bnb5, None, None, True, 0.0, 1e-05, out=(logits, x_5_mean, x_5_invstd))
                 torch.softmax(logits, 1, out=probs)
-                torch.add(dlogits_at, probs, alpha=0.03125, out=dlogits)
+                dlogits.add_(probs, alpha=0.03125)
                 dx_5, dbnw5, dbnb5 = native_batch_norm_backward(dlogits, x_5, bnw5, None, None, x_5_mean, x_5_invstd, True, 1e-05, [True, True, True])
                 torch.mm(dx_5, w5_T, out=dh4)
                 w5.addmm_(h4_T, dx_5, alpha=rate)
                 tanh_backward(dh4, h4, grad_input=dh4_bn)
                 dx_4, dbnw4, dbnb4 = native_batch_norm_backward(dh4_bn, x_4, bnw4, None, None, x_4_mean, x_4_invstd, True, 1e-05, [True, True, True])
+                bnw4.add_(dbnw4, alpha=2 * rate)
+                bnb4.add_(dbnb4, alpha=2 * rate)
                 torch.mm(dx_4, w4_T, out=dh3)
-                w4.addmm_(h3_T, dx_4, alpha=rate)
+                w4.addmm_(h3_T, dx_4, alpha=0.5 * rate)
                 tanh_backward(dh3, h3, grad_input=dh3_bn)
                 dx_3, dbnw3, dbnb3 = native_batch_norm_backward(dh3_bn, x_3, bnw3, None, None, x_3_mean, x_3_invstd, True, 1e-05, [True, True, True])
                 torch.mm(dx_3, w3_T, out=dh2)
-                w3.addmm_(h2_T, dx_3, alpha=rate)
+                w3.addmm_(h2_T, dx_3, alpha=0.25 * rate)
                 tanh_backward(dh2, h2, grad_input=dh2_bn)
                 dx_2, dbnw2, dbnb2 = native_batch_norm_backward(dh2_bn, x_2, bnw2, None, None, x_2_mean, x_2_invstd, True, 1e-05, [True, True, True])
+                bnw2.add_(dbnw2, alpha=0.5 * rate)
+                bnb2.add_(dbnb2, alpha=0.5 * rate)
                 torch.mm(dx_2, w2_T, out=dh1)
-                w2.addmm_(h1_T, dx_2, alpha=rate)
+                w2.addmm_(h1_T, dx_2, alpha=0.125 * rate)
                 tanh_backward(dh1, h1, grad_input=dh1_bn)
                 dx_1, dbnw1, dbnb1 = native_batch_norm_backward(dh1_bn, x_1, bnw1, None, None, x_1_mean, x_1_invstd, True, 1e-05, [True, True, True])
+                bnw1.add_(dbnw1, alpha=0.25 * rate)
+                bnb1.add_(dbnb1, alpha=0.25 * rate)
                 torch.mm(dx_1, w1_T, out=demb)
-                C.addmm_(x_flat_onehot_T, demb_getitem_view, alpha=rate)
-                w1.addmm_(emb_T, dx_1, alpha=rate)
-                torch._foreach_add_(small, [dbnw5, dbnb5, dbnw4, dbnb4, dbnw3, dbnb3, dbnw2, dbnb2, dbnw1, dbnb1], alpha=rate)
+                C.addmm_(x_flat_onehot_T, demb_getitem_view, alpha=0.0625 * rate)
+                w1.addmm_(emb_T, dx_1, alpha=0.0625 * rate)
+                torch._foreach_add_(small, [dbnw5, dbnb5, dbnw3, dbnb3], alpha=rate)
             loss_of, x_1_mean_of, x_2_mean_of, x_3_mean_of, x_4_mean_of, x_5_mean_of, var1_of, var2_of, var3_of, var4_of, var5_of = torch.vmap(at_end)(x_1_invstd_all[:count], x_2_invstd_all[:count], x_3_invstd_all[:count], x_4_invstd_all[:count], x_5_invstd_all[:count], logits_all[:count], y_all.view(85, 32)[:count], x_1_mean_all[:count], x_2_mean_all[:count], x_3_mean_all[:count], x_4_mean_all[:count], x_5_mean_all[:count])
             losses[done : done + count] = loss_of
             if watch is not None:
                 watch(count, {"mean1": x_1_mean_of, "mean2": x_2_mean_of, "mean3": x_3_mean_of, "mean4": x_4_mean_of, "mean5": x_5_mean_of, "var1": var1_of, "var2": var2_of, "var3": var3_of, "var4": var4_of, "var5": var5_of})
             done += count
+        params["bnw1"].copy_(bnw1 / 2)
+        params["bnb1"].copy_(bnb1 / 2)
+        params["bnw2"].copy_(bnw2 / 2)
+        params["bnb2"].copy_(bnb2 / 2)
+        params["bnw3"].copy_(bnw3 / 2)
+        params["bnb3"].copy_(bnb3 / 2)
+        params["bnw4"].copy_(bnw4 / 2)
+        params["bnb4"].copy_(bnb4 / 2)
         return losses
 
     return run
