@@ -20,9 +20,11 @@ FITS = 4 << 20
 FLOPS = {4: 90_000.0, 8: 45_000.0}  # a microsecond, for matrix products
 BLOCK = {4: 16}
 """Columns of a product that are computed together, at four bytes; a rest of more than half of them costs two blocks."""
+SCALAR = 0.015
+"""What an element of a softmax costs more where a row has less than a block of columns."""
 EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
     "tanh": 2.4, "exp": 0.7, "log": 0.9, "sigmoid": 0.35, "pow": 0.1, "_softmax": 0.5, "_log_softmax": 0.45, "logsumexp": 1.0,
-    "native_batch_norm": 0.3, "native_batch_norm_backward": 0.4, "index": 0.6, "index_put": 2.5, "index_add": 1.5, "sqrt": 0.3, "div": 0.0,
+    "native_batch_norm": 0.3, "native_batch_norm_backward": 0.4, "index": 0.6, "index_put": 2.5, "index_add": 3.5, "sqrt": 0.3, "div": 0.0,
 }  # fmt: skip
 FIXED = {
     "native_batch_norm": 4.5, "native_batch_norm_backward": 4.5, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0, "bmm": 3.0, "index_add": 5.0,
@@ -51,6 +53,9 @@ def cost(n: Node) -> float:
     moved = (sum(parts) + elements) * width
     time = CALL + FIXED.get(n.op, 0.0) + moved / (CACHE if moved < FITS else MEMORY)
     time += EXTRA.get(n.op, 0.0) * max([elements, *parts]) * 1e-3 * (2 if width == 8 else 1)
+    block = BLOCK.get(width, 0)
+    if n.op in ("_softmax", "_log_softmax") and n.shape[-1] < block:
+        time += elements * SCALAR
     if n.op == "native_batch_norm_backward" and max(parts) * 4 > LARGE:
         time += max(parts) * 2.5e-3  # its results are new memory every time
     if n.op in ("mm", "addmm", "bmm", "addbmm", "mv", "addmv"):
@@ -62,10 +67,13 @@ def flops(n: Node) -> float:
     """Multiplications and additions of a matrix product."""
     matrices = [r for r in n.reads if len(r.shape) >= 2]
     inner = matrices[0].shape[-1] if matrices else 1
-    columns = n.shape[-1] if len(n.shape) > 1 else 1
+    if len(n.shape) < 2:
+        return 2.0 * n.numel * inner
+    columns = n.shape[-1]
     block = BLOCK.get(n.dtype.itemsize, 1)
     rest = columns % block
-    return 2.0 * n.numel / columns * (columns - rest + (rest if rest <= block // 2 else 2 * block)) * inner
+    few = rest <= block // 2 and columns > rest
+    return 2.0 * n.numel / columns * (columns - rest + (rest if few else 2 * block)) * inner
 
 
 def is_data(n: Node) -> bool:

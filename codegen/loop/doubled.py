@@ -152,7 +152,7 @@ def too_far(scale: Any) -> bool:
     return any(abs(log2(s)) > FAR for s in (scale if isinstance(scale, tuple) else (scale,)))
 
 
-SAME = VIEWS | {"neg", "sum", "mean", "index_select", "index", "clone"}
+SAME = VIEWS | {"bag", "neg", "sum", "mean", "index_select", "index", "clone"}
 """Calls that are linear in their first argument, and have no other tensors of floating point."""
 
 

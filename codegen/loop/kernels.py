@@ -282,6 +282,51 @@ def column_sums(step: Step) -> Iterator[Match]:
         yield Match([ones, turned, new], [(n, new)], key=x.shape)
 
 
+def row_means(step: Step) -> Iterator[Match]:
+    """Sum_j x[i,j] / n is (x 1)[i] / n; for n that is a power of two x (1/n)."""
+    known: dict[Any, Node] = {}
+    for n in step.order:
+        x, dims = (*n.args, None, None)[:2] if n.op == "mean" else (None, None)
+        if (
+            not isinstance(x, Node)
+            or dims is None
+            or len(x.shape) < 2
+            or [d % len(x.shape) for d in dims] != [len(x.shape) - 1]
+        ):
+            continue
+        count = x.shape[-1]
+        if not x.dtype.is_floating_point or "dtype" in n.kwargs or x.value.shape[-1] != count:
+            continue
+        exact = count & (count - 1) == 0
+        weight = 1 / count if exact else 1.0
+        weights = known.get((count, x.dtype)) or Node(
+            "constant",
+            (),
+            {},
+            (count,),
+            x.dtype,
+            torch.full((count,), weight, dtype=x.value.dtype),
+            f"ones_{count}ths" if exact else "ones",
+            constant=torch.full((count,), weight, dtype=x.dtype),
+        )
+        known[(count, x.dtype)] = weights
+        rows, few = x.numel // count, x.value.numel() // count
+        flat, nodes = x, [weights]
+        if len(x.shape) > 2:
+            flat = call(
+                "reshape", x, [rows if rows == few else Sized(rows, few), count], shape=(rows, count), dtype=x.dtype
+            )
+            flat.op = "view"
+            nodes.append(flat)
+        total = call("mv", flat, weights, shape=(rows,), dtype=n.dtype)
+        nodes.append(total)
+        if not exact:
+            total = call("div", total, count, shape=(rows,), dtype=n.dtype)
+            nodes.append(total)
+        new = call("view", total, sizes_of(n), shape=n.shape, dtype=n.dtype) if n.shape != total.shape else total
+        yield Match([*nodes, *([new] if new is not total else [])], [(n, new)], key=(x.shape, n.shape))
+
+
 def multiply_add(step: Step) -> Iterator[Match]:
     """c + a b is addcmul(c, a, b); c - a b is addcmul(c, a, b, value=-1)."""
     users = step.users()
@@ -359,7 +404,7 @@ PLAIN: tuple[Rule, ...] = (Rule("slope of tanh", "tanh_backward(g, h) = g (1 - h
 RULES: tuple[Rule, ...] = (
     Rule("gather", "x[i] = index_select(x, 0, i)", gathers, always=True),
     Rule("scatter add", "rows added to zeros at i = index_add(zeros, 0, i, rows)", scatter_adds, always=True),
-    Rule("shares", "exp(log_softmax(z)) = softmax(z)", shares),
+    Rule("shares", "exp(log_softmax(z)) = softmax(z)", shares, always=True),
     Rule("scatter", "p with p[i] - c put at i is p + s, with s known from the batch", scattered),
     Rule(
         "elementwise backward",
@@ -389,6 +434,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("one-hot product", "index_add(zeros, 0, i, v) = onehot(i)T v", one_hot_products),
     Rule("column sums", "Sum_i x[i,j] = (xT 1)[j]", column_sums),
+    Rule("row means", "Sum_j x[i,j] / n = (x 1)[i] / n", row_means),
 )
 
 __all__ = ["RULES", "Tensor", "depends_on"]

@@ -171,7 +171,7 @@ def widen_one(step: Step, group: Sequence[Axis], trained: Sequence[str]) -> bool
     n, d = group[0]
     size = n.shape[d]
     block = BLOCK.get(n.dtype.itemsize if n.dtype is not None else 0)
-    if block is None or size % block <= block // 2 or size < block:
+    if block is None or size < 2 or size % block == 0 or block // 2 >= size % block < size:
         return False
     for fill in (0.0, FAR):
         before, inputs, cost = snapshot(step), dict(step.inputs), price(step)

@@ -290,7 +290,8 @@ def recorded(
     """The closed program's step for batches of `rows` rows.
 
     `batch` gives for every batch input the shape of a row, its dtype and a bound of its integers; `params` everything
-    else. `outputs` is how many results the forward has, the loss first; `buffers` computes the buffers' next values.
+    else. At the small point matrices are so small that their products are about one: where a softmax or a tanh is flat,
+    what is not equal would seem to be. `outputs` is how many results the forward has, the loss first; `buffers` computes the buffers' next values.
     """
     generator = torch.Generator().manual_seed(0)
     inputs: list[list[Tensor]] = [[], []]
@@ -307,7 +308,8 @@ def recorded(
             p = params[name].detach()
             inputs[0].append(p.clone())
             if p.is_floating_point():
-                inputs[1].append(torch.randn(p.shape, generator=generator, dtype=torch.float64))
+                point = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+                inputs[1].append(point / max(p.shape) ** 0.5 if p.dim() > 1 and p.numel() else point)
             else:  # a count of steps that is 0 now would make 1 / (count + 1) a 1
                 inputs[1].append(p + COUNTED if not p.dim() and p.dtype == torch.int64 else p.clone())
     full, entered, results, grads, named, after = full_size(module, names, inputs[0], outputs, buffers, rows)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from codegen.loop.cost import price
 from codegen.loop.graph import Node, Sized, call, copied, equal
 from codegen.loop.kept import as_it_is
@@ -89,19 +91,12 @@ class Found:
                 self.dw = n
             if b.op == "permute" and b.args[0] is self.w:
                 self.back = n
-        for n in step.order:
-            if (
-                n.op == "mm"
-                and n.args[0].op == "permute"
-                and n.args[0].args[0].op == "onehot"
-                and self.back is not None
-            ):
-                rows = n.args[1]
-                while rows.op == "view":
-                    rows = rows.args[0]
-                hot = n.args[0].args[0]
-                if rows is self.back and hot.args[0] is self.flat:
-                    self.dc, self.hot = n, hot
+        for n in step.order if self.back is not None else ():
+            rows, flat = added_up(n)
+            while rows is not None and rows.op == "view":
+                rows = rows.args[0]
+            if rows is self.back and flat is self.flat:
+                self.dc = n
 
     def complete(self, step: Step, names: dict[Node, str]) -> bool:
         """Whether nothing else reads them, and both gradients are what is passed back and no more."""
@@ -176,14 +171,14 @@ class Found:
         flat = call(
             "view", passed, [width, Sized(rows * places, few * places)], shape=(width, rows * places), dtype=kind
         )
-        point = symbols_by_place.value[:, None] == self.hot.value.new_tensor(range(symbols))
+        point = symbols_by_place.value[:, None] == torch.arange(symbols)
         hot = Node(
             "onehot",
             (symbols_by_place, symbols),
             {},
             (rows * places, symbols),
             kind,
-            point.to(self.hot.value.dtype),
+            point.to(c.value.dtype),
             f"{symbols_by_place.name}_onehot",
         )
         dc = call("mm", flat, hot, shape=(width, symbols), dtype=kind, name=self.dc.name)
@@ -196,6 +191,15 @@ class Found:
     def name(self) -> str:
         """What the looked-up rows are called."""
         return self.product.args[-2].name or "rows"
+
+
+def added_up(n: Node) -> tuple[Node | None, Node | None]:
+    """Rows that a call adds up by symbol, and their symbols."""
+    if n.op == "mm" and n.args[0].op == "permute" and n.args[0].args[0].op == "onehot":
+        return n.args[1], n.args[0].args[0].args[0]
+    if n.op == "index_add" and n.args[0].constant is not None and not bool(n.args[0].constant.any()) and not n.kwargs:
+        return n.args[3], n.args[2]
+    return None, None
 
 
 __all__ = ["turned"]

@@ -134,3 +134,24 @@ def test_a_symbol_that_there_is_not_is_an_error(which: int) -> None:
     assert "of (10, 32)" in trainer.source
     with pytest.raises((IndexError, RuntimeError), match="out of"):
         trainer.run(wrong, steps=50)
+
+
+def wide(x: Tensor, y: Tensor, w: Tensor, b: Tensor, v: Tensor, u: Tensor) -> Tensor:
+    h = F.relu(x @ w + b)
+    return F.cross_entropy(h @ v + u, y)
+
+
+def test_what_is_flat_proves_nothing() -> None:
+    """With many inputs a softmax of random logits is one-hot, and spare columns of zeros would seem to change nothing."""
+    torch.set_default_dtype(torch.float32)
+    g = Generator().manual_seed(2)
+    shapes = {"w": (400, 64), "b": (64,), "v": (64, 10), "u": (10,)}
+    params = {k: torch.randn(s, generator=g) / 8 for k, s in shapes.items()}
+    data = (torch.randn(N, 400, generator=g) / 20, torch.randint(0, 10, (N,), generator=g))
+    program = codegen.generate(wide, *[d[:32] for d in data], *params.values())
+    trainer = program.trainer(params, batch_size=32, lr=0.1)
+    losses = trainer.run(data, steps=10, generator=Generator().manual_seed(4))
+    expected, after = stepwise(program, params, data, 32, 10, 0.1, 0.0, Generator().manual_seed(4))
+    assert "v_u[64] = -1e+30" in trainer.source
+    assert torch.allclose(losses, expected, rtol=1e-5, atol=0)
+    assert all(torch.allclose(trainer.params[k], v, rtol=1e-4, atol=1e-6) for k, v in after.items())
