@@ -10,7 +10,7 @@ from codegen.loop.biasrow import extended_and_stored, with_bias_rows
 from codegen.loop.blocks import NoBlocksError, block_size, priced, statistics_apart, sums_apart
 from codegen.loop.cost import price
 from codegen.loop.doubled import multiplied
-from codegen.loop.emit import loop_source
+from codegen.loop.file import loop_source
 from codegen.loop.folds import averages
 from codegen.loop.graph import copied
 from codegen.loop.kernels import PLAIN, RULES

@@ -1,0 +1,106 @@
+# pyright: basic
+"""The file `loop.py`: its text around the statements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from codegen.loop.emit import OPERATORS, Writer
+from codegen.loop.kept import Unpacked, described
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from codegen.loop.graph import Step
+    from codegen.loop.layout import Layout
+
+
+def loop_source(
+    layout: Layout, trained: tuple[str, ...], target: str, name: str, used: Sequence[str], momentum: bool = False
+) -> str:
+    """The emitted file. `used` are the identities that were used, as text."""
+    from codegen.emit import render
+
+    writer = Writer(layout, trained, momentum)
+    text = writer.write()
+    step = layout.step
+    others = [n for n in step.inputs if n not in step.batch]
+    batch = step.inputs[step.batch[0]].shape[0]
+    dtype = step.results["loss"].dtype
+    names = [n for n, _ in text.rows]
+    moving = trained if momentum else ()
+    copies = copies_of(step, moving)
+    kept = [k.removeprefix("keep.") for k in step.results if k.startswith("keep.")]
+    ends = [f"{r}_of" for r in text.results]
+    late = writer.lifted()
+    lifted = None if late is None else [f"{a}_of = {rows}[:count]" for a, rows in text.late_args] + late
+    given = given_inputs(step)
+    return render(
+        "loop.py.j2",
+        target=target,
+        name=name,
+        kind="gradient descent with momentum" if momentum else "gradient descent",
+        batch=batch,
+        sizes="; ".join(f"{k} {shape} {str(dtype).removeprefix('torch.')}" for k, (shape, dtype) in given.items()),
+        signature="{"
+        + ", ".join(f'"{k}": ("{dtype}", {", ".join(map(str, shape))})' for k, (shape, dtype) in given.items())
+        + "}",
+        identities=chosen(used, step),
+        operators=[(op, OPERATORS[op]) for op in text.operators],
+        momentum=momentum,
+        unpack=[line for n in others for line in unpacked(n, n, "params", step)],
+        states=[line for n in moving for line in unpacked(n, f"{n}_velocity", "velocities", step)],
+        begin=[line for u in copies for line in u.begin()],
+        finish=[line for u in copies for line in u.finish()],
+        setup=text.setup,
+        lifted=lifted,
+        late_args=[a for a, _ in text.late_args],
+        late_rows=[f"{rows}[:count]" for _, rows in text.late_args],
+        late=text.late,
+        results=", ".join(text.results) + ("," if len(text.results) == 1 else ""),
+        loss_dtype=dtype,
+        chunk=layout.chunk,
+        draw=text.draw,
+        loop_names=", ".join(["_", *names]) if names else "_",
+        loop_rows=f"zip({', '.join(['range(count)', *[rows for _, rows in text.rows]])})" if names else "range(count)",
+        body=text.body,
+        ends=", ".join(ends) + ("," if len(ends) == 1 else ""),
+        ends_loss=ends[0],
+        kept="{" + ", ".join(f'"{k}": {e}' for k, e in zip(kept, ends[1:], strict=True)) + "}",
+    )
+
+
+def chosen(used: Sequence[str], step: Step) -> list[str]:
+    """What the docstring says about how things are computed."""
+    lines = (
+        ["", "Kernels that were chosen, each equal to what was derived:", *[f"    {u}" for u in used]] if used else []
+    )
+    if step.kept:
+        lines += ["", "Kept in another form while steps are taken, as calls are faster or fewer then:"]
+        lines += [f"    {line}" for k, kept in step.kept.items() for line in described(kept, k, step.inputs[k].shape)]
+    return lines
+
+
+def given_inputs(step: Step) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of every input that was given."""
+    out: dict[str, tuple[tuple[int, ...], Any]] = {}
+    for k, n in step.inputs.items():
+        kept = step.kept.get(k)
+        out |= {k: (n.shape, n.dtype)} if kept is None else {p.name: (p.shape, n.dtype) for p in kept.parts}
+    return out
+
+
+def unpacked(name: str, variable: str, source: str, step: Step) -> list[str]:
+    """A parameter (or its velocity) as a variable: the tensor itself, or one that it is copied into."""
+    if name not in step.kept:
+        return [f'{variable} = {source}["{name}"]']
+    n = step.inputs[name]
+    return Unpacked(step.kept[name], variable, source, n.shape, n.dtype).setup()
+
+
+def copies_of(step: Step, moving: Sequence[str]) -> list[Unpacked]:
+    """What is copied into other tensors before the steps and back after them."""
+    made = [(k, "params", k) for k in step.kept] + [
+        (k, "velocities", f"{k}_velocity") for k in moving if k in step.kept
+    ]
+    return [Unpacked(step.kept[k], v, s, step.inputs[k].shape, step.inputs[k].dtype) for k, s, v in made]
