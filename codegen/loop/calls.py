@@ -195,8 +195,9 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
     a = n.args
     if n.op == "t" or (n.op == "permute" and list(a[1]) == [1, 0]):
         return f"{f(a[0])}.t()"
-    if n.op in ("view", "_unsafe_view", "permute", "expand"):
-        return f"{f(a[0])}.{'view' if n.op == '_unsafe_view' else n.op}({', '.join(f(x) for x in sizes(n))})"
+    if n.op in ("view", "_unsafe_view", "permute", "expand", "reshape"):
+        inside = ", ".join(f(x) for x in sizes(n)) or "()"
+        return f"{f(a[0])}.{'view' if n.op == '_unsafe_view' else n.op}({inside})"
     if n.op == "part":  # one of the results of a call
         return f"{f(a[0])}[{a[1]}]"
     if n.op in ("squeeze", "unsqueeze", "transpose", "select", "diagonal", "unfold"):

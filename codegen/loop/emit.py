@@ -94,7 +94,11 @@ class Writer(Ending):
             names = [self.name(p) if p is not None else "_" for p in self.some_parts(x)]
             if x.op == "moments":
                 names = [f"{self.name(x)}_{k}" for k in range(2)]
-            body.append(f"{', '.join(names)} = {expression(x, self.name)}")
+            if any(p in self.rowed for p in self.results.get(x, ())):  # whose rows are filled from it
+                body.append(f"{self.name(x)} = {expression(x, self.name)}")
+                body.extend(f"{n} = {self.name(x)}[{k}]" for k, n in enumerate(names) if n != "_")
+            else:
+                body.append(f"{', '.join(names)} = {expression(x, self.name)}")
         elif x.op == "part":
             if x in self.rowed:
                 body.append(f"{self.ready(x)}.copy_({self.name(x.args[0])}[{x.args[1]}])")

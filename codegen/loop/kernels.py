@@ -153,6 +153,13 @@ def flattened(i: Node) -> tuple[Node, list[Node]]:
     return flat, [flat]
 
 
+def in_rows(n: Node) -> bool:
+    """Whether a value surely lies in memory row by row."""
+    while n.is_view and n.op in ("view", "_unsafe_view", "squeeze", "unsqueeze"):
+        n = n.args[0]
+    return not n.is_view
+
+
 def scatter_adds(step: Step) -> Iterator[Match]:
     """Rows v added to zeros at i are index_add(zeros, 0, i, v)."""
     for n in step.order:
@@ -167,7 +174,7 @@ def scatter_adds(step: Step) -> Iterator[Match]:
         rows = v
         if len(i.shape) != 1:
             rows = call("reshape", v, [-1, *zeros.shape[1:]], shape=(i.numel, *zeros.shape[1:]), dtype=v.dtype)
-            rows.op = "view"
+            rows.op = "view" if in_rows(v) else "reshape"
             nodes.append(rows)
         new = call("index_add", zeros, 0, flat, rows, shape=n.shape, dtype=n.dtype)
         yield Match([*nodes, new], [(n, new)])
@@ -316,7 +323,7 @@ def row_means(step: Step) -> Iterator[Match]:
             flat = call(
                 "reshape", x, [rows if rows == few else Sized(rows, few), count], shape=(rows, count), dtype=x.dtype
             )
-            flat.op = "view"
+            flat.op = "view" if in_rows(x) else "reshape"
             nodes.append(flat)
         total = call("mv", flat, weights, shape=(rows,), dtype=n.dtype)
         nodes.append(total)

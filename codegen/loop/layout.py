@@ -166,7 +166,8 @@ def at_the_end(step: Step, data: Sequence[Node]) -> tuple[list[Node], set[Node]]
     while changed:
         changed = False
         for n in wanted:
-            if n not in pulled and (any(root(r) in held for r in n.reads) or n.write):
+            result = n.op == "part" and (n.args[0] in needed or n.args[0] in pulled)
+            if n not in pulled and (any(root(r) in held for r in n.reads) or n.write or result):
                 for r in [n, *ancestors(n)]:
                     if r in wanted and r not in pulled:
                         pulled.add(r)

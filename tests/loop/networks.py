@@ -1,0 +1,179 @@
+"""Random small networks as text: `python -m tests.loop.networks --count 500` holds their loops to single steps.
+
+A network has symbols or numbers as inputs, layers with and without a bias and a normalisation, and one of several losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+import codegen
+from tests.loop.conftest import stepwise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROWS = 150
+ACTIVATIONS = (
+    "torch.tanh({})", "torch.relu({})", "torch.sigmoid({})", "F.gelu({})", "F.silu({})", "{}", "F.softplus({})",
+    "F.leaky_relu({}, 0.1)", "2 * torch.tanh({})", "torch.tanh(2 * {})", "torch.sin({})",
+)  # fmt: skip
+LOSSES = {
+    "cross entropy": "F.cross_entropy(h, y)",
+    "of soft targets": "F.cross_entropy(h, y, label_smoothing=0.1)",
+    "by hand": "-torch.log_softmax(h, 1)[torch.arange(x.shape[0]), y].mean()",
+    "squares": "((h - y) ** 2).mean()",
+    "two classes": "F.binary_cross_entropy_with_logits(h, y)",
+}
+
+
+@dataclass
+class Network:
+    """A forward as text, values of what it takes, and how steps are taken."""
+
+    text: str
+    params: dict[str, Tensor]
+    data: tuple[Tensor, Tensor]
+    batch: int
+    momentum: float
+
+    def forward(self) -> Callable[..., Any]:
+        """The forward."""
+        scope: dict[str, Any] = {"torch": torch, "F": F}
+        exec(self.text, scope)
+        return scope["network"]
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    """A network and its data, in float64 or float32."""
+    pick = st.sampled_from
+    dtype = draw(pick([torch.float32, torch.float64]))
+    g = Generator().manual_seed(draw(st.integers(0, 1000)))
+    params: dict[str, Tensor] = {}
+    lines: list[str] = []
+
+    def parameter(*shape: int, around: float = 0.0) -> str:
+        name = f"p{len(params)}"
+        scale = max(shape) ** 0.5 if len(shape) > 1 else 3.0
+        params[name] = around + torch.randn(shape, generator=g, dtype=dtype) / scale
+        return name
+
+    if draw(st.booleans()):
+        symbols, places = draw(pick([2, 5, 10, 27, 40, 65])), draw(pick([0, 1, 2, 3, 5]))
+        width = draw(pick([1, 2, 5, 10, 16]))
+        x = torch.randint(0, symbols, (ROWS, places) if places else (ROWS,), generator=g)
+        looked_up = f"{parameter(symbols, width)}[x]"
+        mean = places > 0 and draw(st.booleans())
+        lines.append(f"h = {looked_up}" + (".mean(1)" if mean else ".view(x.shape[0], -1)" if places else ""))
+        size = width if mean else width * max(places, 1)
+    else:
+        size = draw(pick([1, 2, 8, 20, 64]))
+        x = torch.randn(ROWS, size, generator=g, dtype=dtype)
+        lines.append("h = x")
+
+    def linear(columns: int) -> None:
+        turned = draw(st.booleans())
+        w = parameter(columns, size) + ".t()" if turned else parameter(size, columns)
+        lines.append(f"h = h @ {w}" + (f" + {parameter(columns)}" if draw(st.booleans()) else ""))
+
+    for _ in range(draw(st.integers(0, 3))):
+        columns = draw(pick([1, 3, 8, 10, 16, 20, 31, 32, 47]))
+        linear(columns)
+        size = columns
+        norm = draw(pick(["", "", "batch", "layer", "centred"]))
+        if norm == "batch":
+            lines.append(
+                f"h = F.batch_norm(h, None, None, {parameter(size, around=1)}, {parameter(size)}, True, 0.1, 1e-3)"
+            )
+        elif norm == "layer":
+            lines.append(f"h = F.layer_norm(h, ({size},), {parameter(size, around=1)}, {parameter(size)}, 1e-3)")
+        elif norm == "centred":
+            lines.append("h = h - h.mean(1, keepdim=True)")
+        lines.append("h = " + draw(pick(ACTIVATIONS)).format("h"))
+        if draw(st.integers(0, 4)) == 0:
+            lines.append("penalised = h")
+    loss = draw(pick(list(LOSSES)))
+    classes = draw(pick([1, 2, 10] if loss in ("squares", "two classes") else [2, 3, 5, 10, 15, 17, 27, 30]))
+    linear(classes)
+    if loss == "squares":
+        y = torch.randn(ROWS, classes, generator=g, dtype=dtype)
+    elif loss == "two classes":
+        y = torch.rand(ROWS, classes, generator=g, dtype=dtype).round()
+    else:
+        y = torch.randint(0, classes, (ROWS,), generator=g)
+    lines.append(f"loss = {LOSSES[loss]}")
+    if draw(st.integers(0, 3)) == 0:
+        lines.append(f"loss = loss + 0.01 * ({draw(pick(list(params)))} ** 2).sum()")
+    if "penalised = h" in lines:
+        lines.append("loss = loss + 0.1 * penalised.abs().mean()")
+    text = "\n    ".join([f"def network(x, y, {', '.join(params)}):", *lines, "return loss\n"])
+    return Network(text, params, (x, y), draw(pick([2, 3, 7, 16, 32, 48, 130])), draw(pick([0.0, 0.0, 0.9])))
+
+
+def compared(network: Network, steps: int = 6) -> str:
+    """What came of taking steps in the loop and one by one. Raises AssertionError where they differ, or there is no loop."""
+    dtype = next(iter(network.params.values())).dtype
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        example = [d[: max(network.batch, 4)] for d in network.data]
+        program = codegen.generate(network.forward(), *example, *network.params.values())
+        trainer = program.trainer(network.params, network.batch, lr=0.05, momentum=network.momentum)
+        losses = trainer.run(network.data, steps=steps, generator=Generator().manual_seed(1))
+        given = (program, network.params, network.data, network.batch, steps, 0.05, network.momentum)
+        expected, after = stepwise(*given, Generator().manual_seed(1))
+    finally:
+        torch.set_default_dtype(before)
+    told = f"{network.text}\nbatch {network.batch}, momentum {network.momentum}, {dtype}\n"
+    if not expected.isfinite().all():
+        return "not finite"
+    assert trainer.path == "the emitted loop", f"{told}{trainer.path}"
+    near = 1e-9 if dtype == torch.float64 else 3e-4
+    assert torch.allclose(losses, expected, rtol=near, atol=near), f"{told}{losses}\n{expected}"
+    for name, value in after.items():
+        off = (trainer.params[name] - value).abs().max()
+        assert torch.allclose(trainer.params[name], value, rtol=10 * near, atol=near), f"{told}{name} is off by {off}"
+    return "the same"
+
+
+def main() -> int:
+    """Compare many."""
+    parser = argparse.ArgumentParser(prog="python -m tests.loop.networks", description="Random networks' loops.")
+    parser.add_argument("--count", type=int, default=200, help="networks to draw")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    outcomes: Counter[str] = Counter()
+
+    @seed(options.seed)
+    @settings(
+        max_examples=options.count,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(networks())
+    def run(network: Network) -> None:
+        outcomes[compared(network)] += 1
+
+    warnings.simplefilter("ignore")
+    run()
+    for outcome, count in outcomes.most_common():
+        print(f"{count:>7} {outcome}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
