@@ -102,10 +102,11 @@ def normalized(x: Node, o: Node, vectors: list[Node]) -> tuple[Node | None, Node
     if not equal(centred * slope + shift, ov) or not bool((slope.abs() > 1e-12).all()):
         return None
     rows = xv.shape[0]
-    b = next((p for p in vectors if p.shape == x.shape[1:] and equal(p.value, shift)), None)
+    vectors = [p for p in vectors if p.shape == x.shape[1:] and p.value.shape == xv.shape[1:]]
+    b = next((p for p in vectors if equal(p.value, shift)), None)
     if b is None and float(shift.abs().max()) > 1e-9 * max(1.0, float(ov.abs().max())):
         return None
-    for w in (None, *[p for p in vectors if p.shape == x.shape[1:]]):
+    for w in (None, *vectors):
         top = torch.ones_like(slope) if w is None else cast("Tensor", w.value)
         for unbiased in (False, True):
             eps = (top / slope).square() - v * (rows / (rows - 1) if unbiased else 1.0)
@@ -184,7 +185,7 @@ def batch_norm_backward(step: Step) -> Iterator[Match]:
             if r.dtype is not None and alike(r, x) and r is not x and r.op not in VIEWS
         )
         targets = [n for n in dict.fromkeys(region) if alike(n, x) and n is not x and n not in parts.values()]
-        columns = [n for g in sides for n in reached(g, users) if n.shape == w.shape] if w is not None else []
+        columns = [n for g in sides for n in reached(g, users) if alike(n, w)] if w is not None else []
         found = _backward(whole, x, w, mean, invstd, eps, list(sides), targets, columns, step)
         if found is not None:
             yield found
@@ -231,7 +232,7 @@ def _backward(
             if same:
                 part = Node("part", (made, k), {}, x.shape[1:], x.dtype, value, same[-1].name)
                 nodes.append(part)
-                pairs.extend((n, part) for n in same if n.shape == part.shape)
+                pairs.extend((n, part) for n in same if alike(n, part))
         place = {n: k for k, n in enumerate(step.order)}
         return Match(nodes, pairs, at=step.order[place[g] + 1], key=(x.shape, "backward"))
     return None
