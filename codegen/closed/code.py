@@ -117,7 +117,8 @@ def _resized(code: RegionCode, sizes: dict[Any, Expr]) -> RegionCode:
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived.
 
-    A plan that passes with errors somewhat larger than autograd's is left for one of its repairs that has none such.
+    A plan that passes with errors somewhat larger than autograd's is left for one of its repairs that has none such, unless
+    that computes more in the forward.
     """
     kept = (*region.needed, *region.seeds)
     cells = tuple(enriched(stabilized(list(region.cells), kept), kept))
@@ -125,8 +126,8 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     refused: list[str] = []
     fair: tuple[int, RegionCode] | None = None
     for attempt, own, plan, literal in plans(region, closed, values):
-        if fair is not None and fair[0] != attempt:
-            break
+        if fair is not None and (fair[0] != attempt or len(own.cells) > len(closed.cells)):
+            break  # only repairs that cost no pass through the forward's tensors
         code = written(own, plan, literal)
         summed = replace(region, summed=own.summed)
         verdict = Verdict(True) if literal else judged(summed, code, values, plan.simplified)

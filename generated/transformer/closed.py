@@ -24,8 +24,7 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     n2 = wte.shape[0]
     d = wte.shape[1]
     h = wte[x] + wpe
-    x_1_part_rounded = h - h.mean(2, keepdim=True)
-    x_1_part = x_1_part_rounded - x_1_part_rounded.mean(2, keepdim=True)
+    x_1_part = h - h.mean(2, keepdim=True)
     x_1_part_1 = (x_1_part ** 2).mean(2) + 1e-05
     x_1 = x_1_part * n11w / x_1_part_1.sqrt().unsqueeze(-1) + n11b
     w_1 = wqkv1[1]
@@ -65,8 +64,7 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     h2_add = h2_layer_norm @ up2 + upb2
     h2_gelu = torch.nn.functional.gelu(h2_add)
     h2 = h2_gelu @ down2 + x_4
-    logits_layer_norm_part_rounded = h2 - h2.mean(2, keepdim=True)
-    logits_layer_norm_part = logits_layer_norm_part_rounded - logits_layer_norm_part_rounded.mean(2, keepdim=True)
+    logits_layer_norm_part = h2 - h2.mean(2, keepdim=True)
     logits_layer_norm_part_1 = (logits_layer_norm_part ** 2).mean(2) + 1e-05
     logits_layer_norm = logits_layer_norm_part * nw / logits_layer_norm_part_1.sqrt().unsqueeze(-1) + nb
     logits_getitem = wte[:-1]
