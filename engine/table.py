@@ -83,6 +83,14 @@ class Operand:
         return self[tuple(indices)]
 
 
+class BroadcastError(ShapeError):
+    """A computed size that is one at the example meets another one, as a size of one does: the trace has to fix it."""
+
+    def __init__(self, size: Expr) -> None:
+        super().__init__(f"the size {size} is one here and must equal another one")
+        self.size = size
+
+
 class Scope:
     """What a row's function may ask while it runs: which sizes are equal, and how large they are at the example."""
 
@@ -105,6 +113,9 @@ class Scope:
         if a == b:
             return a
         if self.value(a) != self.value(b):
+            single = next((s for s in (a, b) if self.value(s) == 1), None)
+            if single is not None:
+                raise BroadcastError(single)
             raise ShapeError(f"two sizes that must be equal are {self.value(a)} and {self.value(b)}")
         self.same.append((a, b))
         for one, other in ((b, a), (a, b)):

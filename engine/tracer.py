@@ -28,7 +28,7 @@ from engine.ops import TABLE
 from engine.ops.assignment import setitem
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, is_slice, with_bounds
-from engine.table import Definition, Operand, Output, Row, Scope, Shape, row_of
+from engine.table import BroadcastError, Definition, Operand, Output, Row, Scope, Shape, row_of
 from engine.wholes import computed, counts_from_end, kept
 
 CONSTANT_LIMIT = 64
@@ -607,6 +607,13 @@ class Tracer(TorchFunctionMode):
             row_args, row_kwargs = pytree.tree_unflatten([given(v) for v in leaves], spec)
             try:
                 outputs = row(scope, row_args, row_kwargs)
+            except BroadcastError as error:  # torch takes it: it is broadcast, so that it has to be one in any run
+                symbols = sorted(error.size.xreplace({p: s for s, p in names.items()}).free_symbols, key=str)
+                if not symbols:
+                    raise
+                for s in symbols:
+                    self.sizes.fix(s, self.sizes.values[s])
+                return self._define(row, operands, args, kwargs, source)
             except TraceError as error:
                 text = f"\n  {source.text}" if source and source.text else ""
                 raise type(error)(f"{error} ({row.name} at {source or 'the forward'}){text}") from error

@@ -33,12 +33,17 @@ PART = "uncentred_"
 """What the name of a gradient before that begins with."""
 
 
-def recentred(region: Region, plan: Planned, algebra: Algebra) -> tuple[Region, Planned] | None:
+def recentred(
+    region: Region, plan: Planned, algebra: Algebra, everywhere: bool = False
+) -> tuple[Region, Planned] | None:
     """The plan with every gradient centred that sums to zero over axes its readers sum; None where there is none.
 
     The region that comes with it says of those gradients alone that they are summed: nothing can be done for the others.
+    With `everywhere` it is over any axes: what the rounded mean leaves is an error of the gradient itself, too.
     """
     summed = dict(region.summed)
+    if everywhere:
+        summed = {s.cell: (tuple(range(len(s.indices))),) for s in plan.unshared if s.cell in region.wanted}
     out: list[Statement] = []
     found: list[tuple[str, tuple[tuple[int, ...], ...]]] = []
     for s in plan.unshared:

@@ -12,6 +12,7 @@ from engine.ops import (
     dropout,
     extremes,
     factories,
+    grids,
     indexing,
     layout,
     linear,
@@ -32,6 +33,7 @@ from engine.ops import (
     special,
     statistics,
     trigonometry,
+    unpooling,
     windows,
 )
 from engine.table import TABLE
@@ -49,6 +51,7 @@ __all__ = [
     "dropout",
     "extremes",
     "factories",
+    "grids",
     "indexing",
     "layout",
     "linear",
@@ -69,5 +72,6 @@ __all__ = [
     "special",
     "statistics",
     "trigonometry",
+    "unpooling",
     "windows",
 ]

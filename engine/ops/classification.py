@@ -170,7 +170,8 @@ def linear_cross_entropy(
     x: Any, linear_weight: Any, target: Any, *, linear_bias: Any = None, options: Any = None, **rest: Any
 ) -> Any:
     """The cross entropy of the scores that a linear layer gives; how torch cuts it up (`options`) changes no value."""
-    if linear_weight.dim() != 2:
-        raise TraceError("linear_cross_entropy with more than one dimension of scores; use linear and cross_entropy")
     given = {k: v for k, v in rest.items() if v is not None}
-    return F.cross_entropy(F.linear(x, linear_weight, linear_bias), target, **given)
+    scored = F.linear(x, linear_weight.reshape(-1, linear_weight.shape[-1]), None)
+    if linear_weight.dim() > 2:  # (batch, ..., classes, more): the classes come first among what is scored
+        scored = scored.reshape(*x.shape[:-1], *linear_weight.shape[:-1])
+    return F.cross_entropy(scored if linear_bias is None else scored + linear_bias, target, **given)

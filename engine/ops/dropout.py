@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from engine.errors import TraceError
 from engine.ops.factories import sized
 from engine.table import DRAWN, Opaque, Operand, composite, op, recorded_as
 
 F = torch.nn.functional
 Tensor = torch.Tensor
+SATURATION = 1.7580993408473766
+"""Minus what a SELU tends to at minus infinity: its scale times its alpha."""
 
 
 def masked(x: Any, p: float, training: bool, function: Any, shape: Any = None) -> Any:
@@ -61,11 +62,26 @@ def dropout3d(x: Any, p: float = 0.5, training: bool = True) -> Any:
     return channelwise(x, p, training, 1 if x.dim() == 4 else 2)
 
 
-@composite(targets=(F.alpha_dropout, F.feature_alpha_dropout, torch.alpha_dropout, torch.feature_alpha_dropout))
+@composite(targets=(F.alpha_dropout, torch.alpha_dropout))
 def alpha_dropout(x: Any, p: float = 0.5, training: bool = False) -> Any:
-    if training and p > 0:
-        raise TraceError("alpha_dropout in training is not in the table; use dropout")
-    return x
+    return saturated(x, p, training, x.shape)
+
+
+@composite(targets=(F.feature_alpha_dropout, torch.feature_alpha_dropout))
+def feature_alpha_dropout(x: Any, p: float = 0.5, training: bool = False) -> Any:
+    """Whole channels at a time."""
+    return saturated(x, p, training, [*x.shape[:2], *[1] * (x.dim() - 2)])
+
+
+def saturated(x: Any, p: float, training: bool, shape: Any) -> Any:
+    """What is dropped gets the value that a SELU saturates at; scaled and shifted so that mean and variance stay."""
+    if not training or p == 0:
+        return x
+    if p == 1:
+        return x * 0
+    slope = ((SATURATION**2 * p + 1) * (1 - p)) ** -0.5
+    kept = x.new_ones(shape).bernoulli_(1 - p)
+    return x * (kept * slope) + ((kept - 1) * (SATURATION * slope) + SATURATION * slope * p)
 
 
 @op("rand_like", "randn_like", "randint_like", "bernoulli", "empty_like")

@@ -197,13 +197,26 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: Any = None,
 ) -> Any:
-    """Rows of an embedding, reduced over each bag: the rows of a matrix of indices."""
-    if offsets is not None or index.dim() != 2 or padding_idx is not None or mode not in ("mean", "sum", "max"):
-        raise TraceError("embedding_bag with offsets or padding_idx is not in the table; pass a matrix of indices")
+    """Rows of an embedding, reduced over each bag: a row of a matrix of indices, or from one offset to the next."""
     rows = torch.nn.functional.embedding(index, weight, None, max_norm, norm_type, scale_grad_by_freq)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(-1)
-    return rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
+    if offsets is None and padding_idx is None:
+        return rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
+    if mode not in ("mean", "sum"):
+        raise TraceError(
+            f"embedding_bag with mode={mode!r} and offsets or padding_idx is not in the table; use a matrix"
+        )
+    counted = torch.ones_like(index) if padding_idx is None else index != padding_idx % weight.shape[0]
+    counted = counted.to(rows.dtype).unsqueeze(-1)
+    if offsets is None:
+        total, count = (rows * counted).sum(1), counted.sum(1)
+    else:
+        bags = int(offsets.shape[0]) - int(include_last_offset)
+        bag = torch.bucketize(torch.arange(index.shape[0]), offsets, right=True) - 1
+        total = rows.new_zeros(bags, weight.shape[1]).index_add(0, bag, rows * counted)
+        count = rows.new_zeros(bags, 1).index_add(0, bag, counted)
+    return total if mode == "sum" else total / count.clamp(min=1)
 
 
 @op("one_hot")

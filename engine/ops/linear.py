@@ -133,6 +133,20 @@ def multi_dot(*matrices: Any) -> Any:
     return out
 
 
+@composite("matrix_power", targets=(linalg.matrix_power,))
+def matrix_power(x: Any, n: int) -> Any:
+    """n equal factors, by squares."""
+    if n < 0:
+        raise TraceError("matrix_power with a negative exponent needs an inverse, which is not in the table")
+    out: Any = None
+    while n:
+        if n & 1:
+            out = x if out is None else out @ x
+        n >>= 1
+        x = x @ x if n else x
+    return torch.eye(x.shape[-1], dtype=x.dtype).expand(x.shape) + 0 * x if out is None else out
+
+
 @composite("tensordot")
 def tensordot(x: Any, y: Any, dims: Any = 2) -> Any:
     """The sum over pairs of dimensions: the last `dims` of x with the first of y, or those listed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import sympy as sp
@@ -59,26 +60,30 @@ def norm(
     return vector_norm(x, 2 if p in ("fro", None) else p, dim, keepdim)
 
 
-@op(targets=(linalg.norm,))
-def linalg_norm(
-    x: Operand, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
-) -> Definition:
-    """A vector norm, or the Frobenius norm of matrices."""
-    matrix = ord is not None and (x.rank if dim is None else len(each_of(dim, 1))) == 2
-    if (isinstance(ord, str) and ord != "fro") or (matrix and ord != "fro"):
-        raise TraceError(
-            f"the matrix norm ord={ord!r} needs singular values or row sums; use linalg.vector_norm or sums"
-        )
-    return vector_norm(x, 2 if ord in (None, "fro") else ord, dim, keepdim)
+@composite(targets=(linalg.norm,))
+def linalg_norm(x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """The norm of a vector, or of matrices where `ord` is given and there are two dimensions."""
+    matrix = ord is not None and (x.dim() if dim is None else len(each_of(dim, 1))) == 2
+    if matrix or isinstance(ord, str):
+        return linalg.matrix_norm(x, ord, (-2, -1) if dim is None else dim, keepdim, dtype=dtype)
+    return linalg.vector_norm(x, 2 if ord is None else ord, dim, keepdim, dtype=dtype)
 
 
-@op(targets=(linalg.matrix_norm,))
-def matrix_norm(
-    x: Operand, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
-) -> Definition:
-    if ord != "fro":
-        raise TraceError(f"the matrix norm ord={ord!r} is not in the table; only 'fro' is")
-    return vector_norm(x, 2, dim, keepdim)
+@composite(targets=(linalg.matrix_norm,))
+def matrix_norm(x: Any, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """The Frobenius norm, or the largest (-1, -inf: smallest) sum of magnitudes of a column (1) or a row (inf)."""
+    rows, columns = (d % x.dim() for d in dim)
+    if ord == "fro":
+        return linalg.vector_norm(x, 2, (rows, columns), keepdim, dtype=dtype)
+    if isinstance(ord, str) or abs(ord) not in (1, math.inf):
+        raise TraceError(f"the matrix norm ord={ord!r} needs singular values, which are not in the table")
+    if abs(ord) != 1:
+        rows, columns = columns, rows
+    sums = linalg.vector_norm(x, 1, rows, True, dtype=dtype)
+    found = sums.amax(columns, True) if ord > 0 else sums.amin(columns, True)
+    if keepdim:
+        return found
+    return found.reshape([n for d, n in enumerate(x.shape) if d not in (rows, columns)])
 
 
 @composite("dist")

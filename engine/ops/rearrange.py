@@ -11,13 +11,27 @@ from sympy import Expr, Integer
 from engine.notation import Delta, Index, LessEqual, Rem, Where, fresh, sigma
 from engine.ops.layout import flat, steps
 from engine.sizes import expression
-from engine.table import Definition, Operand, Row, axis, composite, define, equal, indices_of, op, recorded_as, value_of
+from engine.table import (
+    Definition,
+    Operand,
+    Row,
+    axis,
+    composite,
+    define,
+    each_of,
+    equal,
+    indices_of,
+    op,
+    recorded_as,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 linalg: Any = torch.linalg
+fft: Any = torch.fft
 
 
 def triangle(x: Operand, keep: Callable[[Expr, Expr], Any]) -> Definition:
@@ -175,3 +189,17 @@ def unfold(x: Operand, dimension: int, size: int, step: int) -> Definition:
     at = indices_of(shape)
     source = [(i * step + at[-1]) if k == d else i for k, i in enumerate(at[:-1])]
     return define(shape, at, x.element(*source))
+
+
+@composite(targets=(fft.fftshift,))
+def fftshift(x: Any, dim: Any = None) -> Any:
+    """The first half of each dimension behind the second: frequencies from the lowest to the highest."""
+    dims = range(x.dim()) if dim is None else each_of(dim, 1)
+    return x.roll([int(x.shape[d]) // 2 for d in dims], list(dims))
+
+
+@composite(targets=(fft.ifftshift,))
+def ifftshift(x: Any, dim: Any = None) -> Any:
+    """The inverse of `fftshift`."""
+    dims = range(x.dim()) if dim is None else each_of(dim, 1)
+    return x.roll([-(int(x.shape[d]) // 2) for d in dims], list(dims))

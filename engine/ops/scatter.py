@@ -129,6 +129,14 @@ def index_reduce(x: Any, dim: int, index: Any, source: Any, reduce: str, *, incl
     return x.scatter_reduce(dim, places, source, reduce, include_self=include_self)
 
 
+@composite("put")
+def put(x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
+    """At places in the order of all elements; each is to be named at most once unless values are added up."""
+    flat, places, values = x.reshape(-1), index.reshape(-1), source.reshape(-1)
+    out = flat.index_put((places,), values, accumulate)
+    return out.reshape(x.shape)
+
+
 @op("scatter")
 def scatter(
     x: Operand, dim: int, index: Operand, src: Any = None, *, value: Any = None, reduce: Any = None

@@ -34,8 +34,11 @@ def backward(saved, grad_out=None):
     # dw[i] = Σ_j xhat[j,i] grad_out[j,i]
     dw = (xhat * grad_out).sum(0)
 
-    # dx[i,j] = (grad_out[i,j] - dw[j] xhat[i,j] / n0 - db[j] / n0) w[j] / xhat_sqrt[0,j]
-    dx = (grad_out - xhat * (dw / n0) - db / n0) * (w / xhat_sqrt)
+    # dx_uncentred[i,j] = grad_out[i,j] - dw[j] xhat[i,j] / n0
+    dx_uncentred = grad_out - xhat * (dw / n0)
+
+    # dx[i,j] = (dx_uncentred[i,j] - (Σ_k dx_uncentred[k,j]) / n0) w[j] / xhat_sqrt[0,j]
+    dx = (dx_uncentred - dx_uncentred.mean(0)) * (w / xhat_sqrt)
 
     return {"x": dx, "w": dw, "b": db}
 

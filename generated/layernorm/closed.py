@@ -38,9 +38,11 @@ def backward(saved, grad_out=None):
     # dw[i] = Σ_{j,k} norm[j,k,i] grad_out[j,k,i]
     dw = (norm * grad_out).sum((0, 1))
 
-    # dx[i,j,k] = (dnorm[i,j,k] - norm[i,j,k] (Σ_m norm[i,j,m] dnorm[i,j,m]) / n2
-    #     - (Σ_l dnorm[i,j,l]) / n2) rstd[i,j,0]
-    dx = (dnorm - norm * ((norm * dnorm).sum(2, keepdim=True) / n2) - dnorm.mean(2, keepdim=True)) * rstd
+    # dx_uncentred[i,j,k] = dnorm[i,j,k] - norm[i,j,k] (Σ_l norm[i,j,l] dnorm[i,j,l]) / n2
+    dx_uncentred = dnorm - norm * ((norm * dnorm).sum(2, keepdim=True) / n2)
+
+    # dx[i,j,k] = (dx_uncentred[i,j,k] - (Σ_l dx_uncentred[i,j,l]) / n2) rstd[i,j,0]
+    dx = (dx_uncentred - dx_uncentred.mean(2, keepdim=True)) * rstd
 
     return {"x": dx, "w": dw, "b": db}
 

@@ -194,3 +194,13 @@ def test_python_is_left_as_it_was() -> None:
     with pytest.raises(TraceError):
         trace(lambda x: x.item(), torch.randn(3))
     assert (builtins.range, math.sqrt) == before
+
+
+def test_a_computed_size_of_one_that_is_broadcast_is_fixed() -> None:
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        return x[:-3] * w + x[1:].unfold(0, 3, 1).mean() * w
+
+    graph = trace(forward, torch.randn(4, 3), torch.randn(5, 3))
+    assert [(str(s.shape[0])) for s in (graph["x"], graph["w"], graph[graph.outputs[0]])] == ["4", "n2", "n2"]
+    with pytest.raises(ShapeError):
+        trace(forward, torch.randn(5, 3), torch.randn(4, 3))

@@ -8,10 +8,11 @@ from tests.ops.samples import (  # in the order they are drawn
     places,
     recurrent,
     reductions,
+    variants,
 )
 from tests.ops.samples.call import Call
 
-SAMPLES: dict[str, list[Call]] = {
+_FIRST: dict[str, list[Call]] = {
     **elementwise.SAMPLES,
     **layout.SAMPLES,
     **reductions.SAMPLES,
@@ -20,5 +21,6 @@ SAMPLES: dict[str, list[Call]] = {
     **layers.SAMPLES,
     **recurrent.SAMPLES,
 }
+SAMPLES = {name: [*_FIRST.get(name, ()), *variants.SAMPLES.get(name, ())] for name in {**_FIRST, **variants.SAMPLES}}
 
 __all__ = ["SAMPLES", "Call"]
