@@ -20,6 +20,7 @@ from codegen.closed.kinks import clamped
 from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import unified
 from codegen.closed.logshare import with_log_shares
+from codegen.closed.outer import outer_differences, without_outer
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
 from codegen.closed.recentre import recentred
 from codegen.closed.slopes import with_slopes, written_out
@@ -137,11 +138,13 @@ def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tu
     The last one leaves the forward's lines as they are too, which is said in the third place.
     """
 
-    def closing(folds: bool, simplify: bool) -> tuple[Region, Planned, Algebra]:
-        algebra = knowledge(closed, values, folds)
+    def closing(folds: bool, simplify: bool, apart: bool = False) -> tuple[Region, Planned, Algebra]:
+        algebra = knowledge(closed, values, folds, apart)
         return closed, planned(closed, algebra, simplify), algebra
 
+    outer = bool(outer_differences({c.name: c for c in closed.cells}))
     attempts = (
+        *((lambda: closing(folds=True, simplify=True, apart=True),) if outer else ()),
         lambda: closing(folds=True, simplify=True),
         lambda: closing(folds=False, simplify=True),
         lambda: closing(folds=True, simplify=False),
@@ -213,8 +216,9 @@ def forward_lines(
     region: Region, known: dict[str, Cell], needed: set[str], infos: dict[str, TensorInfo], literal: bool
 ) -> list[Line]:
     """Statements for the cells that are needed, with what is read once written out inside of its reader unless `literal`."""
+    outer = {} if literal else outer_differences(known)
     local = {
-        n: c if literal else replace(c, expr=clamped(kernel_form(c, known), known))
+        n: c if literal else replace(c, expr=without_outer(clamped(kernel_form(c, known), known), known, outer))
         for n, c in known.items()
         if c.expr is not None
     }

@@ -21,6 +21,7 @@ from sympy import Expr, Symbol
 from codegen import tensors as tt
 from codegen.closed.backward import Backward, Statement, cot_name
 from codegen.closed.line import LIKE, Line
+from codegen.distances import NAME, squared_distances
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.arithmetic import arithmetic
@@ -109,7 +110,7 @@ def shape_at(shape: Sequence[Expr], sizes: dict[Symbol, int]) -> tuple[int, ...]
 
 def scope_of(sizes: Mapping[Symbol, int]) -> dict[str, Any]:
     """What emitted text refers to beside tensors. Logarithms of sizes are Python's here, the writer has torch take them."""
-    return {"torch": torch, "log": math.log, **{str(s): n for s, n in sizes.items()}}
+    return {"torch": torch, "log": math.log, NAME: squared_distances, **{str(s): n for s, n in sizes.items()}}
 
 
 def equal(
@@ -349,8 +350,9 @@ def errors(
     ours: dict[str, Any] = {k: v.float() if v.is_floating_point() else v for k, v in values.items()}
     for name in region.seeds:
         ours[f"{cot_name(name)}_out"] = ours[cot_name(name)]
-    for line in (*forward, *backward):
-        execute(line, ours, scope, sizes)
+    with torch.no_grad():
+        for line in (*forward, *backward):
+            execute(line, ours, scope, sizes)
     pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
     pairs += [
         p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr
@@ -12,8 +12,12 @@ from torch.utils import _pytree as pytree
 
 from codegen.closed.backward import is_local
 from codegen.closed.cells import Cell
-from engine.notation import BINDERS, Index, base, canonical, instantiate, size_symbol
+from codegen.closed.outer import free_name, operands, taken_in
+from engine.notation import BINDERS, Index, accesses, base, canonical, instantiate, size_symbol
 from engine.spelling import SizeArg, is_slice, render_call, with_bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 LIMIT = 48
 """Cells that are closed together at most: what is worth folding lies closer, and plans cost more than in proportion."""
@@ -48,7 +52,44 @@ def depths(cells: list[Cell]) -> dict[str, int]:
             given.add(c.name)
         before = max((depth[r] for r in reads if r in depth), default=0)
         depth[c.name] = before + (0 if local or c.name in given else 1)
+    by_name, readers = {c.name: c for c in cells}, readers_of(cells)
+    for c in cells:
+        if is_local(c) and operands(c) is not None and all(is_local(by_name[r]) for r in readers.get(c.name, [])):
+            depth[c.name] = min((depth[r] for r in readers.get(c.name, [])), default=depth[c.name])
     return depth
+
+
+def readers_of(cells: list[Cell]) -> dict[str, list[str]]:
+    """Who reads each cell."""
+    readers: dict[str, list[str]] = {}
+    for c in cells:
+        for r in dict.fromkeys((*c.reads, *c.after, *(c.node.operands if c.node is not None and c.call else ()))):
+            readers.setdefault(r, []).append(c.name)
+    return readers
+
+
+def near_readers(cells: list[Cell], kept: Container[str]) -> list[Cell]:
+    """The cells, with a copy of each outer difference for those of its readers that do not need it as a tensor and are elsewhere."""
+    depth, by_name, readers = depths(cells), {c.name: c for c in cells}, readers_of(cells)
+    taken = {*by_name}
+    out = {c.name: [c] for c in cells}
+    for c in cells:
+        if not is_local(c) or operands(c) is None:
+            continue
+        far = [r for r in readers.get(c.name, []) if is_local(by_name[r]) and depth[r] != depth[c.name]]
+        for d in sorted({depth[r] for r in far}):
+            at = [r for r in far if depth[r] == d]
+            mine = [r for r in at if taken_in(by_name[r], c, [by_name[k] for k in readers.get(r, [])])]
+            if not mine or (len(mine) == len(readers[c.name]) and c.name not in kept):
+                continue
+            name = free_name(f"{c.name}_again", taken)
+            taken.add(name)
+            copy = replace(c, name=name, node=None, named=False, text=None)
+            for k, r in enumerate(mine):
+                read = {a: copy.element(a.indices) for a in accesses(cast("Expr", out[r][-1].expr), c.name)}
+                new = replace(out[r][-1], expr=cast("Expr", out[r][-1].expr).xreplace(read), text=None)
+                out[r] = [*out[r][:-1], *([copy] if k == 0 else []), new]
+    return [c for name in out for c in out[name]]
 
 
 def grouped(cells: list[Cell]) -> list[list[Cell]]:

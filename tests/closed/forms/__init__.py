@@ -2,6 +2,7 @@
 
 from tests.closed.forms.activations import ACTIVATIONS
 from tests.closed.forms.attention import ATTENTION
+from tests.closed.forms.distances import DISTANCES
 from tests.closed.forms.form import Draw, Form
 from tests.closed.forms.graphs import GRAPHS
 from tests.closed.forms.heads import HEADS
@@ -29,6 +30,7 @@ FORMS: tuple[Form, ...] = (
     *HEADS,
     *SEQUENCES,
     *OBJECTIVES,
+    *DISTANCES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
