@@ -19,6 +19,7 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.cells import Cell, at
+from codegen.closed.constants import learn
 from codegen.closed.facts import Facts, learn_axes, learn_sum, single_sum, summed_together
 from codegen.closed.gated import gated, sigmoid_cells
 from codegen.closed.masks import unmasked, within_choice
@@ -36,6 +37,8 @@ from engine.notation import BRACKETS, Amax, Delta, Head, Index, Sigma, Where, na
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from codegen.closed.constants import Sums
+
 
 class Algebra:
     """What is known of the cells of a region, and simplification by it."""
@@ -47,10 +50,11 @@ class Algebra:
         relations: Sequence[tuple[Expr, Expr]] = (),
         folds: bool = True,
         apart: bool = True,
+        sums: Sums = (),
     ) -> None:
         """With `folds` a sum over what a cell of the region sums is that cell; without, it is summed anew.
 
-        With `apart` a sum of outer differences is a difference of sums.
+        With `apart` a sum of outer differences is a difference of sums. `sums` are known from elsewhere.
         """
         self.cells = dict(cells)
         self.values = dict(values)
@@ -66,6 +70,7 @@ class Algebra:
         self.facts = Facts()
         self.shares = Shares(self.cells)
         self.sigmoids = sigmoid_cells(self.cells)
+        learn(self, sums)
         together = summed_together(self.cells.values())
         for cell in self.cells.values():
             self.learn(cell, together)

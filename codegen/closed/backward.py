@@ -193,7 +193,7 @@ class Backward:
         for i, n in ranges.items():
             limits = sp.Tuple(i, n)
             if self.algebra.normal(cast("Expr", Sigma(expr, limits)), {j: m for j, m in ranges.items() if j != i}) == 0:
-                self.algebra.add_fact(cast("Sigma", Sigma(own, limits)), sp.S.Zero, f"{cot_name(name)} sums to zero")
+                self.algebra.add_fact(Sigma(own, limits), sp.S.Zero, f"{cot_name(name)} sums to zero")
 
     def _consumers(self, name: str, known: Container[str]) -> list[str]:
         """The consumers of a cell that have a cotangent, the last one first."""

@@ -16,6 +16,7 @@ from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
 from codegen.closed.faithful import faithful
 from codegen.closed.gates import Verdict, accurate, equal
+from codegen.closed.gathers import at_places
 from codegen.closed.kinks import clamped
 from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import unified
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from codegen.closed.algebra import Algebra
     from codegen.closed.backward import Statement
+    from codegen.closed.constants import Sums
     from codegen.closed.region import Region
 
 
@@ -60,6 +62,8 @@ class RegionCode:
     """What was closed, as it was before."""
     values: tuple[tuple[Any, int], ...] = ()
     """The sizes of the example it was closed for."""
+    sums: Sums = ()
+    """What its cells sum to over an axis, as far as others need to know."""
     origin: RegionCode | None = None
     """The code with sizes by position that this one was made from."""
     sized: dict[Any, RegionCode] = field(default_factory=dict[Any, "RegionCode"], init=False, compare=False, repr=False)
@@ -126,7 +130,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         summed = replace(region, summed=own.summed)
         verdict = Verdict(True) if literal else judged(summed, code, values, plan.simplified)
         if verdict.passed:
-            return replace(code, refused=tuple(refused), region=region, values=tuple(values.items()))
+            return replace(code, refused=tuple(refused), region=region, values=tuple(values.items()), sums=plan.sums)
         refused.append(verdict.reason)
     raise DerivationError(f"no form of a region passed its gates: {'; '.join(refused)}")
 
@@ -218,7 +222,9 @@ def forward_lines(
     """Statements for the cells that are needed, with what is read once written out inside of its reader unless `literal`."""
     outer = {} if literal else outer_differences(known)
     local = {
-        n: c if literal else replace(c, expr=without_outer(clamped(kernel_form(c, known), known), known, outer))
+        n: c
+        if literal
+        else replace(c, expr=at_places(without_outer(clamped(kernel_form(c, known), known), known, outer), c, known))
         for n, c in known.items()
         if c.expr is not None
     }

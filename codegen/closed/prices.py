@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -68,6 +68,12 @@ class Prices:
         if e not in self.prices:
             self.prices[e] = NOTHING if isinstance(e, Indexed) else self._price(e)
         return self.prices[e]
+
+    def filled(self, e: Expr, shape: tuple[Expr, ...]) -> Price:
+        """The price of a statement of a shape, which is filled where its expression alone is smaller, as with ones at places."""
+        price = self.price(e)
+        missing = self.size(shape) - self.reach(e) if e.has(Delta) else 0.0
+        return replace(price, own=price.own + missing) if missing > 0 else price
 
     def _price(self, e: Expr) -> Price:
         once: dict[Any, float] = {}

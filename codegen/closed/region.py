@@ -19,6 +19,8 @@ from engine.spelling import SizeArg, is_slice, render_call, with_bounds
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from codegen.closed.constants import Sums
+
 LIMIT = 48
 """Cells that are closed together at most: what is worth folding lies closer, and plans cost more than in proportion."""
 
@@ -36,6 +38,8 @@ class Region:
     needed: tuple[str, ...]
     relations: tuple[tuple[Expr, Expr], ...] = ()
     summed: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...] = ()
+    sums: Sums = ()
+    """What boundary cells sum to over one of their axes, where that is known from how they are computed."""
 
 
 def depths(cells: list[Cell]) -> dict[str, int]:
@@ -52,10 +56,26 @@ def depths(cells: list[Cell]) -> dict[str, int]:
             given.add(c.name)
         before = max((depth[r] for r in reads if r in depth), default=0)
         depth[c.name] = before + (0 if local or c.name in given else 1)
+    return sunk(cells, depth)
+
+
+def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
+    """The depths, with cells that only later ones read brought to those, where nothing with a gradient lies between.
+
+    So are outer differences: what reads them may do without them.
+    """
     by_name, readers = {c.name: c for c in cells}, readers_of(cells)
+    passed: dict[str, int] = {}
     for c in cells:
-        if is_local(c) and operands(c) is not None and all(is_local(by_name[r]) for r in readers.get(c.name, [])):
-            depth[c.name] = min((depth[r] for r in readers.get(c.name, [])), default=depth[c.name])
+        reads = [*c.reads, *c.after, *(c.node.operands if c.node is not None and c.call else ())]
+        own = c.differentiable and bool(reads) and not is_local(c)
+        passed[c.name] = max((passed[r] for r in reads if r in passed), default=0) + own
+    for c in reversed(cells):
+        mine = readers.get(c.name, [])
+        if not mine or not is_local(c) or not c.differentiable or not all(is_local(by_name[r]) for r in mine):
+            continue
+        if operands(c) is not None or all(passed[r] == passed[c.name] for r in mine):
+            depth[c.name] = max(depth[c.name], min(depth[r] for r in mine))
     return depth
 
 
@@ -163,8 +183,9 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
     relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))
     summed = tuple((names[n], groups) for n, groups in region.summed)
-    out = Region(tuple(cells), *flags, relations, summed)  # pyright: ignore[reportCallIssue]
-    return (tuple(key), *flags, relations, summed), out, {v: k for k, v in names.items()}, sizes
+    sums = tuple((names[n], axis, value) for n, axis, value in region.sums)
+    out = Region(tuple(cells), *flags, relations, summed, sums)  # pyright: ignore[reportCallIssue]
+    return (tuple(key), *flags, relations, summed, sums), out, {v: k for k, v in names.items()}, sizes
 
 
 def with_sizes_by_position(region: Region) -> tuple[Region, dict[Any, Expr]]:

@@ -15,6 +15,7 @@ from tests.closed.forms.objectives import OBJECTIVES
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.robust import ROBUST
 from tests.closed.forms.sequences import SEQUENCES
+from tests.closed.forms.targets import TARGETS
 
 FORMS: tuple[Form, ...] = (
     *LOSSES,
@@ -31,6 +32,7 @@ FORMS: tuple[Form, ...] = (
     *SEQUENCES,
     *OBJECTIVES,
     *DISTANCES,
+    *TARGETS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
