@@ -8,6 +8,7 @@ import sympy as sp
 
 from codegen import tensors as tt
 from codegen.convolve import convolution
+from codegen.distances import NAME, rows
 from codegen.kernels import stable
 from codegen.pick import picked
 from codegen.values import Axes, LowererBase, Val, permute, to_axes
@@ -22,7 +23,7 @@ class ContractMixin(LowererBase):
 
     def contraction(self, e: Sigma) -> Val:
         """A sum over products of tensors."""
-        known = self.kernel_sum(e) or self.running_sum(e)
+        known = self.kernel_sum(e) or self.running_sum(e) or self.distances(e)
         if known is not None:
             return known
         summed, outer = [i for i, _ in e.limits], self.order
@@ -63,6 +64,18 @@ class ContractMixin(LowererBase):
         if len(places) > 1:
             t = tt.method(t, "unflatten", -1, tuple(sizes))
         return Val(t, (*outer, *places))
+
+    def distances(self, e: Sigma) -> Val | None:
+        """Squared distances of rows from rows."""
+        found = rows(e)
+        if found is None:
+            return None
+        x, y, shared, i, j, d = found
+        with self.inside(e.body, e.limits):
+            one, other = (self.arranged(self.value(a), [*shared, k, d]) for a, k in ((x, i), (y, j)))
+        if one.kind != "float" or other.kind != "float":
+            return None
+        return Val(tt.call(NAME, one.t, other.t), (*shared, i, j))
 
     def running_sum(self, e: Sigma) -> Val | None:
         """`Sum_j [j <= i] f_j` as the cumsum that it is, and `Sum_j [i <= j] f_j` as one from the end."""

@@ -19,10 +19,13 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.cells import Cell, at
+from codegen.closed.constants import learn
 from codegen.closed.facts import Facts, learn_axes, learn_sum, single_sum, summed_together
 from codegen.closed.gated import gated, sigmoid_cells
 from codegen.closed.masks import unmasked, within_choice
 from codegen.closed.matching import by_shape
+from codegen.closed.outer import RULE as APART
+from codegen.closed.outer import outer_differences, taken_apart
 from codegen.closed.shares import Shares, exponential, reduction
 from codegen.closed.sums import rebuilt, summed_term
 from codegen.closed.terms import expanded, is_monomial
@@ -34,6 +37,8 @@ from engine.notation import BRACKETS, Amax, Delta, Head, Index, Sigma, Where, na
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from codegen.closed.constants import Sums
+
 
 class Algebra:
     """What is known of the cells of a region, and simplification by it."""
@@ -44,11 +49,17 @@ class Algebra:
         values: Mapping[Any, int],
         relations: Sequence[tuple[Expr, Expr]] = (),
         folds: bool = True,
+        apart: bool = True,
+        sums: Sums = (),
     ) -> None:
-        """With `folds` a sum over what a cell of the region sums is that cell; without, it is summed anew."""
+        """With `folds` a sum over what a cell of the region sums is that cell; without, it is summed anew.
+
+        With `apart` a sum of outer differences is a difference of sums. `sums` are known from elsewhere.
+        """
         self.cells = dict(cells)
         self.values = dict(values)
         self.folds = folds
+        self.outer = outer_differences(self.cells) if apart else {}
         self.down: dict[str, Cell] = {}
         """Cells that are products of powers, by what they are in generators."""
         self.ups: list[Cell] = []
@@ -59,6 +70,7 @@ class Algebra:
         self.facts = Facts()
         self.shares = Shares(self.cells)
         self.sigmoids = sigmoid_cells(self.cells)
+        learn(self, sums)
         together = summed_together(self.cells.values())
         for cell in self.cells.values():
             self.learn(cell, together)
@@ -166,6 +178,10 @@ class Algebra:
 
     def sum_term(self, term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[Index, Expr]) -> Expr:
         """One product summed: deltas solved, constants in front, then facts."""
+        parts = taken_apart(term, [i for i, _ in limits], self.outer) if self.outer else None
+        if parts is not None:
+            self.note(APART)
+            return cast("Expr", sp.Add(*[self.sum_term(p, limits, ranges) for p in parts]))
         out = summed_term(term, limits, ranges)
         out = cast("Expr", Mul(*[self.intern(f) if isinstance(f, Sigma) else f for f in Mul.make_args(out)]))
         return self.by_facts(out, ranges)

@@ -117,6 +117,7 @@ class Backward:
         self.indices = {c.name: tuple(sp.S.Zero if s == 1 else fresh() for s in c.shape) for c in cells}
         self.live = self._live()
         self.memo: dict[Any, tuple[Expr, Expr, tuple[str, ...]]] = {}
+        self.learnt = set[str]()
 
     def _live(self) -> set[str]:
         """Cells on a path from a wanted cell to a seeded one."""
@@ -173,11 +174,26 @@ class Backward:
         expr, naive, rules = self.memo[key]
         if name in self.wanted or name in cuts or sp.count_ops(expr) > LARGE:
             plan.statements.append(Statement(cot_name(name), self.indices[name], cell.shape, expr, name, naive, rules))
+            if self._weighs(name):
+                self._learn_zeros(name, expr)
             known[name] = None
             if name in self.wanted:
                 plan.gradients[name] = cot_name(name)
         else:
             known[name] = expr
+
+    def _learn_zeros(self, name: str, expr: Expr) -> None:
+        """That a cotangent sums to zero over an axis, where it does: as weights of differences it then leaves one tensor out."""
+        if name in self.learnt:
+            return
+        self.learnt.add(name)
+        shape = self.cells[name].shape
+        ranges = {cast("Index", i): n for i, n in zip(self.indices[name], shape, strict=True) if i != 0}
+        own = element(base(cot_name(name)), self.indices[name])
+        for i, n in ranges.items():
+            limits = sp.Tuple(i, n)
+            if self.algebra.normal(cast("Expr", Sigma(expr, limits)), {j: m for j, m in ranges.items() if j != i}) == 0:
+                self.algebra.add_fact(Sigma(own, limits), sp.S.Zero, f"{cot_name(name)} sums to zero")
 
     def _consumers(self, name: str, known: Container[str]) -> list[str]:
         """The consumers of a cell that have a cotangent, the last one first."""
@@ -221,8 +237,13 @@ class Backward:
         return out
 
     def candidates(self) -> list[str]:
-        """Cells whose cotangent is worth a try as a statement: several read it, or what it is put into would multiply out."""
-        return [n for n in reversed(self.order) if self._inner(n) and (self._branches(n) or self._multiplies(n))]
+        """Cells whose cotangent is worth a try as a statement: several read it, or what it is put into would multiply out.
+
+        Outer differences come first: only without them it shows what their weights are worth.
+        """
+        inner = [n for n in reversed(self.order) if self._inner(n)]
+        found = [n for n in inner if self._branches(n) or self._multiplies(n) or self._weighs(n)]
+        return sorted(found, key=lambda n: n not in self.algebra.outer)
 
     def _inner(self, name: str) -> bool:
         """Whether a cell is a tensor between the wanted cells and the seeded ones."""
@@ -239,6 +260,11 @@ class Backward:
         """Whether an elementwise cell's derivative and that of a reader are sums, as in tanh(tanh(x))."""
         readers = [k for k in self.consumers.get(name, []) if k in self.live]
         return any(self._is_sum(name, r) for r in self._operands(name)) and any(self._is_sum(k, name) for k in readers)
+
+    def _weighs(self, name: str) -> bool:
+        """Whether a cell sums what is made of an outer difference, so that its cotangent weighs that in several sums."""
+        inner = [r for r in self._operands(name) if cast("Expr", self.cells[name].expr).has(Sigma)]
+        return any(r in self.algebra.outer for n in inner for r in (n, *self.cells[n].reads))
 
     def _is_sum(self, consumer: str, operand: str) -> bool:
         if cast("Expr", self.cells[consumer].expr).has(Sigma):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.constants import chosen
 from codegen.closed.literal import literal_nodes
 from codegen.closed.random import random_nodes
 from codegen.closed.sums import rebuilt, resum
@@ -138,6 +139,18 @@ def is_plain(e: Expr) -> bool:
 def is_computed(i: Any) -> bool:
     """Whether an index is computed, element by element, from integer tensors alone."""
     return not isinstance(i, Indexed) and all(a.is_integer for a in accesses(i)) and bool(accesses(i)) and is_plain(i)
+
+
+def places(e: Expr) -> Expr | None:
+    """An expression that is numbers and ones at places that an integer tensor says, as `a [j = y[i]] + b`; None for any other."""
+    whole = chosen(e)
+    for d in whole.atoms(Delta):
+        one, other = sorted(d.args, key=lambda x: isinstance(x, Indexed))
+        if not isinstance(one, Index) or not isinstance(other, Indexed) or not is_plain(other):
+            return None
+    free = whole.xreplace({d: sp.Dummy() for d in whole.atoms(Delta)})
+    inner = free.has(Indexed, *BINDERS) or free.atoms(Index)
+    return None if inner or not accesses(whole) or not sp.sympify(free).is_polynomial() else whole
 
 
 def is_joined(e: Expr) -> bool:
@@ -269,6 +282,10 @@ class Builder:
             and self.reads_all(cell)
         ):
             self.aliases[n.name] = cell
+            return
+        placed = None if is_output or not expr.has(Delta) else places(expr)
+        if placed is not None:
+            self.aliases[n.name] = replace(cell, expr=placed)  # where ones stand costs less to say than to keep
             return
         if kind == "bool" and not is_output and not expr.has(Sigma) and is_plain(expr):
             self.aliases[n.name] = cell  # a condition costs less to compute again than to keep
@@ -429,6 +446,8 @@ class Builder:
 
     def factor(self, f: Any, owner: Cell) -> Any:
         """A factor of a product: additions become cells, also below a power."""
+        if isinstance(f, sp.Add) and places(f) is not None:
+            return f
         if isinstance(f, sp.Add):
             inner = self.exploded(f, owner)
             return self.part(inner, owner, "part") if accesses(inner) else inner

@@ -10,11 +10,14 @@ from sympy import Expr, Mul, Tuple
 from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, is_contraction
 from codegen.closed.code import RegionCode, region_code, resized
+from codegen.closed.constants import Sums, sum_of_definition
 from codegen.closed.region import Region, boundary, normalized
 from engine.notation import Index, Sigma, accesses, base, element, name_of
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from codegen.closed.blocks import Labels
     from codegen.closed.structure import Structure, Unit
 
@@ -37,8 +40,11 @@ class Closed:
         return " ".join(self.names.get(word, word) for word in rule.split(" "))
 
 
-def closed(unit: Unit, structure: Structure, labels: Labels) -> Closed:
-    """The code of a unit that is a region; cells that only the code has get a name and a rank here."""
+def closed(unit: Unit, structure: Structure, labels: Labels, before: Iterable[Closed] = ()) -> Closed:
+    """The code of a unit that is a region; cells that only the code has get a name and a rank here.
+
+    What the regions `before` it know of sums is told to it.
+    """
     graph, by_name = structure.graph, structure.by_name
     readers = structure.outside(unit)
     seeds = structure.seeds(unit)
@@ -48,7 +54,19 @@ def closed(unit: Unit, structure: Structure, labels: Labels) -> Closed:
     relations, read = relations_of(seeds, readers, structure)
     edge = [*edge, *[replace(by_name[n], expr=None) for n in read if n not in {c.name for c in edge}]]
     summed = tuple((n, axes) for n in wanted for axes in [summed_axes(by_name[n], structure.live)] if axes)
-    key, region, names, sizes = normalized(Region((*edge, *unit.cells), seeds, wanted, needed, relations, summed))
+    known = {
+        names[n]: ((names[n], axis, value),) for c in before for names in [c.names] for n, axis, value in c.code.sums
+    }
+
+    def told(name: str) -> Sums:
+        c = by_name[name]
+        if c.expr is None and c.node is not None and c.node.op == "detach":
+            return tuple((name, axis, value) for _, axis, value in told(c.node.operands[0]))
+        return known.get(name) or (() if c.expr is None else sum_of_definition(c, told))
+
+    sums = tuple(s for c in edge if c.name not in wanted for s in told(c.name) if c.kind == "float" or s[2] == 1)
+    whole = Region((*edge, *unit.cells), seeds, wanted, needed, relations, summed, sums)
+    key, region, names, sizes = normalized(whole)
     values = {z: evaluate(n, graph.example) for z, n in sizes.items()}
     code = resized(region_code(key, region, values), sizes)
     for c in code.cells:

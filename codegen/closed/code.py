@@ -16,10 +16,12 @@ from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
 from codegen.closed.faithful import faithful
 from codegen.closed.gates import Verdict, accurate, equal
+from codegen.closed.gathers import at_places
 from codegen.closed.kinks import clamped
 from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import unified
 from codegen.closed.logshare import with_log_shares
+from codegen.closed.outer import outer_differences, without_outer
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
 from codegen.closed.recentre import recentred
 from codegen.closed.slopes import with_slopes, written_out
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from codegen.closed.algebra import Algebra
     from codegen.closed.backward import Statement
+    from codegen.closed.constants import Sums
     from codegen.closed.region import Region
 
 
@@ -59,6 +62,8 @@ class RegionCode:
     """What was closed, as it was before."""
     values: tuple[tuple[Any, int], ...] = ()
     """The sizes of the example it was closed for."""
+    sums: Sums = ()
+    """What its cells sum to over an axis, as far as others need to know."""
     origin: RegionCode | None = None
     """The code with sizes by position that this one was made from."""
     sized: dict[Any, RegionCode] = field(default_factory=dict[Any, "RegionCode"], init=False, compare=False, repr=False)
@@ -131,7 +136,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         code = written(own, plan, literal)
         summed = replace(region, summed=own.summed)
         verdict = Verdict(True) if literal else judged(summed, code, values, plan.simplified)
-        code = replace(code, refused=tuple(refused), region=region, values=tuple(values.items()))
+        code = replace(code, refused=tuple(refused), region=region, values=tuple(values.items()), sums=plan.sums)
         if verdict.passed and verdict.near:
             return code
         if verdict.passed and fair is None:
@@ -150,11 +155,13 @@ def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tu
     the last place.
     """
 
-    def closing(folds: bool, simplify: bool) -> tuple[Region, Planned, Algebra]:
-        algebra = knowledge(closed, values, folds)
+    def closing(folds: bool, simplify: bool, apart: bool = False) -> tuple[Region, Planned, Algebra]:
+        algebra = knowledge(closed, values, folds, apart)
         return closed, planned(closed, algebra, simplify), algebra
 
+    outer = bool(outer_differences({c.name: c for c in closed.cells}))
     attempts = (
+        *((lambda: closing(folds=True, simplify=True, apart=True),) if outer else ()),
         lambda: closing(folds=True, simplify=True),
         lambda: closing(folds=False, simplify=True),
         lambda: closing(folds=True, simplify=False),
@@ -229,8 +236,11 @@ def forward_lines(
     region: Region, known: dict[str, Cell], needed: set[str], infos: dict[str, TensorInfo], literal: bool
 ) -> list[Line]:
     """Statements for the cells that are needed, with what is read once written out inside of its reader unless `literal`."""
+    outer = {} if literal else outer_differences(known)
     local = {
-        n: c if literal else replace(c, expr=clamped(kernel_form(c, known), known))
+        n: c
+        if literal
+        else replace(c, expr=at_places(without_outer(clamped(kernel_form(c, known), known), known, outer), c, known))
         for n, c in known.items()
         if c.expr is not None
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from codegen.closed.random import random_nodes
 from codegen.closed.tidy import joined, read_by
 from codegen.closed.writer import ClosedWriter
+from codegen.distances import NAME, source
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
 from codegen.steps import Used, forward_text, guard_rows, size_lines, wrapped
@@ -72,6 +73,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         returns=returns,
         guards=guard_rows(graph),
         size_lines=size_lines(graph, sized, inputs, inputs),
+        helpers=helpers([*forward, *ordered(writer)]),
         forward=forward,
         result=sequence(saved, "," * (len(saved) == 1) + ")", 4, f"return {returns}, ("),
         unpack=[*(sequence(saved, " = saved", 4) if saved else []), *back, *seeds],
@@ -90,6 +92,11 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         trained=trained,
         own=own,
     )
+
+
+def helpers(blocks: Sequence[Block]) -> list[str]:
+    """The lines of the function that statements call, if any does."""
+    return source() if any(f"{NAME}(" in line for b in blocks for line in b.lines) else []
 
 
 def unlike(name: str, taken: Sequence[str]) -> str:

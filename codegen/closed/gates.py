@@ -21,6 +21,7 @@ from sympy import Expr, Symbol
 from codegen import tensors as tt
 from codegen.closed.backward import Backward, Statement, cot_name
 from codegen.closed.line import LIKE, Line
+from codegen.distances import NAME, squared_distances
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.arithmetic import arithmetic
@@ -118,7 +119,7 @@ def shape_at(shape: Sequence[Expr], sizes: dict[Symbol, int]) -> tuple[int, ...]
 
 def scope_of(sizes: Mapping[Symbol, int]) -> dict[str, Any]:
     """What emitted text refers to beside tensors. Logarithms of sizes are Python's here, the writer has torch take them."""
-    return {"torch": torch, "log": math.log, **{str(s): n for s, n in sizes.items()}}
+    return {"torch": torch, "log": math.log, NAME: squared_distances, **{str(s): n for s, n in sizes.items()}}
 
 
 def equal(
@@ -174,6 +175,7 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
                 tensors[c.name] = boxed(numbers.lift(drawn))
             else:
                 tensors[c.name] = rng.integers(0, 2, size=shape)  # truth values are the numbers 0 and 1
+            tensors[c.name] = with_sum(tensors[c.name], region, c)
             continue
         value = boxed(Interpreter(numbers, tensors, sizes).tensor(c.indices, shape, c.expr))
         if any(isinstance(x, mpmath.mpc) or mpmath.isnan(x) for x in value.flat):
@@ -183,6 +185,19 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
         shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
         tensors[cot_name(name)] = tensors[f"{cot_name(name)}_out"] = boxed(numbers.lift(rng.normal(size=shape)))
     return tensors
+
+
+def with_sum(values: Any, region: Region, c: Cell) -> Any:
+    """Values of a boundary cell so that they sum to what they are known to sum to: all moved alike, or ones at some places."""
+    for name, axis, value in region.sums:
+        if name != c.name:
+            continue
+        if c.kind != "float":
+            at = values.argmax(axis)
+            return np.moveaxis(np.eye(values.shape[axis], dtype=values.dtype)[at], -1, axis)
+        whole = values.sum(axis, keepdims=True)
+        return values + (mpmath.mpf(value.p) / value.q - whole) / values.shape[axis]
+    return values
 
 
 def rewritten(cells: Sequence[Cell], tensors: dict[str, Any], sizes: dict[Symbol, int]) -> str:
@@ -296,6 +311,12 @@ def inputs_at(
             values[c.name] = drawn + (offset or 0.0) if len(c.shape) == largest else drawn
         elif c.expr is None:
             values[c.name] = torch.randint(0, 2, shape, generator=g).to(torch.bool if c.kind == "bool" else torch.int64)
+        for name, axis, value in region.sums if c.expr is None else ():
+            if name == c.name and c.kind == "float":  # as it is where they are rows of a softmax
+                values[name] = torch.softmax(values[name], axis) * float(value)
+            elif name == c.name:
+                places = torch.nn.functional.one_hot(values[name].int().argmax(axis), shape[axis])
+                values[name] = places.movedim(-1, axis).to(values[name].dtype)
     for name in region.seeds:
         shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
         values[cot_name(name)] = torch.randn(shape, generator=g, dtype=torch.float64)
@@ -395,8 +416,9 @@ def errors(
     ours: dict[str, Any] = {k: v.float() if v.is_floating_point() else v for k, v in values.items()}
     for name in region.seeds:
         ours[f"{cot_name(name)}_out"] = ours[cot_name(name)]
-    for line in (*forward, *backward):
-        execute(line, ours, scope, sizes)
+    with torch.no_grad():
+        for line in (*forward, *backward):
+            execute(line, ours, scope, sizes)
     pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
     pairs += [
         p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)

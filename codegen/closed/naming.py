@@ -116,7 +116,7 @@ class Naming:
 
     def price(self, s: Statement, allowed: frozenset[str]) -> Price:
         """What a statement costs with products named by the allowed cells."""
-        return self.prices.price(self.written(s, allowed)[0])
+        return self.prices.filled(self.written(s, allowed)[0], s.shape)
 
     def refolded(self, s: Statement, allowed: frozenset[str]) -> Statement:
         """A statement with products named and common factors in front; the rules it took are added."""

@@ -13,6 +13,7 @@ from sympy import Mul
 
 from codegen.closed.algebra import Algebra
 from codegen.closed.backward import Backward, Statement
+from codegen.closed.constants import sums_of_cells
 from codegen.closed.matching import fact_key
 from codegen.closed.naming import Naming
 from codegen.closed.prices import sums_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sympy import Expr
 
     from codegen.closed.cells import Cell
+    from codegen.closed.constants import Sums
     from codegen.closed.region import Region
 
 
@@ -39,6 +41,8 @@ class Planned:
     simplified: bool = True
     unshared: tuple[Statement, ...] = ()
     """The statements before what they share became statements of its own."""
+    sums: Sums = ()
+    """What cells that are read from elsewhere sum to over an axis, where that is a number."""
 
 
 def unsimplified(region: Region) -> Planned:
@@ -50,10 +54,10 @@ def unsimplified(region: Region) -> Planned:
     )
 
 
-def knowledge(region: Region, values: dict[Any, int], folds: bool = True) -> Algebra:
+def knowledge(region: Region, values: dict[Any, int], folds: bool = True, apart: bool = True) -> Algebra:
     """What is known of a region's cells at the sizes of the example; without `folds` no sum is exchanged for another."""
     relations = region.relations if folds else ()
-    return Algebra({c.name: c for c in region.cells}, values, relations, folds)
+    return Algebra({c.name: c for c in region.cells}, values, relations, folds, apart, region.sums)
 
 
 def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
@@ -75,7 +79,9 @@ def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
             if cost <= best:
                 plan, best, allowed, cuts, changed = trial, cost, names, cuts - {name}, True
     statements = [naming.refolded(s, allowed) for s in plan.statements]
-    return Planned(tuple(share(statements, algebra)), tuple(plan.gradients.items()), best, unshared=tuple(statements))
+    gradients = tuple(plan.gradients.items())
+    sums = sums_of_cells(region.needed, algebra)
+    return Planned(tuple(share(statements, algebra)), gradients, best, unshared=tuple(statements), sums=sums)
 
 
 def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:

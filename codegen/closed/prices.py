@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,7 @@ from codegen.closed.matching import fact_key
 from codegen.closed.shares import exponential
 from codegen.closed.slopes import tanh_of
 from engine.indexed import Indexed
-from engine.notation import Index, Sigma, accesses, bound, name_of
+from engine.notation import Delta, Index, Sigma, accesses, bound, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,15 +69,34 @@ class Prices:
             self.prices[e] = NOTHING if isinstance(e, Indexed) else self._price(e)
         return self.prices[e]
 
+    def filled(self, e: Expr, shape: tuple[Expr, ...]) -> Price:
+        """The price of a statement of a shape, which is filled where its expression alone is smaller, as with ones at places."""
+        price = self.price(e)
+        missing = self.size(shape) - self.reach(e) if e.has(Delta) else 0.0
+        return replace(price, own=price.own + missing) if missing > 0 else price
+
     def _price(self, e: Expr) -> Price:
         once: dict[Any, float] = {}
         for x in sums_of(e):
-            once.setdefault(fact_key(x)[0], self.expression(x.body) + self.reach(x.body))
+            once.setdefault(fact_key(x)[0], self.expression(x.body) + self.reach(x.body) + self.masked(x))
         for name in dict.fromkeys(name_of(a) for a in accesses(e)):
             cell = self.algebra.cells.get(name)
             if cell is not None and cell.expr is not None:
                 once[name] = self.size(cell.shape) + (OVERFLOWS if self.sums_exponentials(cell) else 0.0)
         return Price(self.expression(e), tuple(once.items()))
+
+    def masked(self, s: Sigma) -> float:
+        """What it costs beyond that to multiply with brackets in a sum, which is no matrix product: a tensor over all indices."""
+        factors = [f for f in sp.Mul.make_args(s.body) if f.has(Indexed)]
+        if not any(isinstance(f, Delta) for f in factors) or len(factors) < 2:
+            return 0.0
+        sizes: dict[Any, Any] = {}
+        for a in accesses(s.body):
+            cell = self.algebra.cells.get(name_of(a).removeprefix("d_").removesuffix("_out"))
+            if cell is not None:
+                sizes.update(zip(a.indices, cell.shape, strict=False))
+        every = {i for i in s.body.free_symbols if isinstance(i, Index)}
+        return 3.0 * max(0.0, self.size(tuple(sizes[i] for i in every if i in sizes)) - self.reach(s.body))
 
     def sums_exponentials(self, cell: Cell) -> bool:
         """Whether a cell is a sum of exponentials, which overflows where its logarithm and its shares do not."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr
@@ -12,8 +12,14 @@ from torch.utils import _pytree as pytree
 
 from codegen.closed.backward import is_local
 from codegen.closed.cells import Cell
-from engine.notation import BINDERS, Index, base, canonical, instantiate, size_symbol
+from codegen.closed.outer import free_name, operands, taken_in
+from engine.notation import BINDERS, Index, accesses, base, canonical, instantiate, size_symbol
 from engine.spelling import SizeArg, is_slice, render_call, with_bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from codegen.closed.constants import Sums
 
 LIMIT = 48
 """Cells that are closed together at most: what is worth folding lies closer, and plans cost more than in proportion."""
@@ -32,6 +38,8 @@ class Region:
     needed: tuple[str, ...]
     relations: tuple[tuple[Expr, Expr], ...] = ()
     summed: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...] = ()
+    sums: Sums = ()
+    """What boundary cells sum to over one of their axes, where that is known from how they are computed."""
 
 
 def depths(cells: list[Cell]) -> dict[str, int]:
@@ -48,7 +56,60 @@ def depths(cells: list[Cell]) -> dict[str, int]:
             given.add(c.name)
         before = max((depth[r] for r in reads if r in depth), default=0)
         depth[c.name] = before + (0 if local or c.name in given else 1)
+    return sunk(cells, depth)
+
+
+def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
+    """The depths, with cells that only later ones read brought to those, where nothing with a gradient lies between.
+
+    So are outer differences: what reads them may do without them.
+    """
+    by_name, readers = {c.name: c for c in cells}, readers_of(cells)
+    passed: dict[str, int] = {}
+    for c in cells:
+        reads = [*c.reads, *c.after, *(c.node.operands if c.node is not None and c.call else ())]
+        own = c.differentiable and bool(reads) and not is_local(c)
+        passed[c.name] = max((passed[r] for r in reads if r in passed), default=0) + own
+    for c in reversed(cells):
+        mine = readers.get(c.name, [])
+        if not mine or not is_local(c) or not c.differentiable or not all(is_local(by_name[r]) for r in mine):
+            continue
+        if operands(c) is not None or all(passed[r] == passed[c.name] for r in mine):
+            depth[c.name] = max(depth[c.name], min(depth[r] for r in mine))
     return depth
+
+
+def readers_of(cells: list[Cell]) -> dict[str, list[str]]:
+    """Who reads each cell."""
+    readers: dict[str, list[str]] = {}
+    for c in cells:
+        for r in dict.fromkeys((*c.reads, *c.after, *(c.node.operands if c.node is not None and c.call else ()))):
+            readers.setdefault(r, []).append(c.name)
+    return readers
+
+
+def near_readers(cells: list[Cell], kept: Container[str]) -> list[Cell]:
+    """The cells, with a copy of each outer difference for those of its readers that do not need it as a tensor and are elsewhere."""
+    depth, by_name, readers = depths(cells), {c.name: c for c in cells}, readers_of(cells)
+    taken = {*by_name}
+    out = {c.name: [c] for c in cells}
+    for c in cells:
+        if not is_local(c) or operands(c) is None:
+            continue
+        far = [r for r in readers.get(c.name, []) if is_local(by_name[r]) and depth[r] != depth[c.name]]
+        for d in sorted({depth[r] for r in far}):
+            at = [r for r in far if depth[r] == d]
+            mine = [r for r in at if taken_in(by_name[r], c, [by_name[k] for k in readers.get(r, [])])]
+            if not mine or (len(mine) == len(readers[c.name]) and c.name not in kept):
+                continue
+            name = free_name(f"{c.name}_again", taken)
+            taken.add(name)
+            copy = replace(c, name=name, node=None, named=False, text=None)
+            for k, r in enumerate(mine):
+                read = {a: copy.element(a.indices) for a in accesses(cast("Expr", out[r][-1].expr), c.name)}
+                new = replace(out[r][-1], expr=cast("Expr", out[r][-1].expr).xreplace(read), text=None)
+                out[r] = [*out[r][:-1], *([copy] if k == 0 else []), new]
+    return [c for name in out for c in out[name]]
 
 
 def grouped(cells: list[Cell]) -> list[list[Cell]]:
@@ -122,8 +183,9 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
     relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))
     summed = tuple((names[n], groups) for n, groups in region.summed)
-    out = Region(tuple(cells), *flags, relations, summed)  # pyright: ignore[reportCallIssue]
-    return (tuple(key), *flags, relations, summed), out, {v: k for k, v in names.items()}, sizes
+    sums = tuple((names[n], axis, value) for n, axis, value in region.sums)
+    out = Region(tuple(cells), *flags, relations, summed, sums)  # pyright: ignore[reportCallIssue]
+    return (tuple(key), *flags, relations, summed, sums), out, {v: k for k, v in names.items()}, sizes
 
 
 def with_sizes_by_position(region: Region) -> tuple[Region, dict[Any, Expr]]:

@@ -1,14 +1,16 @@
+# pyright: basic
 """Sizes that the forward found to be equal, under one name: what is joined or cut at them is seen to fit."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr, Mul
 
-from engine.notation import Quo
+from engine.notation import Delta, Quo, Sigma
+from engine.sizes import Guard
 from engine.table import Definition
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ def with_equal_sizes(graph: Graph) -> Graph:
 
     Products of sizes are compared by what they are made of: a template in which they stand has one name for each size.
     """
+    guards = (*graph.guards, *(g for n in graph.nodes for g in met(n, graph)))
+    graph = replace(graph, guards=tuple(g for guard in guards for g in factor_by_factor(guard, graph)))
     same = equal_sizes(graph)
     return replace(graph, nodes=tuple(renamed(n, same) if same or multiplies(n) else n for n in graph.nodes))
 
@@ -65,6 +69,39 @@ def is_size(e: Expr) -> bool:
     return isinstance(e, (sp.Symbol, Quo)) or (
         isinstance(e, Mul) and all(f.is_Integer or isinstance(f, (sp.Symbol, Quo)) for f in e.args)
     )
+
+
+def met(n: Node, graph: Graph) -> list[Guard]:
+    """Where a sum puts values at rows of a tensor, as many as it has in the example: that it has as many."""
+    if n.definition is None or not n.definition[1].has(Delta):
+        return []
+    own = dict(zip(n.definition[0], n.shape, strict=True))
+    where = "" if n.source is None else str(n.source)
+    found: dict[Expr, None] = {}
+    for s in sorted(n.definition[1].atoms(Sigma), key=str):
+        limits, sizes = cast("dict[Any, Any]", dict(s.limits)), cast("dict[Any, int]", graph.example)
+        for a, b in (x for d in s.atoms(Delta) for x in (d.args, d.args[::-1])):
+            one, other = limits.get(a), cast("Any", own.get(b))
+            if one != other and one in graph.sizes and other in graph.sizes and sizes[one] == sizes[other]:
+                found[one - other] = None
+    return [Guard(e, 0, where) for e in found]
+
+
+def factor_by_factor(guard: Guard, graph: Graph) -> tuple[Guard, ...]:
+    """`b t = n m` as b = n and t = m, where that is so in the example: rows of logits, flattened, beside as many targets."""
+    terms = sp.Add.make_args(sp.expand(guard.expr))
+    pair = [list(Mul.make_args(abs(cast("Any", e)))) for e in terms]
+    known = {*graph.sizes}
+    if guard.value != 0 or guard.equal is not None or len(terms) != 2 or guard.expr.subs(dict.fromkeys(known, 1)) != 0:
+        return (guard,)
+    if len(pair[0]) != len(pair[1]) or len(pair[0]) < 2 or not all(f in known for side in pair for f in side):
+        return (guard,)
+    order: dict[Any, int] = {n: k for k, n in enumerate(graph.sizes)}
+    left, right = sorted((sorted(side, key=lambda f: order[f]) for side in pair), key=lambda side: order[side[0]])
+    sizes = cast("dict[Any, int]", graph.example)
+    if any(sizes[a] != sizes[b] for a, b in zip(left, right, strict=True)):
+        return (guard,)
+    return tuple(replace(guard, expr=b - a) for a, b in zip(left, right, strict=True) if a != b)
 
 
 def equal_sizes(graph: Graph) -> dict[Expr, Expr]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from codegen.closed.cells import Builder, Cell
-from codegen.closed.region import grouped
+from codegen.closed.region import grouped, near_readers
 from codegen.values import TensorInfo
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Structure:
 
     def __init__(self, graph: Graph, wanted: tuple[str, ...]) -> None:
         self.graph = graph
-        self.cells = Builder(graph).build()
+        self.cells = near_readers(Builder(graph).build(), graph.outputs)
         self.by_name = {c.name: c for c in self.cells}
         self.readers: dict[str, list[Cell]] = {}
         for c in self.cells:

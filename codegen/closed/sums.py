@@ -24,6 +24,11 @@ def rebuilt(e: Any, f: Callable[[Any], Any]) -> Any:
     return e.func(*args) if any(x is not y for x, y in zip(args, e.args, strict=True)) else e
 
 
+def picks(i: Expr, place: Expr, bound: set[Index]) -> bool:
+    """Whether an equality fixes a summed index, to what no summed index is in or to another tensor's value."""
+    return i in bound and (not place.free_symbols & bound or (isinstance(place, sp.Indexed) and not place.has(i)))
+
+
 def summed_term(term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[Index, Expr]) -> Expr:
     """Sum of one product over `limits`: deltas of a summed index are solved, the rest of the sum stays."""
     term, places = only_places(term, dict(limits))
@@ -43,8 +48,9 @@ def summed_term(term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[In
             continue
         if isinstance(f, Delta) and f.free_symbols & bound:
             a, b = cast("tuple[Expr, Expr]", f.args)
-            if (a in bound and not b.free_symbols & bound) or (b in bound and not a.free_symbols & bound):
-                e, k = (a, b) if a in bound else (b, a)
+            one, other = (picks(a, b, bound), picks(b, a, bound))
+            if one or other:
+                e, k = (a, b) if one else (b, a)
                 deltas.append((e, k, dict(limits)[cast("Index", e)]))
                 continue
         others.append(f)

@@ -47,7 +47,9 @@ class ClosedWriter:
 
     def write(self) -> None:
         """Everything."""
-        self.regions.update((u, closed(u, self.structure, self.labels)) for u in self.units if u.local)
+        for u in self.units:
+            if u.local:
+                self.regions[u] = closed(u, self.structure, self.labels, tuple(self.regions.values()))
         for k, o in enumerate(self.graph.outputs):
             self.backward.seed(o, self.likes.given(k))
         for u in reversed(self.units):

@@ -34,11 +34,8 @@ def backward(saved, grad_out=None):
     # dw[i] = grad_out_sum[i] / o_sqrt[i]
     dw = grad_out_sum / o_sqrt
 
-    # do_sqrt[i] = -w[i] grad_out_sum[i] / o_sqrt[i]^2
-    do_sqrt = -w * grad_out_sum / o_sqrt ** 2
-
-    # dv[i] = do_sqrt[i] / (2 o_sqrt[i])
-    dv = do_sqrt / (2 * o_sqrt)
+    # dv[i] = -w[i] grad_out_sum[i] / (2 o_sqrt[i]^3)
+    dv = -w * grad_out_sum / (2 * o_sqrt ** 3)
 
     # dx = 0: x has no influence on the result
     dx = torch.zeros_like(x)

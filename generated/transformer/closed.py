@@ -100,7 +100,7 @@ def backward(saved, grad_out=None):
     n2 = wte.shape[0]
     d = wte.shape[1]
     if grad_out is None:
-        grad_out = n11w.new_ones(())
+        grad_out = wte.new_ones(())
 
     # dlogits[i,j,k] = (logp_sum_share[i,j,k] - [k = y[i,j]]) grad_out inside[i,j] / loss_sum
     dlogits = logp_sum_share * (grad_out / loss_sum * inside).unsqueeze(-1)
@@ -278,21 +278,21 @@ def backward(saved, grad_out=None):
     #     - x_1_part[i,j,k] (Σ_l n11w[l] x_1_part[i,j,l] dx_1[i,j,l]) / (d x_1_part_1[i,j])) / sqrt(x_1_part_1[i,j])
     dx_1_part = (dx_1 * n11w - x_1_part * (x_1_part * dx_1 @ n11w / (d * x_1_part_1)).unsqueeze(-1)) / x_1_part_1.sqrt().unsqueeze(-1)
 
+    # dh[i,j,k] = dx_2[i,j,k] + dx_1_part[i,j,k] - (Σ_l dx_1_part[i,j,l]) / d
+    dh = dx_2 + dx_1_part - dx_1_part.mean(2, keepdim=True)
+
     # dn11w[i] = Σ_{j,k} x_1_part[j,k,i] dx_1[j,k,i] / sqrt(x_1_part_1[j,k])
     dn11w = torch.einsum("abc,ab->c", x_1_part * dx_1, x_1_part_1.rsqrt())
 
     # dn11b[i] = Σ_{j,k} dx_1[j,k,i]
     dn11b = dx_1.sum((0, 1))
 
-    # dx_1_part_sum[i,j] = Σ_k dx_1_part[i,j,k]
-    dx_1_part_sum = dx_1_part.sum(2)
+    # dwpe[i,j] = Σ_k dh[k,i,j]
+    dwpe = dh.sum(0)
 
-    # dwpe[i,j] = (d Σ_k dx_2[k,i,j] + d Σ_k dx_1_part[k,i,j] - Σ_k dx_1_part_sum[k,i]) / d
-    dwpe = (d * dx_2.sum(0) + d * dx_1_part.sum(0) - dx_1_part_sum.sum(0).unsqueeze(-1)) / d
-
-    # dwte_x_1[i,j] = (d Σ_{k,l} [i = x[k,l]] dx_2[k,l,j] + d Σ_{k,l} [i = x[k,l]] dx_1_part[k,l,j]
-    #     - Σ_{k,l} [i = x[k,l]] dx_1_part_sum[k,l]) / d
-    dwte_x_1 = (d * ((torch.arange(n2)[:, None, None] == x).unsqueeze(-1) * dx_2).sum((1, 2)) + d * ((torch.arange(n2)[:, None, None] == x).unsqueeze(-1) * dx_1_part).sum((1, 2)) - dx_1_part_sum.new_zeros((n2,)).scatter_add(-1, x.flatten(-2), dx_1_part_sum.flatten(-2)).unsqueeze(-1)) / d
+    # dwte_x_1[i,j] = Σ_{k,l} [i = x[k,l]] dh[k,l,j]
+    dwte_x_1 = torch.zeros_like(wte)
+    dwte_x_1.index_put_((x,), dh, accumulate=True)
 
     dwte = dwte_x_1.clone()
     dwte[:n2 - 1].add_(dlogits_getitem)

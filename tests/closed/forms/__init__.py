@@ -2,6 +2,7 @@
 
 from tests.closed.forms.activations import ACTIVATIONS
 from tests.closed.forms.attention import ATTENTION
+from tests.closed.forms.distances import DISTANCES
 from tests.closed.forms.form import Draw, Form
 from tests.closed.forms.graphs import GRAPHS
 from tests.closed.forms.heads import HEADS
@@ -14,6 +15,7 @@ from tests.closed.forms.objectives import OBJECTIVES
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.robust import ROBUST
 from tests.closed.forms.sequences import SEQUENCES
+from tests.closed.forms.targets import TARGETS
 
 FORMS: tuple[Form, ...] = (
     *LOSSES,
@@ -29,6 +31,8 @@ FORMS: tuple[Form, ...] = (
     *HEADS,
     *SEQUENCES,
     *OBJECTIVES,
+    *DISTANCES,
+    *TARGETS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]

@@ -1,0 +1,86 @@
+"""Squared distances by torch's kernel: the values and gradients that the written-out sum has, and everything it can be put to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import codegen
+from codegen.distances import squared_distances
+from tests.closed.forms import Draw
+from tests.closed.forms.distances import DISTANCES, distance_matrix, prototypes
+from tests.closed.test_forms import autograd, program_of, wanted
+
+
+@pytest.mark.parametrize("form", DISTANCES, ids=lambda f: f.name)
+def test_without_a_graph(form: Any) -> None:
+    program = program_of(form, 5)
+    assert "squared_distances(" in program.source or form.name == "residuals of clusters"
+    for scale, offset in ((1, 0), (1e-3, 1), (1, 3)):
+        first, *rest = form.inputs(Draw(3), 5)
+        inputs = [first * scale + offset, *rest]
+        with torch.no_grad():
+            out, saved = program.forward(*inputs)
+        torch.testing.assert_close(out, form.forward(*inputs), rtol=1e-9, atol=1e-10)
+        grads = program.backward(saved, torch.ones_like(out))
+        for name, true in zip(
+            wanted(form, program), autograd(form, program, inputs, torch.ones_like(out)), strict=True
+        ):
+            torch.testing.assert_close(grads[name], true, rtol=1e-7, atol=1e-9 * max(1, float(true.abs().max())))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_float32_distances_are_as_good_as_differences(offset: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(40, 6, generator=g) + offset for _ in range(2))
+    y[:5] = x[:5] + 1e-3
+    true = ((x.double()[:, None] - y.double()) ** 2).sum(-1)
+    with torch.no_grad():
+        found = squared_distances(x, y)
+    assert float(((found - true) / true).abs().max()) < 1e-6
+    torch.testing.assert_close(squared_distances(x.bfloat16(), y.bfloat16()).float(), found, rtol=0.1, atol=300.0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+def test_transforms() -> None:
+    """A Hessian's product with a vector, per-sample gradients, and the compiler."""
+    x, c = (Draw(0).normal(5, 3) for _ in range(2))
+    y = torch.arange(5)
+    program = codegen.generate(prototypes, x, c + 1, y)
+
+    def ours(a: torch.Tensor) -> torch.Tensor:
+        return program.function(a, c + 1, y)
+
+    def theirs(a: torch.Tensor) -> torch.Tensor:
+        return prototypes(a, c + 1, y)
+
+    vector = Draw(1).normal(5, 3)
+    for f in (torch.func.grad, lambda h: lambda a: torch.func.jvp(torch.func.grad(h), (a,), (vector,))[1]):
+        torch.testing.assert_close(f(ours)(x), f(theirs)(x), rtol=1e-9, atol=1e-11)
+    several = torch.stack([x, x + 1])
+    torch.testing.assert_close(torch.vmap(torch.func.grad(ours))(several), torch.vmap(torch.func.grad(theirs))(several))
+
+
+def test_a_loop_over_distances_is_autograds() -> None:
+    g = torch.Generator().manual_seed(2)
+    x, c, y = torch.randn(30, 4, generator=g), torch.randn(3, 4, generator=g), torch.randint(0, 3, (30,), generator=g)
+    trainer = codegen.generate(prototypes, x[:8], c, y[:8]).trainer({"c": c}, batch_size=8, lr=0.1)
+    trainer.run((x, y), steps=5, generator=torch.Generator().manual_seed(5))
+    leaf, drawn = c.clone().requires_grad_(), torch.Generator().manual_seed(5)
+    for _ in range(5):
+        at = torch.randint(0, 30, (8,), generator=drawn)
+        (grad,) = torch.autograd.grad(prototypes(x[at], leaf, y[at]), leaf)
+        leaf = (leaf - 0.1 * grad).detach().requires_grad_()
+    torch.testing.assert_close(trainer.params["c"], leaf.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_batches_of_matrices() -> None:
+    x, y = Draw(0).normal(2, 5, 3), Draw(1).normal(2, 4, 3)
+    program = codegen.generate(lambda x, y: ((x[:, :, None] - y[:, None]) ** 2).sum(-1).exp().sum(), x, y)
+    assert "squared_distances(" in program.source
+    assert codegen.check(program, x, y).ok
+    small = codegen.generate(distance_matrix, x[0], y[0])
+    with torch.no_grad():
+        torch.testing.assert_close(small.forward(x[0], y[0])[0], distance_matrix(x[0], y[0]))
