@@ -118,14 +118,18 @@ class AccessMixin(LowererBase):
         return run if stride == 1 else 1
 
     def _split(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
-        """A dimension read at `a*B + b`, all of it, becomes two."""
+        """A dimension read at `a*B + b`, all of it (but for a rest that is less than B), becomes two."""
         out: list[Dim] = []
         changed = False
-        for d in dims:
-            parts = radix(d.at, self.ranges, d.size)
+        for k, d in enumerate(dims):
+            parts = radix(d.at, self.ranges, d.size, rest=True)
             if parts is None:
                 out.append(d)
             else:
+                read = sp.expand(sp.Mul(*[self.ranges[j] for j, _ in parts]))
+                if sp.expand(read - d.size) != 0:
+                    t = tt.item(t, *[tt.EVERYTHING] * k, tt.slice_(None, read, None))
+                    dims = [*dims[:k], Dim(d.at, read), *dims[k + 1 :]]
                 out.extend(Dim(j, self.ranges[j]) for j, _ in reversed(parts))
                 changed = True
         return (self._reshaped(t, dims, out), out) if changed else (t, dims)

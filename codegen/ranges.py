@@ -136,10 +136,11 @@ def digit_of(e: Expr) -> Digit | None:
     return None
 
 
-def radix(e: Expr, sizes: Mapping[Index, Expr], total: Expr) -> list[tuple[Index, Expr]] | None:
+def radix(e: Expr, sizes: Mapping[Index, Expr], total: Expr, rest: bool = False) -> list[tuple[Index, Expr]] | None:
     """Index and stride of every digit of `e = a*B*C + b*C + c`, least significant first.
 
-    None where `e` is no such number, has an index whose size is unknown, or does not run over all of [0, total).
+    None where `e` is no such number, has an index whose size is unknown, or does not run over all of [0, total); with `rest`
+    it may run over B (total // B) of it.
     """
     terms = sp.Add.make_args(sp.expand(e))
     if len(terms) < 2 or e.has(sp.Indexed) or any(q.atoms(Index) for q in e.atoms(Quo, Rem)):
@@ -161,7 +162,15 @@ def radix(e: Expr, sizes: Mapping[Index, Expr], total: Expr) -> list[tuple[Index
             return None
         found.append((j, strides.pop(j)))
         expected = sp.expand(expected * sizes[j])
-    return found if sp.expand(expected - total) == 0 else None
+    whole = sp.expand(expected - total) == 0
+    return (
+        found if whole or any(sp.expand(expected - q.args[1] * q) == 0 for q in quotients_of(total, expected)) else None
+    )
+
+
+def quotients_of(total: Expr, e: Expr) -> list[Quo]:
+    """The `total // B` in an expression of sizes, for numbers B."""
+    return [q for q in e.atoms(Quo) if q.args[0] == total and q.args[1].is_Integer and q.args[1] > 0]
 
 
 def simplified(e: Any, ranges: Mapping[Index, Expr]) -> Any:

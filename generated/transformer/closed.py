@@ -157,7 +157,7 @@ def backward(saved, grad_out=None):
     dx_4_view = dx_4 @ wo2.T
 
     # dx_4_matmul_1[i,j,k,l] = dx_4_view[i,k,j d//4 + l]
-    dx_4_matmul_1 = dx_4_view[:, :, (d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)].transpose(1, 2)
+    dx_4_matmul_1 = dx_4_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4).transpose(1, 2)
 
     # dweights_1[i,j,k,l] = Σ_m dx_4_matmul_1[i,j,k,m] v_1_view[i,l,j,m]
     dweights_1 = dx_4_matmul_1 @ v_1_view.permute(0, 2, 3, 1)
@@ -238,7 +238,7 @@ def backward(saved, grad_out=None):
     dx_2_view = dx_2 @ wo1.T
 
     # dx_2_matmul_1[i,j,k,l] = dx_2_view[i,k,j d//4 + l]
-    dx_2_matmul_1 = dx_2_view[:, :, (d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)].transpose(1, 2)
+    dx_2_matmul_1 = dx_2_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4).transpose(1, 2)
 
     # dweights[i,j,k,l] = Σ_m dx_2_matmul_1[i,j,k,m] v_view[i,l,j,m]
     dweights = dx_2_matmul_1 @ v_view.permute(0, 2, 3, 1)

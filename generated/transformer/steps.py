@@ -294,7 +294,7 @@ def backward(saved, grad_out=None):
     dx_4_view = dx_4_matmul @ wo2.T
 
     # dx_4_transpose[i,j,l,m] = dx_4_view[i,j,l d//4 + m]
-    dx_4_transpose = dx_4_view[:, :, (d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)]
+    dx_4_transpose = dx_4_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4)
 
     # dx_4_matmul_1[i,j,l,m] = dx_4_transpose[i,l,j,m]
     dx_4_matmul_1 = dx_4_transpose.transpose(1, 2)
@@ -440,7 +440,7 @@ def backward(saved, grad_out=None):
     dx_2_view = dx_2_matmul @ wo1.T
 
     # dx_2_transpose[i,j,l,m] = dx_2_view[i,j,l d//4 + m]
-    dx_2_transpose = dx_2_view[:, :, (d // 4 * torch.arange(4)).unsqueeze(-1) + torch.arange(d // 4)]
+    dx_2_transpose = dx_2_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4)
 
     # dx_2_matmul_1[i,j,l,m] = dx_2_transpose[i,l,j,m]
     dx_2_matmul_1 = dx_2_transpose.transpose(1, 2)

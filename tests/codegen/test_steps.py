@@ -81,3 +81,25 @@ def test_a_choice_between_numbers_keeps_the_precision_of_its_tensors(mode: str) 
 def test_relu_passes_nan_on_as_torch_does(mode: str) -> None:
     x = torch.tensor([1.0, 0.0, -1.0, torch.nan], dtype=torch.float64)
     assert_matches(generate(torch.relu, x, mode=mode), torch.relu, (x,))
+
+
+def in_parts(x: Tensor, w: Tensor) -> Tensor:
+    n, d = x.shape
+    parts = x.view(n, 4, d // 4).transpose(0, 1).sin()
+    return (parts.transpose(0, 1).reshape(n, d) @ w).square().sum()
+
+
+def most_of_it(x: Tensor, w: Tensor) -> Tensor:
+    k = x.shape[1] // 3
+    return (x[:, : 3 * k].view(-1, 3, k).sin() * w[:k]).sum()
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize(("forward", "widths"), [(in_parts, (8, 12)), (most_of_it, (11, 7))])
+def test_a_size_divided_and_multiplied_is_read_as_a_view(forward: object, widths: tuple[int, int], mode: str) -> None:
+    """4 (d // 4) places of d are a slice in four rows; no position is computed."""
+    sizes = [(torch.randn(3, d, dtype=torch.float64), torch.randn(d, dtype=torch.float64)) for d in widths]
+    program = generate(forward, *sizes[0], mode=mode)
+    assert "arange" not in program.source
+    for inputs in sizes:
+        assert_matches(program, forward, inputs)
