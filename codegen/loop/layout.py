@@ -107,7 +107,7 @@ def one_per_row(n: Node, known: set[Node]) -> bool:
         and rows.shape == (shape[0],)
         and bool((rows.constant.diff() == 1).all())
         and columns in known
-        and columns.op == "input"
+        and columns.op in ("input", "view")
     )
 
 

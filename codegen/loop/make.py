@@ -11,6 +11,7 @@ from codegen.loop.blocks import NoBlocksError, block_size, priced, statistics_ap
 from codegen.loop.cost import price
 from codegen.loop.doubled import multiplied
 from codegen.loop.file import loop_source
+from codegen.loop.flat import flattened
 from codegen.loop.folds import averages
 from codegen.loop.graph import copied
 from codegen.loop.kernels import PLAIN, RULES
@@ -61,6 +62,8 @@ def make_loop(
     rows = {k: (r.shape, r.dtype, r.bound) for k, r in batch.items()}
     step = recorded(module, names, rows, params, size, plan.outputs, plan.key, plan.renew, plan.keep)
     tidied(step)
+    if not plan.plain:
+        flattened(step)
     applied = apply(step, PLAIN if plan.plain else RULES)
     layout = in_order(step, plan)
     trained = trained_in(layout.step)

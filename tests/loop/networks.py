@@ -35,6 +35,8 @@ LOSSES = {
     "by hand": "-torch.log_softmax(h, 1)[torch.arange(x.shape[0]), y].mean()",
     "squares": "((h - y) ** 2).mean()",
     "two classes": "F.binary_cross_entropy_with_logits(h, y)",
+    "of every place": "F.cross_entropy(h.transpose(1, 2), y)",
+    "of all places": "F.cross_entropy(h.flatten(0, 1), y.flatten())",
 }
 
 
@@ -70,14 +72,16 @@ def networks(draw: st.DrawFn) -> Network:
         params[name] = around + torch.randn(shape, generator=g, dtype=dtype) / scale
         return name
 
+    sequence = False
     if draw(st.booleans()):
         symbols, places = draw(pick([2, 5, 10, 27, 40, 65])), draw(pick([0, 1, 2, 3, 5]))
         width = draw(pick([1, 2, 5, 10, 16]))
         x = torch.randint(0, symbols, (ROWS, places) if places else (ROWS,), generator=g)
         looked_up = f"{parameter(symbols, width)}[x]"
-        mean = places > 0 and draw(st.booleans())
-        lines.append(f"h = {looked_up}" + (".mean(1)" if mean else ".view(x.shape[0], -1)" if places else ""))
-        size = width if mean else width * max(places, 1)
+        as_rows = draw(pick([".mean(1)", ".view(x.shape[0], -1)", ""])) if places else ""
+        sequence = places > 0 and not as_rows
+        lines.append(f"h = {looked_up}{as_rows}")
+        size = width * places if "view" in as_rows else width
     else:
         size = draw(pick([1, 2, 8, 20, 64]))
         x = torch.randn(ROWS, size, generator=g, dtype=dtype)
@@ -93,18 +97,18 @@ def networks(draw: st.DrawFn) -> Network:
         linear(columns)
         size = columns
         norm = draw(pick(["", "", "batch", "layer", "centred"]))
-        if norm == "batch":
+        if norm == "batch" and not sequence:
             lines.append(
                 f"h = F.batch_norm(h, None, None, {parameter(size, around=1)}, {parameter(size)}, True, 0.1, 1e-3)"
             )
         elif norm == "layer":
             lines.append(f"h = F.layer_norm(h, ({size},), {parameter(size, around=1)}, {parameter(size)}, 1e-3)")
         elif norm == "centred":
-            lines.append("h = h - h.mean(1, keepdim=True)")
+            lines.append("h = h - h.mean(-1, keepdim=True)")
         lines.append("h = " + draw(pick(ACTIVATIONS)).format("h"))
         if draw(st.integers(0, 4)) == 0:
             lines.append("penalised = h")
-    loss = draw(pick(list(LOSSES)))
+    loss = draw(pick([k for k in LOSSES if k.endswith(("places", "place"))] if sequence else list(LOSSES)[:5]))
     classes = draw(pick([1, 2, 10] if loss in ("squares", "two classes") else [2, 3, 5, 10, 15, 17, 27, 30]))
     linear(classes)
     if loss == "squares":
@@ -112,7 +116,7 @@ def networks(draw: st.DrawFn) -> Network:
     elif loss == "two classes":
         y = torch.rand(ROWS, classes, generator=g, dtype=dtype).round()
     else:
-        y = torch.randint(0, classes, (ROWS,), generator=g)
+        y = torch.randint(0, classes, x.shape if sequence else (ROWS,), generator=g)
     lines.append(f"loss = {LOSSES[loss]}")
     if draw(st.integers(0, 3)) == 0:
         lines.append(f"loss = loss + 0.01 * ({draw(pick(list(params)))} ** 2).sum()")

@@ -155,3 +155,35 @@ def test_what_is_flat_proves_nothing() -> None:
     assert "v_u[64] = -1e+30" in trainer.source
     assert torch.allclose(losses, expected, rtol=1e-5, atol=0)
     assert all(torch.allclose(trainer.params[k], v, rtol=1e-4, atol=1e-6) for k, v in after.items())
+
+
+def flattened(x: Tensor, y: Tensor, c: Tensor, w: Tensor, b: Tensor, v: Tensor, u: Tensor) -> Tensor:
+    h = (c[x] @ w + b).tanh() @ v + u
+    return F.cross_entropy(h.flatten(0, 1), y.flatten())
+
+
+def transposed(x: Tensor, y: Tensor, c: Tensor, w: Tensor, b: Tensor, v: Tensor, u: Tensor) -> Tensor:
+    return F.cross_entropy(((c[x] @ w + b).tanh() @ v + u).transpose(1, 2), y)
+
+
+def normed(x: Tensor, y: Tensor, c: Tensor, w: Tensor, b: Tensor, v: Tensor, u: Tensor) -> Tensor:
+    h = F.layer_norm(c[x] @ w + b, (w.shape[1],), b.exp(), b)
+    return -torch.log_softmax(h.sigmoid() @ v + u, -1).gather(-1, y[..., None]).mean()
+
+
+@pytest.mark.parametrize("forward", [flattened, transposed, normed], ids=lambda f: f.__name__)
+def test_sequences_are_rows(forward: Forward) -> None:
+    """Between products everything is a matrix: biases are added by products, targets known for a chunk of steps."""
+    g = Generator().manual_seed(3)
+    shapes = {"c": (SYMBOLS, 6), "w": (6, 20), "b": (20,), "v": (20, SYMBOLS), "u": (SYMBOLS,)}
+    params = {k: torch.randn(s, generator=g) / 3 for k, s in shapes.items()}
+    data = tuple(torch.randint(0, SYMBOLS, (N, 5), generator=g) for _ in range(2))
+    program = codegen.generate(forward, *[d[:8] for d in data], *params.values())
+    trainer = program.trainer(params, batch_size=16, lr=0.05)
+    losses = trainer.run(data, steps=12, generator=Generator().manual_seed(4))
+    expected, after = stepwise(program, params, data, 16, 12, 0.05, 0.0, Generator().manual_seed(4))
+    assert torch.allclose(losses, expected, rtol=1e-10, atol=0)
+    assert all(torch.allclose(trainer.params[k], v, rtol=1e-9, atol=1e-11) for k, v in after.items())
+    assert "bmm" not in trainer.source
+    assert "torch.index_select" in trainer.source
+    assert "index_put" not in trainer.source
