@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import linecache
 import sys
 import types
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ from engine.collection import few_collections
 from engine.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from codegen.closed.writer import ClosedWriter
     from codegen.derivation import Derivation
@@ -122,7 +124,7 @@ class Program:
     def forward(self, *inputs: Any) -> tuple[Any, Any]:
         """(out, saved) for the arguments of the user's forward; no autograd graph is built."""
         given = self.tensors(inputs)
-        with torch.no_grad():
+        with torch.no_grad(), told(lambda: mixed_dtypes(self.graph, given)):
             if self.mode == "closed" and self.graph.buffers:
                 renewed: dict[str, Tensor] = {}
                 out, saved = self.module.forward(*given, buffers=renewed)
@@ -140,7 +142,7 @@ class Program:
         """Gradients by name for the cotangent `grad_out` of the result (ones where it is None)."""
         if grad_out is not None and not self.graph.single:
             grad_out = self._cotangents(grad_out)
-        with torch.no_grad():
+        with torch.no_grad(), told(lambda: misshapen(self.graph, grad_out)):
             grads = self.module.backward(saved, grad_out)
         if self.wrt is None:
             return grads
@@ -271,6 +273,41 @@ class Program:
         return custom_op(self, name)
 
 
+@contextlib.contextmanager
+def told(why: Callable[[], str]) -> Generator[None]:
+    """Where torch refuses to run what was emitted, what it was given that does not fit, if that is known."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = why()
+        if reason:
+            raise InputError(f"{reason} (torch: {error})") from error
+        raise
+
+
+def mixed_dtypes(graph: Graph, tensors: Sequence[Tensor]) -> str:
+    """Which two inputs differ in a dtype that was one in the trace; "" if none do."""
+    first: dict[torch.dtype, tuple[str, torch.dtype]] = {}
+    for name, t in zip(graph.inputs, tensors, strict=True):
+        other, dtype = first.setdefault(graph[name].dtype, (name, t.dtype))
+        if dtype != t.dtype:
+            both = f"{other} is {dtype} and {name} is {t.dtype}".replace("torch.", "")
+            return f"{graph.name}: {both}; in the trace they had one dtype"
+    return ""
+
+
+def misshapen(graph: Graph, grad_out: Any) -> str:
+    """How a cotangent's shape differs from that of the result; "" if it does not, or there are several."""
+    if not graph.single or not isinstance(grad_out, Tensor):
+        return ""
+    shape = graph[graph.outputs[0]].shape
+    fits = len(shape) == grad_out.dim() and all(
+        not n.is_Integer or int(n) == m for n, m in zip(shape, grad_out.shape, strict=True)
+    )
+    names = ", ".join(map(str, shape))
+    return "" if fits else f"{graph.name}: grad_out has shape {tuple(grad_out.shape)}, the result has ({names})"
+
+
 def check_equal_sizes(graph: Graph, tensors: Sequence[Tensor]) -> None:
     """Refuse inputs of which two dimensions differ that were one size in the trace. Raises InputError."""
     first: dict[Any, tuple[str, int, int]] = {}
@@ -283,6 +320,22 @@ def check_equal_sizes(graph: Graph, tensors: Sequence[Tensor]) -> None:
                         f"{graph.name}: dimension {d} of {name} is {t.shape[d]} and dimension {e} of {other} is {n}; "
                         "the forward needs them to be equal"
                     )
+
+
+def check_arguments(forward: Any, inputs: Sequence[Any]) -> None:
+    """Refuse what is no forward, and examples that hold no tensor. Raises InputError."""
+    if inspect.isclass(forward) and issubclass(forward, nn.Module):
+        raise InputError(f"{forward.__name__} is a class; give an instance of it, {forward.__name__}(...)")
+    if not isinstance(forward, Graph) and not callable(cast("Any", forward)):
+        raise InputError(
+            f"{forward!r} is a {type(forward).__name__}; a forward is a function, an nn.Module, or a Graph"
+        )
+    for k, value in enumerate(inputs):
+        if type(value).__module__ == "numpy":
+            raise InputError(f"input {k} is a {type(value).__name__} of numpy; give a tensor, torch.as_tensor(...)")
+    if inputs and not any(isinstance(v, Tensor) for v in pytree.tree_leaves(list(inputs))):
+        kinds = ", ".join(type(v).__name__ for v in inputs)
+        raise InputError(f"none of the inputs ({kinds}) is a tensor, so that there is nothing to differentiate")
 
 
 @few_collections()
@@ -312,6 +365,8 @@ def generate(
         raise InputError(f"order={order!r} is neither 1 nor 2")
     if mode not in MODES:
         raise InputError(f"mode={mode!r} is none of {', '.join(MODES)}")
+    wrt = (wrt,) if isinstance(wrt, str) else wrt
+    check_arguments(forward, inputs)
     graph = forward if isinstance(forward, Graph) else trace(forward, *inputs)
     known = [graph.key(n) for n in graph.inputs if graph[n].differentiable]
     if not known:

@@ -116,7 +116,11 @@ def _bind(function: Callable[..., Any], inputs: tuple[Any, ...], static: dict[st
     if not values and positional:
         values = _annotated(function, [p for p in positional if p.default is p.empty])
     if len(values) > len(positional) and star is None:
-        raise TraceError(f"{_title(function)} takes {len(positional)} inputs and was given {len(values)}")
+        taken = ", ".join(p.name for p in positional) or "none"
+        named = [p.name for p in signature.parameters.values() if p.kind == p.KEYWORD_ONLY and p.name not in static]
+        rest = f"; {', '.join(named)} can only be given by name, which a trace does not do" if named else ""
+        count = len(positional)
+        raise TraceError(f"{_title(function)} takes {count} inputs ({taken}) and was given {len(values)}{rest}")
     names = [p.name for p in positional[: len(values)]]
     if star is not None:
         names.extend(f"{star.name}_{k}" for k in range(len(values) - len(positional)))

@@ -37,6 +37,8 @@ META_PROPERTIES = frozenset((
     "is_mkldnn",
 ))  # fmt: skip
 """Attributes of a tensor that do not depend on its values or sizes."""
+DEVICES = frozenset(("cuda", "xpu", "mps", "ipu", "pin_memory"))
+"""Methods that move a tensor elsewhere."""
 IN_PLACE = frozenset((
     "copy_", "zero_", "normal_", "uniform_", "exponential_", "bernoulli_", "random_", "cauchy_", "geometric_",
     "log_normal_",
@@ -67,6 +69,13 @@ class Proxy(torch.Tensor):
     record: Record
     part_of: tuple[Proxy, Any] | None
     __torch_function__ = plain_subclass
+
+    def __getattr__(self, name: str) -> Any:
+        """What is asked for where there is nothing of that name."""
+        close = [] if name.startswith("_") else difflib.get_close_matches(name, dir(torch.Tensor), n=1)
+        hint = f". Did you mean {close[0]!r}?" if close else ""
+        where = "" if name.startswith("_") else f", at {located()}"
+        raise AttributeError(f"'Tensor' object has no attribute {name!r}{where}{hint}")
 
 
 @dataclass(eq=False)
@@ -470,7 +479,7 @@ class Tracer(TorchFunctionMode):
         call_args, call_kwargs = pytree.tree_unflatten(call_leaves, spec)
         try:
             result = self._shaped(row, func, meta_leaves, spec)
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        except (RuntimeError, IndexError, ValueError, TypeError, AssertionError) as error:
             shapes = ", ".join(str(tuple(r.meta.shape)) for r in operands)
             text = f"  {source.text}" if source and source.text else ""
             message = f"{row.name} on shapes {shapes or 'none'} at {source or 'the forward'}: {error}\n{text}"
@@ -689,6 +698,8 @@ def unknown_op(name: str) -> str:
     nearest = f" The nearest supported op is {close[0]!r}." if close else ""
     source = here()
     text = f"\n  {source.text}" if source and source.text else ""
+    if name in DEVICES:
+        return f".{name}() at {located()}: leave devices out. Emitted code runs on the device that its inputs are on.{text}"
     return (
         f"op {name!r} is not in the op table, at {located()}.{nearest} "
         f"Write it with supported ops, or add a row with engine.op(...) / engine.elementwise(...).{text}"

@@ -15,7 +15,7 @@ from codegen.closed.complement import complemented
 from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
 from codegen.closed.faithful import faithful
-from codegen.closed.gates import Verdict, accurate, equal
+from codegen.closed.gates import Verdict, above, accurate, equal
 from codegen.closed.gathers import at_places
 from codegen.closed.kinks import clamped
 from codegen.closed.line import LIKE, Line
@@ -119,41 +119,56 @@ def _resized(code: RegionCode, sizes: dict[Any, Expr]) -> RegionCode:
     )
 
 
-def make(region: Region, values: dict[Any, int]) -> RegionCode:
-    """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived.
+@dataclass(frozen=True)
+class Form:
+    """A plan with the region it is for, which tells of the sums over its gradients that can be made accurate.
 
-    A plan that passes with errors somewhat larger than autograd's is left for one of its repairs that has none such, unless
-    that computes more in the forward.
+    `literal` forms leave the forward's lines as they are. `repaired` is the plan with gradients centred last.
     """
+
+    region: Region
+    plan: Planned
+    literal: bool = False
+    repaired: Planned | None = None
+
+
+def make(region: Region, values: dict[Any, int]) -> RegionCode:
+    """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
     kept = (*region.needed, *region.seeds)
     cells = tuple(enriched(stabilized(list(region.cells), kept), kept))
     closed = replace(region, cells=cells)
     refused: list[str] = []
-    fair: tuple[int, RegionCode] | None = None
-    for attempt, own, plan, literal in plans(region, closed, values):
-        if fair is not None and (fair[0] != attempt or len(own.cells) > len(closed.cells)):
-            break  # only repairs that cost no pass through the forward's tensors
-        code = written(own, plan, literal)
-        summed = replace(region, summed=own.summed)
-        verdict = Verdict(True) if literal else judged(summed, code, values, plan.simplified)
-        code = replace(code, refused=tuple(refused), region=region, values=tuple(values.items()), sums=plan.sums)
-        if verdict.passed and verdict.near:
-            return code
-        if verdict.passed and fair is None:
-            fair = attempt, code
+    for form in forms(region, closed, values):
+        code = written(form.region, form.plan, form.literal)
+        summed = replace(region, summed=form.region.summed)
+        verdict = Verdict(True) if form.literal else judged(summed, code, values, form.plan.simplified)
+        if verdict.passed:
+            code, reason = repaired(form, summed, code, values)
+            refused += [reason] if reason else []
+            return replace(
+                code, refused=tuple(refused), region=region, values=tuple(values.items()), sums=form.plan.sums
+            )
         refused.append(verdict.reason)
-    if fair is not None:
-        return fair[1]
     raise DerivationError(f"no form of a region passed its gates: {'; '.join(refused)}")
 
 
-def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tuple[int, Region, Planned, bool]]:
-    """Plans from the most to the least simplified, each followed by its repairs; one that cannot be made is passed over.
+def repaired(form: Form, summed: Region, code: RegionCode, values: dict[Any, int]) -> tuple[RegionCode, str]:
+    """The code of a plan that passes, or, where its errors are above autograd's and those of its repair are not, of that one.
 
-    With a plan come its number, which its repairs share, and the region it is for. That tells of sums over its gradients where
-    centring them once more can make those accurate. The last one leaves the forward's lines as they are too, which is said in
-    the last place.
+    With it comes why.
     """
+    if form.repaired is None:
+        return code, ""
+    reason = above_autograd(summed, code, values)
+    if not reason:
+        return code, ""
+    better = written(form.region, form.repaired)
+    fine = judged(summed, better, values, simplified=True).passed and not above_autograd(summed, better, values)
+    return (better, reason) if fine else (code, "")
+
+
+def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Form]:
+    """Forms from the most to the least simplified; one that cannot be made is passed over."""
 
     def closing(folds: bool, simplify: bool, apart: bool = False) -> tuple[Region, Planned, Algebra]:
         algebra = knowledge(closed, values, folds, apart)
@@ -167,27 +182,28 @@ def plans(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[tu
         lambda: closing(folds=True, simplify=False),
         lambda: (region, unsimplified(region), None),
     )
-    for number, attempt in enumerate(attempts):
+    for attempt in attempts:
         try:
             own, plan, algebra = attempt()
             centred = recentred(own, plan, algebra) if algebra is not None else None
             plain = replace(own, summed=centred[0].summed if centred is not None else ())
+            everywhere = recentred(plain, plan, algebra, everywhere=True) if algebra is not None else None
+            last = everywhere[1] if everywhere is not None else None
             for form in ((plain, plan), centred):
                 if form is not None:
-                    yield number, *form, False
+                    yield Form(*form, repaired=last if form[1] is plan else None)
                     careful = complemented(*form) if plan.simplified else None
                     if careful is not None:
-                        yield number, *careful, False
-            everywhere = recentred(plain, plan, algebra, everywhere=True) if algebra is not None else None
-            if everywhere is not None:
-                yield number, plain, everywhere[1], False
+                        yield Form(*careful)
+            if last is not None:
+                yield Form(plain, last)
             for form in ((plain, plan), centred):
                 again = centred_again(form[0], algebra) if form is not None and algebra is not None else None
                 if form is not None and again is not None:
-                    yield number, again, form[1], False
+                    yield Form(again, form[1])
         except (DerivationError, NotImplementedError, RecursionError, ValueError, KeyError, TypeError, RuntimeError):
             continue
-    yield len(attempts), region, unsimplified(region), True
+    yield Form(region, unsimplified(region), literal=True)
 
 
 def judged(region: Region, code: RegionCode, values: dict[Any, int], simplified: bool) -> Verdict:
@@ -204,6 +220,14 @@ def judged(region: Region, code: RegionCode, values: dict[Any, int], simplified:
         return accurate(region, code.cells, code.forward, code.backward, code.gradients, values)
     except Exception as error:  # noqa: BLE001  # a gate that cannot be evaluated must not let anything pass, whatever went wrong in it
         return Verdict(False, f"{type(error).__name__}: {error}")
+
+
+def above_autograd(region: Region, code: RegionCode, values: dict[Any, int]) -> str:
+    """Which error of a plan that passes is larger than autograd's all the same; "" if there is none, or it cannot be told."""
+    try:
+        return above(region, code.cells, code.forward, code.backward, code.gradients, values)
+    except Exception:  # noqa: BLE001  # the plan has passed its gates
+        return ""
 
 
 def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, cast
 from sympy import Expr, S
 
 from codegen import tensors as tt
+from codegen.closed.backward import passed_back
 from codegen.closed.blocks import LONGEST, Block, Term
 from codegen.closed.division import lowered_at
 from codegen.closed.likes import covers, expanded
 from codegen.closed.places import concatenated, disjoint
 from codegen.closed.structure import reads
-from codegen.derive import COT, OUT, pulled_back, vjp
+from codegen.derive import COT, OUT, vjp
 from codegen.lower import Lowerer
 from codegen.steps import Used, added, kind_of
 from codegen.values import TensorInfo
@@ -107,7 +108,7 @@ class Cotangents:
         node = c.node
         if node is not None and c.call and node.template is not None:
             return self.pulled_by_template(node, x, cot)
-        part = pulled_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), x, self.by_name[x].shape)
+        part = passed_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), x, self.by_name[x].shape)
         infos = {**self.structure.infos, COT: TensorInfo(c.shape), OUT: TensorInfo(c.shape)}
         low = Lowerer(infos, {}).lower(part.expr, part.indices, part.shape)
         names = {COT: cot, OUT: c.name}

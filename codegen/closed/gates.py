@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import mpmath
@@ -31,6 +32,7 @@ from engine.sizes import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import CodeType
 
     from codegen.closed.cells import Cell
     from codegen.closed.region import Region
@@ -70,8 +72,6 @@ class Verdict:
 
     passed: bool
     reason: str = ""
-    near: bool = True
-    """Whether no error is larger than autograd's by more than luck makes of it; a plan that passes may still be improved."""
 
 
 def size_symbols(cells: Sequence[Cell]) -> list[Symbol]:
@@ -267,29 +267,71 @@ def accurate(
 ) -> Verdict:
     """float32 errors of a plan's torch statements against those of autograd, around several offsets."""
     sizes = sizes_to_measure(cells, values)
-    found = Verdict(True)
     for offset in (*OFFSETS, None):
         verdict = at_offset(region, cells, forward, backward, gradients, sizes, offset)
         if not verdict.passed:
             return verdict
-        found = verdict if found.near else found
-    return found
+    return Verdict(True)
+
+
+def above(
+    region: Region,
+    cells: Sequence[Cell],
+    forward: Sequence[Line],
+    backward: Sequence[Line],
+    gradients: Sequence[tuple[str, str]],
+    values: Mapping[Any, int],
+) -> str:
+    """Which error of a plan is on average larger than autograd's; "" if none is. A plan that passes may be repaired then."""
+    sizes = sizes_to_measure(cells, values)
+    for offset in OFFSETS:
+
+        def drawn(draw: int, offset: float = offset) -> dict[str, tuple[float, float]]:
+            """Errors at one draw by what they are of."""
+            every = errors(region, cells, forward, backward, gradients, sizes, offset, draw)
+            return {what: (mine, other) for what, mine, other in every}
+
+        first = drawn(0)
+        for what in first:
+            by = larger(what, first, drawn)
+            if by > NEAR:
+                return f"{what} has {by:.2f} times autograd's float32 error at offset {offset:g}"
+    return ""
 
 
 def by_the_forward(
     region: Region, given: Mapping[str, Any], scope: Mapping[str, Any], sizes: dict[Symbol, int], dtype: torch.dtype
 ) -> dict[str, Any]:
     """What is given, and every cell of a region by the forward's own torch call, or by its definition where it has none."""
-    infos = {c.name: TensorInfo(c.shape, c.kind) for c in region.cells}
     own = dict(given)
-    for c in region.cells:
-        if c.expr is not None and c.text is not None:
-            own[c.name] = eval(c.text, {**scope, **own})  # noqa: S307
-        elif c.expr is not None:
-            value = Lowerer(infos, {}).lower(c.expr, c.indices, c.shape)
-            line = Line(c.name, c.indices, c.shape, c.expr, value)
+    for c, line in lines_of(region.cells):
+        if line is None:
+            own[c.name] = eval(compiled(cast("str", c.text)), {**scope, **own})  # noqa: S307
+        else:
             execute(line, own, scope, sizes, DTYPES.get(c.kind, dtype))
     return own
+
+
+_lines: dict[int, tuple[tuple[Cell, ...], list[tuple[Cell, Line | None]]]] = {}
+
+
+def lines_of(cells: tuple[Cell, ...]) -> list[tuple[Cell, Line | None]]:
+    """The cells that are computed, each with its definition as a statement where it has no call of its own.
+
+    Those of the last cells are remembered: every gate asks for them at every draw.
+    """
+    if id(cells) not in _lines:
+        infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}
+        found: list[tuple[Cell, Line | None]] = []
+        for c in cells:
+            if c.expr is not None and c.text is not None:
+                found.append((c, None))
+            elif c.expr is not None:
+                value = Lowerer(infos, {}).lower(c.expr, c.indices, c.shape)
+                found.append((c, Line(c.name, c.indices, c.shape, c.expr, value)))
+        _lines.clear()
+        _lines[id(cells)] = cells, found  # with the cells, so that no others get their id
+    return _lines[id(cells)][1]
 
 
 def inputs_at(
@@ -346,42 +388,28 @@ def at_offset(
             verdict = next((v for v in verdicts if not v.passed), Verdict(True))
             if verdict.passed:
                 break
-    if not verdict.passed or offset is None:
-        return verdict
-
-    def drawn(draw: int) -> dict[str, tuple[float, float]]:
-        """Errors at one more draw by what they are of."""
-        every = errors(region, cells, forward, backward, gradients, sizes, offset, draw)
-        return {what: (mine, other) for what, mine, other in every}
-
-    first = {what: pairs[0] for what, pairs in found.items()}
-    return next((v for what in first for v in [near(what, first, drawn, offset)] if not v.near), verdict)
+    return verdict
 
 
-def near(
-    what: str,
-    first: Mapping[str, tuple[float, float]],
-    drawn: Callable[[int], Mapping[str, tuple[float, float]]],
-    offset: float,
-) -> Verdict:
-    """Whether one tensor's errors are on average no larger than autograd's: as many draws as it takes to tell."""
-    ratios: list[float] = []
+def larger(
+    what: str, first: Mapping[str, tuple[float, float]], drawn: Callable[[int], Mapping[str, tuple[float, float]]]
+) -> float:
+    """How many times autograd's error one tensor's is on average, 1 where it is small: as many draws as it takes to tell."""
     mine, other = first[what]
     if mine <= FLOOR or mine <= SAME * other:
-        return Verdict(True)
+        return 1.0
+    ratios: list[float] = []
+    middle = 0.0
     for draw in range(MANY):
         mine, other = drawn(draw).get(what, (0.0, 0.0)) if draw else (mine, other)
         if mine > 0 and 0 < other < math.inf:
             ratios.append(math.log(mine / other) - math.log(NEAR))
-        middle = sum(ratios) / max(1, len(ratios))
+            middle = sum(ratios) / len(ratios)
         if len(ratios) >= DRAWS:
             spread = math.sqrt(sum((r - middle) ** 2 for r in ratios) / (len(ratios) - 1) / len(ratios))
             if abs(middle) > SURE * spread:
                 break
-    if middle <= 0:
-        return Verdict(True)
-    by = NEAR * math.exp(middle)
-    return Verdict(True, f"{what} has {by:.2f} times autograd's float32 error at offset {offset:g}", near=False)
+    return NEAR * math.exp(middle) if ratios else 1.0
 
 
 def verdict_on(what: str, pairs: Sequence[tuple[float, float]], offset: float | None) -> Verdict:
@@ -393,7 +421,7 @@ def verdict_on(what: str, pairs: Sequence[tuple[float, float]], offset: float | 
     mine, other = (math.sqrt(sum(p[k] ** 2 for p in judged) / max(1, len(judged))) for k in (0, 1))
     if mine <= max(SLACK * other, FLOOR):
         return Verdict(True)
-    return Verdict(False, f"{what} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}", near=False)
+    return Verdict(False, f"{what} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}")
 
 
 def errors(
@@ -502,7 +530,7 @@ def execute(
     everything = {**scope, LIKE: torch.zeros((), dtype=like or dtype), **tensors}
     shape = shape_at(line.shape, sizes)
     low = line.value
-    dense = 0.0 if low.dense is None else eval(tt.text(low.dense.t), everything)  # noqa: S307
+    dense = 0.0 if low.dense is None else eval(compiled(tt.text(low.dense.t)), everything)  # noqa: S307
     value = torch.as_tensor(dense, dtype=dtype).expand(shape)
     if low.scatters:
         value = value.clone()
@@ -511,13 +539,19 @@ def execute(
         everything["_items"] = eval(  # noqa: S307
             "_Keep[" + ", ".join(tt.argument(i) for i in s.items) + "]", {**everything, "_Keep": _Keep()}
         )
-        everything["_new"] = torch.as_tensor(eval(tt.text(s.value), everything)).to(dtype)  # noqa: S307
+        everything["_new"] = torch.as_tensor(eval(compiled(tt.text(s.value)), everything)).to(dtype)  # noqa: S307
         if s.accumulate:
             places = tuple(torch.as_tensor(i) for i in as_tuple(everything["_items"]))
             value.index_put_(places, everything["_new"], accumulate=True)
         else:
             value[everything["_items"]] += everything["_new"]
     tensors[line.name] = value
+
+
+@lru_cache(maxsize=2**12)
+def compiled(text: str) -> CodeType:
+    """An expression for `eval`, which reads the same ones at every draw."""
+    return compile(text, "<gate>", "eval")
 
 
 class _Keep:
@@ -532,4 +566,4 @@ def as_tuple(items: Any) -> tuple[Any, ...]:
     return cast("tuple[Any, ...]", items) if isinstance(items, tuple) else (items,)
 
 
-__all__ = ["Verdict", "accurate", "equal", "sp"]
+__all__ = ["Verdict", "above", "accurate", "equal", "sp"]

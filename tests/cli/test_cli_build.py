@@ -58,7 +58,8 @@ def test_check_of_what_was_never_built(command: Command, recipe: Path, tmp_path:
 
 
 def test_the_committed_files_pass_from_any_folder(command: Command) -> None:
-    assert command("build", "--check").code == 0
+    """All of them are built by tests/codegen/test_build.py."""
+    assert command("build", "--check", "layernorm", "tanh_layer").code == 0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import codegen
 from tests.codegen.random_forwards import RandomForward, forwards
 
 
-@settings(max_examples=25)
+@settings(max_examples=16)
 @given(forwards())
 def test_random_forwards(drawn: RandomForward) -> None:
     forward = drawn.function()

@@ -1,5 +1,7 @@
 """`generate` and its Program: names that emitted files use themselves, and inputs that do not fit."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -81,3 +83,33 @@ def test_inputs_whose_sizes_disagree(mode: str) -> None:
         program.forward(randn(5, 3), randn(3, 2), randn(4, 2))
     with pytest.raises(InputError, match="dimension 0 of w is 4 and dimension 1 of x is 3; .* equal"):
         program.forward(randn(5, 3), randn(4, 2), randn(5, 2))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x, w: generate("mlp", x), "'mlp' is a str; a forward is a function"),
+        (lambda x, w: generate(torch.nn.Linear, x), "Linear is a class; give an instance"),
+        (lambda x, w: generate(torch.sin, x.numpy()), "input 0 is a ndarray of numpy; give a tensor"),
+        (lambda x, w: generate(torch.sin, [1.0, 2.0]), "none of the inputs (list) is a tensor"),
+        (
+            lambda x, w: generate(torch.matmul, x, w).forward(x.float(), w),
+            "x0 is float32 and x1 is float64; in the trace they had one dtype",
+        ),
+        (
+            lambda x, w: (p := generate(torch.matmul, x, w)).backward(p.forward(x, w)[1], torch.ones(3, 3, 3)),
+            "grad_out has shape (3, 3, 3), the result has (n0, n2)",
+        ),
+    ],
+)
+def test_what_is_no_forward_or_does_not_fit_it(call: Any, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        call(randn(4, 3), randn(3, 2))
+    assert message in str(error.value)
+
+
+def test_the_name_of_one_input_is_enough() -> None:
+    x, w = randn(4, 3), randn(3, 2)
+    assert set(generate(lambda first, second: (first @ second).sum(), x, w, wrt="second").value_and_grad(x, w)[1]) == {
+        "second"
+    }

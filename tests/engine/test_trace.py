@@ -322,7 +322,7 @@ def test_too_few_and_too_many_inputs() -> None:
 
     with pytest.raises(TraceError, match="needs w: pass example tensors"):
         trace(forward, RANDN(2, 2))
-    with pytest.raises(TraceError, match="takes 2 inputs and was given 3"):
+    with pytest.raises(TraceError, match=r"takes 2 inputs \(x, w\) and was given 3"):
         trace(forward, RANDN(2, 2), RANDN(2, 2), RANDN(2, 2))
 
 
@@ -357,3 +357,19 @@ def test_a_lazy_module_is_called_first() -> None:
         trace(module, torch.ones(3, 4))
     module(torch.ones(3, 4))
     assert trace(module, torch.ones(3, 4)).inputs == ("input", "weight", "bias")
+
+
+def test_a_misspelt_method_and_a_device_are_told_with_their_line() -> None:
+    with pytest.raises(
+        AttributeError,
+        match=r"'Tensor' object has no attribute 'sotfmax', at .*test_trace.py:\d+. Did you mean 'softmax'",
+    ):
+        trace(lambda x: x.sotfmax(1), torch.randn(2, 3))
+    with pytest.raises(TraceError, match=r"\.cuda\(\) at .*test_trace.py:\d+: leave devices out"):
+        trace(lambda x: x.cuda(), torch.randn(2, 3))
+
+    def by_name(x: Tensor, *, w: Tensor) -> Tensor:
+        return x * w
+
+    with pytest.raises(TraceError, match=r"takes 1 inputs \(x\) and was given 2; w can only be given by name"):
+        trace(by_name, torch.randn(2), torch.randn(2))

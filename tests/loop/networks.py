@@ -123,7 +123,7 @@ def networks(draw: st.DrawFn) -> Network:
     if "penalised = h" in lines:
         lines.append("loss = loss + 0.1 * penalised.abs().mean()")
     text = "\n    ".join([f"def network(x, y, {', '.join(params)}):", *lines, "return loss\n"])
-    return Network(text, params, (x, y), draw(pick([2, 3, 7, 16, 32, 48, 130])), draw(pick([0.0, 0.0, 0.9])))
+    return Network(text, params, (x, y), draw(pick([2, 3][: 2 * (dtype == torch.float64)] + [7, 16, 32, 48, 130])), draw(pick([0.0, 0.0, 0.9])))
 
 
 def compared(network: Network, steps: int = 6) -> str:
