@@ -50,13 +50,18 @@ Shape = tuple[Expr, ...]
 
 @dataclass(frozen=True)
 class Scatter:
-    """Values (of a `kind`, as in `Val`) added to a tensor of zeros (or to what is there) at given places."""
+    """Values (of a `kind`, as in `Val`) added to a tensor of zeros (or to what is there) at given places.
+
+    The places may be the `diagonal` instead; what `fills` them stands there whatever was there before.
+    """
 
     items: tuple[Any, ...]
     value: T
     kind: str
     accumulate: bool
     covers: bool = False
+    diagonal: bool = False
+    fills: bool = False
 
     def renamed(self, names: Mapping[str, str], sizes: Mapping[Any, Expr] | None = None) -> Scatter:
         """The same with other names, and other sizes."""
@@ -88,13 +93,18 @@ class Lowered:
 class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
     """Lowers expressions over tensors of known shapes. `ranges` grows with every sum that is entered.
 
-    `like` is a tensor whose precision an expression has that reads no floats.
+    `like` is a tensor whose precision an expression has that reads no floats. With `fills`, what is a number at some places of
+    a tensor, as on its diagonal, is put there.
     """
 
     def __init__(
-        self, tensors: Mapping[str, TensorInfo], ranges: Mapping[Index, Expr], like: str | None = None
+        self,
+        tensors: Mapping[str, TensorInfo],
+        ranges: Mapping[Index, Expr],
+        like: str | None = None,
+        fills: bool = False,
     ) -> None:
-        self.default = like
+        self.default, self.fills = like, fills
         self.tensors = dict(tensors)
         self.ranges = dict(ranges)
         self.order: list[Index] = []
@@ -111,6 +121,9 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         for i, n in zip(indices, shape, strict=True):
             if i != 0:
                 self.ranges[cast("Index", i)] = n
+        filled = self._filled(e, indices, shape, outputs) if self.fills else None
+        if filled is not None:
+            return filled
         dense: list[Expr] = []
         scatters: list[Scatter] = []
         for term in sp.Add.make_args(e):
@@ -200,9 +213,68 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
 
     # -- scatters ------------------------------------------------------------------------------------------------
 
+    def _filled(self, e: Expr, indices: Sequence[Expr], shape: Shape, outputs: list[Index]) -> Lowered | None:
+        """A number at places of a tensor and something else everywhere else, as that and the number put there."""
+        for k, f in enumerate(sp.Mul.make_args(e)):
+            others = [g for m, g in enumerate(sp.Mul.make_args(e)) if m != k]
+            if isinstance(f, Where) and not f.args[1].has(Indexed, Index) and (f.args[1] == 0 or not others):
+                condition, number, rest = f.args[0], f.args[1], f.args[2]
+            elif isinstance(1 - f, (Delta, Equal)):
+                condition, number, rest = 1 - f, sp.S.Zero, sp.S.One
+            else:
+                continue
+            if isinstance(condition, Less) and condition.args[0] == 0:
+                condition = condition.args[1]
+            place = self._place_of(condition, indices, shape, outputs)
+            whole = sp.Mul(rest, *others)
+            if place is None or not whole.has(Indexed):
+                continue
+            low = self.lower(whole, indices, shape)
+            if low.dense is not None and low.dense.kind == "float":
+                value = self.value(sp.sympify(number)).t
+                return Lowered(low.dense, (*low.scatters, replace(place, value=value, kind="number", fills=True)))
+        return None
+
+    def _place_of(self, d: Any, indices: Sequence[Expr], shape: Shape, outputs: list[Index]) -> Scatter | None:
+        """The places that an equality stands for: a square's diagonal, or where an integer tensor says."""
+        if not isinstance(d, (Delta, Equal)):
+            return None
+        if self._is_diagonal(d, indices, shape):
+            return Scatter((), tt.number(0), "number", accumulate=False, diagonal=True)
+        fixed = self._fixed(cast("Delta", d), outputs)
+        if (
+            fixed is None
+            or not isinstance(fixed[1], Indexed)
+            or not all(isinstance(i, Index) for i in fixed[1].indices)
+        ):
+            return None
+        found = self._placed(sp.S.Zero, dict([fixed]), [], indices, shape, free_indices(fixed[1]))
+        return found if free_indices(fixed[1]) <= set(outputs) else None
+
+    def _is_diagonal(self, d: Any, indices: Sequence[Expr], shape: Shape) -> bool:
+        """Whether an equality holds on the diagonal of a square of these indices, and nowhere else."""
+        square = len(indices) == 2 and 0 not in indices and sp.expand(shape[0] - shape[1]) == 0
+        return square and {*d.args} == {*indices}
+
+    def _diagonal(self, term: Expr, indices: Sequence[Expr], shape: Shape) -> Scatter | None:
+        """A term that is on the diagonal only."""
+        for d in sp.Mul.make_args(term) if self.fills else ():
+            if isinstance(d, (Delta, Equal)) and self._is_diagonal(d, indices, shape):
+                body = (term / d).xreplace({indices[1]: indices[0]})
+                if body.has(*BRACKETS):
+                    return None
+                own = [cast("Index", indices[0])]
+                self.order = self.natural_order(body, own)
+                value = self.arranged(self.value(body), own, exact=False)
+                return Scatter((), value.t, value.kind, accumulate=False, diagonal=True)
+        return None
+
     def _scatter(self, term: Expr, indices: Sequence[Expr], shape: Shape, outputs: list[Index]) -> Scatter | None:
         """A term with deltas that fix output indices, as values put into zeros; None if it has none."""
         factors = list(sp.Mul.make_args(term))
+        diagonal = self._diagonal(term, indices, shape)
+        if diagonal is not None:
+            return diagonal
         if any(isinstance(f, Sigma) and self.kernel_sum(f) is not None for f in factors):
             return None
         sums = [f for f in factors if isinstance(f, Sigma) and self._placing(f.body, outputs)]

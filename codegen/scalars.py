@@ -31,8 +31,10 @@ OF_TWO = {
     "atan2": "torch.atan2",
     "TanhBackward": "torch.ops.aten.tanh_backward",
     "GeluBackward": "torch.ops.aten.gelu_backward",
+    "LeakyReluBackward": "torch.ops.aten.leaky_relu_backward",
+    "SoftplusBackward": "torch.ops.aten.softplus_backward",
 }
-"""Functions of two tensors."""
+"""Functions of two tensors, and of a number where there is a third argument."""
 
 WHOLE = ("abs", "sign", "floor", "ceil")
 """Methods that torch has for integers too."""
@@ -366,7 +368,15 @@ class ScalarMixin(LowererBase):
             if other is not None:
                 if result is not None and result.kind == other.kind == "bool":
                     result = self.floated(result)
-                result = other if result is None else self.join("*", result, other)
+                first = (
+                    self.fills
+                    and result is not None
+                    and not other.indices
+                    and other.t.kind == "binary"
+                    and other.t.head == "*"
+                )
+                pair = (other, result) if first else (result, other)  # `a * (2 * g)` is written without parentheses
+                result = other if result is None else self.join("*", *pair)  # pyright: ignore[reportArgumentType]
             if under is not None:
                 divisor = under if divisor is None else self.join("*", divisor, under)
         if result is None:
@@ -443,7 +453,13 @@ class ScalarMixin(LowererBase):
         if isinstance(e, sp.log) and isinstance(e.args[0], sp.gamma):  # what sympy makes of loggamma for whole numbers
             return self.map_method("lgamma", e.args[0].args[0])
         if e.func.__name__ in OF_TWO:
-            return self.of_two(OF_TWO[e.func.__name__], *e.args)
+            one, other, *numbers = e.args
+            rest = [self.value(x).t for x in numbers]
+            if e.func.__name__ == "SoftplusBackward":  # beta
+                rest = [tt.number(1), *rest]
+            if e.func.__name__ == "LeakyReluBackward":  # whether what is read is the result
+                rest = [*rest, tt.name("False")]
+            return self.of_two(OF_TWO[e.func.__name__], one, other, *rest)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
@@ -461,14 +477,14 @@ class ScalarMixin(LowererBase):
             return v
         return Val(tt.binary("*", v.t, tt.number(1.0)), v.axes, "float", v.kept)
 
-    def of_two(self, name: str, one: Expr, other: Expr) -> Val:
+    def of_two(self, name: str, one: Expr, other: Expr, *rest: T) -> Val:
         """A function that torch has for two tensors only."""
         a, b = (self.typed(self.value(e)) for e in (one, other))
         if a.is_number or b.is_number:
             raise DerivationError(f"{name} of {one} and {other} has no tensor form")
         target = self.target(a, b)
         a, b = to_axes(a, target), to_axes(b, target)
-        return Val(tt.call(name, a.t, b.t), broadcast(a.axes, b.axes))
+        return Val(tt.call(name, a.t, b.t, *rest), broadcast(a.axes, b.axes))
 
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""

@@ -148,6 +148,8 @@ class LowererBase:
     order: list[Index]
     like: str | None
     counting: bool
+    fills: bool
+    """Whether what is written is a closed form's: in an order that moves least, not in that of autograd's kernels."""
     guarded: bool
     """Whether what is lowered now is read under a condition, and may lie outside of its tensor elsewhere."""
 

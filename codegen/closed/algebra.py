@@ -22,7 +22,7 @@ from codegen.closed.cells import Cell, at
 from codegen.closed.constants import learn
 from codegen.closed.facts import Facts, learn_axes, learn_sum, single_sum, summed_together
 from codegen.closed.gated import gated, sigmoid_cells
-from codegen.closed.masks import unmasked, within_choice
+from codegen.closed.masks import at_places, unmasked, within_choice
 from codegen.closed.matching import by_shape
 from codegen.closed.outer import RULE as APART
 from codegen.closed.outer import outer_differences, taken_apart
@@ -153,6 +153,14 @@ class Algebra:
         if isinstance(e, Where):
             condition, chosen, other = e.args
             out = Where(condition, self.normal_form(chosen, ranges), self.normal_form(other, ranges))
+            if (
+                isinstance(out, Where)
+                and out.args[1] == 0
+                and any(isinstance(f, Delta) for f in Mul.make_args(out.args[2]))
+            ):
+                places = [f for f in Mul.make_args(out.args[2]) if isinstance(f, Delta)]
+                rest = Mul(*[f for f in Mul.make_args(out.args[2]) if f not in places])
+                return Mul(*places, Where(condition, 0, rest))
             sign = as_sign(out) if isinstance(out, Where) else None
             if sign is None:
                 return out
@@ -174,7 +182,7 @@ class Algebra:
 
     def unmasked(self, term: Any) -> Any:
         """A product without brackets that say nothing."""
-        return unmasked(term, self)
+        return at_places(unmasked(term, self))
 
     def sum_term(self, term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[Index, Expr]) -> Expr:
         """One product summed: deltas solved, constants in front, then facts."""

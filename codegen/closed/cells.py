@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
+import torch
 from sympy import Expr
 
 from codegen.closed.constants import chosen
@@ -138,7 +139,8 @@ def is_plain(e: Expr) -> bool:
 
 def is_computed(i: Any) -> bool:
     """Whether an index is computed, element by element, from integer tensors alone."""
-    return not isinstance(i, Indexed) and all(a.is_integer for a in accesses(i)) and bool(accesses(i)) and is_plain(i)
+    made = bool(accesses(i)) or i.has(Where)
+    return not isinstance(i, Indexed) and all(a.is_integer for a in accesses(i)) and made and is_plain(i)
 
 
 def places(e: Expr) -> Expr | None:
@@ -305,6 +307,7 @@ class Builder:
             not n.named
             and not is_output
             and order != cell.indices
+            and any(set(a.indices) >= set(order) for a in accesses(cast("Expr", cell.expr)))
             and 0 not in cell.indices
             and len(order) == len(cell.indices)
         ):
@@ -478,7 +481,8 @@ class Builder:
         differentiable = owner.differentiable and self.depends(expr)
         kind, dtype = "float", owner.dtype
         if label == "index":
-            kind, dtype = "int", next((self.cells.get(n) or self.graph[n]).dtype for n in map(name_of, accesses(expr)))
+            dtypes = ((self.cells.get(n) or self.graph[n]).dtype for n in map(name_of, accesses(expr)))
+            kind, dtype = "int", next(dtypes, torch.int64)
         cell = Cell(f"{self.root(owner)}_{label}", indices, shape, expr, kind, differentiable, dtype)
         key, order = signature(cell)
         if key not in self.same:

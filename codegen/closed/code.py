@@ -32,7 +32,7 @@ from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, Sigma, accesses, base, element, fresh, name_of
+from engine.notation import Delta, Index, Sigma, Where, accesses, base, element, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -250,7 +250,7 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
     backward: list[Line] = []
     for s in plan.statements:
         expr = scattered_apart(with_kernels(slopes[s.name], by_name))
-        low = Lowerer(infos, {}, LIKE).lower(expr, s.indices, s.shape)
+        low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
         formula = s.expr if reads.issuperset(map(name_of, accesses(s.expr))) else written_out(slopes[s.name])
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
     return RegionCode(cells, tuple(forward), tuple(backward), plan.gradients, tuple(read_back), plan.statements)
@@ -300,7 +300,8 @@ def forward_lines(
     for c, e in written_out if literal else with_shared_functions(with_log_shares(written_out)):
         infos[c.name] = TensorInfo(c.shape, c.kind)
         like = LIKE if c.kind == "float" else None
-        lines.append(Line(c.name, c.indices, c.shape, e, Lowerer(infos, {}, like).lower(e, c.indices, c.shape)))
+        value = Lowerer(infos, {}, like, fills=c.kind == "float" and not literal).lower(e, c.indices, c.shape)
+        lines.append(Line(c.name, c.indices, c.shape, e, value))
         known[c.name] = c
     return lines
 
@@ -368,10 +369,17 @@ def inlines(cell: Cell, live: set[str], local: dict[str, Cell]) -> bool:
     (reader,) = [local[n] for n in live if cell.name in local[n].reads]
     if isinstance(cell.expr, sp.Add) and adds(cast("Expr", reader.expr), cell.name):
         return False
-    if not cell.named:
+    if not cell.named or fills(cast("Expr", reader.expr), cell.name):
         return True
     gathers = any(isinstance(i, Indexed) for a in accesses(cast("Expr", reader.expr), cell.name) for i in a.indices)
     return gathers or isinstance(cell.expr, sp.exp)
+
+
+def fills(e: Expr, name: str) -> bool:
+    """Whether an expression is a tensor with a number put at places of it."""
+    if not isinstance(e, Where) or not e.args[0].has(Delta) or not isinstance(e.args[2], Indexed):
+        return False
+    return name_of(e.args[2]) == name and not e.args[1].has(Indexed)
 
 
 def adds(e: Expr, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from sympy import Expr, S
@@ -14,11 +14,12 @@ from codegen.closed.division import lowered_at
 from codegen.closed.likes import covers, expanded
 from codegen.closed.places import concatenated, disjoint
 from codegen.closed.structure import reads
+from codegen.closed.symmetric import joined
 from codegen.derive import COT, OUT, vjp
 from codegen.lower import Lowerer
 from codegen.steps import Used, added, kind_of
 from codegen.values import TensorInfo
-from engine.notation import fresh
+from engine.notation import accesses, fresh
 from engine.table import Definition
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Cotangents:
         self.pending: dict[str, list[Piece]] = {}
         self.blocks: list[Block] = []
         self.made: set[str] = set()
+        self.symmetric: set[str] = set()
+        """Cells whose cotangent is a symmetric matrix."""
         self.used = Used()
 
     def name(self, cell: str) -> str:
@@ -106,9 +109,12 @@ class Cotangents:
     def pulled(self, c: Cell, x: str, cot: str) -> tuple[Lowered, dict[str, str], Term]:
         """The part of x's cotangent that comes through c: in torch, the names it uses, and its formula."""
         node = c.node
-        if node is not None and c.call and node.template is not None:
+        alike = c.name in self.symmetric and len(accesses(cast("Expr", c.expr), x)) > 1
+        if node is not None and c.call and node.template is not None and not alike:
             return self.pulled_by_template(node, x, cot)
         part = passed_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), x, self.by_name[x].shape)
+        if alike:
+            part = replace(part, expr=joined(part.expr, COT))
         infos = {**self.structure.infos, COT: TensorInfo(c.shape), OUT: TensorInfo(c.shape)}
         low = Lowerer(infos, {}).lower(part.expr, part.indices, part.shape)
         names = {COT: cot, OUT: c.name}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from codegen.closed.random import random_nodes
-from codegen.closed.tidy import joined, read_by
+from codegen.closed.tidy import in_place, joined, read_by
 from codegen.closed.writer import ClosedWriter
 from codegen.distances import NAME, source
 from codegen.emit import quoted, render, sequence, shape_text
@@ -49,7 +49,11 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     renewal, read, resized = renewal_lines(graph, needed)
     kept = {*saved, *graph.outputs, *read}
     forward = [shapes[b.name] for b in writer.forward.blocks if b.name in needed]
-    forward = joined(forward, lambda n: n not in kept and not (n in writer.by_name and writer.by_name[n].named))
+
+    def nameless(name: str) -> bool:
+        return name not in kept and not (name in writer.by_name and writer.by_name[name].named)
+
+    forward = joined(in_place(forward, nameless), nameless)
     forward = [taken_back(b, drawn) for b in forward]
     writer.emitted = tuple(forward)
     sized = forward_sizes(writer, needed) | resized

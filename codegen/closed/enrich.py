@@ -14,6 +14,7 @@ from codegen.closed.kinks import with_clamps
 from codegen.closed.knownsums import by_known_sums
 from codegen.closed.logistic import DEPTH, elementwise_cells, gate_argument, softplus_arguments
 from codegen.closed.matching import holding, matched
+from codegen.closed.multiples import with_multiples
 from codegen.closed.outer import with_origins
 from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
@@ -27,7 +28,9 @@ def enriched(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
 
     Those that are `kept` are read from outside of it.
     """
-    return with_origins(with_clamps(with_gates(with_shares(centred(by_known_sums(shares_by_logs(cells), kept))))))
+    return with_origins(
+        with_multiples(with_clamps(with_gates(with_shares(centred(by_known_sums(shares_by_logs(cells), kept))))))
+    )
 
 
 def shares_by_logs(cells: list[Cell]) -> list[Cell]:

@@ -22,6 +22,24 @@ if TYPE_CHECKING:
     from codegen.closed.structure import Structure
 
 
+VIEWS = frozenset(
+    [
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "view",
+        "reshape",
+        "permute",
+        "transpose",
+        "flatten",
+        "unflatten",
+        "diagonal",
+        "to",
+    ]
+)
+"""Methods whose result may be the tensor itself, in another shape."""
+
+
 class Forward:
     """Writes the forward, unit by unit."""
 
@@ -84,13 +102,13 @@ class Forward:
                 t = expanded(t, cell.shape)
             if cell.kind != v.kind:  # whole numbers may go through a division, or be the truth of something
                 t = tt.method(t, "to", likes.dtype_text(cell.dtype, like))
-            if low.scatters:
+            if low.scatters and (t.kind in ("name", "attribute", "item") or (t.kind == "method" and t.head in VIEWS)):
                 t = tt.method(t, "clone")
         self.used.see(t)
         lines = [f"{name} = {tt.text(t)}"]
         for s in low.scatters:
             own = s.renamed(names)
-            if s.kind != cell.kind and not is_scalar(own.value):
+            if s.kind != cell.kind and not is_scalar(own.value) and not s.fills:
                 own = replace(own, value=tt.method(own.value, "to", likes.dtype_text(cell.dtype, like)))
             alone = v is None and len(low.scatters) == 1
             lines.append(likes.put(name, own, alone, cell.dtype, like, self.used))

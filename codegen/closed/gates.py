@@ -537,10 +537,16 @@ def execute(
     everything["_value"] = value
     for s in low.scatters:
         everything["_items"] = eval(  # noqa: S307
-            "_Keep[" + ", ".join(tt.argument(i) for i in s.items) + "]", {**everything, "_Keep": _Keep()}
+            f"_Keep[{', '.join(tt.argument(i) for i in s.items) or '...'}]", {**everything, "_Keep": _Keep()}
         )
         everything["_new"] = torch.as_tensor(eval(compiled(tt.text(s.value)), everything)).to(dtype)  # noqa: S307
-        if s.accumulate:
+        if s.diagonal and s.fills:
+            value.fill_diagonal_(float(everything["_new"]))
+        elif s.diagonal:
+            value.diagonal().add_(everything["_new"])
+        elif s.fills:
+            value[everything["_items"]] = everything["_new"]
+        elif s.accumulate:
             places = tuple(torch.as_tensor(i) for i in as_tuple(everything["_items"]))
             value.index_put_(places, everything["_new"], accumulate=True)
         else:

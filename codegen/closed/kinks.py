@@ -85,7 +85,23 @@ def by_clamp(e: Any, cells: Mapping[str, Cell]) -> Expr | None:
     x, bound, small, large = found
     clamp = clamp_of(x, bound, cells.values())
     whole = None if clamp is None else polynomial(x, bound, small, large, clamp)
-    return None if whole is None else gathered(whole)
+    return None if whole is None else inside(gathered(whole))
+
+
+def inside(e: Any) -> Expr:
+    """`c (2 x - c) / 2` as `c (x - c/2)`: a number in front of a sum goes into it where fewer terms have one then."""
+    number, rest = e.as_coeff_Mul()
+    for f in Mul.make_args(rest) if number != 1 else ():
+        terms = sp.Add.make_args(f)
+        new = [number * t for t in terms]
+        if len(terms) > 1 and scaled(new) < 1 + scaled(terms):
+            return cast("Expr", rest / f * sp.Add(*new))
+    return e
+
+
+def scaled(terms: Iterable[Any]) -> int:
+    """How many terms have a number in front that is not one or minus one."""
+    return sum(abs(t.as_coeff_Mul()[0]) != 1 for t in terms)
 
 
 def choices(e: Any) -> list[Where]:

@@ -11,7 +11,7 @@ from sympy import Expr, Mul
 from codegen.closed.cells import at
 from codegen.closed.terms import powers
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Index, Where, name_of
+from engine.notation import BRACKETS, Delta, Index, Less, Where, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.algebra import Algebra
@@ -55,6 +55,29 @@ def unmasked(term: Any, algebra: Algebra) -> Any:
     return Mul(*factors)
 
 
+def at_places(term: Any) -> Any:
+    """A product with the truth `[0 < [j = y_i]]` as the equality that it is, where all others are brackets and one number.
+
+    What is masked may else be infinite, and a difference of it and what it is at these places is not 0.
+    """
+    if not isinstance(term, Mul):
+        return term
+    for f in term.args:
+        place = f.args[1] if isinstance(f, Less) and f.args[0] == 0 else None
+        if not isinstance(place, Delta) or not place.has(Indexed):
+            continue
+        rest = Mul(*[g for g in term.args if g is not f])
+        free = rest.xreplace({b: sp.Dummy() for b in rest.atoms(*BRACKETS)})
+        if all(a.indices == (0,) and name_of(a).startswith("d_") for a in free.atoms(Indexed)) and plain(free):
+            return at_places(rest * place)
+    return term
+
+
+def plain(e: Any) -> bool:
+    """Whether an expression has no functions, and divides by sizes only."""
+    return not e.has(sp.Function, sp.exp) and not any(p.exp.is_negative and p.has(Indexed) for p in e.atoms(sp.Pow))
+
+
 def vanishes(bracket: Any, holds: bool, e: Any, algebra: Algebra, depth: int = 4) -> bool:
     """Whether an atom is zero wherever a bracket `holds`, or wherever it does not."""
     taken = 1 if holds else 2
@@ -82,4 +105,4 @@ def agree(one: Any, other: Any, algebra: Algebra) -> bool:
     return bool(one == other) or bool(algebra.lowered(one) == algebra.lowered(other))
 
 
-__all__ = ["MASKED", "unmasked", "within_choice"]
+__all__ = ["MASKED", "at_places", "unmasked", "within_choice"]

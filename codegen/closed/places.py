@@ -71,6 +71,13 @@ def apart(one: tuple[Any, Any, Any], other: tuple[Any, Any, Any]) -> bool:
 def put(target: str, s: Scatter, alone: bool) -> str:
     """One statement that puts values into places of `target`, where they are `alone`, or adds them to what is there."""
     inside = ", ".join(tt.argument(i) for i in s.items)
+    if s.diagonal and s.fills:
+        return f"{target}.fill_diagonal_({tt.text(s.value)})"
+    if s.fills:
+        return f"{target}[{inside or '...'}] = {tt.text(s.value)}"
+    if s.diagonal:
+        minus = starts_negative(s.value)
+        return f"{target}.diagonal().{'sub_' if minus else 'add_'}({tt.text(without_minus(s.value) if minus else s.value)})"
     if s.accumulate:
         return accumulated(target, s.items, s.value)
     if alone:

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from codegen.closed.backward import is_local
 from codegen.closed.cells import Cell
 from codegen.closed.outer import free_name, operands, taken_in
+from engine.indexed import Indexed
 from engine.notation import BINDERS, Index, accesses, base, canonical, instantiate, size_symbol
 from engine.spelling import SizeArg, is_slice, render_call, with_bounds
 
@@ -74,9 +75,17 @@ def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
         mine = readers.get(c.name, [])
         if not mine or not is_local(c) or not c.differentiable or not all(is_local(by_name[r]) for r in mine):
             continue
-        if operands(c) is not None or all(passed[r] == passed[c.name] for r in mine):
+        if operands(c) is not None or shifted(c) or all(passed[r] == passed[c.name] for r in mine):
             depth[c.name] = max(depth[c.name], min(depth[r] for r in mine))
     return depth
+
+
+def shifted(c: Cell) -> bool:
+    """Whether a cell is a number and a multiple of another tensor: `1 - x` costs little wherever it is read."""
+    terms = sp.Add.make_args(cast("Expr", c.expr))
+    moving = [t for t in terms if accesses(t)]
+    plain = len(terms) == 2 and len(moving) == 1 and isinstance(cast("Any", moving[0]).as_coeff_Mul()[1], Indexed)
+    return plain and not c.named
 
 
 def readers_of(cells: list[Cell]) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 # pyright: basic
 """Products with the slope of a function, as torch's kernel for them: `g (1 - h^2)` is `tanh_backward(g, h)` for a tanh h.
 
+The slopes of leaky_relu and softplus are choices by x, and the kernels read x too.
 The slope of gelu, `(1 + erf(x/sqrt 2))/2 + x exp(-x^2/2)/sqrt(2 pi)`, is `gelu_backward`, which reads x alone.
 """
 
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
-from codegen.closed.cells import substituted
+from codegen.closed.cells import at, substituted
+from codegen.closed.logistic import gate_argument
 from engine.indexed import Indexed
-from engine.notation import Delta, Equal, Index, Less, Sigma, Where, bound, name_of
+from engine.notation import BRACKETS, Delta, Equal, Index, Less, Sigma, Where, bound, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +32,18 @@ class GeluBackward(sp.Function):
     """`GeluBackward(g, x)` is g times the slope of gelu at x."""
 
     nargs = 2
+
+
+class LeakyReluBackward(sp.Function):
+    """`LeakyReluBackward(g, x, k)` is g where x is positive, else k g."""
+
+    nargs = 3
+
+
+class SoftplusBackward(sp.Function):
+    """`SoftplusBackward(g, x, t)` is g times sigmoid(x), or g where x exceeds t, from where on softplus(x) is x."""
+
+    nargs = 3
 
 
 def tanh_of(e: Any, cells: Mapping[str, Cell]) -> Indexed | None:
@@ -59,9 +73,33 @@ def slope_of_gelu(x: Any) -> Any:
     return (1 + sp.erf(x / sp.sqrt(2))) / 2 + x * sp.exp(-(x**2) / 2) / sp.sqrt(2 * sp.pi)
 
 
+def chosen_slope(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Any, Any] | None:
+    """(kernel, x, its number) and what is in front of it, of `c if t < x else c k` and `c if t < x else c sigmoid(x)`."""
+    if not isinstance(e, Where) or not isinstance(e.args[0], Less) or not e.args[1].is_number or e.args[1] == 0:
+        return None
+    (bound, x), one, other = e.args[0].args, e.args[1], e.args[2] / e.args[1]
+    if not bound.is_number or not x.has(Indexed) or x.has(Sigma, Where):
+        return None
+    if bound == 0 and other.is_number and other != 0:
+        return LeakyReluBackward, (x, other), one
+    return (SoftplusBackward, (x, bound), one) if bound > 0 and is_sigmoid(other, x, cells) else None
+
+
+def is_sigmoid(e: Any, x: Any, cells: Mapping[str, Cell]) -> bool:
+    """Whether an expression is sigmoid(x), as a cell or as one less the cell of sigmoid(-x)."""
+    for s, sign in ((e, 1), (1 - e, -1)):
+        cell = cells.get(name_of(s)) if isinstance(s, Indexed) else None
+        g = None if cell is None or cell.expr is None else gate_argument(at(cell, s.indices))
+        if g is not None and sp.expand(g - sign * x) == 0:
+            return True
+    return False
+
+
 def written_out(e: Any) -> Any:
     """An expression as the formula that its kernels compute."""
     e = e.replace(TanhBackward, lambda g, h: g * (1 - h**2))
+    e = e.replace(LeakyReluBackward, lambda g, x, k: g * Where(Less(0, x), 1, k))
+    e = e.replace(SoftplusBackward, lambda g, x, t: g * Where(Less(t, x), 1, 1 / (1 + sp.exp(-x))))
     return e.replace(GeluBackward, lambda g, x: g * slope_of_gelu(x))
 
 
@@ -70,7 +108,23 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
     if isinstance(e, sp.Add):
         terms = [with_slopes(t, cells) for t in e.args]
         return e if all(x is y for x, y in zip(terms, e.args, strict=True)) else sp.Add(*terms)
-    if not isinstance(e, sp.Mul) or e.has(Delta, Less, Equal, Where):
+    if isinstance(e, Where) and isinstance(e.args[0], Less) and e.args[1].has(Indexed):
+        slope = chosen_slope(Where(e.args[0], 1, sp.cancel(e.args[2] / e.args[1])), cells)
+        alike = slope is not None and running(e.args[1]) <= running(slope[1][0])
+        return (
+            slope[0](e.args[1], *slope[1])
+            if slope is not None and alike and not e.args[1].has(*BRACKETS, Delta, Where)
+            else e
+        )
+    if not isinstance(e, sp.Mul):
+        return e
+    chosen = [(f, found) for f in e.args for found in [chosen_slope(f, cells)] if found is not None]
+    if len(chosen) == 1:
+        f, (kernel, own, number) = chosen[0]
+        rest = number * e / f
+        if rest.has(Indexed) and not rest.has(*BRACKETS, Delta, Where) and running(rest) <= running(own[0]):
+            return kernel(rest, *own)
+    if e.has(Delta, Less, Equal, Where):
         return e
     slopes = [(f, h) for f in e.args for h in [tanh_of(f, cells)] if h is not None]
     rest = sp.Mul(*[with_slopes(f, cells) for f in e.args if f not in [s for s, _ in slopes]])

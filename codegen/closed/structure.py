@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from codegen.closed.cells import Builder, Cell
 from codegen.closed.region import grouped, near_readers
+from codegen.closed.symmetric import symmetric_among
 from codegen.values import TensorInfo
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Structure:
             for r in dict.fromkeys(reads(c)):
                 self.readers.setdefault(r, []).append(c)
         self.live = self._live(wanted)
+        self.symmetric = symmetric_among(self.cells)
+        """The cells that are symmetric matrices."""
         self.units = self._units()
 
     def _live(self, wanted: tuple[str, ...]) -> set[str]:

@@ -12,6 +12,7 @@ from codegen.closed.likes import covers, expanded
 from codegen.closed.line import LIKE, Line
 from codegen.closed.places import disjoint
 from codegen.closed.recentre import PART
+from codegen.closed.symmetric import is_symmetric, symmetric_among
 from codegen.derivation import Origin, Proof
 from engine.indexed import Indexed
 from engine.notation import accesses, name_of
@@ -48,7 +49,14 @@ class Through:
             if name not in pending:  # what its readers passed back is provably zero
                 pending[name] = [Piece(tt.number(0), False, number=True)]
         self.seed()
+        given = {c.name for c in self.code.cells if self.names[c.name] in self.cots.structure.symmetric}
+        symmetric = symmetric_among(self.code.cells, given)
         for line in self.code.backward:
+            if is_symmetric(line.expr, line.indices, line.shape, symmetric):
+                symmetric.add(line.name)
+                end = self.ends.get(line.name)
+                if end is not None and not self.cots.structure.has_source_outside(end, self.unit):
+                    self.cots.symmetric.add(end)
             self.line(line)
 
     def seed(self) -> None:

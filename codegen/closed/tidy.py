@@ -56,6 +56,25 @@ def joined(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Blo
     return [b for b in out if b.lines]
 
 
+def in_place(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Block]:
+    """Blocks that begin with a copy of a `nameless` new tensor that nothing else reads begin with that tensor itself."""
+    out = list(blocks)
+    reads = [n for b in out for line in b.lines for n in read_by(line)]
+    made = {b.name: k for k, b in enumerate(out)}
+    for k, block in enumerate(out):
+        source = value_of(block.lines[0]).removesuffix(".clone()")
+        at = made.get(source)
+        if at is None or len(block.lines) < 2 or not value_of(block.lines[0]).endswith(".clone()"):
+            continue
+        fresh = len(out[at].lines) == 1 and isinstance(
+            ast.parse(value_of(out[at].lines[0]), mode="eval").body, ast.BinOp
+        )
+        if fresh and nameless(source) and reads.count(source) == 1:
+            first = f"{block.name} = {value_of(out[at].lines[0])}"
+            out[k], out[at] = replace(block, lines=(first, *block.lines[1:])), replace(out[at], lines=())
+    return [b for b in out if b.lines]
+
+
 def value_of(line: str) -> str:
     """The right side of an assignment."""
     return line.split("=", 1)[1].strip()

@@ -2,6 +2,7 @@
 
 from tests.closed.forms.activations import ACTIVATIONS
 from tests.closed.forms.attention import ATTENTION
+from tests.closed.forms.choices import CHOICES
 from tests.closed.forms.distances import DISTANCES
 from tests.closed.forms.form import Draw, Form
 from tests.closed.forms.graphs import GRAPHS
@@ -33,6 +34,7 @@ FORMS: tuple[Form, ...] = (
     *OBJECTIVES,
     *DISTANCES,
     *TARGETS,
+    *CHOICES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
