@@ -31,6 +31,7 @@ OF_TWO = {
     "atan2": "torch.atan2",
     "TanhBackward": "torch.ops.aten.tanh_backward",
     "GeluBackward": "torch.ops.aten.gelu_backward",
+    "SigmoidBackward": "torch.ops.aten.sigmoid_backward",
     "LeakyReluBackward": "torch.ops.aten.leaky_relu_backward",
     "SoftplusBackward": "torch.ops.aten.softplus_backward",
 }

@@ -7,7 +7,7 @@ The slope of gelu, `(1 + erf(x/sqrt 2))/2 + x exp(-x^2/2)/sqrt(2 pi)`, is `gelu_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 
@@ -34,6 +34,12 @@ class GeluBackward(sp.Function):
     nargs = 2
 
 
+class SigmoidBackward(sp.Function):
+    """`SigmoidBackward(g, s)` is `g s (1 - s)`."""
+
+    nargs = 2
+
+
 class LeakyReluBackward(sp.Function):
     """`LeakyReluBackward(g, x, k)` is g where x is positive, else k g."""
 
@@ -54,6 +60,16 @@ def tanh_of(e: Any, cells: Mapping[str, Cell]) -> Indexed | None:
     h = root[0] if root[1] == 2 and isinstance(root[0], Indexed) else None
     cell = None if h is None else cells.get(name_of(h))
     return h if cell is not None and isinstance(cell.expr, sp.tanh) else None
+
+
+def sigmoid_of(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Indexed] | None:
+    """(c, s) of a product with `c s (1 - s)` as its part, where a cell says that s is a sigmoid and c is 1 or -1."""
+    for f in e.args:
+        for s, sign in ((1 - f, 1), (1 + f, -1)) if isinstance(f, sp.Add) else ():
+            cell = cells.get(name_of(s)) if isinstance(s, Indexed) and s in e.args else None
+            if cell is not None and cell.expr is not None and gate_argument(cell.expr) is not None:
+                return sign * f * s, cast("Indexed", s)
+    return None
 
 
 def gelu_of(e: Any, cells: Mapping[str, Cell]) -> tuple[Indexed, Any] | None:
@@ -98,6 +114,7 @@ def is_sigmoid(e: Any, x: Any, cells: Mapping[str, Cell]) -> bool:
 def written_out(e: Any) -> Any:
     """An expression as the formula that its kernels compute."""
     e = e.replace(TanhBackward, lambda g, h: g * (1 - h**2))
+    e = e.replace(SigmoidBackward, lambda g, s: g * s * (1 - s))
     e = e.replace(LeakyReluBackward, lambda g, x, k: g * Where(Less(0, x), 1, k))
     e = e.replace(SoftplusBackward, lambda g, x, t: g * Where(Less(t, x), 1, 1 / (1 + sp.exp(-x))))
     return e.replace(GeluBackward, lambda g, x: g * slope_of_gelu(x))
@@ -132,6 +149,12 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
         for _, h in slopes:
             rest = TanhBackward(rest, h)
         return rest
+    gate = sigmoid_of(e, cells)
+    if gate is not None:
+        slope, s = gate
+        rest = sp.cancel(e / slope) if (e / slope).is_Add else e / slope
+        if rest.has(Indexed) and running(rest) <= running(s):
+            return SigmoidBackward(rest, s)
     for f in e.args:
         found = gelu_of(f, cells)
         if found is not None and running(found[0]) == running(e / f):

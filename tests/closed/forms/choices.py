@@ -167,7 +167,23 @@ def quantile_huber_hand(p, t, g):
     return (w * (u - 0.5 * c)).sum() / (n * m), (w.sum(2) * (-g / (n * m)),)
 
 
+def soft_f1(x, y):
+    p = torch.sigmoid(x)
+    tp, fp, fn = (p * y).sum(0), (p * (1 - y)).sum(0), ((1 - p) * y).sum(0)
+    return (1 - 2 * tp / (2 * tp + fp + fn + 1e-8)).mean()
+
+
+def soft_f1_hand(x, y, g):
+    p = x.sigmoid()
+    tp = (p * y).sum(0)
+    r = 1 / (p.sum(0) + y.sum(0) + 1e-8)
+    f = 2 * tp * r
+    dp = (f - 2 * y) * (r * (g / x.shape[1]))
+    return (1 - f).mean(), (A.sigmoid_backward(dp, p),)
+
+
 CHOICES = (
+    Form("soft F1", soft_f1, lambda d, n: [d.normal(n, 20), d.unit(n, 20)], soft_f1_hand, wrt=("x",), batches=(3, 5)),
     Form(
         "quantiles",
         quantiles,
