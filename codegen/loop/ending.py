@@ -68,6 +68,10 @@ class Ending(Drawing):
                 return None
             names[n] = f"{self.name(n)}_of"
             out.append(f"{names[n]} = {text}")
+        for key, n in self.step.results.items():
+            if n.constant is not None and (key == "loss" or key.startswith("keep.")):  # the same at every step
+                sizes = ", ".join(["count", *map(str, n.shape)])
+                out.append(f"{self.name(n)}_of = {self.ready(n)}.expand({sizes})")
         return out
 
     def through(self, n: Node) -> str:

@@ -207,9 +207,11 @@ def rectified_backward(step: Step) -> Iterator[Match]:
     for n in step.order:
         if n.op != "where" or not isinstance(n.args[0], Node) or n.args[0].op not in ("le", "gt"):
             continue
-        z = n.args[0].args[0]
+        z, threshold = n.args[0].args
+        if threshold != 0 or bool((z.value > 0).all()) or not bool((z.value > 0).any()):
+            continue  # what is on one side only says nothing of the other
         for g in [a for a in n.args[1:] if isinstance(a, Node) and alike(a, n) and alike(z, n)]:
-            if bool((z.value > 0).any()) and equal(torch.where(z.value > 0, g.value, 0.0), n.value):
+            if equal(torch.where(z.value > 0, g.value, 0.0), n.value):
                 new = call("threshold_backward", g, z, 0, shape=n.shape, dtype=n.dtype)
                 yield Match([new], [(n, new)], key=n.shape)
                 break
