@@ -23,7 +23,11 @@ NAME = "squared_distances"
 
 def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Of every row of x from every row of y. torch's kernel has no second derivative: where there may be one, it is written out."""
-    if torch.is_grad_enabled() or x.dtype not in (torch.float32, torch.float64):
+    followed = torch.is_grad_enabled() and (
+        torch.compiler.is_compiling()
+        or any(t.requires_grad or torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in (x, y))
+    )
+    if followed or x.dtype not in (torch.float32, torch.float64):
         return (x.unsqueeze(-2) - y.unsqueeze(-3)).square().sum(-1)
     roots = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist")
     return (roots**2).to(x.dtype)  # in float32 the root and the square would each be rounded

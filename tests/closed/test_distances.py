@@ -59,6 +59,10 @@ def test_transforms() -> None:
     vector = Draw(1).normal(5, 3)
     for f in (torch.func.grad, lambda h: lambda a: torch.func.jvp(torch.func.grad(h), (a,), (vector,))[1]):
         torch.testing.assert_close(f(ours)(x), f(theirs)(x), rtol=1e-9, atol=1e-11)
+    plain = program.module.forward
+    tangents = [torch.func.jvp(f, (x,), (vector,))[1] for f in (lambda a: plain(a, c + 1, y)[0], theirs)]
+    torch.testing.assert_close(*tangents)
+    torch.testing.assert_close(torch.vmap(lambda a: plain(a, c + 1, y)[0])(torch.stack([x, x])), theirs(x).expand(2))
     several = torch.stack([x, x + 1])
     torch.testing.assert_close(torch.vmap(torch.func.grad(ours))(several), torch.vmap(torch.func.grad(theirs))(several))
 
