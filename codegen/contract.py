@@ -66,8 +66,8 @@ class ContractMixin(LowererBase):
         return Val(t, (*outer, *places))
 
     def distances(self, e: Sigma) -> Val | None:
-        """Squared distances of rows from rows."""
-        found = rows(e)
+        """Squared distances of rows from rows, in a closed form, whose file has the function."""
+        found = rows(e) if self.fills else None
         if found is None:
             return None
         x, y, shared, i, j, d = found

@@ -163,9 +163,9 @@ def radix(e: Expr, sizes: Mapping[Index, Expr], total: Expr, rest: bool = False)
         found.append((j, strides.pop(j)))
         expected = sp.expand(expected * sizes[j])
     whole = sp.expand(expected - total) == 0
-    return (
-        found if whole or any(sp.expand(expected - q.args[1] * q) == 0 for q in quotients_of(total, expected)) else None
-    )
+    if whole or (rest and any(sp.expand(expected - q.args[1] * q) == 0 for q in quotients_of(total, expected))):
+        return found
+    return None
 
 
 def quotients_of(total: Expr, e: Expr) -> list[Quo]:

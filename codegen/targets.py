@@ -211,7 +211,8 @@ def located(target: Target, what: str = "the forward") -> Generator[None]:
 
         frames = traceback.extract_tb(error.__traceback__)
         own = [f for f in frames if is_user_code(f.filename)]
-        if not own or frames[-1].filename.startswith(HERE):
+        ours = frames[-1].filename.startswith(HERE) and frames[-1].name != "__getattr__"  # of what the forward misspelt
+        if not own or ours:
             raise
         said = str(error).strip().replace("'Proxy' object", "'Tensor' object")
         raise TargetError(

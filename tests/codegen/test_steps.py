@@ -97,9 +97,9 @@ def most_of_it(x: Tensor, w: Tensor) -> Tensor:
 @pytest.mark.parametrize("mode", ["steps", "closed"])
 @pytest.mark.parametrize(("forward", "widths"), [(in_parts, (8, 12)), (most_of_it, (11, 7))])
 def test_a_size_divided_and_multiplied_is_read_as_a_view(forward: object, widths: tuple[int, int], mode: str) -> None:
-    """4 (d // 4) places of d are a slice in four rows; no position is computed, but where places are left over."""
+    """4 (d // 4) places of d are a slice in four rows; what closed forms pass back computes no position, where none is left."""
     sizes = [(torch.randn(3, d, dtype=torch.float64), torch.randn(d, dtype=torch.float64)) for d in widths]
     program = generate(forward, *sizes[0], mode=mode)
-    assert "arange" not in program.source or forward is most_of_it
+    assert "arange" not in program.source or forward is most_of_it or mode == "steps"
     for inputs in sizes:
         assert_matches(program, forward, inputs)
