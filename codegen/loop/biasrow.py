@@ -81,7 +81,10 @@ class Found:
         (inner, columns), rows, kind = w.shape, x.shape[0], w.dtype
         whole = -(-(inner + 1) // SPARE) * SPARE
         point = torch.cat([w.value, b.value[None], w.value.new_zeros(whole - inner - 1, columns)])
-        joint = Node("input", (), {}, (whole, columns), kind, point, f"{first}_{second}")
+        name = f"{first}_{second}"
+        while name in step.inputs:
+            name += "_"
+        joint = Node("input", (), {}, (whole, columns), kind, point, name)
         wide = torch.cat(
             [x.value, x.value.new_ones(len(x.value), 1), x.value.new_zeros(len(x.value), whole - inner - 1)], 1
         )

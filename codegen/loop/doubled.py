@@ -120,8 +120,10 @@ def carried(step: Step, factors: dict[str, float], removed: set[Node]) -> None:
             continue
         if n.write:
             raise _UnlikeError
+        kwargs = n.kwargs
         scale = through(n, lambda a: scales.get(a, 1.0))
         if scale is None or too_far(scale):
+            n.kwargs = kwargs
             n.args = mapped(n.args, as_it_was)
             n.kwargs = {k: mapped(v, as_it_was) for k, v in n.kwargs.items()}
             scale = (1.0,) * len(n.value) if n.dtype is None else 1.0

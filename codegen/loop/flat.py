@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from codegen.loop.calls import ELEMENTWISE
-from codegen.loop.graph import Node, Sized, call, equal, mapped
+from codegen.loop.graph import Node, Sized, call, equal, lies_in_rows, mapped, sizes_of
 
 if TYPE_CHECKING:
     from codegen.loop.graph import Step
@@ -22,7 +22,7 @@ VIEW = ("view", "_unsafe_view")
 
 def flattened(step: Step) -> None:
     """Rewrite a step, each call only where its value at the small point stays what it was."""
-    flat = Flat(step)
+    flat = Flat()
     for n in list(step.order):
         flat.visit(n)
     step.order = flat.order
@@ -34,8 +34,7 @@ def flattened(step: Step) -> None:
 class Flat:
     """The rewritten calls so far; `rows` has for a value of three or more dimensions the matrix that it is a view of."""
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
+    def __init__(self) -> None:
         self.order: list[Node] = []
         self.rows: dict[Node, Node] = {}
         self.instead: dict[Node, Node] = {}
@@ -92,9 +91,8 @@ class Flat:
         """The call on matrices, and what is made for it."""
         x: Any = n.args[0] if len(n.args) else None
         if n.is_view and len(n.shape) == 2:
-            nodes: list[Node] = []
-            m = self.same(n, n.shape, n.value, nodes)
-            return None if m is None or (m.op == "permute" and n.op == "permute" and m.args[0] is x) else (m, nodes)
+            m = self.same(n, n.shape, n.value)
+            return None if m is None or (m.op == "permute" and n.op == "permute" and m.args[0] is x) else (m, [])
         if n.op in ELEMENTWISE and len(n.shape) > 2 and any(r in self.rows for r in n.reads):
             return self.elementwise(n)
         if n.op in ("_softmax", "_log_softmax") and x in self.rows and n.args[1] % len(n.shape) == len(n.shape) - 1:
@@ -109,8 +107,8 @@ class Flat:
 
     def of(self, n: Node, op: str, *args: Any) -> Node:
         """A call for all rows; its result is seen as `n` was."""
-        rows, few = count(n.shape), count(n.value.shape)
-        return call(op, *args, shape=(rows, n.shape[-1]), dtype=n.dtype, overload=n.overload, **n.kwargs) if few else n
+        shape = (count(n.shape), n.shape[-1])
+        return call(op, *args, shape=shape, dtype=n.dtype, overload=n.overload, **n.kwargs)
 
     def elementwise(self, n: Node) -> tuple[Node, list[Node]] | None:
         """Operands of the same shape as matrices, columns and numbers as they are, a number a row as a column."""
@@ -157,14 +155,14 @@ class Flat:
 
     def side(self, a: Node, nodes: list[Node]) -> Node:
         """An operand of that."""
-        m = self.same(a, a.shape[1:], a.value[0], nodes)
+        m = self.same(a, a.shape[1:], a.value[0])
         if m is None:
             m = call("select", a, 0, 0, shape=a.shape[1:], dtype=a.dtype)
         if m not in self.placed:
             nodes.append(m)
         return m
 
-    def same(self, a: Node, shape: tuple[int, ...], value: torch.Tensor, nodes: list[Node]) -> Node | None:
+    def same(self, a: Node, shape: tuple[int, ...], value: torch.Tensor) -> Node | None:
         """A matrix that a value is a view of, as it is or turned, where that is all there is to the view."""
         seen = a
         while True:
@@ -189,14 +187,11 @@ class Flat:
         ):
             return None
         for d, g in enumerate(grid):
-            shape = [1] * len(grid)
-            shape[d] = x.shape[d]
-            own = torch.arange(x.shape[d]).view(shape)
-            if (
-                g is None
-                or g.constant is None
-                or not torch.equal(g.constant.expand(x.shape[:-1]), own.expand(x.shape[:-1]))
-            ):
+            if g is None or g.constant is None:
+                return None
+            shape = (x.shape[d], *[1] * (len(grid) - 1 - d))
+            positions = g.constant.flatten()
+            if g.shape[-len(shape) :] != shape or not torch.equal(positions, torch.arange(x.shape[d])):
                 return None
         rows, few = count(x.shape), count(x.value.shape)
         every = Node(
@@ -256,25 +251,12 @@ def sizes(n: Node) -> list[Any]:
 
 def view(matrix: Node, n: Node) -> Node:
     """A matrix seen as a value was."""
-    return call(
-        "view",
-        matrix,
-        [a if a == b else Sized(a, b) for a, b in zip(n.shape, n.value.shape, strict=True)],
-        shape=n.shape,
-        dtype=n.dtype,
-    )
+    return call("view", matrix, sizes_of(n), shape=n.shape, dtype=n.dtype)
 
 
 def alike_columns(matrix: Node, n: Node) -> bool:
     """Whether a matrix has the rows and columns of a value, at the loop's sizes and at the small point."""
     return all(tuple(m) == (count(s), s[-1]) for m, s in ((matrix.shape, n.shape), (matrix.value.shape, n.value.shape)))
-
-
-def lies_in_rows(n: Node) -> bool:
-    """Whether a value surely lies in memory row by row."""
-    while n.is_view and n.op in ("view", "_unsafe_view", "squeeze", "unsqueeze"):
-        n = n.args[0]
-    return not n.is_view
 
 
 __all__ = ["flattened"]

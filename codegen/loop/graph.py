@@ -240,6 +240,18 @@ def alike(a: Node, b: Node) -> bool:
     return a.shape == b.shape and a.value.shape == b.value.shape
 
 
+def sizes_of(n: Node) -> list[Any]:
+    """A node's shape as it is at the loop's sizes and at the small point."""
+    return [a if a == b else Sized(a, b) for a, b in zip(n.shape, n.value.shape, strict=True)]
+
+
+def lies_in_rows(n: Node) -> bool:
+    """Whether a value surely lies in memory row by row."""
+    while n.is_view and n.op in ("view", "_unsafe_view", "squeeze", "unsqueeze"):
+        n = n.args[0]
+    return not n.is_view
+
+
 def equal(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
     """Whether two values agree at the small point, up to dimensions of size one."""
     if a.numel() != b.numel() or [s for s in a.shape if s != 1] != [s for s in b.shape if s != 1]:

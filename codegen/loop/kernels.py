@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
-from codegen.loop.graph import Node, Sized, alike, call, equal, small
+from codegen.loop.graph import Node, Sized, alike, call, equal, lies_in_rows, sizes_of, small
 from codegen.loop.rules import Match, Rule, depends_on, near
 from codegen.loop.tables import looked_up
 
@@ -139,11 +139,6 @@ def is_row(step: Step, i: Node) -> bool:
     return i in [step.inputs[b] for b in step.batch]
 
 
-def sizes_of(n: Node) -> list[Any]:
-    """A node's shape as it is at the loop's sizes and at the small point."""
-    return [a if a == b else Sized(a, b) for a, b in zip(n.shape, n.value.shape, strict=True)]
-
-
 def flattened(i: Node) -> tuple[Node, list[Node]]:
     """All of a tensor's elements in one dimension."""
     if len(i.shape) == 1:
@@ -151,13 +146,6 @@ def flattened(i: Node) -> tuple[Node, list[Node]]:
     flat = call("reshape", i, [-1], shape=(i.numel,), dtype=i.dtype, name=f"{i.name}_flat")
     flat.op = "view"
     return flat, [flat]
-
-
-def in_rows(n: Node) -> bool:
-    """Whether a value surely lies in memory row by row."""
-    while n.is_view and n.op in ("view", "_unsafe_view", "squeeze", "unsqueeze"):
-        n = n.args[0]
-    return not n.is_view
 
 
 def scatter_adds(step: Step) -> Iterator[Match]:
@@ -174,7 +162,7 @@ def scatter_adds(step: Step) -> Iterator[Match]:
         rows = v
         if len(i.shape) != 1:
             rows = call("reshape", v, [-1, *zeros.shape[1:]], shape=(i.numel, *zeros.shape[1:]), dtype=v.dtype)
-            rows.op = "view" if in_rows(v) else "reshape"
+            rows.op = "view" if lies_in_rows(v) else "reshape"
             nodes.append(rows)
         new = call("index_add", zeros, 0, flat, rows, shape=n.shape, dtype=n.dtype)
         yield Match([*nodes, new], [(n, new)])
@@ -325,7 +313,7 @@ def row_means(step: Step) -> Iterator[Match]:
             flat = call(
                 "reshape", x, [rows if rows == few else Sized(rows, few), count], shape=(rows, count), dtype=x.dtype
             )
-            flat.op = "view" if in_rows(x) else "reshape"
+            flat.op = "view" if lies_in_rows(x) else "reshape"
             nodes.append(flat)
         total = call("mv", flat, weights, shape=(rows,), dtype=n.dtype)
         nodes.append(total)

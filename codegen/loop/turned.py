@@ -53,6 +53,7 @@ class Found:
         self.dw: Any = None
         self.back: Any = None
         self.dc: Any = None
+        self.read: set[Node] = set()
         self.proven = False
 
     @staticmethod
