@@ -14,6 +14,7 @@ from codegen.loop.file import loop_source
 from codegen.loop.flat import flattened
 from codegen.loop.folds import averages
 from codegen.loop.graph import copied
+from codegen.loop.kept import with_free_names
 from codegen.loop.kernels import PLAIN, RULES
 from codegen.loop.layout import laid_out
 from codegen.loop.padding import widened
@@ -61,6 +62,7 @@ def make_loop(
     names = inputs_of(module)
     rows = {k: (r.shape, r.dtype, r.bound) for k, r in batch.items()}
     step = recorded(module, names, rows, params, size, plan.outputs, plan.key, plan.renew, plan.keep)
+    with_free_names(step)
     tidied(step)
     if not plan.plain:
         flattened(step)

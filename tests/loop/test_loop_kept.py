@@ -187,3 +187,23 @@ def test_sequences_are_rows(forward: Forward) -> None:
     assert "bmm" not in trainer.source
     assert "torch.index_select" in trainer.source
     assert "index_put" not in trainer.source
+
+
+def hostile(x: Tensor, y: Tensor, w: Tensor, v_own: Tensor, v: Tensor, u: Tensor, v_u: Tensor, x_all: Tensor) -> Tensor:
+    return F.cross_entropy((x @ w + v_own).tanh() @ v + u, y) + 0.01 * (v_u * x_all).square().sum()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_names_that_the_loop_would_give_to_something_else(momentum: float) -> None:
+    torch.set_default_dtype(torch.float32)
+    g = Generator().manual_seed(3)
+    shapes = {"w": (64, 64), "v_own": (64,), "v": (64, SYMBOLS), "u": (SYMBOLS,), "v_u": (5,), "x_all": (5,)}
+    params = {k: torch.randn(s, generator=g) / 8 for k, s in shapes.items()}
+    data = (torch.randn(N, 64, generator=g), torch.randint(0, SYMBOLS, (N,), generator=g))
+    program = codegen.generate(hostile, *[d[:32] for d in data], *params.values())
+    trainer = program.trainer(params, batch_size=32, lr=0.1, momentum=momentum)
+    losses = trainer.run(data, steps=8, generator=Generator().manual_seed(4))
+    expected, after = stepwise(program, params, data, 32, 8, 0.1, momentum, Generator().manual_seed(4))
+    assert trainer.path == "the emitted loop"
+    assert torch.allclose(losses, expected, rtol=1e-5, atol=0)
+    assert all(torch.allclose(trainer.params[k], v, rtol=1e-4, atol=1e-5) for k, v in after.items())
