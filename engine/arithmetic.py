@@ -8,6 +8,7 @@ by it stays real, so that infinities and nans elsewhere do not reach the imagina
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import mpmath
@@ -17,7 +18,7 @@ import sympy as sp
 from engine.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 Array = Any
@@ -27,6 +28,9 @@ _where = cast("Callable[..., Any]", np.where)
 
 FLOAT_DIGITS = 30
 """Digits at which mpmath stands in for what numpy has not: more than a longdouble holds."""
+
+REMEMBERED = 1 << 16
+"""Values of functions in many digits that are kept, some 20 MB of them."""
 
 
 def is_integral(a: Array) -> bool:
@@ -275,15 +279,21 @@ def _mpmath_of(name: str, fallback: Callable[..., Any]) -> Callable[..., Any]:
 
 def _stepped(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """`f(a + ib) = f(a) + ib f'(a)` for tiny b, the slope by mpmath's finite differences at raised precision."""
-    at = [a.real for a in args]
+    at = tuple(a.real for a in args)
     imag = mpmath.mpf(0)
     for k, a in enumerate(args):
         if a.imag:
-            imag += a.imag * mpmath.diff(_section(function, at, k), at[k])
-    return mpmath.mpc(function(*at), imag)
+            imag += a.imag * _slope(function, at, k, mpmath.mp.prec)
+    return mpmath.mpc(_on_line(function, at, mpmath.mp.prec), imag)
 
 
-def _section(function: Callable[..., Any], at: list[Any], k: int) -> Callable[[Any], Any]:
+@lru_cache(maxsize=REMEMBERED)
+def _slope(function: Callable[..., Any], at: tuple[Any, ...], k: int, precision: int) -> Any:
+    """The derivative of a function in its k-th argument, which is as often asked for as the value."""
+    return mpmath.diff(_section(function, at, k), at[k])
+
+
+def _section(function: Callable[..., Any], at: Sequence[Any], k: int) -> Callable[[Any], Any]:
     """A function of several arguments as one of its k-th."""
 
     def section(t: Any) -> Any:
@@ -355,7 +365,7 @@ def _guarded(real: Callable[..., Any], nearby: Callable[..., Any]) -> Callable[.
 
     def guarded(*args: Any) -> Any:
         try:
-            on_line = real(*[a.real for a in args])
+            on_line = _on_line(real, tuple(a.real for a in args), mpmath.mp.prec)
         except (ValueError, ZeroDivisionError):
             return _pole(real, args)
         if isinstance(on_line, mpmath.mpc):
@@ -363,6 +373,12 @@ def _guarded(real: Callable[..., Any], nearby: Callable[..., Any]) -> Callable[.
         return on_line if all(isinstance(a, mpmath.mpf) for a in args) else nearby(*args)
 
     return guarded
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _on_line(function: Callable[..., Any], at: tuple[Any, ...], precision: int) -> Any:
+    """A function at real arguments. Many steps are made from the same values, which a step does not change."""
+    return function(*at)
 
 
 def _pole(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from engine.arithmetic import Arithmetic, arithmetic
 from engine.errors import InputError
+from engine.fixedpoint import Contractions
 from engine.interpret import Interpreter
 from engine.sizes import evaluate as size_of
 from engine.spelling import Ref, SizeArg
@@ -156,6 +157,7 @@ class _Evaluation:
     def __init__(self, graph: Graph, inputs: Mapping[str, Any], numbers: Arithmetic) -> None:
         self.graph, self.inputs, self.numbers = graph, inputs, numbers
         self.sizes = sizes_of(graph, inputs)
+        self._contractions: dict[str, Contractions] = {}
 
     def run(self, given: dict[str, Any], only: set[str] | None = None) -> dict[str, Array]:
         """Values by node; `given` are taken as they are, except for the nodes of `only`, which are computed."""
@@ -183,7 +185,8 @@ class _Evaluation:
             indices, e = node.definition
             shape = [size_of(s, self.sizes) for s in node.shape]
             with np.errstate(all="ignore"):
-                return Interpreter(self.numbers, values, self.sizes).tensor(indices, shape, e)
+                known = self._contractions.setdefault(node.name, Contractions())
+                return Interpreter(self.numbers, values, self.sizes, known).tensor(indices, shape, e)
         if node.op == "constant":
             return _as_array(node.value)
         if node.op == "detach":

@@ -6,10 +6,13 @@ What is lost is a part in 2**(2 p) of an array's largest entry, for numbers of p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mpmath
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 Array = Any
 
@@ -22,23 +25,35 @@ class Scaled:
     shift: int
 
 
-def contraction(a: Array, at: list[int], b: Array, other: list[int], out: list[int]) -> Array | None:
-    """`np.einsum(a, at, b, other, out)` for complex steps: what is imaginary in both factors is too small to count.
+class Contractions:
+    """Contractions of one evaluation that is repeated with imaginary parts: what is real in them is computed once."""
 
-    None where an entry is not finite.
-    """
-    re_a, im_a, re_b, im_b = (scaled(part(x)) for x in (a, b) for part in (_real, _imag))
-    if re_a is None or im_a is None or re_b is None or im_b is None:
-        return None
+    def __init__(self) -> None:
+        self._real: dict[Hashable, tuple[Scaled, Scaled, Array] | None] = {}
 
-    def product(x: Scaled, y: Scaled) -> Array:
-        total = np.asarray(np.einsum(x.whole, at, y.whole, other, out, optimize="greedy"))
-        by = -(x.shift + y.shift)
-        return np.asarray(_back(total, by), dtype=object)
+    def __call__(
+        self, key: Hashable, a: Array, at: list[int], b: Array, other: list[int], out: list[int]
+    ) -> Array | None:
+        """`np.einsum(a, at, b, other, out)`; what is imaginary in both factors is too small to count.
 
-    real = product(re_a, re_b)
-    moved = [product(x, y) for x, y in ((re_a, im_b), (im_a, re_b)) if x.whole.any() and y.whole.any()]
-    return np.asarray(_complex(real, sum(moved)), dtype=object) if moved else real
+        `key` is the same only where the real parts are. None where an entry is not finite.
+        """
+
+        def product(x: Scaled, y: Scaled) -> Array:
+            total = np.asarray(np.einsum(x.whole, at, y.whole, other, out, optimize="greedy"))
+            by = -(x.shift + y.shift)
+            return np.asarray(_back(total, by), dtype=object)
+
+        if key not in self._real:
+            x, y = scaled(_real(a)), scaled(_real(b))
+            self._real[key] = (x, y, product(x, y)) if x is not None and y is not None else None
+        known = self._real[key]
+        im_a, im_b = scaled(_imag(a)), scaled(_imag(b))
+        if known is None or im_a is None or im_b is None:
+            return None
+        re_a, re_b, real = known
+        moved = [product(x, y) for x, y in ((re_a, im_b), (im_a, re_b)) if x.whole.any() and y.whole.any()]
+        return np.asarray(_complex(real, sum(moved)), dtype=object) if moved else real
 
 
 def scaled(a: Array) -> Scaled | None:

@@ -13,7 +13,7 @@ from sympy import Expr, Integer, Symbol
 
 from engine.arithmetic import is_integral
 from engine.errors import InputError
-from engine.fixedpoint import contraction
+from engine.fixedpoint import Contractions
 from engine.indexed import Indexed
 from engine.notation import (
     BINDERS,
@@ -70,10 +70,20 @@ def _spread(f: Field, at: tuple[Index, ...]) -> Array:
 
 
 class Interpreter:
-    """Evaluates expressions over the arrays of `tensors`, with sizes as in `sizes`."""
+    """Evaluates expressions over the arrays of `tensors`, with sizes as in `sizes`.
 
-    def __init__(self, numbers: Arithmetic, tensors: Mapping[str, Array], sizes: Mapping[Symbol, int]) -> None:
+    `contractions` are those of an earlier evaluation of the same expressions, whose real parts were the same.
+    """
+
+    def __init__(
+        self,
+        numbers: Arithmetic,
+        tensors: Mapping[str, Array],
+        sizes: Mapping[Symbol, int],
+        contractions: Contractions | None = None,
+    ) -> None:
         self.numbers, self.tensors, self.sizes = numbers, tensors, sizes
+        self._contractions = contractions or Contractions()
         self._extent: dict[Index, int] = {}
         self._guarded = 0
 
@@ -254,11 +264,11 @@ class Interpreter:
         total = (
             _sum(fields[0].array, tuple(k for k, i in enumerate(at) if i in summed))
             if len(fields) == 1
-            else self._contract(fields, at, kept)
+            else self._contract(e, fields, at, kept)
         )
         return Field(np.asarray(total * repeats) if repeats != 1 else np.asarray(total), kept)
 
-    def _contract(self, fields: list[Field], at: tuple[Index, ...], kept: tuple[Index, ...]) -> Array:
+    def _contract(self, e: Expr, fields: list[Field], at: tuple[Index, ...], kept: tuple[Index, ...]) -> Array:
         """Products summed. All share an axis of size one, as numpy takes a bare object for an array without a shape."""
         integral = all(is_integral(f.array) for f in fields)
         shared = len(at)
@@ -271,7 +281,7 @@ class Interpreter:
         out = [shared, *(at.index(i) for i in kept)]
         if self.numbers.is_mp and not integral and len(fields) == 2:
             a, at_a, b, at_b = operands
-            found: Array | None = contraction(a, at_a, b, at_b, out)
+            found = self._contractions((e, *(self._extent[i] for i in at)), a, at_a, b, at_b, out)
             if found is not None:
                 return found[0]
         return np.asarray(np.einsum(*operands, out, optimize="greedy")[0])
