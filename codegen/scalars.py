@@ -206,6 +206,7 @@ class ScalarMixin(LowererBase):
         masks: list[Val] = []
         rest: list[Expr] = []
         left = list(reversed(factors))
+        several = sum(isinstance(f, (*BRACKETS, Where)) for f in factors) > 1  # one may guard what another one reads
         while left:
             f = left.pop()
             chosen = f.args if isinstance(f, Where) and 0 in f.args[1:] else None
@@ -213,7 +214,8 @@ class ScalarMixin(LowererBase):
                 rest.append(f)
                 continue
             masking = chosen is not None or isinstance(f, (Less, Equal, Delta, sp.Add, Indexed))
-            v = self.value(chosen[0] if chosen else f) if masking else None
+            with self.under_condition(several):
+                v = self.value(chosen[0] if chosen else f) if masking else None
             if v is None or v.kind != "bool":
                 rest.append(f)
             elif chosen is None:

@@ -65,6 +65,7 @@ SAMPLES: dict[str, list[Call]] = {
     ],
     "scatter": [
         call(t(4, 3), 1, torch.stack([permutation(3)[:2] for _ in range(4)]), t(4, 2)),
+        call(t(5, 3), 1, torch.stack([permutation(3)[:2] for _ in range(2)]), t(2, 2)),
         call(t(3), 0, permutation(3)[:2], t(2)),
         call(t(4, 3), 1, i(3, 4, 2), 1.5),
         call(torch.zeros(3, 5).double(), 1, i(5, 3, 1), 1),
