@@ -14,13 +14,15 @@ from codegen.measure import difference, largest
 from codegen.reference import autograd, values_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from codegen.program import Program
     from codegen.reference import Reference
     from codegen.truth import Entry
 
 DRAWS = 3
+UNITS = (2, 3, 5, 7, 11, 13, 17, 19)
+"""Units of the last place by which inputs are moved to see whether autograd has no result next to them."""
 JUMP = 1e-3
 """A gradient that moves by this much of what it is summed from, when inputs move by their last bit, is at a kink."""
 
@@ -69,35 +71,46 @@ class Rounding:
         apart = max((abs(float(gradient[at]) - float(theirs[at])) for at in entries), default=0.0)
         return apart <= 2 * self.expected(node, theirs, entries, JUMP * self.feeding(node, True), True)
 
+    def singular(self, node: str, entries: Sequence[Entry], gradient: bool) -> bool:
+        """Whether rounding alone decides if there is a result at these entries: autograd has none at inputs next to these.
+
+        So it is where a difference of what is equal, 0 or a last bit, is divided by.
+        """
+        left = set(entries)
+        for tensors, seeds in (near for units in UNITS for near in self._nearby(DRAWS, units)):
+            r = autograd(self.program.graph, tensors, seeds)
+            moved = (r.gradients if gradient else r.values)[node]
+            left = {at for at in left if moved is None or bool(moved[at].isfinite())}
+            if not left:
+                return True
+        return False
+
     def jitter(self, node: str, ours: Tensor, entries: Sequence[Entry]) -> float:
         """How far our own result moves when the inputs move by their last bit: the rounding of our own formula."""
         key = self.program.graph.key(node)
         return max(abs(float(again[key][at]) - float(ours[at])) for again in self._again for at in entries)
 
-    @cached_property
-    def _nearby(self) -> list[tuple[list[Tensor], list[Tensor | None]]]:
-        """Inputs and cotangents, each number moved by up to two units of its last place."""
+    def _nearby(self, count: int = DRAWS, units: int = 2) -> Iterator[tuple[list[Tensor], list[Tensor | None]]]:
+        """Inputs and cotangents, each number moved by so many units of its last place, down or up, or not at all."""
         generator = torch.Generator().manual_seed(self.seed)
 
         def nudged(t: Tensor) -> Tensor:
             if not t.is_floating_point():
                 return t
             bits = torch.randint(-1, 2, t.shape, generator=generator)
-            return t * (1 + 2 * torch.finfo(t.dtype).eps * bits.to(t.dtype))
+            return t * (1 + units * torch.finfo(t.dtype).eps * bits.to(t.dtype))
 
-        return [
-            ([nudged(t) for t in self.tensors], [None if g is None else nudged(g) for g in self.seeds])
-            for _ in range(DRAWS)
-        ]
+        for _ in range(count):
+            yield [nudged(t) for t in self.tensors], [None if g is None else nudged(g) for g in self.seeds]
 
     @cached_property
     def _moved(self) -> list[Reference]:
-        return [autograd(self.program.graph, tensors, seeds) for tensors, seeds in self._nearby]
+        return [autograd(self.program.graph, tensors, seeds) for tensors, seeds in self._nearby()]
 
     @cached_property
     def _again(self) -> list[dict[str, Tensor]]:
         found: list[dict[str, Tensor]] = []
-        for tensors, seeds in self._nearby:
+        for tensors, seeds in self._nearby():
             _, saved = self.program.forward(*tensors)
             found.append(self.program.backward(saved, seeds[0] if self.program.graph.single else seeds))
         return found

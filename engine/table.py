@@ -215,7 +215,11 @@ def _takes_numbers(function: Callable[..., Any]) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class Row:
-    """One op: its name, the torch callables it stands for, its index notation, and where to probe it."""
+    """One op: its name, the torch callables it stands for, its index notation, and where to probe it.
+
+    `kind` is "factory" for what makes a tensor of no other, "like" for what takes no more than a shape and a dtype from one
+    (autograd goes through neither), and "elementwise" for a function of scalars.
+    """
 
     name: str
     targets: tuple[Any, ...]

@@ -507,9 +507,8 @@ class Tracer(TorchFunctionMode):
                 said, true = tuple(self.sizes.value(s) for s in shape), tuple(meta.shape)
                 raise ShapeError(f"{row.name} at {source}: the op table says shape {said}, torch {true}")
             template = output if isinstance(output, Definition) else None
-            differentiable = (
-                grad and template is not None and meta.is_floating_point() and any(o.differentiable for o in operands)
-            )
+            moves = template is not None and row.kind != "like" and any(o.differentiable for o in operands)
+            differentiable = grad and moves and meta.is_floating_point()
             positive = template is not None and bool(template.expr.is_positive)
             read = (*operands, *(made[c].record for c in known.chosen)) if template is not None else tuple(operands)
             record = Record(

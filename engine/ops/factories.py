@@ -54,17 +54,17 @@ def scalar(value: Any, dtype: torch.dtype | None) -> Any:
     return expression(int(value) if whole else value)
 
 
-@op("ones_like")
+@op("ones_like", kind="like")
 def ones_like(x: Operand, **_: Any) -> Definition:
     return constant(x.shape, 1)
 
 
-@op("zeros_like")
+@op("zeros_like", kind="like")
 def zeros_like(x: Operand, **_: Any) -> Definition:
     return constant(x.shape, 0)
 
 
-@op("full_like")
+@op("full_like", kind="like")
 def full_like(x: Operand, fill_value: Any, *, dtype: Any = None, **_: Any) -> Definition:
     return constant(x.shape, scalar(fill_value, dtype or x.dtype))
 
@@ -74,17 +74,17 @@ def fill(x: Operand, value: Any) -> Definition:
     return constant(x.shape, scalar(value, x.dtype))
 
 
-@op("new_ones")
+@op("new_ones", kind="like")
 def new_ones(x: Operand, *args: Any, size: Any = None, **_: Any) -> Definition:
     return constant(wanted(args, size), 1)
 
 
-@op("new_zeros")
+@op("new_zeros", kind="like")
 def new_zeros(x: Operand, *args: Any, size: Any = None, **_: Any) -> Definition:
     return constant(wanted(args, size), 0)
 
 
-@op("new_full")
+@op("new_full", kind="like")
 def new_full(x: Operand, size: Any, fill_value: Any, *, dtype: Any = None, **_: Any) -> Definition:
     return constant(sized(tuple(size)), scalar(fill_value, dtype or x.dtype))
 

@@ -403,6 +403,34 @@ def test_rounding_is_taken_for_no_kink() -> None:
         assert report.ok, report.failures
 
 
+def test_whether_a_result_is_zero_or_a_last_bit_is_left_to_rounding() -> None:
+    """A distribution's divergence from itself is 0; its square root has no derivative there, next to it any sign."""
+
+    def forward(v: Tensor) -> Tensor:
+        p = torch.nn.functional
+        return p.kl_div(v.log_softmax(-1), v.softmax(-1), reduction="sum").square().sqrt()
+
+    lost = 0
+    for seed in range(12):
+        v = torch.randn(3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        program = generate(forward, v)
+        report = check(program, v, truth=False)
+        assert report.ok, report.failures
+        lost += report["v"].note.startswith("not finite")
+    assert 0 < lost < 12
+
+
+def test_no_result_where_autograd_has_one_all_around_is_a_mismatch() -> None:
+    def forward(x: Tensor) -> Tensor:
+        return torch.where(x == 0, torch.ones_like(x), x.sin() / torch.where(x == 0, 1.0, x)).sum()
+
+    x = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    program = generate(forward, x, mode="steps")
+    assert check(program, x).ok
+    report = check(corrupted(program, "dx = ", "dx = 0 / x + "), x)
+    assert report["x"].note == "ours is not finite, the truth is"
+
+
 def test_a_small_gradient_is_not_taken_for_noise() -> None:
     """A mean over many rows scales a gradient far below the cotangent; a flipped sign is still seen."""
 
