@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from engine.errors import SymgradError
-from engine.evaluate import ComplexSteps, evaluate
+from engine.evaluate import ComplexSteps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ class Truth:
         try:
             with np.errstate(all="ignore"):
                 if not gradient:
-                    found = self._values()[node]
+                    found = self._steps.values[node]
                     return [found[e] for e in entries]
                 return list(self._steps.gradient(node, list(entries), list(self.grad_out)))
         except FAILURES as error:
@@ -66,15 +66,11 @@ class Truth:
     def _steps(self) -> ComplexSteps:
         return ComplexSteps(self.graph, self.inputs, self.number, self.masks)
 
-    def _values(self) -> dict[str, Any]:
-        real = "longdouble" if self.number == "complex" else self.number
-        return evaluate(self.graph, self.inputs, real, self.masks)
-
     def finite(self) -> dict[str, Tensor]:
         """Where the true outputs are finite in this arithmetic, by name; nothing where they cannot be evaluated."""
         try:
             with np.errstate(all="ignore"):
-                found = self._values()
+                found = self._steps.values
         except FAILURES as error:
             self.failure = f"{type(error).__name__}: {error}"
             return {}

@@ -16,6 +16,7 @@ import numpy as np
 import sympy as sp
 
 from engine.errors import InputError
+from engine.frommpmath import FromMpmath, exactly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,6 +47,7 @@ class Arithmetic:
         self.is_complex = np.dtype(dtype).kind == "c"
         self.is_mp = np.dtype(dtype).kind == "O"
         self.dtype = np.dtype(np.longdouble if self.is_complex else dtype)
+        self._from_mpmath = FromMpmath(FLOAT_DIGITS)
 
     # -- in and out --------------------------------------------------------------------------------------------
 
@@ -114,9 +116,12 @@ class Arithmetic:
             return out
         if name in ("erf", "erfc") and self.dtype == np.float64:
             return _apply(getattr(math, name), given[0]).astype(np.float64)
-        with mpmath.workdps(FLOAT_DIGITS):
-            found = _apply(_mpmath_of(name, fallback), *[_to_mp(a) for a in given])
-            return _from_mp(found, np.result_type(*given))
+        function = _REAL.get(name, fallback)
+
+        def slope(at: Sequence[Any], k: int) -> Any:
+            return _slope(function, tuple(at), k, mpmath.mp.prec)
+
+        return self._from_mpmath(name, _guarded(function, function), slope, given)
 
     def power(self, x: Array, y: Array) -> Array:
         """`x**y`; a negative base is nan unless the exponent is an integer."""
@@ -316,15 +321,7 @@ def _apply(function: Callable[..., Any], *args: Array) -> Array:
 
 def _exactly(x: Any) -> Any:
     """A float, longdouble or complex as an mpmath number, without rounding."""
-    if cast("Any", np).iscomplexobj(x):
-        return mpmath.mpc(_exactly(x.real), _exactly(x.imag))
-    if isinstance(x, int):
-        return mpmath.mpf(x)
-    if not np.isfinite(x):
-        return mpmath.mpf(float(x))
-    mantissa, exponent = np.frexp(x)
-    high = float(mantissa)
-    return mpmath.ldexp(mpmath.mpf(high) + mpmath.mpf(float(mantissa - high)), int(exponent))
+    return mpmath.mpc(exactly(x.real), exactly(x.imag)) if cast("Any", np).iscomplexobj(x) else exactly(x)
 
 
 def _to_mp(a: Array) -> Array:
@@ -343,20 +340,6 @@ def _elements(a: Array) -> Array:
     out = np.empty(a.shape, dtype=object)
     for at in np.ndindex(*a.shape):
         out[at] = a[at]
-    return out
-
-
-def _from_mp(a: Array, dtype: Any) -> Array:
-    out = np.empty(a.shape, dtype=dtype)
-    for at in np.ndindex(*a.shape):
-        z = a[at]
-        real = np.longdouble(mpmath.nstr(z.real, FLOAT_DIGITS))
-        if dtype.kind == "c":
-            imag = np.longdouble(mpmath.nstr(mpmath.mpf(z.imag), FLOAT_DIGITS))
-            out[at] = real
-            out.imag[at] = imag
-        else:
-            out[at] = real
     return out
 
 

@@ -167,7 +167,10 @@ class _Evaluation:
             if known is not None and (only is None or node.name not in only):
                 values[node.name] = self._typed(node, _as_array(known))
             else:
-                values[node.name] = self._typed(node, self._compute(node, values))
+                value = self._typed(node, self._compute(node, values))
+                if known is not None and value.dtype.kind == "c":
+                    value.real = known.real  # a step does not change it; complex arithmetic may, in the last bit
+                values[node.name] = value
         return values
 
     def after(self, name: str) -> set[str]:
