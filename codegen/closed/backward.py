@@ -15,6 +15,7 @@ from codegen.closed.factors import factored
 from codegen.closed.guarded import affine, guarded
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded, gathered, powers, scalar_part
+from codegen.closed.vanishing import without_choices
 from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.indexed import Indexed
 from engine.notation import (
@@ -206,7 +207,8 @@ class Backward:
             cast("Index", i): n for i, n in zip(self.indices[name], self.cells[name].shape, strict=True) if i != 0
         }
         self.algebra.rules = []
-        normal = cancelled(guarded(self.algebra.normal(total, ranges), self.algebra), self.algebra)
+        opened = without_choices(total, self.algebra)
+        normal = cancelled(guarded(self.algebra.normal(opened, ranges), self.algebra), self.algebra)
         normal = by_one_comparison(normal, self.algebra)
         return normal, total, tuple(self.algebra.rules)
 

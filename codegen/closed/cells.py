@@ -437,7 +437,14 @@ class Builder:
             return sp.Mul(*[self.factor(f, owner) for f in e.args])
         if isinstance(e, sp.Pow):
             return self.factor(e, owner)
+        if isinstance(e, sp.log) and not top and self.computed(e.args[0]):
+            return self.part(e, owner, "log")
         return rebuilt(e, lambda a: self.exploded(a, owner))
+
+    def computed(self, e: Any) -> bool:
+        """Whether an expression is a tensor that a cell defines."""
+        cell = self.cells.get(name_of(e)) if isinstance(e, Indexed) else None
+        return cell is not None and cell.expr is not None and cell.differentiable
 
     def index_symbols(self, e: Any) -> set[Any]:
         return {s for s in e.free_symbols if isinstance(s, Index)}
