@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.errors import InputError
+from engine.proxy import Proxy
 from engine.trace import trace
-from engine.tracer import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,10 +23,11 @@ from engine.light import without_compiler
 from engine.naming import LocalsWatcher, Namer, is_user_code
 from engine.notation import size_symbol
 from engine.own import functions_seen
+from engine.proxy import Proxy, Record
 from engine.sizes import Dim, Guard, symbolic_python
 from engine.spelling import SizeArg, is_slice, with_bounds
 from engine.table import Definition, define
-from engine.tracer import Proxy, Record, Tracer
+from engine.tracer import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -6,11 +6,7 @@ The tensors are on torch's meta device, so torch itself says shapes and dtypes a
 
 from __future__ import annotations
 
-import difflib
-import linecache
-from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, cast
 
 import sympy as sp
@@ -19,17 +15,19 @@ from sympy import Expr, Symbol
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from engine.arguments import as_tuple, fixed, form, hashable, out_of_place, with_values, without_values
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
 from engine.indexed import Indexed
-from engine.naming import user_frame
+from engine.located import here, located, unknown_op
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
 from engine.ops.assignment import setitem
+from engine.proxy import Proxy, Record, SymbolicShape, without_modes
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, is_slice, with_bounds
 from engine.table import BroadcastError, Definition, Operand, Output, Row, Scope, Shape, row_of
-from engine.wholes import computed, counts_from_end, kept
+from engine.wholes import computed, counts_from_end
 
 CONSTANT_LIMIT = 64
 META_PROPERTIES = frozenset((
@@ -37,79 +35,11 @@ META_PROPERTIES = frozenset((
     "is_mkldnn",
 ))  # fmt: skip
 """Attributes of a tensor that do not depend on its values or sizes."""
-DEVICES = frozenset(("cuda", "xpu", "mps", "ipu", "pin_memory"))
-"""Methods that move a tensor elsewhere."""
 IN_PLACE = frozenset((
     "copy_", "zero_", "normal_", "uniform_", "exponential_", "bernoulli_", "random_", "cauchy_", "geometric_",
     "log_normal_",
 ))  # fmt: skip
 """Methods that write into their tensor and have rows of their own."""
-
-_INTERNALS: Any = vars(torch)["_C"]  # torch has no public names for these two
-without_modes = _INTERNALS.DisableTorchFunction
-plain_subclass = _INTERNALS._disabled_torch_function_impl
-
-
-class SymbolicShape(tuple[int, ...]):
-    """A shape whose entries are `Dim`s."""
-
-    __slots__ = ()
-
-    def numel(self) -> Any:
-        """The number of elements, symbolic."""
-        count: Any = 1
-        for s in self:
-            count = s * count
-        return count
-
-
-class Proxy(torch.Tensor):
-    """A tensor of the trace: a meta tensor that knows its record, and what it is a part of where it is `whole[item]`."""
-
-    record: Record
-    part_of: tuple[Proxy, Any] | None
-    __torch_function__ = plain_subclass
-
-    def __getattr__(self, name: str) -> Any:
-        """What is asked for where there is nothing of that name."""
-        close = [] if name.startswith("_") else difflib.get_close_matches(name, dir(torch.Tensor), n=1)
-        hint = f". Did you mean {close[0]!r}?" if close else ""
-        where = "" if name.startswith("_") else f", at {located()}"
-        raise AttributeError(f"'Tensor' object has no attribute {name!r}{where}{hint}")
-
-
-@dataclass(eq=False)
-class Record:
-    """A node while the trace runs, before it has a name."""
-
-    op: str
-    operands: tuple[Record, ...]
-    template: Definition | None
-    sizes: tuple[tuple[Symbol, Expr], ...]
-    shape: tuple[Expr, ...]
-    meta: torch.Tensor
-    differentiable: bool
-    source: Source | None
-    call: Call | None = None
-    output: int | None = None
-    outputs: int = 1
-    view: bool = False
-    value: Any = None
-    positive: bool = False
-    operand_shapes: tuple[Shape, ...] = ()
-    views: list[Record] = field(default_factory=list["Record"])
-    stale: bool = False
-    is_buffer: bool = False
-    wanted: list[tuple[int, int, str]] = field(default_factory=list[tuple[int, int, str]])
-    known: torch.Tensor | None = None
-    """Integers and truth values as they are at the example, where nothing but such is read."""
-    signed: bool = False
-    """Whether these are integers that may be below zero."""
-
-    def look_at(self, t: torch.Tensor) -> None:
-        """Keep what an input or a constant holds, if it is integers."""
-        self.known = kept(t)
-        self.signed = self.known is not None and bool((self.known < 0).any())
 
 
 @dataclass(frozen=True)
@@ -135,28 +65,6 @@ def _is_part(p: Any, whole: Any, item: Any) -> bool:
     if not isinstance(p, Proxy) or p.part_of is None or p.record.stale or p.part_of[0] is not whole:
         return False
     return type(item) is type(p.part_of[1]) and bool(item == p.part_of[1])
-
-
-def here() -> Source | None:
-    """Where the user's forward is now."""
-    frame = user_frame()
-    if frame is None:
-        return None
-    file, line = frame.f_code.co_filename, frame.f_lineno
-    return Source(_shown(file, Path.cwd()), line, linecache.getline(file, line).strip())
-
-
-@lru_cache(maxsize=64)
-def _shown(file: str, folder: Path) -> str:
-    """A path as messages name it: relative to the working folder where it is inside."""
-    path = Path(file)
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else path.name
-
-
-def located() -> str:
-    """` at file:line` for messages."""
-    source = here()
-    return str(source) if source else "the forward"
 
 
 class Tracer(TorchFunctionMode):
@@ -213,7 +121,7 @@ class Tracer(TorchFunctionMode):
             row = TABLE.get(func)
             if row is not None and row.kind == "factory":
                 return self._record(row, func, args, kwargs)
-            return func(*pytree.tree_map(_fixed, args), **pytree.tree_map(_fixed, kwargs))
+            return func(*pytree.tree_map(fixed, args), **pytree.tree_map(fixed, kwargs))
         answer = self._python(name, args, kwargs)
         if answer is not None:
             return answer[0]
@@ -236,7 +144,7 @@ class Tracer(TorchFunctionMode):
             return self._inplace(TABLE[func], func, args, kwargs)
         row = row_of(func)
         if row is None:
-            inplace = _out_of_place(name)
+            inplace = out_of_place(name)
             if inplace is not None and inplace in TABLE:
                 return self._inplace(TABLE[inplace], inplace, args, kwargs)
             raise TraceError(unknown_op(name))
@@ -292,7 +200,7 @@ class Tracer(TorchFunctionMode):
         if isinstance(item, list):
             items = cast("list[Any]", item)
             if all(isinstance(i, int) and not isinstance(i, bool) for i in items):
-                return self._constant(torch.tensor([_fixed(i) for i in items]))
+                return self._constant(torch.tensor([fixed(i) for i in items]))
         return cast("Any", item)
 
     def _shape(self, p: Proxy) -> SymbolicShape:
@@ -451,7 +359,7 @@ class Tracer(TorchFunctionMode):
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         source = here()
         operands: list[Record] = []
-        leaves, spec = pytree.tree_flatten((tuple(map(_as_tuple, args)), {k: _as_tuple(v) for k, v in kwargs.items()}))
+        leaves, spec = pytree.tree_flatten((tuple(map(as_tuple, args)), {k: as_tuple(v) for k, v in kwargs.items()}))
         meta_leaves: list[Any] = []
         call_leaves: list[Any] = []
         known_leaves: list[Any] = []
@@ -523,7 +431,7 @@ class Tracer(TorchFunctionMode):
 
     def _shaped(self, row: Row, func: Any, leaves: list[Any], spec: Any) -> Any:
         """The result's shape and dtype by torch's meta kernels, asked once for equal calls."""
-        key = (func, torch.get_default_dtype(), spec, *map(_form, leaves)) if row.bundled else None
+        key = (func, torch.get_default_dtype(), spec, *map(form, leaves)) if row.bundled else None
         if key in self.shaped:
             return self.shaped[key]
         args, kwargs = pytree.tree_unflatten(leaves, spec)
@@ -540,8 +448,8 @@ class Tracer(TorchFunctionMode):
         try:
             return func(*args, **kwargs)
         except (RuntimeError, NotImplementedError, TypeError):
-            args, kwargs = pytree.tree_map(_with_values, (args, kwargs))
-            return pytree.tree_map(_without_values, func(*args, **kwargs))
+            args, kwargs = pytree.tree_map(with_values, (args, kwargs))
+            return pytree.tree_map(without_values, func(*args, **kwargs))
 
     def _same_as_counted(self, known: _Defined, operands: list[Record]) -> None:
         """`x[torch.arange(n), y]` reads every row of x where n is their number: then the two sizes are one, checked."""
@@ -594,7 +502,7 @@ class Tracer(TorchFunctionMode):
             self.padded,
             tuple(shapes),
             flags,
-            tuple(_hashable(v) for v in leaves),
+            tuple(hashable(v) for v in leaves),
             str(spec),
             tuple(values.items()),
         )
@@ -638,68 +546,3 @@ class Tracer(TorchFunctionMode):
         for a, b in known.same:
             self.sizes.unify(a.xreplace(dict(back)), b.xreplace(dict(back)))
         return known, tuple((p, back[p]) for p in known.placeholders)
-
-
-def _with_values(v: Any) -> Any:
-    if not isinstance(v, torch.Tensor):
-        return v
-    return (torch.ones if v.is_floating_point() else torch.zeros)(v.shape, dtype=v.dtype)
-
-
-def _without_values(v: Any) -> Any:
-    return torch.empty(v.shape, dtype=v.dtype, device="meta") if isinstance(v, torch.Tensor) else v
-
-
-def _as_tuple(v: Any) -> Any:
-    """An argument with every `SymbolicShape` in it as a plain tuple, whose entries pytree finds."""
-    if v is None or isinstance(v, (torch.Tensor, int, float, str)):
-        return v
-    return pytree.tree_map_only(SymbolicShape, tuple, v)
-
-
-def _form(leaf: Any) -> Any:
-    """What the shape of a call's result can depend on."""
-    if isinstance(leaf, torch.Tensor):
-        return leaf.shape, leaf.dtype, leaf.stride()
-    return _hashable(leaf)
-
-
-def _fixed(v: Any) -> Any:
-    """A size as the number it is, where a call that is not recorded needs it."""
-    return v.plain() if isinstance(v, Sized) else v
-
-
-def _hashable(v: Any) -> Any:
-    if is_slice(v):
-        return ("slice", _hashable(v.start), _hashable(v.stop), _hashable(v.step))
-    try:
-        hash(v)
-    except TypeError:
-        return repr(v)
-    return (type(v).__name__, v)
-
-
-def _out_of_place(name: str) -> Any:
-    """The out-of-place callable behind `add_` or `__iadd__`, None where there is none."""
-    dunder = name.startswith("__") and name.endswith("__")
-    if dunder and name.startswith("__i") and name not in ("__index__", "__int__", "__invert__", "__iter__"):
-        plain = name.replace("__i", "__", 1)
-        return getattr(torch.Tensor, "__truediv__" if plain == "__div__" else plain, None)
-    if name.endswith("_") and not name.endswith("__") and name != "bernoulli_":  # bernoulli takes probabilities
-        return getattr(torch.Tensor, name[:-1], getattr(torch, name[:-1], None))
-    return None
-
-
-def unknown_op(name: str) -> str:
-    """The message for an op outside the table: op, place, nearest supported op, remedy."""
-    names = sorted({r.name for r in TABLE.values()})
-    close = difflib.get_close_matches(name.strip("_").removeprefix("special_"), names, n=1, cutoff=0.6)
-    nearest = f" The nearest supported op is {close[0]!r}." if close else ""
-    source = here()
-    text = f"\n  {source.text}" if source and source.text else ""
-    if name in DEVICES:
-        return f".{name}() at {located()}: leave devices out. Emitted code runs on the device that its inputs are on.{text}"
-    return (
-        f"op {name!r} is not in the op table, at {located()}.{nearest} "
-        f"Write it with supported ops, or add a row with engine.op(...) / engine.elementwise(...).{text}"
-    )

@@ -1,0 +1,62 @@
+"""The arguments of a recorded call, as torch's meta kernels and memories of equal calls take them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from engine.proxy import SymbolicShape
+from engine.sizes import Sized
+from engine.spelling import is_slice
+
+
+def with_values(v: Any) -> Any:
+    if not isinstance(v, torch.Tensor):
+        return v
+    return (torch.ones if v.is_floating_point() else torch.zeros)(v.shape, dtype=v.dtype)
+
+
+def without_values(v: Any) -> Any:
+    return torch.empty(v.shape, dtype=v.dtype, device="meta") if isinstance(v, torch.Tensor) else v
+
+
+def as_tuple(v: Any) -> Any:
+    """An argument with every `SymbolicShape` in it as a plain tuple, whose entries pytree finds."""
+    if v is None or isinstance(v, (torch.Tensor, int, float, str)):
+        return v
+    return pytree.tree_map_only(SymbolicShape, tuple, v)
+
+
+def form(leaf: Any) -> Any:
+    """What the shape of a call's result can depend on."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape, leaf.dtype, leaf.stride()
+    return hashable(leaf)
+
+
+def fixed(v: Any) -> Any:
+    """A size as the number it is, where a call that is not recorded needs it."""
+    return v.plain() if isinstance(v, Sized) else v
+
+
+def hashable(v: Any) -> Any:
+    if is_slice(v):
+        return ("slice", hashable(v.start), hashable(v.stop), hashable(v.step))
+    try:
+        hash(v)
+    except TypeError:
+        return repr(v)
+    return (type(v).__name__, v)
+
+
+def out_of_place(name: str) -> Any:
+    """The out-of-place callable behind `add_` or `__iadd__`, None where there is none."""
+    dunder = name.startswith("__") and name.endswith("__")
+    if dunder and name.startswith("__i") and name not in ("__index__", "__int__", "__invert__", "__iter__"):
+        plain = name.replace("__i", "__", 1)
+        return getattr(torch.Tensor, "__truediv__" if plain == "__div__" else plain, None)
+    if name.endswith("_") and not name.endswith("__") and name != "bernoulli_":  # bernoulli takes probabilities
+        return getattr(torch.Tensor, name[:-1], getattr(torch, name[:-1], None))
+    return None
