@@ -88,6 +88,19 @@ def shape_text(shape: Sequence[Expr]) -> str:
     return f"({listed(map(size_text, shape))})"
 
 
+def entries(items: Iterable[str], between: str = ", ", start: str = "", width: int = 110) -> list[str]:
+    """Items one after the other over several lines, broken between two of them and indented from the second line on."""
+    lines = [start]
+    given = list(items)
+    for k, item in enumerate(given):
+        text = item + (between.rstrip() if k + 1 < len(given) else "")
+        if lines[-1].strip() and len(lines[-1]) + 1 + len(text) > width:
+            lines.append(f"    {text}")
+        else:
+            lines[-1] += (" " if lines[-1].strip() else "") + text
+    return lines
+
+
 def listed(items: Iterable[str]) -> str:
     """What stands between the parentheses of a tuple: `a, b` or `a,`."""
     given = list(items)

@@ -70,11 +70,11 @@ def backward(saved, grad_out=None):
     # do_mean[0,i] = -Σ_j do_sub[j,i]
     do_mean = -do_sub.sum(0, keepdim=True)
 
-    # dx[i,j] = (2 x[i,j] - 2 (Σ_k x[k,j]) / n0) do_std[0,j] (0 if [(Σ_l (x[l,j]
-    #     - (Σ_k x[k,j]) / n0)^2) / n0 = 0] else 1 / (2 sqrt(n0) sqrt(Σ_l (x[l,j] - (Σ_k x[k,j]) / n0)^2)))
-    #     + do_sub[i,j] + do_mean[0,j] / n0 - 2 do_std[0,j] (0 if [(Σ_q (x[q,j]
-    #     - (Σ_m x[m,j]) / n0)^2) / n0 = 0] else 1 / (2 sqrt(n0) sqrt(Σ_q (x[q,j]
-    #     - (Σ_m x[m,j]) / n0)^2))) (Σ_p (x[p,j] - (Σ_m x[m,j]) / n0)) / n0
+    # dx[i,j] = (2 x[i,j] - 2 (Σ_k x[k,j]) / n0) do_std[0,j]
+    #     (0 if (Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2) / n0 = 0
+    #     else 1 / (2 sqrt(n0) sqrt(Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2))) + do_sub[i,j] + do_mean[0,j] / n0
+    #     - 2 do_std[0,j] (0 if (Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2) / n0 = 0
+    #     else 1 / (2 sqrt(n0) sqrt(Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2))) (Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)) / n0
     dx = torch.where(((x - x.mean(0)) ** 2).mean(0) == 0, 0, (2 * x - 2 * x.mean(0)) * do_std * 0.5 * (n0 * ((x - x.mean(0)) ** 2).sum(0)).rsqrt()) - torch.where(((x - x.mean(0)) ** 2).mean(0) == 0, 0, 2 * do_std * (x - x.mean(0)).sum(0) * 0.5 * (n0 * ((x - x.mean(0)) ** 2).sum(0)).rsqrt() / n0) + do_sub + do_mean / n0
 
     return {

@@ -102,7 +102,7 @@ def backward(saved, grad_out=None):
     dv_t = dv_matmul_1 @ P.T
 
     # o = (P @ x) / v.sqrt().view(1, d) * w.view(1, d) + b.view(1, d)  (line 12)
-    # dx[i,j] = Σ_k P[k,i] do_matmul[k,j] + Σ_l dv_matmul[l,j] v_matmul_1[l,i] + dv_t[j,i]
+    # dx[i,j] = Σ_k P[k,i] do_matmul[k,j] + Σ_k dv_matmul[k,j] v_matmul_1[k,i] + dv_t[j,i]
     dx = P.T @ do_matmul + v_matmul_1.T @ dv_matmul + dv_t.T
 
     return {

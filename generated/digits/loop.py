@@ -52,7 +52,7 @@ def trainer(params):
     space0 = torch.empty(16384, dtype=torch.float32)
     h1_relu = space0.view(32, 8, 8, 8)
     h2_relu = space0[:8192].view(32, 16, 4, 4)
-    loss_sum_share = space0[:512].view(32, 16)
+    logits_softmax = space0[:512].view(32, 16)
     dlogits_flatten = space0[:2048].view(32, 64)
     dh2_conv2d = space0[:8192].view(32, 16, 4, 4)
     space1 = torch.empty(16384, dtype=torch.float32)
@@ -94,8 +94,8 @@ def trainer(params):
                 h2, h2_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(h2_relu, (2, 2))
                 logits_flatten = h2.view(32, 64)
                 torch.addmm(b, logits_flatten, w, out=logits)
-                torch.softmax(logits, 1, out=loss_sum_share)
-                dlogits.add_(loss_sum_share, alpha=0.03125)
+                torch.softmax(logits, 1, out=logits_softmax)
+                dlogits.add_(logits_softmax, alpha=0.03125)
                 b.addmv_(dlogits_T, ones, alpha=rate)
                 torch.mm(dlogits, w_T, out=dlogits_flatten)
                 logits_flatten_T = logits_flatten.t()
@@ -122,10 +122,10 @@ def trainer(params):
                 torch._foreach_add_(small, [dc1, db1, dc2, db2], alpha=rate)
             logits_of = logits_all[:count]
             y_of = y_all.view(100, 32)[:count]
-            loss_sum_share_log_of = logits_of.log_softmax(2)
-            loss_sum_share_log_picked_of = loss_sum_share_log_of.gather(2, y_of[:, :, None])[:, :, 0]
-            neg_loss_sum_share_log_picked_of = loss_sum_share_log_picked_of.neg()
-            loss_of = neg_loss_sum_share_log_picked_of.flatten(1).mean(1)
+            logits_softmax_log_of = logits_of.log_softmax(2)
+            logits_softmax_log_picked_of = logits_softmax_log_of.gather(2, y_of[:, :, None])[:, :, 0]
+            neg_logits_softmax_log_picked_of = logits_softmax_log_picked_of.neg()
+            loss_of = neg_logits_softmax_log_picked_of.flatten(1).mean(1)
             losses[done : done + count] = loss_of
             if watch is not None:
                 watch(count, {})

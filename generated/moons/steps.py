@@ -91,66 +91,53 @@ def backward(saved, grad_out=None):
     dloss = torch.ones_like(loss) if grad_out is None else grad_out
 
     # loss = hinge + decay * weights  (line 139)
-    # dloss_mul = dloss
     dloss_mul = dloss
 
     # dweights = 0.0001 dloss_mul
     dweights = dloss_mul / 10000
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
-    # dweights_sum = dweights
     dweights_sum = dweights
 
     # dweights_square[0] = dweights_sum
     dweights_square = dweights_sum.unsqueeze(0)
 
-    # dweights_add = dweights
     dweights_add = dweights
 
-    # dweights_sum_1 = dweights_add
     dweights_sum_1 = dweights_add
 
     # dweights_square_1[i,0] = dweights_sum_1
     dweights_square_1 = dweights_sum_1.expand_as(weights_square_1)
 
-    # dweights_add_1 = dweights_add
     dweights_add_1 = dweights_add
 
-    # dweights_sum_2 = dweights_add_1
     dweights_sum_2 = dweights_add_1
 
     # dweights_square_2[i] = dweights_sum_2
     dweights_square_2 = dweights_sum_2.expand_as(weights_square_2)
 
-    # dweights_add_2 = dweights_add_1
     dweights_add_2 = dweights_add_1
 
-    # dweights_sum_3 = dweights_add_2
     dweights_sum_3 = dweights_add_2
 
     # dweights_square_3[i,j] = dweights_sum_3
     dweights_square_3 = dweights_sum_3.expand_as(weights_square_3)
 
-    # dweights_add_3 = dweights_add_2
     dweights_add_3 = dweights_add_2
 
-    # dweights_sum_4 = dweights_add_3
     dweights_sum_4 = dweights_add_3
 
     # dweights_square_4[i] = dweights_sum_4
     dweights_square_4 = dweights_sum_4.expand_as(weights_square_4)
 
-    # dweights_add_4 = dweights_add_3
     dweights_add_4 = dweights_add_3
 
-    # dweights_sum_5 = dweights_add_4
     dweights_sum_5 = dweights_add_4
 
     # dweights_square_5[i,j] = dweights_sum_5
     dweights_square_5 = dweights_sum_5.expand_as(weights_square_5)
 
     # loss = hinge + decay * weights  (line 139)
-    # dhinge = dloss
     dhinge = dloss
 
     # hinge = (1 - y * score).relu().mean()  (line 137)

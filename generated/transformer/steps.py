@@ -2,8 +2,9 @@
 """Backward of `forward`, one statement per node. Forward: examples/transformer.py.
 
 x (n, t); y (n, t); wte (n2, d); wpe (t, d); n11w (d,); n11b (d,); wqkv1 (3, d, 4 * (d // 4)); wo1 (d, d);
-    n12w (d,); n12b (d,); up1 (d, n5); upb1 (n5,); down1 (n5, d); n21w (d,); n21b (d,); wqkv2 (3, d, 4 * (d
-    // 4)); wo2 (d, d); n22w (d,); n22b (d,); up2 (d, n7); upb2 (n7,); down2 (n7, d); nw (d,); nb (d,)
+    n12w (d,); n12b (d,); up1 (d, n5); upb1 (n5,); down1 (n5, d); n21w (d,); n21b (d,);
+    wqkv2 (3, d, 4 * (d // 4)); wo2 (d, d); n22w (d,); n22b (d,); up2 (d, n7); upb2 (n7,); down2 (n7, d);
+    nw (d,); nb (d,)
 """
 
 from typing import NamedTuple
@@ -190,7 +191,6 @@ def backward(saved, grad_out=None):
     dloss = torch.ones_like(loss) if grad_out is None else grad_out
 
     # loss = (nll * inside).sum() / inside.sum()  (line 63)
-    # dloss_sum_1 = dloss / loss_sum
     dloss_sum_1 = dloss / loss_sum
 
     # dloss_mul[i,j] = dloss_sum_1
@@ -211,7 +211,7 @@ def backward(saved, grad_out=None):
     dlogp[torch.arange(n).unsqueeze(-1), torch.arange(t), nll_getitem.squeeze(2)] = dnll_gather.squeeze(2)
 
     # logp = F.log_softmax(logits, dim=-1)  (line 60)
-    # dlogits[i,j,l] = dlogp[i,j,l] - exp(logits[i,j,l]) (Σ_p dlogp[i,j,p]) / (Σ_m exp(logits[i,j,m]))
+    # dlogits[i,j,l] = dlogp[i,j,l] - exp(logits[i,j,l]) (Σ_m dlogp[i,j,m]) / (Σ_m exp(logits[i,j,m]))
     dlogits = dlogp - logits.softmax(2) * dlogp.sum(2, keepdim=True)
 
     # logits = F.layer_norm(h2, (h2.shape[-1],), nw, nb) @ wte[:-1].T  (line 59)
@@ -227,17 +227,18 @@ def backward(saved, grad_out=None):
     # dnb[i] = Σ_{j,l} dlogits_layer_norm[j,l,i]
     dnb = dlogits_layer_norm.sum((0, 1))
 
-    # dnw[i] = Σ_{j,l} (h2[j,l,i] - (Σ_r h2[j,l,r]) / d) dlogits_layer_norm[j,l,i] / (sqrt(1e-05
-    #     + (Σ_p (h2[j,l,p] - (Σ_m h2[j,l,m]) / d)^2) / d))
+    # dnw[i] = Σ_{j,l} (h2[j,l,i] - (Σ_m h2[j,l,m]) / d) dlogits_layer_norm[j,l,i] /
+    #     sqrt((Σ_m (h2[j,l,m] - (Σ_p h2[j,l,p]) / d)^2) / d + 1e-05)
     dnw = torch.einsum("abc,ab->c", dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)), (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
-    # dh2[i,j,l] = nw[l] dlogits_layer_norm[i,j,l] / (sqrt(1e-05 + (Σ_j1 (h2[i,j,j1]
-    #     - (Σ_i1 h2[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (h2[i,j,u] - (Σ_m h2[i,j,m]) / d) (h2[i,j,s]
-    #     - (Σ_r h2[i,j,r]) / d) nw[s] dlogits_layer_norm[i,j,s]) / (d^2 (1e-05 + (Σ_p (h2[i,j,p]
-    #     - (Σ_m h2[i,j,m]) / d)^2) / d)^(1.5)) - (2 h2[i,j,l] - 2 (Σ_p1 h2[i,j,p1]) / d) (Σ_s1 (h2[i,j,s1]
-    #     - (Σ_r1 h2[i,j,r1]) / d) nw[s1] dlogits_layer_norm[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (h2[i,j,q1]
-    #     - (Σ_p1 h2[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 nw[m1] dlogits_layer_norm[i,j,m1]) / (d sqrt(1e-05
-    #     + (Σ_l1 (h2[i,j,l1] - (Σ_k1 h2[i,j,k1]) / d)^2) / d))
+    # dh2[i,j,l] = nw[l] dlogits_layer_norm[i,j,l] / sqrt((Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d)^2) / d + 1e-05)
+    #     + (Σ_{m,p} (h2[i,j,m] - (Σ_r h2[i,j,r]) / d) (h2[i,j,p] - (Σ_r h2[i,j,r]) / d) nw[m]
+    #     dlogits_layer_norm[i,j,m]) / (d^2 ((Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
+    #     - (Σ_m nw[m] dlogits_layer_norm[i,j,m]) /
+    #     (d sqrt((Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d)^2) / d + 1e-05))
+    #     - (2 h2[i,j,l] - 2 (Σ_m h2[i,j,m]) / d)
+    #     (Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d) nw[m] dlogits_layer_norm[i,j,m]) /
+    #     (2 d ((Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
     dh2 = ((h2 - h2.mean(2, keepdim=True)).sum(2) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) * nw).sum(2) / (d ** 2 * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dlogits_layer_norm * nw / (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h2 - 2 * h2.mean(2, keepdim=True)) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) @ nw / (2 * d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dlogits_layer_norm @ nw / (d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1)
 
     # return x + F.gelu(F.layer_norm(x, (d,), n2w, n2b) @ up + upb) @ down  (line 36)
@@ -250,8 +251,8 @@ def backward(saved, grad_out=None):
     # dh2_gelu[i,j,l] = Σ_m down2[l,m] dh2_matmul[i,j,m]
     dh2_gelu = dh2_matmul @ down2.T
 
-    # dh2_add[i,j,l] = (erf(sqrt(2) h2_add[i,j,l] / 2) / 2 + 0.5
-    #     + sqrt(2) h2_add[i,j,l] exp(-h2_add[i,j,l]^2 / 2) / (2 sqrt(pi))) dh2_gelu[i,j,l]
+    # dh2_add[i,j,l] = (erf(h2_add[i,j,l] / sqrt(2)) / 2 + h2_add[i,j,l] exp(-h2_add[i,j,l]^2 / 2) / sqrt(2 pi)
+    #     + 1/2) dh2_gelu[i,j,l]
     dh2_add = dh2_gelu * ((1.4142135623730951 * h2_add / 2).erf() / 2 + 1.4142135623730951 * h2_add * (h2_add ** 2 / -2).exp() / (2 * 1.772453850905516) + 0.5)
 
     # dupb2[i] = Σ_{j,l} dh2_add[j,l,i]
@@ -269,17 +270,19 @@ def backward(saved, grad_out=None):
     # dn22b[i] = Σ_{j,l} dh2_layer_norm[j,l,i]
     dn22b = dh2_layer_norm.sum((0, 1))
 
-    # dn22w[i] = Σ_{j,l} (x_4[j,l,i] - (Σ_r x_4[j,l,r]) / d) dh2_layer_norm[j,l,i] / (sqrt(1e-05
-    #     + (Σ_p (x_4[j,l,p] - (Σ_m x_4[j,l,m]) / d)^2) / d))
+    # dn22w[i] = Σ_{j,l} (x_4[j,l,i] - (Σ_m x_4[j,l,m]) / d) dh2_layer_norm[j,l,i] /
+    #     sqrt((Σ_m (x_4[j,l,m] - (Σ_p x_4[j,l,p]) / d)^2) / d + 1e-05)
     dn22w = torch.einsum("abc,ab->c", dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)), (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
-    # dx_4[i,j,l] = dh2[i,j,l] + n22w[l] dh2_layer_norm[i,j,l] / (sqrt(1e-05 + (Σ_j1 (x_4[i,j,j1]
-    #     - (Σ_i1 x_4[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (x_4[i,j,u] - (Σ_m x_4[i,j,m]) / d) (x_4[i,j,s]
-    #     - (Σ_r x_4[i,j,r]) / d) n22w[s] dh2_layer_norm[i,j,s]) / (d^2 (1e-05 + (Σ_p (x_4[i,j,p]
-    #     - (Σ_m x_4[i,j,m]) / d)^2) / d)^(1.5)) - (2 x_4[i,j,l] - 2 (Σ_p1 x_4[i,j,p1]) / d) (Σ_s1 (x_4[i,j,s1]
-    #     - (Σ_r1 x_4[i,j,r1]) / d) n22w[s1] dh2_layer_norm[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (x_4[i,j,q1]
-    #     - (Σ_p1 x_4[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n22w[m1] dh2_layer_norm[i,j,m1]) / (d sqrt(1e-05
-    #     + (Σ_l1 (x_4[i,j,l1] - (Σ_k1 x_4[i,j,k1]) / d)^2) / d))
+    # dx_4[i,j,l] = dh2[i,j,l] + n22w[l] dh2_layer_norm[i,j,l] /
+    #     sqrt((Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d)^2) / d + 1e-05)
+    #     + (Σ_{m,p} (x_4[i,j,m] - (Σ_r x_4[i,j,r]) / d) (x_4[i,j,p] - (Σ_r x_4[i,j,r]) / d) n22w[m]
+    #     dh2_layer_norm[i,j,m]) / (d^2 ((Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
+    #     - (Σ_m n22w[m] dh2_layer_norm[i,j,m]) /
+    #     (d sqrt((Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d)^2) / d + 1e-05))
+    #     - (2 x_4[i,j,l] - 2 (Σ_m x_4[i,j,m]) / d)
+    #     (Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d) n22w[m] dh2_layer_norm[i,j,m]) /
+    #     (2 d ((Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
     dx_4 = dh2 + (((x_4 - x_4.mean(2, keepdim=True)).sum(2) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) * n22w).sum(2) / (d ** 2 * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh2_layer_norm * n22w / (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_4 - 2 * x_4.mean(2, keepdim=True)) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) @ n22w / (2 * d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dh2_layer_norm @ n22w / (d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
@@ -293,7 +296,7 @@ def backward(saved, grad_out=None):
     # dx_4_view[i,j,l] = Σ_m wo2[l,m] dx_4_matmul[i,j,m]
     dx_4_view = dx_4_matmul @ wo2.T
 
-    # dx_4_transpose[i,j,l,m] = dx_4_view[i,j,l d//4 + m]
+    # dx_4_transpose[i,j,l,m] = dx_4_view[i,j,l (d//4) + m]
     dx_4_transpose = dx_4_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4)
 
     # dx_4_matmul_1[i,j,l,m] = dx_4_transpose[i,l,j,m]
@@ -325,7 +328,7 @@ def backward(saved, grad_out=None):
     # dv_1_view[i,j,l,m] = dv_1[i,l,j,m]
     dv_1_view = dv_1.transpose(1, 2)
 
-    # dv_1_matmul[i,j,l] = dv_1_view[i,j,l//d//4,l%d//4]
+    # dv_1_matmul[i,j,l] = dv_1_view[i,j,l//(d//4),l%(d//4)]
     dv_1_matmul = dv_1_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
@@ -336,7 +339,7 @@ def backward(saved, grad_out=None):
     # dk_1_view[i,j,l,m] = dk_1[i,l,j,m]
     dk_1_view = dk_1.transpose(1, 2)
 
-    # dk_1_matmul[i,j,l] = dk_1_view[i,j,l//d//4,l%d//4]
+    # dk_1_matmul[i,j,l] = dk_1_view[i,j,l//(d//4),l%(d//4)]
     dk_1_matmul = dk_1_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
@@ -347,7 +350,7 @@ def backward(saved, grad_out=None):
     # dq_1_view[i,j,l,m] = dq_1[i,l,j,m]
     dq_1_view = dq_1.transpose(1, 2)
 
-    # dq_1_matmul[i,j,l] = dq_1_view[i,j,l//d//4,l%d//4]
+    # dq_1_matmul[i,j,l] = dq_1_view[i,j,l//(d//4),l%(d//4)]
     dq_1_matmul = dq_1_view.flatten(2, 3)
 
     # dw_5[i,j] = Σ_{l,m} dv_1_matmul[l,m,j] x_3[l,m,i]
@@ -359,31 +362,30 @@ def backward(saved, grad_out=None):
     # dw_3[i,j] = Σ_{l,m} dq_1_matmul[l,m,j] x_3[l,m,i]
     dw_3 = torch.einsum("abc,abd->cd", x_3, dq_1_matmul)
 
-    # dwqkv2[i,j,l] = [0 = i] dw_3[j,l] + [1 = i] dw_4[j,l] + [2 = i] dw_5[j,l]
+    # dwqkv2[i,j,l] = [i = 0] dw_3[j,l] + [i = 1] dw_4[j,l] + [i = 2] dw_5[j,l]
     dwqkv2 = torch.zeros_like(wqkv2)
     dwqkv2[2] += dw_5
     dwqkv2[1] += dw_4
     dwqkv2[0] += dw_3
 
-    # dx_3[i,j,l] = Σ_p w_4[l,p] dk_1_matmul[i,j,p] + Σ_m w_3[l,m] dq_1_matmul[i,j,m]
-    #     + Σ_p w_5[l,p] dv_1_matmul[i,j,p]
+    # dx_3[i,j,l] = Σ_m w_4[l,m] dk_1_matmul[i,j,m] + Σ_m w_3[l,m] dq_1_matmul[i,j,m]
+    #     + Σ_m w_5[l,m] dv_1_matmul[i,j,m]
     dx_3 = dv_1_matmul @ w_5.T + dk_1_matmul @ w_4.T + dq_1_matmul @ w_3.T
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
     # dn21b[i] = Σ_{j,l} dx_3[j,l,i]
     dn21b = dx_3.sum((0, 1))
 
-    # dn21w[i] = Σ_{j,l} (h1[j,l,i] - (Σ_r h1[j,l,r]) / d) dx_3[j,l,i] / (sqrt(1e-05 + (Σ_p (h1[j,l,p]
-    #     - (Σ_m h1[j,l,m]) / d)^2) / d))
+    # dn21w[i] = Σ_{j,l} (h1[j,l,i] - (Σ_m h1[j,l,m]) / d) dx_3[j,l,i] /
+    #     sqrt((Σ_m (h1[j,l,m] - (Σ_p h1[j,l,p]) / d)^2) / d + 1e-05)
     dn21w = torch.einsum("abc,ab->c", dx_3 * (h1 - h1.mean(2, keepdim=True)), (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
-    # dh1[i,j,l] = dx_4[i,j,l] + n21w[l] dx_3[i,j,l] / (sqrt(1e-05 + (Σ_j1 (h1[i,j,j1]
-    #     - (Σ_i1 h1[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (h1[i,j,u] - (Σ_m h1[i,j,m]) / d) (h1[i,j,s]
-    #     - (Σ_r h1[i,j,r]) / d) n21w[s] dx_3[i,j,s]) / (d^2 (1e-05 + (Σ_p (h1[i,j,p]
-    #     - (Σ_m h1[i,j,m]) / d)^2) / d)^(1.5)) - (2 h1[i,j,l] - 2 (Σ_p1 h1[i,j,p1]) / d) (Σ_s1 (h1[i,j,s1]
-    #     - (Σ_r1 h1[i,j,r1]) / d) n21w[s1] dx_3[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (h1[i,j,q1]
-    #     - (Σ_p1 h1[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n21w[m1] dx_3[i,j,m1]) / (d sqrt(1e-05
-    #     + (Σ_l1 (h1[i,j,l1] - (Σ_k1 h1[i,j,k1]) / d)^2) / d))
+    # dh1[i,j,l] = dx_4[i,j,l] + n21w[l] dx_3[i,j,l] / sqrt((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05)
+    #     + (Σ_{m,p} (h1[i,j,m] - (Σ_r h1[i,j,r]) / d) (h1[i,j,p] - (Σ_r h1[i,j,r]) / d) n21w[m] dx_3[i,j,m]) /
+    #     (d^2 ((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
+    #     - (Σ_m n21w[m] dx_3[i,j,m]) / (d sqrt((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05))
+    #     - (2 h1[i,j,l] - 2 (Σ_m h1[i,j,m]) / d) (Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d) n21w[m] dx_3[i,j,m]) /
+    #     (2 d ((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
     dh1 = dx_4 + (((h1 - h1.mean(2, keepdim=True)).sum(2) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) * n21w).sum(2) / (d ** 2 * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_3 * n21w / (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h1 - 2 * h1.mean(2, keepdim=True)) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) @ n21w / (2 * d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dx_3 @ n21w / (d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # return x + F.gelu(F.layer_norm(x, (d,), n2w, n2b) @ up + upb) @ down  (line 36)
@@ -396,8 +398,8 @@ def backward(saved, grad_out=None):
     # dh1_gelu[i,j,l] = Σ_m down1[l,m] dh1_matmul[i,j,m]
     dh1_gelu = dh1_matmul @ down1.T
 
-    # dh1_add[i,j,l] = (erf(sqrt(2) h1_add[i,j,l] / 2) / 2 + 0.5
-    #     + sqrt(2) h1_add[i,j,l] exp(-h1_add[i,j,l]^2 / 2) / (2 sqrt(pi))) dh1_gelu[i,j,l]
+    # dh1_add[i,j,l] = (erf(h1_add[i,j,l] / sqrt(2)) / 2 + h1_add[i,j,l] exp(-h1_add[i,j,l]^2 / 2) / sqrt(2 pi)
+    #     + 1/2) dh1_gelu[i,j,l]
     dh1_add = dh1_gelu * ((1.4142135623730951 * h1_add / 2).erf() / 2 + 1.4142135623730951 * h1_add * (h1_add ** 2 / -2).exp() / (2 * 1.772453850905516) + 0.5)
 
     # dupb1[i] = Σ_{j,l} dh1_add[j,l,i]
@@ -415,17 +417,19 @@ def backward(saved, grad_out=None):
     # dn12b[i] = Σ_{j,l} dh1_layer_norm[j,l,i]
     dn12b = dh1_layer_norm.sum((0, 1))
 
-    # dn12w[i] = Σ_{j,l} (x_2[j,l,i] - (Σ_r x_2[j,l,r]) / d) dh1_layer_norm[j,l,i] / (sqrt(1e-05
-    #     + (Σ_p (x_2[j,l,p] - (Σ_m x_2[j,l,m]) / d)^2) / d))
+    # dn12w[i] = Σ_{j,l} (x_2[j,l,i] - (Σ_m x_2[j,l,m]) / d) dh1_layer_norm[j,l,i] /
+    #     sqrt((Σ_m (x_2[j,l,m] - (Σ_p x_2[j,l,p]) / d)^2) / d + 1e-05)
     dn12w = torch.einsum("abc,ab->c", dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)), (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
-    # dx_2[i,j,l] = dh1[i,j,l] + n12w[l] dh1_layer_norm[i,j,l] / (sqrt(1e-05 + (Σ_j1 (x_2[i,j,j1]
-    #     - (Σ_i1 x_2[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (x_2[i,j,u] - (Σ_m x_2[i,j,m]) / d) (x_2[i,j,s]
-    #     - (Σ_r x_2[i,j,r]) / d) n12w[s] dh1_layer_norm[i,j,s]) / (d^2 (1e-05 + (Σ_p (x_2[i,j,p]
-    #     - (Σ_m x_2[i,j,m]) / d)^2) / d)^(1.5)) - (2 x_2[i,j,l] - 2 (Σ_p1 x_2[i,j,p1]) / d) (Σ_s1 (x_2[i,j,s1]
-    #     - (Σ_r1 x_2[i,j,r1]) / d) n12w[s1] dh1_layer_norm[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (x_2[i,j,q1]
-    #     - (Σ_p1 x_2[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n12w[m1] dh1_layer_norm[i,j,m1]) / (d sqrt(1e-05
-    #     + (Σ_l1 (x_2[i,j,l1] - (Σ_k1 x_2[i,j,k1]) / d)^2) / d))
+    # dx_2[i,j,l] = dh1[i,j,l] + n12w[l] dh1_layer_norm[i,j,l] /
+    #     sqrt((Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d)^2) / d + 1e-05)
+    #     + (Σ_{m,p} (x_2[i,j,m] - (Σ_r x_2[i,j,r]) / d) (x_2[i,j,p] - (Σ_r x_2[i,j,r]) / d) n12w[m]
+    #     dh1_layer_norm[i,j,m]) / (d^2 ((Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
+    #     - (Σ_m n12w[m] dh1_layer_norm[i,j,m]) /
+    #     (d sqrt((Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d)^2) / d + 1e-05))
+    #     - (2 x_2[i,j,l] - 2 (Σ_m x_2[i,j,m]) / d)
+    #     (Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d) n12w[m] dh1_layer_norm[i,j,m]) /
+    #     (2 d ((Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
     dx_2 = dh1 + (((x_2 - x_2.mean(2, keepdim=True)).sum(2) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) * n12w).sum(2) / (d ** 2 * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh1_layer_norm * n12w / (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_2 - 2 * x_2.mean(2, keepdim=True)) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) @ n12w / (2 * d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dh1_layer_norm @ n12w / (d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
@@ -439,7 +443,7 @@ def backward(saved, grad_out=None):
     # dx_2_view[i,j,l] = Σ_m wo1[l,m] dx_2_matmul[i,j,m]
     dx_2_view = dx_2_matmul @ wo1.T
 
-    # dx_2_transpose[i,j,l,m] = dx_2_view[i,j,l d//4 + m]
+    # dx_2_transpose[i,j,l,m] = dx_2_view[i,j,l (d//4) + m]
     dx_2_transpose = dx_2_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4)
 
     # dx_2_matmul_1[i,j,l,m] = dx_2_transpose[i,l,j,m]
@@ -471,7 +475,7 @@ def backward(saved, grad_out=None):
     # dv_view[i,j,l,m] = dv[i,l,j,m]
     dv_view = dv.transpose(1, 2)
 
-    # dv_matmul[i,j,l] = dv_view[i,j,l//d//4,l%d//4]
+    # dv_matmul[i,j,l] = dv_view[i,j,l//(d//4),l%(d//4)]
     dv_matmul = dv_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
@@ -482,7 +486,7 @@ def backward(saved, grad_out=None):
     # dk_view[i,j,l,m] = dk[i,l,j,m]
     dk_view = dk.transpose(1, 2)
 
-    # dk_matmul[i,j,l] = dk_view[i,j,l//d//4,l%d//4]
+    # dk_matmul[i,j,l] = dk_view[i,j,l//(d//4),l%(d//4)]
     dk_matmul = dk_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
@@ -493,7 +497,7 @@ def backward(saved, grad_out=None):
     # dq_view[i,j,l,m] = dq[i,l,j,m]
     dq_view = dq.transpose(1, 2)
 
-    # dq_matmul[i,j,l] = dq_view[i,j,l//d//4,l%d//4]
+    # dq_matmul[i,j,l] = dq_view[i,j,l//(d//4),l%(d//4)]
     dq_matmul = dq_view.flatten(2, 3)
 
     # dw_2[i,j] = Σ_{l,m} dv_matmul[l,m,j] x_1[l,m,i]
@@ -505,30 +509,29 @@ def backward(saved, grad_out=None):
     # dw[i,j] = Σ_{l,m} dq_matmul[l,m,j] x_1[l,m,i]
     dw = torch.einsum("abc,abd->cd", x_1, dq_matmul)
 
-    # dwqkv1[i,j,l] = [0 = i] dw[j,l] + [1 = i] dw_1[j,l] + [2 = i] dw_2[j,l]
+    # dwqkv1[i,j,l] = [i = 0] dw[j,l] + [i = 1] dw_1[j,l] + [i = 2] dw_2[j,l]
     dwqkv1 = torch.zeros_like(wqkv1)
     dwqkv1[2] += dw_2
     dwqkv1[1] += dw_1
     dwqkv1[0] += dw
 
-    # dx_1[i,j,l] = Σ_p w_1[l,p] dk_matmul[i,j,p] + Σ_m w[l,m] dq_matmul[i,j,m] + Σ_p w_2[l,p] dv_matmul[i,j,p]
+    # dx_1[i,j,l] = Σ_m w_1[l,m] dk_matmul[i,j,m] + Σ_m w[l,m] dq_matmul[i,j,m] + Σ_m w_2[l,m] dv_matmul[i,j,m]
     dx_1 = dv_matmul @ w_2.T + dk_matmul @ w_1.T + dq_matmul @ w.T
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
     # dn11b[i] = Σ_{j,l} dx_1[j,l,i]
     dn11b = dx_1.sum((0, 1))
 
-    # dn11w[i] = Σ_{j,l} (h[j,l,i] - (Σ_r h[j,l,r]) / d) dx_1[j,l,i] / (sqrt(1e-05 + (Σ_p (h[j,l,p]
-    #     - (Σ_m h[j,l,m]) / d)^2) / d))
+    # dn11w[i] = Σ_{j,l} (h[j,l,i] - (Σ_m h[j,l,m]) / d) dx_1[j,l,i] /
+    #     sqrt((Σ_m (h[j,l,m] - (Σ_p h[j,l,p]) / d)^2) / d + 1e-05)
     dn11w = torch.einsum("abc,ab->c", dx_1 * (h - h.mean(2, keepdim=True)), (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
-    # dh[i,j,l] = dx_2[i,j,l] + n11w[l] dx_1[i,j,l] / (sqrt(1e-05 + (Σ_j1 (h[i,j,j1]
-    #     - (Σ_i1 h[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (h[i,j,u] - (Σ_m h[i,j,m]) / d) (h[i,j,s]
-    #     - (Σ_r h[i,j,r]) / d) n11w[s] dx_1[i,j,s]) / (d^2 (1e-05 + (Σ_p (h[i,j,p]
-    #     - (Σ_m h[i,j,m]) / d)^2) / d)^(1.5)) - (2 h[i,j,l] - 2 (Σ_p1 h[i,j,p1]) / d) (Σ_s1 (h[i,j,s1]
-    #     - (Σ_r1 h[i,j,r1]) / d) n11w[s1] dx_1[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (h[i,j,q1]
-    #     - (Σ_p1 h[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n11w[m1] dx_1[i,j,m1]) / (d sqrt(1e-05
-    #     + (Σ_l1 (h[i,j,l1] - (Σ_k1 h[i,j,k1]) / d)^2) / d))
+    # dh[i,j,l] = dx_2[i,j,l] + n11w[l] dx_1[i,j,l] / sqrt((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05)
+    #     + (Σ_{m,p} (h[i,j,m] - (Σ_r h[i,j,r]) / d) (h[i,j,p] - (Σ_r h[i,j,r]) / d) n11w[m] dx_1[i,j,m]) /
+    #     (d^2 ((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
+    #     - (Σ_m n11w[m] dx_1[i,j,m]) / (d sqrt((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05))
+    #     - (2 h[i,j,l] - 2 (Σ_m h[i,j,m]) / d) (Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d) n11w[m] dx_1[i,j,m]) /
+    #     (2 d ((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
     dh = dx_2 + (((h - h.mean(2, keepdim=True)).sum(2) * (dx_1 * (h - h.mean(2, keepdim=True)) * n11w).sum(2) / (d ** 2 * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_1 * n11w / (((h - h.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h - 2 * h.mean(2, keepdim=True)) * (dx_1 * (h - h.mean(2, keepdim=True)) @ n11w / (2 * d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dx_1 @ n11w / (d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # h = wte[x] + wpe[: x.shape[1]]  (line 56)
@@ -542,7 +545,7 @@ def backward(saved, grad_out=None):
     dh_getitem_1 = dh
 
     # logits = F.layer_norm(h2, (h2.shape[-1],), nw, nb) @ wte[:-1].T  (line 59)
-    # dwte[i,j] = Σ_l [i = l] dlogits_getitem[l,j] + Σ_{m,p} [i = x[m,p]] dh_getitem_1[m,p,j]
+    # dwte[i,j] = Σ_l [i = l] dlogits_getitem[l,j] + Σ_{l,m} [i = x[l,m]] dh_getitem_1[l,m,j]
     dwte = torch.zeros_like(wte)
     dwte[:n2 - 1] += dlogits_getitem
     dwte.index_put_((x,), dh_getitem_1, accumulate=True)
