@@ -95,7 +95,7 @@ def forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, b
     var1_pow = centred ** 2
     var1 = var1_pow.mean(0)
     h1_bn_mul = bnw1 * centred
-    h1_bn_add = var1 + (1e-05)
+    h1_bn_add = var1 + 1e-05
     h1_bn_sqrt = h1_bn_add.sqrt()
     h1_bn_div = h1_bn_mul / h1_bn_sqrt
     h1_bn = h1_bn_div + bnb1
@@ -106,7 +106,7 @@ def forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, b
     var2_pow = centred_1 ** 2
     var2 = var2_pow.mean(0)
     h2_bn_mul = bnw2 * centred_1
-    h2_bn_add = var2 + (1e-05)
+    h2_bn_add = var2 + 1e-05
     h2_bn_sqrt = h2_bn_add.sqrt()
     h2_bn_div = h2_bn_mul / h2_bn_sqrt
     h2_bn = h2_bn_div + bnb2
@@ -117,7 +117,7 @@ def forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, b
     var3_pow = centred_2 ** 2
     var3 = var3_pow.mean(0)
     h3_bn_mul = bnw3 * centred_2
-    h3_bn_add = var3 + (1e-05)
+    h3_bn_add = var3 + 1e-05
     h3_bn_sqrt = h3_bn_add.sqrt()
     h3_bn_div = h3_bn_mul / h3_bn_sqrt
     h3_bn = h3_bn_div + bnb3
@@ -128,7 +128,7 @@ def forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, b
     var4_pow = centred_3 ** 2
     var4 = var4_pow.mean(0)
     h4_bn_mul = bnw4 * centred_3
-    h4_bn_add = var4 + (1e-05)
+    h4_bn_add = var4 + 1e-05
     h4_bn_sqrt = h4_bn_add.sqrt()
     h4_bn_div = h4_bn_mul / h4_bn_sqrt
     h4_bn = h4_bn_div + bnb4
@@ -139,7 +139,7 @@ def forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, b
     var5_pow = centred_4 ** 2
     var5 = var5_pow.mean(0)
     logits_mul = bnw5 * centred_4
-    logits_add = var5 + (1e-05)
+    logits_add = var5 + 1e-05
     logits_sqrt = logits_add.sqrt()
     logits_div = logits_mul / logits_sqrt
     logits = logits_div + bnb5

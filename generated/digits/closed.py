@@ -26,13 +26,11 @@ def forward(x, y, c1, b1, c2, b2, w, b):
         raise ValueError("the forward fixed c2.shape[3] = 3 at examples/digits.py:13")
     n0 = x.shape[0]
     h1_conv2d = torch.conv2d(x, c1, b1, padding=1)
-    h1_relu = h1_conv2d.relu()
-    outputs = torch.nn.functional.max_pool2d_with_indices(h1_relu, 2, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=True)
+    outputs = torch.nn.functional.max_pool2d_with_indices(h1_conv2d.relu(), 2, return_indices=True)
     h1_max_pool2d_with_indices = outputs[1]
     h1 = outputs[0]
     h2_conv2d = torch.conv2d(h1, c2, b2, padding=1)
-    h2_relu = h2_conv2d.relu()
-    outputs_1 = torch.nn.functional.max_pool2d_with_indices(h2_relu, 2, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=True)
+    outputs_1 = torch.nn.functional.max_pool2d_with_indices(h2_conv2d.relu(), 2, return_indices=True)
     h2_max_pool2d_with_indices = outputs_1[1]
     h2 = outputs_1[0]
     logits_flatten = h2.flatten(1)

@@ -42,14 +42,14 @@ def forward(x, y, c1, b1, c2, b2, w, b):
         raise ValueError("the forward fixed c2.shape[3] = 3 at examples/digits.py:13")
     h1_conv2d = torch.conv2d(x, c1, b1, padding=1)
     h1_relu = h1_conv2d.relu()
-    h1, h1_max_pool2d_with_indices = torch.nn.functional.max_pool2d_with_indices(h1_relu, 2, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=True)
+    h1, h1_max_pool2d_with_indices = torch.nn.functional.max_pool2d_with_indices(h1_relu, 2, return_indices=True)
     h2_conv2d = torch.conv2d(h1, c2, b2, padding=1)
     h2_relu = h2_conv2d.relu()
-    h2, h2_max_pool2d_with_indices = torch.nn.functional.max_pool2d_with_indices(h2_relu, 2, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=True)
+    h2, h2_max_pool2d_with_indices = torch.nn.functional.max_pool2d_with_indices(h2_relu, 2, return_indices=True)
     logits_flatten = h2.flatten(1)
     logits_matmul = logits_flatten @ w
     logits = logits_matmul + b
-    loss = torch.nn.functional.cross_entropy(logits, y, weight=None, size_average=None, ignore_index=-100, reduce=None, reduction='mean', label_smoothing=0.0)
+    loss = torch.nn.functional.cross_entropy(logits, y, reduction='mean', label_smoothing=0.0)
     return loss, Saved(
         x, y, c1, c2, w, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices, h2,
         logits_flatten, logits, loss,

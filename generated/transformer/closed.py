@@ -10,13 +10,13 @@ Saved for the backward: x (n, t), y (n, t), wte (n2, d), n11w (d,), wqkv1 (3, d,
     n12w (d,), up1 (d, n5), down1 (n5, d), n21w (d,), wqkv2 (3, d, 4 * (d // 4)), wo2 (d, d), n22w (d,),
     up2 (d, n7), down2 (n7, d), nw (d,), h_centred (n, t, d), h_var_eps (n, t), x_1 (n, t, d),
     w_1 (d, 4 * (d // 4)), w_2 (d, 4 * (d // 4)), q_view (n, t, 4, d // 4), k_view (n, t, 4, d // 4),
-    v_view (n, t, 4, d // 4), weights (n, 4, t, t), x_2_matmul_1 (n, 4, t, d // 4), x_2_view (n, t, d),
+    v_view (n, t, 4, d // 4), weights (n, 4, t, t), x_2_matmul (n, 4, t, d // 4), x_2_view (n, t, d),
     x_2_centred (n, t, d), x_2_var_eps (n, t), h1_layer_norm (n, t, d), h1_add (n, t, n5), h1_gelu (n, t, n5),
     h1_centred (n, t, d), h1_var_eps (n, t), x_3 (n, t, d), w_4 (d, 4 * (d // 4)), w_5 (d, 4 * (d // 4)),
     q_1_view (n, t, 4, d // 4), k_1_view (n, t, 4, d // 4), v_1_view (n, t, 4, d // 4),
-    weights_1 (n, 4, t, t), x_4_matmul_1 (n, 4, t, d // 4), x_4_view (n, t, d), x_4_centred (n, t, d),
+    weights_1 (n, 4, t, t), x_4_matmul (n, 4, t, d // 4), x_4_view (n, t, d), x_4_centred (n, t, d),
     x_4_var_eps (n, t), h2_layer_norm (n, t, d), h2_add (n, t, n7), h2_gelu (n, t, n7), h2_centred (n, t, d),
-    h2_var_eps (n, t), logits_layer_norm (n, t, d), logits_getitem (n2 - 1, d), inside (n, t), loss_sum (),
+    h2_var_eps (n, t), logits_layer_norm (n, t, d), logits_getitem (n2 - 1, d), inside (n, t), loss_sum_1 (),
     logits_softmax (n, t, n2 - 1).
 """
 
@@ -47,8 +47,8 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     scores = q_view.transpose(1, 2) @ k_view.permute(0, 2, 3, 1) / (d // 4) ** 0.5
     weights_masked_fill = torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), -float("inf"), scores)
     weights = weights_masked_fill.softmax(3)
-    x_2_matmul_1 = weights @ v_view.transpose(1, 2)
-    x_2_view = x_2_matmul_1.transpose(1, 2).flatten(2, 3)[:, :, :d]
+    x_2_matmul = weights @ v_view.transpose(1, 2)
+    x_2_view = x_2_matmul.transpose(1, 2).flatten(2, 3)[:, :, :d]
     x_2 = h + x_2_view @ wo1
     x_2_centred = x_2 - x_2.mean(2, keepdim=True)
     x_2_var_eps = (x_2_centred ** 2).mean(2) + 1e-05
@@ -67,8 +67,8 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     scores_1 = q_1_view.transpose(1, 2) @ k_1_view.permute(0, 2, 3, 1) / (d // 4) ** 0.5
     weights_1_masked_fill = torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), -float("inf"), scores_1)
     weights_1 = weights_1_masked_fill.softmax(3)
-    x_4_matmul_1 = weights_1 @ v_1_view.transpose(1, 2)
-    x_4_view = x_4_matmul_1.transpose(1, 2).flatten(2, 3)[:, :, :d]
+    x_4_matmul = weights_1 @ v_1_view.transpose(1, 2)
+    x_4_view = x_4_matmul.transpose(1, 2).flatten(2, 3)[:, :, :d]
     x_4 = h1 + x_4_view @ wo2
     x_4_centred = x_4 - x_4.mean(2, keepdim=True)
     x_4_var_eps = (x_4_centred ** 2).mean(2) + 1e-05
@@ -82,17 +82,17 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     logits_getitem = wte[:-1]
     logits = logits_layer_norm @ logits_getitem.T
     inside = (x < n2 - 1).to(wte.dtype)
-    loss_sum = inside.sum()
+    loss_sum_1 = inside.sum()
     logp = logits.log_softmax(2)
     logits_softmax = logp.exp()
     nll = -logp[torch.arange(n).unsqueeze(-1), torch.arange(t), y]
-    loss = (inside * nll).sum() / loss_sum
+    loss = (inside * nll).sum() / loss_sum_1
     return loss, (
         x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
-        x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm,
-        h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1,
+        x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm,
+        h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul,
         x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred, h2_var_eps, logits_layer_norm,
-        logits_getitem, inside, loss_sum, logits_softmax,
+        logits_getitem, inside, loss_sum_1, logits_softmax,
     )
 
 
@@ -100,10 +100,10 @@ def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
     (
         x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
-        x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm,
-        h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1,
+        x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm,
+        h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul,
         x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred, h2_var_eps, logits_layer_norm,
-        logits_getitem, inside, loss_sum, logits_softmax,
+        logits_getitem, inside, loss_sum_1, logits_softmax,
     ) = saved
     n = x.shape[0]
     t = x.shape[1]
@@ -112,9 +112,9 @@ def backward(saved, grad_out=None):
     if grad_out is None:
         grad_out = wte.new_ones(())
 
-    # dlogits[i,j,k] = (logits_softmax[i,j,k] - [k = y[i,j]]) grad_out inside[i,j] / loss_sum
-    dlogits = logits_softmax * (grad_out / loss_sum * inside).unsqueeze(-1)
-    dlogits[torch.arange(n).unsqueeze(-1), torch.arange(t), y] += inside * (-grad_out / loss_sum)
+    # dlogits[i,j,k] = (logits_softmax[i,j,k] - [k = y[i,j]]) grad_out inside[i,j] / loss_sum_1
+    dlogits = logits_softmax * (grad_out / loss_sum_1 * inside).unsqueeze(-1)
+    dlogits[torch.arange(n).unsqueeze(-1), torch.arange(t), y] += inside * (-grad_out / loss_sum_1)
 
     # dlogits_getitem[i,j] = Σ_{k,l} dlogits[k,l,i] logits_layer_norm[k,l,j]
     dlogits_getitem = torch.einsum("abc,abd->cd", dlogits, logits_layer_norm)
@@ -166,18 +166,18 @@ def backward(saved, grad_out=None):
     # dx_4_view[i,j,k] = Σ_l dx_4[i,j,l] wo2[k,l]
     dx_4_view = dx_4 @ wo2.T
 
-    # dx_4_matmul_1[i,j,k,l] = dx_4_view[i,k,j (d//4) + l]
-    dx_4_matmul_1 = dx_4_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4).transpose(1, 2)
+    # dx_4_matmul[i,j,k,l] = dx_4_view[i,k,j (d//4) + l]
+    dx_4_matmul = dx_4_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4).transpose(1, 2)
 
-    # dweights_1[i,j,k,l] = Σ_m dx_4_matmul_1[i,j,k,m] v_1_view[i,l,j,m]
-    dweights_1 = dx_4_matmul_1 @ v_1_view.permute(0, 2, 3, 1)
+    # dweights_1[i,j,k,l] = Σ_m dx_4_matmul[i,j,k,m] v_1_view[i,l,j,m]
+    dweights_1 = dx_4_matmul @ v_1_view.permute(0, 2, 3, 1)
 
-    # dscores_1_matmul[i,j,k,l] = (dweights_1[i,j,k,l] - Σ_m x_4_matmul_1[i,j,k,m] dx_4_matmul_1[i,j,k,m])
+    # dscores_1_matmul[i,j,k,l] = (dweights_1[i,j,k,l] - Σ_m x_4_matmul[i,j,k,m] dx_4_matmul[i,j,k,m])
     #     weights_1[i,j,k,l] / sqrt(d//4)
-    dscores_1_matmul = (dweights_1 - (x_4_matmul_1 * dx_4_matmul_1).sum(3, keepdim=True)) * weights_1 / (d // 4) ** 0.5
+    dscores_1_matmul = (dweights_1 - (x_4_matmul * dx_4_matmul).sum(3, keepdim=True)) * weights_1 / (d // 4) ** 0.5
 
-    # dv_1_view[i,j,k,l] = Σ_m dx_4_matmul_1[i,k,m,l] weights_1[i,k,m,j]
-    dv_1_view = (weights_1.mT @ dx_4_matmul_1).transpose(1, 2)
+    # dv_1_view[i,j,k,l] = Σ_m dx_4_matmul[i,k,m,l] weights_1[i,k,m,j]
+    dv_1_view = (weights_1.mT @ dx_4_matmul).transpose(1, 2)
 
     # dv_1_matmul[i,j,k] = dv_1_view[i,j,k//(d//4),k%(d//4)]
     dv_1_matmul = dv_1_view.flatten(2, 3)
@@ -248,18 +248,18 @@ def backward(saved, grad_out=None):
     # dx_2_view[i,j,k] = Σ_l dx_2[i,j,l] wo1[k,l]
     dx_2_view = dx_2 @ wo1.T
 
-    # dx_2_matmul_1[i,j,k,l] = dx_2_view[i,k,j (d//4) + l]
-    dx_2_matmul_1 = dx_2_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4).transpose(1, 2)
+    # dx_2_matmul[i,j,k,l] = dx_2_view[i,k,j (d//4) + l]
+    dx_2_matmul = dx_2_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4).transpose(1, 2)
 
-    # dweights[i,j,k,l] = Σ_m dx_2_matmul_1[i,j,k,m] v_view[i,l,j,m]
-    dweights = dx_2_matmul_1 @ v_view.permute(0, 2, 3, 1)
+    # dweights[i,j,k,l] = Σ_m dx_2_matmul[i,j,k,m] v_view[i,l,j,m]
+    dweights = dx_2_matmul @ v_view.permute(0, 2, 3, 1)
 
-    # dscores_matmul[i,j,k,l] = (dweights[i,j,k,l] - Σ_m x_2_matmul_1[i,j,k,m] dx_2_matmul_1[i,j,k,m])
-    #     weights[i,j,k,l] / sqrt(d//4)
-    dscores_matmul = (dweights - (x_2_matmul_1 * dx_2_matmul_1).sum(3, keepdim=True)) * weights / (d // 4) ** 0.5
+    # dscores_matmul[i,j,k,l] = (dweights[i,j,k,l] - Σ_m x_2_matmul[i,j,k,m] dx_2_matmul[i,j,k,m]) weights[i,j,k,l] /
+    #     sqrt(d//4)
+    dscores_matmul = (dweights - (x_2_matmul * dx_2_matmul).sum(3, keepdim=True)) * weights / (d // 4) ** 0.5
 
-    # dv_view[i,j,k,l] = Σ_m dx_2_matmul_1[i,k,m,l] weights[i,k,m,j]
-    dv_view = (weights.mT @ dx_2_matmul_1).transpose(1, 2)
+    # dv_view[i,j,k,l] = Σ_m dx_2_matmul[i,k,m,l] weights[i,k,m,j]
+    dv_view = (weights.mT @ dx_2_matmul).transpose(1, 2)
 
     # dv_matmul[i,j,k] = dv_view[i,j,k//(d//4),k%(d//4)]
     dv_matmul = dv_view.flatten(2, 3)
@@ -408,16 +408,16 @@ class Function(torch.autograd.Function):
         loss, saved = forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb)
         (
             x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
-            x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, x_2_centred, x_2_var_eps,
+            x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps,
             h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view,
-            weights_1, x_4_matmul_1, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred,
-            h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum, logits_softmax,
+            weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred,
+            h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1, logits_softmax,
         ) = saved
         return (
-            loss, h_centred, h_var_eps, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view,
+            loss, h_centred, h_var_eps, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view,
             x_2_centred, x_2_var_eps, h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view,
-            k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add,
-            h2_gelu, h2_centred, h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum, logits_softmax,
+            k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add,
+            h2_gelu, h2_centred, h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1, logits_softmax,
         )
 
     @staticmethod
@@ -433,18 +433,18 @@ class Function(torch.autograd.Function):
             return (None,) * 24
         (
             x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b,
-            up2, upb2, down2, nw, nb, h_centred, h_var_eps, x_1, w_1, w_2, q_view, k_view, v_view, weights,
-            x_2_matmul_1, x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps,
-            x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, x_4_centred, x_4_var_eps,
-            h2_layer_norm, h2_add, h2_gelu, h2_centred, h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum,
+            up2, upb2, down2, nw, nb, h_centred, h_var_eps, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul,
+            x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5,
+            q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm,
+            h2_add, h2_gelu, h2_centred, h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1,
             logits_softmax,
         ) = ctx.saved_tensors
         saved = (
             x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
-            x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, x_2_centred, x_2_var_eps,
+            x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps,
             h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view,
-            weights_1, x_4_matmul_1, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred,
-            h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum, logits_softmax,
+            weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred,
+            h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1, logits_softmax,
         )
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():

@@ -74,7 +74,7 @@ class Saved(NamedTuple):
     nll: Tensor  # (n, t)
     inside: Tensor  # (n, t)
     loss_mul: Tensor  # (n, t)
-    loss_sum: Tensor  # ()
+    loss_sum_1: Tensor  # ()
     loss: Tensor  # ()
 
 
@@ -90,9 +90,9 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     t = x.shape[1]
     n2 = wte.shape[0]
     d = wte.shape[1]
-    h_getitem_1 = wte[x]
-    h_getitem = wpe[:t]
-    h = h_getitem_1 + h_getitem
+    h_getitem = wte[x]
+    h_getitem_1 = wpe[:t]
+    h = h_getitem + h_getitem_1
     x_1 = torch.nn.functional.layer_norm(h, (d,), weight=n11w, bias=n11b, eps=1e-05)
     w, w_1, w_2 = wqkv1.unbind()
     q_matmul = x_1 @ w
@@ -111,17 +111,17 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     ahead = ahead_ones.triu(1)
     weights_masked_fill = scores.masked_fill(ahead, -float("inf"))
     weights = weights_masked_fill.softmax(dim=-1)
-    x_2_matmul_1 = weights @ v
-    x_2_transpose = x_2_matmul_1.transpose(1, 2)
+    x_2_matmul = weights @ v
+    x_2_transpose = x_2_matmul.transpose(1, 2)
     x_2_view = x_2_transpose.reshape(n, t, d)
-    x_2_matmul = x_2_view @ wo1
-    x_2 = h + x_2_matmul
+    x_2_matmul_1 = x_2_view @ wo1
+    x_2 = h + x_2_matmul_1
     h1_layer_norm = torch.nn.functional.layer_norm(x_2, (d,), weight=n12w, bias=n12b, eps=1e-05)
-    h1_matmul_1 = h1_layer_norm @ up1
-    h1_add = h1_matmul_1 + upb1
+    h1_matmul = h1_layer_norm @ up1
+    h1_add = h1_matmul + upb1
     h1_gelu = torch.nn.functional.gelu(h1_add)
-    h1_matmul = h1_gelu @ down1
-    h1 = x_2 + h1_matmul
+    h1_matmul_1 = h1_gelu @ down1
+    h1 = x_2 + h1_matmul_1
     x_3 = torch.nn.functional.layer_norm(h1, (d,), weight=n21w, bias=n21b, eps=1e-05)
     w_3, w_4, w_5 = wqkv2.unbind()
     q_1_matmul = x_3 @ w_3
@@ -140,22 +140,22 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     ahead_1 = ahead_1_ones.triu(1)
     weights_1_masked_fill = scores_1.masked_fill(ahead_1, -float("inf"))
     weights_1 = weights_1_masked_fill.softmax(dim=-1)
-    x_4_matmul_1 = weights_1 @ v_1
-    x_4_transpose = x_4_matmul_1.transpose(1, 2)
+    x_4_matmul = weights_1 @ v_1
+    x_4_transpose = x_4_matmul.transpose(1, 2)
     x_4_view = x_4_transpose.reshape(n, t, d)
-    x_4_matmul = x_4_view @ wo2
-    x_4 = h1 + x_4_matmul
+    x_4_matmul_1 = x_4_view @ wo2
+    x_4 = h1 + x_4_matmul_1
     h2_layer_norm = torch.nn.functional.layer_norm(x_4, (d,), weight=n22w, bias=n22b, eps=1e-05)
-    h2_matmul_1 = h2_layer_norm @ up2
-    h2_add = h2_matmul_1 + upb2
+    h2_matmul = h2_layer_norm @ up2
+    h2_add = h2_matmul + upb2
     h2_gelu = torch.nn.functional.gelu(h2_add)
-    h2_matmul = h2_gelu @ down2
-    h2 = x_4 + h2_matmul
+    h2_matmul_1 = h2_gelu @ down2
+    h2 = x_4 + h2_matmul_1
     logits_layer_norm = torch.nn.functional.layer_norm(h2, (d,), weight=nw, bias=nb, eps=1e-05)
     logits_getitem = wte[:-1]
     logits_t = logits_getitem.T
     logits = logits_layer_norm @ logits_t
-    logp = torch.nn.functional.log_softmax(logits, dim=-1, _stacklevel=3, dtype=None)
+    logp = torch.nn.functional.log_softmax(logits, dim=-1)
     nll_getitem = y[..., None]
     nll_gather = logp.gather(-1, nll_getitem)
     nll_squeeze = nll_gather.squeeze(-1)
@@ -163,14 +163,14 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     inside_lt = x < (n2 - 1)
     inside = inside_lt.to(torch.float32)
     loss_mul = nll * inside
-    loss_sum_1 = loss_mul.sum()
-    loss_sum = inside.sum()
-    loss = loss_sum_1 / loss_sum
+    loss_sum = loss_mul.sum()
+    loss_sum_1 = inside.sum()
+    loss = loss_sum / loss_sum_1
     return loss, Saved(
         x, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h, x_1, w, w_1, w_2, q, k,
         v, scores_transpose, scores, ahead, weights, x_2_view, x_2, h1_layer_norm, h1_add, h1_gelu, h1, x_3, w_3, w_4,
         w_5, q_1, k_1, v_1, scores_1_transpose, scores_1, ahead_1, weights_1, x_4_view, x_4, h2_layer_norm, h2_add,
-        h2_gelu, h2, logits_layer_norm, logits_t, logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum, loss,
+        h2_gelu, h2, logits_layer_norm, logits_t, logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum_1, loss,
     )
 
 
@@ -180,7 +180,7 @@ def backward(saved, grad_out=None):
         x, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h, x_1, w, w_1, w_2, q, k,
         v, scores_transpose, scores, ahead, weights, x_2_view, x_2, h1_layer_norm, h1_add, h1_gelu, h1, x_3, w_3, w_4,
         w_5, q_1, k_1, v_1, scores_1_transpose, scores_1, ahead_1, weights_1, x_4_view, x_4, h2_layer_norm, h2_add,
-        h2_gelu, h2, logits_layer_norm, logits_t, logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum, loss,
+        h2_gelu, h2, logits_layer_norm, logits_t, logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum_1, loss,
     ) = saved
     n = x.shape[0]
     t = x.shape[1]
@@ -191,10 +191,10 @@ def backward(saved, grad_out=None):
     dloss = torch.ones_like(loss) if grad_out is None else grad_out
 
     # loss = (nll * inside).sum() / inside.sum()  (line 63)
-    dloss_sum_1 = dloss / loss_sum
+    dloss_sum = dloss / loss_sum_1
 
-    # dloss_mul[i,j] = dloss_sum_1
-    dloss_mul = dloss_sum_1.expand_as(loss_mul)
+    # dloss_mul[i,j] = dloss_sum
+    dloss_mul = dloss_sum.expand_as(loss_mul)
 
     # dnll[i,j] = dloss_mul[i,j] inside[i,j]
     dnll = dloss_mul * inside
@@ -242,30 +242,30 @@ def backward(saved, grad_out=None):
     dh2 = ((h2 - h2.mean(2, keepdim=True)).sum(2) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) * nw).sum(2) / (d ** 2 * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dlogits_layer_norm * nw / (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h2 - 2 * h2.mean(2, keepdim=True)) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) @ nw / (2 * d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dlogits_layer_norm @ nw / (d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1)
 
     # return x + F.gelu(F.layer_norm(x, (d,), n2w, n2b) @ up + upb) @ down  (line 36)
-    # dh2_matmul[i,j,l] = dh2[i,j,l]
-    dh2_matmul = dh2
+    # dh2_matmul_1[i,j,l] = dh2[i,j,l]
+    dh2_matmul_1 = dh2
 
-    # ddown2[i,j] = Σ_{l,m} dh2_matmul[l,m,j] h2_gelu[l,m,i]
-    ddown2 = torch.einsum("abc,abd->cd", h2_gelu, dh2_matmul)
+    # ddown2[i,j] = Σ_{l,m} dh2_matmul_1[l,m,j] h2_gelu[l,m,i]
+    ddown2 = torch.einsum("abc,abd->cd", h2_gelu, dh2_matmul_1)
 
-    # dh2_gelu[i,j,l] = Σ_m down2[l,m] dh2_matmul[i,j,m]
-    dh2_gelu = dh2_matmul @ down2.T
+    # dh2_gelu[i,j,l] = Σ_m down2[l,m] dh2_matmul_1[i,j,m]
+    dh2_gelu = dh2_matmul_1 @ down2.T
 
     # dh2_add[i,j,l] = (erf(h2_add[i,j,l] / sqrt(2)) / 2 + h2_add[i,j,l] exp(-h2_add[i,j,l]^2 / 2) / sqrt(2 pi)
     #     + 1/2) dh2_gelu[i,j,l]
-    dh2_add = dh2_gelu * ((1.4142135623730951 * h2_add / 2).erf() / 2 + 1.4142135623730951 * h2_add * (h2_add ** 2 / -2).exp() / (2 * 1.772453850905516) + 0.5)
+    dh2_add = torch.ops.aten.gelu_backward(dh2_gelu, h2_add)
 
     # dupb2[i] = Σ_{j,l} dh2_add[j,l,i]
     dupb2 = dh2_add.sum((0, 1))
 
-    # dh2_matmul_1[i,j,l] = dh2_add[i,j,l]
-    dh2_matmul_1 = dh2_add
+    # dh2_matmul[i,j,l] = dh2_add[i,j,l]
+    dh2_matmul = dh2_add
 
-    # dup2[i,j] = Σ_{l,m} dh2_matmul_1[l,m,j] h2_layer_norm[l,m,i]
-    dup2 = torch.einsum("abc,abd->cd", h2_layer_norm, dh2_matmul_1)
+    # dup2[i,j] = Σ_{l,m} dh2_matmul[l,m,j] h2_layer_norm[l,m,i]
+    dup2 = torch.einsum("abc,abd->cd", h2_layer_norm, dh2_matmul)
 
-    # dh2_layer_norm[i,j,l] = Σ_m up2[l,m] dh2_matmul_1[i,j,m]
-    dh2_layer_norm = dh2_matmul_1 @ up2.T
+    # dh2_layer_norm[i,j,l] = Σ_m up2[l,m] dh2_matmul[i,j,m]
+    dh2_layer_norm = dh2_matmul @ up2.T
 
     # dn22b[i] = Σ_{j,l} dh2_layer_norm[j,l,i]
     dn22b = dh2_layer_norm.sum((0, 1))
@@ -286,24 +286,24 @@ def backward(saved, grad_out=None):
     dx_4 = dh2 + (((x_4 - x_4.mean(2, keepdim=True)).sum(2) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) * n22w).sum(2) / (d ** 2 * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh2_layer_norm * n22w / (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_4 - 2 * x_4.mean(2, keepdim=True)) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) @ n22w / (2 * d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dh2_layer_norm @ n22w / (d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
-    # dx_4_matmul[i,j,l] = dx_4[i,j,l]
-    dx_4_matmul = dx_4
+    # dx_4_matmul_1[i,j,l] = dx_4[i,j,l]
+    dx_4_matmul_1 = dx_4
 
     # return (weights @ v).transpose(1, 2).reshape(n, t, d) @ wo  (line 27)
-    # dwo2[i,j] = Σ_{l,m} dx_4_matmul[l,m,j] x_4_view[l,m,i]
-    dwo2 = torch.einsum("abc,abd->cd", x_4_view, dx_4_matmul)
+    # dwo2[i,j] = Σ_{l,m} dx_4_matmul_1[l,m,j] x_4_view[l,m,i]
+    dwo2 = torch.einsum("abc,abd->cd", x_4_view, dx_4_matmul_1)
 
-    # dx_4_view[i,j,l] = Σ_m wo2[l,m] dx_4_matmul[i,j,m]
-    dx_4_view = dx_4_matmul @ wo2.T
+    # dx_4_view[i,j,l] = Σ_m wo2[l,m] dx_4_matmul_1[i,j,m]
+    dx_4_view = dx_4_matmul_1 @ wo2.T
 
     # dx_4_transpose[i,j,l,m] = dx_4_view[i,j,l (d//4) + m]
     dx_4_transpose = dx_4_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4)
 
-    # dx_4_matmul_1[i,j,l,m] = dx_4_transpose[i,l,j,m]
-    dx_4_matmul_1 = dx_4_transpose.transpose(1, 2)
+    # dx_4_matmul[i,j,l,m] = dx_4_transpose[i,l,j,m]
+    dx_4_matmul = dx_4_transpose.transpose(1, 2)
 
-    # dweights_1[i,j,l,m] = Σ_p dx_4_matmul_1[i,j,l,p] v_1[i,j,m,p]
-    dweights_1 = dx_4_matmul_1 @ v_1.mT
+    # dweights_1[i,j,l,m] = Σ_p dx_4_matmul[i,j,l,p] v_1[i,j,m,p]
+    dweights_1 = dx_4_matmul @ v_1.mT
 
     # weights = scores.masked_fill(ahead, float("-inf")).softmax(dim=-1)  (line 26)
     # dweights_1_masked_fill[i,j,l,m] = dweights_1[i,j,l,m] weights_1[i,j,l,m]
@@ -321,8 +321,8 @@ def backward(saved, grad_out=None):
     dscores_1_transpose = q_1.mT @ dscores_1_matmul
 
     # return (weights @ v).transpose(1, 2).reshape(n, t, d) @ wo  (line 27)
-    # dv_1[i,j,l,m] = Σ_p dx_4_matmul_1[i,j,p,m] weights_1[i,j,p,l]
-    dv_1 = weights_1.mT @ dx_4_matmul_1
+    # dv_1[i,j,l,m] = Σ_p dx_4_matmul[i,j,p,m] weights_1[i,j,p,l]
+    dv_1 = weights_1.mT @ dx_4_matmul
 
     # q, k, v = ((x @ w).view(n, t, n_head, d // n_head).transpose(1, 2) for w in wqkv.unbind())  (line 23)
     # dv_1_view[i,j,l,m] = dv_1[i,l,j,m]
@@ -389,30 +389,30 @@ def backward(saved, grad_out=None):
     dh1 = dx_4 + (((h1 - h1.mean(2, keepdim=True)).sum(2) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) * n21w).sum(2) / (d ** 2 * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_3 * n21w / (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h1 - 2 * h1.mean(2, keepdim=True)) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) @ n21w / (2 * d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dx_3 @ n21w / (d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # return x + F.gelu(F.layer_norm(x, (d,), n2w, n2b) @ up + upb) @ down  (line 36)
-    # dh1_matmul[i,j,l] = dh1[i,j,l]
-    dh1_matmul = dh1
+    # dh1_matmul_1[i,j,l] = dh1[i,j,l]
+    dh1_matmul_1 = dh1
 
-    # ddown1[i,j] = Σ_{l,m} dh1_matmul[l,m,j] h1_gelu[l,m,i]
-    ddown1 = torch.einsum("abc,abd->cd", h1_gelu, dh1_matmul)
+    # ddown1[i,j] = Σ_{l,m} dh1_matmul_1[l,m,j] h1_gelu[l,m,i]
+    ddown1 = torch.einsum("abc,abd->cd", h1_gelu, dh1_matmul_1)
 
-    # dh1_gelu[i,j,l] = Σ_m down1[l,m] dh1_matmul[i,j,m]
-    dh1_gelu = dh1_matmul @ down1.T
+    # dh1_gelu[i,j,l] = Σ_m down1[l,m] dh1_matmul_1[i,j,m]
+    dh1_gelu = dh1_matmul_1 @ down1.T
 
     # dh1_add[i,j,l] = (erf(h1_add[i,j,l] / sqrt(2)) / 2 + h1_add[i,j,l] exp(-h1_add[i,j,l]^2 / 2) / sqrt(2 pi)
     #     + 1/2) dh1_gelu[i,j,l]
-    dh1_add = dh1_gelu * ((1.4142135623730951 * h1_add / 2).erf() / 2 + 1.4142135623730951 * h1_add * (h1_add ** 2 / -2).exp() / (2 * 1.772453850905516) + 0.5)
+    dh1_add = torch.ops.aten.gelu_backward(dh1_gelu, h1_add)
 
     # dupb1[i] = Σ_{j,l} dh1_add[j,l,i]
     dupb1 = dh1_add.sum((0, 1))
 
-    # dh1_matmul_1[i,j,l] = dh1_add[i,j,l]
-    dh1_matmul_1 = dh1_add
+    # dh1_matmul[i,j,l] = dh1_add[i,j,l]
+    dh1_matmul = dh1_add
 
-    # dup1[i,j] = Σ_{l,m} dh1_matmul_1[l,m,j] h1_layer_norm[l,m,i]
-    dup1 = torch.einsum("abc,abd->cd", h1_layer_norm, dh1_matmul_1)
+    # dup1[i,j] = Σ_{l,m} dh1_matmul[l,m,j] h1_layer_norm[l,m,i]
+    dup1 = torch.einsum("abc,abd->cd", h1_layer_norm, dh1_matmul)
 
-    # dh1_layer_norm[i,j,l] = Σ_m up1[l,m] dh1_matmul_1[i,j,m]
-    dh1_layer_norm = dh1_matmul_1 @ up1.T
+    # dh1_layer_norm[i,j,l] = Σ_m up1[l,m] dh1_matmul[i,j,m]
+    dh1_layer_norm = dh1_matmul @ up1.T
 
     # dn12b[i] = Σ_{j,l} dh1_layer_norm[j,l,i]
     dn12b = dh1_layer_norm.sum((0, 1))
@@ -433,24 +433,24 @@ def backward(saved, grad_out=None):
     dx_2 = dh1 + (((x_2 - x_2.mean(2, keepdim=True)).sum(2) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) * n12w).sum(2) / (d ** 2 * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh1_layer_norm * n12w / (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_2 - 2 * x_2.mean(2, keepdim=True)) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) @ n12w / (2 * d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dh1_layer_norm @ n12w / (d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
-    # dx_2_matmul[i,j,l] = dx_2[i,j,l]
-    dx_2_matmul = dx_2
+    # dx_2_matmul_1[i,j,l] = dx_2[i,j,l]
+    dx_2_matmul_1 = dx_2
 
     # return (weights @ v).transpose(1, 2).reshape(n, t, d) @ wo  (line 27)
-    # dwo1[i,j] = Σ_{l,m} dx_2_matmul[l,m,j] x_2_view[l,m,i]
-    dwo1 = torch.einsum("abc,abd->cd", x_2_view, dx_2_matmul)
+    # dwo1[i,j] = Σ_{l,m} dx_2_matmul_1[l,m,j] x_2_view[l,m,i]
+    dwo1 = torch.einsum("abc,abd->cd", x_2_view, dx_2_matmul_1)
 
-    # dx_2_view[i,j,l] = Σ_m wo1[l,m] dx_2_matmul[i,j,m]
-    dx_2_view = dx_2_matmul @ wo1.T
+    # dx_2_view[i,j,l] = Σ_m wo1[l,m] dx_2_matmul_1[i,j,m]
+    dx_2_view = dx_2_matmul_1 @ wo1.T
 
     # dx_2_transpose[i,j,l,m] = dx_2_view[i,j,l (d//4) + m]
     dx_2_transpose = dx_2_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4)
 
-    # dx_2_matmul_1[i,j,l,m] = dx_2_transpose[i,l,j,m]
-    dx_2_matmul_1 = dx_2_transpose.transpose(1, 2)
+    # dx_2_matmul[i,j,l,m] = dx_2_transpose[i,l,j,m]
+    dx_2_matmul = dx_2_transpose.transpose(1, 2)
 
-    # dweights[i,j,l,m] = Σ_p dx_2_matmul_1[i,j,l,p] v[i,j,m,p]
-    dweights = dx_2_matmul_1 @ v.mT
+    # dweights[i,j,l,m] = Σ_p dx_2_matmul[i,j,l,p] v[i,j,m,p]
+    dweights = dx_2_matmul @ v.mT
 
     # weights = scores.masked_fill(ahead, float("-inf")).softmax(dim=-1)  (line 26)
     # dweights_masked_fill[i,j,l,m] = dweights[i,j,l,m] weights[i,j,l,m]
@@ -468,8 +468,8 @@ def backward(saved, grad_out=None):
     dscores_transpose = q.mT @ dscores_matmul
 
     # return (weights @ v).transpose(1, 2).reshape(n, t, d) @ wo  (line 27)
-    # dv[i,j,l,m] = Σ_p dx_2_matmul_1[i,j,p,m] weights[i,j,p,l]
-    dv = weights.mT @ dx_2_matmul_1
+    # dv[i,j,l,m] = Σ_p dx_2_matmul[i,j,p,m] weights[i,j,p,l]
+    dv = weights.mT @ dx_2_matmul
 
     # q, k, v = ((x @ w).view(n, t, n_head, d // n_head).transpose(1, 2) for w in wqkv.unbind())  (line 23)
     # dv_view[i,j,l,m] = dv[i,l,j,m]
@@ -535,24 +535,24 @@ def backward(saved, grad_out=None):
     dh = dx_2 + (((h - h.mean(2, keepdim=True)).sum(2) * (dx_1 * (h - h.mean(2, keepdim=True)) * n11w).sum(2) / (d ** 2 * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_1 * n11w / (((h - h.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h - 2 * h.mean(2, keepdim=True)) * (dx_1 * (h - h.mean(2, keepdim=True)) @ n11w / (2 * d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dx_1 @ n11w / (d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # h = wte[x] + wpe[: x.shape[1]]  (line 56)
-    # dh_getitem[i,j] = Σ_l dh[l,i,j]
-    dh_getitem = dh.sum(0)
+    # dh_getitem_1[i,j] = Σ_l dh[l,i,j]
+    dh_getitem_1 = dh.sum(0)
 
-    # dwpe[i,j] = dh_getitem[i,j]
-    dwpe = dh_getitem
+    # dwpe[i,j] = dh_getitem_1[i,j]
+    dwpe = dh_getitem_1
 
-    # dh_getitem_1[i,j,l] = dh[i,j,l]
-    dh_getitem_1 = dh
+    # dh_getitem[i,j,l] = dh[i,j,l]
+    dh_getitem = dh
 
     # logits = F.layer_norm(h2, (h2.shape[-1],), nw, nb) @ wte[:-1].T  (line 59)
-    # dwte[i,j] = Σ_l [i = l] dlogits_getitem[l,j] + Σ_{l,m} [i = x[l,m]] dh_getitem_1[l,m,j]
+    # dwte[i,j] = Σ_l [i = l] dlogits_getitem[l,j] + Σ_{l,m} [i = x[l,m]] dh_getitem[l,m,j]
     dwte = torch.zeros_like(wte)
     dwte[:n2 - 1] += dlogits_getitem
-    dwte.index_put_((x,), dh_getitem_1, accumulate=True)
+    dwte.index_put_((x,), dh_getitem, accumulate=True)
 
     return {
         "loss": dloss,
-        "loss_sum_1": dloss_sum_1,
+        "loss_sum": dloss_sum,
         "loss_mul": dloss_mul,
         "nll": dnll,
         "nll_squeeze": dnll_squeeze,
@@ -565,22 +565,22 @@ def backward(saved, grad_out=None):
         "nb": dnb,
         "nw": dnw,
         "h2": dh2,
-        "h2_matmul": dh2_matmul,
+        "h2_matmul_1": dh2_matmul_1,
         "down2": ddown2,
         "h2_gelu": dh2_gelu,
         "h2_add": dh2_add,
         "upb2": dupb2,
-        "h2_matmul_1": dh2_matmul_1,
+        "h2_matmul": dh2_matmul,
         "up2": dup2,
         "h2_layer_norm": dh2_layer_norm,
         "n22b": dn22b,
         "n22w": dn22w,
         "x_4": dx_4,
-        "x_4_matmul": dx_4_matmul,
+        "x_4_matmul_1": dx_4_matmul_1,
         "wo2": dwo2,
         "x_4_view": dx_4_view,
         "x_4_transpose": dx_4_transpose,
-        "x_4_matmul_1": dx_4_matmul_1,
+        "x_4_matmul": dx_4_matmul,
         "weights_1": dweights_1,
         "weights_1_masked_fill": dweights_1_masked_fill,
         "scores_1": dscores_1,
@@ -603,22 +603,22 @@ def backward(saved, grad_out=None):
         "n21b": dn21b,
         "n21w": dn21w,
         "h1": dh1,
-        "h1_matmul": dh1_matmul,
+        "h1_matmul_1": dh1_matmul_1,
         "down1": ddown1,
         "h1_gelu": dh1_gelu,
         "h1_add": dh1_add,
         "upb1": dupb1,
-        "h1_matmul_1": dh1_matmul_1,
+        "h1_matmul": dh1_matmul,
         "up1": dup1,
         "h1_layer_norm": dh1_layer_norm,
         "n12b": dn12b,
         "n12w": dn12w,
         "x_2": dx_2,
-        "x_2_matmul": dx_2_matmul,
+        "x_2_matmul_1": dx_2_matmul_1,
         "wo1": dwo1,
         "x_2_view": dx_2_view,
         "x_2_transpose": dx_2_transpose,
-        "x_2_matmul_1": dx_2_matmul_1,
+        "x_2_matmul": dx_2_matmul,
         "weights": dweights,
         "weights_masked_fill": dweights_masked_fill,
         "scores": dscores,
@@ -641,8 +641,8 @@ def backward(saved, grad_out=None):
         "n11b": dn11b,
         "n11w": dn11w,
         "h": dh,
-        "h_getitem": dh_getitem,
-        "wpe": dwpe,
         "h_getitem_1": dh_getitem_1,
+        "wpe": dwpe,
+        "h_getitem": dh_getitem,
         "wte": dwte,
     }

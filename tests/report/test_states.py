@@ -94,7 +94,7 @@ def test_without_a_point_nothing_but_the_closed_form_is_shown() -> None:
 @pytest.mark.parametrize(
     ("name", "cell", "facts"),
     [
-        ("batchnorm_projection", "x", ("Σ_j v_matmul_1_t[j,i] = 0",)),
+        ("batchnorm_projection", "x", ("Σ_j v_matmul_t[j,i] = 0",)),
         ("cross_entropy", "logits", ("Σ_j probs[i,j] = 1",)),
         ("layernorm", "x", ("Σ_k xshift[i,j,k] = 0",)),
     ],

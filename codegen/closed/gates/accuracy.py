@@ -8,14 +8,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from codegen.closed.gates.errors import errors
+from codegen.closed.gates.errors import Trial, errors
 from codegen.closed.gates.sizes import sizes_to_measure
 from codegen.closed.gates.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from sympy import Symbol
 
     from codegen.closed.cells import Cell
     from codegen.closed.line import Line
@@ -45,9 +43,9 @@ def accurate(
     values: Mapping[Any, int],
 ) -> Verdict:
     """float32 errors of a plan's torch statements against those of autograd, around several offsets."""
-    sizes = sizes_to_measure(cells, values)
+    trial = Trial(region, cells, forward, backward, gradients, sizes_to_measure(cells, values))
     for offset in (*OFFSETS, None):
-        verdict = at_offset(region, cells, forward, backward, gradients, sizes, offset)
+        verdict = at_offset(trial, offset)
         if not verdict.passed:
             return verdict
     return Verdict(True)
@@ -62,13 +60,12 @@ def above(
     values: Mapping[Any, int],
 ) -> str:
     """Which error of a plan is on average larger than autograd's; "" if none is. A plan that passes may be repaired then."""
-    sizes = sizes_to_measure(cells, values)
+    trial = Trial(region, cells, forward, backward, gradients, sizes_to_measure(cells, values))
     for offset in OFFSETS:
 
         def drawn(draw: int, offset: float = offset) -> dict[str, tuple[float, float]]:
             """Errors at one draw by what they are of."""
-            every = errors(region, cells, forward, backward, gradients, sizes, offset, draw)
-            return {what: (mine, other) for what, mine, other in every}
+            return {what: (mine, other) for what, mine, other in errors(trial, offset, draw)}
 
         first = drawn(0)
         for what in first:
@@ -78,23 +75,15 @@ def above(
     return ""
 
 
-def at_offset(
-    region: Region,
-    cells: Sequence[Cell],
-    forward: Sequence[Line],
-    backward: Sequence[Line],
-    gradients: Sequence[tuple[str, str]],
-    sizes: dict[Symbol, int],
-    offset: float | None,
-) -> Verdict:
+def at_offset(trial: Trial, offset: float | None) -> Verdict:
     """The gate at one offset. What fails on one draw is judged by several: one error is small or large by luck.
 
     So is what cannot be judged because an integer was drawn that is divided by, and is 0.
     """
     verdict, found = Verdict(True), dict[str, list[tuple[float, float]]]()
-    integers = any(c.kind != "float" and c.expr is None for c in region.cells)
+    integers = any(c.kind != "float" and c.expr is None for c in trial.region.cells)
     for draw in range(DRAWS):
-        for what, mine, other in errors(region, cells, forward, backward, gradients, sizes, offset, draw):
+        for what, mine, other in errors(trial, offset, draw):
             found.setdefault(what, []).append((mine, other))
         if draw == DRAWS - 1 or (draw == 0 and (found or not integers)):
             verdicts = (verdict_on(what, pairs, offset) for what, pairs in found.items())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -32,17 +33,21 @@ READERS = 16
 """How many tensors a gradient is summed against, so that luck averages out."""
 
 
-def errors(
-    region: Region,
-    cells: Sequence[Cell],
-    forward: Sequence[Line],
-    backward: Sequence[Line],
-    gradients: Sequence[tuple[str, str]],
-    sizes: dict[Symbol, int],
-    offset: float | None,
-    draw: int,
-) -> list[tuple[str, float, float]]:
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A plan as torch statements at the sizes that it is run with. `gradients` names those of its boundary cells."""
+
+    region: Region
+    cells: Sequence[Cell]
+    forward: Sequence[Line]
+    backward: Sequence[Line]
+    gradients: Sequence[tuple[str, str]]
+    sizes: dict[Symbol, int]
+
+
+def errors(trial: Trial, offset: float | None, draw: int) -> list[tuple[str, float, float]]:
     """(what, our error, autograd's) of every gradient whose truth is finite, at one draw."""
+    region, cells, sizes, gradients = trial.region, trial.cells, trial.sizes, trial.gradients
     values = inputs_at(region, cells, sizes, offset, draw)
     scope = scope_of(sizes)
     if region.relations:
@@ -53,7 +58,7 @@ def errors(
     for name in region.seeds:
         ours[f"{cot_name(name)}_out"] = ours[cot_name(name)]
     with torch.no_grad():
-        for line in (*forward, *backward):
+        for line in (*trial.forward, *trial.backward):
             execute(line, ours, scope, sizes)
     pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
     pairs += [
@@ -157,4 +162,4 @@ def autograd(
     return {k: torch.zeros_like(leaves[k]) if g is None else g for k, g in zip(leaves, found, strict=True)}
 
 
-__all__ = ["errors"]
+__all__ = ["Trial", "errors"]
