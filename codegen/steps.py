@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from sympy import Expr, Symbol
+from sympy import Add, Expr, Symbol
 
 from codegen import tensors as tt
 from codegen.derive import COT, OUT, vjp
@@ -334,9 +334,11 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
         if len(reads) != len(sources) or not reads:
             continue
         marks = {s: Symbol(f"⟦{k}⟧") for k, s in enumerate(sorted(g.expr.free_symbols, key=str))}
-        expr = size_text(g.expr.xreplace(marks))
+        terms = Add.make_args(g.expr.xreplace(marks))
+        less = [t for t in terms if len(terms) > 1 and t.could_extract_minus_sign()]  # stands on the right
+        expr, value = (size_text(e) for e in (Add(*[t for t in terms if t not in less]), g.value - Add(*less)))
         for k, text in enumerate(reads):
-            expr = expr.replace(f"⟦{k}⟧", text)
-        message = f"the forward fixed {expr} = {g.value}" + (f" at {g.where}" if g.where else "")
-        rows.append({"test": f"{expr} != {g.value}", "message": quoted(message)})
+            expr, value = (side.replace(f"⟦{k}⟧", text) for side in (expr, value))
+        message = f"the forward fixed {expr} = {value}" + (f" at {g.where}" if g.where else "")
+        rows.append({"test": f"{expr} != {value}", "message": quoted(message)})
     return rows

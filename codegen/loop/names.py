@@ -146,6 +146,9 @@ class Names:
         for n in self.nodes:
             if n.name and n not in self.known and self.same(n) is n:
                 self.known[n] = self.namer(n.name)
+        for x in layout.order:  # in this order, so that numbers grow with it
+            if isinstance(x, Node) and not x.is_view and x.constant is None:
+                self[x]
 
     def __contains__(self, n: Node) -> bool:
         return self.same(n) in self.known
@@ -267,7 +270,7 @@ class Names:
 
     def stem(self, n: Node) -> str:
         """What a value is called by where others are called by it."""
-        return self.bare(self[self.owner(n)])
+        return self.bare(self[self.owner(n)], n)
 
     def owner(self, n: Node) -> Node:
         """The value that a view without a name shows."""
@@ -279,10 +282,11 @@ class Names:
         """The values that have one variable, in the order of their calls."""
         return [x for x in self.nodes if x is n or (x in self.shared and not x.is_view and self.same(x) is n)]
 
-    def bare(self, name: str) -> str:
-        """A name without what says how it is seen, unless that is the name of something else."""
+    def bare(self, name: str, of: Node | None = None) -> str:
+        """A name without what says how it is seen, unless that is the name of something else than what is seen."""
         short = without_view(name)
-        return name if short in self.named else short
+        own = of is not None and self.known.get(self.same(root(of))) == short
+        return short if own or short not in self.named else name
 
     @cached_property
     def named(self) -> frozenset[str]:
@@ -292,7 +296,7 @@ class Names:
     def view_label(self, n: Node) -> str:
         """A name for another sight of a value."""
         inner = shortened(n, lambda v: not self.given(v))
-        base = self.bare(self[inner] if not inner.is_view or self.given(inner) else self.view_label(inner))
+        base = self.bare(self[inner] if not inner.is_view or self.given(inner) else self.view_label(inner), n)
         if n.op in ("t", "transpose", "permute"):
             last = list(range(len(n.shape)))
             last[-2:] = reversed(last[-2:])

@@ -149,7 +149,7 @@ def trainer(params):
     w1_T = w1.t()
     demb_getitem = demb.view(32, 3, 10)
     demb_getitem_2d = demb_getitem.view(-1, 10)
-    emb_2d_T = emb_2d.t()
+    emb_T = emb_2d.t()
     small = [bnw5, bnb5, bnw3, bnb3]
     arange = torch.arange(32)
 
@@ -244,7 +244,7 @@ def trainer(params):
                 bnb1.add_(dbnb1, alpha=0.25 * rate)
                 torch.mm(dx_1, w1_T, out=demb)
                 C.addmm_(x_flat_onehot_T, demb_getitem_2d, alpha=0.0625 * rate)
-                w1.addmm_(emb_2d_T, dx_1, alpha=0.0625 * rate)
+                w1.addmm_(emb_T, dx_1, alpha=0.0625 * rate)
                 torch._foreach_add_(small, [dbnw5, dbnb5, dbnw3, dbnb3], alpha=rate)
             (
                 loss_of, x_1_mean_of, x_2_mean_of, x_3_mean_of, x_4_mean_of, x_5_mean_of, var1_of, var2_of, var3_of,

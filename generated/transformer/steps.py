@@ -82,8 +82,8 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     """Returns (loss, saved)."""
     if wqkv1.shape[0] != 3:
         raise ValueError("the forward fixed wqkv1.shape[0] = 3 at examples/transformer.py:23")
-    if -wte.shape[1] + 4 * (wte.shape[1] // 4) != 0:
-        raise ValueError("the forward fixed -wte.shape[1] + 4 * (wte.shape[1] // 4) = 0 at examples/transformer.py:27")
+    if 4 * (wte.shape[1] // 4) != wte.shape[1]:
+        raise ValueError("the forward fixed 4 * (wte.shape[1] // 4) = wte.shape[1] at examples/transformer.py:27")
     if wqkv2.shape[0] != 3:
         raise ValueError("the forward fixed wqkv2.shape[0] = 3 at examples/transformer.py:23")
     n = x.shape[0]
