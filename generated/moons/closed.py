@@ -14,7 +14,7 @@ def forward(x, y, w1, b1, w2, b2, w3, b3):
     """Returns (loss, saved)."""
     h1_add = b1 + x @ w1
     h1 = h1_add.relu()
-    weights_add_3 = (b2 ** 2).sum() + ((w2 ** 2).sum() + ((b1 ** 2).sum() + (w1 ** 2).sum()))
+    weights_add_3 = (b1 ** 2).sum() + (w1 ** 2).sum() + (w2 ** 2).sum() + (b2 ** 2).sum()
     weights = (((w3 ** 2).sum(0) + weights_add_3).squeeze(0) + b3 ** 2).squeeze(0)
     h2_add = b2 + h1 @ w2
     h2 = h2_add.relu()

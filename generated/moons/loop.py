@@ -50,10 +50,10 @@ def trainer(params):
     dw1 = space0[:32].view(2, 16)
     h1 = torch.empty(50, 16, dtype=torch.float32)
     space2 = torch.empty(800, dtype=torch.float32)
-    b2_squared = space2[:16]
-    w2_squared = space2[:256].view(16, 16)
     b1_squared = space2[:16]
     w1_squared = space2[:32].view(2, 16)
+    w2_squared = space2[:256].view(16, 16)
+    b2_squared = space2[:16]
     w3_squared = space2[:16].view(16, 1)
     h2_add = space2.view(50, 16)
     dh1 = space2.view(50, 16)
@@ -61,23 +61,22 @@ def trainer(params):
     dw2 = space2[:256].view(16, 16)
     space3 = torch.empty(800, dtype=torch.float32)
     weights_add_3 = space3[:1].view(())
-    y_times_score_add = space3[:50]
-    hinge_rsub = space3[:50]
-    dscore_add_times_w3 = space3.view(50, 16)
-    dh2_add = space3.view(50, 16)
+    h2 = space3.view(50, 16)
+    dw2_loss_mul = space3[:256].view(16, 16)
     space4 = torch.empty(50, dtype=torch.float32)
+    sum_w1_squared = space4[:1].view(())
     sum_w2_squared = space4[:1].view(())
+    sum_b2_squared = space4[:1].view(())
+    sum_w3_squared = space4[:1]
     score_add = space4
     dhinge_mul = space4
     dscore_add = space4
     dw1_loss_mul = space4[:32].view(2, 16)
     space5 = torch.empty(800, dtype=torch.float32)
-    sum_b1_squared = space5[:1].view(())
-    h2 = space5.view(50, 16)
-    dw2_loss_mul = space5[:256].view(16, 16)
-    space6 = torch.empty(1, dtype=torch.float32)
-    sum_w1_squared = space6.view(())
-    sum_w3_squared = space6
+    y_times_score_add = space5[:50]
+    hinge_rsub = space5[:50]
+    dscore_add_times_w3 = space5.view(50, 16)
+    dh2_add = space5.view(50, 16)
     dhinge_mul_mask = torch.empty(50, dtype=torch.bool)
     w3_squared_T = w3_squared.t()
     ones = torch.ones((16,), dtype=torch.float32)
@@ -122,17 +121,17 @@ def trainer(params):
             ):
                 torch.addmm(b1, x, w1, out=h1_add)
                 torch.clamp_min(h1_add, 0, out=h1)
-                torch.mul(b2, b2, out=b2_squared)
-                torch.sum(b2_squared, 0, out=weights_add_3)
-                torch.mul(w2, w2, out=w2_squared)
-                torch.sum(w2_squared, (0, 1), out=sum_w2_squared)
                 torch.mul(b1, b1, out=b1_squared)
-                torch.sum(b1_squared, 0, out=sum_b1_squared)
+                torch.sum(b1_squared, 0, out=weights_add_3)
                 torch.mul(w1, w1, out=w1_squared)
                 torch.sum(w1_squared, (0, 1), out=sum_w1_squared)
-                sum_b1_squared.add_(sum_w1_squared)
-                sum_w2_squared.add_(sum_b1_squared)
+                weights_add_3.add_(sum_w1_squared)
+                torch.mul(w2, w2, out=w2_squared)
+                torch.sum(w2_squared, (0, 1), out=sum_w2_squared)
                 weights_add_3.add_(sum_w2_squared)
+                torch.mul(b2, b2, out=b2_squared)
+                torch.sum(b2_squared, 0, out=sum_b2_squared)
+                weights_add_3.add_(sum_b2_squared)
                 torch.mul(w3, w3, out=w3_squared)
                 torch.mv(w3_squared_T, ones, out=sum_w3_squared)
                 sum_w3_squared.add_(weights_add_3)
