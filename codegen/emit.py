@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from codegen.steps import StepsWriter, Used, forward_lines, guard_rows, size_lines, wrapped
+from codegen.steps import StepsWriter, Used, forward_lines, guard_rows, size_lines
 from engine import spelling
-from engine.spelling import listed, quoted
+from engine.spelling import entries, listed, quoted
 
 if TYPE_CHECKING:
     from codegen.derivation import Derivation
@@ -63,7 +63,7 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
     fields = [{"name": n, "comment": shape_text(graph, n)} for n in saved]
     returns = graph.outputs[0] if graph.single else f"({listed(graph.outputs)})"
     place = next((n.source.file for n in graph.nodes if n.source is not None), "")
-    formula = wrapped("; ".join(f"{n} {shape_text(graph, n)}" for n in graph.inputs), 110)
+    formula = entries((f"{n} {shape_text(graph, n)}" for n in graph.inputs), "; ")
     return render(
         "steps.py.j2",
         target=target or graph.name,

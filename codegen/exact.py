@@ -33,6 +33,13 @@ KERNELS: tuple[tuple[str, Callable[[Any], Any]], ...] = (("torch.ops.aten.tanh_b
 
 A row is used where this is what sympy derived, up to algebra. It says nothing of any op.
 """
+OF_THE_INPUT: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    (
+        "torch.ops.aten.gelu_backward",
+        lambda x: (1 + sp.erf(x / sp.sqrt(2))) / 2 + x * sp.exp(-(x**2) / 2) / sp.sqrt(2 * sp.pi),
+    ),
+)
+"""The same of (cotangent, input)."""
 
 
 def is_elementwise(template: Definition) -> bool:
@@ -55,11 +62,12 @@ class ExactLowerer(Lowerer):
 
     def _scaled(self, cot: Indexed, local: Expr) -> Val:
         """The cotangent times a local derivative, or divided by its denominator where there is nothing else."""
-        for kernel, formula in KERNELS:
-            out = [a for a in local.atoms(Indexed) if name_of(a) == OUT]
-            if len(out) == 1 and out[0].indices == cot.indices and sp.expand(formula(out[0]) - local) == 0:
-                g, y = self.value(cot), self.value(out[0])
-                return Val(tt.call(kernel, g.t, y.t), g.axes)
+        read = [a for a in local.atoms(Indexed) if a.indices == cot.indices]
+        if len(read) == 1 == len(local.atoms(Indexed)):
+            for kernel, formula in KERNELS if name_of(read[0]) == OUT else OF_THE_INPUT:
+                if sp.expand(formula(read[0]) - local) == 0:
+                    g, y = self.value(cot), self.value(read[0])
+                    return Val(tt.call(kernel, g.t, y.t), g.axes)
         minus = local.could_extract_minus_sign()
         local = -local if minus else local
         g = self.negative(self.value(cot)) if minus else self.value(cot)

@@ -13,7 +13,21 @@ from sympy.printing.latex import LatexPrinter
 from sympy.printing.str import StrPrinter
 
 from engine.indexed import Indexed, IndexedBase
-from engine.notation import Amax, Index, Sigma, element, name_of
+from engine.notation import (
+    BINDERS,
+    Amax,
+    Delta,
+    Equal,
+    Index,
+    Less,
+    LessEqual,
+    Quo,
+    Rem,
+    Sigma,
+    Where,
+    element,
+    name_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -53,12 +67,27 @@ LETTERS = ("i", "j", "k", "l", "m", "p", "q", "r", "s", "t", "u", "v", "w")
 def lettered(e: Expr, indices: Sequence[Expr], avoid: Iterable[str] = ()) -> tuple[Expr, tuple[Expr, ...]]:
     """An expression and its output indices with i, j, k, ... for its indices, outputs first, then as they are met."""
     taken = avoid if isinstance(avoid, AbstractSet) else {*avoid}
-    letters = [c for c in LETTERS if c not in taken] + [f"{c}{n}" for n in range(1, 9) for c in LETTERS]
+    letters = [Index(c) for c in LETTERS if c not in taken] + [Index(f"{c}{n}") for n in range(1, 9) for c in LETTERS]
+    bound_in = {i for b in e.atoms(*BINDERS) for i, _ in cast("Any", b).limits}
     mapping: dict[Any, Any] = {}
-    for i in [*indices, *(x for x in sp.preorder_traversal(e) if isinstance(x, Index))]:
+    for i in [*indices, *(x for x in sp.preorder_traversal(e) if isinstance(x, Index) and x not in bound_in)]:
         if isinstance(i, Index) and i not in mapping:
-            mapping[i] = Index(letters[len(mapping)])
-    return e.xreplace(mapping), tuple(sp.sympify(i).xreplace(mapping) for i in indices)
+            mapping[i] = letters[len(mapping)]
+    return relettered(e, mapping, letters), tuple(sp.sympify(i).xreplace(mapping) for i in indices)
+
+
+def relettered(e: Any, mapping: Mapping[Any, Any], letters: Sequence[Index]) -> Any:
+    """An expression with other indices; those that a sum binds have the first letters that are free where it stands."""
+    if isinstance(e, Index):
+        return mapping.get(e, e)
+    if not e.args or not e.has(Index):
+        return e
+    if isinstance(e, BINDERS):
+        taken = {*mapping.values()}
+        free = (x for x in letters if x not in taken)
+        mapping = {**mapping, **{i: next(free) for i, _ in cast("Any", e).limits}}
+    args = [relettered(a, mapping, letters) for a in e.args]
+    return e.func(*args) if any(x is not y for x, y in zip(args, e.args, strict=True)) else e
 
 
 def named(e: Expr, names: Mapping[str, str]) -> Expr:
@@ -96,24 +125,54 @@ class TextPrinter(StrPrinter):
         return f"max_{','.join(str(i) for i, _ in expr.limits)} {self._print(expr.body)}"
 
     def _print_Delta(self, expr: Any) -> str:
-        return f"[{self._print(expr.args[0])} = {self._print(expr.args[1])}]"
+        return f"[{self.said(expr)}]"
 
-    _print_Equal = _print_Delta
+    _print_Equal = _print_Less = _print_LessEqual = _print_Delta
 
-    def _print_Less(self, expr: Any) -> str:
-        return f"[{self._print(expr.args[0])} < {self._print(expr.args[1])}]"
-
-    def _print_LessEqual(self, expr: Any) -> str:
-        return f"[{self._print(expr.args[0])} ≤ {self._print(expr.args[1])}]"
+    def said(self, e: Any) -> str:
+        """A condition without its brackets."""
+        if not isinstance(e, (Less, Equal, Delta)):
+            return self._print(e)
+        left, right = cast("Any", e.args)
+        sign = "≤" if isinstance(e, LessEqual) else "<" if isinstance(e, Less) else "="
+        if sign == "≤" and left.is_integer and left.is_Add and sp.S.One in left.args:
+            left, sign = left - 1, "<"
+        if sign == "=" and left.is_number:
+            left, right = right, left
+        return f"{self._print(left)} {sign} {self._print(right)}"
 
     def _print_Quo(self, expr: Any) -> str:
-        return f"{self.parenthesize(expr.args[0], 60)}//{self.parenthesize(expr.args[1], 60)}"
+        return f"{self.whole(expr.args[0])}//{self.whole(expr.args[1])}"
 
     def _print_Rem(self, expr: Any) -> str:
-        return f"{self.parenthesize(expr.args[0], 60)}%{self.parenthesize(expr.args[1], 60)}"
+        return f"{self.whole(expr.args[0])}%{self.whole(expr.args[1])}"
+
+    def whole(self, e: Any) -> str:
+        """An operand of a division of whole numbers, which may be one itself."""
+        return f"({self._print(e)})" if isinstance(e, (Quo, Rem)) else self.parenthesize(e, 60)
 
     def _print_Where(self, expr: Any) -> str:
-        return f"({self._print(expr.args[1])} if {self._print(expr.args[0])} else {self._print(expr.args[2])})"
+        """A choice; one within another that has the same alternative is one under several conditions."""
+        condition, one, other = expr.args
+        conditions = [condition]
+        while isinstance(one, Where) and one.args[2] == other:
+            conditions.append(one.args[0])
+            one = one.args[1]
+        if isinstance(one, (Less, Equal, Delta)) and other == 0:
+            return " ".join(f"[{c}]" for c in self.together([*conditions, one]))
+        return f"({self._print(one)} if {' and '.join(self.together(conditions))} else {self._print(other)})"
+
+    def together(self, conditions: Sequence[Any]) -> list[str]:
+        """Several conditions, two bounds of one number as one."""
+        said: dict[Any, str] = {}
+        for c in sorted(conditions, key=lambda c: not (isinstance(c, LessEqual) and c.args[0] == 0)):
+            if isinstance(c, Less) and c.args[0] in said:
+                said[c.args[0]] += self.said(c).removeprefix(self._print(c.args[0]))
+            elif isinstance(c, LessEqual) and c.args[0] == 0 and c.args[1] not in said:
+                said[c.args[1]] = self.said(c)
+            else:
+                said[c] = self.said(c)
+        return list(said.values())
 
     def _print_Pow(self, expr: Any, rational: bool = False) -> str:
         if expr.exp == sp.S.Half:
@@ -122,11 +181,18 @@ class TextPrinter(StrPrinter):
             return f"1/sqrt({self._print(expr.base)})"
         if expr.exp == -1:
             return f"1/{self.parenthesize(expr.base, 60)}"
-        return f"{self.parenthesize(expr.base, 70)}^{self.parenthesize(expr.exp, 60)}"
+        exponent = (
+            f"({expr.exp.p}/{expr.exp.q})"
+            if expr.exp.is_Rational and expr.exp.q != 1
+            else self.parenthesize(expr.exp, 60)
+        )
+        base = f"({self._print(expr.base)})" if isinstance(expr.base, BINDERS) else self.parenthesize(expr.base, 70)
+        return f"{base}^{exponent}"
 
     def _print_Mul(self, expr: Any) -> str:
         c, rest = expr.as_coeff_Mul()
         sign = "-" if c.is_negative else ""
+        c, rest = root_below(c, rest)
         top: list[str] = []
         bottom: list[str] = []
         c = abs(c)
@@ -143,21 +209,22 @@ class TextPrinter(StrPrinter):
         sigma = [f for f in factors if isinstance(f, Sigma)]
         for f in factors:
             if isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign():
-                bottom.append(self.factor(1 / f, 55))
+                root = f.exp == -sp.S.Half
+                bottom.append(f"sqrt({self._print(f.base)})" if root else self.factor(1 / f, 55))
             elif f in sigma:
                 continue
             else:
-                top.append(self.factor(f, 50))
+                top.append(self.whole(f) if isinstance(f, (Quo, Rem)) else self.factor(f, 50))
         for k, s in enumerate(sigma):
             text = self._print(s)
             top.append(text if k == len(sigma) - 1 and not bottom else f"({text})")
         over, under = " ".join(top) or "1", " ".join(bottom)
         if not bottom:
             return f"{sign}{over}"
-        return f"{sign}{over} / ({under})" if " " in under else f"{sign}{over} / {under}"
+        return f"{sign}{over} / ({under})" if loose(under) else f"{sign}{over} / {under}"
 
     def _print_Add(self, expr: Any, order: Any = None) -> str:
-        terms = sorted(expr.as_ordered_terms(), key=lambda t: t.could_extract_minus_sign())
+        terms = sorted(expr.as_ordered_terms(), key=lambda t: (t.could_extract_minus_sign(), t.is_number))
         text = self._print(terms[0])
         for t in terms[1:]:
             text += f" - {self.parenthesize(-t, 45)}" if t.could_extract_minus_sign() else f" + {self._print(t)}"
@@ -171,12 +238,46 @@ class TextPrinter(StrPrinter):
         value = float(expr)
         if max(abs(expr.p), expr.q) > LONG:
             return f"{value:.8g}"
-        return repr(value) if len(repr(value)) <= 8 else f"{expr.p}/{expr.q}"
+        return repr(value) if decimal(expr, POWER) else f"{expr.p}/{expr.q}"
+
+
+def root_below(c: Any, rest: Expr) -> tuple[Any, Expr]:
+    """A coefficient and the rest of a product with `sqrt(2) / 2` as `1 / sqrt(2)`, and roots of numbers below as one root."""
+    factors = list(sp.Mul.make_args(rest))
+    roots = [f for f in factors if isinstance(f, sp.Pow) and f.exp == sp.S.Half and f.base.is_Integer]
+    if len(roots) != 1 or c.q % roots[0].base:
+        return c, rest
+    below = [f for f in factors if isinstance(f, sp.Pow) and f.exp == -sp.S.Half and f.base.is_number]
+    kept = [f for f in factors if f not in (*roots, *below)]
+    joined = sp.Pow(roots[0].base * sp.Mul(*[f.base for f in below]), -sp.S.Half, evaluate=False)
+    return c * roots[0].base, sp.Mul(*kept, joined, evaluate=False) if kept else joined
+
+
+def loose(text: str) -> bool:
+    """Whether a text has a space outside of all parentheses and brackets."""
+    depth = 0
+    for c in text:
+        depth += (c in "([") - (c in ")]")
+        if c == " " and not depth:
+            return True
+    return False
+
+
+def bare(text: str) -> str:
+    """A text without parentheses around all of it."""
+    if not text.startswith("("):
+        return text
+    depth = 0
+    for k, c in enumerate(text):
+        depth += (c == "(") - (c == ")")
+        if not depth:
+            return text[1:-1] if k == len(text) - 1 else text
+    return text
 
 
 def text_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
     """An expression as one line of text."""
-    return TextPrinter(ranks or {}).doprint(e)
+    return bare(TextPrinter(ranks or {}).doprint(e))
 
 
 @lru_cache(maxsize=2**12)

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from sympy import Expr, Symbol
+from sympy import Add, Expr, Symbol
 
 from codegen import tensors as tt
 from codegen.derive import COT, OUT, vjp
@@ -221,19 +221,29 @@ def without_minus(t: T) -> T:
 
 
 def wrapped(line: str, width: int = 108) -> list[str]:
-    """A formula over several lines, broken at its additions."""
-    if len(line) <= width:
-        return [line]
+    """A formula over several lines, broken before what is added or chosen, as far outside of brackets as that is possible."""
     out: list[str] = []
     rest = line
     while len(rest) > width:
-        at = max(rest.rfind(" + ", 0, width), rest.rfind(" - ", 0, width))
-        at = at if at > 20 else rest.rfind(" ", 20, width)
+        at = best_break(rest, width)
         if at <= 0:
             break
         out.append(rest[:at])
         rest = "    " + rest[at + 1 :]
     return [*out, rest]
+
+
+def best_break(line: str, width: int) -> int:
+    """Where a line is broken: the last place of those with the fewest brackets around them; 0 where there is none."""
+    depth = 0
+    found: dict[int, int] = {}
+    for k, c in enumerate(line[: width + 1]):
+        depth += (c in "([{") - (c in ")]}")
+        if c == " " and k > 20:
+            operator = line.startswith((" + ", " - ", " if ", " else ", " and "), k)
+            early = 4 * (k <= width // 3)
+            found[2 * depth + (not operator) + early] = k
+    return found[min(found)] if found else 0
 
 
 def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: list[str]) -> list[str]:
@@ -324,9 +334,11 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
         if len(reads) != len(sources) or not reads:
             continue
         marks = {s: Symbol(f"⟦{k}⟧") for k, s in enumerate(sorted(g.expr.free_symbols, key=str))}
-        expr = size_text(g.expr.xreplace(marks))
+        terms = Add.make_args(g.expr.xreplace(marks))
+        less = [t for t in terms if len(terms) > 1 and t.could_extract_minus_sign()]  # stands on the right
+        expr, value = (size_text(e) for e in (Add(*[t for t in terms if t not in less]), g.value - Add(*less)))
         for k, text in enumerate(reads):
-            expr = expr.replace(f"⟦{k}⟧", text)
-        message = f"the forward fixed {expr} = {g.value}" + (f" at {g.where}" if g.where else "")
-        rows.append({"test": f"{expr} != {g.value}", "message": quoted(message)})
+            expr, value = (side.replace(f"⟦{k}⟧", text) for side in (expr, value))
+        message = f"the forward fixed {expr} = {value}" + (f" at {g.where}" if g.where else "")
+        rows.append({"test": f"{expr} != {value}", "message": quoted(message)})
     return rows

@@ -114,9 +114,17 @@ class Namer:
     def __call__(self, wanted: str) -> str:
         name = self.identifier(wanted)
         unique, number = name, self._numbers.get(name, 0)
-        while unique in self._taken:
+        while not self.is_free(unique):
             number += 1
             unique = f"{name}_{number}"
-        self._taken.add(unique)
+        self.take(unique)
         self._numbers[name] = number
         return unique
+
+    def is_free(self, name: str) -> bool:
+        """Whether a name may be handed out."""
+        return name not in self._taken
+
+    def take(self, name: str) -> None:
+        """Let a name be handed out no more."""
+        self._taken.add(name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import sympy as sp
@@ -86,6 +88,19 @@ def quoted(text: str) -> str:
 def shape_text(shape: Sequence[Expr]) -> str:
     """A shape as Python: `(n, 27)`, `(n,)`, `()`."""
     return f"({listed(map(size_text, shape))})"
+
+
+def entries(items: Iterable[str], between: str = ", ", start: str = "", width: int = 110) -> list[str]:
+    """Items one after the other over several lines, broken between two of them and indented from the second line on."""
+    lines = [start]
+    given = list(items)
+    for k, item in enumerate(given):
+        text = item + (between.rstrip() if k + 1 < len(given) else "")
+        if lines[-1].strip() and len(lines[-1]) + 1 + len(text) > width:
+            lines.append(f"    {text}")
+        else:
+            lines[-1] += (" " if lines[-1].strip() else "") + text
+    return lines
 
 
 def listed(items: Iterable[str]) -> str:
@@ -173,7 +188,7 @@ def item_text(item: Any, names: Sequence[str]) -> str:
 
 
 def _operand(text: str) -> str:
-    simple = all(c.isalnum() or c in "_." for c in text) and not text.startswith("-")
+    simple = all(c.isalnum() or c in "_." for c in text.replace("e-", "e", 1)) and not text.startswith("-")
     closed = (
         text.endswith((")", "]"))
         and not text.startswith("(")
@@ -195,10 +210,25 @@ def render_call(
     given = [value_text(a, names) for a in args]
     if name in _BINARY and not kwargs and len(args) == _BINARY[name].count("{"):
         return _BINARY[name].format(*[_operand(g) for g in given])
-    extra = [f"{k}={value_text(v, names)}" for k, v in kwargs.items()]
+    usual = defaults(function)
+    extra = [
+        f"{k}={value_text(v, names)}"
+        for k, v in kwargs.items()
+        if k not in usual or not (usual[k] is v or (type(usual[k]) is type(v) and usual[k] == v))
+    ]
     if getattr(torch.Tensor, name, None) is function and isinstance(args[0], Ref):
         return f"{given[0]}.{name}({', '.join([*given[1:], *extra])})"
     return f"{qualified(function)}({', '.join([*given, *extra])})"
+
+
+@cache
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """What a function takes for arguments that are not given, where that is nothing, a truth value or a small number."""
+    try:
+        given = signature(function).parameters.values()
+    except (TypeError, ValueError):  # written in C
+        return {}
+    return {p.name: p.default for p in given if p.default is None or type(p.default) in (bool, int)}
 
 
 ATEN = (type(torch.ops.aten.tanh_backward), type(torch.ops.aten.tanh_backward.default))

@@ -339,14 +339,15 @@ def _names(needed: list[Record], inputs: list[Record], results: list[Record]) ->
         for o in r.operands:
             if o not in consumer or (r.differentiable and not consumer[o].differentiable):
                 consumer[o] = r
-    roots: dict[Record, str] = {}
+    roots = dict(names)
     for r in reversed(needed):
         if r not in names:
             fed = consumer.get(r)
+            roots[r] = roots[fed] if fed else ""
+    for r in needed:  # in the order of execution, so that numbers grow with it
+        if r not in names:
             op = "const" if r.op == "constant" else r.op.strip("_")
-            root = roots.get(fed, names[fed]) if fed else ""
-            roots[r] = root
-            names[r] = namer(f"{root}_{op}" if root else op)
+            names[r] = namer(f"{roots[r]}_{op}" if roots[r] else op)
     return names
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sympy import Add, Expr
 
-from codegen.formula import filled, left_side, lettered, named, text_template
+from codegen.formula import bare, filled, left_side, lettered, named, text_template
 from codegen.steps import wrapped
 from engine.notation import accesses, name_of
 
@@ -82,6 +82,7 @@ class Labels:
             texts.append(filled(text, term.names))
         if len(texts) > LONGEST:
             texts = [*texts[:3], "...", texts[-1]]
+        texts = [bare(texts[0])] if len(texts) == 1 else texts
         left = f"{name}[{at}]" if at and self.ranks.get(name) != 0 else name
         return tuple(wrapped(f"{left} = {' + '.join(texts).replace(' + -', ' - ')}", 112))
 

@@ -17,6 +17,7 @@ import sympy as sp
 import torch
 from sympy import Expr
 
+from codegen.closed.called import addition_name
 from codegen.closed.constants import chosen
 from codegen.closed.literal import literal_nodes
 from codegen.closed.random import random_nodes
@@ -460,12 +461,12 @@ class Builder:
             return f
         if isinstance(f, sp.Add):
             inner = self.exploded(f, owner)
-            return self.part(inner, owner, "part") if accesses(inner) else inner
+            return self.part(inner, owner, "add") if accesses(inner) else inner
         if isinstance(f, sp.Pow):
             b = f.base
             inner = self.exploded(b, owner)
             if isinstance(inner, sp.Add) and accesses(inner):
-                inner = self.part(inner, owner, "part")
+                inner = self.part(inner, owner, "add")
             return inner ** self.exploded(f.exp, owner)
         return self.exploded(f, owner)
 
@@ -490,7 +491,9 @@ class Builder:
         if label == "index":
             dtypes = ((self.cells.get(n) or self.graph[n]).dtype for n in map(name_of, accesses(expr)))
             kind, dtype = "int", next(dtypes, torch.int64)
-        cell = Cell(f"{self.root(owner)}_{label}", indices, shape, expr, kind, differentiable, dtype)
+        name = f"{self.root(owner)}_{label}"
+        name = addition_name(expr, self.root(owner), self.cells) if label == "add" else name
+        cell = Cell(name, indices, shape, expr, kind, differentiable, dtype)
         key, order = signature(cell)
         if key not in self.same:
             cell = replace(cell, name=self.namer(cell.name), positive=is_positive(key[0]))

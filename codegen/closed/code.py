@@ -14,8 +14,7 @@ from codegen.closed.cells import Cell, substituted
 from codegen.closed.complement import complemented
 from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
-from codegen.closed.faithful import faithful
-from codegen.closed.gates import Verdict, above, accurate, equal
+from codegen.closed.gates import Verdict, above, accurate, equal, faithful
 from codegen.closed.gathers import at_places
 from codegen.closed.kinks import clamped
 from codegen.closed.line import LIKE, Line

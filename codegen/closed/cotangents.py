@@ -19,7 +19,7 @@ from codegen.derive import COT, OUT, vjp
 from codegen.lower import Lowerer
 from codegen.steps import Used, added, kind_of
 from codegen.values import TensorInfo
-from engine.notation import accesses, fresh
+from engine.notation import accesses, base, element, fresh
 from engine.table import Definition
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ class Piece:
 def named_piece(name: str) -> Piece:
     """A tensor of the cotangent's own shape, passed back as it is."""
     return Piece(tt.name(name), True, name=name)
+
+
+def named_term(name: str | None, c: Cell) -> Term:
+    """A tensor of a cotangent's shape as a formula."""
+    at = tuple(S.Zero if n == 1 else fresh() for n in c.shape)
+    return Term(at, element(base(cast("str", name)), at), {})
 
 
 class Cotangents:
@@ -140,13 +146,8 @@ class Cotangents:
         target = wanted_name or self.name(cell)
         self.labels.ranks[target] = len(c.shape)
         lines = tuple(self.summed(target, c, pieces))
-        terms = tuple(p.formula for p in pieces if p.formula is not None)
-        if len(terms) == len(pieces):
-            self.write(self.labels.block(target, lines, *terms))
-        else:
-            names = [p.name for p in pieces if p.name]
-            comment = (f"{target} = " + " + ".join(names),) if len(names) == len(pieces) > 1 else ()
-            self.write(Block(target, comment, lines))
+        terms = [p.formula or named_term(p.name, c) for p in pieces if p.formula is not None or p.name is not None]
+        self.write(self.labels.block(target, lines, *terms) if len(terms) == len(pieces) else Block(target, (), lines))
         return target
 
     def summed(self, target: str, c: Cell, pieces: list[Piece]) -> list[str]:

@@ -11,8 +11,8 @@ from codegen.closed.writer import ClosedWriter
 from codegen.distances import NAME, source
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
-from codegen.steps import Used, forward_text, guard_rows, size_lines, wrapped
-from engine.spelling import size_text
+from codegen.steps import Used, forward_text, guard_rows, size_lines
+from engine.spelling import entries, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +70,10 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         "closed.py.j2",
         target=target or graph.name,
         name=graph.name,
-        shapes=wrapped("; ".join(f"{n} {shape_text(graph, n)}" for n in graph.inputs), 110),
-        saved_text=", ".join(f"{n} {saved_shape(writer, n)}" for n in saved) or "nothing",
+        shapes=entries((f"{n} {shape_text(graph, n)}" for n in graph.inputs), "; "),
+        saved_lines=entries(
+            [f"{n} {saved_shape(writer, n)}" for n in saved] or ["nothing"], start="Saved for the backward:"
+        ),
         autograd_text="",
         inputs=inputs,
         returns=returns,

@@ -9,6 +9,7 @@ from typing import Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
+from codegen.closed.called import share_name
 from codegen.closed.cells import Cell, at, natural, substituted
 from codegen.closed.kinks import with_clamps
 from codegen.closed.knownsums import by_known_sums
@@ -140,7 +141,7 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
         free = [i for i in natural(body) if i in limits or i in c.indices]
         copy = {i: fresh() for i in free}
         sizes = {**limits, **{cast("Index", i): n for i, n in zip(c.indices, c.shape, strict=True) if i != 0}}
-        name = f"{c.name}_share"
+        name = share_name(body, known, c.name)
         while name in taken:
             name += "_"
         taken.add(name)

@@ -44,6 +44,7 @@ def closed_markdown(writer: ClosedWriter) -> str:
     return render(
         "closed.md.j2",
         forward=[part_text(p) for p in forward_story(writer)],
+        statements=[line for b in writer.emitted for line in b.lines],
         parts=[part_text(p) for p in backward_story(writer)],
         refused=writer.refused,
         memory=kept,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +20,17 @@ class _Put(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         return self.value if node.id == self.name else node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """`a + (b + c)` is `b + c + a`, to the bit, without its parentheses."""
+        node = cast("ast.BinOp", self.generic_visit(node))
+        if not isinstance(node.op, ast.Add) or not _is_sum(node.right) or _is_sum(node.left):
+            return node
+        return ast.BinOp(node.right, node.op, node.left)
+
+
+def _is_sum(e: ast.expr) -> bool:
+    return isinstance(e, ast.BinOp) and isinstance(e.op, (ast.Add, ast.Sub))
 
 
 def read_by(line: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from codegen.loop.graph import VIEWS, Node, Sized, alike, call, equal
+from codegen.loop.graph import VIEWS, Node, Sized, alike, call, called, equal
 from codegen.loop.rules import Match
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _forward(
         for k, s in enumerate(((rows, width), (width,), (width,)))
     ]
     out, mean, invstd = parts
-    out.name, root = o.name, x.name or o.name or "x"
+    out.name, root = o.name, called(x) or o.name or "x"
     mean.name, invstd.name = f"{root}_mean", f"{root}_invstd"
     nodes = [whole, *parts]
     pairs = [(o, out)]
@@ -175,8 +175,10 @@ def batch_norm_backward(step: Step) -> Iterator[Match]:
     for whole in [n for n in step.order if n.op == "native_batch_norm"]:
         x, w, _, _, _, _, _, eps = whole.args
         parts = {n.args[1]: n for n in users[whole] if n.op == "part"}
-        mean = parts.get(1) or Node("part", (whole, 1), {}, x.shape[1:], x.dtype, whole.value[1], f"{x.name}_mean")
-        invstd = parts.get(2) or Node("part", (whole, 2), {}, x.shape[1:], x.dtype, whole.value[2], f"{x.name}_invstd")
+        mean = parts.get(1) or Node("part", (whole, 1), {}, x.shape[1:], x.dtype, whole.value[1], f"{called(x)}_mean")
+        invstd = parts.get(2) or Node(
+            "part", (whole, 2), {}, x.shape[1:], x.dtype, whole.value[2], f"{called(x)}_invstd"
+        )
         region = [n for p in (x, mean, invstd) for n in reached(p, users)]
         sides = dict.fromkeys(
             r
@@ -261,8 +263,8 @@ def by_columns(step: Step) -> Iterator[Match]:
             return nodes[-1]
 
         big = (rows, width)
-        root = dz.name or "dz"
-        centred = add("sub", x, mean, shape=big, name=f"{x.name or 'x'}_centred")
+        root = called(dz) or "dz"
+        centred = add("sub", x, mean, shape=big, name=f"{called(x) or 'x'}_centred")
         product = add("mul", centred, dz, shape=big)
         total = add("sum", dz, [0], name=f"{root}_sum")
         moment = add("sum", product, [0], name=f"{root}_moment")

@@ -14,7 +14,7 @@ import torch
 
 from codegen.loop.calls import elementwise, has_out
 from codegen.loop.cost import price
-from codegen.loop.graph import Node, call, copied, equal
+from codegen.loop.graph import Node, call, called, copied, equal
 from codegen.loop.kept import Kept, as_it_is
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Found:
         wide = torch.cat(
             [x.value, x.value.new_ones(len(x.value), 1), x.value.new_zeros(len(x.value), whole - inner - 1)], 1
         )
-        more = Node("extended", (x, whole), {}, (rows, whole), kind, wide, f"{x.name or 'x'}_one", stride=(whole, 1))
+        more = Node("extended", (x, whole), {}, (rows, whole), kind, wide, f"{called(x) or 'x'}_one", stride=(whole, 1))
         product = call("mm", more, joint, shape=self.product.shape, dtype=kind, name=self.product.name)
         only = call("slice", joint, 0, 0, inner, shape=w.shape, dtype=kind)
         turned = call("permute", more, [1, 0], shape=(whole, rows), dtype=kind)

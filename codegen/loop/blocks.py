@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from codegen.loop.cost import CACHE, FITS, MEMORY, cost
-from codegen.loop.graph import Node, Sized, call, equal, mapped
+from codegen.loop.graph import Node, Sized, call, called, equal, mapped
 from codegen.loop.own import evaluated
 from codegen.loop.padding import dense
 
@@ -100,7 +100,7 @@ def statistics_apart(step: Step, count: int) -> None:
             for k in (0, 1)
         ]
         values = (x.value, torch.zeros_like(x.value))
-        name = x.name or "x"
+        name = called(x) or "x"
         means, variances = (
             Node("collected", (p,), {}, (count, width), kind, v, f"{name}_{k}", stride=(width, 1))
             for p, v, k in zip(each, values, ("means", "vars"), strict=True)

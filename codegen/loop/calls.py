@@ -173,15 +173,20 @@ def written(n: Node, out: str, name: Callable[[Node], str]) -> str:
 
     if n.op in OUT:
         return OUT[n.op](n, f, out)
-    parts = [*[f(a) for a in n.args], *[f"{k}={f(v)}" for k, v in n.kwargs.items() if v is not None], f"out={out}"]
+    parts = [*[f(a) for a in n.args], *[f"{k}={f(v)}" for k, v in said(n)], f"out={out}"]
     return f"torch.{n.op}({', '.join(parts)})"
+
+
+def said(n: Node) -> list[tuple[str, Any]]:
+    """The arguments by name that are not what torch takes without them."""
+    return [(k, v) for k, v in n.kwargs.items() if v is not None and not (k in ("alpha", "beta", "value") and v == 1)]
 
 
 def changed(n: Node, name: Callable[[Node], str]) -> str:
     """A call that changes its first argument."""
     rest = [
         *[argument(a, name) for a in n.args[1:]],
-        *[f"{k}={argument(v, name)}" for k, v in n.kwargs.items() if v is not None],
+        *[f"{k}={argument(v, name)}" for k, v in said(n)],
     ]
     return f"{name(n.args[0])}.{n.op}_({', '.join(rest)})"
 

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from codegen.loop.calls import expression, number
 from codegen.loop.memory import Memory
 from codegen.loop.padding import MOST
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from codegen.loop.graph import Node
 
 
@@ -24,62 +26,54 @@ class Drawing(Memory):
             data, count, chunk = list(self.blocks.data.values()), "blocks", chunk * self.blocks.count
             self.text.draw.append(f"blocks = count * {self.blocks.count}")
         for n in data:
-            if n.op == "input":
-                rows = n.shape[0]
-                self.text.setup.append(
-                    f"{n.name}_all = torch.empty({self.sizes((chunk * rows, *n.shape[1:]))}, dtype={n.dtype})"
-                )
-                self.text.setup.append(
-                    f"{n.name}_rows = {n.name}_all.view({', '.join(map(str, (chunk, *n.shape)))}).unbind()"
-                )
-                self.text.draw.append(
-                    f"torch.index_select(data[{self.step.batch.index(n.name)}], 0, rows, out={n.name}_all[: {count} * {rows}])"
-                )
-                self.rowed[n] = f"{n.name}_rows"
-            elif n.op in ("onehot", "spread"):
-                self.put(n, chunk, count)
-                self.rowed.update({x: self.rowed[n] for x, row in layout.over.items() if row is n})
-            elif n.op == "places":
-                name, (x, places, symbols) = self.name(n), n.args
-                self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
-                self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
-                self.text.setup.append(f"{name}_first = torch.arange({places}) * {symbols}")
-                into = f"{name}_all[:{count}].view(-1, {places})"
-                given = f"{self.flat(x, count)}.view(-1, {places})"
-                self.text.draw.append(f"torch.add({given}, {name}_first, out={into})")
-                self.rowed[n] = f"{name}_rows"
-            elif n.op == "turned":
-                name, x = self.name(n), n.args[0]
-                rows, places = x.shape[0], n.numel // x.shape[0]
-                self.text.setup.append(f"{name}_all = torch.empty({chunk}, {places}, {rows}, dtype={n.dtype})")
-                self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, -1).unbind()")
-                given = f"{self.flat(x, count)}.view(-1, {rows}, {places})"
-                self.text.draw.append(f"{name}_all[:{count}].copy_({given}.transpose(1, 2))")
-                self.rowed[n] = f"{name}_rows"
-            elif n.op == "order":
-                name, inner = self.name(n), self.name(n.args[0])
-                self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
-                self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
-                self.text.draw.append(f"{inner}_sorted, {inner}_from = torch.sort({inner}_all[:{count}], stable=True)")
-                self.text.draw.append(
-                    f'torch.div({inner}_from, {n.args[1]}, rounding_mode="floor", out={name}_all[:{count}])'
-                )
-                self.rowed[n] = f"{name}_rows"
-            elif n.op == "begins":
-                name, inner = self.name(n), self.name(n.args[0])
-                self.text.setup.append(f"{name}_all = torch.empty({chunk}, {n.numel}, dtype=torch.int64)")
-                self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
-                self.text.setup.append(f"{name}_of = torch.arange({n.numel}).repeat({chunk}, 1)")
-                self.text.draw.append(
-                    f"torch.searchsorted({inner}_sorted, {name}_of[:{count}], out={name}_all[:{count}])"
-                )
-                self.rowed[n] = f"{name}_rows"
-            else:
-                name = self.name(n)
-                self.text.setup.append(
-                    f"{name}_rows = [{expression(n, lambda r, n=n: 'row')} for row in {self.rowed[n.args[0]]}]"
-                )
-                self.rowed[n] = f"{name}_rows"
+            self.DRAWN.get(n.op, Drawing.seen)(self, n, chunk, count)
+
+    def rows(self, n: Node, name: str, sizes: tuple[int, ...], seen: str = "", filled: str = "empty") -> None:
+        """Memory for the rows of many steps, each as it is or as it is `seen`."""
+        self.text.setup.append(f"{name}_all = torch.{filled}({self.sizes(sizes)}, dtype={n.dtype})")
+        self.rowed.promise(n, f"{name}_rows", f"{name}_all{seen}.unbind()")
+
+    def given(self, n: Node, chunk: int, count: str) -> None:
+        """Rows of the data."""
+        name, rows = self.name(n), n.shape[0]
+        self.rows(n, name, (chunk * rows, *n.shape[1:]), f".view({self.sizes((chunk, *n.shape))})")
+        which = f"data[{self.step.batch.index(name)}]"
+        self.text.draw.append(f"torch.index_select({which}, 0, rows, out={name}_all[: {count} * {rows}])")
+
+    def places(self, n: Node, chunk: int, count: str) -> None:
+        """The symbols at each place, numbered apart from those at other places."""
+        name, (x, places, symbols) = self.name(n), n.args
+        self.rows(n, name, (chunk, n.numel))
+        self.text.setup.append(f"{name}_first = torch.arange({places}) * {symbols}")
+        into = f"{name}_all[:{count}].view(-1, {places})"
+        self.text.draw.append(f"torch.add({self.flat(x, count)}.view(-1, {places}), {name}_first, out={into})")
+
+    def turned(self, n: Node, chunk: int, count: str) -> None:
+        """The symbols place by place instead of row by row."""
+        name, x = self.name(n), n.args[0]
+        rows, places = x.shape[0], n.numel // x.shape[0]
+        self.rows(n, name, (chunk, places, rows), f".view({chunk}, -1)")
+        given = f"{self.flat(x, count)}.view(-1, {rows}, {places})"
+        self.text.draw.append(f"{name}_all[:{count}].copy_({given}.transpose(1, 2))")
+
+    def ordered(self, n: Node, chunk: int, count: str) -> None:
+        """The rows in the order of their symbols."""
+        name, inner = self.name(n), self.name(n.args[0])
+        self.rows(n, name, (chunk, n.numel))
+        self.text.draw.append(f"{inner}_sorted, {inner}_from = torch.sort({inner}_all[:{count}], stable=True)")
+        self.text.draw.append(f'torch.div({inner}_from, {n.args[1]}, rounding_mode="floor", out={name}_all[:{count}])')
+
+    def begins(self, n: Node, chunk: int, count: str) -> None:
+        """Where the rows of each symbol begin in that order."""
+        name, inner = self.name(n), self.name(n.args[0])
+        self.rows(n, name, (chunk, n.numel))
+        self.text.setup.append(f"{name}_of = torch.arange({n.numel}).repeat({chunk}, 1)")
+        self.text.draw.append(f"torch.searchsorted({inner}_sorted, {name}_of[:{count}], out={name}_all[:{count}])")
+
+    def seen(self, n: Node, chunk: int, count: str) -> None:
+        """A view of each row of what was drawn."""
+        rows = f"[{expression(n, lambda r: 'row')} for row in {self.rowed[n.args[0]]}]"
+        self.rowed.promise(n, f"{self.name(n)}_rows", rows)
 
     def put(self, n: Node, chunk: int, count: str) -> None:
         """A number in one column of every row, zeros elsewhere: as rows of a table if that is small."""
@@ -88,15 +82,15 @@ class Drawing(Memory):
         index, amount, symbols = (n.args[0], 1.0, n.args[2:]) if hot else (n.args[0][1], n.args[1], n.args[3:])
         height = symbols[0] if symbols else columns
         into = f"{name}_all[: {count} * {rows}]"
-        self.text.setup.append(f"{name}_all = torch.zeros({chunk * rows}, {columns}, dtype={n.dtype})")
-        self.text.setup.append(f"{name}_rows = {name}_all.view({chunk}, {rows}, {columns}).unbind()")
-        self.rowed[n] = f"{name}_rows"
+        self.rows(n, name, (chunk * rows, columns), f".view({chunk}, {rows}, {columns})", "zeros")
+        for row in [x for x, row in self.layout.over.items() if row is n]:
+            self.rowed[row] = f"{name}_rows"
         if columns > MOST:
             at = self.flat(index, count, column=True)
             self.text.draw.append(f"{into}.zero_().scatter_(1, {at}, {number(amount)})")
             return
         times = "" if number(amount) == "1.0" else f" * {number(amount)}"
-        table = self.namer(f"{name}_table")
+        table = f"{name}_table"
         self.text.setup.append(f"{table} = torch.eye({height}, {columns}, dtype={n.dtype}){times}")
         self.text.draw.append(f"torch.index_select({table}, 0, {self.flat(index, count)}, out={into})")
 
@@ -115,12 +109,11 @@ class Drawing(Memory):
     def stored(self) -> None:
         """Rows of values that are read at the end of a chunk."""
         for n in self.layout.stored:
-            name, chunk = self.name(n), self.layout.chunk
-            self.text.setup.append(f"{name}_all = torch.empty({self.sizes((chunk, *n.shape))}, dtype={n.dtype})")
             copy = next((c for c, whole in self.blocks.stored.items() if whole is n), None) if self.blocks else None
-            if copy is None:
-                self.text.setup.append(f"{name}_rows = {name}_all.unbind()")
-            else:
-                self.names[copy] = name
-                self.text.setup.append(f"{name}_rows = {name}_all.view({self.sizes((-1, *copy.shape))}).unbind()")
-            self.rowed[copy or n] = f"{name}_rows"
+            seen = "" if copy is None else f".view({self.sizes((-1, *copy.shape))})"
+            self.rows(copy or n, self.name(n), (self.layout.chunk, *n.shape), seen)
+
+    DRAWN: ClassVar[dict[str, Callable[[Drawing, Node, int, str], None]]] = {
+        "input": given, "onehot": put, "spread": put, "places": places, "turned": turned, "order": ordered, "begins": begins,
+    }  # fmt: skip
+    """What writes the rows of each kind of value; views of others are written as such."""

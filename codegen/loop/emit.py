@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,10 +13,13 @@ from codegen.loop.blocks import Begin, End
 from codegen.loop.calls import argument, changed, expression, has_out, in_place, number, written
 from codegen.loop.ending import Ending
 from codegen.loop.folds import Update
-from codegen.loop.graph import Node, Sized
+from codegen.loop.graph import Node, Sized, constant
 from codegen.loop.layout import FEW, contiguous, ends_of, reads_of, root, together
-from codegen.loop.memory import OPERATORS, Text
+from codegen.loop.names import OPERATORS
 from codegen.loop.tidy import SCALARS
+
+if TYPE_CHECKING:
+    from codegen.loop.memory import Text
 
 ADDED = {"mm": "addmm_", "mv": "addmv_", "bmm": "baddbmm_"}
 """The method that adds a product to what is there."""
@@ -111,7 +114,8 @@ class Writer(Ending):
             out = self.out(x)
             body.append(f"{out}.zero_().scatter_(1, {self.name(x.args[0])}.view(-1, 1), 1.0)")
         elif self.changes(x):
-            body.append(changed(self.operand(x), self.ready))
+            becomes = "" if self.name(x) == self.name(x.args[0]) else f"  # {self.name(x)} from here on"
+            body.append(f"{changed(self.operand(x), self.ready)}{becomes}")
         elif has_out(x) and (x in self.rowed or x in self.layout.place):
             body.append(written(self.operand(x), self.out(x), self.ready))
         elif x in self.rowed:
@@ -281,9 +285,7 @@ class Writer(Ending):
         value = n.args[1].full if isinstance(n.args[1], Sized) else n.args[1]
         key = (value, n.dtype)
         if key not in self.numbers:
-            self.numbers[key] = Node(
-                "constant", (), {}, (), n.dtype, None, number_name(value), constant=torch.tensor(value, dtype=n.dtype)
-            )
+            self.numbers[key] = constant(torch.tensor(value, dtype=n.dtype))
         made = self.numbers[key]
         return replace(n, args=(n.args[0], made, *n.args[2:]))
 
@@ -296,7 +298,7 @@ class Writer(Ending):
             text = owner
             for op, sizes in views:
                 text = f"{text}.{op}({', '.join(map(str, sizes))})" if sizes else f"{text}.{op}(())"
-            self.views[key] = self.namer(f"{owner}_{views[-1][0]}")
+            self.views[key] = self.names.unique(f"{owner}_{seen_word(views)}")
             self.text.setup.append(f"{self.views[key]} = {text}")
         return self.views[key]
 
@@ -320,12 +322,12 @@ class Writer(Ending):
                 body.append(f"{a.name}.mul_({self.plain(a.keep)}).add_({self.ready(a.value)}, {share})")
 
 
-NUMBERS = {2: "two", 0.5: "half", 1: "one", -1: "minus_one_", 3: "three", 4: "four"}
-
-
-def number_name(value: Any) -> str:
-    """What a number is called."""
-    return NUMBERS.get(value, f"number_{value}")
+def seen_word(views: tuple[Any, ...]) -> str:
+    """What a parameter that is seen through views is called behind its own name."""
+    op, sizes = views[-1]
+    if op == "permute":
+        return "T"
+    return "flat" if len(sizes) == 1 else "column" if sizes[-1:] == (1,) else f"{len(sizes)}d"
 
 
 __all__ = ["OPERATORS", "Writer"]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class Ending(Drawing):
     """Writes what comes after the steps of a chunk."""
 
+    lifted: list[str] | None = None
+    """The statements of `at_end` for all steps of a chunk at once, where they have such a form."""
+
     def end(self) -> None:
         """The losses, and what is kept, of all steps of a chunk at once."""
         ends = {k: n for k, n in self.step.results.items() if k == "loss" or k.startswith("keep.")}
@@ -40,14 +43,15 @@ class Ending(Drawing):
                 local[r] = self.name(r)
             if all(k != self.name(reads_owner) for k, _ in self.text.late_args):
                 self.text.late_args.append((self.name(reads_owner), self.whole_rows(reads_owner)))
+        self.lifted = self.over_steps()
         for n in self.layout.late:
             for r in n.reads:
-                if r.constant is not None:
+                if r.constant is not None and self.lifted is None:
                     self.ready(r)
             self.text.late.append(f"{self.name(n)} = {expression(n, self.name)}")
         self.text.results = [self.name(n) for n in ends.values()]
 
-    def lifted(self) -> list[str] | None:
+    def over_steps(self) -> list[str] | None:
         """The statements of `at_end` for all steps of a chunk at once; None where one has no such form."""
         out: list[str] = []
         names: dict[Node, str] = {}

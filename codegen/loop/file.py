@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from codegen.loop.layout import Layout
 
 
+WIDTH = 108
+"""Columns behind the indentation from which on a line is broken."""
+
+
 def loop_source(
     layout: Layout, trained: tuple[str, ...], target: str, name: str, used: Sequence[str], momentum: bool = False
 ) -> str:
@@ -32,7 +36,7 @@ def loop_source(
     copies = copies_of(step, moving)
     kept = [k.removeprefix("keep.") for k in step.results if k.startswith("keep.")]
     ends = [f"{r}_of" for r in text.results]
-    late = writer.lifted()
+    late = writer.lifted
     lifted = None if late is None else [f"{a}_of = {rows}[:count]" for a, rows in text.late_args] + late
     given = given_inputs(step)
     return render(
@@ -41,10 +45,7 @@ def loop_source(
         name=name,
         kind="gradient descent with momentum" if momentum else "gradient descent",
         batch=batch,
-        sizes="; ".join(f"{k} {shape} {str(dtype).removeprefix('torch.')}" for k, (shape, dtype) in given.items()),
-        signature="{"
-        + ", ".join(f'"{k}": ("{dtype}", {", ".join(map(str, shape))})' for k, (shape, dtype) in given.items())
-        + "}",
+        sizes=[f'"{k}": ("{dtype}", {", ".join(map(str, shape))}),' for k, (shape, dtype) in given.items()],
         identities=chosen(used, step),
         operators=[(op, OPERATORS[op]) for op in text.operators],
         momentum=momentum,
@@ -52,22 +53,50 @@ def loop_source(
         states=[line for n in moving for line in unpacked(n, f"{n}_velocity", "velocities", step)],
         begin=[line for u in copies for line in u.begin()],
         finish=[line for u in copies for line in u.finish()],
-        setup=text.setup,
+        setup=list(filter(None, text.setup)),
         lifted=lifted,
         late_args=[a for a, _ in text.late_args],
-        late_rows=[f"{rows}[:count]" for _, rows in text.late_args],
         late=text.late,
         results=", ".join(text.results) + ("," if len(text.results) == 1 else ""),
         loss_dtype=dtype,
         chunk=layout.chunk,
         draw=text.draw,
-        loop_names=", ".join(["_", *names]) if names else "_",
-        loop_rows=f"zip({', '.join(['range(count)', *[rows for _, rows in text.rows]])})" if names else "range(count)",
+        loop=loop_lines(names, [rows for _, rows in text.rows]),
         body=text.body,
-        ends=", ".join(ends) + ("," if len(ends) == 1 else ""),
+        ends=at_end_lines(ends, [f"{rows}[:count]" for _, rows in text.late_args]),
         ends_loss=ends[0],
         kept="{" + ", ".join(f'"{k}": {e}' for k, e in zip(kept, ends[1:], strict=True)) + "}",
     )
+
+
+def loop_lines(names: list[str], rows: list[str]) -> list[str]:
+    """The head of the loop over the steps of a chunk."""
+    if not names:
+        return ["for _ in range(count):"]
+    into, given = ["_", *names], ["range(count)", *rows]
+    line = f"for {', '.join(into)} in zip({', '.join(given)}):"
+    return [line] if len(line) <= WIDTH else ["for (", *block(into), ") in zip(", *block(given), "):"]
+
+
+def at_end_lines(ends: list[str], rows: list[str]) -> list[str]:
+    """The call for what is computed at the end of a chunk."""
+    into = ", ".join(ends) + ("," if len(ends) == 1 else "")
+    line = f"{into} = torch.vmap(at_end)({', '.join(rows)})"
+    if len(line) <= WIDTH:
+        return [line]
+    head = [f"{into} = torch.vmap(at_end)("]
+    return [*(head if len(head[0]) <= WIDTH else ["(", *block(ends), ") = torch.vmap(at_end)("]), *block(rows), ")"]
+
+
+def block(names: Sequence[str]) -> list[str]:
+    """Names in lines of their own, as many in each as fit."""
+    lines: list[str] = []
+    for n in names:
+        if lines and len(lines[-1]) + len(n) + 2 <= WIDTH:
+            lines[-1] += f" {n},"
+        else:
+            lines.append(f"    {n},")
+    return lines
 
 
 def chosen(used: Sequence[str], step: Step) -> list[str]:
@@ -86,7 +115,11 @@ def given_inputs(step: Step) -> dict[str, tuple[tuple[int, ...], Any]]:
     out: dict[str, tuple[tuple[int, ...], Any]] = {}
     for k, n in step.inputs.items():
         kept = step.kept.get(k)
-        out |= {k: (n.shape, n.dtype)} if kept is None else {p.name: (p.shape, n.dtype) for p in kept.parts}
+        out |= (
+            {step.called.get(k, k): (n.shape, n.dtype)}
+            if kept is None
+            else {p.name: (p.shape, n.dtype) for p in kept.parts}
+        )
     return out
 
 

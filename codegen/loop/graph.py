@@ -96,6 +96,13 @@ class Node:
         return count
 
 
+def called(n: Node) -> str:
+    """The name of a value, or of what a view without a name shows; "" where that has none."""
+    while not n.name and n.is_view and not n.write:
+        n = n.args[0]
+    return n.name
+
+
 def _short(a: Any) -> str:
     return (
         a.name or a.op
@@ -137,6 +144,8 @@ class Step:
     order: list[Node] = field(default_factory=list[Node])
     kept: dict[str, Kept] = field(default_factory=dict[str, Any])
     """Inputs that are no parameters as they were given, by name: what they hold."""
+    called: dict[str, str] = field(default_factory=dict[str, str])
+    """What batch inputs are called by whom they are given, where that is not their name."""
     readers: dict[Node, list[Node]] | None = None
     """Who may read each node: kept up to date by `insert` and `replace`, made anew after anything else."""
 
@@ -212,7 +221,7 @@ def copied(step: Step, averages: Sequence[Average] = ()) -> tuple[Step, tuple[Av
             made[n] = replace(n, args=mapped(n.args, new), kwargs=kwargs)
     inputs = {k: made[n] for k, n in step.inputs.items()}
     results = {k: made[n] for k, n in step.results.items()}
-    again = Step(inputs, step.batch, results, [made[n] for n in step.order], dict(step.kept))
+    again = Step(inputs, step.batch, results, [made[n] for n in step.order], dict(step.kept), dict(step.called))
     return again, tuple(replace(a, value=None if a.value is None else made[a.value]) for a in averages)
 
 
@@ -233,6 +242,12 @@ def call(
     f = packet(op) if not overload else getattr(packet(op), overload)
     value = f(*small(args), **{k: small(v) for k, v in kwargs.items()})
     return Node(op, args, kwargs, shape, dtype, value, name, overload)
+
+
+def constant(t: Tensor, point: Tensor | None = None) -> Node:
+    """A tensor that is the same in every step, with its value at the small point where that is another one."""
+    value = t if point is None else point
+    return Node("constant", (), {}, tuple(t.shape), t.dtype, value, constant=t, stride=t.stride())
 
 
 def alike(a: Node, b: Node) -> bool:

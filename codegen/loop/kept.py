@@ -15,8 +15,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from codegen.loop.graph import Step
-
 Place = tuple[int, int] | int
 """Along a dimension: the first place and the one behind the last, or a single place."""
 
@@ -114,25 +112,6 @@ def described(kept: Kept, name: str, shape: tuple[int, ...]) -> list[str]:
     return lines
 
 
-SUFFIXES = ("_all", "_rows", "_own", "_table", "_velocity", "_of", "_blocks", "_steps", "_first", "_sorted", "_from")
-"""What names of the emitted loop end with that are made from others."""
-
-
-def with_free_names(step: Step) -> None:
-    """Let no parameter have a name that the loop may give to something else: it is kept under another one."""
-    for name in [k for k in step.inputs if k not in step.batch and k.endswith(SUFFIXES)]:
-        free = f"{name}_"
-        while free in step.inputs:
-            free += "_"
-        n = step.inputs[name]
-        n.name = free
-        step.inputs = {free if k == name else k: v for k, v in step.inputs.items()}
-        step.kept[free] = step.kept.pop(name, as_it_is(name, n.shape))
-        for kind in ("grad", "buffer"):
-            if f"{kind}.{name}" in step.results:
-                step.results[f"{kind}.{free}"] = step.results.pop(f"{kind}.{name}")
-
-
 class Unpacked:
     """The statements for one kept tensor of parameters, or of their velocities."""
 
@@ -183,4 +162,4 @@ class Unpacked:
         return f'{self.source}["{p.name}"]'
 
 
-__all__ = ["Kept", "Part", "Unpacked", "as_it_is", "described", "with_free_names"]
+__all__ = ["Kept", "Part", "Unpacked", "as_it_is", "described"]

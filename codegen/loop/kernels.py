@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
-from codegen.loop.graph import Node, Sized, alike, call, equal, lies_in_rows, sizes_of, small
+from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_in_rows, sizes_of, small
 from codegen.loop.rules import Match, Rule, depends_on, near
 from codegen.loop.tables import looked_up
 
@@ -122,7 +122,6 @@ def gathers(step: Step) -> Iterator[Match]:
             flat,
             shape=(i.numel, *x.shape[1:]),
             dtype=n.dtype,
-            name=f"{n.name}_rows" if n.name else "",
         )
         nodes.append(picked)
         new = picked
@@ -213,16 +212,7 @@ def tanh_by_sigmoid(step: Step) -> Iterator[Match]:
         (z,) = n.args
         doubled = call("mul", z, 2, shape=n.shape, dtype=n.dtype)
         s = call("sigmoid", doubled, shape=n.shape, dtype=n.dtype)
-        less = Node(
-            "constant",
-            (),
-            {},
-            (),
-            n.dtype,
-            torch.tensor(-1.0, dtype=torch.float64),
-            "minus_one",
-            constant=torch.tensor(-1.0, dtype=n.dtype),
-        )
+        less = constant(torch.tensor(-1.0, dtype=n.dtype), torch.tensor(-1.0, dtype=torch.float64))
         new = call("add", less, s, alpha=2, shape=n.shape, dtype=n.dtype)
         yield Match([doubled, s, less, new], [(n, new)], key=n.shape)
 
@@ -296,15 +286,8 @@ def row_means(step: Step) -> Iterator[Match]:
             continue
         exact = count & (count - 1) == 0
         weight = 1 / count if exact else 1.0
-        weights = known.get((count, x.dtype)) or Node(
-            "constant",
-            (),
-            {},
-            (count,),
-            x.dtype,
-            torch.full((count,), weight, dtype=x.value.dtype),
-            f"ones_{count}ths" if exact else "ones",
-            constant=torch.full((count,), weight, dtype=x.dtype),
+        weights = known.get((count, x.dtype)) or constant(
+            torch.full((count,), weight, dtype=x.dtype), torch.full((count,), weight, dtype=x.value.dtype)
         )
         known[(count, x.dtype)] = weights
         rows, few = x.numel // count, x.value.numel() // count
@@ -351,17 +334,10 @@ def reversed_difference(step: Step) -> Iterator[Match]:
     """c - x is (-1) x + c."""
     for n in step.order:
         if n.op == "rsub" and not isinstance(n.args[1], Node):
-            one = Node(
-                "constant",
-                (),
-                {},
-                (),
-                n.dtype,
+            full = n.args[1].full if isinstance(n.args[1], Sized) else n.args[1]
+            one = constant(
+                torch.tensor(float(full), dtype=n.dtype),
                 torch.tensor(float(small((n.args[1],))[0]), dtype=torch.float64),
-                "one",
-                constant=torch.tensor(
-                    float(n.args[1].full if isinstance(n.args[1], Sized) else n.args[1]), dtype=n.dtype
-                ),
             )
             new = call("sub", one, n.args[0], shape=n.shape, dtype=n.dtype)
             yield Match([one, new], [(n, new)])

@@ -14,9 +14,9 @@ from codegen.loop.file import loop_source
 from codegen.loop.flat import flattened
 from codegen.loop.folds import averages
 from codegen.loop.graph import copied
-from codegen.loop.kept import with_free_names
 from codegen.loop.kernels import PLAIN, RULES
 from codegen.loop.layout import laid_out
+from codegen.loop.names import named_where_computed, with_free_names
 from codegen.loop.padding import widened
 from codegen.loop.plan import Plan, Rows, inputs_of, rows_of
 from codegen.loop.record import recorded
@@ -64,9 +64,11 @@ def make_loop(
     step = recorded(module, names, rows, params, size, plan.outputs, plan.key, plan.renew, plan.keep)
     with_free_names(step)
     tidied(step)
+    named_where_computed(step)
     if not plan.plain:
         flattened(step)
     applied = apply(step, PLAIN if plan.plain else RULES)
+    named_where_computed(step)
     layout = in_order(step, plan)
     trained = trained_in(layout.step)
     used = tuple(r.text for r in RULES if r.name in applied.used)
@@ -102,7 +104,6 @@ def alone(step: Step) -> None:
     """Constants read nothing: what they took their shape or dtype from may change."""
     for n in step.order:
         if n.constant is not None:
-            n.name = n.name or "_".join([n.op, *[r.name for r in n.reads[:1] if r.name]]).strip("_")
             n.op, n.args, n.kwargs = "constant", (), {}
     step.readers = None
     step.sort()

@@ -3,36 +3,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from codegen.loop.calls import expression, number
+from codegen.loop.calls import expression
+from codegen.loop.constants import literal
 from codegen.loop.layout import Layout, contiguous, root, size_of
-from engine.naming import Namer
+from codegen.loop.names import Names
+from codegen.loop.views import shortened, unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from codegen.loop.graph import Node
-
-OPERATORS = {
-    "threshold_backward": "torch.ops.aten.threshold_backward.grad_input._op",
-    "moments": "torch.ops.aten.batch_norm_update_stats.default._op",
-    "bag": "torch.ops.aten._embedding_bag_forward_only.default._op",
-    "tanh_backward": "torch.ops.aten.tanh_backward.grad_input._op",
-    "gelu": "torch.ops.aten.gelu.out._op",
-    "gelu_backward": "torch.ops.aten.gelu_backward.grad_input._op",
-    "sigmoid_backward": "torch.ops.aten.sigmoid_backward.grad_input._op",
-    "native_batch_norm_backward": "torch.ops.aten.native_batch_norm_backward.default._op",
-    "log_softmax_backward": "torch.ops.aten._log_softmax_backward_data.out._op",
-}
+    from codegen.loop.layout import Slot
 
 
 @dataclass
 class Text:
-    """The parts of the file."""
+    """The parts of the file. A line of `setup` is empty where what it would make is not asked for."""
 
     setup: list[str] = field(default_factory=list[str])
     draw: list[str] = field(default_factory=list[str])
@@ -51,33 +40,9 @@ class Memory:
         self.layout, self.trained, self.momentum = layout, trained, momentum
         self.step = layout.step
         self.text = Text()
-        self.namer = Namer(
-            [
-                "torch",
-                "params",
-                "buffers",
-                "velocity",
-                "X",
-                "Y",
-                "steps",
-                "lr",
-                "generator",
-                "losses",
-                "rows",
-                "count",
-                "done",
-                "rate",
-                "momentum",
-                "small",
-                "small_velocity",
-                *("zip", "range", "len", "min", "float", "enumerate"),
-                *OPERATORS,
-                *self.step.inputs,
-            ]
-        )
-        self.names: dict[Node, str] = {n: k for k, n in self.step.inputs.items()}
+        self.names = Names(layout)
         self.made: set[Node] = set()
-        self.rowed: dict[Node, str] = {}
+        self.rowed = Rows(self.text.setup)
         self.last: dict[int, list[Node]] = {}
         self.views: dict[Any, str] = {}
         self.numbers: dict[Any, Node] = {}
@@ -87,31 +52,13 @@ class Memory:
         self.inside: list[tuple[str, str]] | None = None
         self.passed: list[str] = []
         self.owner: dict[Node, Node] = {}
-        for n, row in layout.over.items():
-            self.names[row] = self.name(n)
         if layout.blocks is not None:
             b = layout.blocks
             self.owner = {n.args[0]: n for n in [*b.totals, *b.collected]}
-            self.names.update({copy: k for n, copy in b.data.items() for k, i in self.step.inputs.items() if i is n})
 
     def name(self, n: Node) -> str:
         """The variable of a value."""
-        if n not in self.names:
-            self.names[n] = self.namer(n.name or self.label(n))
         return self.names[n]
-
-    def label(self, n: Node) -> str:
-        """A name for a value that has none."""
-        inner = next((r for r in n.reads), None)
-        if n.op in ("permute", "t", "transpose") and inner is not None:
-            return f"{self.name(inner)}_T"
-        if n.is_view and inner is not None:
-            return f"{self.name(inner)}_view"
-        return (
-            f"{n.op.strip('_')}_{self.name(inner)}"
-            if inner is not None and len(self.name(inner)) < 16
-            else n.op.strip("_")
-        )
 
     def sizes(self, shape: Sequence[int]) -> str:
         """A shape as arguments."""
@@ -162,10 +109,11 @@ class Memory:
         for n, s in self.layout.place.items():
             users.setdefault(s.name, []).append(n)
         for s in self.layout.slots:
-            alone = list(users.get(s.name, []))
             if s.wide is not None:
                 self.extended(s.wide)
                 continue
+            named = {self.name(n): n for n in reversed(users.get(s.name, []))}
+            alone = [n for n in users.get(s.name, []) if named[self.name(n)] is n]
             if len(alone) == 1 and contiguous(alone[0]) and not self.handed_out(alone[0]):
                 (n,) = alone
                 self.text.setup.append(f"{self.name(n)} = torch.empty({self.sizes(n.shape)}, dtype={n.dtype})")
@@ -175,13 +123,18 @@ class Memory:
                 if self.handed_out(n):
                     whole = size_of(self.layout, n) if n in self.across() else n.numel
                     shape = (-1, *n.shape) if n in self.across() else n.shape
-                    self.text.setup.append(f"{self.name(n)}_all = {s.name}[:{whole}].view({self.sizes(shape)})")
+                    self.text.setup.append(f"{self.name(n)}_all = {self.run_of(s, whole)}.view({self.sizes(shape)})")
                     self.text.setup.append(f"{self.name(n)}_blocks = {self.name(n)}_all.unbind()")
                     self.rowed[n] = f"{self.name(n)}_blocks"
                 elif contiguous(n):
-                    self.text.setup.append(f"{self.name(n)} = {s.name}[:{n.numel}].view({self.sizes(n.shape)})")
+                    shown = "" if len(n.shape) == 1 else f".view({self.sizes(n.shape)})"
+                    self.text.setup.append(f"{self.name(n)} = {self.run_of(s, n.numel)}{shown}")
                 else:
                     self.text.setup.append(f"{self.name(n)} = {s.name}.as_strided({n.shape}, {n.stride})")
+
+    def run_of(self, s: Slot, size: int) -> str:
+        """So many elements of a slot."""
+        return s.name if size == s.size else f"{s.name}[:{size}]"
 
     def extended(self, n: Node) -> None:
         """Memory for rows with a one behind them, and a value as the places in front of it."""
@@ -205,50 +158,52 @@ class Memory:
 
     def ready(self, n: Node) -> str:
         """A value's variable; views and constants are made where they are first needed, once if that is possible."""
-        if n.constant is not None:
-            if n not in self.made:
-                self.made.add(n)
-                self.text.setup.append(f"{self.name(n)} = {self.literal(n)}")
-            return self.name(n)
-        if n.is_view and n not in self.made and n not in self.rowed:
-            self.made.add(n)
-            inner = self.ready(n.args[0])
-            own = root(n)
-            text = expression(n, lambda r: inner)
-            if own in self.rowed:
-                name = self.name(n)
-                self.text.setup.append(
-                    f"{name}_rows = [{expression(n, lambda r: 'row')} for row in {self.rowed[n.args[0]]}]"
-                )
-                self.rowed[n] = f"{name}_rows"
-            elif (own.op == "input" and not self.varying) or own in self.layout.place:
-                self.text.setup.append(f"{self.name(n)} = {text}")
-            else:
-                self.text.body.append(f"{self.name(n)} = {text}")
+        while (same := unchanged(n)) is not None and self.name(same) == self.name(n):
+            n = same
+        self.make(n)
         if n in self.collecting() and self.inside is None:
             return f"{self.name(n)}_all"
         if n in self.rowed:
             self.row(n)
         return self.name(n)
 
-    def literal(self, n: Node) -> str:
-        """A constant as an expression."""
-        t = n.constant
-        shape = tuple(t.shape)
-        if t.numel() and bool((t == t.reshape(-1)[0]).all()):
-            value = t.reshape(-1)[0].item()
-            kind = "zeros" if value == 0 else "ones" if value == 1 else "full"
-            inside = f"{shape}" + (f", {number_text(value)}" if kind == "full" else "")
-            return f"torch.{kind}({inside}, dtype={t.dtype})"
-        if t.dim() == 1 and t.dtype == torch.int64 and t.numel() > 1 and bool((t.diff() == t[1] - t[0]).all()):
-            start, by = int(t[0]), int(t[1] - t[0])
-            if start == 0 and by > 0:
-                return f"torch.arange({t.numel()})" if by == 1 else f"torch.arange(0, {by * t.numel()}, {by})"
-        return f"torch.tensor({number_text(t.tolist())}, dtype={t.dtype})"
+    def make(self, n: Node) -> None:
+        """The statement for a constant or a view, unless it is there: once where its memory stays the same, else in every step."""
+        if n in self.made or (n.constant is None and (not n.is_view or n in self.rowed)):
+            return
+        self.made.add(n)
+        if n.constant is not None:
+            self.text.setup.append(f"{self.name(n)} = {literal(n.constant)}")
+            return
+        given = shortened(n, lambda v: v not in self.made and v not in self.rowed and not v.name)
+        self.make(given)
+        seen, own = replace(n, args=(given, *n.args[1:])), root(n)
+        if own in self.rowed:
+            rows = f"[{expression(seen, lambda r: 'row')} for row in {self.rowed[given]}]"
+            self.rowed.promise(n, f"{self.name(n)}_rows", rows)
+            return
+        inner = self.ready(given)
+        once = (own.op == "input" and not self.varying) or own in self.layout.place
+        (self.text.setup if once else self.text.body).append(f"{self.name(n)} = {expression(seen, lambda r: inner)}")
 
 
-def number_text(value: Any) -> str:
-    """A number, or nested lists of them, as Python."""
-    if isinstance(value, list):
-        return f"[{', '.join(number_text(v) for v in cast('list[Any]', value))}]"
-    return number(value)
+class Rows(dict["Node", str]):
+    """What holds a value's rows, by value. Rows are made where they are first asked for."""
+
+    def __init__(self, setup: list[str]) -> None:
+        super().__init__()
+        self.setup = setup
+        self.promised: dict[Node, tuple[int, str]] = {}
+
+    def promise(self, n: Node, name: str, rows: str) -> None:
+        """Rows that are made by this expression, at this place."""
+        self[n] = name
+        self.promised[n] = len(self.setup), rows
+        self.setup.append("")
+
+    def __getitem__(self, n: Node) -> str:
+        name = super().__getitem__(n)
+        if n in self.promised:
+            at, rows = self.promised.pop(n)
+            self.setup[at] = f"{name} = {rows}"
+        return name

@@ -160,7 +160,7 @@ def written(step: Step, layout: Layout, keys: dict[str, str]) -> str:
     gradients = ", ".join(f'"{keys[k.removeprefix("grad.")]}": {t}' for k, t in texts.items() if k != "loss")
     text = writer.text
     lines = ["import torch", "", *[f"{op} = {OPERATORS[op]}" for op in text.operators], "", "", "def value_and_grad():"]
-    lines += [f"    {line}" for line in text.setup]
+    lines += [f"    {line}" for line in text.setup if line]
     lines += ["", f"    def run({', '.join(step.inputs)}):", *[f"        {line}" for line in text.body]]
     lines += [f"        return {texts['loss']}, {{{gradients}}}", "", "    return run", ""]
     return "\n".join(lines)

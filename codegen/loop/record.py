@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from codegen.loop.graph import VIEWS, Node, Sized, Step, equal, mapped, packet
+from codegen.loop.graph import VIEWS, Node, Sized, Step, constant, equal, mapped, packet
 from engine.errors import SymgradError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Recorder(TorchDispatchMode):
         if not isinstance(a, Tensor):
             return a
         if id(a) not in self.known:
-            made = Node("constant", (), {}, tuple(a.shape), a.dtype, a, constant=a, stride=a.stride())
+            made = constant(a)
             self.known[id(a)] = made
             self.alive.append(a)
             self.nodes.append(made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from codegen.loop.constants import shortest
 from codegen.loop.graph import Node, Sized, mapped
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def numbers(step: Step) -> None:
             continue
         for k, a in enumerate(n.args[:2]):
             if isinstance(a, Node) and a.constant is not None and not a.shape and (k == 1 or n.op in ("add", "mul")):
-                full, point = a.constant.item(), a.value.item()
+                full, point = shortest(a.constant), shortest(a.value)
                 value = full if full == point else Sized(full, point)
                 other = n.args[1 - k]
                 if isinstance(other, Node) and other.constant is None:

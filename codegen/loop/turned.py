@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from codegen.loop.cost import price
-from codegen.loop.graph import Node, Sized, call, copied, equal
+from codegen.loop.graph import Node, Sized, call, called, copied, equal
 from codegen.loop.kept import as_it_is
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Found:
         step.insert([dw], self.dw)
         cotangent = self.back.args[0]
         across = call("permute", cotangent, [1, 0], shape=(columns, rows), dtype=kind)
-        passed = call("mm", wt, across, shape=(inner, rows), dtype=kind, name=f"{self.back.name or 'd'}_T")
+        passed = call("mm", wt, across, shape=(inner, rows), dtype=kind, name=f"{called(self.back) or 'd'}_T")
         flat = call(
             "view", passed, [width, Sized(rows * places, few * places)], shape=(width, rows * places), dtype=kind
         )
@@ -191,7 +191,7 @@ class Found:
 
     def name(self) -> str:
         """What the looked-up rows are called."""
-        return self.product.args[-2].name or "rows"
+        return called(self.product.args[-2]) or "rows"
 
 
 def added_up(n: Node) -> tuple[Node | None, Node | None]:

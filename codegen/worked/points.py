@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import mpmath
 import numpy as np
 
-from codegen.closed.gates import DIGITS, TOLERANCE, boxed, point, relate, rewritten, run, shape_at, small_sizes
+from codegen.closed.gates.points import DIGITS, TOLERANCE, boxed, point, relate, rewritten, run
+from codegen.closed.gates.sizes import shape_at, small_sizes
 from engine.arithmetic import arithmetic
 from engine.interpret import Interpreter
 

@@ -27,9 +27,10 @@ from engine.indexed import Indexed
 from engine.notation import accesses, base, canonical, element, instantiate, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from codegen.closed.backward import Statement
+    from codegen.closed.cells import Cell
     from codegen.closed.code import RegionCode
 
 LARGEST = 220
@@ -168,10 +169,9 @@ class Walk:
             stages.append(Stage(rule, tuple(facts), e))
 
         known = [c for n, c in algebra.down.items() if any(name_of(a) == n for a in accesses(start))]
-        names = listed([f"{{{c.name}}}" for c in known])
         if known:
             written = tuple((c.element(c.indices), cast("Expr", c.expr)) for c in known)
-            state(f"definition of {names} written out", written, algebra.lowered(start))
+            state(self.definitions(known), written, algebra.lowered(start))
         algebra.allow(None)
         algebra.rules = []
         algebra.normal(start, ranges)
@@ -199,6 +199,20 @@ class Walk:
             state(f"definition of {{{cell.name}}} read backwards", known_as, self.names.folded(e, allowed))
         state("common factors in front", (), settled(branched(stages[-1].expr)))
         return stages
+
+    def definitions(self, known: Sequence[Cell]) -> str:
+        """Whose definitions tensors are replaced by: their own, or that of a tensor which reads them."""
+        solved: dict[str, str] = {}
+        for c in known:
+            names = dict.fromkeys([c.name, *(name_of(a) for a in accesses(cast("Expr", c.expr)))])
+            readers = [x for n in names if (x := self.algebra.cells.get(n)) is not None and c.name in x.reads]
+            reader = next((x.name for x in readers if {*names} <= {x.name, *x.reads}), None)
+            if reader is not None:
+                solved[c.name] = reader
+        own = listed([f"{{{c.name}}}" for c in known if c.name not in solved])
+        parts = [f"definition of {own} written out"] if own else []
+        parts += [f"definition of {{{x}}} solved for {{{name}}}" for name, x in solved.items()]
+        return " and ".join(parts)
 
     def _names(self, s: Statement) -> set[str]:
         """The tensors that the closed form reads, also inside of the sums it shares."""

@@ -3,7 +3,8 @@
 
 x (n0, t, n2); wq (n2, h); wk (n2, h); wv (n2, n4)
 
-Saved for the backward: x (n0, t, n2), wq (n2, h), wk (n2, h), wv (n2, n4), q (n0, t, h), k (n0, t, h), v (n0, t, n4), att (n0, t, t).
+Saved for the backward: x (n0, t, n2), wq (n2, h), wk (n2, h), wv (n2, n4), q (n0, t, h), k (n0, t, h),
+    v (n0, t, n4), att (n0, t, t).
 """
 
 import torch

@@ -16,7 +16,7 @@ class Saved(NamedTuple):
     x: Tensor  # (n0, d)
     o_std: Tensor  # (1, d)
     o_div: Tensor  # (n0, d)
-    o_view_1: Tensor  # (1, d)
+    o_view: Tensor  # (1, d)
     o: Tensor  # (n0, d)
 
 
@@ -27,39 +27,39 @@ def forward(x, w, b):
     o_sub = x - o_mean
     o_std = x.std(dim=0, keepdim=True, unbiased=False)
     o_div = o_sub / o_std
-    o_view_1 = w.view(1, d)
-    o_mul = o_div * o_view_1
-    o_view = b.view(1, d)
-    o = o_mul + o_view
-    return o, Saved(x, o_std, o_div, o_view_1, o)
+    o_view = w.view(1, d)
+    o_mul = o_div * o_view
+    o_view_1 = b.view(1, d)
+    o = o_mul + o_view_1
+    return o, Saved(x, o_std, o_div, o_view, o)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
-    x, o_std, o_div, o_view_1, o = saved
+    x, o_std, o_div, o_view, o = saved
     n0 = x.shape[0]
 
     # do = grad_out
     do = torch.ones_like(o) if grad_out is None else grad_out
 
     # o = (x - x.mean(dim=0, keepdim=True)) / x.std(dim=0, keepdim=True, unbiased=False) * w.view(1, d) + b.view(1, d)  (line 10)
-    # do_view[0,i] = Σ_j do[j,i]
-    do_view = do.sum(0, keepdim=True)
+    # do_view_1[0,i] = Σ_j do[j,i]
+    do_view_1 = do.sum(0, keepdim=True)
 
-    # db[i] = do_view[0,i]
-    db = do_view.squeeze(0)
+    # db[i] = do_view_1[0,i]
+    db = do_view_1.squeeze(0)
 
     # do_mul[i,j] = do[i,j]
     do_mul = do
 
-    # do_view_1[0,i] = Σ_j do_mul[j,i] o_div[j,i]
-    do_view_1 = (do_mul * o_div).sum(0, keepdim=True)
+    # do_view[0,i] = Σ_j do_mul[j,i] o_div[j,i]
+    do_view = (do_mul * o_div).sum(0, keepdim=True)
 
-    # dw[i] = do_view_1[0,i]
-    dw = do_view_1.squeeze(0)
+    # dw[i] = do_view[0,i]
+    dw = do_view.squeeze(0)
 
-    # do_div[i,j] = do_mul[i,j] o_view_1[0,j]
-    do_div = do_mul * o_view_1
+    # do_div[i,j] = do_mul[i,j] o_view[0,j]
+    do_div = do_mul * o_view
 
     # do_std[0,i] = -(Σ_j do_div[j,i] o_div[j,i]) / o_std[0,i]
     do_std = (-do_div * (o_div / o_std)).sum(0, keepdim=True)
@@ -70,19 +70,19 @@ def backward(saved, grad_out=None):
     # do_mean[0,i] = -Σ_j do_sub[j,i]
     do_mean = -do_sub.sum(0, keepdim=True)
 
-    # dx[i,j] = (2 x[i,j] - 2 (Σ_k x[k,j]) / n0) do_std[0,j] (0 if [(Σ_l (x[l,j]
-    #     - (Σ_k x[k,j]) / n0)^2) / n0 = 0] else 1 / (2 sqrt(n0) sqrt(Σ_l (x[l,j] - (Σ_k x[k,j]) / n0)^2)))
-    #     + do_sub[i,j] + do_mean[0,j] / n0 - 2 do_std[0,j] (0 if [(Σ_q (x[q,j]
-    #     - (Σ_m x[m,j]) / n0)^2) / n0 = 0] else 1 / (2 sqrt(n0) sqrt(Σ_q (x[q,j]
-    #     - (Σ_m x[m,j]) / n0)^2))) (Σ_p (x[p,j] - (Σ_m x[m,j]) / n0)) / n0
+    # dx[i,j] = (2 x[i,j] - 2 (Σ_k x[k,j]) / n0) do_std[0,j]
+    #     (0 if (Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2) / n0 = 0
+    #     else 1 / (2 sqrt(n0) sqrt(Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2))) + do_sub[i,j] + do_mean[0,j] / n0
+    #     - 2 do_std[0,j] (0 if (Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2) / n0 = 0
+    #     else 1 / (2 sqrt(n0) sqrt(Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2))) (Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)) / n0
     dx = torch.where(((x - x.mean(0)) ** 2).mean(0) == 0, 0, (2 * x - 2 * x.mean(0)) * do_std * 0.5 * (n0 * ((x - x.mean(0)) ** 2).sum(0)).rsqrt()) - torch.where(((x - x.mean(0)) ** 2).mean(0) == 0, 0, 2 * do_std * (x - x.mean(0)).sum(0) * 0.5 * (n0 * ((x - x.mean(0)) ** 2).sum(0)).rsqrt() / n0) + do_sub + do_mean / n0
 
     return {
         "o": do,
-        "o_view": do_view,
+        "o_view_1": do_view_1,
         "b": db,
         "o_mul": do_mul,
-        "o_view_1": do_view_1,
+        "o_view": do_view,
         "w": dw,
         "o_div": do_div,
         "o_std": do_std,

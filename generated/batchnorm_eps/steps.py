@@ -29,7 +29,7 @@ def forward(x, w, b):
     diff = x - mean
     var_square = diff.square()
     var = var_square.mean(dim=0, keepdim=True)
-    xhat_add = var + (1e-05)
+    xhat_add = var + 1e-05
     xhat_sqrt = xhat_add.sqrt()
     xhat = diff / xhat_sqrt
     o_mul = xhat * w

@@ -17,7 +17,7 @@ class Saved(NamedTuple):
     P: Tensor  # (n, n)
     centred: Tensor  # (n, d)
     o_sqrt: Tensor  # (d,)
-    o_view_2: Tensor  # (1, d)
+    o_view: Tensor  # (1, d)
     o_div: Tensor  # (n, d)
     o_view_1: Tensor  # (1, d)
     o: Tensor  # (n, d)
@@ -34,28 +34,28 @@ def forward(v, x, w, b):
     centred_matmul = P @ x
     centred = centred_matmul.detach()
     o_sqrt = v.sqrt()
-    o_view_2 = o_sqrt.view(1, d)
-    o_div = centred / o_view_2
+    o_view = o_sqrt.view(1, d)
+    o_div = centred / o_view
     o_view_1 = w.view(1, d)
     o_mul = o_div * o_view_1
-    o_view = b.view(1, d)
-    o = o_mul + o_view
-    return o, Saved(x, P, centred, o_sqrt, o_view_2, o_div, o_view_1, o)
+    o_view_2 = b.view(1, d)
+    o = o_mul + o_view_2
+    return o, Saved(x, P, centred, o_sqrt, o_view, o_div, o_view_1, o)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
-    x, P, centred, o_sqrt, o_view_2, o_div, o_view_1, o = saved
+    x, P, centred, o_sqrt, o_view, o_div, o_view_1, o = saved
 
     # do = grad_out
     do = torch.ones_like(o) if grad_out is None else grad_out
 
     # o = centred / v.sqrt().view(1, d) * w.view(1, d) + b.view(1, d)  (line 12)
-    # do_view[0,i] = Σ_j do[j,i]
-    do_view = do.sum(0, keepdim=True)
+    # do_view_2[0,i] = Σ_j do[j,i]
+    do_view_2 = do.sum(0, keepdim=True)
 
-    # db[i] = do_view[0,i]
-    db = do_view.squeeze(0)
+    # db[i] = do_view_2[0,i]
+    db = do_view_2.squeeze(0)
 
     # do_mul[i,j] = do[i,j]
     do_mul = do
@@ -69,11 +69,11 @@ def backward(saved, grad_out=None):
     # do_div[i,j] = do_mul[i,j] o_view_1[0,j]
     do_div = do_mul * o_view_1
 
-    # do_view_2[0,i] = -(Σ_j do_div[j,i] o_div[j,i]) / o_view_2[0,i]
-    do_view_2 = (-do_div * (o_div / o_view_2)).sum(0, keepdim=True)
+    # do_view[0,i] = -(Σ_j do_div[j,i] o_div[j,i]) / o_view[0,i]
+    do_view = (-do_div * (o_div / o_view)).sum(0, keepdim=True)
 
-    # do_sqrt[i] = do_view_2[0,i]
-    do_sqrt = do_view_2.squeeze(0)
+    # do_sqrt[i] = do_view[0,i]
+    do_sqrt = do_view.squeeze(0)
 
     # dv[i] = do_sqrt[i] / (2 o_sqrt[i])
     dv = do_sqrt / (2 * o_sqrt)
@@ -83,13 +83,13 @@ def backward(saved, grad_out=None):
 
     return {
         "o": do,
-        "o_view": do_view,
+        "o_view_2": do_view_2,
         "b": db,
         "o_mul": do_mul,
         "o_view_1": do_view_1,
         "w": dw,
         "o_div": do_div,
-        "o_view_2": do_view_2,
+        "o_view": do_view,
         "o_sqrt": do_sqrt,
         "v": dv,
         "x": dx,

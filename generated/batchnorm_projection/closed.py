@@ -3,7 +3,7 @@
 
 x (n, d); w (d,); b (d,)
 
-Saved for the backward: x (n, d), w (d,), v_matmul_1_t (n, d), o_sqrt (d,).
+Saved for the backward: x (n, d), w (d,), v_matmul_t (n, d), o_sqrt (d,).
 """
 
 import torch
@@ -11,16 +11,16 @@ import torch
 
 def forward(x, w, b):
     """Returns (o, saved)."""
-    v_matmul_1_t = x - x.mean(0)
-    v = (v_matmul_1_t ** 2).mean(0)
+    v_matmul_t = x - x.mean(0)
+    v = (v_matmul_t ** 2).mean(0)
     o_sqrt = v.sqrt()
-    o = v_matmul_1_t * (w / o_sqrt) + b
-    return o, (x, w, v_matmul_1_t, o_sqrt)
+    o = v_matmul_t * (w / o_sqrt) + b
+    return o, (x, w, v_matmul_t, o_sqrt)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    x, w, v_matmul_1_t, o_sqrt = saved
+    x, w, v_matmul_t, o_sqrt = saved
     n = x.shape[0]
     d = x.shape[1]
     if grad_out is None:
@@ -29,14 +29,14 @@ def backward(saved, grad_out=None):
     # db[i] = Σ_j grad_out[j,i]
     db = grad_out.sum(0)
 
-    # grad_out_sum[i] = Σ_j v_matmul_1_t[j,i] grad_out[j,i]
-    grad_out_sum = (v_matmul_1_t * grad_out).sum(0)
+    # grad_out_sum[i] = Σ_j v_matmul_t[j,i] grad_out[j,i]
+    grad_out_sum = (v_matmul_t * grad_out).sum(0)
 
     # dw[i] = grad_out_sum[i] / o_sqrt[i]
     dw = grad_out_sum / o_sqrt
 
-    # dx[i,j] = (grad_out[i,j] - grad_out_sum[j] v_matmul_1_t[i,j] / (n o_sqrt[j]^2) - db[j] / n) w[j] / o_sqrt[j]
-    dx = (grad_out - v_matmul_1_t * (grad_out_sum / (n * o_sqrt ** 2)) - db / n) * (w / o_sqrt)
+    # dx[i,j] = (grad_out[i,j] - grad_out_sum[j] v_matmul_t[i,j] / (n o_sqrt[j]^2) - db[j] / n) w[j] / o_sqrt[j]
+    dx = (grad_out - v_matmul_t * (grad_out_sum / (n * o_sqrt ** 2)) - db / n) * (w / o_sqrt)
 
     return {"x": dx, "w": dw, "b": db}
 
@@ -52,8 +52,8 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, w, b):
         o, saved = forward(x, w, b)
-        x, w, v_matmul_1_t, o_sqrt = saved
-        return o, v_matmul_1_t, o_sqrt
+        x, w, v_matmul_t, o_sqrt = saved
+        return o, v_matmul_t, o_sqrt
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -66,8 +66,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 3
-        x, w, b, v_matmul_1_t, o_sqrt = ctx.saved_tensors
-        saved = (x, w, v_matmul_1_t, o_sqrt)
+        x, w, b, v_matmul_t, o_sqrt = ctx.saved_tensors
+        saved = (x, w, v_matmul_t, o_sqrt)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, w, b)

@@ -15,10 +15,10 @@ class Saved(NamedTuple):
 
     x: Tensor  # (n, d)
     P: Tensor  # (n, n)
-    v_matmul_1: Tensor  # (d, n)
+    v_matmul: Tensor  # (d, n)
     v: Tensor  # (d,)
     o_sqrt: Tensor  # (d,)
-    o_view_2: Tensor  # (1, d)
+    o_view: Tensor  # (1, d)
     o_div: Tensor  # (n, d)
     o_view_1: Tensor  # (1, d)
     o: Tensor  # (n, d)
@@ -33,24 +33,24 @@ def forward(x, w, b):
     P_div = P_ones / n
     P = P_eye - P_div
     v_t = x.T
-    v_matmul_1 = v_t @ P
-    v_matmul = v_matmul_1 @ x
-    v_diag = v_matmul.diag()
+    v_matmul = v_t @ P
+    v_matmul_1 = v_matmul @ x
+    v_diag = v_matmul_1.diag()
     v = v_diag / n
     o_matmul = P @ x
     o_sqrt = v.sqrt()
-    o_view_2 = o_sqrt.view(1, d)
-    o_div = o_matmul / o_view_2
+    o_view = o_sqrt.view(1, d)
+    o_div = o_matmul / o_view
     o_view_1 = w.view(1, d)
     o_mul = o_div * o_view_1
-    o_view = b.view(1, d)
-    o = o_mul + o_view
-    return o, Saved(x, P, v_matmul_1, v, o_sqrt, o_view_2, o_div, o_view_1, o)
+    o_view_2 = b.view(1, d)
+    o = o_mul + o_view_2
+    return o, Saved(x, P, v_matmul, v, o_sqrt, o_view, o_div, o_view_1, o)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
-    x, P, v_matmul_1, v, o_sqrt, o_view_2, o_div, o_view_1, o = saved
+    x, P, v_matmul, v, o_sqrt, o_view, o_div, o_view_1, o = saved
     n = x.shape[0]
     d = x.shape[1]
 
@@ -58,11 +58,11 @@ def backward(saved, grad_out=None):
     do = torch.ones_like(o) if grad_out is None else grad_out
 
     # o = (P @ x) / v.sqrt().view(1, d) * w.view(1, d) + b.view(1, d)  (line 12)
-    # do_view[0,i] = Σ_j do[j,i]
-    do_view = do.sum(0, keepdim=True)
+    # do_view_2[0,i] = Σ_j do[j,i]
+    do_view_2 = do.sum(0, keepdim=True)
 
-    # db[i] = do_view[0,i]
-    db = do_view.squeeze(0)
+    # db[i] = do_view_2[0,i]
+    db = do_view_2.squeeze(0)
 
     # do_mul[i,j] = do[i,j]
     do_mul = do
@@ -76,14 +76,14 @@ def backward(saved, grad_out=None):
     # do_div[i,j] = do_mul[i,j] o_view_1[0,j]
     do_div = do_mul * o_view_1
 
-    # do_view_2[0,i] = -(Σ_j do_div[j,i] o_div[j,i]) / o_view_2[0,i]
-    do_view_2 = (-do_div * (o_div / o_view_2)).sum(0, keepdim=True)
+    # do_view[0,i] = -(Σ_j do_div[j,i] o_div[j,i]) / o_view[0,i]
+    do_view = (-do_div * (o_div / o_view)).sum(0, keepdim=True)
 
-    # do_sqrt[i] = do_view_2[0,i]
-    do_sqrt = do_view_2.squeeze(0)
+    # do_sqrt[i] = do_view[0,i]
+    do_sqrt = do_view.squeeze(0)
 
-    # do_matmul[i,j] = do_div[i,j] / o_view_2[0,j]
-    do_matmul = do_div / o_view_2
+    # do_matmul[i,j] = do_div[i,j] / o_view[0,j]
+    do_matmul = do_div / o_view
 
     # dv[i] = do_sqrt[i] / (2 o_sqrt[i])
     dv = do_sqrt / (2 * o_sqrt)
@@ -92,34 +92,34 @@ def backward(saved, grad_out=None):
     # dv_diag[i] = dv[i] / n
     dv_diag = dv / n
 
-    # dv_matmul[i,j] = [i = j] dv_diag[i]
-    dv_matmul = torch.where(torch.arange(d).unsqueeze(-1) == torch.arange(d), dv_diag.unsqueeze(-1), 0)
+    # dv_matmul_1[i,j] = [i = j] dv_diag[i]
+    dv_matmul_1 = torch.where(torch.arange(d).unsqueeze(-1) == torch.arange(d), dv_diag.unsqueeze(-1), 0)
 
-    # dv_matmul_1[i,j] = Σ_k dv_matmul[i,k] x[j,k]
-    dv_matmul_1 = dv_matmul @ x.T
+    # dv_matmul[i,j] = Σ_k dv_matmul_1[i,k] x[j,k]
+    dv_matmul = dv_matmul_1 @ x.T
 
-    # dv_t[i,j] = Σ_k P[j,k] dv_matmul_1[i,k]
-    dv_t = dv_matmul_1 @ P.T
+    # dv_t[i,j] = Σ_k P[j,k] dv_matmul[i,k]
+    dv_t = dv_matmul @ P.T
 
     # o = (P @ x) / v.sqrt().view(1, d) * w.view(1, d) + b.view(1, d)  (line 12)
-    # dx[i,j] = Σ_k P[k,i] do_matmul[k,j] + Σ_l dv_matmul[l,j] v_matmul_1[l,i] + dv_t[j,i]
-    dx = P.T @ do_matmul + v_matmul_1.T @ dv_matmul + dv_t.T
+    # dx[i,j] = Σ_k P[k,i] do_matmul[k,j] + Σ_k dv_matmul_1[k,j] v_matmul[k,i] + dv_t[j,i]
+    dx = P.T @ do_matmul + v_matmul.T @ dv_matmul_1 + dv_t.T
 
     return {
         "o": do,
-        "o_view": do_view,
+        "o_view_2": do_view_2,
         "b": db,
         "o_mul": do_mul,
         "o_view_1": do_view_1,
         "w": dw,
         "o_div": do_div,
-        "o_view_2": do_view_2,
+        "o_view": do_view,
         "o_sqrt": do_sqrt,
         "o_matmul": do_matmul,
         "v": dv,
         "v_diag": dv_diag,
-        "v_matmul": dv_matmul,
         "v_matmul_1": dv_matmul_1,
+        "v_matmul": dv_matmul,
         "v_t": dv_t,
         "x": dx,
     }

@@ -3,7 +3,7 @@
 
 x (n, n1)
 
-Saved for the backward: x (n, n1), v_matmul_1_t (n, n1).
+Saved for the backward: x (n, n1), v_matmul_t (n, n1).
 """
 
 import torch
@@ -11,21 +11,21 @@ import torch
 
 def forward(x):
     """Returns (v, saved)."""
-    v_matmul_1_t = x - x.mean(0)
-    v = (v_matmul_1_t ** 2).mean(0)
-    return v, (x, v_matmul_1_t)
+    v_matmul_t = x - x.mean(0)
+    v = (v_matmul_t ** 2).mean(0)
+    return v, (x, v_matmul_t)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    x, v_matmul_1_t = saved
+    x, v_matmul_t = saved
     n = x.shape[0]
     n1 = x.shape[1]
     if grad_out is None:
-        grad_out = v_matmul_1_t.new_ones((n1,))
+        grad_out = v_matmul_t.new_ones((n1,))
 
-    # dx[i,j] = 2 grad_out[j] v_matmul_1_t[i,j] / n
-    dx = v_matmul_1_t * (2 * grad_out / n)
+    # dx[i,j] = 2 grad_out[j] v_matmul_t[i,j] / n
+    dx = v_matmul_t * (2 * grad_out / n)
 
     return {"x": dx}
 
@@ -41,8 +41,8 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x):
         v, saved = forward(x)
-        x, v_matmul_1_t = saved
-        return v, v_matmul_1_t
+        x, v_matmul_t = saved
+        return v, v_matmul_t
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -55,8 +55,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 1
-        x, v_matmul_1_t = ctx.saved_tensors
-        saved = (x, v_matmul_1_t)
+        x, v_matmul_t = ctx.saved_tensors
+        saved = (x, v_matmul_t)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x)

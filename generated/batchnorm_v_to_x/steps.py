@@ -15,7 +15,7 @@ class Saved(NamedTuple):
 
     x: Tensor  # (n, n1)
     P: Tensor  # (n, n)
-    v_matmul_1: Tensor  # (n1, n)
+    v_matmul: Tensor  # (n1, n)
     v: Tensor  # (n1,)
 
 
@@ -27,16 +27,16 @@ def forward(x):
     P_div = P_ones / n
     P = P_eye - P_div
     v_t = x.T
-    v_matmul_1 = v_t @ P
-    v_matmul = v_matmul_1 @ x
-    v_diag = v_matmul.diag()
+    v_matmul = v_t @ P
+    v_matmul_1 = v_matmul @ x
+    v_diag = v_matmul_1.diag()
     v = v_diag / n
-    return v, Saved(x, P, v_matmul_1, v)
+    return v, Saved(x, P, v_matmul, v)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
-    x, P, v_matmul_1, v = saved
+    x, P, v_matmul, v = saved
     n = x.shape[0]
     n1 = x.shape[1]
 
@@ -47,23 +47,23 @@ def backward(saved, grad_out=None):
     # dv_diag[i] = dv[i] / n
     dv_diag = dv / n
 
-    # dv_matmul[i,j] = [i = j] dv_diag[i]
-    dv_matmul = torch.where(torch.arange(n1).unsqueeze(-1) == torch.arange(n1), dv_diag.unsqueeze(-1), 0)
+    # dv_matmul_1[i,j] = [i = j] dv_diag[i]
+    dv_matmul_1 = torch.where(torch.arange(n1).unsqueeze(-1) == torch.arange(n1), dv_diag.unsqueeze(-1), 0)
 
-    # dv_matmul_1[i,j] = Σ_k dv_matmul[i,k] x[j,k]
-    dv_matmul_1 = dv_matmul @ x.T
+    # dv_matmul[i,j] = Σ_k dv_matmul_1[i,k] x[j,k]
+    dv_matmul = dv_matmul_1 @ x.T
 
-    # dv_t[i,j] = Σ_k P[j,k] dv_matmul_1[i,k]
-    dv_t = dv_matmul_1 @ P.T
+    # dv_t[i,j] = Σ_k P[j,k] dv_matmul[i,k]
+    dv_t = dv_matmul @ P.T
 
-    # dx[i,j] = Σ_k dv_matmul[k,j] v_matmul_1[k,i] + dv_t[j,i]
-    dx = v_matmul_1.T @ dv_matmul + dv_t.T
+    # dx[i,j] = Σ_k dv_matmul_1[k,j] v_matmul[k,i] + dv_t[j,i]
+    dx = v_matmul.T @ dv_matmul_1 + dv_t.T
 
     return {
         "v": dv,
         "v_diag": dv_diag,
-        "v_matmul": dv_matmul,
         "v_matmul_1": dv_matmul_1,
+        "v_matmul": dv_matmul,
         "v_t": dv_t,
         "x": dx,
     }

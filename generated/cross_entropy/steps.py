@@ -48,7 +48,6 @@ def backward(saved, grad_out=None):
     dloss = torch.ones_like(loss) if grad_out is None else grad_out
 
     # loss = -probs[torch.arange(y.shape[0]), y].log().mean()  (line 11)
-    # dloss_mean = -dloss
     dloss_mean = -dloss
 
     # dloss_log[i] = dloss_mean / n0

@@ -29,7 +29,7 @@ def forward(x, w, b):
     xshift = x - mean
     var_pow = xshift ** 2
     var = var_pow.mean(-1, keepdim=True)
-    rstd_add = var + (1e-05)
+    rstd_add = var + 1e-05
     rstd = rstd_add ** (-0.5)
     norm = xshift * rstd
     out_mul = norm * w

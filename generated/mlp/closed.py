@@ -3,7 +3,8 @@
 
 x (bs, n1); y (bs,); C (n2, n3); w1 (n1 * n3, n4); w2 (n4, n5); b2 (n5,); bnw (n4,); bnb (n4,)
 
-Saved for the backward: x (bs, n1), y (bs,), C (n2, n3), w1 (n1 * n3, n4), w2 (n4, n5), bnw (n4,), emb (bs, n1 * n3), bnstdi (1, n4), hpreact_bn_div (bs, n4), h (bs, n4), probs (bs, n5).
+Saved for the backward: x (bs, n1), y (bs,), C (n2, n3), w1 (n1 * n3, n4), w2 (n4, n5), bnw (n4,),
+    emb (bs, n1 * n3), bnstdi (1, n4), hpreact_bn_div (bs, n4), h (bs, n4), probs (bs, n5).
 """
 
 import torch

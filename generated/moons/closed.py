@@ -3,7 +3,8 @@
 
 x (n0, n1); y (n0,); w1 (n1, n2); b1 (n2,); w2 (n2, n3); b2 (n3,); w3 (n3, 1); b3 (1,)
 
-Saved for the backward: x (n0, n1), y (n0,), w1 (n1, n2), b1 (n2,), w2 (n2, n3), b2 (n3,), w3 (n3, 1), b3 (1,), h1_add (n0, n2), h1 (n0, n2), h2_add (n0, n3), h2 (n0, n3), score_add (n0, 1), hinge_rsub (n0,).
+Saved for the backward: x (n0, n1), y (n0,), w1 (n1, n2), b1 (n2,), w2 (n2, n3), b2 (n3,), w3 (n3, 1),
+    b3 (1,), h1_add (n0, n2), h1 (n0, n2), h2_add (n0, n3), h2 (n0, n3), score_add (n0, 1), hinge_rsub (n0,).
 """
 
 import torch
@@ -13,8 +14,8 @@ def forward(x, y, w1, b1, w2, b2, w3, b3):
     """Returns (loss, saved)."""
     h1_add = b1 + x @ w1
     h1 = h1_add.relu()
-    weights_add_1 = (b2 ** 2).sum() + ((w2 ** 2).sum() + ((b1 ** 2).sum() + (w1 ** 2).sum()))
-    weights = (((w3 ** 2).sum(0) + weights_add_1).squeeze(0) + b3 ** 2).squeeze(0)
+    weights_add_3 = (b1 ** 2).sum() + (w1 ** 2).sum() + (w2 ** 2).sum() + (b2 ** 2).sum()
+    weights = (((w3 ** 2).sum(0) + weights_add_3).squeeze(0) + b3 ** 2).squeeze(0)
     h2_add = b2 + h1 @ w2
     h2 = h2_add.relu()
     score_add = (h2 @ w3.squeeze(1) + b3).unsqueeze(-1)
@@ -31,16 +32,15 @@ def backward(saved, grad_out=None):
     if grad_out is None:
         grad_out = x.new_ones(())
 
-    # dhinge_mul[i] = (0 if [hinge_rsub[i] ≤ 0] else -grad_out / n0)
+    # dhinge_mul[i] = 0 if hinge_rsub[i] ≤ 0 else -grad_out / n0
     dhinge_mul = torch.where(hinge_rsub <= 0, 0, -grad_out / n0)
 
     # dscore_add[i,0] = y[i] dhinge_mul[i]
     dscore_add = (y * dhinge_mul).unsqueeze(-1)
 
-    # dh2_add[i,j] = (0 if [h2_add[i,j] ≤ 0] else w3[j,0] dscore_add[i,0])
+    # dh2_add[i,j] = 0 if h2_add[i,j] ≤ 0 else w3[j,0] dscore_add[i,0]
     dh2_add = torch.where(h2_add <= 0, 0, dscore_add * w3.T)
 
-    # dloss_mul = grad_out
     dloss_mul = grad_out
 
     # dy[i] = dhinge_mul[i] score_add[i,0]
@@ -76,7 +76,7 @@ def backward(saved, grad_out=None):
     # dh1[i,j] = Σ_k dh2_add[i,k] w2[j,k]
     dh1 = dh2_add @ w2.T
 
-    # dh1_add[i,j] = (0 if [h1_add[i,j] ≤ 0] else dh1[i,j])
+    # dh1_add[i,j] = 0 if h1_add[i,j] ≤ 0 else dh1[i,j]
     dh1_add = torch.where(h1_add <= 0, 0, dh1)
 
     # db1_h1[i] = Σ_j dh1_add[j,i]
@@ -85,20 +85,22 @@ def backward(saved, grad_out=None):
     # dx[i,j] = Σ_k dh1_add[i,k] w1[j,k]
     dx = dh1_add @ w1.T
 
+    # dw1[i,j] = dw1_loss_mul[i,j] + Σ_k dh1_add[k,j] x[k,i]
     dw1 = dw1_loss_mul + x.T @ dh1_add
 
-    # db1 = db1_loss_mul + db1_h1
+    # db1[i] = db1_loss_mul[i] + db1_h1[i]
     db1 = db1_loss_mul + db1_h1
 
+    # dw2[i,j] = dw2_loss_mul[i,j] + Σ_k dh2_add[k,j] h1[k,i]
     dw2 = dw2_loss_mul + h1.T @ dh2_add
 
-    # db2 = db2_loss + db2_loss_mul
+    # db2[i] = db2_loss[i] + db2_loss_mul[i]
     db2 = db2_loss + db2_loss_mul
 
-    # dw3 = dw3_loss + dw3_loss_mul
+    # dw3[i,0] = dw3_loss[i,0] + dw3_loss_mul[i,0]
     dw3 = dw3_loss + dw3_loss_mul
 
-    # db3 = db3_loss + db3_loss_mul
+    # db3[0] = db3_loss[0] + db3_loss_mul[0]
     db3 = db3_loss + db3_loss_mul
 
     return {

@@ -29,11 +29,11 @@ class Saved(NamedTuple):
     hinge_rsub: Tensor  # (n0,)
     hinge_relu: Tensor  # (n0,)
     hinge: Tensor  # ()
-    weights_square_5: Tensor  # (n1, n2)
-    weights_square_4: Tensor  # (n2,)
-    weights_square_3: Tensor  # (n2, n3)
-    weights_square_2: Tensor  # (n3,)
-    weights_square_1: Tensor  # (n3, 1)
+    weights_square: Tensor  # (n1, n2)
+    weights_square_1: Tensor  # (n2,)
+    weights_square_2: Tensor  # (n2, n3)
+    weights_square_3: Tensor  # (n3,)
+    weights_square_4: Tensor  # (n3, 1)
     weights: Tensor  # ()
     loss: Tensor  # ()
 
@@ -53,37 +53,37 @@ def forward(x, y, w1, b1, w2, b2, w3, b3):
     hinge_rsub = 1 - hinge_mul
     hinge_relu = hinge_rsub.relu()
     hinge = hinge_relu.mean()
-    weights_square_5 = w1.square()
-    weights_sum_5 = weights_square_5.sum()
-    weights_add_4 = weights_sum_5 + 0
-    weights_square_4 = b1.square()
-    weights_sum_4 = weights_square_4.sum()
-    weights_add_3 = weights_add_4 + weights_sum_4
-    weights_square_3 = w2.square()
-    weights_sum_3 = weights_square_3.sum()
-    weights_add_2 = weights_add_3 + weights_sum_3
-    weights_square_2 = b2.square()
-    weights_sum_2 = weights_square_2.sum()
-    weights_add_1 = weights_add_2 + weights_sum_2
-    weights_square_1 = w3.square()
-    weights_sum_1 = weights_square_1.sum()
-    weights_add = weights_add_1 + weights_sum_1
-    weights_square = b3.square()
+    weights_square = w1.square()
     weights_sum = weights_square.sum()
-    weights = weights_add + weights_sum
+    weights_add = weights_sum + 0
+    weights_square_1 = b1.square()
+    weights_sum_1 = weights_square_1.sum()
+    weights_add_1 = weights_add + weights_sum_1
+    weights_square_2 = w2.square()
+    weights_sum_2 = weights_square_2.sum()
+    weights_add_2 = weights_add_1 + weights_sum_2
+    weights_square_3 = b2.square()
+    weights_sum_3 = weights_square_3.sum()
+    weights_add_3 = weights_add_2 + weights_sum_3
+    weights_square_4 = w3.square()
+    weights_sum_4 = weights_square_4.sum()
+    weights_add_4 = weights_add_3 + weights_sum_4
+    weights_square_5 = b3.square()
+    weights_sum_5 = weights_square_5.sum()
+    weights = weights_add_4 + weights_sum_5
     loss_mul = weights * 0.0001
     loss = hinge + loss_mul
     return loss, Saved(
-        x, y, w1, b1, w2, b2, w3, b3, h1_add, h1, h2_add, h2, score, hinge_rsub, hinge_relu, hinge, weights_square_5,
-        weights_square_4, weights_square_3, weights_square_2, weights_square_1, weights, loss,
+        x, y, w1, b1, w2, b2, w3, b3, h1_add, h1, h2_add, h2, score, hinge_rsub, hinge_relu, hinge, weights_square,
+        weights_square_1, weights_square_2, weights_square_3, weights_square_4, weights, loss,
     )
 
 
 def backward(saved, grad_out=None):
     """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
     (
-        x, y, w1, b1, w2, b2, w3, b3, h1_add, h1, h2_add, h2, score, hinge_rsub, hinge_relu, hinge, weights_square_5,
-        weights_square_4, weights_square_3, weights_square_2, weights_square_1, weights, loss,
+        x, y, w1, b1, w2, b2, w3, b3, h1_add, h1, h2_add, h2, score, hinge_rsub, hinge_relu, hinge, weights_square,
+        weights_square_1, weights_square_2, weights_square_3, weights_square_4, weights, loss,
     ) = saved
     n0 = x.shape[0]
 
@@ -91,66 +91,53 @@ def backward(saved, grad_out=None):
     dloss = torch.ones_like(loss) if grad_out is None else grad_out
 
     # loss = hinge + decay * weights  (line 139)
-    # dloss_mul = dloss
     dloss_mul = dloss
 
     # dweights = 0.0001 dloss_mul
     dweights = dloss_mul / 10000
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
-    # dweights_sum = dweights
-    dweights_sum = dweights
+    dweights_sum_5 = dweights
 
-    # dweights_square[0] = dweights_sum
-    dweights_square = dweights_sum.unsqueeze(0)
+    # dweights_square_5[0] = dweights_sum_5
+    dweights_square_5 = dweights_sum_5.unsqueeze(0)
 
-    # dweights_add = dweights
-    dweights_add = dweights
+    dweights_add_4 = dweights
 
-    # dweights_sum_1 = dweights_add
-    dweights_sum_1 = dweights_add
+    dweights_sum_4 = dweights_add_4
 
-    # dweights_square_1[i,0] = dweights_sum_1
-    dweights_square_1 = dweights_sum_1.expand_as(weights_square_1)
-
-    # dweights_add_1 = dweights_add
-    dweights_add_1 = dweights_add
-
-    # dweights_sum_2 = dweights_add_1
-    dweights_sum_2 = dweights_add_1
-
-    # dweights_square_2[i] = dweights_sum_2
-    dweights_square_2 = dweights_sum_2.expand_as(weights_square_2)
-
-    # dweights_add_2 = dweights_add_1
-    dweights_add_2 = dweights_add_1
-
-    # dweights_sum_3 = dweights_add_2
-    dweights_sum_3 = dweights_add_2
-
-    # dweights_square_3[i,j] = dweights_sum_3
-    dweights_square_3 = dweights_sum_3.expand_as(weights_square_3)
-
-    # dweights_add_3 = dweights_add_2
-    dweights_add_3 = dweights_add_2
-
-    # dweights_sum_4 = dweights_add_3
-    dweights_sum_4 = dweights_add_3
-
-    # dweights_square_4[i] = dweights_sum_4
+    # dweights_square_4[i,0] = dweights_sum_4
     dweights_square_4 = dweights_sum_4.expand_as(weights_square_4)
 
-    # dweights_add_4 = dweights_add_3
-    dweights_add_4 = dweights_add_3
+    dweights_add_3 = dweights_add_4
 
-    # dweights_sum_5 = dweights_add_4
-    dweights_sum_5 = dweights_add_4
+    dweights_sum_3 = dweights_add_3
 
-    # dweights_square_5[i,j] = dweights_sum_5
-    dweights_square_5 = dweights_sum_5.expand_as(weights_square_5)
+    # dweights_square_3[i] = dweights_sum_3
+    dweights_square_3 = dweights_sum_3.expand_as(weights_square_3)
+
+    dweights_add_2 = dweights_add_3
+
+    dweights_sum_2 = dweights_add_2
+
+    # dweights_square_2[i,j] = dweights_sum_2
+    dweights_square_2 = dweights_sum_2.expand_as(weights_square_2)
+
+    dweights_add_1 = dweights_add_2
+
+    dweights_sum_1 = dweights_add_1
+
+    # dweights_square_1[i] = dweights_sum_1
+    dweights_square_1 = dweights_sum_1.expand_as(weights_square_1)
+
+    dweights_add = dweights_add_1
+
+    dweights_sum = dweights_add
+
+    # dweights_square[i,j] = dweights_sum
+    dweights_square = dweights_sum.expand_as(weights_square)
 
     # loss = hinge + decay * weights  (line 139)
-    # dhinge = dloss
     dhinge = dloss
 
     # hinge = (1 - y * score).relu().mean()  (line 137)
@@ -174,16 +161,16 @@ def backward(saved, grad_out=None):
     dscore_add = dscore.unsqueeze(-1)
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
-    # db3[0] = Σ_i dscore_add[i,0] + 2 b3[0] dweights_square[0]
-    db3 = 2 * b3 * dweights_square + dscore_add.sum(0)
+    # db3[0] = Σ_i dscore_add[i,0] + 2 b3[0] dweights_square_5[0]
+    db3 = 2 * b3 * dweights_square_5 + dscore_add.sum(0)
 
     # score = (h2 @ w3 + b3).squeeze(1)  (line 136)
     # dscore_matmul[i,0] = dscore_add[i,0]
     dscore_matmul = dscore_add
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
-    # dw3[i,0] = Σ_j dscore_matmul[j,0] h2[j,i] + 2 dweights_square_1[i,0] w3[i,0]
-    dw3 = 2 * w3 * dweights_square_1 + (dscore_matmul.squeeze(1) @ h2).unsqueeze(-1)
+    # dw3[i,0] = Σ_j dscore_matmul[j,0] h2[j,i] + 2 dweights_square_4[i,0] w3[i,0]
+    dw3 = 2 * w3 * dweights_square_4 + (dscore_matmul.squeeze(1) @ h2).unsqueeze(-1)
 
     # score = (h2 @ w3 + b3).squeeze(1)  (line 136)
     # dh2[i,j] = dscore_matmul[i,0] w3[j,0]
@@ -194,16 +181,16 @@ def backward(saved, grad_out=None):
     dh2_add = torch.where(h2_add <= 0, 0, dh2)
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
-    # db2[i] = Σ_j dh2_add[j,i] + 2 b2[i] dweights_square_2[i]
-    db2 = 2 * b2 * dweights_square_2 + dh2_add.sum(0)
+    # db2[i] = Σ_j dh2_add[j,i] + 2 b2[i] dweights_square_3[i]
+    db2 = 2 * b2 * dweights_square_3 + dh2_add.sum(0)
 
     # h2 = (h1 @ w2 + b2).relu()  (line 135)
     # dh2_matmul[i,j] = dh2_add[i,j]
     dh2_matmul = dh2_add
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
-    # dw2[i,j] = Σ_k dh2_matmul[k,j] h1[k,i] + 2 dweights_square_3[i,j] w2[i,j]
-    dw2 = 2 * w2 * dweights_square_3 + h1.T @ dh2_matmul
+    # dw2[i,j] = Σ_k dh2_matmul[k,j] h1[k,i] + 2 dweights_square_2[i,j] w2[i,j]
+    dw2 = 2 * w2 * dweights_square_2 + h1.T @ dh2_matmul
 
     # h2 = (h1 @ w2 + b2).relu()  (line 135)
     # dh1[i,j] = Σ_k dh2_matmul[i,k] w2[j,k]
@@ -214,16 +201,16 @@ def backward(saved, grad_out=None):
     dh1_add = torch.where(h1_add <= 0, 0, dh1)
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
-    # db1[i] = Σ_j dh1_add[j,i] + 2 b1[i] dweights_square_4[i]
-    db1 = 2 * b1 * dweights_square_4 + dh1_add.sum(0)
+    # db1[i] = Σ_j dh1_add[j,i] + 2 b1[i] dweights_square_1[i]
+    db1 = 2 * b1 * dweights_square_1 + dh1_add.sum(0)
 
     # h1 = (x @ w1 + b1).relu()  (line 134)
     # dh1_matmul[i,j] = dh1_add[i,j]
     dh1_matmul = dh1_add
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
-    # dw1[i,j] = Σ_k dh1_matmul[k,j] x[k,i] + 2 dweights_square_5[i,j] w1[i,j]
-    dw1 = 2 * w1 * dweights_square_5 + x.T @ dh1_matmul
+    # dw1[i,j] = Σ_k dh1_matmul[k,j] x[k,i] + 2 dweights_square[i,j] w1[i,j]
+    dw1 = 2 * w1 * dweights_square + x.T @ dh1_matmul
 
     # h1 = (x @ w1 + b1).relu()  (line 134)
     # dx[i,j] = Σ_k dh1_matmul[i,k] w1[j,k]
@@ -233,23 +220,23 @@ def backward(saved, grad_out=None):
         "loss": dloss,
         "loss_mul": dloss_mul,
         "weights": dweights,
-        "weights_sum": dweights_sum,
-        "weights_square": dweights_square,
-        "weights_add": dweights_add,
-        "weights_sum_1": dweights_sum_1,
-        "weights_square_1": dweights_square_1,
-        "weights_add_1": dweights_add_1,
-        "weights_sum_2": dweights_sum_2,
-        "weights_square_2": dweights_square_2,
-        "weights_add_2": dweights_add_2,
-        "weights_sum_3": dweights_sum_3,
-        "weights_square_3": dweights_square_3,
-        "weights_add_3": dweights_add_3,
-        "weights_sum_4": dweights_sum_4,
-        "weights_square_4": dweights_square_4,
-        "weights_add_4": dweights_add_4,
         "weights_sum_5": dweights_sum_5,
         "weights_square_5": dweights_square_5,
+        "weights_add_4": dweights_add_4,
+        "weights_sum_4": dweights_sum_4,
+        "weights_square_4": dweights_square_4,
+        "weights_add_3": dweights_add_3,
+        "weights_sum_3": dweights_sum_3,
+        "weights_square_3": dweights_square_3,
+        "weights_add_2": dweights_add_2,
+        "weights_sum_2": dweights_sum_2,
+        "weights_square_2": dweights_square_2,
+        "weights_add_1": dweights_add_1,
+        "weights_sum_1": dweights_sum_1,
+        "weights_square_1": dweights_square_1,
+        "weights_add": dweights_add,
+        "weights_sum": dweights_sum,
+        "weights_square": dweights_square,
         "hinge": dhinge,
         "hinge_relu": dhinge_relu,
         "hinge_rsub": dhinge_rsub,

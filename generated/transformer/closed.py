@@ -2,10 +2,22 @@
 """Forward and backward of `forward` in closed form.
 
 x (n, t); y (n, t); wte (n2, d); wpe (t, d); n11w (d,); n11b (d,); wqkv1 (3, d, 4 * (d // 4)); wo1 (d, d);
-    n12w (d,); n12b (d,); up1 (d, n5); upb1 (n5,); down1 (n5, d); n21w (d,); n21b (d,); wqkv2 (3, d, 4 * (d
-    // 4)); wo2 (d, d); n22w (d,); n22b (d,); up2 (d, n7); upb2 (n7,); down2 (n7, d); nw (d,); nb (d,)
+    n12w (d,); n12b (d,); up1 (d, n5); upb1 (n5,); down1 (n5, d); n21w (d,); n21b (d,);
+    wqkv2 (3, d, 4 * (d // 4)); wo2 (d, d); n22w (d,); n22b (d,); up2 (d, n7); upb2 (n7,); down2 (n7, d);
+    nw (d,); nb (d,)
 
-Saved for the backward: x (n, t), y (n, t), wte (n2, d), n11w (d,), wqkv1 (3, d, 4 * (d // 4)), wo1 (d, d), n12w (d,), up1 (d, n5), down1 (n5, d), n21w (d,), wqkv2 (3, d, 4 * (d // 4)), wo2 (d, d), n22w (d,), up2 (d, n7), down2 (n7, d), nw (d,), x_1_part (n, t, d), x_1_part_1 (n, t), x_1 (n, t, d), w_1 (d, 4 * (d // 4)), w_2 (d, 4 * (d // 4)), q_view (n, t, 4, d // 4), k_view (n, t, 4, d // 4), v_view (n, t, 4, d // 4), weights (n, 4, t, t), x_2_matmul_1 (n, 4, t, d // 4), x_2_view (n, t, d), h1_layer_norm_part (n, t, d), h1_layer_norm_part_1 (n, t), h1_layer_norm (n, t, d), h1_add (n, t, n5), h1_gelu (n, t, n5), x_3_part (n, t, d), x_3_part_1 (n, t), x_3 (n, t, d), w_4 (d, 4 * (d // 4)), w_5 (d, 4 * (d // 4)), q_1_view (n, t, 4, d // 4), k_1_view (n, t, 4, d // 4), v_1_view (n, t, 4, d // 4), weights_1 (n, 4, t, t), x_4_matmul_1 (n, 4, t, d // 4), x_4_view (n, t, d), h2_layer_norm_part (n, t, d), h2_layer_norm_part_1 (n, t), h2_layer_norm (n, t, d), h2_add (n, t, n7), h2_gelu (n, t, n7), logits_layer_norm_part (n, t, d), logits_layer_norm_part_1 (n, t), logits_layer_norm (n, t, d), logits_getitem (n2 - 1, d), inside (n, t), loss_sum (), logp_sum_share (n, t, n2 - 1).
+Saved for the backward: x (n, t), y (n, t), wte (n2, d), n11w (d,), wqkv1 (3, d, 4 * (d // 4)), wo1 (d, d),
+    n12w (d,), up1 (d, n5), down1 (n5, d), n21w (d,), wqkv2 (3, d, 4 * (d // 4)), wo2 (d, d), n22w (d,),
+    up2 (d, n7), down2 (n7, d), nw (d,), h_centred (n, t, d), h_var_eps (n, t), x_1 (n, t, d),
+    w_1 (d, 4 * (d // 4)), w_2 (d, 4 * (d // 4)), q_view (n, t, 4, d // 4), k_view (n, t, 4, d // 4),
+    v_view (n, t, 4, d // 4), weights (n, 4, t, t), x_2_matmul (n, 4, t, d // 4), x_2_view (n, t, d),
+    x_2_centred (n, t, d), x_2_var_eps (n, t), h1_layer_norm (n, t, d), h1_add (n, t, n5), h1_gelu (n, t, n5),
+    h1_centred (n, t, d), h1_var_eps (n, t), x_3 (n, t, d), w_4 (d, 4 * (d // 4)), w_5 (d, 4 * (d // 4)),
+    q_1_view (n, t, 4, d // 4), k_1_view (n, t, 4, d // 4), v_1_view (n, t, 4, d // 4),
+    weights_1 (n, 4, t, t), x_4_matmul (n, 4, t, d // 4), x_4_view (n, t, d), x_4_centred (n, t, d),
+    x_4_var_eps (n, t), h2_layer_norm (n, t, d), h2_add (n, t, n7), h2_gelu (n, t, n7), h2_centred (n, t, d),
+    h2_var_eps (n, t), logits_layer_norm (n, t, d), logits_getitem (n2 - 1, d), inside (n, t), loss_sum_1 (),
+    logits_softmax (n, t, n2 - 1).
 """
 
 import torch
@@ -15,8 +27,8 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     """Returns (loss, saved)."""
     if wqkv1.shape[0] != 3:
         raise ValueError("the forward fixed wqkv1.shape[0] = 3 at examples/transformer.py:23")
-    if -wte.shape[1] + 4 * (wte.shape[1] // 4) != 0:
-        raise ValueError("the forward fixed -wte.shape[1] + 4 * (wte.shape[1] // 4) = 0 at examples/transformer.py:27")
+    if 4 * (wte.shape[1] // 4) != wte.shape[1]:
+        raise ValueError("the forward fixed 4 * (wte.shape[1] // 4) = wte.shape[1] at examples/transformer.py:27")
     if wqkv2.shape[0] != 3:
         raise ValueError("the forward fixed wqkv2.shape[0] = 3 at examples/transformer.py:23")
     n = x.shape[0]
@@ -24,9 +36,9 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     n2 = wte.shape[0]
     d = wte.shape[1]
     h = wte[x] + wpe
-    x_1_part = h - h.mean(2, keepdim=True)
-    x_1_part_1 = (x_1_part ** 2).mean(2) + 1e-05
-    x_1 = x_1_part * n11w / x_1_part_1.sqrt().unsqueeze(-1) + n11b
+    h_centred = h - h.mean(2, keepdim=True)
+    h_var_eps = (h_centred ** 2).mean(2) + 1e-05
+    x_1 = h_centred * n11w / h_var_eps.sqrt().unsqueeze(-1) + n11b
     w_1 = wqkv1[1]
     w_2 = wqkv1[2]
     q_view = (x_1 @ wqkv1[0]).view(n, t, 4, d // 4)
@@ -35,18 +47,18 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     scores = q_view.transpose(1, 2) @ k_view.permute(0, 2, 3, 1) / (d // 4) ** 0.5
     weights_masked_fill = torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), -float("inf"), scores)
     weights = weights_masked_fill.softmax(3)
-    x_2_matmul_1 = weights @ v_view.transpose(1, 2)
-    x_2_view = x_2_matmul_1.transpose(1, 2).flatten(2, 3)[:, :, :d]
+    x_2_matmul = weights @ v_view.transpose(1, 2)
+    x_2_view = x_2_matmul.transpose(1, 2).flatten(2, 3)[:, :, :d]
     x_2 = h + x_2_view @ wo1
-    h1_layer_norm_part = x_2 - x_2.mean(2, keepdim=True)
-    h1_layer_norm_part_1 = (h1_layer_norm_part ** 2).mean(2) + 1e-05
-    h1_layer_norm = h1_layer_norm_part * n12w / h1_layer_norm_part_1.sqrt().unsqueeze(-1) + n12b
+    x_2_centred = x_2 - x_2.mean(2, keepdim=True)
+    x_2_var_eps = (x_2_centred ** 2).mean(2) + 1e-05
+    h1_layer_norm = x_2_centred * n12w / x_2_var_eps.sqrt().unsqueeze(-1) + n12b
     h1_add = h1_layer_norm @ up1 + upb1
     h1_gelu = torch.nn.functional.gelu(h1_add)
     h1 = h1_gelu @ down1 + x_2
-    x_3_part = h1 - h1.mean(2, keepdim=True)
-    x_3_part_1 = (x_3_part ** 2).mean(2) + 1e-05
-    x_3 = x_3_part * n21w / x_3_part_1.sqrt().unsqueeze(-1) + n21b
+    h1_centred = h1 - h1.mean(2, keepdim=True)
+    h1_var_eps = (h1_centred ** 2).mean(2) + 1e-05
+    x_3 = h1_centred * n21w / h1_var_eps.sqrt().unsqueeze(-1) + n21b
     w_4 = wqkv2[1]
     w_5 = wqkv2[2]
     q_1_view = (x_3 @ wqkv2[0]).view(n, t, 4, d // 4)
@@ -55,45 +67,43 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     scores_1 = q_1_view.transpose(1, 2) @ k_1_view.permute(0, 2, 3, 1) / (d // 4) ** 0.5
     weights_1_masked_fill = torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), -float("inf"), scores_1)
     weights_1 = weights_1_masked_fill.softmax(3)
-    x_4_matmul_1 = weights_1 @ v_1_view.transpose(1, 2)
-    x_4_view = x_4_matmul_1.transpose(1, 2).flatten(2, 3)[:, :, :d]
+    x_4_matmul = weights_1 @ v_1_view.transpose(1, 2)
+    x_4_view = x_4_matmul.transpose(1, 2).flatten(2, 3)[:, :, :d]
     x_4 = h1 + x_4_view @ wo2
-    h2_layer_norm_part = x_4 - x_4.mean(2, keepdim=True)
-    h2_layer_norm_part_1 = (h2_layer_norm_part ** 2).mean(2) + 1e-05
-    h2_layer_norm = h2_layer_norm_part * n22w / h2_layer_norm_part_1.sqrt().unsqueeze(-1) + n22b
+    x_4_centred = x_4 - x_4.mean(2, keepdim=True)
+    x_4_var_eps = (x_4_centred ** 2).mean(2) + 1e-05
+    h2_layer_norm = x_4_centred * n22w / x_4_var_eps.sqrt().unsqueeze(-1) + n22b
     h2_add = h2_layer_norm @ up2 + upb2
     h2_gelu = torch.nn.functional.gelu(h2_add)
     h2 = h2_gelu @ down2 + x_4
-    logits_layer_norm_part = h2 - h2.mean(2, keepdim=True)
-    logits_layer_norm_part_1 = (logits_layer_norm_part ** 2).mean(2) + 1e-05
-    logits_layer_norm = logits_layer_norm_part * nw / logits_layer_norm_part_1.sqrt().unsqueeze(-1) + nb
+    h2_centred = h2 - h2.mean(2, keepdim=True)
+    h2_var_eps = (h2_centred ** 2).mean(2) + 1e-05
+    logits_layer_norm = h2_centred * nw / h2_var_eps.sqrt().unsqueeze(-1) + nb
     logits_getitem = wte[:-1]
     logits = logits_layer_norm @ logits_getitem.T
     inside = (x < n2 - 1).to(wte.dtype)
-    loss_sum = inside.sum()
+    loss_sum_1 = inside.sum()
     logp = logits.log_softmax(2)
-    logp_sum_share = logp.exp()
+    logits_softmax = logp.exp()
     nll = -logp[torch.arange(n).unsqueeze(-1), torch.arange(t), y]
-    loss = (inside * nll).sum() / loss_sum
+    loss = (inside * nll).sum() / loss_sum_1
     return loss, (
-        x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1_part, x_1_part_1,
-        x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, h1_layer_norm_part,
-        h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5, q_1_view, k_1_view,
-        v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1, h2_layer_norm, h2_add,
-        h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1, logits_layer_norm, logits_getitem, inside, loss_sum,
-        logp_sum_share,
+        x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
+        x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm,
+        h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul,
+        x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred, h2_var_eps, logits_layer_norm,
+        logits_getitem, inside, loss_sum_1, logits_softmax,
     )
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
     (
-        x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1_part, x_1_part_1,
-        x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, h1_layer_norm_part,
-        h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5, q_1_view, k_1_view,
-        v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1, h2_layer_norm, h2_add,
-        h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1, logits_layer_norm, logits_getitem, inside, loss_sum,
-        logp_sum_share,
+        x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
+        x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm,
+        h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul,
+        x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred, h2_var_eps, logits_layer_norm,
+        logits_getitem, inside, loss_sum_1, logits_softmax,
     ) = saved
     n = x.shape[0]
     t = x.shape[1]
@@ -102,9 +112,9 @@ def backward(saved, grad_out=None):
     if grad_out is None:
         grad_out = wte.new_ones(())
 
-    # dlogits[i,j,k] = (logp_sum_share[i,j,k] - [k = y[i,j]]) grad_out inside[i,j] / loss_sum
-    dlogits = logp_sum_share * (grad_out / loss_sum * inside).unsqueeze(-1)
-    dlogits[torch.arange(n).unsqueeze(-1), torch.arange(t), y] += inside * (-grad_out / loss_sum)
+    # dlogits[i,j,k] = (logits_softmax[i,j,k] - [k = y[i,j]]) grad_out inside[i,j] / loss_sum_1
+    dlogits = logits_softmax * (grad_out / loss_sum_1 * inside).unsqueeze(-1)
+    dlogits[torch.arange(n).unsqueeze(-1), torch.arange(t), y] += inside * (-grad_out / loss_sum_1)
 
     # dlogits_getitem[i,j] = Σ_{k,l} dlogits[k,l,i] logits_layer_norm[k,l,j]
     dlogits_getitem = torch.einsum("abc,abd->cd", dlogits, logits_layer_norm)
@@ -112,16 +122,16 @@ def backward(saved, grad_out=None):
     # dlogits_layer_norm[i,j,k] = Σ_l dlogits[i,j,l] logits_getitem[l,k]
     dlogits_layer_norm = dlogits @ logits_getitem
 
-    # dlogits_layer_norm_part[i,j,k] = (nw[k] dlogits_layer_norm[i,j,k]
-    #     - logits_layer_norm_part[i,j,k] (Σ_l nw[l] logits_layer_norm_part[i,j,l] dlogits_layer_norm[i,j,l]) / (d
-    #     logits_layer_norm_part_1[i,j])) / sqrt(logits_layer_norm_part_1[i,j])
-    dlogits_layer_norm_part = (dlogits_layer_norm * nw - logits_layer_norm_part * (logits_layer_norm_part * dlogits_layer_norm @ nw / (d * logits_layer_norm_part_1)).unsqueeze(-1)) / logits_layer_norm_part_1.sqrt().unsqueeze(-1)
+    # dh2_centred[i,j,k] = (nw[k] dlogits_layer_norm[i,j,k]
+    #     - h2_centred[i,j,k] (Σ_l nw[l] h2_centred[i,j,l] dlogits_layer_norm[i,j,l]) / (d h2_var_eps[i,j])) /
+    #     sqrt(h2_var_eps[i,j])
+    dh2_centred = (dlogits_layer_norm * nw - h2_centred * (h2_centred * dlogits_layer_norm @ nw / (d * h2_var_eps)).unsqueeze(-1)) / h2_var_eps.sqrt().unsqueeze(-1)
 
-    # dh2[i,j,k] = dlogits_layer_norm_part[i,j,k] - (Σ_l dlogits_layer_norm_part[i,j,l]) / d
-    dh2 = dlogits_layer_norm_part - dlogits_layer_norm_part.mean(2, keepdim=True)
+    # dh2[i,j,k] = dh2_centred[i,j,k] - (Σ_l dh2_centred[i,j,l]) / d
+    dh2 = dh2_centred - dh2_centred.mean(2, keepdim=True)
 
-    # dnw[i] = Σ_{j,k} logits_layer_norm_part[j,k,i] dlogits_layer_norm[j,k,i] / sqrt(logits_layer_norm_part_1[j,k])
-    dnw = torch.einsum("abc,ab->c", logits_layer_norm_part * dlogits_layer_norm, logits_layer_norm_part_1.rsqrt())
+    # dnw[i] = Σ_{j,k} h2_centred[j,k,i] dlogits_layer_norm[j,k,i] / sqrt(h2_var_eps[j,k])
+    dnw = torch.einsum("abc,ab->c", h2_centred * dlogits_layer_norm, h2_var_eps.rsqrt())
 
     # dnb[i] = Σ_{j,k} dlogits_layer_norm[j,k,i]
     dnb = dlogits_layer_norm.sum((0, 1))
@@ -129,8 +139,8 @@ def backward(saved, grad_out=None):
     # dh2_gelu[i,j,k] = Σ_l dh2[i,j,l] down2[k,l]
     dh2_gelu = dh2 @ down2.T
 
-    # dh2_add[i,j,k] = (erf(sqrt(2) h2_add[i,j,k] / 2) / 2 + 0.5
-    #     + sqrt(2) h2_add[i,j,k] exp(-h2_add[i,j,k]^2 / 2) / (2 sqrt(pi))) dh2_gelu[i,j,k]
+    # dh2_add[i,j,k] = (erf(h2_add[i,j,k] / sqrt(2)) / 2 + h2_add[i,j,k] exp(-h2_add[i,j,k]^2 / 2) / sqrt(2 pi) + 1/2)
+    #     dh2_gelu[i,j,k]
     dh2_add = torch.ops.aten.gelu_backward(dh2_gelu, h2_add)
 
     # dupb2[i] = Σ_{j,k} dh2_add[j,k,i]
@@ -139,16 +149,16 @@ def backward(saved, grad_out=None):
     # dh2_layer_norm[i,j,k] = Σ_l dh2_add[i,j,l] up2[k,l]
     dh2_layer_norm = dh2_add @ up2.T
 
-    # dh2_layer_norm_part[i,j,k] = (n22w[k] dh2_layer_norm[i,j,k]
-    #     - h2_layer_norm_part[i,j,k] (Σ_l n22w[l] h2_layer_norm_part[i,j,l] dh2_layer_norm[i,j,l]) / (d
-    #     h2_layer_norm_part_1[i,j])) / sqrt(h2_layer_norm_part_1[i,j])
-    dh2_layer_norm_part = (dh2_layer_norm * n22w - h2_layer_norm_part * (h2_layer_norm_part * dh2_layer_norm @ n22w / (d * h2_layer_norm_part_1)).unsqueeze(-1)) / h2_layer_norm_part_1.sqrt().unsqueeze(-1)
+    # dx_4_centred[i,j,k] = (n22w[k] dh2_layer_norm[i,j,k]
+    #     - x_4_centred[i,j,k] (Σ_l n22w[l] x_4_centred[i,j,l] dh2_layer_norm[i,j,l]) / (d x_4_var_eps[i,j])) /
+    #     sqrt(x_4_var_eps[i,j])
+    dx_4_centred = (dh2_layer_norm * n22w - x_4_centred * (x_4_centred * dh2_layer_norm @ n22w / (d * x_4_var_eps)).unsqueeze(-1)) / x_4_var_eps.sqrt().unsqueeze(-1)
 
-    # dx_4[i,j,k] = dh2[i,j,k] + dh2_layer_norm_part[i,j,k] - (Σ_l dh2_layer_norm_part[i,j,l]) / d
-    dx_4 = dh2 + dh2_layer_norm_part - dh2_layer_norm_part.mean(2, keepdim=True)
+    # dx_4[i,j,k] = dh2[i,j,k] + dx_4_centred[i,j,k] - (Σ_l dx_4_centred[i,j,l]) / d
+    dx_4 = dh2 + dx_4_centred - dx_4_centred.mean(2, keepdim=True)
 
-    # dn22w[i] = Σ_{j,k} h2_layer_norm_part[j,k,i] dh2_layer_norm[j,k,i] / sqrt(h2_layer_norm_part_1[j,k])
-    dn22w = torch.einsum("abc,ab->c", h2_layer_norm_part * dh2_layer_norm, h2_layer_norm_part_1.rsqrt())
+    # dn22w[i] = Σ_{j,k} x_4_centred[j,k,i] dh2_layer_norm[j,k,i] / sqrt(x_4_var_eps[j,k])
+    dn22w = torch.einsum("abc,ab->c", x_4_centred * dh2_layer_norm, x_4_var_eps.rsqrt())
 
     # dn22b[i] = Σ_{j,k} dh2_layer_norm[j,k,i]
     dn22b = dh2_layer_norm.sum((0, 1))
@@ -156,32 +166,32 @@ def backward(saved, grad_out=None):
     # dx_4_view[i,j,k] = Σ_l dx_4[i,j,l] wo2[k,l]
     dx_4_view = dx_4 @ wo2.T
 
-    # dx_4_matmul_1[i,j,k,l] = dx_4_view[i,k,j d//4 + l]
-    dx_4_matmul_1 = dx_4_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4).transpose(1, 2)
+    # dx_4_matmul[i,j,k,l] = dx_4_view[i,k,j (d//4) + l]
+    dx_4_matmul = dx_4_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4).transpose(1, 2)
 
-    # dweights_1[i,j,k,l] = Σ_m dx_4_matmul_1[i,j,k,m] v_1_view[i,l,j,m]
-    dweights_1 = dx_4_matmul_1 @ v_1_view.permute(0, 2, 3, 1)
+    # dweights_1[i,j,k,l] = Σ_m dx_4_matmul[i,j,k,m] v_1_view[i,l,j,m]
+    dweights_1 = dx_4_matmul @ v_1_view.permute(0, 2, 3, 1)
 
-    # dscores_1_matmul[i,j,k,l] = (dweights_1[i,j,k,l]
-    #     - Σ_m x_4_matmul_1[i,j,k,m] dx_4_matmul_1[i,j,k,m]) weights_1[i,j,k,l] / sqrt(d//4)
-    dscores_1_matmul = (dweights_1 - (x_4_matmul_1 * dx_4_matmul_1).sum(3, keepdim=True)) * weights_1 / (d // 4) ** 0.5
+    # dscores_1_matmul[i,j,k,l] = (dweights_1[i,j,k,l] - Σ_m x_4_matmul[i,j,k,m] dx_4_matmul[i,j,k,m])
+    #     weights_1[i,j,k,l] / sqrt(d//4)
+    dscores_1_matmul = (dweights_1 - (x_4_matmul * dx_4_matmul).sum(3, keepdim=True)) * weights_1 / (d // 4) ** 0.5
 
-    # dv_1_view[i,j,k,l] = Σ_m dx_4_matmul_1[i,k,m,l] weights_1[i,k,m,j]
-    dv_1_view = (weights_1.mT @ dx_4_matmul_1).transpose(1, 2)
+    # dv_1_view[i,j,k,l] = Σ_m dx_4_matmul[i,k,m,l] weights_1[i,k,m,j]
+    dv_1_view = (weights_1.mT @ dx_4_matmul).transpose(1, 2)
 
-    # dv_1_matmul[i,j,k] = dv_1_view[i,j,k//d//4,k%d//4]
+    # dv_1_matmul[i,j,k] = dv_1_view[i,j,k//(d//4),k%(d//4)]
     dv_1_matmul = dv_1_view.flatten(2, 3)
 
     # dk_1_view[i,j,k,l] = Σ_m dscores_1_matmul[i,k,m,j] q_1_view[i,m,k,l]
     dk_1_view = (dscores_1_matmul.mT @ q_1_view.transpose(1, 2)).transpose(1, 2)
 
-    # dk_1_matmul[i,j,k] = dk_1_view[i,j,k//d//4,k%d//4]
+    # dk_1_matmul[i,j,k] = dk_1_view[i,j,k//(d//4),k%(d//4)]
     dk_1_matmul = dk_1_view.flatten(2, 3)
 
     # dq_1_view[i,j,k,l] = Σ_m dscores_1_matmul[i,k,j,m] k_1_view[i,m,k,l]
     dq_1_view = (dscores_1_matmul @ k_1_view.transpose(1, 2)).transpose(1, 2)
 
-    # dq_1_matmul[i,j,k] = dq_1_view[i,j,k//d//4,k%d//4]
+    # dq_1_matmul[i,j,k] = dq_1_view[i,j,k//(d//4),k%(d//4)]
     dq_1_matmul = dq_1_view.flatten(2, 3)
 
     # dw_5[i,j] = Σ_{k,l} dv_1_matmul[k,l,j] x_3[k,l,i]
@@ -194,15 +204,16 @@ def backward(saved, grad_out=None):
     #     + Σ_l dq_1_matmul[i,j,l] wqkv2[0,k,l]
     dx_3 = dv_1_matmul @ w_5.T + dk_1_matmul @ w_4.T + dq_1_matmul @ wqkv2[0].T
 
-    # dx_3_part[i,j,k] = (n21w[k] dx_3[i,j,k]
-    #     - x_3_part[i,j,k] (Σ_l n21w[l] x_3_part[i,j,l] dx_3[i,j,l]) / (d x_3_part_1[i,j])) / sqrt(x_3_part_1[i,j])
-    dx_3_part = (dx_3 * n21w - x_3_part * (x_3_part * dx_3 @ n21w / (d * x_3_part_1)).unsqueeze(-1)) / x_3_part_1.sqrt().unsqueeze(-1)
+    # dh1_centred[i,j,k] = (n21w[k] dx_3[i,j,k]
+    #     - h1_centred[i,j,k] (Σ_l n21w[l] h1_centred[i,j,l] dx_3[i,j,l]) / (d h1_var_eps[i,j])) /
+    #     sqrt(h1_var_eps[i,j])
+    dh1_centred = (dx_3 * n21w - h1_centred * (h1_centred * dx_3 @ n21w / (d * h1_var_eps)).unsqueeze(-1)) / h1_var_eps.sqrt().unsqueeze(-1)
 
-    # dh1[i,j,k] = dx_4[i,j,k] + dx_3_part[i,j,k] - (Σ_l dx_3_part[i,j,l]) / d
-    dh1 = dx_4 + dx_3_part - dx_3_part.mean(2, keepdim=True)
+    # dh1[i,j,k] = dx_4[i,j,k] + dh1_centred[i,j,k] - (Σ_l dh1_centred[i,j,l]) / d
+    dh1 = dx_4 + dh1_centred - dh1_centred.mean(2, keepdim=True)
 
-    # dn21w[i] = Σ_{j,k} x_3_part[j,k,i] dx_3[j,k,i] / sqrt(x_3_part_1[j,k])
-    dn21w = torch.einsum("abc,ab->c", x_3_part * dx_3, x_3_part_1.rsqrt())
+    # dn21w[i] = Σ_{j,k} h1_centred[j,k,i] dx_3[j,k,i] / sqrt(h1_var_eps[j,k])
+    dn21w = torch.einsum("abc,ab->c", h1_centred * dx_3, h1_var_eps.rsqrt())
 
     # dn21b[i] = Σ_{j,k} dx_3[j,k,i]
     dn21b = dx_3.sum((0, 1))
@@ -210,8 +221,8 @@ def backward(saved, grad_out=None):
     # dh1_gelu[i,j,k] = Σ_l dh1[i,j,l] down1[k,l]
     dh1_gelu = dh1 @ down1.T
 
-    # dh1_add[i,j,k] = (erf(sqrt(2) h1_add[i,j,k] / 2) / 2 + 0.5
-    #     + sqrt(2) h1_add[i,j,k] exp(-h1_add[i,j,k]^2 / 2) / (2 sqrt(pi))) dh1_gelu[i,j,k]
+    # dh1_add[i,j,k] = (erf(h1_add[i,j,k] / sqrt(2)) / 2 + h1_add[i,j,k] exp(-h1_add[i,j,k]^2 / 2) / sqrt(2 pi) + 1/2)
+    #     dh1_gelu[i,j,k]
     dh1_add = torch.ops.aten.gelu_backward(dh1_gelu, h1_add)
 
     # dupb1[i] = Σ_{j,k} dh1_add[j,k,i]
@@ -220,16 +231,16 @@ def backward(saved, grad_out=None):
     # dh1_layer_norm[i,j,k] = Σ_l dh1_add[i,j,l] up1[k,l]
     dh1_layer_norm = dh1_add @ up1.T
 
-    # dh1_layer_norm_part[i,j,k] = (n12w[k] dh1_layer_norm[i,j,k]
-    #     - h1_layer_norm_part[i,j,k] (Σ_l n12w[l] h1_layer_norm_part[i,j,l] dh1_layer_norm[i,j,l]) / (d
-    #     h1_layer_norm_part_1[i,j])) / sqrt(h1_layer_norm_part_1[i,j])
-    dh1_layer_norm_part = (dh1_layer_norm * n12w - h1_layer_norm_part * (h1_layer_norm_part * dh1_layer_norm @ n12w / (d * h1_layer_norm_part_1)).unsqueeze(-1)) / h1_layer_norm_part_1.sqrt().unsqueeze(-1)
+    # dx_2_centred[i,j,k] = (n12w[k] dh1_layer_norm[i,j,k]
+    #     - x_2_centred[i,j,k] (Σ_l n12w[l] x_2_centred[i,j,l] dh1_layer_norm[i,j,l]) / (d x_2_var_eps[i,j])) /
+    #     sqrt(x_2_var_eps[i,j])
+    dx_2_centred = (dh1_layer_norm * n12w - x_2_centred * (x_2_centred * dh1_layer_norm @ n12w / (d * x_2_var_eps)).unsqueeze(-1)) / x_2_var_eps.sqrt().unsqueeze(-1)
 
-    # dx_2[i,j,k] = dh1[i,j,k] + dh1_layer_norm_part[i,j,k] - (Σ_l dh1_layer_norm_part[i,j,l]) / d
-    dx_2 = dh1 + dh1_layer_norm_part - dh1_layer_norm_part.mean(2, keepdim=True)
+    # dx_2[i,j,k] = dh1[i,j,k] + dx_2_centred[i,j,k] - (Σ_l dx_2_centred[i,j,l]) / d
+    dx_2 = dh1 + dx_2_centred - dx_2_centred.mean(2, keepdim=True)
 
-    # dn12w[i] = Σ_{j,k} h1_layer_norm_part[j,k,i] dh1_layer_norm[j,k,i] / sqrt(h1_layer_norm_part_1[j,k])
-    dn12w = torch.einsum("abc,ab->c", h1_layer_norm_part * dh1_layer_norm, h1_layer_norm_part_1.rsqrt())
+    # dn12w[i] = Σ_{j,k} x_2_centred[j,k,i] dh1_layer_norm[j,k,i] / sqrt(x_2_var_eps[j,k])
+    dn12w = torch.einsum("abc,ab->c", x_2_centred * dh1_layer_norm, x_2_var_eps.rsqrt())
 
     # dn12b[i] = Σ_{j,k} dh1_layer_norm[j,k,i]
     dn12b = dh1_layer_norm.sum((0, 1))
@@ -237,32 +248,32 @@ def backward(saved, grad_out=None):
     # dx_2_view[i,j,k] = Σ_l dx_2[i,j,l] wo1[k,l]
     dx_2_view = dx_2 @ wo1.T
 
-    # dx_2_matmul_1[i,j,k,l] = dx_2_view[i,k,j d//4 + l]
-    dx_2_matmul_1 = dx_2_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4).transpose(1, 2)
+    # dx_2_matmul[i,j,k,l] = dx_2_view[i,k,j (d//4) + l]
+    dx_2_matmul = dx_2_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4).transpose(1, 2)
 
-    # dweights[i,j,k,l] = Σ_m dx_2_matmul_1[i,j,k,m] v_view[i,l,j,m]
-    dweights = dx_2_matmul_1 @ v_view.permute(0, 2, 3, 1)
+    # dweights[i,j,k,l] = Σ_m dx_2_matmul[i,j,k,m] v_view[i,l,j,m]
+    dweights = dx_2_matmul @ v_view.permute(0, 2, 3, 1)
 
-    # dscores_matmul[i,j,k,l] = (dweights[i,j,k,l]
-    #     - Σ_m x_2_matmul_1[i,j,k,m] dx_2_matmul_1[i,j,k,m]) weights[i,j,k,l] / sqrt(d//4)
-    dscores_matmul = (dweights - (x_2_matmul_1 * dx_2_matmul_1).sum(3, keepdim=True)) * weights / (d // 4) ** 0.5
+    # dscores_matmul[i,j,k,l] = (dweights[i,j,k,l] - Σ_m x_2_matmul[i,j,k,m] dx_2_matmul[i,j,k,m]) weights[i,j,k,l] /
+    #     sqrt(d//4)
+    dscores_matmul = (dweights - (x_2_matmul * dx_2_matmul).sum(3, keepdim=True)) * weights / (d // 4) ** 0.5
 
-    # dv_view[i,j,k,l] = Σ_m dx_2_matmul_1[i,k,m,l] weights[i,k,m,j]
-    dv_view = (weights.mT @ dx_2_matmul_1).transpose(1, 2)
+    # dv_view[i,j,k,l] = Σ_m dx_2_matmul[i,k,m,l] weights[i,k,m,j]
+    dv_view = (weights.mT @ dx_2_matmul).transpose(1, 2)
 
-    # dv_matmul[i,j,k] = dv_view[i,j,k//d//4,k%d//4]
+    # dv_matmul[i,j,k] = dv_view[i,j,k//(d//4),k%(d//4)]
     dv_matmul = dv_view.flatten(2, 3)
 
     # dk_view[i,j,k,l] = Σ_m dscores_matmul[i,k,m,j] q_view[i,m,k,l]
     dk_view = (dscores_matmul.mT @ q_view.transpose(1, 2)).transpose(1, 2)
 
-    # dk_matmul[i,j,k] = dk_view[i,j,k//d//4,k%d//4]
+    # dk_matmul[i,j,k] = dk_view[i,j,k//(d//4),k%(d//4)]
     dk_matmul = dk_view.flatten(2, 3)
 
     # dq_view[i,j,k,l] = Σ_m dscores_matmul[i,k,j,m] k_view[i,m,k,l]
     dq_view = (dscores_matmul @ k_view.transpose(1, 2)).transpose(1, 2)
 
-    # dq_matmul[i,j,k] = dq_view[i,j,k//d//4,k%d//4]
+    # dq_matmul[i,j,k] = dq_view[i,j,k//(d//4),k%(d//4)]
     dq_matmul = dq_view.flatten(2, 3)
 
     # dw_2[i,j] = Σ_{k,l} dv_matmul[k,l,j] x_1[k,l,i]
@@ -274,15 +285,15 @@ def backward(saved, grad_out=None):
     # dx_1[i,j,k] = Σ_l dv_matmul[i,j,l] w_2[k,l] + Σ_l dk_matmul[i,j,l] w_1[k,l] + Σ_l dq_matmul[i,j,l] wqkv1[0,k,l]
     dx_1 = dv_matmul @ w_2.T + dk_matmul @ w_1.T + dq_matmul @ wqkv1[0].T
 
-    # dx_1_part[i,j,k] = (n11w[k] dx_1[i,j,k]
-    #     - x_1_part[i,j,k] (Σ_l n11w[l] x_1_part[i,j,l] dx_1[i,j,l]) / (d x_1_part_1[i,j])) / sqrt(x_1_part_1[i,j])
-    dx_1_part = (dx_1 * n11w - x_1_part * (x_1_part * dx_1 @ n11w / (d * x_1_part_1)).unsqueeze(-1)) / x_1_part_1.sqrt().unsqueeze(-1)
+    # dh_centred[i,j,k] = (n11w[k] dx_1[i,j,k]
+    #     - h_centred[i,j,k] (Σ_l n11w[l] h_centred[i,j,l] dx_1[i,j,l]) / (d h_var_eps[i,j])) / sqrt(h_var_eps[i,j])
+    dh_centred = (dx_1 * n11w - h_centred * (h_centred * dx_1 @ n11w / (d * h_var_eps)).unsqueeze(-1)) / h_var_eps.sqrt().unsqueeze(-1)
 
-    # dh[i,j,k] = dx_2[i,j,k] + dx_1_part[i,j,k] - (Σ_l dx_1_part[i,j,l]) / d
-    dh = dx_2 + dx_1_part - dx_1_part.mean(2, keepdim=True)
+    # dh[i,j,k] = dx_2[i,j,k] + dh_centred[i,j,k] - (Σ_l dh_centred[i,j,l]) / d
+    dh = dx_2 + dh_centred - dh_centred.mean(2, keepdim=True)
 
-    # dn11w[i] = Σ_{j,k} x_1_part[j,k,i] dx_1[j,k,i] / sqrt(x_1_part_1[j,k])
-    dn11w = torch.einsum("abc,ab->c", x_1_part * dx_1, x_1_part_1.rsqrt())
+    # dn11w[i] = Σ_{j,k} h_centred[j,k,i] dx_1[j,k,i] / sqrt(h_var_eps[j,k])
+    dn11w = torch.einsum("abc,ab->c", h_centred * dx_1, h_var_eps.rsqrt())
 
     # dn11b[i] = Σ_{j,k} dx_1[j,k,i]
     dn11b = dx_1.sum((0, 1))
@@ -294,10 +305,11 @@ def backward(saved, grad_out=None):
     dwte_x_1 = torch.zeros_like(wte)
     dwte_x_1.index_put_((x,), dh, accumulate=True)
 
+    # dwte[i,j] = Σ_k dlogits_getitem[k,j] [i = k] + dwte_x_1[i,j]
     dwte = dwte_x_1.clone()
     dwte[:n2 - 1].add_(dlogits_getitem)
 
-    # dwqkv1[i,j,k] = [0 = i] Σ_{l,m} dq_matmul[l,m,k] x_1[l,m,j] + [2 = i] dw_2[j,k] + [1 = i] dw_1[j,k]
+    # dwqkv1[i,j,k] = [i = 0] Σ_{l,m} dq_matmul[l,m,k] x_1[l,m,j] + [i = 2] dw_2[j,k] + [i = 1] dw_1[j,k]
     dwqkv1 = torch.zeros_like(wqkv1)
     dwqkv1[0] = torch.einsum("abc,abd->cd", x_1, dq_matmul)
     dwqkv1[2] = dw_2
@@ -312,7 +324,7 @@ def backward(saved, grad_out=None):
     # ddown1[i,j] = Σ_{k,l} dh1[k,l,j] h1_gelu[k,l,i]
     ddown1 = torch.einsum("abc,abd->cd", h1_gelu, dh1)
 
-    # dwqkv2[i,j,k] = [0 = i] Σ_{l,m} dq_1_matmul[l,m,k] x_3[l,m,j] + [2 = i] dw_5[j,k] + [1 = i] dw_4[j,k]
+    # dwqkv2[i,j,k] = [i = 0] Σ_{l,m} dq_1_matmul[l,m,k] x_3[l,m,j] + [i = 2] dw_5[j,k] + [i = 1] dw_4[j,k]
     dwqkv2 = torch.zeros_like(wqkv2)
     dwqkv2[0] = torch.einsum("abc,abd->cd", x_3, dq_1_matmul)
     dwqkv2[2] = dw_5
@@ -395,19 +407,17 @@ class Function(torch.autograd.Function):
     def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb):
         loss, saved = forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb)
         (
-            x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1_part, x_1_part_1,
-            x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, h1_layer_norm_part,
-            h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5, q_1_view,
-            k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1,
-            h2_layer_norm, h2_add, h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1, logits_layer_norm,
-            logits_getitem, inside, loss_sum, logp_sum_share,
+            x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
+            x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps,
+            h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view,
+            weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred,
+            h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1, logits_softmax,
         ) = saved
         return (
-            loss, x_1_part, x_1_part_1, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view,
-            h1_layer_norm_part, h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part, x_3_part_1, x_3, w_4,
-            w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part,
-            h2_layer_norm_part_1, h2_layer_norm, h2_add, h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1,
-            logits_layer_norm, logits_getitem, inside, loss_sum, logp_sum_share,
+            loss, h_centred, h_var_eps, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view,
+            x_2_centred, x_2_var_eps, h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view,
+            k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add,
+            h2_gelu, h2_centred, h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1, logits_softmax,
         )
 
     @staticmethod
@@ -423,19 +433,18 @@ class Function(torch.autograd.Function):
             return (None,) * 24
         (
             x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b,
-            up2, upb2, down2, nw, nb, x_1_part, x_1_part_1, x_1, w_1, w_2, q_view, k_view, v_view, weights,
-            x_2_matmul_1, x_2_view, h1_layer_norm_part, h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part,
-            x_3_part_1, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view,
-            h2_layer_norm_part, h2_layer_norm_part_1, h2_layer_norm, h2_add, h2_gelu, logits_layer_norm_part,
-            logits_layer_norm_part_1, logits_layer_norm, logits_getitem, inside, loss_sum, logp_sum_share,
+            up2, upb2, down2, nw, nb, h_centred, h_var_eps, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul,
+            x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5,
+            q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm,
+            h2_add, h2_gelu, h2_centred, h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1,
+            logits_softmax,
         ) = ctx.saved_tensors
         saved = (
-            x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1_part, x_1_part_1,
-            x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul_1, x_2_view, h1_layer_norm_part,
-            h1_layer_norm_part_1, h1_layer_norm, h1_add, h1_gelu, x_3_part, x_3_part_1, x_3, w_4, w_5, q_1_view,
-            k_1_view, v_1_view, weights_1, x_4_matmul_1, x_4_view, h2_layer_norm_part, h2_layer_norm_part_1,
-            h2_layer_norm, h2_add, h2_gelu, logits_layer_norm_part, logits_layer_norm_part_1, logits_layer_norm,
-            logits_getitem, inside, loss_sum, logp_sum_share,
+            x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
+            x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps,
+            h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view,
+            weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred,
+            h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1, logits_softmax,
         )
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():

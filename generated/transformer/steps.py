@@ -2,8 +2,9 @@
 """Backward of `forward`, one statement per node. Forward: examples/transformer.py.
 
 x (n, t); y (n, t); wte (n2, d); wpe (t, d); n11w (d,); n11b (d,); wqkv1 (3, d, 4 * (d // 4)); wo1 (d, d);
-    n12w (d,); n12b (d,); up1 (d, n5); upb1 (n5,); down1 (n5, d); n21w (d,); n21b (d,); wqkv2 (3, d, 4 * (d
-    // 4)); wo2 (d, d); n22w (d,); n22b (d,); up2 (d, n7); upb2 (n7,); down2 (n7, d); nw (d,); nb (d,)
+    n12w (d,); n12b (d,); up1 (d, n5); upb1 (n5,); down1 (n5, d); n21w (d,); n21b (d,);
+    wqkv2 (3, d, 4 * (d // 4)); wo2 (d, d); n22w (d,); n22b (d,); up2 (d, n7); upb2 (n7,); down2 (n7, d);
+    nw (d,); nb (d,)
 """
 
 from typing import NamedTuple
@@ -73,7 +74,7 @@ class Saved(NamedTuple):
     nll: Tensor  # (n, t)
     inside: Tensor  # (n, t)
     loss_mul: Tensor  # (n, t)
-    loss_sum: Tensor  # ()
+    loss_sum_1: Tensor  # ()
     loss: Tensor  # ()
 
 
@@ -81,17 +82,17 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     """Returns (loss, saved)."""
     if wqkv1.shape[0] != 3:
         raise ValueError("the forward fixed wqkv1.shape[0] = 3 at examples/transformer.py:23")
-    if -wte.shape[1] + 4 * (wte.shape[1] // 4) != 0:
-        raise ValueError("the forward fixed -wte.shape[1] + 4 * (wte.shape[1] // 4) = 0 at examples/transformer.py:27")
+    if 4 * (wte.shape[1] // 4) != wte.shape[1]:
+        raise ValueError("the forward fixed 4 * (wte.shape[1] // 4) = wte.shape[1] at examples/transformer.py:27")
     if wqkv2.shape[0] != 3:
         raise ValueError("the forward fixed wqkv2.shape[0] = 3 at examples/transformer.py:23")
     n = x.shape[0]
     t = x.shape[1]
     n2 = wte.shape[0]
     d = wte.shape[1]
-    h_getitem_1 = wte[x]
-    h_getitem = wpe[:t]
-    h = h_getitem_1 + h_getitem
+    h_getitem = wte[x]
+    h_getitem_1 = wpe[:t]
+    h = h_getitem + h_getitem_1
     x_1 = torch.nn.functional.layer_norm(h, (d,), weight=n11w, bias=n11b, eps=1e-05)
     w, w_1, w_2 = wqkv1.unbind()
     q_matmul = x_1 @ w
@@ -110,17 +111,17 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     ahead = ahead_ones.triu(1)
     weights_masked_fill = scores.masked_fill(ahead, -float("inf"))
     weights = weights_masked_fill.softmax(dim=-1)
-    x_2_matmul_1 = weights @ v
-    x_2_transpose = x_2_matmul_1.transpose(1, 2)
+    x_2_matmul = weights @ v
+    x_2_transpose = x_2_matmul.transpose(1, 2)
     x_2_view = x_2_transpose.reshape(n, t, d)
-    x_2_matmul = x_2_view @ wo1
-    x_2 = h + x_2_matmul
+    x_2_matmul_1 = x_2_view @ wo1
+    x_2 = h + x_2_matmul_1
     h1_layer_norm = torch.nn.functional.layer_norm(x_2, (d,), weight=n12w, bias=n12b, eps=1e-05)
-    h1_matmul_1 = h1_layer_norm @ up1
-    h1_add = h1_matmul_1 + upb1
+    h1_matmul = h1_layer_norm @ up1
+    h1_add = h1_matmul + upb1
     h1_gelu = torch.nn.functional.gelu(h1_add)
-    h1_matmul = h1_gelu @ down1
-    h1 = x_2 + h1_matmul
+    h1_matmul_1 = h1_gelu @ down1
+    h1 = x_2 + h1_matmul_1
     x_3 = torch.nn.functional.layer_norm(h1, (d,), weight=n21w, bias=n21b, eps=1e-05)
     w_3, w_4, w_5 = wqkv2.unbind()
     q_1_matmul = x_3 @ w_3
@@ -139,22 +140,22 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     ahead_1 = ahead_1_ones.triu(1)
     weights_1_masked_fill = scores_1.masked_fill(ahead_1, -float("inf"))
     weights_1 = weights_1_masked_fill.softmax(dim=-1)
-    x_4_matmul_1 = weights_1 @ v_1
-    x_4_transpose = x_4_matmul_1.transpose(1, 2)
+    x_4_matmul = weights_1 @ v_1
+    x_4_transpose = x_4_matmul.transpose(1, 2)
     x_4_view = x_4_transpose.reshape(n, t, d)
-    x_4_matmul = x_4_view @ wo2
-    x_4 = h1 + x_4_matmul
+    x_4_matmul_1 = x_4_view @ wo2
+    x_4 = h1 + x_4_matmul_1
     h2_layer_norm = torch.nn.functional.layer_norm(x_4, (d,), weight=n22w, bias=n22b, eps=1e-05)
-    h2_matmul_1 = h2_layer_norm @ up2
-    h2_add = h2_matmul_1 + upb2
+    h2_matmul = h2_layer_norm @ up2
+    h2_add = h2_matmul + upb2
     h2_gelu = torch.nn.functional.gelu(h2_add)
-    h2_matmul = h2_gelu @ down2
-    h2 = x_4 + h2_matmul
+    h2_matmul_1 = h2_gelu @ down2
+    h2 = x_4 + h2_matmul_1
     logits_layer_norm = torch.nn.functional.layer_norm(h2, (d,), weight=nw, bias=nb, eps=1e-05)
     logits_getitem = wte[:-1]
     logits_t = logits_getitem.T
     logits = logits_layer_norm @ logits_t
-    logp = torch.nn.functional.log_softmax(logits, dim=-1, _stacklevel=3, dtype=None)
+    logp = torch.nn.functional.log_softmax(logits, dim=-1)
     nll_getitem = y[..., None]
     nll_gather = logp.gather(-1, nll_getitem)
     nll_squeeze = nll_gather.squeeze(-1)
@@ -162,14 +163,14 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     inside_lt = x < (n2 - 1)
     inside = inside_lt.to(torch.float32)
     loss_mul = nll * inside
-    loss_sum_1 = loss_mul.sum()
-    loss_sum = inside.sum()
-    loss = loss_sum_1 / loss_sum
+    loss_sum = loss_mul.sum()
+    loss_sum_1 = inside.sum()
+    loss = loss_sum / loss_sum_1
     return loss, Saved(
         x, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h, x_1, w, w_1, w_2, q, k,
         v, scores_transpose, scores, ahead, weights, x_2_view, x_2, h1_layer_norm, h1_add, h1_gelu, h1, x_3, w_3, w_4,
         w_5, q_1, k_1, v_1, scores_1_transpose, scores_1, ahead_1, weights_1, x_4_view, x_4, h2_layer_norm, h2_add,
-        h2_gelu, h2, logits_layer_norm, logits_t, logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum, loss,
+        h2_gelu, h2, logits_layer_norm, logits_t, logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum_1, loss,
     )
 
 
@@ -179,7 +180,7 @@ def backward(saved, grad_out=None):
         x, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h, x_1, w, w_1, w_2, q, k,
         v, scores_transpose, scores, ahead, weights, x_2_view, x_2, h1_layer_norm, h1_add, h1_gelu, h1, x_3, w_3, w_4,
         w_5, q_1, k_1, v_1, scores_1_transpose, scores_1, ahead_1, weights_1, x_4_view, x_4, h2_layer_norm, h2_add,
-        h2_gelu, h2, logits_layer_norm, logits_t, logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum, loss,
+        h2_gelu, h2, logits_layer_norm, logits_t, logits, logp, nll_getitem, nll, inside, loss_mul, loss_sum_1, loss,
     ) = saved
     n = x.shape[0]
     t = x.shape[1]
@@ -190,11 +191,10 @@ def backward(saved, grad_out=None):
     dloss = torch.ones_like(loss) if grad_out is None else grad_out
 
     # loss = (nll * inside).sum() / inside.sum()  (line 63)
-    # dloss_sum_1 = dloss / loss_sum
-    dloss_sum_1 = dloss / loss_sum
+    dloss_sum = dloss / loss_sum_1
 
-    # dloss_mul[i,j] = dloss_sum_1
-    dloss_mul = dloss_sum_1.expand_as(loss_mul)
+    # dloss_mul[i,j] = dloss_sum
+    dloss_mul = dloss_sum.expand_as(loss_mul)
 
     # dnll[i,j] = dloss_mul[i,j] inside[i,j]
     dnll = dloss_mul * inside
@@ -211,7 +211,7 @@ def backward(saved, grad_out=None):
     dlogp[torch.arange(n).unsqueeze(-1), torch.arange(t), nll_getitem.squeeze(2)] = dnll_gather.squeeze(2)
 
     # logp = F.log_softmax(logits, dim=-1)  (line 60)
-    # dlogits[i,j,l] = dlogp[i,j,l] - exp(logits[i,j,l]) (Σ_p dlogp[i,j,p]) / (Σ_m exp(logits[i,j,m]))
+    # dlogits[i,j,l] = dlogp[i,j,l] - exp(logits[i,j,l]) (Σ_m dlogp[i,j,m]) / (Σ_m exp(logits[i,j,m]))
     dlogits = dlogp - logits.softmax(2) * dlogp.sum(2, keepdim=True)
 
     # logits = F.layer_norm(h2, (h2.shape[-1],), nw, nb) @ wte[:-1].T  (line 59)
@@ -227,80 +227,83 @@ def backward(saved, grad_out=None):
     # dnb[i] = Σ_{j,l} dlogits_layer_norm[j,l,i]
     dnb = dlogits_layer_norm.sum((0, 1))
 
-    # dnw[i] = Σ_{j,l} (h2[j,l,i] - (Σ_r h2[j,l,r]) / d) dlogits_layer_norm[j,l,i] / (sqrt(1e-05
-    #     + (Σ_p (h2[j,l,p] - (Σ_m h2[j,l,m]) / d)^2) / d))
+    # dnw[i] = Σ_{j,l} (h2[j,l,i] - (Σ_m h2[j,l,m]) / d) dlogits_layer_norm[j,l,i] /
+    #     sqrt((Σ_m (h2[j,l,m] - (Σ_p h2[j,l,p]) / d)^2) / d + 1e-05)
     dnw = torch.einsum("abc,ab->c", dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)), (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
-    # dh2[i,j,l] = nw[l] dlogits_layer_norm[i,j,l] / (sqrt(1e-05 + (Σ_j1 (h2[i,j,j1]
-    #     - (Σ_i1 h2[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (h2[i,j,u] - (Σ_m h2[i,j,m]) / d) (h2[i,j,s]
-    #     - (Σ_r h2[i,j,r]) / d) nw[s] dlogits_layer_norm[i,j,s]) / (d^2 (1e-05 + (Σ_p (h2[i,j,p]
-    #     - (Σ_m h2[i,j,m]) / d)^2) / d)^(1.5)) - (2 h2[i,j,l] - 2 (Σ_p1 h2[i,j,p1]) / d) (Σ_s1 (h2[i,j,s1]
-    #     - (Σ_r1 h2[i,j,r1]) / d) nw[s1] dlogits_layer_norm[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (h2[i,j,q1]
-    #     - (Σ_p1 h2[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 nw[m1] dlogits_layer_norm[i,j,m1]) / (d sqrt(1e-05
-    #     + (Σ_l1 (h2[i,j,l1] - (Σ_k1 h2[i,j,k1]) / d)^2) / d))
+    # dh2[i,j,l] = nw[l] dlogits_layer_norm[i,j,l] / sqrt((Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d)^2) / d + 1e-05)
+    #     + (Σ_{m,p} (h2[i,j,m] - (Σ_r h2[i,j,r]) / d) (h2[i,j,p] - (Σ_r h2[i,j,r]) / d) nw[m]
+    #     dlogits_layer_norm[i,j,m]) / (d^2 ((Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
+    #     - (Σ_m nw[m] dlogits_layer_norm[i,j,m]) /
+    #     (d sqrt((Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d)^2) / d + 1e-05))
+    #     - (2 h2[i,j,l] - 2 (Σ_m h2[i,j,m]) / d)
+    #     (Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d) nw[m] dlogits_layer_norm[i,j,m]) /
+    #     (2 d ((Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
     dh2 = ((h2 - h2.mean(2, keepdim=True)).sum(2) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) * nw).sum(2) / (d ** 2 * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dlogits_layer_norm * nw / (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h2 - 2 * h2.mean(2, keepdim=True)) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) @ nw / (2 * d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dlogits_layer_norm @ nw / (d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1)
 
     # return x + F.gelu(F.layer_norm(x, (d,), n2w, n2b) @ up + upb) @ down  (line 36)
-    # dh2_matmul[i,j,l] = dh2[i,j,l]
-    dh2_matmul = dh2
+    # dh2_matmul_1[i,j,l] = dh2[i,j,l]
+    dh2_matmul_1 = dh2
 
-    # ddown2[i,j] = Σ_{l,m} dh2_matmul[l,m,j] h2_gelu[l,m,i]
-    ddown2 = torch.einsum("abc,abd->cd", h2_gelu, dh2_matmul)
+    # ddown2[i,j] = Σ_{l,m} dh2_matmul_1[l,m,j] h2_gelu[l,m,i]
+    ddown2 = torch.einsum("abc,abd->cd", h2_gelu, dh2_matmul_1)
 
-    # dh2_gelu[i,j,l] = Σ_m down2[l,m] dh2_matmul[i,j,m]
-    dh2_gelu = dh2_matmul @ down2.T
+    # dh2_gelu[i,j,l] = Σ_m down2[l,m] dh2_matmul_1[i,j,m]
+    dh2_gelu = dh2_matmul_1 @ down2.T
 
-    # dh2_add[i,j,l] = (erf(sqrt(2) h2_add[i,j,l] / 2) / 2 + 0.5
-    #     + sqrt(2) h2_add[i,j,l] exp(-h2_add[i,j,l]^2 / 2) / (2 sqrt(pi))) dh2_gelu[i,j,l]
-    dh2_add = dh2_gelu * ((1.4142135623730951 * h2_add / 2).erf() / 2 + 1.4142135623730951 * h2_add * (h2_add ** 2 / -2).exp() / (2 * 1.772453850905516) + 0.5)
+    # dh2_add[i,j,l] = (erf(h2_add[i,j,l] / sqrt(2)) / 2 + h2_add[i,j,l] exp(-h2_add[i,j,l]^2 / 2) / sqrt(2 pi)
+    #     + 1/2) dh2_gelu[i,j,l]
+    dh2_add = torch.ops.aten.gelu_backward(dh2_gelu, h2_add)
 
     # dupb2[i] = Σ_{j,l} dh2_add[j,l,i]
     dupb2 = dh2_add.sum((0, 1))
 
-    # dh2_matmul_1[i,j,l] = dh2_add[i,j,l]
-    dh2_matmul_1 = dh2_add
+    # dh2_matmul[i,j,l] = dh2_add[i,j,l]
+    dh2_matmul = dh2_add
 
-    # dup2[i,j] = Σ_{l,m} dh2_matmul_1[l,m,j] h2_layer_norm[l,m,i]
-    dup2 = torch.einsum("abc,abd->cd", h2_layer_norm, dh2_matmul_1)
+    # dup2[i,j] = Σ_{l,m} dh2_matmul[l,m,j] h2_layer_norm[l,m,i]
+    dup2 = torch.einsum("abc,abd->cd", h2_layer_norm, dh2_matmul)
 
-    # dh2_layer_norm[i,j,l] = Σ_m up2[l,m] dh2_matmul_1[i,j,m]
-    dh2_layer_norm = dh2_matmul_1 @ up2.T
+    # dh2_layer_norm[i,j,l] = Σ_m up2[l,m] dh2_matmul[i,j,m]
+    dh2_layer_norm = dh2_matmul @ up2.T
 
     # dn22b[i] = Σ_{j,l} dh2_layer_norm[j,l,i]
     dn22b = dh2_layer_norm.sum((0, 1))
 
-    # dn22w[i] = Σ_{j,l} (x_4[j,l,i] - (Σ_r x_4[j,l,r]) / d) dh2_layer_norm[j,l,i] / (sqrt(1e-05
-    #     + (Σ_p (x_4[j,l,p] - (Σ_m x_4[j,l,m]) / d)^2) / d))
+    # dn22w[i] = Σ_{j,l} (x_4[j,l,i] - (Σ_m x_4[j,l,m]) / d) dh2_layer_norm[j,l,i] /
+    #     sqrt((Σ_m (x_4[j,l,m] - (Σ_p x_4[j,l,p]) / d)^2) / d + 1e-05)
     dn22w = torch.einsum("abc,ab->c", dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)), (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
-    # dx_4[i,j,l] = dh2[i,j,l] + n22w[l] dh2_layer_norm[i,j,l] / (sqrt(1e-05 + (Σ_j1 (x_4[i,j,j1]
-    #     - (Σ_i1 x_4[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (x_4[i,j,u] - (Σ_m x_4[i,j,m]) / d) (x_4[i,j,s]
-    #     - (Σ_r x_4[i,j,r]) / d) n22w[s] dh2_layer_norm[i,j,s]) / (d^2 (1e-05 + (Σ_p (x_4[i,j,p]
-    #     - (Σ_m x_4[i,j,m]) / d)^2) / d)^(1.5)) - (2 x_4[i,j,l] - 2 (Σ_p1 x_4[i,j,p1]) / d) (Σ_s1 (x_4[i,j,s1]
-    #     - (Σ_r1 x_4[i,j,r1]) / d) n22w[s1] dh2_layer_norm[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (x_4[i,j,q1]
-    #     - (Σ_p1 x_4[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n22w[m1] dh2_layer_norm[i,j,m1]) / (d sqrt(1e-05
-    #     + (Σ_l1 (x_4[i,j,l1] - (Σ_k1 x_4[i,j,k1]) / d)^2) / d))
+    # dx_4[i,j,l] = dh2[i,j,l] + n22w[l] dh2_layer_norm[i,j,l] /
+    #     sqrt((Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d)^2) / d + 1e-05)
+    #     + (Σ_{m,p} (x_4[i,j,m] - (Σ_r x_4[i,j,r]) / d) (x_4[i,j,p] - (Σ_r x_4[i,j,r]) / d) n22w[m]
+    #     dh2_layer_norm[i,j,m]) / (d^2 ((Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
+    #     - (Σ_m n22w[m] dh2_layer_norm[i,j,m]) /
+    #     (d sqrt((Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d)^2) / d + 1e-05))
+    #     - (2 x_4[i,j,l] - 2 (Σ_m x_4[i,j,m]) / d)
+    #     (Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d) n22w[m] dh2_layer_norm[i,j,m]) /
+    #     (2 d ((Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
     dx_4 = dh2 + (((x_4 - x_4.mean(2, keepdim=True)).sum(2) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) * n22w).sum(2) / (d ** 2 * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh2_layer_norm * n22w / (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_4 - 2 * x_4.mean(2, keepdim=True)) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) @ n22w / (2 * d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dh2_layer_norm @ n22w / (d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
-    # dx_4_matmul[i,j,l] = dx_4[i,j,l]
-    dx_4_matmul = dx_4
+    # dx_4_matmul_1[i,j,l] = dx_4[i,j,l]
+    dx_4_matmul_1 = dx_4
 
     # return (weights @ v).transpose(1, 2).reshape(n, t, d) @ wo  (line 27)
-    # dwo2[i,j] = Σ_{l,m} dx_4_matmul[l,m,j] x_4_view[l,m,i]
-    dwo2 = torch.einsum("abc,abd->cd", x_4_view, dx_4_matmul)
+    # dwo2[i,j] = Σ_{l,m} dx_4_matmul_1[l,m,j] x_4_view[l,m,i]
+    dwo2 = torch.einsum("abc,abd->cd", x_4_view, dx_4_matmul_1)
 
-    # dx_4_view[i,j,l] = Σ_m wo2[l,m] dx_4_matmul[i,j,m]
-    dx_4_view = dx_4_matmul @ wo2.T
+    # dx_4_view[i,j,l] = Σ_m wo2[l,m] dx_4_matmul_1[i,j,m]
+    dx_4_view = dx_4_matmul_1 @ wo2.T
 
-    # dx_4_transpose[i,j,l,m] = dx_4_view[i,j,l d//4 + m]
+    # dx_4_transpose[i,j,l,m] = dx_4_view[i,j,l (d//4) + m]
     dx_4_transpose = dx_4_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4)
 
-    # dx_4_matmul_1[i,j,l,m] = dx_4_transpose[i,l,j,m]
-    dx_4_matmul_1 = dx_4_transpose.transpose(1, 2)
+    # dx_4_matmul[i,j,l,m] = dx_4_transpose[i,l,j,m]
+    dx_4_matmul = dx_4_transpose.transpose(1, 2)
 
-    # dweights_1[i,j,l,m] = Σ_p dx_4_matmul_1[i,j,l,p] v_1[i,j,m,p]
-    dweights_1 = dx_4_matmul_1 @ v_1.mT
+    # dweights_1[i,j,l,m] = Σ_p dx_4_matmul[i,j,l,p] v_1[i,j,m,p]
+    dweights_1 = dx_4_matmul @ v_1.mT
 
     # weights = scores.masked_fill(ahead, float("-inf")).softmax(dim=-1)  (line 26)
     # dweights_1_masked_fill[i,j,l,m] = dweights_1[i,j,l,m] weights_1[i,j,l,m]
@@ -318,14 +321,14 @@ def backward(saved, grad_out=None):
     dscores_1_transpose = q_1.mT @ dscores_1_matmul
 
     # return (weights @ v).transpose(1, 2).reshape(n, t, d) @ wo  (line 27)
-    # dv_1[i,j,l,m] = Σ_p dx_4_matmul_1[i,j,p,m] weights_1[i,j,p,l]
-    dv_1 = weights_1.mT @ dx_4_matmul_1
+    # dv_1[i,j,l,m] = Σ_p dx_4_matmul[i,j,p,m] weights_1[i,j,p,l]
+    dv_1 = weights_1.mT @ dx_4_matmul
 
     # q, k, v = ((x @ w).view(n, t, n_head, d // n_head).transpose(1, 2) for w in wqkv.unbind())  (line 23)
     # dv_1_view[i,j,l,m] = dv_1[i,l,j,m]
     dv_1_view = dv_1.transpose(1, 2)
 
-    # dv_1_matmul[i,j,l] = dv_1_view[i,j,l//d//4,l%d//4]
+    # dv_1_matmul[i,j,l] = dv_1_view[i,j,l//(d//4),l%(d//4)]
     dv_1_matmul = dv_1_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
@@ -336,7 +339,7 @@ def backward(saved, grad_out=None):
     # dk_1_view[i,j,l,m] = dk_1[i,l,j,m]
     dk_1_view = dk_1.transpose(1, 2)
 
-    # dk_1_matmul[i,j,l] = dk_1_view[i,j,l//d//4,l%d//4]
+    # dk_1_matmul[i,j,l] = dk_1_view[i,j,l//(d//4),l%(d//4)]
     dk_1_matmul = dk_1_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
@@ -347,7 +350,7 @@ def backward(saved, grad_out=None):
     # dq_1_view[i,j,l,m] = dq_1[i,l,j,m]
     dq_1_view = dq_1.transpose(1, 2)
 
-    # dq_1_matmul[i,j,l] = dq_1_view[i,j,l//d//4,l%d//4]
+    # dq_1_matmul[i,j,l] = dq_1_view[i,j,l//(d//4),l%(d//4)]
     dq_1_matmul = dq_1_view.flatten(2, 3)
 
     # dw_5[i,j] = Σ_{l,m} dv_1_matmul[l,m,j] x_3[l,m,i]
@@ -359,94 +362,95 @@ def backward(saved, grad_out=None):
     # dw_3[i,j] = Σ_{l,m} dq_1_matmul[l,m,j] x_3[l,m,i]
     dw_3 = torch.einsum("abc,abd->cd", x_3, dq_1_matmul)
 
-    # dwqkv2[i,j,l] = [0 = i] dw_3[j,l] + [1 = i] dw_4[j,l] + [2 = i] dw_5[j,l]
+    # dwqkv2[i,j,l] = [i = 0] dw_3[j,l] + [i = 1] dw_4[j,l] + [i = 2] dw_5[j,l]
     dwqkv2 = torch.zeros_like(wqkv2)
     dwqkv2[2] += dw_5
     dwqkv2[1] += dw_4
     dwqkv2[0] += dw_3
 
-    # dx_3[i,j,l] = Σ_p w_4[l,p] dk_1_matmul[i,j,p] + Σ_m w_3[l,m] dq_1_matmul[i,j,m]
-    #     + Σ_p w_5[l,p] dv_1_matmul[i,j,p]
+    # dx_3[i,j,l] = Σ_m w_4[l,m] dk_1_matmul[i,j,m] + Σ_m w_3[l,m] dq_1_matmul[i,j,m]
+    #     + Σ_m w_5[l,m] dv_1_matmul[i,j,m]
     dx_3 = dv_1_matmul @ w_5.T + dk_1_matmul @ w_4.T + dq_1_matmul @ w_3.T
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
     # dn21b[i] = Σ_{j,l} dx_3[j,l,i]
     dn21b = dx_3.sum((0, 1))
 
-    # dn21w[i] = Σ_{j,l} (h1[j,l,i] - (Σ_r h1[j,l,r]) / d) dx_3[j,l,i] / (sqrt(1e-05 + (Σ_p (h1[j,l,p]
-    #     - (Σ_m h1[j,l,m]) / d)^2) / d))
+    # dn21w[i] = Σ_{j,l} (h1[j,l,i] - (Σ_m h1[j,l,m]) / d) dx_3[j,l,i] /
+    #     sqrt((Σ_m (h1[j,l,m] - (Σ_p h1[j,l,p]) / d)^2) / d + 1e-05)
     dn21w = torch.einsum("abc,ab->c", dx_3 * (h1 - h1.mean(2, keepdim=True)), (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
-    # dh1[i,j,l] = dx_4[i,j,l] + n21w[l] dx_3[i,j,l] / (sqrt(1e-05 + (Σ_j1 (h1[i,j,j1]
-    #     - (Σ_i1 h1[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (h1[i,j,u] - (Σ_m h1[i,j,m]) / d) (h1[i,j,s]
-    #     - (Σ_r h1[i,j,r]) / d) n21w[s] dx_3[i,j,s]) / (d^2 (1e-05 + (Σ_p (h1[i,j,p]
-    #     - (Σ_m h1[i,j,m]) / d)^2) / d)^(1.5)) - (2 h1[i,j,l] - 2 (Σ_p1 h1[i,j,p1]) / d) (Σ_s1 (h1[i,j,s1]
-    #     - (Σ_r1 h1[i,j,r1]) / d) n21w[s1] dx_3[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (h1[i,j,q1]
-    #     - (Σ_p1 h1[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n21w[m1] dx_3[i,j,m1]) / (d sqrt(1e-05
-    #     + (Σ_l1 (h1[i,j,l1] - (Σ_k1 h1[i,j,k1]) / d)^2) / d))
+    # dh1[i,j,l] = dx_4[i,j,l] + n21w[l] dx_3[i,j,l] / sqrt((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05)
+    #     + (Σ_{m,p} (h1[i,j,m] - (Σ_r h1[i,j,r]) / d) (h1[i,j,p] - (Σ_r h1[i,j,r]) / d) n21w[m] dx_3[i,j,m]) /
+    #     (d^2 ((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
+    #     - (Σ_m n21w[m] dx_3[i,j,m]) / (d sqrt((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05))
+    #     - (2 h1[i,j,l] - 2 (Σ_m h1[i,j,m]) / d) (Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d) n21w[m] dx_3[i,j,m]) /
+    #     (2 d ((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
     dh1 = dx_4 + (((h1 - h1.mean(2, keepdim=True)).sum(2) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) * n21w).sum(2) / (d ** 2 * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_3 * n21w / (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h1 - 2 * h1.mean(2, keepdim=True)) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) @ n21w / (2 * d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dx_3 @ n21w / (d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # return x + F.gelu(F.layer_norm(x, (d,), n2w, n2b) @ up + upb) @ down  (line 36)
-    # dh1_matmul[i,j,l] = dh1[i,j,l]
-    dh1_matmul = dh1
+    # dh1_matmul_1[i,j,l] = dh1[i,j,l]
+    dh1_matmul_1 = dh1
 
-    # ddown1[i,j] = Σ_{l,m} dh1_matmul[l,m,j] h1_gelu[l,m,i]
-    ddown1 = torch.einsum("abc,abd->cd", h1_gelu, dh1_matmul)
+    # ddown1[i,j] = Σ_{l,m} dh1_matmul_1[l,m,j] h1_gelu[l,m,i]
+    ddown1 = torch.einsum("abc,abd->cd", h1_gelu, dh1_matmul_1)
 
-    # dh1_gelu[i,j,l] = Σ_m down1[l,m] dh1_matmul[i,j,m]
-    dh1_gelu = dh1_matmul @ down1.T
+    # dh1_gelu[i,j,l] = Σ_m down1[l,m] dh1_matmul_1[i,j,m]
+    dh1_gelu = dh1_matmul_1 @ down1.T
 
-    # dh1_add[i,j,l] = (erf(sqrt(2) h1_add[i,j,l] / 2) / 2 + 0.5
-    #     + sqrt(2) h1_add[i,j,l] exp(-h1_add[i,j,l]^2 / 2) / (2 sqrt(pi))) dh1_gelu[i,j,l]
-    dh1_add = dh1_gelu * ((1.4142135623730951 * h1_add / 2).erf() / 2 + 1.4142135623730951 * h1_add * (h1_add ** 2 / -2).exp() / (2 * 1.772453850905516) + 0.5)
+    # dh1_add[i,j,l] = (erf(h1_add[i,j,l] / sqrt(2)) / 2 + h1_add[i,j,l] exp(-h1_add[i,j,l]^2 / 2) / sqrt(2 pi)
+    #     + 1/2) dh1_gelu[i,j,l]
+    dh1_add = torch.ops.aten.gelu_backward(dh1_gelu, h1_add)
 
     # dupb1[i] = Σ_{j,l} dh1_add[j,l,i]
     dupb1 = dh1_add.sum((0, 1))
 
-    # dh1_matmul_1[i,j,l] = dh1_add[i,j,l]
-    dh1_matmul_1 = dh1_add
+    # dh1_matmul[i,j,l] = dh1_add[i,j,l]
+    dh1_matmul = dh1_add
 
-    # dup1[i,j] = Σ_{l,m} dh1_matmul_1[l,m,j] h1_layer_norm[l,m,i]
-    dup1 = torch.einsum("abc,abd->cd", h1_layer_norm, dh1_matmul_1)
+    # dup1[i,j] = Σ_{l,m} dh1_matmul[l,m,j] h1_layer_norm[l,m,i]
+    dup1 = torch.einsum("abc,abd->cd", h1_layer_norm, dh1_matmul)
 
-    # dh1_layer_norm[i,j,l] = Σ_m up1[l,m] dh1_matmul_1[i,j,m]
-    dh1_layer_norm = dh1_matmul_1 @ up1.T
+    # dh1_layer_norm[i,j,l] = Σ_m up1[l,m] dh1_matmul[i,j,m]
+    dh1_layer_norm = dh1_matmul @ up1.T
 
     # dn12b[i] = Σ_{j,l} dh1_layer_norm[j,l,i]
     dn12b = dh1_layer_norm.sum((0, 1))
 
-    # dn12w[i] = Σ_{j,l} (x_2[j,l,i] - (Σ_r x_2[j,l,r]) / d) dh1_layer_norm[j,l,i] / (sqrt(1e-05
-    #     + (Σ_p (x_2[j,l,p] - (Σ_m x_2[j,l,m]) / d)^2) / d))
+    # dn12w[i] = Σ_{j,l} (x_2[j,l,i] - (Σ_m x_2[j,l,m]) / d) dh1_layer_norm[j,l,i] /
+    #     sqrt((Σ_m (x_2[j,l,m] - (Σ_p x_2[j,l,p]) / d)^2) / d + 1e-05)
     dn12w = torch.einsum("abc,ab->c", dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)), (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
-    # dx_2[i,j,l] = dh1[i,j,l] + n12w[l] dh1_layer_norm[i,j,l] / (sqrt(1e-05 + (Σ_j1 (x_2[i,j,j1]
-    #     - (Σ_i1 x_2[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (x_2[i,j,u] - (Σ_m x_2[i,j,m]) / d) (x_2[i,j,s]
-    #     - (Σ_r x_2[i,j,r]) / d) n12w[s] dh1_layer_norm[i,j,s]) / (d^2 (1e-05 + (Σ_p (x_2[i,j,p]
-    #     - (Σ_m x_2[i,j,m]) / d)^2) / d)^(1.5)) - (2 x_2[i,j,l] - 2 (Σ_p1 x_2[i,j,p1]) / d) (Σ_s1 (x_2[i,j,s1]
-    #     - (Σ_r1 x_2[i,j,r1]) / d) n12w[s1] dh1_layer_norm[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (x_2[i,j,q1]
-    #     - (Σ_p1 x_2[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n12w[m1] dh1_layer_norm[i,j,m1]) / (d sqrt(1e-05
-    #     + (Σ_l1 (x_2[i,j,l1] - (Σ_k1 x_2[i,j,k1]) / d)^2) / d))
+    # dx_2[i,j,l] = dh1[i,j,l] + n12w[l] dh1_layer_norm[i,j,l] /
+    #     sqrt((Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d)^2) / d + 1e-05)
+    #     + (Σ_{m,p} (x_2[i,j,m] - (Σ_r x_2[i,j,r]) / d) (x_2[i,j,p] - (Σ_r x_2[i,j,r]) / d) n12w[m]
+    #     dh1_layer_norm[i,j,m]) / (d^2 ((Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
+    #     - (Σ_m n12w[m] dh1_layer_norm[i,j,m]) /
+    #     (d sqrt((Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d)^2) / d + 1e-05))
+    #     - (2 x_2[i,j,l] - 2 (Σ_m x_2[i,j,m]) / d)
+    #     (Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d) n12w[m] dh1_layer_norm[i,j,m]) /
+    #     (2 d ((Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
     dx_2 = dh1 + (((x_2 - x_2.mean(2, keepdim=True)).sum(2) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) * n12w).sum(2) / (d ** 2 * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh1_layer_norm * n12w / (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_2 - 2 * x_2.mean(2, keepdim=True)) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) @ n12w / (2 * d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dh1_layer_norm @ n12w / (d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
-    # dx_2_matmul[i,j,l] = dx_2[i,j,l]
-    dx_2_matmul = dx_2
+    # dx_2_matmul_1[i,j,l] = dx_2[i,j,l]
+    dx_2_matmul_1 = dx_2
 
     # return (weights @ v).transpose(1, 2).reshape(n, t, d) @ wo  (line 27)
-    # dwo1[i,j] = Σ_{l,m} dx_2_matmul[l,m,j] x_2_view[l,m,i]
-    dwo1 = torch.einsum("abc,abd->cd", x_2_view, dx_2_matmul)
+    # dwo1[i,j] = Σ_{l,m} dx_2_matmul_1[l,m,j] x_2_view[l,m,i]
+    dwo1 = torch.einsum("abc,abd->cd", x_2_view, dx_2_matmul_1)
 
-    # dx_2_view[i,j,l] = Σ_m wo1[l,m] dx_2_matmul[i,j,m]
-    dx_2_view = dx_2_matmul @ wo1.T
+    # dx_2_view[i,j,l] = Σ_m wo1[l,m] dx_2_matmul_1[i,j,m]
+    dx_2_view = dx_2_matmul_1 @ wo1.T
 
-    # dx_2_transpose[i,j,l,m] = dx_2_view[i,j,l d//4 + m]
+    # dx_2_transpose[i,j,l,m] = dx_2_view[i,j,l (d//4) + m]
     dx_2_transpose = dx_2_view[:, :, :4 * (d // 4)].reshape(n, t, 4, d // 4)
 
-    # dx_2_matmul_1[i,j,l,m] = dx_2_transpose[i,l,j,m]
-    dx_2_matmul_1 = dx_2_transpose.transpose(1, 2)
+    # dx_2_matmul[i,j,l,m] = dx_2_transpose[i,l,j,m]
+    dx_2_matmul = dx_2_transpose.transpose(1, 2)
 
-    # dweights[i,j,l,m] = Σ_p dx_2_matmul_1[i,j,l,p] v[i,j,m,p]
-    dweights = dx_2_matmul_1 @ v.mT
+    # dweights[i,j,l,m] = Σ_p dx_2_matmul[i,j,l,p] v[i,j,m,p]
+    dweights = dx_2_matmul @ v.mT
 
     # weights = scores.masked_fill(ahead, float("-inf")).softmax(dim=-1)  (line 26)
     # dweights_masked_fill[i,j,l,m] = dweights[i,j,l,m] weights[i,j,l,m]
@@ -464,14 +468,14 @@ def backward(saved, grad_out=None):
     dscores_transpose = q.mT @ dscores_matmul
 
     # return (weights @ v).transpose(1, 2).reshape(n, t, d) @ wo  (line 27)
-    # dv[i,j,l,m] = Σ_p dx_2_matmul_1[i,j,p,m] weights[i,j,p,l]
-    dv = weights.mT @ dx_2_matmul_1
+    # dv[i,j,l,m] = Σ_p dx_2_matmul[i,j,p,m] weights[i,j,p,l]
+    dv = weights.mT @ dx_2_matmul
 
     # q, k, v = ((x @ w).view(n, t, n_head, d // n_head).transpose(1, 2) for w in wqkv.unbind())  (line 23)
     # dv_view[i,j,l,m] = dv[i,l,j,m]
     dv_view = dv.transpose(1, 2)
 
-    # dv_matmul[i,j,l] = dv_view[i,j,l//d//4,l%d//4]
+    # dv_matmul[i,j,l] = dv_view[i,j,l//(d//4),l%(d//4)]
     dv_matmul = dv_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
@@ -482,7 +486,7 @@ def backward(saved, grad_out=None):
     # dk_view[i,j,l,m] = dk[i,l,j,m]
     dk_view = dk.transpose(1, 2)
 
-    # dk_matmul[i,j,l] = dk_view[i,j,l//d//4,l%d//4]
+    # dk_matmul[i,j,l] = dk_view[i,j,l//(d//4),l%(d//4)]
     dk_matmul = dk_view.flatten(2, 3)
 
     # scores = q @ k.transpose(-2, -1) / math.sqrt(d // n_head)  (line 24)
@@ -493,7 +497,7 @@ def backward(saved, grad_out=None):
     # dq_view[i,j,l,m] = dq[i,l,j,m]
     dq_view = dq.transpose(1, 2)
 
-    # dq_matmul[i,j,l] = dq_view[i,j,l//d//4,l%d//4]
+    # dq_matmul[i,j,l] = dq_view[i,j,l//(d//4),l%(d//4)]
     dq_matmul = dq_view.flatten(2, 3)
 
     # dw_2[i,j] = Σ_{l,m} dv_matmul[l,m,j] x_1[l,m,i]
@@ -505,51 +509,50 @@ def backward(saved, grad_out=None):
     # dw[i,j] = Σ_{l,m} dq_matmul[l,m,j] x_1[l,m,i]
     dw = torch.einsum("abc,abd->cd", x_1, dq_matmul)
 
-    # dwqkv1[i,j,l] = [0 = i] dw[j,l] + [1 = i] dw_1[j,l] + [2 = i] dw_2[j,l]
+    # dwqkv1[i,j,l] = [i = 0] dw[j,l] + [i = 1] dw_1[j,l] + [i = 2] dw_2[j,l]
     dwqkv1 = torch.zeros_like(wqkv1)
     dwqkv1[2] += dw_2
     dwqkv1[1] += dw_1
     dwqkv1[0] += dw
 
-    # dx_1[i,j,l] = Σ_p w_1[l,p] dk_matmul[i,j,p] + Σ_m w[l,m] dq_matmul[i,j,m] + Σ_p w_2[l,p] dv_matmul[i,j,p]
+    # dx_1[i,j,l] = Σ_m w_1[l,m] dk_matmul[i,j,m] + Σ_m w[l,m] dq_matmul[i,j,m] + Σ_m w_2[l,m] dv_matmul[i,j,m]
     dx_1 = dv_matmul @ w_2.T + dk_matmul @ w_1.T + dq_matmul @ w.T
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
     # dn11b[i] = Σ_{j,l} dx_1[j,l,i]
     dn11b = dx_1.sum((0, 1))
 
-    # dn11w[i] = Σ_{j,l} (h[j,l,i] - (Σ_r h[j,l,r]) / d) dx_1[j,l,i] / (sqrt(1e-05 + (Σ_p (h[j,l,p]
-    #     - (Σ_m h[j,l,m]) / d)^2) / d))
+    # dn11w[i] = Σ_{j,l} (h[j,l,i] - (Σ_m h[j,l,m]) / d) dx_1[j,l,i] /
+    #     sqrt((Σ_m (h[j,l,m] - (Σ_p h[j,l,p]) / d)^2) / d + 1e-05)
     dn11w = torch.einsum("abc,ab->c", dx_1 * (h - h.mean(2, keepdim=True)), (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
 
-    # dh[i,j,l] = dx_2[i,j,l] + n11w[l] dx_1[i,j,l] / (sqrt(1e-05 + (Σ_j1 (h[i,j,j1]
-    #     - (Σ_i1 h[i,j,i1]) / d)^2) / d)) + (Σ_{s,u} (h[i,j,u] - (Σ_m h[i,j,m]) / d) (h[i,j,s]
-    #     - (Σ_r h[i,j,r]) / d) n11w[s] dx_1[i,j,s]) / (d^2 (1e-05 + (Σ_p (h[i,j,p]
-    #     - (Σ_m h[i,j,m]) / d)^2) / d)^(1.5)) - (2 h[i,j,l] - 2 (Σ_p1 h[i,j,p1]) / d) (Σ_s1 (h[i,j,s1]
-    #     - (Σ_r1 h[i,j,r1]) / d) n11w[s1] dx_1[i,j,s1]) / (2 d (1e-05 + (Σ_q1 (h[i,j,q1]
-    #     - (Σ_p1 h[i,j,p1]) / d)^2) / d)^(1.5)) - (Σ_m1 n11w[m1] dx_1[i,j,m1]) / (d sqrt(1e-05
-    #     + (Σ_l1 (h[i,j,l1] - (Σ_k1 h[i,j,k1]) / d)^2) / d))
+    # dh[i,j,l] = dx_2[i,j,l] + n11w[l] dx_1[i,j,l] / sqrt((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05)
+    #     + (Σ_{m,p} (h[i,j,m] - (Σ_r h[i,j,r]) / d) (h[i,j,p] - (Σ_r h[i,j,r]) / d) n11w[m] dx_1[i,j,m]) /
+    #     (d^2 ((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
+    #     - (Σ_m n11w[m] dx_1[i,j,m]) / (d sqrt((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05))
+    #     - (2 h[i,j,l] - 2 (Σ_m h[i,j,m]) / d) (Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d) n11w[m] dx_1[i,j,m]) /
+    #     (2 d ((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
     dh = dx_2 + (((h - h.mean(2, keepdim=True)).sum(2) * (dx_1 * (h - h.mean(2, keepdim=True)) * n11w).sum(2) / (d ** 2 * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_1 * n11w / (((h - h.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h - 2 * h.mean(2, keepdim=True)) * (dx_1 * (h - h.mean(2, keepdim=True)) @ n11w / (2 * d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dx_1 @ n11w / (d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
 
     # h = wte[x] + wpe[: x.shape[1]]  (line 56)
-    # dh_getitem[i,j] = Σ_l dh[l,i,j]
-    dh_getitem = dh.sum(0)
+    # dh_getitem_1[i,j] = Σ_l dh[l,i,j]
+    dh_getitem_1 = dh.sum(0)
 
-    # dwpe[i,j] = dh_getitem[i,j]
-    dwpe = dh_getitem
+    # dwpe[i,j] = dh_getitem_1[i,j]
+    dwpe = dh_getitem_1
 
-    # dh_getitem_1[i,j,l] = dh[i,j,l]
-    dh_getitem_1 = dh
+    # dh_getitem[i,j,l] = dh[i,j,l]
+    dh_getitem = dh
 
     # logits = F.layer_norm(h2, (h2.shape[-1],), nw, nb) @ wte[:-1].T  (line 59)
-    # dwte[i,j] = Σ_l [i = l] dlogits_getitem[l,j] + Σ_{m,p} [i = x[m,p]] dh_getitem_1[m,p,j]
+    # dwte[i,j] = Σ_l [i = l] dlogits_getitem[l,j] + Σ_{l,m} [i = x[l,m]] dh_getitem[l,m,j]
     dwte = torch.zeros_like(wte)
     dwte[:n2 - 1] += dlogits_getitem
-    dwte.index_put_((x,), dh_getitem_1, accumulate=True)
+    dwte.index_put_((x,), dh_getitem, accumulate=True)
 
     return {
         "loss": dloss,
-        "loss_sum_1": dloss_sum_1,
+        "loss_sum": dloss_sum,
         "loss_mul": dloss_mul,
         "nll": dnll,
         "nll_squeeze": dnll_squeeze,
@@ -562,22 +565,22 @@ def backward(saved, grad_out=None):
         "nb": dnb,
         "nw": dnw,
         "h2": dh2,
-        "h2_matmul": dh2_matmul,
+        "h2_matmul_1": dh2_matmul_1,
         "down2": ddown2,
         "h2_gelu": dh2_gelu,
         "h2_add": dh2_add,
         "upb2": dupb2,
-        "h2_matmul_1": dh2_matmul_1,
+        "h2_matmul": dh2_matmul,
         "up2": dup2,
         "h2_layer_norm": dh2_layer_norm,
         "n22b": dn22b,
         "n22w": dn22w,
         "x_4": dx_4,
-        "x_4_matmul": dx_4_matmul,
+        "x_4_matmul_1": dx_4_matmul_1,
         "wo2": dwo2,
         "x_4_view": dx_4_view,
         "x_4_transpose": dx_4_transpose,
-        "x_4_matmul_1": dx_4_matmul_1,
+        "x_4_matmul": dx_4_matmul,
         "weights_1": dweights_1,
         "weights_1_masked_fill": dweights_1_masked_fill,
         "scores_1": dscores_1,
@@ -600,22 +603,22 @@ def backward(saved, grad_out=None):
         "n21b": dn21b,
         "n21w": dn21w,
         "h1": dh1,
-        "h1_matmul": dh1_matmul,
+        "h1_matmul_1": dh1_matmul_1,
         "down1": ddown1,
         "h1_gelu": dh1_gelu,
         "h1_add": dh1_add,
         "upb1": dupb1,
-        "h1_matmul_1": dh1_matmul_1,
+        "h1_matmul": dh1_matmul,
         "up1": dup1,
         "h1_layer_norm": dh1_layer_norm,
         "n12b": dn12b,
         "n12w": dn12w,
         "x_2": dx_2,
-        "x_2_matmul": dx_2_matmul,
+        "x_2_matmul_1": dx_2_matmul_1,
         "wo1": dwo1,
         "x_2_view": dx_2_view,
         "x_2_transpose": dx_2_transpose,
-        "x_2_matmul_1": dx_2_matmul_1,
+        "x_2_matmul": dx_2_matmul,
         "weights": dweights,
         "weights_masked_fill": dweights_masked_fill,
         "scores": dscores,
@@ -638,8 +641,8 @@ def backward(saved, grad_out=None):
         "n11b": dn11b,
         "n11w": dn11w,
         "h": dh,
-        "h_getitem": dh_getitem,
-        "wpe": dwpe,
         "h_getitem_1": dh_getitem_1,
+        "wpe": dwpe,
+        "h_getitem": dh_getitem,
         "wte": dwte,
     }

@@ -145,7 +145,7 @@ def test_a_loop_for_other_sizes_and_without_kernels(command: Command, tmp_path: 
         assert command("build", "mlp", "--sizes", sizes, *options, "--out", folder).code == 0
         text = (folder / "loop.py").read_text()
         assert "for batches of 8" in text
-        assert "w1 (30, 40) float32" in text
+        assert '"w1": ("torch.float32", 30, 40),' in text
         assert ("native_batch_norm" in text) is not bool(options)
         g = torch.Generator().manual_seed(0)
         shapes = {"C": (27, 10), "w1": (30, 40), "w2": (40, 27), "b2": (27,), "bnw": (40,), "bnb": (40,)}

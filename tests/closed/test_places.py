@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import codegen
-from codegen.closed.gates import small_sizes
+from codegen.closed.gates.sizes import small_sizes
 from codegen.derive import gathered
 from engine.notation import Delta, Index, base
 

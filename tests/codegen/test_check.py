@@ -178,7 +178,7 @@ SOURCE_MUTANTS = [
     ("factor", small, "tanh_backward(dh, h)", "tanh_backward(1.00001 * dh, h)"),
     ("wrong tanh", small, "torch.ops.aten.tanh_backward(dh, h)", "dh * (1 - h) ** 2"),
     ("transposed", small, "x.T @", "x.flip(0).T @"),
-    ("dropped term", small, " + dp_exp_1 * p_exp_1", ""),
+    ("dropped term", small, " + dp_exp * p_exp", ""),
     ("overwritten scatter", small, "accumulate=True", "accumulate=False"),
     ("cotangent forgotten", small, "if grad_out is None else grad_out", "if True else grad_out"),
 ]

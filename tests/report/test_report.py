@@ -187,7 +187,7 @@ def test_the_chain_leads_to_the_closed_form(page: str) -> None:
     part = panel(page, "closed-dlogits")
     states = part.split("<li>")[1:]
     assert states[0].startswith("Chain rule: <code>logits</code> is read by")
-    assert any("Definition of <code>e</code> written out" in s for s in states)
+    assert any("Definition of <code>p</code> solved for <code>e</code>" in s for s in states)
     assert "Common factors in front" in states[-1]
     assert "<msub><mi>δ</mi>" in states[-1]
 

@@ -7,17 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from codegen.closed.gates import (
-    DTYPES,
-    LARGE,
-    Verdict,
-    by_the_forward,
-    execute,
-    scope_of,
-    shape_at,
-    size_symbols,
-    small_sizes,
-)
+from codegen.closed.gates.execute import DTYPES, by_the_forward, execute, scope_of
+from codegen.closed.gates.sizes import LARGE, shape_at, size_symbols, small_sizes
+from codegen.closed.gates.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

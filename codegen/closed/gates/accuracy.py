@@ -1,0 +1,129 @@
+# pyright: basic
+"""Accuracy: a plan's torch statements in float32 against autograd's, on inputs around 0, 10, 100 and 1000, and on inputs of
+which many are 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from codegen.closed.gates.errors import Trial, errors
+from codegen.closed.gates.sizes import sizes_to_measure
+from codegen.closed.gates.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from codegen.closed.cells import Cell
+    from codegen.closed.line import Line
+    from codegen.closed.region import Region
+
+OFFSETS = (0.0, 10.0, 100.0, 1000.0)
+SLACK = 2.0
+NEAR = 1.11
+"""What errors may be of autograd's, as the geometric mean over draws, for a plan that needs no repair."""
+SAME = 1.01
+"""What they are at most on any draw where the operations that make them are the same."""
+MANY = 128
+"""How many inputs decide at most whether a plan needs a repair; fewer where their mean is `SURE` deviations from NEAR."""
+SURE = 4.0
+DRAWS = 4
+"""How many inputs decide where one does not."""
+FLOOR = 2e-6
+"""float32 errors below a few ulps of the largest entry are not told apart."""
+
+
+def accurate(
+    region: Region,
+    cells: Sequence[Cell],
+    forward: Sequence[Line],
+    backward: Sequence[Line],
+    gradients: Sequence[tuple[str, str]],
+    values: Mapping[Any, int],
+) -> Verdict:
+    """float32 errors of a plan's torch statements against those of autograd, around several offsets."""
+    trial = Trial(region, cells, forward, backward, gradients, sizes_to_measure(cells, values))
+    for offset in (*OFFSETS, None):
+        verdict = at_offset(trial, offset)
+        if not verdict.passed:
+            return verdict
+    return Verdict(True)
+
+
+def above(
+    region: Region,
+    cells: Sequence[Cell],
+    forward: Sequence[Line],
+    backward: Sequence[Line],
+    gradients: Sequence[tuple[str, str]],
+    values: Mapping[Any, int],
+) -> str:
+    """Which error of a plan is on average larger than autograd's; "" if none is. A plan that passes may be repaired then."""
+    trial = Trial(region, cells, forward, backward, gradients, sizes_to_measure(cells, values))
+    for offset in OFFSETS:
+
+        def drawn(draw: int, offset: float = offset) -> dict[str, tuple[float, float]]:
+            """Errors at one draw by what they are of."""
+            return {what: (mine, other) for what, mine, other in errors(trial, offset, draw)}
+
+        first = drawn(0)
+        for what in first:
+            by = larger(what, first, drawn)
+            if by > NEAR:
+                return f"{what} has {by:.2f} times autograd's float32 error at offset {offset:g}"
+    return ""
+
+
+def at_offset(trial: Trial, offset: float | None) -> Verdict:
+    """The gate at one offset. What fails on one draw is judged by several: one error is small or large by luck.
+
+    So is what cannot be judged because an integer was drawn that is divided by, and is 0.
+    """
+    verdict, found = Verdict(True), dict[str, list[tuple[float, float]]]()
+    integers = any(c.kind != "float" and c.expr is None for c in trial.region.cells)
+    for draw in range(DRAWS):
+        for what, mine, other in errors(trial, offset, draw):
+            found.setdefault(what, []).append((mine, other))
+        if draw == DRAWS - 1 or (draw == 0 and (found or not integers)):
+            verdicts = (verdict_on(what, pairs, offset) for what, pairs in found.items())
+            verdict = next((v for v in verdicts if not v.passed), Verdict(True))
+            if verdict.passed:
+                break
+    return verdict
+
+
+def larger(
+    what: str, first: Mapping[str, tuple[float, float]], drawn: Callable[[int], Mapping[str, tuple[float, float]]]
+) -> float:
+    """How many times autograd's error one tensor's is on average, 1 where it is small: as many draws as it takes to tell."""
+    mine, other = first[what]
+    if mine <= FLOOR or mine <= SAME * other:
+        return 1.0
+    ratios: list[float] = []
+    middle = 0.0
+    for draw in range(MANY):
+        mine, other = drawn(draw).get(what, (0.0, 0.0)) if draw else (mine, other)
+        if mine > 0 and 0 < other < math.inf:
+            ratios.append(math.log(mine / other) - math.log(NEAR))
+            middle = sum(ratios) / len(ratios)
+        if len(ratios) >= DRAWS:
+            spread = math.sqrt(sum((r - middle) ** 2 for r in ratios) / (len(ratios) - 1) / len(ratios))
+            if abs(middle) > SURE * spread:
+                break
+    return NEAR * math.exp(middle) if ratios else 1.0
+
+
+def verdict_on(what: str, pairs: Sequence[tuple[float, float]], offset: float | None) -> Verdict:
+    """Whether one tensor's errors, ours and autograd's, are alike over all draws in which autograd's is finite."""
+    judged = [(mine, other) for mine, other in pairs if math.isfinite(other)]
+    if offset is None:  # 0 is a kink of many functions: what differs there is a convention, what is not finite is wrong
+        finite = all(math.isfinite(mine) for mine, _ in judged)
+        return Verdict(True) if finite else Verdict(False, f"{what} is not finite where inputs are 0")
+    mine, other = (math.sqrt(sum(p[k] ** 2 for p in judged) / max(1, len(judged))) for k in (0, 1))
+    if mine <= max(SLACK * other, FLOOR):
+        return Verdict(True)
+    return Verdict(False, f"{what} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}")
+
+
+__all__ = ["above", "accurate"]

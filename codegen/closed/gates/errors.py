@@ -1,0 +1,165 @@
+# pyright: basic
+"""float32 errors of emitted statements and of autograd's, with float64 autograd of the unsimplified cells as the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from codegen.closed.backward import cot_name
+from codegen.closed.gates.execute import by_the_forward, execute, scope_of
+from codegen.closed.gates.points import relate
+from codegen.closed.gates.sizes import shape_at
+from engine.arithmetic import arithmetic
+from engine.notation import accesses, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sympy import Symbol
+
+    from codegen.closed.cells import Cell
+    from codegen.closed.line import Line
+    from codegen.closed.region import Region
+
+RELATED = "longdouble"
+"""The arithmetic in which values are found that float64 values are to be related by."""
+ZEROS = 0.3
+"""The share of zeros among the inputs that show what divides by one: a product's factor is not its value by the other."""
+READERS = 16
+"""How many tensors a gradient is summed against, so that luck averages out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A plan as torch statements at the sizes that it is run with. `gradients` names those of its boundary cells."""
+
+    region: Region
+    cells: Sequence[Cell]
+    forward: Sequence[Line]
+    backward: Sequence[Line]
+    gradients: Sequence[tuple[str, str]]
+    sizes: dict[Symbol, int]
+
+
+def errors(trial: Trial, offset: float | None, draw: int) -> list[tuple[str, float, float]]:
+    """(what, our error, autograd's) of every gradient whose truth is finite, at one draw."""
+    region, cells, sizes, gradients = trial.region, trial.cells, trial.sizes, trial.gradients
+    values = inputs_at(region, cells, sizes, offset, draw)
+    scope = scope_of(sizes)
+    if region.relations:
+        values |= related(region, cells, values, scope, sizes)
+    truth = autograd(region, values, scope, sizes, torch.float64)
+    theirs = autograd(region, values, scope, sizes, torch.float32)
+    ours: dict[str, Any] = {k: v.float() if v.is_floating_point() else v for k, v in values.items()}
+    for name in region.seeds:
+        ours[f"{cot_name(name)}_out"] = ours[cot_name(name)]
+    with torch.no_grad():
+        for line in (*trial.forward, *trial.backward):
+            execute(line, ours, scope, sizes)
+    pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
+    pairs += [
+        p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)
+    ]
+    out: list[tuple[str, float, float]] = []
+    for what, exact, autograds, emitted in pairs:
+        if bool(exact.isfinite().all()):
+            scale = float(exact.square().mean().sqrt()) + 1e-30
+            mine, other = (float((g.double() - exact).square().mean().sqrt()) / scale for g in (emitted, autograds))
+            out.append((what, mine, other))
+    return out
+
+
+def inputs_at(
+    region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], offset: float | None, draw: int = 0
+) -> dict[str, torch.Tensor]:
+    """float64 boundary values, and cotangents of the seeds.
+
+    Tensors of the largest rank are around an offset; without an offset some entries of all are 0.
+    """
+    g = torch.Generator().manual_seed(int(offset or 0) + 10_000 * draw)
+    largest = max((len(c.shape) for c in cells if c.expr is None and c.kind == "float"), default=0)
+    values: dict[str, torch.Tensor] = {}
+    for c in region.cells:
+        shape = shape_at(c.shape, sizes)
+        if c.expr is None and c.kind == "float":
+            drawn = torch.randn(shape, generator=g, dtype=torch.float64)
+            if offset is None:
+                drawn = drawn * (torch.rand(shape, generator=g) > ZEROS)
+            values[c.name] = drawn + (offset or 0.0) if len(c.shape) == largest else drawn
+        elif c.expr is None:
+            values[c.name] = torch.randint(0, 2, shape, generator=g).to(torch.bool if c.kind == "bool" else torch.int64)
+        for name, axis, value in region.sums if c.expr is None else ():
+            if name == c.name and c.kind == "float":  # as it is where they are rows of a softmax
+                values[name] = torch.softmax(values[name], axis) * float(value)
+            elif name == c.name:
+                places = torch.nn.functional.one_hot(values[name].int().argmax(axis), shape[axis])
+                values[name] = places.movedim(-1, axis).to(values[name].dtype)
+    for name in region.seeds:
+        shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
+        values[cot_name(name)] = torch.randn(shape, generator=g, dtype=torch.float64)
+    return {k: v.float().double() if v.is_floating_point() else v for k, v in values.items()}
+
+
+def read_on(
+    region: Region,
+    cell: str,
+    exact: torch.Tensor,
+    autograds: torch.Tensor,
+    emitted: torch.Tensor,
+    offset: float | None,
+) -> list[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """A gradient as its readers go on with it: summed against a tensor around the same offset, over the axes that they sum."""
+    out: list[tuple[str, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    for axes in dict(region.summed).get(cell, ()):
+        shape = [n for k, n in enumerate(exact.shape) if k in axes]
+        g = torch.Generator().manual_seed(1)
+        partner = torch.randn(READERS, *shape, generator=g, dtype=torch.float64) + (offset or 0.0)
+        partner = partner.float().double()
+
+        def summed(t: torch.Tensor, partner: torch.Tensor = partner, axes: tuple[int, ...] = axes) -> torch.Tensor:
+            order = [*axes, *[k for k in range(t.dim()) if k not in axes]]
+            return partner.to(t.dtype).flatten(1) @ t.expand(exact.shape).permute(order).flatten(
+                0, len(axes) - 1
+            ).flatten(1)
+
+        out.append((f"what readers make of the cotangent of {cell}", summed(exact), summed(autograds), summed(emitted)))
+    return out
+
+
+def related(
+    region: Region,
+    cells: Sequence[Cell],
+    values: dict[str, torch.Tensor],
+    known: Mapping[str, Any],
+    sizes: dict[Symbol, int],
+) -> dict[str, torch.Tensor]:
+    """float64 values of what the relations name beyond the region, such that they hold for these values of the boundary."""
+    own = by_the_forward(region, values, known, sizes, torch.float64)
+    read = {name_of(a) for left, _ in region.relations for a in accesses(left)}
+    tensors: dict[str, Any] = {k: arithmetic(RELATED).lift(own[k].numpy()) for k in sorted(read)}
+    relate(region, cells, tensors, sizes, RELATED)
+    told = {name_of(a) for _, right in region.relations for a in accesses(right)}
+    return {k: torch.from_numpy(tensors[k].astype(np.float64)) for k in sorted(told)}
+
+
+def autograd(
+    region: Region,
+    values: dict[str, torch.Tensor],
+    known: Mapping[str, Any],
+    sizes: dict[Symbol, int],
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Gradients of the unsimplified cells by torch."""
+    given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in values.items()}
+    leaves = {k: v.clone().requires_grad_() for k, v in given.items() if k in region.wanted}
+    own = by_the_forward(region, {**given, **leaves}, known, sizes, dtype)
+    total = sum((own[s] * own[cot_name(s)]).sum() for s in region.seeds)
+    found = torch.autograd.grad(cast("torch.Tensor", total), list(leaves.values()), allow_unused=True)
+    return {k: torch.zeros_like(leaves[k]) if g is None else g for k, g in zip(leaves, found, strict=True)}
+
+
+__all__ = ["Trial", "errors"]

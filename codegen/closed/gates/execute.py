@@ -1,0 +1,121 @@
+# pyright: basic
+"""Torch statements run at numbers: emitted lines, and a region's cells by the forward's own calls."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from codegen import tensors as tt
+from codegen.closed.gates.sizes import shape_at
+from codegen.closed.line import LIKE, Line
+from codegen.distances import NAME, squared_distances
+from codegen.lower import Lowerer
+from codegen.values import TensorInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import CodeType
+
+    from sympy import Symbol
+
+    from codegen.closed.cells import Cell
+    from codegen.closed.region import Region
+
+DTYPES = {"int": torch.int64, "bool": torch.bool}
+"""Of cells that are no floats."""
+
+
+def scope_of(sizes: Mapping[Symbol, int]) -> dict[str, Any]:
+    """What emitted text refers to beside tensors. Logarithms of sizes are Python's here, the writer has torch take them."""
+    return {"torch": torch, "log": math.log, NAME: squared_distances, **{str(s): n for s, n in sizes.items()}}
+
+
+def by_the_forward(
+    region: Region, given: Mapping[str, Any], scope: Mapping[str, Any], sizes: dict[Symbol, int], dtype: torch.dtype
+) -> dict[str, Any]:
+    """What is given, and every cell of a region by the forward's own torch call, or by its definition where it has none."""
+    own = dict(given)
+    for c, line in lines_of(region.cells):
+        if line is None:
+            own[c.name] = eval(compiled(cast("str", c.text)), {**scope, **own})  # noqa: S307
+        else:
+            execute(line, own, scope, sizes, DTYPES.get(c.kind, dtype))
+    return own
+
+
+@lru_cache(maxsize=1)
+def lines_of(cells: tuple[Cell, ...]) -> list[tuple[Cell, Line | None]]:
+    """The cells that are computed, each with its definition as a statement where it has no call of its own.
+
+    Those of the last cells are remembered: every gate asks for them at every draw.
+    """
+    infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}
+    found: list[tuple[Cell, Line | None]] = []
+    for c in cells:
+        if c.expr is not None and c.text is not None:
+            found.append((c, None))
+        elif c.expr is not None:
+            value = Lowerer(infos, {}).lower(c.expr, c.indices, c.shape)
+            found.append((c, Line(c.name, c.indices, c.shape, c.expr, value)))
+    return found
+
+
+def execute(
+    line: Line,
+    tensors: dict[str, Any],
+    scope: Mapping[str, Any],
+    sizes: dict[Symbol, int],
+    dtype: torch.dtype = torch.float32,
+    like: torch.dtype | None = None,
+) -> None:
+    """Run one emitted line, whose value is of `dtype`, computed as `like` where it reads no floats."""
+    everything = {**scope, LIKE: torch.zeros((), dtype=like or dtype), **tensors}
+    shape = shape_at(line.shape, sizes)
+    low = line.value
+    dense = 0.0 if low.dense is None else eval(compiled(tt.text(low.dense.t)), everything)  # noqa: S307
+    value = torch.as_tensor(dense, dtype=dtype).expand(shape)
+    if low.scatters:
+        value = value.clone()
+    everything["_value"] = value
+    for s in low.scatters:
+        everything["_items"] = eval(  # noqa: S307
+            f"_Keep[{', '.join(tt.argument(i) for i in s.items) or '...'}]", {**everything, "_Keep": _Keep()}
+        )
+        everything["_new"] = torch.as_tensor(eval(compiled(tt.text(s.value)), everything)).to(dtype)  # noqa: S307
+        if s.diagonal and s.fills:
+            value.fill_diagonal_(float(everything["_new"]))
+        elif s.diagonal:
+            value.diagonal().add_(everything["_new"])
+        elif s.fills:
+            value[everything["_items"]] = everything["_new"]
+        elif s.accumulate:
+            places = tuple(torch.as_tensor(i) for i in as_tuple(everything["_items"]))
+            value.index_put_(places, everything["_new"], accumulate=True)
+        else:
+            value[everything["_items"]] += everything["_new"]
+    tensors[line.name] = value
+
+
+@lru_cache(maxsize=2**12)
+def compiled(text: str) -> CodeType:
+    """An expression for `eval`, which reads the same ones at every draw."""
+    return compile(text, "<gate>", "eval")
+
+
+class _Keep:
+    """Hands back what stands between its brackets."""
+
+    def __getitem__(self, items: Any) -> Any:
+        return items
+
+
+def as_tuple(items: Any) -> tuple[Any, ...]:
+    """Index items as a tuple."""
+    return cast("tuple[Any, ...]", items) if isinstance(items, tuple) else (items,)
+
+
+__all__ = ["DTYPES", "by_the_forward", "execute", "scope_of"]

@@ -1,0 +1,121 @@
+# pyright: basic
+"""Random points in 50-digit arithmetic: values of a region's cells and of what is known about them, and of statements."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import mpmath
+import numpy as np
+
+from codegen.closed.backward import Statement, cot_name
+from codegen.closed.gates.sizes import shape_at
+from engine.arithmetic import arithmetic
+from engine.interpret import Interpreter
+from engine.notation import Index, accesses, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sympy import Symbol
+
+    from codegen.closed.cells import Cell
+    from codegen.closed.region import Region
+
+DIGITS = 50
+TOLERANCE = mpmath.mpf(10) ** -40
+
+
+def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed: int) -> dict[str, Any] | None:
+    """Random values of the boundary and of the seeds, and the cells computed from them; None where they are not finite."""
+    rng = np.random.default_rng(seed)
+    numbers = arithmetic(DIGITS)
+    tensors: dict[str, Any] = {}
+    for c in cells:
+        shape = shape_at(c.shape, sizes)
+        if c.expr is None:
+            if c.kind == "float":
+                drawn = rng.normal(size=shape) if seed % 2 == 0 else rng.uniform(0.1, 0.9, size=shape)
+                tensors[c.name] = boxed(numbers.lift(drawn))
+            else:
+                tensors[c.name] = rng.integers(0, 2, size=shape)  # truth values are the numbers 0 and 1
+            tensors[c.name] = with_sum(tensors[c.name], region, c)
+            continue
+        value = boxed(Interpreter(numbers, tensors, sizes).tensor(c.indices, shape, c.expr))
+        if any(isinstance(x, mpmath.mpc) or mpmath.isnan(x) for x in value.flat):
+            return None
+        tensors[c.name] = value
+    for name in region.seeds:
+        shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
+        tensors[cot_name(name)] = tensors[f"{cot_name(name)}_out"] = boxed(numbers.lift(rng.normal(size=shape)))
+    return tensors
+
+
+def with_sum(values: Any, region: Region, c: Cell) -> Any:
+    """Values of a boundary cell so that they sum to what they are known to sum to: all moved alike, or ones at some places."""
+    for name, axis, value in region.sums:
+        if name != c.name:
+            continue
+        if c.kind != "float":
+            at = values.argmax(axis)
+            return np.moveaxis(np.eye(values.shape[axis], dtype=values.dtype)[at], -1, axis)
+        whole = values.sum(axis, keepdims=True)
+        return values + (mpmath.mpf(value.p) / value.q - whole) / values.shape[axis]
+    return values
+
+
+def rewritten(cells: Sequence[Cell], tensors: dict[str, Any], sizes: dict[Symbol, int]) -> str:
+    """The name of a cell whose new definition does not give its old value; "" if there is none. New cells are computed."""
+    numbers = arithmetic(DIGITS)
+    for c in cells:
+        if c.expr is None:
+            continue
+        value = boxed(Interpreter(numbers, tensors, sizes).tensor(c.indices, shape_at(c.shape, sizes), c.expr))
+        old = tensors.setdefault(c.name, value)
+        for x, y in zip(value.flat, old.flat, strict=True):
+            if x != y and not abs(x - y) <= TOLERANCE * max(1, abs(y)):
+                return c.name
+    return ""
+
+
+def boxed(a: Any) -> Any:
+    """An array even of a single number; truth values are the numbers 0 and 1."""
+    whole = np.asarray(a, dtype=object) if not isinstance(a, np.ndarray) else a
+    return whole.astype(int) if whole.dtype == bool else whole
+
+
+def relate(
+    region: Region,
+    cells: Sequence[Cell],
+    tensors: dict[str, Any],
+    sizes: dict[Symbol, int],
+    number: str | int = DIGITS,
+) -> None:
+    """Values for what the relations name beyond the region, such that they hold (each is a theorem of a linear reader)."""
+    numbers = arithmetic(number)
+    rng = np.random.default_rng(7)
+    shapes = {c.name: c.shape for c in cells}
+    for left, right in region.relations:
+        cot, out = sorted(accesses(right), key=lambda a: not name_of(a).startswith("d_"))
+        out_name = name_of(out)
+        shape = shape_at(shapes[out_name], sizes)
+        direction = boxed(numbers.lift(rng.normal(size=shape)))
+        tensors[name_of(cot)] = direction
+        tensors[out_name] = direction
+        indices = tuple(i for i in out.indices)
+        free = [i for i in indices if isinstance(i, Index)]
+        want = boxed(Interpreter(numbers, tensors, sizes).tensor(indices, shape, left))
+        have = boxed(Interpreter(numbers, tensors, sizes).tensor(indices, shape, right))
+        tensors[out_name] = boxed(direction * (want / have)) if free else direction
+
+
+def run(statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Symbol, int]) -> None:
+    """Evaluate statements in order."""
+    numbers = arithmetic(DIGITS)
+    for s in statements:
+        tensors[s.name] = boxed(
+            Interpreter(numbers, tensors, sizes).tensor(s.indices, shape_at(s.shape, sizes), s.expr)
+        )
+
+
+__all__ = ["DIGITS", "TOLERANCE", "boxed", "point", "relate", "rewritten", "run"]

@@ -1,0 +1,66 @@
+# pyright: basic
+"""The sizes at which a gate evaluates a region: small ones, larger where rounding is to show."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+from sympy import Expr, Symbol
+
+from engine.notation import Index, accesses
+from engine.sizes import evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from codegen.closed.cells import Cell
+
+LARGE = 2**18
+"""Elements of the largest tensor that accuracy is measured on, so that many dimensions are small ones."""
+
+
+def size_symbols(cells: Sequence[Cell]) -> list[Symbol]:
+    """Every size symbol that a region's shapes and definitions mention."""
+    found: set[Any] = set()
+    for c in cells:
+        for n in c.shape:
+            found |= n.free_symbols
+        if c.expr is not None:
+            labels = {a.base.label for a in accesses(c.expr)}
+            found |= {
+                x for x in c.expr.free_symbols if isinstance(x, Symbol) and not isinstance(x, Index) and x not in labels
+            }
+    return sorted(found, key=str)
+
+
+def small_sizes(cells: Sequence[Cell], values: Mapping[Any, int], first: int = 3, step: int = 1) -> dict[Symbol, int]:
+    """Small numbers for the size symbols of a region, in the order of the sizes at the example; equal ones stay equal.
+
+    They are larger than every position that the region reads by its number.
+    """
+    first = max([first, *[p + 1 for c in cells if c.expr is not None for p in fixed_positions(c.expr)]])
+    ranks = sorted({values[s] for s in size_symbols(cells) if s in values})
+    return {s: first + step * ranks.index(values[s]) if s in values else first for s in size_symbols(cells)}
+
+
+def fixed_positions(e: Expr) -> list[int]:
+    """The positions that an expression reads by their number."""
+    return [int(i) for a in accesses(e) for i in cast("Any", a.indices) if i.is_Integer]
+
+
+def sizes_to_measure(cells: Sequence[Cell], values: Mapping[Any, int]) -> dict[Symbol, int]:
+    """Sizes at which rounding shows, unless a tensor of many dimensions would be too large."""
+    for first in (16, 8, 5):
+        sizes = small_sizes(cells, values, first, 3)
+        if all(math.prod(shape_at(c.shape, sizes)) <= LARGE for c in cells):
+            return sizes
+    return small_sizes(cells, values)
+
+
+def shape_at(shape: Sequence[Expr], sizes: dict[Symbol, int]) -> tuple[int, ...]:
+    """A shape as numbers."""
+    return tuple(evaluate(n, sizes) for n in shape)
+
+
+__all__ = ["LARGE", "shape_at", "size_symbols", "sizes_to_measure", "small_sizes"]

@@ -1,0 +1,16 @@
+"""What a gate says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a gate lets a plan pass, and why not."""
+
+    passed: bool
+    reason: str = ""
+
+
+__all__ = ["Verdict"]
