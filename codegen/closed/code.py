@@ -22,9 +22,10 @@ from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import unified
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.outer import outer_differences, without_outer
+from codegen.closed.pieces import by_pieces
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
 from codegen.closed.recentre import recentred
-from codegen.closed.slopes import with_slopes, written_out
+from codegen.closed.slopes import by_clamps, with_slopes, written_out
 from codegen.closed.stabilize import kernel_form, stabilized
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded
@@ -135,7 +136,7 @@ class Form:
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
     kept = (*region.needed, *region.seeds)
-    cells = tuple(enriched(stabilized(list(region.cells), kept), kept))
+    cells = tuple(enriched(stabilized(by_pieces(list(region.cells)), kept), kept))
     closed = replace(region, cells=cells)
     refused: list[str] = []
     for form in forms(region, closed, values):
@@ -234,7 +235,7 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
     """A plan as torch statements; with the forward's lines as they are if `literal`, else in stable forms."""
     cells = region.cells
     by_name = {c.name: c for c in cells}
-    slopes = {s.name: with_slopes(s.expr, by_name) for s in plan.statements}
+    slopes = {s.name: with_slopes(by_clamps(s.expr, by_name), by_name) for s in plan.statements}
     reads = {name_of(a) for e in slopes.values() for a in accesses(e)}
     read_back = [c.name for c in cells if c.name in reads]
     infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}

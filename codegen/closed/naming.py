@@ -142,7 +142,7 @@ class Naming:
 
 def arranged(e: Expr, algebra: Algebra) -> Expr:
     """Choices where brackets were, clamps where choices were, and common factors in front."""
-    return settled(clamped(branched(e), algebra.cells))
+    return clamped(settled(clamped(branched(e), algebra.cells)), algebra.cells)
 
 
 def at_gathers(e: Expr, indices: tuple[Expr, ...]) -> Expr:
