@@ -500,6 +500,9 @@ class ScalarMixin(LowererBase):
             with self.inside(inner, limits):
                 v = self.real(inner)
             dims = tuple(v.axes.index(i) for i, _ in limits)
+            if name == "softmax" and len(dims) > 1 and dims == tuple(range(dims[0], dims[-1] + 1)):
+                flat = tt.method(tt.method(v.t, "flatten", dims[0], dims[-1]), "softmax", dims[0])
+                return Val(tt.method(flat, "unflatten", dims[0], tuple(n for _, n in limits)), v.axes)
             if name == "softmax" and len(dims) > 1:
                 total = tt.method(v.t, "logsumexp", dims, keepdim="True")
                 return Val(tt.method(tt.binary("-", v.t, total), "exp"), v.axes)

@@ -65,6 +65,8 @@ KINDS: tuple[Callable[[Any], Any], ...] = (
     lambda x: 1.5 + abs(x),
 )
 """What numbers are drawn of normal ones, until a forward is finite: any, shares, negative ones, increasing, small and large ones."""
+HUGE = 1e4
+"""What inputs are multiplied by so that exponentials of them overflow."""
 LARGE = 2**18
 """Elements of the largest tensor that accuracy is measured on, so that many dimensions are small ones."""
 READERS = 16
@@ -484,6 +486,41 @@ def errors(
     return out
 
 
+def finite_at_large(
+    region: Region,
+    cells: Sequence[Cell],
+    forward: Sequence[Line],
+    backward: Sequence[Line],
+    gradients: Sequence[tuple[str, str]],
+    values: Mapping[Any, int],
+) -> bool:
+    """Whether a plan's results and gradients stay finite where inputs of both signs are so large that exponentials of them are not."""
+    sizes = small_sizes(cells, values)
+    scope = scope_of(sizes)
+    wide = in_exponents(region.cells)
+    ours: dict[str, Any] = inputs_at(region, cells, sizes, 0.0, kind=1)
+    ours |= {
+        k: v * HUGE for k, v in inputs_at(region, cells, sizes, 0.0).items() if k in wide and v.is_floating_point()
+    }
+    for name in region.seeds:
+        ours[f"{cot_name(name)}_out"] = ours[cot_name(name)]
+    with torch.no_grad():
+        for line in (*forward, *backward):
+            execute(line, ours, scope, sizes, torch.float64)
+    told = [ours[name] for name in (*region.needed, *[g for _, g in gradients])]
+    return all(bool(torch.as_tensor(t).isfinite().all()) for t in told)
+
+
+def in_exponents(cells: Sequence[Cell]) -> set[str]:
+    """The cells that exponents are made of."""
+    found: set[str] = set()
+    for c in reversed(cells):
+        if c.expr is not None:
+            found |= {name_of(a) for e in c.expr.atoms(sp.exp) for a in accesses(e)}
+            found |= set(c.reads) if c.name in found else set()
+    return found
+
+
 def read_on(
     region: Region,
     cell: str,
@@ -596,4 +633,4 @@ def as_tuple(items: Any) -> tuple[Any, ...]:
     return cast("tuple[Any, ...]", items) if isinstance(items, tuple) else (items,)
 
 
-__all__ = ["Verdict", "above", "accurate", "equal", "sp"]
+__all__ = ["Verdict", "above", "accurate", "equal", "finite_at_large", "sp"]

@@ -60,7 +60,7 @@ def _axes(cell: Cell) -> tuple[Expr, ...]:
 
 def clamped(e: Any, cells: Mapping[str, Cell]) -> Any:
     """An expression with every such choice as the polynomial, where a cell holds the clamp."""
-    if not e.has(Where, Less, LessEqual):
+    if not e.has(Where):
         return e
     if isinstance(e, Mul):
         signs = [f for f in e.args if isinstance(f, Sign)]
@@ -70,17 +70,22 @@ def clamped(e: Any, cells: Mapping[str, Cell]) -> Any:
             new = by_clamp(Where(condition, one * mine, other * mine), cells)
             if new is not None:
                 return new * clamped(Mul(*[f for f in e.args if f is not choice and f not in signs]), cells)
-        for bracket in [f for f in e.args if isinstance(f, (Less, LessEqual))]:
-            x = absolute(bracket.args[0], cells)
-            inner = Mul(*[f for f in e.args if x is not None and f is not bracket and x in accesses(f)])
-            new = by_clamp(Where(bracket, inner, 0), cells) if inner != 1 else None
-            if new is not None:
-                return new * clamped(e / bracket / inner, cells)
     if isinstance(e, Where):
         new = by_clamp(e, cells)
         if new is not None:
             return new
     return e if isinstance(e, Indexed) or not e.args else rebuilt(e, lambda a: clamped(a, cells))
+
+
+def unbounded(e: Any, cells: Mapping[str, Cell]) -> Any:
+    """A product with `[|x| <= d]` and a polynomial in x that is 0 at d and -d as the polynomial in the clamp; else the same object."""
+    for bracket in [f for f in e.args if isinstance(f, (Less, LessEqual))] if isinstance(e, Mul) else ():
+        x = absolute(bracket.args[0], cells)
+        inner = Mul(*[f for f in e.args if x is not None and f is not bracket and x in accesses(f)])
+        new = by_clamp(Where(bracket, inner, 0), cells) if inner != 1 else None
+        if new is not None:
+            return new * e / bracket / inner
+    return e
 
 
 def by_clamp(e: Any, cells: Mapping[str, Cell]) -> Expr | None:
@@ -213,4 +218,4 @@ def clamp_of(x: Indexed, bound: Expr, cells: Iterable[Cell]) -> Indexed | None:
     return None
 
 
-__all__ = ["clamped", "with_clamps"]
+__all__ = ["clamped", "unbounded", "with_clamps"]

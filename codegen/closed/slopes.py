@@ -182,6 +182,8 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
             if slope is not None and alike and not e.args[1].has(*BRACKETS, Delta, Where)
             else e
         )
+    if isinstance(e, Where):
+        return e.func(e.args[0], *[with_slopes(a, cells) for a in e.args[1:]])
     if not isinstance(e, sp.Mul):
         return e
     chosen = [(f, found) for f in e.args for found in [chosen_slope(f, cells)] if found is not None]
