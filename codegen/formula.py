@@ -352,9 +352,9 @@ class MathPrinter(LatexPrinter):
 def decimal(e: Any, power: str) -> str:
     """A fraction as the decimal that the forward wrote, if it is a short one; `power` formats its power of ten.
 
-    Halves and the like mostly come from calculus, and stay fractions.
+    Halves and the like mostly come from calculus, and stay fractions; fifths come from decimals.
     """
-    if e.q <= SMALL:
+    if e.q <= SMALL and e.q != 5:
         return ""
     text = repr(float(e))
     if len(text) > SHORT or sp.Rational(text) != e:

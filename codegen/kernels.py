@@ -9,7 +9,7 @@ larger of two is maximum: the naive form overflows or cancels or is longer, the 
 from __future__ import annotations
 
 from itertools import permutations
-from typing import Any
+from typing import Any, cast
 
 import sympy as sp
 from sympy import Expr
@@ -44,8 +44,9 @@ def _choice(e: Where) -> Kernel | None:
         return bounded
     if (condition == LessEqual(other, 0) and one == 0) or (condition == LessEqual(0, one) and other == 0):
         return "relu", (other if one == 0 else one,)
-    if condition in (LessEqual(other, 0), Less(other, 0)) and one == sp.exp(other) - 1:
-        return "elu", (other,)
+    pieces = _elu(e) or _shrunk(e) or _hardswish(e)
+    if pieces is not None:
+        return pieces
     if condition != Less(0, one):
         return None
     slope = sp.cancel(other / one)
@@ -59,11 +60,67 @@ def _between(e: Where) -> Kernel | None:
         upper, above, x = other.args
         if above.is_number and upper == Less(above, x) and one <= above:
             return "clamp", (x, one, above)
-    if other.is_number and other != 0 and condition == LessEqual(other, one):
+    if other.is_number and other != 0 and condition in (LessEqual(other, one), Less(other, one)):
         return "clamp", (one, other, None)
-    if other.is_number and other != 0 and condition == LessEqual(one, other):
+    if other.is_number and other != 0 and condition in (LessEqual(one, other), Less(one, other)):
         return "clamp", (one, None, other)
     return None
+
+
+def _elu(e: Where) -> Kernel | None:
+    """s x where x is positive, else s a (exp(k x) - 1): ("elu", (x, a, s, k))."""
+    condition, one, other = (cast("Any", a) for a in e.args)
+    if not isinstance(condition, Less):
+        return None
+    bound, moving = cast("Any", condition.args)
+    if bound == 0 and not isinstance(condition, LessEqual):
+        x, high, low = moving, one, other
+    elif moving == 0:
+        x, high, low = bound, other, one
+    else:
+        return None
+    scale: Any = sp.cancel(high / x)
+    low: Any = sp.expand(low)
+    parts = [t for t in sp.Add.make_args(low) if t.has(sp.exp)]
+    if not (scale.is_number and scale.is_positive and len(parts) == 1 and len(sp.Add.make_args(low)) == 2):
+        return None
+    c, f = parts[0].as_independent(x, as_Add=False)
+    k: Any = sp.cancel(f.args[0] / x) if isinstance(f, sp.exp) else x
+    if not (k.is_number and k.is_positive and c.is_number and sp.expand(low - parts[0] + c) == 0):
+        return None
+    return "elu", (x, sp.cancel(c / scale), scale, k)
+
+
+def three_pieces(e: Where) -> tuple[Any, Any, Any, tuple[Any, Any, Any]] | None:
+    """(x, l, h, pieces) of a choice between what stands for x below l, from l to h and above h."""
+    condition, below, rest = e.args
+    second, above, within = rest.args if isinstance(rest, Where) else (rest, sp.S.One, sp.S.Zero)
+    if type(condition) is not Less or type(second) is not Less:
+        return None
+    (x, low), (high, again) = condition.args, second.args
+    if x != again or not (low.is_number and high.is_number and low < high):
+        return None
+    return x, low, high, (below, within, above)
+
+
+def _shrunk(e: Where) -> Kernel | None:
+    """Nothing within d of zero; beyond, x itself or x less d."""
+    three = three_pieces(e)
+    if three is None or three[1] != -three[2] or three[3][1] != 0:
+        return None
+    x, _, d, (below, _, above) = three
+    if (below, above) == (x, x):
+        return "hardshrink", (x, d)
+    return ("softshrink", (x, d)) if (sp.expand(below - x - d), sp.expand(above - x + d)) == (0, 0) else None
+
+
+def _hardswish(e: Where) -> Kernel | None:
+    """x (x + 3) / 6 within 3 of zero, nothing below and x above."""
+    three = three_pieces(e)
+    if three is None or three[1:3] != (-3, 3):
+        return None
+    x, _, _, (below, within, above) = three
+    return ("hardswish", (x,)) if (below, sp.expand(within - x * (x + 3) / 6), above) == (0, 0, x) else None
 
 
 def _larger(e: Where) -> Kernel | None:

@@ -34,6 +34,8 @@ OF_TWO = {
     "SigmoidBackward": "torch.ops.aten.sigmoid_backward",
     "LeakyReluBackward": "torch.ops.aten.leaky_relu_backward",
     "SoftplusBackward": "torch.ops.aten.softplus_backward",
+    "EluBackward": "torch.ops.aten.elu_backward",
+    "ShrinkBackward": "torch.ops.aten.softshrink_backward",
 }
 """Functions of two tensors, and of a number where there is a third argument."""
 
@@ -462,6 +464,9 @@ class ScalarMixin(LowererBase):
                 rest = [tt.number(1), *rest]
             if e.func.__name__ == "LeakyReluBackward":  # whether what is read is the result
                 rest = [*rest, tt.name("False")]
+            if e.func.__name__ == "EluBackward":
+                between = (*[tt.number(float(x)) for x in numbers], tt.name("False"))
+                return self.of_two(OF_TWO[e.func.__name__], one, other, between=between)
             return self.of_two(OF_TWO[e.func.__name__], one, other, *rest)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
@@ -480,14 +485,14 @@ class ScalarMixin(LowererBase):
             return v
         return Val(tt.binary("*", v.t, tt.number(1.0)), v.axes, "float", v.kept)
 
-    def of_two(self, name: str, one: Expr, other: Expr, *rest: T) -> Val:
+    def of_two(self, name: str, one: Expr, other: Expr, *rest: T, between: tuple[T, ...] = ()) -> Val:
         """A function that torch has for two tensors only."""
         a, b = (self.typed(self.value(e)) for e in (one, other))
         if a.is_number or b.is_number:
             raise DerivationError(f"{name} of {one} and {other} has no tensor form")
         target = self.target(a, b)
         a, b = to_axes(a, target), to_axes(b, target)
-        return Val(tt.call(name, a.t, b.t, *rest), broadcast(a.axes, b.axes))
+        return Val(tt.call(name, a.t, *between, b.t, *rest), broadcast(a.axes, b.axes))
 
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""
@@ -497,6 +502,9 @@ class ScalarMixin(LowererBase):
             with self.inside(inner, limits):
                 v = self.real(inner)
             dims = tuple(v.axes.index(i) for i, _ in limits)
+            if name == "softmax" and len(dims) > 1 and dims == tuple(range(dims[0], dims[-1] + 1)):
+                flat = tt.method(tt.method(v.t, "flatten", dims[0], dims[-1]), "softmax", dims[0])
+                return Val(tt.method(flat, "unflatten", dims[0], tuple(n for _, n in limits)), v.axes)
             if name == "softmax" and len(dims) > 1:
                 total = tt.method(v.t, "logsumexp", dims, keepdim="True")
                 return Val(tt.method(tt.binary("-", v.t, total), "exp"), v.axes)
@@ -524,7 +532,12 @@ class ScalarMixin(LowererBase):
         if name in ("logsigmoid", "gelu"):
             return Val(tt.call(f"torch.nn.functional.{name}", v.t), v.axes)
         if name == "elu":
-            return Val(tt.call("torch.nn.functional.elu", v.t), v.axes)
+            alpha, scale, inner = (float(x) for x in args[1:])
+            if scale == inner == 1:
+                return Val(tt.call("torch.nn.functional.elu", v.t, *([tt.number(alpha)] if alpha != 1 else [])), v.axes)
+            return Val(tt.call("torch.ops.aten.elu", v.t, *map(tt.number, (alpha, scale, inner))), v.axes)
+        if name in ("softshrink", "hardshrink", "hardswish"):
+            return Val(tt.call(f"torch.nn.functional.{name}", v.t, *[tt.number(float(x)) for x in args[1:]]), v.axes)
         if name == "leaky_relu":
             return Val(tt.call("torch.nn.functional.leaky_relu", v.t, tt.number(float(args[1]))), v.axes)
         if name == "softplus":  # beyond 40 it is the identity to the last bit of a double; torch's own threshold is 20

@@ -347,7 +347,7 @@ def cancelled(e: Expr, algebra: Algebra) -> Expr:
 
 
 def without_wholes(e: Expr, algebra: Algebra) -> Expr:
-    """`x p/m + x q/m` as x, where m is the cell `p + q`."""
+    """`x p/m + x q/m` as x, where m is the cell `p + q`; `x e/u + x` as `x/u`, where u is the cell `1 - e`."""
     for bottom in sorted({p.base for p in e.atoms(sp.Pow) if p.exp == -1 and isinstance(p.base, Indexed)}, key=str):
         cell = algebra.cells.get(name_of(bottom))
         if cell is None or not isinstance(cell.expr, sp.Add) or cell.expr.has(Sigma):
@@ -360,6 +360,17 @@ def without_wholes(e: Expr, algebra: Algebra) -> Expr:
             if rest.has(bottom) or not all(w in terms for w in whole) or any(x < 0 for x in powers(rest).values()):
                 continue
             return without_wholes(cast("Expr", sp.Add(rest, *[u for u in terms if u not in whole])), algebra)
+        if not affine(cell.expr):
+            continue
+        moving = next(p for p in parts if accesses(p))
+        number, inner = moving.as_coeff_Mul()
+        for t in terms:
+            rest = t * bottom / inner
+            other = -rest / number
+            if other in terms:
+                algebra.note("a quotient and a multiple of its divisor together")
+                new = other * (sp.Add(*parts) - moving) / bottom
+                return without_wholes(cast("Expr", sp.Add(new, *[u for u in terms if u not in (t, other)])), algebra)
     return e
 
 

@@ -14,16 +14,18 @@ from codegen.closed.cells import Cell, substituted
 from codegen.closed.complement import complemented
 from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
-from codegen.closed.gates import Verdict, above, accurate, equal, faithful
+from codegen.closed.gates import Verdict, above, accurate, equal, faithful, finite_at_large
 from codegen.closed.gathers import at_places
 from codegen.closed.kinks import clamped
 from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import unified
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.outer import outer_differences, without_outer
+from codegen.closed.pieces import by_pieces
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
 from codegen.closed.recentre import recentred
-from codegen.closed.slopes import with_slopes, written_out
+from codegen.closed.scaled import scaled
+from codegen.closed.slopes import by_clamps, with_slopes, written_out
 from codegen.closed.stabilize import kernel_form, stabilized
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded
@@ -134,8 +136,21 @@ class Form:
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
     kept = (*region.needed, *region.seeds)
-    cells = tuple(enriched(stabilized(list(region.cells), kept), kept))
-    closed = replace(region, cells=cells)
+    cells = by_pieces(list(region.cells))
+
+    def best(cells: list[Cell]) -> RegionCode:
+        return passing(region, replace(region, cells=tuple(enriched(stabilized(cells, kept), kept))), values)
+
+    code = best(cells)
+    careful = scaled(cells, kept) if code.statements and overflows(code, values) else None
+    if careful is not None:
+        finite = best(careful)
+        code = code if overflows(finite, values) else replace(finite, refused=(*code.refused, *finite.refused))
+    return code
+
+
+def passing(region: Region, closed: Region, values: dict[Any, int]) -> RegionCode:
+    """The code of the first form that passes the gates."""
     refused: list[str] = []
     for form in forms(region, closed, values):
         code = written(form.region, form.plan, form.literal)
@@ -221,6 +236,17 @@ def judged(region: Region, code: RegionCode, values: dict[Any, int], simplified:
         return Verdict(False, f"{type(error).__name__}: {error}")
 
 
+def overflows(code: RegionCode, values: dict[Any, int]) -> bool:
+    """Whether exponentials in a region's code overflow."""
+    assert code.region is not None
+    if not any(c.expr is not None and c.expr.has(sp.exp) for c in code.region.cells):
+        return False
+    try:
+        return not finite_at_large(code.region, code.cells, code.forward, code.backward, code.gradients, values)
+    except Exception:  # noqa: BLE001  # the code has passed its gates, and is used unless another one is better
+        return False
+
+
 def above_autograd(region: Region, code: RegionCode, values: dict[Any, int]) -> str:
     """Which error of a plan that passes is larger than autograd's all the same; "" if there is none, or it cannot be told."""
     try:
@@ -233,7 +259,7 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
     """A plan as torch statements; with the forward's lines as they are if `literal`, else in stable forms."""
     cells = region.cells
     by_name = {c.name: c for c in cells}
-    slopes = {s.name: with_slopes(s.expr, by_name) for s in plan.statements}
+    slopes = {s.name: with_slopes(by_clamps(s.expr, by_name), by_name) for s in plan.statements}
     reads = {name_of(a) for e in slopes.values() for a in accesses(e)}
     read_back = [c.name for c in cells if c.name in reads]
     infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}

@@ -3,7 +3,7 @@
 `c (x - c/2)` for c = clamp(x, -d, d), and its slope, `x if |x| <= d else d sign(x)`, is c.
 
 Where |x| exceeds d, the sign of x is c/d, and everywhere else c is x: if what stands for large x, with its signs written so,
-is for c = x what stands for small x, it is right for both.
+is for c = x what stands for small x, it is right for both. So is what stands for small x, of c, if it is at d and -d what stands beyond.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from codegen.closed.matching import holding
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import gathered
 from engine.indexed import Indexed
-from engine.notation import Less, LessEqual, Sign, Where, fresh, name_of
+from engine.notation import Less, LessEqual, Sign, Where, accesses, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -75,6 +75,17 @@ def clamped(e: Any, cells: Mapping[str, Cell]) -> Any:
         if new is not None:
             return new
     return e if isinstance(e, Indexed) or not e.args else rebuilt(e, lambda a: clamped(a, cells))
+
+
+def unbounded(e: Any, cells: Mapping[str, Cell]) -> Any:
+    """A product with `[|x| <= d]` and a polynomial in x that is 0 at d and -d as the polynomial in the clamp; else the same object."""
+    for bracket in [f for f in e.args if isinstance(f, (Less, LessEqual))] if isinstance(e, Mul) else ():
+        x = absolute(bracket.args[0], cells)
+        inner = Mul(*[f for f in e.args if x is not None and f is not bracket and x in accesses(f)])
+        new = by_clamp(Where(bracket, inner, 0), cells) if inner != 1 else None
+        if new is not None:
+            return new * e / bracket / inner
+    return e
 
 
 def by_clamp(e: Any, cells: Mapping[str, Cell]) -> Expr | None:
@@ -166,6 +177,8 @@ def polynomial(x: Indexed, bound: Expr, small: Expr, large: Expr, clamp: Any) ->
     terms, inside = by_sign(large, x), by_sign(small, x)
     if terms is None or inside is None or any(odd for _, odd in inside):
         return None
+    if large.is_number and all(sp.expand(small.xreplace({x: b}) - large) == 0 for b in (bound, -bound)):
+        return cast("Expr", small.xreplace({x: clamp}))
     small = sp.Add(*[t for t, _ in inside])
     free = [k for k, (_, odd) in enumerate(terms) if not odd]
     if len(free) > CONSTANTS:
@@ -205,4 +218,4 @@ def clamp_of(x: Indexed, bound: Expr, cells: Iterable[Cell]) -> Indexed | None:
     return None
 
 
-__all__ = ["clamped", "with_clamps"]
+__all__ = ["clamped", "unbounded", "with_clamps"]

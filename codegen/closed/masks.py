@@ -82,12 +82,13 @@ def vanishes(bracket: Any, holds: bool, e: Any, algebra: Algebra, depth: int = 4
     """Whether an atom is zero wherever a bracket `holds`, or wherever it does not."""
     taken = 1 if holds else 2
     if isinstance(e, sp.exp):
-        inner = e.args[0]
-        if isinstance(inner, Indexed):
-            cell = algebra.cells.get(name_of(inner))
-            inner = at(cell, inner.indices) if cell is not None and cell.expr is not None else inner
-        masked = isinstance(inner, Where) and inner.args[taken] is sp.S.NegativeInfinity
-        return masked and agree(inner.args[0], bracket, algebra)
+        for inner in sp.Add.make_args(e.args[0]):
+            cell = algebra.cells.get(name_of(inner)) if isinstance(inner, Indexed) else None
+            inner = at(cell, cast("Any", inner).indices) if cell is not None and cell.expr is not None else inner
+            masked = isinstance(inner, Where) and inner.args[taken] is sp.S.NegativeInfinity
+            if masked and agree(inner.args[0], bracket, algebra):
+                return True
+        return False
     if isinstance(e, Where):
         return e.args[taken] == 0 and agree(e.args[0], bracket, algebra)
     cell = algebra.cells.get(name_of(e)) if isinstance(e, Indexed) else None

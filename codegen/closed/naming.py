@@ -15,7 +15,7 @@ from sympy import Expr, Mul
 
 from codegen.closed.backward import Statement, settled
 from codegen.closed.branches import branched
-from codegen.closed.kinks import clamped
+from codegen.closed.kinks import clamped, unbounded
 from codegen.closed.names import Names
 from codegen.closed.prices import Price, Prices
 from engine.indexed import Indexed
@@ -142,7 +142,7 @@ class Naming:
 
 def arranged(e: Expr, algebra: Algebra) -> Expr:
     """Choices where brackets were, clamps where choices were, and common factors in front."""
-    return settled(clamped(branched(e), algebra.cells))
+    return unbounded(settled(clamped(branched(e), algebra.cells)), algebra.cells)
 
 
 def at_gathers(e: Expr, indices: tuple[Expr, ...]) -> Expr:

@@ -13,8 +13,11 @@ import sympy as sp
 
 from codegen.closed.cells import at, substituted
 from codegen.closed.logistic import gate_argument
+from codegen.closed.matching import holding
+from codegen.closed.sums import rebuilt
+from codegen.kernels import three_pieces
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Index, Less, Sigma, Where, bound, name_of
+from engine.notation import BRACKETS, Delta, Equal, Index, Less, LessEqual, Sigma, Where, bound, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +51,18 @@ class LeakyReluBackward(sp.Function):
 
 class SoftplusBackward(sp.Function):
     """`SoftplusBackward(g, x, t)` is g times sigmoid(x), or g where x exceeds t, from where on softplus(x) is x."""
+
+    nargs = 3
+
+
+class EluBackward(sp.Function):
+    """`EluBackward(g, x, a, s, k)` is s g where x is positive, else s a k exp(k x) g."""
+
+    nargs = 5
+
+
+class ShrinkBackward(sp.Function):
+    """`ShrinkBackward(g, x, d)` is g where |x| exceeds d, else 0."""
 
     nargs = 3
 
@@ -91,6 +106,8 @@ def slope_of_gelu(x: Any) -> Any:
 
 def chosen_slope(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Any, Any] | None:
     """(kernel, x, its number) and what is in front of it, of `c if t < x else c k` and `c if t < x else c sigmoid(x)`."""
+    if isinstance(e, Where) and isinstance(e.args[2], (Where, Less)):
+        return three_slopes(e)
     if not isinstance(e, Where) or not isinstance(e.args[0], Less) or not e.args[1].is_number or e.args[1] == 0:
         return None
     (bound, x), one, other = e.args[0].args, e.args[1], e.args[2] / e.args[1]
@@ -98,7 +115,37 @@ def chosen_slope(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Any, Any] | No
         return None
     if bound == 0 and other.is_number and other != 0:
         return LeakyReluBackward, (x, other), one
+    if bound == 0 and one.is_positive and not isinstance(e.args[0], LessEqual):
+        return exponential_slope(x, one, e.args[2], cells)
     return (SoftplusBackward, (x, bound), one) if bound > 0 and is_sigmoid(other, x, cells) else None
+
+
+def exponential_slope(x: Any, one: Any, other: Any, cells: Mapping[str, Cell]) -> tuple[Any, Any, Any] | None:
+    """The kernel of the slope `s if 0 < x else c exp(k x)`."""
+    c, f = other.as_coeff_Mul()
+    cell = cells.get(name_of(f)) if isinstance(f, Indexed) else None
+    f = at(cell, f.indices) if cell is not None and isinstance(cell.expr, sp.exp) else f
+    if not (isinstance(f, sp.exp) and isinstance(x, Indexed)):
+        return None
+    k = sp.cancel(substituted(f.args[0], {n: d for n, d in cells.items() if n != name_of(x) and is_multiple(d)}) / x)
+    if not (k.is_number and k.is_positive and c.is_number):
+        return None
+    return EluBackward, (x, sp.cancel(c / one / k), one, k), sp.S.One
+
+
+def is_multiple(cell: Cell) -> bool:
+    """Whether a cell is a number times another one."""
+    return cell.expr is not None and isinstance(cell.expr.as_coeff_Mul()[1], Indexed)
+
+
+def three_slopes(e: Where) -> tuple[Any, Any, Any] | None:
+    """The kernel of `1 if x < -d else (1 if d < x else 0)`, and of `0 if x < -3 else (1 if 3 < x else x/3 + 1/2)`."""
+    three = three_pieces(e)
+    if three is None or three[0].has(Sigma, Where):
+        return None
+    x, low, high, (below, within, above) = three
+    symmetric = low == -high and below == above
+    return (ShrinkBackward, (x, high), below) if symmetric and below.is_number and within == 0 else None
 
 
 def is_sigmoid(e: Any, x: Any, cells: Mapping[str, Cell]) -> bool:
@@ -117,6 +164,8 @@ def written_out(e: Any) -> Any:
     e = e.replace(SigmoidBackward, lambda g, s: g * s * (1 - s))
     e = e.replace(LeakyReluBackward, lambda g, x, k: g * Where(Less(0, x), 1, k))
     e = e.replace(SoftplusBackward, lambda g, x, t: g * Where(Less(t, x), 1, 1 / (1 + sp.exp(-x))))
+    e = e.replace(EluBackward, lambda g, x, a, s, k: g * Where(Less(0, x), s, s * a * k * sp.exp(k * x)))
+    e = e.replace(ShrinkBackward, lambda g, x, d: g * Where(Less(x, -d), 1, Less(d, x)))
     return e.replace(GeluBackward, lambda g, x: g * slope_of_gelu(x))
 
 
@@ -133,6 +182,8 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
             if slope is not None and alike and not e.args[1].has(*BRACKETS, Delta, Where)
             else e
         )
+    if isinstance(e, Where):
+        return e.func(e.args[0], *[with_slopes(a, cells) for a in e.args[1:]])
     if not isinstance(e, sp.Mul):
         return e
     chosen = [(f, found) for f in e.args for found in [chosen_slope(f, cells)] if found is not None]
@@ -160,6 +211,22 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
         if found is not None and running(found[0]) == running(e / f):
             return GeluBackward(found[1] * e / f, found[0])
     return e
+
+
+def by_clamps(e: Any, cells: Mapping[str, Cell]) -> Any:
+    """An expression with `[l <= x <= h]` as `[x = c]`, where a cell c is clamp(x, l, h)."""
+    if isinstance(e, Where) and isinstance(e.args[0], Less) and e.args[1] == 0 and isinstance(1 - e.args[2], Less):
+        (x, low), (high, again) = e.args[0].args, (1 - e.args[2]).args
+        if x == again and isinstance(x, Indexed) and low.is_number and high.is_number:
+            for cell in cells.values():
+                read = cell.expr.args[0].args[0] if isinstance(cell.expr, Where) else None
+                if not isinstance(read, Indexed) or name_of(read) != name_of(x) or low == high:
+                    continue
+                clamp = Where(Less(read, low), low, Where(Less(high, read), high, read))
+                own = holding(cell, read, x) if cell.expr == clamp else None
+                if own is not None:
+                    return Equal(x, own)
+    return e if isinstance(e, Indexed) or not e.args or not e.has(Where) else rebuilt(e, lambda a: by_clamps(a, cells))
 
 
 def running(e: Any) -> frozenset[Any]:

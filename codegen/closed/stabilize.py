@@ -10,11 +10,12 @@ from sympy import Expr
 
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.logistic import DEPTH, elementwise_cells, quotients
+from codegen.closed.shares import reduction
 from codegen.closed.shift import unshifted
 from codegen.closed.sums import rebuilt
 from codegen.kernels import stable
 from engine.indexed import Indexed
-from engine.notation import Sigma, name_of
+from engine.notation import Sigma, fresh, instantiate, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,7 @@ def stabilized(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     """
     known: dict[str, Cell] = {}
     out: list[Cell] = []
-    for cell in quotients(unshifted(cells, kept)):
+    for cell in quotients(unshifted(means_apart(cells), kept)):
         if cell.expr is not None and not cell.call and cell.expr.has(sp.log):
             new = log_parts(cell.expr, known)
             if new != cell.expr:
@@ -35,6 +36,28 @@ def stabilized(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
         known[cell.name] = cell
         out.append(cell)
     return read_ones(out, kept)
+
+
+def means_apart(cells: list[Cell]) -> list[Cell]:
+    """The cells with every mean of exponentials as a multiple of their sum, which is a cell of its own."""
+    known = {c.name: c for c in cells}
+    out: list[Cell] = []
+    for c in cells:
+        number, total = reduction(c.expr) if c.expr is not None and not c.call else (None, None)
+        if total is not None and number != 1 and is_exponential(total.body, known):
+            name = f"{c.name}_sum"
+            while name in known:
+                name += "_"
+            own = {i: fresh() for i in c.indices if i != 0}
+            inner = instantiate(total, own)
+            indices = tuple(own.get(i, i) for i in c.indices)
+            known[name] = replace(
+                c, name=name, indices=indices, expr=inner, node=None, text=None, named=False, positive=True
+            )
+            out.append(known[name])
+            c = replace(c, expr=cast("Any", number) * known[name].element(c.indices))
+        out.append(c)
+    return out
 
 
 def read_ones(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
@@ -95,9 +118,10 @@ def opened(argument: Expr) -> Expr | None:
             gained = True
         elif b.is_positive:
             logarithm = sp.log(b)
-            if b.has(sp.exp) and stable(logarithm) is None:
+            kernel = stable(logarithm)
+            if b.has(sp.exp) and (kernel is None or kernel[0] == "log1p"):
                 return None  # an exponential that nothing keeps from overflowing
-            gained = gained or (stable(logarithm) is not None and bool(b.has(sp.exp)))
+            gained = gained or (kernel is not None and bool(b.has(sp.exp)))
             total += x * logarithm
         else:
             return None

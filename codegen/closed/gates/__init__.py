@@ -6,6 +6,7 @@ A gate that cannot be evaluated refuses.
 from codegen.closed.gates.accuracy import above, accurate
 from codegen.closed.gates.equality import equal
 from codegen.closed.gates.faithful import faithful
+from codegen.closed.gates.large import finite_at_large
 from codegen.closed.gates.verdict import Verdict
 
-__all__ = ["Verdict", "above", "accurate", "equal", "faithful"]
+__all__ = ["Verdict", "above", "accurate", "equal", "faithful", "finite_at_large"]

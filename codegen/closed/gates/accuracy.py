@@ -6,9 +6,11 @@ which many are 0.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from codegen.closed.gates.errors import Trial, errors
+from codegen.closed.gates.points import KINDS
 from codegen.closed.gates.sizes import sizes_to_measure
 from codegen.closed.gates.verdict import Verdict
 
@@ -44,9 +46,15 @@ def accurate(
 ) -> Verdict:
     """float32 errors of a plan's torch statements against those of autograd, around several offsets."""
     trial = Trial(region, cells, forward, backward, gradients, sizes_to_measure(cells, values))
+    told = False
     for offset in (*OFFSETS, None):
         verdict = at_offset(trial, offset)
         if not verdict.passed:
+            return verdict
+        told = told or verdict.judged
+    for kind in range(1, len(KINDS)) if not told else ():
+        verdict = at_offset(trial, 0.0, kind)
+        if not verdict.passed or verdict.judged:
             return verdict
     return Verdict(True)
 
@@ -75,7 +83,7 @@ def above(
     return ""
 
 
-def at_offset(trial: Trial, offset: float | None) -> Verdict:
+def at_offset(trial: Trial, offset: float | None, kind: int = 0) -> Verdict:
     """The gate at one offset. What fails on one draw is judged by several: one error is small or large by luck.
 
     So is what cannot be judged because an integer was drawn that is divided by, and is 0.
@@ -83,14 +91,14 @@ def at_offset(trial: Trial, offset: float | None) -> Verdict:
     verdict, found = Verdict(True), dict[str, list[tuple[float, float]]]()
     integers = any(c.kind != "float" and c.expr is None for c in trial.region.cells)
     for draw in range(DRAWS):
-        for what, mine, other in errors(trial, offset, draw):
+        for what, mine, other in errors(trial, offset, draw, kind):
             found.setdefault(what, []).append((mine, other))
         if draw == DRAWS - 1 or (draw == 0 and (found or not integers)):
             verdicts = (verdict_on(what, pairs, offset) for what, pairs in found.items())
             verdict = next((v for v in verdicts if not v.passed), Verdict(True))
             if verdict.passed:
                 break
-    return verdict
+    return verdict if found else replace(verdict, judged=False)
 
 
 def larger(

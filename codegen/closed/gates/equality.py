@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from codegen.closed.cells import Cell
     from codegen.closed.region import Region
 
-SEEDS = 8
+SEEDS = 12
 """How many random points are tried until the derivation is finite at one."""
 
 

@@ -11,7 +11,7 @@ import torch
 
 from codegen.closed.backward import cot_name
 from codegen.closed.gates.execute import by_the_forward, execute, scope_of
-from codegen.closed.gates.points import relate
+from codegen.closed.gates.points import KINDS, relate
 from codegen.closed.gates.sizes import shape_at
 from engine.arithmetic import arithmetic
 from engine.notation import accesses, name_of
@@ -45,10 +45,10 @@ class Trial:
     sizes: dict[Symbol, int]
 
 
-def errors(trial: Trial, offset: float | None, draw: int) -> list[tuple[str, float, float]]:
+def errors(trial: Trial, offset: float | None, draw: int, kind: int = 0) -> list[tuple[str, float, float]]:
     """(what, our error, autograd's) of every gradient whose truth is finite, at one draw."""
     region, cells, sizes, gradients = trial.region, trial.cells, trial.sizes, trial.gradients
-    values = inputs_at(region, cells, sizes, offset, draw)
+    values = inputs_at(region, cells, sizes, offset, draw, kind)
     scope = scope_of(sizes)
     if region.relations:
         values |= related(region, cells, values, scope, sizes)
@@ -74,7 +74,12 @@ def errors(trial: Trial, offset: float | None, draw: int) -> list[tuple[str, flo
 
 
 def inputs_at(
-    region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], offset: float | None, draw: int = 0
+    region: Region,
+    cells: Sequence[Cell],
+    sizes: dict[Symbol, int],
+    offset: float | None,
+    draw: int = 0,
+    kind: int = 0,
 ) -> dict[str, torch.Tensor]:
     """float64 boundary values, and cotangents of the seeds.
 
@@ -87,6 +92,7 @@ def inputs_at(
         shape = shape_at(c.shape, sizes)
         if c.expr is None and c.kind == "float":
             drawn = torch.randn(shape, generator=g, dtype=torch.float64)
+            drawn = torch.from_numpy(np.asarray(KINDS[kind](drawn.numpy()))) if kind else drawn
             if offset is None:
                 drawn = drawn * (torch.rand(shape, generator=g) > ZEROS)
             values[c.name] = drawn + (offset or 0.0) if len(c.shape) == largest else drawn
@@ -162,4 +168,4 @@ def autograd(
     return {k: torch.zeros_like(leaves[k]) if g is None else g for k, g in zip(leaves, found, strict=True)}
 
 
-__all__ = ["Trial", "errors"]
+__all__ = ["Trial", "errors", "inputs_at"]

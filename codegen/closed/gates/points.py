@@ -15,13 +15,22 @@ from engine.interpret import Interpreter
 from engine.notation import Index, accesses, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sympy import Symbol
 
     from codegen.closed.cells import Cell
     from codegen.closed.region import Region
 
+KINDS: tuple[Callable[[Any], Any], ...] = (
+    lambda x: x,
+    lambda x: 0.5 + 0.4 * np.tanh(x),
+    lambda x: -0.5 + 0.4 * np.tanh(x),
+    lambda x: np.sort(x, axis=-1) if np.ndim(x) else x,
+    lambda x: 0.2 * np.tanh(x),
+    lambda x: 1.5 + abs(x),
+)
+"""What numbers are drawn of normal ones, until a forward is finite: any, shares, negative ones, increasing, small and large ones."""
 DIGITS = 50
 TOLERANCE = mpmath.mpf(10) ** -40
 
@@ -35,8 +44,7 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
         shape = shape_at(c.shape, sizes)
         if c.expr is None:
             if c.kind == "float":
-                drawn = rng.normal(size=shape) if seed % 2 == 0 else rng.uniform(0.1, 0.9, size=shape)
-                tensors[c.name] = boxed(numbers.lift(drawn))
+                tensors[c.name] = boxed(numbers.lift(KINDS[seed % len(KINDS)](rng.normal(size=shape))))
             else:
                 tensors[c.name] = rng.integers(0, 2, size=shape)  # truth values are the numbers 0 and 1
             tensors[c.name] = with_sum(tensors[c.name], region, c)
@@ -118,4 +126,4 @@ def run(statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Sy
         )
 
 
-__all__ = ["DIGITS", "TOLERANCE", "boxed", "point", "relate", "rewritten", "run"]
+__all__ = ["DIGITS", "KINDS", "TOLERANCE", "boxed", "point", "relate", "rewritten", "run"]

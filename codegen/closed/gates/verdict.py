@@ -11,6 +11,8 @@ class Verdict:
 
     passed: bool
     reason: str = ""
+    judged: bool = True
+    """Whether there was anything to tell it by."""
 
 
 __all__ = ["Verdict"]

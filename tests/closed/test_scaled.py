@@ -1,0 +1,75 @@
+"""Exponentials that are summed and overflow as they are written: the largest exponent is taken out, and nothing is passed back to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import codegen
+
+
+def shares_beside_one(s, v):
+    e = s.exp()
+    return (e / (1 + e.sum(1, keepdim=True))) * v
+
+
+def weighted(s, v):
+    e = (-s).exp()
+    return (e * v).sum(1) / e.sum(1)
+
+
+def two_at_once(s, v):
+    return torch.log(1 + s.exp().sum(1) * v.exp().sum(1))
+
+
+def masked(s, v):
+    return torch.log(1 + (s.exp() * (v > 0)).sum(1))
+
+
+def mean_over_two(s, v):
+    return (2 * s.view(3, 2, 3)).exp().mean((1, 2)).log() * v.sum()
+
+
+FORWARDS = [shares_beside_one, weighted, two_at_once, masked, mean_over_two]
+
+
+@pytest.mark.parametrize("forward", FORWARDS)
+def test_nothing_overflows(forward) -> None:
+    """As in the limit: only differences of exponents count."""
+    draw = torch.Generator().manual_seed(0)
+    s, v = (torch.randn(3, 6, generator=draw, dtype=torch.float64) for _ in range(2))
+    program = codegen.generate(forward, s, v)
+    assert program.writer is not None
+    assert all("differs" not in why for r in program.writer.regions.values() for why in r.code.refused)
+    for factor in (1.0, 20.0):
+        leaves = [(factor * s).requires_grad_(), v.clone().requires_grad_()]
+        out = forward(*leaves)
+        grad = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view(out.shape)
+        true = torch.autograd.grad(out, leaves, grad, allow_unused=True)
+        mine, saved = program.forward(factor * s, v)
+        torch.testing.assert_close(mine, out.detach())
+        grads = program.backward(saved, grad)
+        for name, wanted in zip("sv", true, strict=True):
+            torch.testing.assert_close(grads[name], torch.zeros_like(v) if wanted is None else wanted)
+    out, saved = program.forward(1e4 * s.abs(), v)
+    assert out.isfinite().all()
+    assert all(g.isfinite().all() for g in program.backward(saved).values())
+
+
+def seen(s):
+    e = s.exp()
+    return e.sum(1) + (e / e.sum(1, keepdim=True)).square().sum(1)
+
+
+def over_both(s):
+    e = s.exp()
+    return ((1 + e.sum(1)).log() + (1 + e.sum(0)).log()).sum()
+
+
+def test_a_scale_that_is_seen_stays() -> None:
+    """In a result, and of rows and columns at once."""
+    s = torch.randn(4, 4, dtype=torch.float64)
+    for forward in (seen, over_both):
+        program = codegen.generate(forward, s)
+        assert "amax" not in program.source
+        assert codegen.check(program, s).ok
