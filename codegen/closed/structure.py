@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from codegen.closed.cells import Builder, Cell
 from codegen.closed.region import grouped, near_readers
+from codegen.closed.rows import with_shares_in_products
 from codegen.closed.symmetric import symmetric_among
 from codegen.values import TensorInfo
 
@@ -38,7 +39,7 @@ class Structure:
 
     def __init__(self, graph: Graph, wanted: tuple[str, ...]) -> None:
         self.graph = graph
-        self.cells = near_readers(Builder(graph).build(), graph.outputs)
+        self.cells = near_readers(with_shares_in_products(Builder(graph).build(), graph.outputs), graph.outputs)
         self.by_name = {c.name: c for c in self.cells}
         self.readers: dict[str, list[Cell]] = {}
         for c in self.cells:

@@ -73,3 +73,41 @@ def test_a_scale_that_is_seen_stays() -> None:
         program = codegen.generate(forward, s)
         assert "amax" not in program.source
         assert codegen.check(program, s).ok
+
+
+def divided_last(s, v):
+    e = (s / 3).exp()
+    return (e @ v.T) / e.sum(1, keepdim=True)
+
+
+def divided_by_another(s, v):
+    e = (s / 3).exp()
+    return (e @ v.T) / e.sum(0)[:3, None]
+
+
+def test_rows_divided_by_their_sums_are_a_product_with_shares() -> None:
+    """Not so where the sums are of other rows, or the product is a result too."""
+    draw = torch.Generator().manual_seed(0)
+    s, v = (torch.randn(3, 6, generator=draw, dtype=torch.float64) for _ in range(2))
+    both = lambda s, v: (divided_last(s, v), s.exp() @ v.T)  # noqa: E731
+    for forward, shares in ((divided_last, True), (divided_by_another, False), (both, True)):
+        program = codegen.generate(forward, s, v)
+        assert ("softmax(1)" in program.source) == shares
+        assert codegen.check(program, s, v).ok
+    program = codegen.generate(divided_last, s, v)
+    out, saved = program.forward(1e4 * s, v)
+    assert out.isfinite().all()
+    assert all(g.isfinite().all() for g in program.backward(saved).values())
+
+
+def beta(a, b):
+    return ((a.exp() + b.exp()).lgamma() - b.exp().lgamma()).sum()
+
+
+def test_exponentials_are_not_told_by_shares_that_have_lost_them() -> None:
+    """1 - a/(a + b) has no digit of b left where a is much larger; the sum is not divided by here."""
+    a, b = torch.full((4,), 30.0, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    leaf = b.clone().requires_grad_()
+    (true,) = torch.autograd.grad(beta(a, leaf), leaf)
+    program = codegen.generate(beta, a, b)
+    torch.testing.assert_close(program.backward(program.forward(a, b)[1])["b"], true, rtol=1e-10, atol=0)

@@ -119,6 +119,27 @@ def linear_attention(q, k, v):
     return a @ (b.T @ v) / (a @ b.sum(0)).unsqueeze(1)
 
 
+def attention_divided_last(q, k, v):
+    e = (q @ k.T / math.sqrt(q.shape[-1])).exp()
+    return (e @ v) / e.sum(-1, keepdim=True)
+
+
+def attention_beside_one(q, k, v):
+    e = (q @ k.T / math.sqrt(q.shape[-1])).exp()
+    return (e / (1 + e.sum(-1, keepdim=True))) @ v
+
+
+def attention_beside_one_hand(q, k, v, g):
+    scale = 1 / math.sqrt(q.shape[-1])
+    s = q @ k.T * scale
+    m = s.amax(-1, keepdim=True).clamp(min=0)
+    e = (s - m).exp()
+    p = e / ((-m).exp() + e.sum(-1, keepdim=True))
+    o = p @ v
+    ds = p * (g @ v.T - (g * o).sum(-1, keepdim=True)) * scale
+    return o, (ds @ k, ds.T @ q, p.T @ g)
+
+
 def qkv(d, n):
     return [d.normal(n, 9, D), d.normal(n, 9, D), d.normal(n, 9, D)]
 
@@ -130,6 +151,8 @@ def flat_qkv(d, n):
 ATTENTION = (
     Form("attention", attention, flat_qkv, attention_hand, extreme=True),
     Form("attention unscaled", attention_unscaled, flat_qkv, attention_unscaled_hand),
+    Form("attention divided last", attention_divided_last, flat_qkv, attention_hand, extreme=True),
+    Form("attention beside one", attention_beside_one, flat_qkv, attention_beside_one_hand, extreme=True),
     Form("attention batched", attention_batched, qkv, attention_hand, batches=(1, 2), large=8),
     Form("attention causal tril", attention_causal_tril, qkv, attention_causal_hand, batches=(1, 2), large=8),
     Form("attention causal triu", attention_causal_triu, qkv, attention_causal_hand, batches=(1, 2), large=8),
