@@ -3,7 +3,7 @@
 
 `sign(x) relu(|x| - d)` is `x + d` below -d, `x - d` above d and 0 between them: pieces that are equal are one, and two or three
 of them are one choice, whose slope is one too. At a place between two pieces the slope is what the forward's own rule says,
-so that the place belongs to the piece with that slope; where both sides have the same slope, that is the function's.
+so that the place belongs to the piece with that slope; where it is neither's, as of two clamps that both pass, nothing is changed.
 """
 
 from __future__ import annotations
@@ -135,8 +135,7 @@ def pieces(e: Any, t: Any) -> Pieces | None:
     for place, value, rise in zip(places, values[1:], slopes[1:], strict=True):
         told = at(e, t, place).xreplace({t: place}), at(slope, t, place).xreplace({t: place})
         sides = [(v.xreplace({t: place}), s.xreplace({t: place})) for v, s in ((parts[-1], last), (value, rise))]
-        smooth = same(sides[0], sides[1])
-        left, right = (same(side, told) or (smooth and zero(side[0] - told[0])) for side in sides)
+        left, right = (same(side, told) for side in sides)
         if not left and not right:
             return None
         if zero(parts[-1] - value) and left:

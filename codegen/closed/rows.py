@@ -15,7 +15,8 @@ import sympy as sp
 from sympy import Mul
 
 from codegen.closed.cells import Cell, at, is_contraction
-from codegen.closed.gates import DIGITS, TOLERANCE, boxed, shape_at, size_symbols
+from codegen.closed.gates.points import DIGITS, TOLERANCE, boxed
+from codegen.closed.gates.sizes import shape_at, size_symbols
 from codegen.closed.shares import reduction
 from engine.arithmetic import arithmetic
 from engine.indexed import Indexed
