@@ -18,7 +18,7 @@ from sympy import Expr
 from codegen.closed.cells import Cell, is_contraction, substituted
 from codegen.kernels import stable
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Head, Less, LessEqual, Sigma, Sign, Where, accesses, name_of
+from engine.notation import BINDERS, BRACKETS, Delta, Equal, Head, Less, LessEqual, Sign, Where, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -96,7 +96,7 @@ def written(e: Expr, known: Mapping[str, Cell]) -> Iterator[Any]:
     """An expression with more and more of its cells written out, the latest first, while it is short and chooses."""
     order = {n: k for k, n in enumerate(known)}
     for _ in range(DEEPEST):
-        if e.has(Sigma, Delta) or sp.count_ops(e) > LONGEST:
+        if e.has(*BINDERS, Delta) or sp.count_ops(e) > LONGEST:
             return
         if heads(e):
             yield e
@@ -112,7 +112,7 @@ def elementwise(cell: Cell) -> bool:
     """Whether a cell is a function of what it reads, element by element."""
     e = cell.expr
     literal = cell.call or cell.expr is None or cell.kind != "float"
-    return not literal and not cast("Expr", e).has(Sigma, Delta) and not is_contraction(cast("Expr", e))
+    return not literal and not cast("Expr", e).has(*BINDERS, Delta) and not is_contraction(cast("Expr", e))
 
 
 def heads(e: Any) -> set[Any]:

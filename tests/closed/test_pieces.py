@@ -75,6 +75,14 @@ def test_a_kink_of_neither_side_stays() -> None:
         assert torch.equal(program.backward(program.forward(x)[1])["x"], true)
 
 
+def test_choices_beside_a_largest_entry_are_no_functions_of_one_number() -> None:
+    x = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    program = codegen.generate(lambda x: torch.where(x > 0.5, x - x.amax(1, keepdim=True), x.abs()).sum(), x)
+    assert codegen.check(program, x).ok
+    program = codegen.generate(lambda x: (x.amax(1) * torch.where(x.amax(1) > 0.5, 1.0, 2.0)).sum(), x)
+    assert codegen.check(program, x).ok
+
+
 def test_what_is_compared_as_it_was_rounded_is_not_written_out() -> None:
     """`x / 0.1` is not `10 x`: the sign of 0.3 / 0.1 - 3 is that of what the forward computes."""
     x = torch.tensor([0.1, 0.3, 0.7, 1.1], dtype=torch.float64)
