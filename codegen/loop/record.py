@@ -109,6 +109,9 @@ class Recorder(TorchDispatchMode):
         named = {
             k: mapped(v, self.node) for k, v in (kwargs or {}).items() if k not in ("pin_memory", "layout", "device")
         }
+        if changes and torch.Tag.inplace_view in func.tags:
+            self.reseen(Node(op.removesuffix("_"), given, named, (), None, out, overload=overload), cast("Tensor", out))
+            return out
         if changes:
             self.written(op.removesuffix("_"), overload, given, named, cast("Tensor", args[0]))
             return out
@@ -132,6 +135,12 @@ class Recorder(TorchDispatchMode):
         self.nodes.append(node)
         self.sharing.setdefault(memory(out), []).append(out)
 
+    def reseen(self, node: Node, target: Tensor) -> None:
+        """A tensor that is seen otherwise from now on, as the product of a vector and a matrix is: a view of what it was."""
+        node.shape, node.dtype, node.stride = tuple(target.shape), target.dtype, target.stride()
+        self.known[id(target)] = node
+        self.nodes.append(node)
+
     def freeze(self, target: Tensor) -> None:
         """Let the nodes of a tensor that is about to change, and of views of it, keep the values they have."""
         self.node(target)
@@ -145,6 +154,8 @@ class Recorder(TorchDispatchMode):
         everyone = self.sharing.get(memory(target), [target])
         base = everyone[0]
         node = self.known[id(base)]
+        if node.is_view:
+            raise RecordError("it changes the values of a tensor whose shape it changed in place")
         path: list[tuple[str, tuple[Any, ...]]] = []
         n = self.known[id(target)]
         while n is not node:

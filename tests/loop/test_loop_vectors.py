@@ -1,0 +1,38 @@
+"""A product of a vector and a matrix: torch makes it of matrices and changes the result's shape in place."""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+import codegen
+
+
+def network(x: Tensor, y: Tensor, w: Tensor, b: Tensor, g: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    h = x @ w + b
+    h = F.layer_norm(h, (1,), g, k, 1e-3)
+    h = F.leaky_relu(h, 0.1)
+    return F.binary_cross_entropy_with_logits(h @ v, y)
+
+
+def test_a_layer_of_one_column_trains_as_autograd_does() -> None:
+    generator = Generator().manual_seed(0)
+
+    def randn(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    params = {"w": randn(5, 1), "b": randn(1), "g": randn(1), "k": randn(1), "v": randn(1, 2)}
+    x, y = randn(64, 5), torch.rand(64, 2, generator=generator, dtype=torch.float64)
+    program = codegen.generate(network, x[:8], y[:8], *params.values())
+    trainer = program.trainer({n: t.clone() for n, t in params.items()}, batch_size=8, lr=0.1)
+    losses = trainer.run((x, y), steps=5, generator=Generator().manual_seed(1))
+    assert "@" in program.source
+    assert "torch.mm(" in trainer.source
+    rows = torch.randint(0, 64, (40,), generator=Generator().manual_seed(1)).view(5, 8)
+    for at, loss in zip(rows, losses, strict=True):
+        leaves = {n: t.clone().requires_grad_() for n, t in params.items()}
+        true = network(x[at], y[at], *leaves.values())
+        torch.testing.assert_close(loss, true.detach())
+        grads = torch.autograd.grad(true, list(leaves.values()))
+        params = {n: t - 0.1 * g for (n, t), g in zip(params.items(), grads, strict=True)}
+    for name, t in params.items():
+        torch.testing.assert_close(trainer.params[name], t)
