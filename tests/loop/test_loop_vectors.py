@@ -1,10 +1,11 @@
-"""A product of a vector and a matrix: torch makes it of matrices and changes the result's shape in place."""
+"""Layers of one column and of few: products of vectors, and values that are read again at the end of a chunk."""
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 import codegen
+from tests.loop.networks import Network, compared
 
 
 def network(x: Tensor, y: Tensor, w: Tensor, b: Tensor, g: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -36,3 +37,18 @@ def test_a_layer_of_one_column_trains_as_autograd_does() -> None:
         params = {n: t - 0.1 * g for (n, t), g in zip(params.items(), grads, strict=True)}
     for name, t in params.items():
         torch.testing.assert_close(trainer.params[name], t)
+
+
+CENTRED = """def network(x, y, w, v):
+    h = x @ w
+    h = torch.tanh(h - h.mean(-1, keepdim=True))
+    return F.cross_entropy(h @ v, y) + 0.01 * (w**2).sum() + 0.1 * h.abs().mean()
+"""
+
+
+def test_what_the_end_of_a_chunk_reads_is_not_computed_in_place() -> None:
+    """The tanh is read again for the losses, so that it has rows of its own, and a name that what it is computed from has not."""
+    generator = Generator().manual_seed(0)
+    params = {"w": torch.randn(1, 3, generator=generator), "v": torch.randn(3, 2, generator=generator)}
+    data = torch.randn(150, 1, generator=generator), torch.randint(0, 2, (150,), generator=generator)
+    assert compared(Network(CENTRED, params, data, 7, 0.0)) == "the same"
