@@ -347,8 +347,11 @@ def _guarded(real: Callable[..., Any], nearby: Callable[..., Any]) -> Callable[.
     """`real` at real arguments, `nearby` at complex ones; nan where the real function leaves the real line."""
 
     def guarded(*args: Any) -> Any:
+        at = tuple(a.real for a in args)
+        if any(x != x for x in at):  # no nan equals another, so that none would be found again
+            return mpmath.mpc(mpmath.nan, mpmath.nan) if any(a.imag for a in args) else mpmath.nan
         try:
-            on_line = _on_line(real, tuple(a.real for a in args), mpmath.mp.prec)
+            on_line = _on_line(real, at, mpmath.mp.prec)
         except (ValueError, ZeroDivisionError):
             return _pole(real, args)
         if isinstance(on_line, mpmath.mpc):

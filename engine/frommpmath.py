@@ -49,7 +49,7 @@ class FromMpmath:
         imaginary = np.zeros(known.values.shape, dtype=np.longdouble)
         for k, a in enumerate(args):
             moved = a.imag != 0
-            new = moved & ~known.sloped[k]
+            new = moved & ~known.sloped[k] & ~np.isnan(known.values)
             with mpmath.workdps(self.digits):
                 for at in zip(*np.nonzero(new), strict=True) if new.ndim else [()] * int(new):
                     known.slopes[k][at] = _rounded(slope([exactly(r[at]) for r in reals], k))

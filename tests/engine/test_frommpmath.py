@@ -4,7 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from engine.arithmetic import arithmetic
+from engine.arithmetic import _on_line, arithmetic
 from engine.frommpmath import exactly
 
 STEP = np.longdouble("1e-2480")
@@ -63,3 +63,12 @@ def test_equal_arguments_are_asked_for_once() -> None:
 def test_what_is_outside_of_a_domain_is_nan() -> None:
     found = arithmetic("complex").apply("loggamma", [np.array([0.5, np.nan, np.inf]) + 1j * STEP], mpmath.loggamma)
     assert np.isnan(found.real).tolist() == [False, True, False]
+
+
+def test_nothing_is_remembered_of_nan() -> None:
+    """No nan equals another: it would be looked for among all that were kept."""
+    before = _on_line.cache_info().currsize
+    with np.errstate(invalid="ignore"):
+        found = arithmetic(50).apply("exp", [np.full(9, np.nan)], mpmath.exp)
+    assert all(mpmath.isnan(x) for x in found)
+    assert _on_line.cache_info().currsize == before
