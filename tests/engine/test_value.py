@@ -347,7 +347,7 @@ import gc
 from engine.value import Value
 for _ in range(2):
     v = Value(1.0)
-    for _ in range(30_000):
+    for _ in range(100_000):
         v = (v + 1.0).relu()
     del v
     gc.collect()

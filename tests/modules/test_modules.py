@@ -17,20 +17,14 @@ MODES = ("steps", "closed")
 CASES = [*LAYERS, *LOSSES, *NETWORKS]
 
 
-ALONE = {c.name for c in (*LAYERS, *LOSSES)}
-"""What has a closed program of its own for a batch of one; networks have one in steps."""
-SINGLE = [c for c in CASES if not c.name.endswith((", sum", ", none"))]
-"""What is tried in float32: of losses that differ in their reduction alone, one."""
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 def test_in_float64(case: Case, mode: str) -> None:
     """In steps mode a batch of one has its program in float32."""
-    assert_module_matches(case, mode, torch.float64, alone=mode == "closed" and case.name in ALONE)
+    assert_module_matches(case, mode, torch.float64, alone=mode == "closed")
 
 
-@pytest.mark.parametrize("case", SINGLE, ids=[c.name for c in SINGLE])
+@pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 def test_in_float32(case: Case) -> None:
     assert_module_matches(case, "steps", torch.float32, () if case.alone else (3,))
 
