@@ -367,7 +367,7 @@ def workspace(layout: Layout) -> None:
             layout.over[x] = x.args[0]
             release(layout, x, k, last, free)
             continue
-        early = elementwise(x) and x not in layout.place
+        early = elementwise(x) and x not in layout.place and x not in stored
         if early:
             same = [
                 r

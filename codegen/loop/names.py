@@ -218,10 +218,8 @@ class Names:
         if slot is None or slot is not other or slot.wide is not None:
             return False
         blocks = self.layout.blocks
-        rowed = {*self.layout.stored, *self.layout.data}  # each has a variable of its own, which the loop hands out
-        if blocks is not None:
-            rowed |= {*blocks.collected, *blocks.crossing, *blocks.stored, *blocks.data.values()}
-        return contiguous(x) and contiguous(first) and x not in rowed and first not in rowed
+        handed = {*blocks.collected, *blocks.crossing} if blocks is not None else ()
+        return contiguous(x) and contiguous(first) and x not in handed and first not in handed
 
     # -- names -------------------------------------------------------------------------------------------------------
 

@@ -74,7 +74,6 @@ def trainer(params):
     dw1_loss_mul = space4[:32].view(2, 16)
     space5 = torch.empty(800, dtype=torch.float32)
     y_times_score_add = space5[:50]
-    hinge_rsub = space5[:50]
     dscore_add_times_w3 = space5.view(50, 16)
     dh2_add = space5.view(50, 16)
     dhinge_mul_mask = torch.empty(50, dtype=torch.bool)
