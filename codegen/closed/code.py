@@ -14,7 +14,17 @@ from codegen.closed.cells import Cell, substituted
 from codegen.closed.complement import complemented
 from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
-from codegen.closed.gates import Verdict, above, accurate, equal, faithful, finite_at_large
+from codegen.closed.gates import (
+    Trial,
+    Verdict,
+    above,
+    accurate,
+    equal,
+    faithful,
+    finite_at_large,
+    sizes_to_measure,
+    small_sizes,
+)
 from codegen.closed.gathers import at_places
 from codegen.closed.kinks import clamped
 from codegen.closed.line import LIKE, Line
@@ -231,9 +241,14 @@ def judged(region: Region, code: RegionCode, values: dict[Any, int], simplified:
         verdict = faithful(region, code, values)
         if not proven or not verdict.passed:
             return verdict
-        return accurate(region, code.cells, code.forward, code.backward, code.gradients, values)
+        return accurate(trial(region, code, sizes_to_measure(code.cells, values)))
     except Exception as error:  # noqa: BLE001  # a gate that cannot be evaluated must not let anything pass, whatever went wrong in it
         return Verdict(False, f"{type(error).__name__}: {error}")
+
+
+def trial(region: Region, code: RegionCode, sizes: dict[Any, int]) -> Trial:
+    """A plan as the gates run it."""
+    return Trial(region, code.cells, code.forward, code.backward, code.gradients, sizes)
 
 
 def overflows(code: RegionCode, values: dict[Any, int]) -> bool:
@@ -242,7 +257,7 @@ def overflows(code: RegionCode, values: dict[Any, int]) -> bool:
     if not any(c.expr is not None and c.expr.has(sp.exp) for c in code.region.cells):
         return False
     try:
-        return not finite_at_large(code.region, code.cells, code.forward, code.backward, code.gradients, values)
+        return not finite_at_large(trial(code.region, code, small_sizes(code.cells, values)))
     except Exception:  # noqa: BLE001  # the code has passed its gates, and is used unless another one is better
         return False
 
@@ -250,7 +265,7 @@ def overflows(code: RegionCode, values: dict[Any, int]) -> bool:
 def above_autograd(region: Region, code: RegionCode, values: dict[Any, int]) -> str:
     """Which error of a plan that passes is larger than autograd's all the same; "" if there is none, or it cannot be told."""
     try:
-        return above(region, code.cells, code.forward, code.backward, code.gradients, values)
+        return above(trial(region, code, sizes_to_measure(code.cells, values)))
     except Exception:  # noqa: BLE001  # the plan has passed its gates
         return ""
 

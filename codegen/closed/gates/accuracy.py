@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from codegen.closed.gates.errors import Trial, errors
 from codegen.closed.gates.points import KINDS
-from codegen.closed.gates.sizes import sizes_to_measure
 from codegen.closed.gates.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from codegen.closed.cells import Cell
-    from codegen.closed.line import Line
-    from codegen.closed.region import Region
 
 OFFSETS = (0.0, 10.0, 100.0, 1000.0)
 SLACK = 2.0
@@ -36,16 +32,8 @@ FLOOR = 2e-6
 """float32 errors below a few ulps of the largest entry are not told apart."""
 
 
-def accurate(
-    region: Region,
-    cells: Sequence[Cell],
-    forward: Sequence[Line],
-    backward: Sequence[Line],
-    gradients: Sequence[tuple[str, str]],
-    values: Mapping[Any, int],
-) -> Verdict:
+def accurate(trial: Trial) -> Verdict:
     """float32 errors of a plan's torch statements against those of autograd, around several offsets."""
-    trial = Trial(region, cells, forward, backward, gradients, sizes_to_measure(cells, values))
     told = False
     for offset in (*OFFSETS, None):
         verdict = at_offset(trial, offset)
@@ -59,16 +47,8 @@ def accurate(
     return Verdict(True)
 
 
-def above(
-    region: Region,
-    cells: Sequence[Cell],
-    forward: Sequence[Line],
-    backward: Sequence[Line],
-    gradients: Sequence[tuple[str, str]],
-    values: Mapping[Any, int],
-) -> str:
+def above(trial: Trial) -> str:
     """Which error of a plan is on average larger than autograd's; "" if none is. A plan that passes may be repaired then."""
-    trial = Trial(region, cells, forward, backward, gradients, sizes_to_measure(cells, values))
     for offset in OFFSETS:
 
         def drawn(draw: int, offset: float = offset) -> dict[str, tuple[float, float]]:

@@ -44,6 +44,17 @@ class Trial:
     gradients: Sequence[tuple[str, str]]
     sizes: dict[Symbol, int]
 
+    def run(self, values: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, Any]:
+        """What the statements make of values of the boundary and of cotangents."""
+        made: dict[str, Any] = {k: v.to(dtype) if v.is_floating_point() else v for k, v in values.items()}
+        for name in self.region.seeds:
+            made[f"{cot_name(name)}_out"] = made[cot_name(name)]
+        scope = scope_of(self.sizes)
+        with torch.no_grad():
+            for line in (*self.forward, *self.backward):
+                execute(line, made, scope, self.sizes, dtype)
+        return made
+
 
 def errors(trial: Trial, offset: float | None, draw: int, kind: int = 0) -> list[tuple[str, float, float]]:
     """(what, our error, autograd's) of every gradient whose truth is finite, at one draw."""
@@ -54,12 +65,7 @@ def errors(trial: Trial, offset: float | None, draw: int, kind: int = 0) -> list
         values |= related(region, cells, values, scope, sizes)
     truth = autograd(region, values, scope, sizes, torch.float64)
     theirs = autograd(region, values, scope, sizes, torch.float32)
-    ours: dict[str, Any] = {k: v.float() if v.is_floating_point() else v for k, v in values.items()}
-    for name in region.seeds:
-        ours[f"{cot_name(name)}_out"] = ours[cot_name(name)]
-    with torch.no_grad():
-        for line in (*trial.forward, *trial.backward):
-            execute(line, ours, scope, sizes)
+    ours = trial.run(values, torch.float32)
     pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
     pairs += [
         p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)
