@@ -12,6 +12,7 @@ import torch
 import codegen
 from codegen.closed import code as closed_code
 from codegen.closed.algebra import Algebra
+from codegen.closed.gates import accuracy
 from engine.notation import Sigma, accesses, name_of
 
 if TYPE_CHECKING:
@@ -200,6 +201,14 @@ def test_a_gate_that_raises_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     reasons = refusals(program)
     assert reasons
     assert all("ZeroDivisionError" in r for r in reasons)
+    check_right(program, softmax)
+
+
+def test_what_cannot_be_told_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nowhere a finite gradient to measure errors by: then nobody knows whether they are small."""
+    monkeypatch.setattr(accuracy, "errors", lambda *_, **__: [])
+    program = codegen.generate(softmax, *inputs_of(softmax))
+    assert any("no inputs were found" in r for r in refusals(program))
     check_right(program, softmax)
 
 

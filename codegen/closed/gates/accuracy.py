@@ -44,7 +44,7 @@ def accurate(trial: Trial) -> Verdict:
         verdict = at_offset(trial, 0.0, kind)
         if not verdict.passed or verdict.judged:
             return verdict
-    return Verdict(True)
+    return Verdict(told, "" if told else "no inputs were found at which its errors can be told")
 
 
 def above(trial: Trial) -> str:
