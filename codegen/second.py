@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import InputError
+from engine.naming import free_name
 from engine.spelling import listed, quoted
 
 if TYPE_CHECKING:
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
 def vector_name(graph: Graph, name: str) -> str:
     """What the vector beside an input is called: `v_w` beside `w`, with more underscores where that is taken."""
-    vector = f"v_{name}"
-    while vector in graph.inputs:
-        vector += "_"
+    vector = free_name(f"v_{name}", graph.inputs)
     return vector
 
 

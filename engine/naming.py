@@ -14,7 +14,7 @@ import sympy
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
     from types import FrameType
 
 _PACKAGES = (
@@ -128,3 +128,10 @@ class Namer:
     def take(self, name: str) -> None:
         """Let a name be handed out no more."""
         self._taken.add(name)
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """A name that is not taken, with as many underscores behind it as that needs."""
+    while name in taken:
+        name += "_"
+    return name

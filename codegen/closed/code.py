@@ -43,6 +43,7 @@ from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import Delta, Index, Sigma, Where, accesses, base, element, fresh, name_of
 
 if TYPE_CHECKING:
@@ -361,9 +362,7 @@ def with_shared_functions(lines: list[tuple[Cell, Expr]]) -> list[tuple[Cell, Ex
             if counts[key] < 2 or key in whole or not all(isinstance(i, Index) for i in a.indices):
                 continue
             if key not in known:
-                name = f"{name_of(a)}_{f.func.__name__}"
-                while name in taken:
-                    name += "_"
+                name = free_name(f"{name_of(a)}_{f.func.__name__}", taken)
                 taken.add(name)
                 sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in e.atoms(Sigma) for i, n in s.limits}}
                 copy = {i: fresh() for i in a.indices}

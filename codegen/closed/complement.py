@@ -12,6 +12,7 @@ from sympy import Expr
 from codegen.closed.logistic import gate_argument
 from codegen.closed.sums import rebuilt
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import base, element, name_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None
                 if isinstance(share, Indexed) and name_of(share) in gates:
                     known = name_of(share)
                     if known not in names:
-                        names[known] = _free(f"{known}_complement", taken)
+                        names[known] = free_name(f"{known}_complement", taken)
+                        taken.add(names[known])
                     rest = sp.Add(*[t for t in e.args if t not in (one, other)])
                     return turned(one) * element(base(names[known], positive=True), list(share.indices)) + turned(rest)
         return rebuilt(e, turned)
@@ -56,13 +58,6 @@ def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None
 
 def _rule(e: Expr, turned: Any) -> tuple[str, ...]:
     return ("1 - sigmoid(g) is sigmoid(-g)",) if turned(e) != e else ()
-
-
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
 
 
 __all__ = ["complemented"]

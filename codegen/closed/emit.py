@@ -12,6 +12,7 @@ from codegen.distances import NAME, source
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
 from codegen.steps import Used, forward_text, guard_rows, size_lines
+from engine.naming import free_name
 from engine.spelling import entries, size_text
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     keys = [(quoted(graph.key(n)), writer.gradients[n]) for n in wanted]
     trained = [n for n in wanted if n in graph.parameters or not graph.parameters]
     scalar = graph.single and not graph[graph.outputs[0]].shape
-    own = {name: unlike(name, graph.inputs) for name in ("lr", "out", "grads")}
+    own = {name: free_name(name, graph.inputs) for name in ("lr", "out", "grads")}
     return render(
         "closed.py.j2",
         target=target or graph.name,
@@ -103,13 +104,6 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
 def helpers(blocks: Sequence[Block]) -> list[str]:
     """The lines of the function that statements call, if any does."""
     return source() if any(f"{NAME}(" in line for b in blocks for line in b.lines) else []
-
-
-def unlike(name: str, taken: Sequence[str]) -> str:
-    """A name that is none of those that are taken."""
-    while name in taken:
-        name += "_"
-    return name
 
 
 def random_in(writer: ClosedWriter) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
 from codegen.closed.terms import expanded
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
 
 
@@ -98,9 +99,7 @@ def with_gates(cells: list[Cell]) -> list[Cell]:
             if canonical(generic) in known or canonical(-generic) in known:
                 continue
             known.add(canonical(generic))
-            name = f"{c.name}_sigmoid"
-            while name in taken:
-                name += "_"
+            name = free_name(f"{c.name}_sigmoid", taken)
             taken.add(name)
             own = {j: fresh() for j in copy.values()}
             expr = (1 / (1 + sp.exp(-generic))).xreplace(own)
@@ -141,9 +140,7 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
         free = [i for i in natural(body) if i in limits or i in c.indices]
         copy = {i: fresh() for i in free}
         sizes = {**limits, **{cast("Index", i): n for i, n in zip(c.indices, c.shape, strict=True) if i != 0}}
-        name = share_name(body, known, c.name)
-        while name in taken:
-            name += "_"
+        name = free_name(share_name(body, known, c.name), taken)
         taken.add(name)
         expr = instantiate((body / z), copy)
         shape = tuple(sizes[i] for i in free)

@@ -20,6 +20,7 @@ from codegen.closed.matching import holding
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import gathered
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import Less, LessEqual, Sign, Where, accesses, fresh, name_of
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ def with_clamps(cells: list[Cell]) -> list[Cell]:
             if polynomial(x, bound, small, large, sp.Dummy("c")) is None:
                 continue
             source = known[name_of(x)]
-            name = f"{source.name}_clamp"
-            while name in known:
-                name += "_"
+            name = free_name(f"{source.name}_clamp", known)
             own = tuple(i if i == 0 else fresh() for i in source.indices) if source.expr is not None else _axes(source)
             read = source.element(own)
             expr = Where(Less(read, -bound), -bound, Where(Less(bound, read), bound, read))

@@ -14,6 +14,7 @@ from codegen.closed.matching import fact_key
 from codegen.closed.sums import summed_term
 from codegen.closed.terms import expanded
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import Sigma, base, element, fresh, name_of
 
 DEPTH = 2
@@ -83,9 +84,7 @@ def rewritten(cells: list[Cell]) -> list[Cell]:
                 known, left = parts
                 whole: Any = known
                 for body, number in left:
-                    name = f"{c.name}_sum"
-                    while name in taken:
-                        name += "_"
+                    name = free_name(f"{c.name}_sum", taken)
                     taken.add(name)
                     own = tuple(i if i == 0 else fresh() for i in c.indices)
                     there = {i: j for i, j in zip(c.indices, own, strict=True) if i != 0}

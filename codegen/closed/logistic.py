@@ -13,6 +13,7 @@ from sympy import Expr
 
 from codegen.closed.cells import Cell, is_contraction, substituted
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import Index, Sigma, base, element
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ def quotients(cells: list[Cell]) -> list[Cell]:
         if found is not None:
             value, rest = found
             if rest != 1:
-                name = f"{cell.name}_sigmoid"
-                while name in names:
-                    name += "_"
+                name = free_name(f"{cell.name}_sigmoid", names)
                 names.add(name)
                 gate = replace(cell, name=name, expr=value, node=None, positive=bool(value.is_positive), named=False)
                 known[name] = gate

@@ -13,6 +13,7 @@ from codegen.closed.matching import determined
 from codegen.closed.sums import rebuilt
 from codegen.kernels import log_share, stable
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import Index, Sigma, base, canonical, element, instantiate, name_of
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ def with_log_shares(lines: list[Written]) -> list[Written]:
         exponent = softmax_of(e)
         if exponent is None:
             continue
-        name = f"{cell.name}_log"
-        while name in taken:
-            name += "_"
+        name = free_name(f"{cell.name}_log", taken)
         log = element(base(name), cell.indices)
         changed = [(c, read_as(x, exponent, cell, log) if c is not cell else x) for c, x in lines]
         moved = [k for k, (_, x) in enumerate(changed) if x is not lines[k][1]]

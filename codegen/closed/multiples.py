@@ -13,9 +13,9 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.cells import Cell, substituted
-from codegen.closed.outer import free_name
 from codegen.closed.terms import powers
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import Where, accesses, fresh
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from codegen.closed.sums import rebuilt, summed_term
 from codegen.closed.terms import expanded
 from codegen.distances import is_distance
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import Index, Sigma, accesses, bound, fresh, name_of
 
 if TYPE_CHECKING:
@@ -104,13 +105,6 @@ def origin_of(u: Cell, x: Indexed, c: Indexed, known: Mapping[str, Cell]) -> lis
         source = known[name_of(a)]
         out.append(Cell(name, axes, source.shape, cast("Expr", less), "float", False, source.dtype))
     return out
-
-
-def free_name(name: str, taken: Iterable[str]) -> str:
-    """A name that is not taken."""
-    while name in taken:
-        name += "_"
-    return name
 
 
 def shared(u: Cell, x: Indexed, c: Indexed, cells: Iterable[Cell]) -> tuple[Expr, Expr] | None:

@@ -12,8 +12,9 @@ from torch.utils import _pytree as pytree
 
 from codegen.closed.backward import is_local
 from codegen.closed.cells import Cell
-from codegen.closed.outer import free_name, operands, taken_in
+from codegen.closed.outer import operands, taken_in
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import BINDERS, Index, accesses, base, canonical, instantiate, size_symbol
 from engine.spelling import SizeArg, is_slice, render_call, with_bounds
 

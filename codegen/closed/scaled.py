@@ -16,6 +16,7 @@ from sympy import Expr, Mul, Pow
 
 from codegen.closed.cells import Cell, at, substituted
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import (
     BRACKETS,
     Amax,
@@ -140,9 +141,7 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...]) -> list[C
         return None
     rows = tuple(p for p in range(len(origin.indices)) if p not in over)
     weight = weight_of(origin, cells)
-    top = f"{name}_max"
-    while top in known:
-        top += "_"
+    top = free_name(f"{name}_max", known)
     scaling = Scaling(origin, rows, top, weight=weight)
     exponent, off = cast("Any", origin.expr).args[0], list[Cell]()
     if weight != 1:
@@ -186,9 +185,7 @@ def written(scaling: Scaling, cells: list[Cell], kept: tuple[str, ...], exponent
             continue
         if c.name in kept or c.kind != "float":
             raise Unscaled
-        name = f"{c.name}_scaled"
-        while name in taken:
-            name += "_"
+        name = free_name(f"{c.name}_scaled", taken)
         taken.add(name)
         scaling.degrees[c.name], scaling.own[c.name], scaling.names[c.name] = k, own, name
         out.append(replace(c, name=name, expr=expr, node=None, text=None, call=False, positive=True))

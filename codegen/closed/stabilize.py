@@ -15,6 +15,7 @@ from codegen.closed.shift import unshifted
 from codegen.closed.sums import rebuilt
 from codegen.kernels import stable
 from engine.indexed import Indexed
+from engine.naming import free_name
 from engine.notation import Sigma, fresh, instantiate, name_of
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ def means_apart(cells: list[Cell]) -> list[Cell]:
     for c in cells:
         number, total = reduction(c.expr) if c.expr is not None and not c.call else (None, None)
         if total is not None and number != 1 and is_exponential(total.body, known):
-            name = f"{c.name}_sum"
-            while name in known:
-                name += "_"
+            name = free_name(f"{c.name}_sum", known)
             own = {i: fresh() for i in c.indices if i != 0}
             inner = instantiate(total, own)
             indices = tuple(own.get(i, i) for i in c.indices)

@@ -16,6 +16,7 @@ from codegen.loop.calls import elementwise, has_out
 from codegen.loop.cost import price
 from codegen.loop.graph import Node, call, called, copied, equal
 from codegen.loop.kept import Kept, as_it_is
+from engine.naming import free_name
 
 if TYPE_CHECKING:
     from codegen.loop.graph import Step
@@ -81,9 +82,7 @@ class Found:
         (inner, columns), rows, kind = w.shape, x.shape[0], w.dtype
         whole = -(-(inner + 1) // SPARE) * SPARE
         point = torch.cat([w.value, b.value[None], w.value.new_zeros(whole - inner - 1, columns)])
-        name = f"{first}_{second}"
-        while name in step.inputs:
-            name += "_"
+        name = free_name(f"{first}_{second}", step.inputs)
         joint = Node("input", (), {}, (whole, columns), kind, point, name)
         wide = torch.cat(
             [x.value, x.value.new_ones(len(x.value), 1), x.value.new_zeros(len(x.value), whole - inner - 1)], 1

@@ -21,7 +21,7 @@ from codegen.loop.graph import Node
 from codegen.loop.kept import as_it_is
 from codegen.loop.layout import contiguous, root
 from codegen.loop.views import RESHAPES, permutation, shortened, unchanged
-from engine.naming import Namer
+from engine.naming import Namer, free_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,9 +58,7 @@ SUFFIXES = (
 def with_free_names(step: Step) -> None:
     """Let no input have a name that the loop may give to something else: it has another one there."""
     for name in [k for k in step.inputs if k.endswith(SUFFIXES) or k in OWN]:
-        free = f"{name}_"
-        while free in step.inputs:
-            free += "_"
+        free = free_name(f"{name}_", step.inputs)
         n = step.inputs[name]
         n.name = free
         step.inputs = {free if k == name else k: v for k, v in step.inputs.items()}

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 import codegen
+from codegen.closed import code, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from codegen.closed.cells import Cell
 
 
 def shares_beside_one(s, v):
@@ -111,3 +120,21 @@ def test_exponentials_are_not_told_by_shares_that_have_lost_them() -> None:
     (true,) = torch.autograd.grad(beta(a, leaf), leaf)
     program = codegen.generate(beta, a, b)
     torch.testing.assert_close(program.backward(program.forward(a, b)[1])["b"], true, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_rows_with_shares_are_proven_to_be_the_same(right: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the last factor is another value, and is not taken."""
+    given = rows.quotients
+
+    def planted(cell: Cell, known: dict[str, Cell]) -> Iterator[rows.Quotient]:
+        for found in given(cell, known):
+            *before, last = found.parts
+            yield found if right else replace(found, parts=(*before, replace(last, expr=2 * last.expr)))
+
+    monkeypatch.setattr(rows, "quotients", planted)
+    monkeypatch.setattr(code, "_codes", {})
+    inputs = torch.randn(2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
+    program = codegen.generate(divided_last, *inputs)
+    assert codegen.check(program, *inputs).ok
+    assert (".softmax(1)" in program.source) == right
