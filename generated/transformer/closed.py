@@ -36,7 +36,8 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     n2 = wte.shape[0]
     d = wte.shape[1]
     h = wte[x] + wpe
-    h_centred = h - h.mean(2, keepdim=True)
+    h_centred_rounded = h - h.mean(2, keepdim=True)
+    h_centred = h_centred_rounded - h_centred_rounded.mean(2, keepdim=True)
     h_var_eps = (h_centred ** 2).mean(2) + 1e-05
     x_1 = h_centred * n11w / h_var_eps.sqrt().unsqueeze(-1) + n11b
     w_1 = wqkv1[1]
@@ -76,7 +77,8 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
     h2_add = h2_layer_norm @ up2 + upb2
     h2_gelu = torch.nn.functional.gelu(h2_add)
     h2 = h2_gelu @ down2 + x_4
-    h2_centred = h2 - h2.mean(2, keepdim=True)
+    h2_centred_rounded = h2 - h2.mean(2, keepdim=True)
+    h2_centred = h2_centred_rounded - h2_centred_rounded.mean(2, keepdim=True)
     h2_var_eps = (h2_centred ** 2).mean(2) + 1e-05
     logits_layer_norm = h2_centred * nw / h2_var_eps.sqrt().unsqueeze(-1) + nb
     logits_getitem = wte[:-1]

@@ -103,8 +103,10 @@ def trainer(params):
     h2_centred_times_dlogits_layer_norm = space3.view(512, 32)
     space4 = torch.empty(16384, dtype=torch.float32)
     mean_h = space4[:512]
+    mean_h_centred_rounded = space4[:512].view(32, 16, 1)
     x_1 = space4.view(32, 16, 32)
     space5 = torch.empty(16384, dtype=torch.float32)
+    h_centred_rounded = space5.view(32, 16, 32)
     h_centred = space5.view(32, 16, 32)
     dh_centred_product_2 = space5.view(32, 16, 32)
     dlogits_getitem = space5[:864].view(27, 32)
@@ -224,6 +226,7 @@ def trainer(params):
     space30 = torch.empty(16384, dtype=torch.float32)
     x_4 = space30.view(512, 32)
     mean_h2 = space30[:512]
+    mean_h2_centred_rounded = space30[:512].view(512, 1)
     logits_layer_norm = space30.view(512, 32)
     dw_2 = space30[:1024].view(32, 32)
     space31 = torch.empty(65536, dtype=torch.float32)
@@ -251,6 +254,7 @@ def trainer(params):
     h2_gelu = torch.empty(32, 16, 128, dtype=torch.float32)
     space36 = torch.empty(65536, dtype=torch.float32)
     h2 = space36[:16384].view(512, 32)
+    h2_centred_rounded = space36[:16384].view(512, 32)
     h2_centred = space36[:16384].view(512, 32)
     dh2_gelu = space36.view(512, 128)
     dh2_layer_norm = space36[:16384].view(512, 32)
@@ -529,7 +533,9 @@ def trainer(params):
                 torch.mul(dlogits_quotient, inside, out=dlogits_quotient_times_inside)
                 torch.div(minus_one, loss_sum_1, out=dlogits_quotient_1)
                 torch.mv(h_2d, ones_over_32, out=mean_h)
-                torch.sub(h, mean_h_column, out=h_centred)
+                torch.sub(h, mean_h_column, out=h_centred_rounded)
+                torch.mean(h_centred_rounded, 2, keepdim=True, out=mean_h_centred_rounded)
+                h_centred_rounded.sub_(mean_h_centred_rounded)  # h_centred from here on
                 torch.mul(h_centred, n11w, out=x_1)
                 torch.mul(h_centred, h_centred, out=h_centred_squared)
                 torch.mv(h_centred_squared_2d, ones_over_32, out=mean_h_centred_squared)
@@ -599,7 +605,9 @@ def trainer(params):
                 torch.mm(h2_gelu_2d, down2, out=h2)
                 h2.add_(x_4)
                 torch.mv(h2, ones_over_32, out=mean_h2)
-                h2.sub_(mean_h2_column)  # h2_centred from here on
+                h2.sub_(mean_h2_column)  # h2_centred_rounded from here on
+                torch.mean(h2_centred_rounded, 1, keepdim=True, out=mean_h2_centred_rounded)
+                h2_centred_rounded.sub_(mean_h2_centred_rounded)  # h2_centred from here on
                 torch.mul(h2_centred, nw, out=logits_layer_norm)
                 torch.mul(h2_centred, h2_centred, out=h2_centred_squared)
                 torch.mv(h2_centred_squared, ones_over_32, out=mean_h2_centred_squared)
