@@ -96,9 +96,24 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         step=[f"{n}.sub_({own['grads']}[{quoted(graph.key(n))}], alpha={own['lr']})" for n in trained]
         if scalar
         else [],
-        trained=trained,
+        step_lines=step_docstring(trained),
         own=own,
     )
+
+
+def step_docstring(trained: Sequence[str]) -> list[str]:
+    """What `step` says of itself, on one line if it fits."""
+    what = '"""One step of gradient descent without autograd'
+    line = f'{what}, in place on {", ".join(trained)}. Returns the loss before it."""'
+    if len(line) <= 116:
+        return [line]
+    last = f"{trained[-1]}."
+    return [
+        f"{what}. Returns the loss before it.",
+        "",
+        *entries([*trained[:-1], last], start="Changed in place:"),
+        '"""',
+    ]
 
 
 def helpers(blocks: Sequence[Block]) -> list[str]:

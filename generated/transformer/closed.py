@@ -23,7 +23,10 @@ Saved for the backward: x (n, t), y (n, t), wte (n2, d), n11w (d,), wqkv1 (3, d,
 import torch
 
 
-def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb):
+def forward(
+    x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2,
+    down2, nw, nb,
+):
     """Returns (loss, saved)."""
     if wqkv1.shape[0] != 3:
         raise ValueError("the forward fixed wqkv1.shape[0] = 3 at examples/transformer.py:23")
@@ -127,7 +130,10 @@ def backward(saved, grad_out=None):
     # dh2_centred[i,j,k] = (nw[k] dlogits_layer_norm[i,j,k]
     #     - h2_centred[i,j,k] (Σ_l nw[l] h2_centred[i,j,l] dlogits_layer_norm[i,j,l]) / (d h2_var_eps[i,j])) /
     #     sqrt(h2_var_eps[i,j])
-    dh2_centred = (dlogits_layer_norm * nw - h2_centred * (h2_centred * dlogits_layer_norm @ nw / (d * h2_var_eps)).unsqueeze(-1)) / h2_var_eps.sqrt().unsqueeze(-1)
+    dh2_centred = (
+        (dlogits_layer_norm * nw - h2_centred * (h2_centred * dlogits_layer_norm @ nw / (d * h2_var_eps)).unsqueeze(-1))
+        / h2_var_eps.sqrt().unsqueeze(-1)
+    )
 
     # dh2[i,j,k] = dh2_centred[i,j,k] - (Σ_l dh2_centred[i,j,l]) / d
     dh2 = dh2_centred - dh2_centred.mean(2, keepdim=True)
@@ -154,7 +160,10 @@ def backward(saved, grad_out=None):
     # dx_4_centred[i,j,k] = (n22w[k] dh2_layer_norm[i,j,k]
     #     - x_4_centred[i,j,k] (Σ_l n22w[l] x_4_centred[i,j,l] dh2_layer_norm[i,j,l]) / (d x_4_var_eps[i,j])) /
     #     sqrt(x_4_var_eps[i,j])
-    dx_4_centred = (dh2_layer_norm * n22w - x_4_centred * (x_4_centred * dh2_layer_norm @ n22w / (d * x_4_var_eps)).unsqueeze(-1)) / x_4_var_eps.sqrt().unsqueeze(-1)
+    dx_4_centred = (
+        (dh2_layer_norm * n22w - x_4_centred * (x_4_centred * dh2_layer_norm @ n22w / (d * x_4_var_eps)).unsqueeze(-1))
+        / x_4_var_eps.sqrt().unsqueeze(-1)
+    )
 
     # dx_4[i,j,k] = dh2[i,j,k] + dx_4_centred[i,j,k] - (Σ_l dx_4_centred[i,j,l]) / d
     dx_4 = dh2 + dx_4_centred - dx_4_centred.mean(2, keepdim=True)
@@ -209,7 +218,10 @@ def backward(saved, grad_out=None):
     # dh1_centred[i,j,k] = (n21w[k] dx_3[i,j,k]
     #     - h1_centred[i,j,k] (Σ_l n21w[l] h1_centred[i,j,l] dx_3[i,j,l]) / (d h1_var_eps[i,j])) /
     #     sqrt(h1_var_eps[i,j])
-    dh1_centred = (dx_3 * n21w - h1_centred * (h1_centred * dx_3 @ n21w / (d * h1_var_eps)).unsqueeze(-1)) / h1_var_eps.sqrt().unsqueeze(-1)
+    dh1_centred = (
+        (dx_3 * n21w - h1_centred * (h1_centred * dx_3 @ n21w / (d * h1_var_eps)).unsqueeze(-1))
+        / h1_var_eps.sqrt().unsqueeze(-1)
+    )
 
     # dh1[i,j,k] = dx_4[i,j,k] + dh1_centred[i,j,k] - (Σ_l dh1_centred[i,j,l]) / d
     dh1 = dx_4 + dh1_centred - dh1_centred.mean(2, keepdim=True)
@@ -236,7 +248,10 @@ def backward(saved, grad_out=None):
     # dx_2_centred[i,j,k] = (n12w[k] dh1_layer_norm[i,j,k]
     #     - x_2_centred[i,j,k] (Σ_l n12w[l] x_2_centred[i,j,l] dh1_layer_norm[i,j,l]) / (d x_2_var_eps[i,j])) /
     #     sqrt(x_2_var_eps[i,j])
-    dx_2_centred = (dh1_layer_norm * n12w - x_2_centred * (x_2_centred * dh1_layer_norm @ n12w / (d * x_2_var_eps)).unsqueeze(-1)) / x_2_var_eps.sqrt().unsqueeze(-1)
+    dx_2_centred = (
+        (dh1_layer_norm * n12w - x_2_centred * (x_2_centred * dh1_layer_norm @ n12w / (d * x_2_var_eps)).unsqueeze(-1))
+        / x_2_var_eps.sqrt().unsqueeze(-1)
+    )
 
     # dx_2[i,j,k] = dh1[i,j,k] + dx_2_centred[i,j,k] - (Σ_l dx_2_centred[i,j,l]) / d
     dx_2 = dh1 + dx_2_centred - dx_2_centred.mean(2, keepdim=True)
@@ -289,7 +304,10 @@ def backward(saved, grad_out=None):
 
     # dh_centred[i,j,k] = (n11w[k] dx_1[i,j,k]
     #     - h_centred[i,j,k] (Σ_l n11w[l] h_centred[i,j,l] dx_1[i,j,l]) / (d h_var_eps[i,j])) / sqrt(h_var_eps[i,j])
-    dh_centred = (dx_1 * n11w - h_centred * (h_centred * dx_1 @ n11w / (d * h_var_eps)).unsqueeze(-1)) / h_var_eps.sqrt().unsqueeze(-1)
+    dh_centred = (
+        (dx_1 * n11w - h_centred * (h_centred * dx_1 @ n11w / (d * h_var_eps)).unsqueeze(-1))
+        / h_var_eps.sqrt().unsqueeze(-1)
+    )
 
     # dh[i,j,k] = dx_2[i,j,k] + dh_centred[i,j,k] - (Σ_l dh_centred[i,j,l]) / d
     dh = dx_2 + dh_centred - dh_centred.mean(2, keepdim=True)
@@ -367,10 +385,20 @@ def backward(saved, grad_out=None):
     }
 
 
-def step(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb, lr):
-    """One step of gradient descent without autograd, in place on wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb. Returns the loss before it."""
+def step(
+    x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2,
+    down2, nw, nb, lr,
+):
+    """One step of gradient descent without autograd. Returns the loss before it.
+
+    Changed in place: wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2,
+        n22w, n22b, up2, upb2, down2, nw, nb.
+    """
     with torch.no_grad():
-        out, saved = forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb)
+        out, saved = forward(
+            x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b,
+            up2, upb2, down2, nw, nb,
+        )
         grads = backward(saved)
         wte.sub_(grads["wte"], alpha=lr)
         wpe.sub_(grads["wpe"], alpha=lr)
@@ -401,13 +429,22 @@ def step(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n
 
 
 class Function(torch.autograd.Function):
-    """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
+    """`forward` with `backward` as its derivative.
+
+    Where that is differentiated again, what it reads is computed anew, with a graph.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb):
-        loss, saved = forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb)
+    def forward(
+        x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2,
+        upb2, down2, nw, nb,
+    ):
+        loss, saved = forward(
+            x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b,
+            up2, upb2, down2, nw, nb,
+        )
         (
             x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
             x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps,
@@ -424,7 +461,7 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[1], output[2], output[3], output[4], output[5], output[6], output[7], output[8], output[9], output[10], output[11], output[12], output[13], output[14], output[15], output[16], output[17], output[18], output[19], output[20], output[21], output[22], output[23], output[24], output[25], output[26], output[27], output[28], output[29], output[30], output[31], output[32], output[33], output[34], output[35], output[36], output[37], output[38], output[39])
+        ctx.save_for_backward(*inputs, *output[1:40])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -450,7 +487,10 @@ class Function(torch.autograd.Function):
         )
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
-                _, saved = forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb)
+                _, saved = forward(
+                    x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w,
+                    n22b, up2, upb2, down2, nw, nb,
+                )
             try:
                 grads = backward(saved, grad_out[0])
             except RuntimeError:  # under vmap only what is batched can be written to
@@ -465,12 +505,15 @@ class Function(torch.autograd.Function):
 
 
 class ForwardMode(Function):
-    """`Function` that can be differentiated forwards too (by two passes backwards); `torch.compile` does not take such a one."""
+    """`Function` that can be differentiated forwards too, by two passes backwards.
+
+    `torch.compile` does not take such a one.
+    """
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[1], output[2], output[3], output[4], output[5], output[6], output[7], output[8], output[9], output[10], output[11], output[12], output[13], output[14], output[15], output[16], output[17], output[18], output[19], output[20], output[21], output[22], output[23], output[24], output[25], output[26], output[27], output[28], output[29], output[30], output[31], output[32], output[33], output[34], output[35], output[36], output[37], output[38], output[39])
+        ctx.save_for_forward(*inputs, *output[1:40])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -485,7 +528,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None
+        return moved_0, *[None] * 39
 
 
 def batched_alike(tensors, *others):
@@ -503,15 +546,27 @@ def apply(*inputs):
     return (Function if torch.compiler.is_compiling() else ForwardMode).apply(*inputs)
 
 
-def function(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb):
+def function(
+    x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2,
+    down2, nw, nb,
+):
     """The result alone, differentiable: forward with the backward above."""
-    return apply(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb)[0]
+    return apply(
+        x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2,
+        upb2, down2, nw, nb,
+    )[0]
 
 
 class Module(torch.nn.Module):
-    """`forward` with parameters: what is given by name belongs to the module, the rest are arguments of a call, in their order."""
+    """`forward` with parameters: what is given by name belongs to the module.
 
-    _inputs = ("x", "y", "wte", "wpe", "n11w", "n11b", "wqkv1", "wo1", "n12w", "n12b", "up1", "upb1", "down1", "n21w", "n21b", "wqkv2", "wo2", "n22w", "n22b", "up2", "upb2", "down2", "nw", "nb")
+    The rest are arguments of a call, in their order.
+    """
+
+    _inputs = (
+        "x", "y", "wte", "wpe", "n11w", "n11b", "wqkv1", "wo1", "n12w", "n12b", "up1", "upb1", "down1", "n21w", "n21b",
+        "wqkv2", "wo2", "n22w", "n22b", "up2", "upb2", "down2", "nw", "nb",
+    )
 
     def __init__(self, **tensors):
         super().__init__()

@@ -48,7 +48,7 @@ gelu_backward = torch.ops.aten.gelu_backward.grad_input._op
 
 
 def trainer(params):
-    """`run` for parameters (and what else the forward takes) by name, changed in place. All other memory is allocated here."""
+    """`run` for what the forward takes by name: parameters, changed in place. All other memory is allocated here."""
     wte = params["wte"]
     wpe = params["wpe"]
     n11w = params["n11w"]
@@ -508,7 +508,7 @@ def trainer(params):
         return loss,
 
     def run(data, steps, lr, generator=None, watch=None):
-        """Take steps on rows of `data`. Returns their losses; `watch(count, kept)` is told what is kept of every chunk."""
+        """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
         rate = -lr
         losses = torch.empty(steps, dtype=torch.float32)
         done = 0
@@ -517,7 +517,9 @@ def trainer(params):
             rows = torch.randint(0, len(data[0]), (count * 32,), generator=generator)
             torch.index_select(data[0], 0, rows, out=x_all[: count * 32])
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
-            torch.index_select(x_flat_onehot_table, 0, x_all.view(-1)[: count * 512], out=x_flat_onehot_all[: count * 512])
+            torch.index_select(
+                x_flat_onehot_table, 0, x_all.view(-1)[: count * 512], out=x_flat_onehot_all[: count * 512]
+            )
             for (
                 _, x_flat, x, inside, loss_sum_1, logits, y_flat, x_flat_onehot_T,
             ) in zip(
