@@ -13,7 +13,9 @@ from codegen import tensors as tt
 from codegen.derive import COT, OUT, vjp
 from codegen.exact import ExactLowerer, is_elementwise
 from codegen.lower import Lowered, Lowerer, Scatter
+from codegen.repeats import Repeats
 from codegen.values import TensorInfo
+from codegen.wrapping import WIDTH, broken
 from engine.errors import DerivationError
 from engine.own import reachable
 from engine.spelling import SizeArg, is_slice, listed, quoted, size_text
@@ -95,6 +97,9 @@ class StepsWriter:
         self.derivation = derivation
         self.graph: Graph = derivation.graph
         self.used = Used()
+        cotangents = (c.name for c in derivation.cotangents.values())
+        sizes = map(str, self.graph.sizes)
+        self.repeats = Repeats((*self.graph.by_name, *sizes, *cotangents, "torch", "saved", "grad_out"))
 
     def blocks(self) -> list[Block]:
         """One block per cotangent, in backward order."""
@@ -106,8 +111,14 @@ class StepsWriter:
             if source is not None and source.text and source != place:
                 heading = f"{source.text}  (line {source.line})"
                 place = source
-            out.append(Block(name, heading, tuple(wrapped(self.derivation.text(name))), tuple(self._statements(c))))
+            out.append(Block(name, heading, tuple(wrapped(self.derivation.text(name))), self._lines(c)))
         return out
+
+    def _lines(self, c: Cotangent) -> tuple[str, ...]:
+        """The statements as they stand in the file, where they are indented once."""
+        return tuple(
+            line for s in self._statements(c) for line in (broken(s, WIDTH - 4) if len(s) > WIDTH - 4 else [s])
+        )
 
     def _statements(self, c: Cotangent) -> list[str]:
         dense: list[T] = []
@@ -137,6 +148,8 @@ class StepsWriter:
             if scatters and t.kind in ("name", "method", "attribute", "item"):
                 t = tt.method(t, "clone")
             self.used.see(t)
+            parts, t = self.repeats.named(t, c.name)
+            lines.extend(f"{n} = {tt.text(p)}" for n, p in parts)
             if t != tt.name(c.name):
                 lines.append(f"{c.name} = {tt.text(t)}")
             for terms in later:

@@ -197,6 +197,8 @@ def term(text: str, indent: int, width: int, first: bool) -> list[str]:
     if first:
         return laid("", Piece(text), "", indent, width)
     operator, _, rest = text.partition(" ")
+    if operator == "for":
+        return [" " * indent + text]
     return laid(f"{operator} ", Piece(rest), "", indent, width)
 
 
