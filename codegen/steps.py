@@ -17,6 +17,7 @@ from codegen.repeats import Repeats
 from codegen.values import TensorInfo
 from codegen.wrapping import WIDTH, broken
 from engine.errors import DerivationError
+from engine.notation import in_wholes, sizes_in
 from engine.own import reachable
 from engine.spelling import SizeArg, is_slice, listed, quoted, size_text
 
@@ -78,7 +79,7 @@ class Used:
         if isinstance(a, SizeArg):
             a = a.expr
         if isinstance(a, Expr):
-            self.sizes |= a.free_symbols
+            self.sizes |= sizes_in(a)
         elif is_slice(a):
             for p in (a.start, a.stop, a.step):
                 self.see_size(p)
@@ -268,7 +269,7 @@ def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: lis
         if source is not None and source[0] in readable:
             lines.append(f"{s} = {source[0]}.shape[{source[1]}]")
             continue
-        found = next(((n, d) for n in keep for d, size in enumerate(graph[n].shape) if size == s), None)
+        found = next(((n, d) for n in keep for d, size in enumerate(graph[n].shape) if in_wholes(size) == s), None)
         if found is not None:
             lines.append(f"{s} = {found[0]}.shape[{found[1]}]")
         elif source is not None:
@@ -324,7 +325,7 @@ def forward_lines(graph: Graph, used: Used) -> list[str]:
         used.see_size(dict(n.call.kwargs))
         if not reachable(n.call.function):
             used.see_size(n.shape)
-            used.sizes |= {s for o in n.operands for size in graph[o].shape for s in size.free_symbols}
+            used.sizes |= {s for o in n.operands for size in graph[o].shape for s in sizes_in(size)}
         if n.output is None:
             lines.append(f"{n.name} = {text}")
         elif id(n.call) not in done:

@@ -22,6 +22,7 @@ from codegen.closed.gates import (
     equal,
     faithful,
     finite_at_large,
+    sizes_given,
     sizes_to_measure,
     small_sizes,
 )
@@ -265,7 +266,11 @@ def overflows(code: RegionCode, values: dict[Any, int]) -> bool:
 def above_autograd(region: Region, code: RegionCode, values: dict[Any, int]) -> str:
     """Which error of a plan that passes is larger than autograd's all the same; "" if there is none, or it cannot be told."""
     try:
-        return above(trial(region, code, sizes_to_measure(code.cells, values)))
+        tried = (
+            above(trial(region, code, sizes))
+            for sizes in (sizes_to_measure(code.cells, values), *sizes_given(code.cells, values))
+        )
+        return next((reason for reason in tried if reason), "")
     except Exception:  # noqa: BLE001  # the plan has passed its gates
         return ""
 

@@ -13,6 +13,7 @@ from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
 from codegen.steps import Used, forward_text, guard_rows, size_lines
 from engine.naming import free_name
+from engine.notation import in_wholes
 from engine.spelling import entries, size_text
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def with_sizes(graph: Graph, writer: ClosedWriter, saved: list[str], sizes: Any)
     """The saved tensors, and an input for every size that none of them has."""
     out = list(saved)
     for s in sorted(sizes, key=str):
-        if not any(s in graph[n].shape for n in out if n in graph.by_name):
+        if not any(in_wholes(size) == s for n in out if n in graph.by_name for size in graph[n].shape):
             source = graph.sizes.get(s)
             if source is not None and source[0] not in out:
                 out.append(source[0])

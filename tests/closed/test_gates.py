@@ -102,7 +102,7 @@ def test_a_deviation_is_centred_twice_where_torchs_own_mean_is_more_accurate() -
         return [torch.randn(16, 48, generator=g), torch.randn(48, generator=g)]
 
     program = codegen.generate(forward, *inputs(0))
-    assert any("times autograd's float32 error at offset 1000" in r for r in refusals(program))
+    assert any("times autograd's float32 error" in r for r in refusals(program))
     errors: list[float] = []
     for seed in range(8):
         x, w = inputs(seed)
