@@ -56,8 +56,10 @@ class Trial:
         return made
 
 
-def errors(trial: Trial, offset: float | None, draw: int, kind: int = 0) -> list[tuple[str, float, float]]:
-    """(what, our error, autograd's) of every result and gradient whose truth is finite, at one draw."""
+def errors(
+    trial: Trial, offset: float | None, draw: int, kind: int = 0, with_values: bool = False
+) -> list[tuple[str, float, float]]:
+    """(what, our error, autograd's) of every gradient whose truth is finite, at one draw, and `with_values` of every result."""
     region, cells, sizes, gradients = trial.region, trial.cells, trial.sizes, trial.gradients
     values = inputs_at(region, cells, sizes, offset, draw, kind)
     scope = scope_of(sizes)
@@ -67,11 +69,9 @@ def errors(trial: Trial, offset: float | None, draw: int, kind: int = 0) -> list
     theirs, their_values = autograd(region, values, scope, sizes, torch.float32)
     ours = trial.run(values, torch.float32)
     pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
-    pairs += [
-        (f"the value of {cell}", exact_values[cell], their_values[cell], ours[cell])
-        for cell in region.seeds
-        if cell in ours
-    ]
+    if with_values:
+        made = [cell for cell in region.seeds if cell in ours]
+        pairs += [(f"the value of {cell}", exact_values[cell], their_values[cell], ours[cell]) for cell in made]
     pairs += [
         p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)
     ]
