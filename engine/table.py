@@ -25,7 +25,7 @@ import torch
 from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
-from engine.notation import BINDERS, Index, accesses, base, element, fresh, name_of
+from engine.notation import BINDERS, Index, Quo, accesses, base, element, fresh, name_of
 from engine.own import keys_of
 from engine.sizes import Sized, evaluate, expression
 
@@ -354,12 +354,27 @@ def register(row: Row) -> None:
             TABLE[target] = row
 
 
+def divided(missing: Expr) -> Expr | None:
+    """A number of elements with a quotient for the size that takes its divisor: of c h / 2 it is (c // 2) h where c is even,
+    which is then so for good. None where no size does.
+    """
+    over, under = sp.fraction(missing)
+    if not under.is_Integer:
+        return None
+    sizes = [f for f in sp.Mul.make_args(over) if f.is_Symbol and value_of(f) % int(under) == 0]
+    if not sizes:
+        return None
+    part = cast("Expr", Quo(sizes[0], under))
+    equal(sizes[0], under * part)
+    return over / sizes[0] * part
+
+
 def halves(x: Operand, dim: int) -> tuple[Shape, tuple[Expr, ...], Expr, Expr]:
     """Shape and indices of half a tensor, and the elements of both halves there."""
     d = axis(dim, x.rank)
     half = sp.cancel(x.shape[d] / 2)
     if not half.is_integer:
-        half = Integer(value_of(x.shape[d]) // 2)
+        half = divided(half) or Integer(value_of(x.shape[d]) // 2)
         equal(x.shape[d], 2 * half)
     shape = tuple(half if k == d else s for k, s in enumerate(x.shape))
     at = indices_of(shape)

@@ -19,6 +19,7 @@ from engine.table import (
     axis,
     composite,
     define,
+    divided,
     each_of,
     equal,
     indices_of,
@@ -55,21 +56,6 @@ def completed(sizes: Sequence[Any], old: Sequence[Expr]) -> tuple[Expr, ...]:
             missing = found
         shape[at] = missing
     return tuple(shape)
-
-
-def divided(missing: Expr) -> Expr | None:
-    """A number of elements with a quotient for the size that takes its divisor: of c h / 2 it is (c // 2) h where c is even,
-    which is then so for good. None where no size does.
-    """
-    over, under = sp.fraction(missing)
-    if not under.is_Integer:
-        return None
-    sizes = [f for f in sp.Mul.make_args(over) if f.is_Symbol and value_of(f) % int(under) == 0]
-    if not sizes:
-        return None
-    part = cast("Expr", Quo(sizes[0], under))
-    equal(sizes[0], under * part)
-    return over / sizes[0] * part
 
 
 def between(old: Sequence[Expr], before: Expr, after: Expr) -> Expr | None:

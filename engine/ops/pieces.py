@@ -10,9 +10,9 @@ from sympy import Expr, Integer
 
 from engine.errors import TraceError
 from engine.notation import Less, Quo, Rem, Where
-from engine.ops.layout import divided, flat
+from engine.ops.layout import flat
 from engine.sizes import expression
-from engine.table import Definition, Operand, axis, composite, define, equal, indices_of, op, value_of
+from engine.table import Definition, Operand, axis, composite, define, divided, equal, indices_of, op, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,7 +136,7 @@ def split(x: Operand, split_size: Any, dim: int = 0) -> tuple[Definition, ...]:
     if total == 0 or each == 0:
         return cut(x, d, [x.shape[d]])
     count = -(-total // each)
-    if total % each == 0 and sp.cancel(x.shape[d] / size) == count:
+    if total % each == 0 and (not size.is_Integer or sp.cancel(x.shape[d] / size) == count):
         return cut(x, d, [size] * count)
     equal(x.shape[d], Integer(total))
     return cut(x, d, [Integer(min(each, total - k * each)) for k in range(count)])
