@@ -144,7 +144,7 @@ class Writer(Ending):
         elif x.op in ADDED and len(x.args) == 2 and not x.kwargs:
             self.text.body.append(f"{into}.{ADDED[x.op]}({', '.join(self.ready(a) for a in x.args)})")
         else:
-            self.text.body.append(f"{into}.add_({expression(x, self.ready)})")
+            self.text.body.append(f"{into}.add_({self.name(x) if x.op == 'part' else expression(x, self.ready)})")
 
     def forget(self, k: int) -> None:
         """Let go of large values that the statements made, as soon as nothing reads them."""
