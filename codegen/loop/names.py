@@ -211,6 +211,8 @@ class Names:
     def in_its_place(self, x: Node) -> bool:
         """Whether a call changes its first argument, which lies where the result does, into it."""
         first = x.args[0] if x.args else None
+        if x in self.layout.taken:
+            return True
         if not isinstance(first, Node) or self.layout.plain or not in_place(x, first):
             return False
         slot, other = self.layout.place.get(x), self.layout.place.get(first)

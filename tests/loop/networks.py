@@ -102,6 +102,10 @@ def networks(draw: st.DrawFn) -> Network:
         lines.append("h = x")
 
     def linear(columns: int) -> None:
+        if draw(st.integers(0, 4)) == 0:  # a product with each part of one parameter
+            w, parts = parameter(3, size, columns), [0, 2, 1][: draw(pick([1, 2, 3]))]
+            lines.append(f"h = {' * '.join(f'(1 + h @ {w}[{k}])' for k in parts)}")
+            return
         turned = draw(st.booleans())
         w = parameter(columns, size) + ".t()" if turned else parameter(size, columns)
         lines.append(f"h = h @ {w}" + (f" + {parameter(columns)}" if draw(st.booleans()) else ""))
