@@ -5,6 +5,7 @@ import torch
 from torch import Generator, Tensor
 
 import codegen
+from codegen.loop.compiled import changed
 from codegen.loop.folds import written
 from codegen.loop.graph import Node, constant
 from codegen.loop.quick import quick_source
@@ -88,3 +89,14 @@ def test_what_is_put_over_something_is_not_added_to_it() -> None:
     unknown = Node("input", (), {}, (6, 2), zeros.dtype, torch.ones(6, 2))
     assert written(put(unknown, "copy", torch.ones(4, 2), head)) is None
     assert len(written(put(unknown, "add", torch.ones(4, 2), head)) or ()) == 2
+
+
+def test_a_part_of_a_constant_is_written_while_steps_are_traced_for_a_compiler() -> None:
+    zeros = constant(torch.zeros(4, 3, 2))
+    value = torch.arange(4.0).view(2, 2)
+    node = put(zeros, "copy", value, ("select", (0, 1)), ("slice", (0, 1, 3)))
+    assert zeros.constant is not None
+    expected = torch.zeros(4, 3, 2)
+    expected[1, 1:3] = value
+    traced = torch.func.functionalize(lambda v: changed(node, [zeros.constant, v], {}))
+    assert torch.equal(traced(value), expected)
