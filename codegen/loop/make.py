@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from codegen.loop.rules import Applied
 
 
-WORTH = 0.8
+WORTH = 0.85
 """What blocks must cost at most, relative to the step as it is: prices are rough, and blocks make more calls."""
 
 
