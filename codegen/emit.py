@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from codegen.steps import StepsWriter, Used, forward_lines, guard_rows, size_lines
+from codegen.wrapping import fitted
 from engine import spelling
 from engine.spelling import entries, listed, quoted
 
@@ -34,9 +35,9 @@ def environment() -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """A template's text; at most two blank lines in a row, none at the end."""
-    text = environment().get_template(template).render(**values)
-    return text.rstrip("\n") + "\n"
+    """A template's text, none of its lines too long where it is Python; at most two blank lines in a row, none at the end."""
+    text = environment().get_template(template).render(**values).rstrip("\n") + "\n"
+    return fitted(text) if template.endswith(".py.j2") else text
 
 
 def shape_text(graph: Graph, name: str) -> str:

@@ -86,7 +86,7 @@ def function_text(e: Emission) -> str:
         made=e.made,
         unpack_saved=sequence(list(e.saved), " = saved", 8),
         results=tuple_lines("return ", [*results, *e.made, *extra]),
-        kept="".join(f", output[{position[n]}]" for n in kept),
+        kept="".join(f", {t}" for t in taken("output", [position[n] for n in kept])),
         marked=", ".join(marked),
         unpack_kept=sequence([*inputs, *kept], " = ctx.saved_tensors", 8),
         pack_saved=packed(e, 8),
@@ -102,7 +102,7 @@ def function_text(e: Emission) -> str:
         + ("," if len(floats) == 1 else "")
         + ")",
         moves=", ".join(m for m in moves if m != "None") + ("," if len(floats) == 1 else ""),
-        tangents_out=", ".join([*moves, *["None"] * (len(e.made) + len(e.renewed))])
+        tangents_out=", ".join([*moves, *nothings(len(e.made) + len(e.renewed))])
         + ("," if len(moves) + len(e.made) + len(e.renewed) == 1 else ""),
         float_at=next(k for k, n in enumerate(inputs) if e.is_float(n)),
         refused=[
@@ -112,6 +112,22 @@ def function_text(e: Emission) -> str:
         ],
         unpack_results=", ".join(results) + (", *_" if e.made or e.renewed else "," if len(results) == 1 else ""),
     )
+
+
+def taken(name: str, places: list[int]) -> list[str]:
+    """What reads a sequence at increasing places: `a[1]`, and `*a[1:5]` for more than two in a row."""
+    out: list[str] = []
+    while places:
+        count = next((k for k in range(1, len(places)) if places[k] != places[0] + k), len(places))
+        first, last = places[0], places[0] + count
+        out += [f"*{name}[{first}:{last}]"] if count > 2 else [f"{name}[{k}]" for k in range(first, last)]
+        places = places[count:]
+    return out
+
+
+def nothings(count: int) -> list[str]:
+    """So many times None, spelled out where they are few."""
+    return ["None"] * count if count <= 4 else [f"*[None] * {count}"]
 
 
 def packed(e: Emission, indent: int) -> list[str]:

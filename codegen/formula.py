@@ -26,6 +26,7 @@ from engine.notation import (
     Sigma,
     Where,
     element,
+    in_wholes,
     name_of,
 )
 
@@ -277,7 +278,7 @@ def bare(text: str) -> str:
 
 def text_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
     """An expression as one line of text."""
-    return bare(TextPrinter(ranks or {}).doprint(e))
+    return bare(TextPrinter(ranks or {}).doprint(in_wholes(e)))
 
 
 @lru_cache(maxsize=2**12)
@@ -289,7 +290,7 @@ def text_template(
     `scalars` are the tensors of rank 0, `avoid` the letters that are no index.
     """
     names = sorted({str(b.label) for b in e.atoms(sp.IndexedBase)})
-    right, at = lettered(named(e, {n: f"{MARK}{n}{MARK}" for n in names}), indices, avoid)
+    right, at = lettered(named(in_wholes(e), {n: f"{MARK}{n}{MARK}" for n in names}), indices, avoid)
     printer = TextPrinter({f"{MARK}{n}{MARK}": 0 for n in scalars})
     return ",".join(map(str, at)), printer.doprint(right)
 
@@ -376,7 +377,7 @@ def tex_name(name: str) -> str:
 
 def latex_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
     r"""An expression as LaTeX, without `\operatorname`, which GitHub refuses."""
-    return MathPrinter(ranks or {}).doprint(e).replace(r"\operatorname", r"\mathrm")
+    return MathPrinter(ranks or {}).doprint(in_wholes(e)).replace(r"\operatorname", r"\mathrm")
 
 
 def left_side(name: str, indices: Sequence[Expr]) -> Expr:

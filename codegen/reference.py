@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from engine.errors import InputError
 from engine.evaluate import sizes_of
+from engine.notation import in_wholes
 from engine.own import is_operator
 from engine.spelling import Ref, SizeArg
 
@@ -178,7 +179,7 @@ def _underivable(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 def size_number(e: sp.Expr, sizes: Mapping[Symbol, int]) -> int | float:
     """An expression in sizes as a number."""
-    n = cast("Any", e.xreplace({s: sp.Integer(v) for s, v in sizes.items()}))
+    n = in_wholes(e).xreplace({s: sp.Integer(v) for s, v in sizes.items()})
     return int(n) if n.is_integer else float(n)
 
 

@@ -13,8 +13,11 @@ from codegen import tensors as tt
 from codegen.derive import COT, OUT, vjp
 from codegen.exact import ExactLowerer, is_elementwise
 from codegen.lower import Lowered, Lowerer, Scatter
+from codegen.repeats import Repeats
 from codegen.values import TensorInfo
+from codegen.wrapping import WIDTH, broken
 from engine.errors import DerivationError
+from engine.notation import in_wholes, sizes_in
 from engine.own import reachable
 from engine.spelling import SizeArg, is_slice, listed, quoted, size_text
 
@@ -76,7 +79,7 @@ class Used:
         if isinstance(a, SizeArg):
             a = a.expr
         if isinstance(a, Expr):
-            self.sizes |= a.free_symbols
+            self.sizes |= sizes_in(a)
         elif is_slice(a):
             for p in (a.start, a.stop, a.step):
                 self.see_size(p)
@@ -95,6 +98,9 @@ class StepsWriter:
         self.derivation = derivation
         self.graph: Graph = derivation.graph
         self.used = Used()
+        cotangents = (c.name for c in derivation.cotangents.values())
+        sizes = map(str, self.graph.sizes)
+        self.repeats = Repeats((*self.graph.by_name, *sizes, *cotangents, "torch", "saved", "grad_out"))
 
     def blocks(self) -> list[Block]:
         """One block per cotangent, in backward order."""
@@ -106,8 +112,14 @@ class StepsWriter:
             if source is not None and source.text and source != place:
                 heading = f"{source.text}  (line {source.line})"
                 place = source
-            out.append(Block(name, heading, tuple(wrapped(self.derivation.text(name))), tuple(self._statements(c))))
+            out.append(Block(name, heading, tuple(wrapped(self.derivation.text(name))), self._lines(c)))
         return out
+
+    def _lines(self, c: Cotangent) -> tuple[str, ...]:
+        """The statements as they stand in the file, where they are indented once."""
+        return tuple(
+            line for s in self._statements(c) for line in (broken(s, WIDTH - 4) if len(s) > WIDTH - 4 else [s])
+        )
 
     def _statements(self, c: Cotangent) -> list[str]:
         dense: list[T] = []
@@ -137,6 +149,8 @@ class StepsWriter:
             if scatters and t.kind in ("name", "method", "attribute", "item"):
                 t = tt.method(t, "clone")
             self.used.see(t)
+            parts, t = self.repeats.named(t, c.name)
+            lines.extend(f"{n} = {tt.text(p)}" for n, p in parts)
             if t != tt.name(c.name):
                 lines.append(f"{c.name} = {tt.text(t)}")
             for terms in later:
@@ -255,7 +269,7 @@ def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: lis
         if source is not None and source[0] in readable:
             lines.append(f"{s} = {source[0]}.shape[{source[1]}]")
             continue
-        found = next(((n, d) for n in keep for d, size in enumerate(graph[n].shape) if size == s), None)
+        found = next(((n, d) for n in keep for d, size in enumerate(graph[n].shape) if in_wholes(size) == s), None)
         if found is not None:
             lines.append(f"{s} = {found[0]}.shape[{found[1]}]")
         elif source is not None:
@@ -311,7 +325,7 @@ def forward_lines(graph: Graph, used: Used) -> list[str]:
         used.see_size(dict(n.call.kwargs))
         if not reachable(n.call.function):
             used.see_size(n.shape)
-            used.sizes |= {s for o in n.operands for size in graph[o].shape for s in size.free_symbols}
+            used.sizes |= {s for o in n.operands for size in graph[o].shape for s in sizes_in(size)}
         if n.output is None:
             lines.append(f"{n.name} = {text}")
         elif id(n.call) not in done:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sympy import Expr
 
+from engine.notation import Part, Quo, in_wholes
 from engine.spelling import listed, size_text
 
 if TYPE_CHECKING:
@@ -102,10 +103,22 @@ def rename(t: Any, names: Mapping[str, str], sizes: Mapping[Any, Expr]) -> Any:
         if not t.args and not t.keywords:
             return t
         args = tuple(rename(a, names, sizes) for a in t.args)
+        if t.kind == "binary" and t.head == "*" and args[0].kind == "number" and args[1].kind == "size":
+            whole = times(args[0], args[1])
+            if whole is not None:
+                return whole
         return T(t.kind, t.head, args, tuple((k, rename(v, names, sizes)) for k, v in t.keywords))
     if isinstance(t, tuple):
         return tuple(rename(a, names, sizes) for a in cast("tuple[Any, ...]", t))
     return t.xreplace(sizes) if isinstance(t, Expr) and sizes else t
+
+
+def times(n: T, part: T) -> T | None:
+    """So many parts of a size as one size, where they are sizes of the forward: 4 of `d // 4` are d. None for others."""
+    if not n.head.isdigit():
+        return None
+    whole = in_wholes(int(n.head) * part.args[0])
+    return size(whole) if part.args[0].atoms(Part) and not whole.atoms(Quo) else None
 
 
 def argument(value: Any) -> str:

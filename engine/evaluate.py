@@ -17,6 +17,7 @@ from engine.arithmetic import Arithmetic, arithmetic
 from engine.errors import InputError
 from engine.fixedpoint import Contractions
 from engine.interpret import Interpreter
+from engine.notation import Part
 from engine.sizes import evaluate as size_of
 from engine.spelling import Ref, SizeArg
 
@@ -141,6 +142,7 @@ def sizes_of(graph: Graph, inputs: Mapping[str, Any]) -> dict[Symbol, int]:
     """The graph's size symbols as the inputs' shapes fix them. Raises InputError where the shapes do not fit."""
     shapes = {name: tuple(int(s) for s in _input(graph, inputs, name).shape) for name in graph.inputs}
     sizes = {symbol: shapes[name][d] for symbol, (name, d) in graph.sizes.items()}
+    sizes |= {p: sizes[p.whole] // p.count for p in graph.example if isinstance(p, Part)}
     for name, shape in shapes.items():
         wanted = tuple(size_of(s, sizes) for s in graph[name].shape)
         if wanted != shape:

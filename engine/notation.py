@@ -45,6 +45,46 @@ def size_symbol(name: str) -> Symbol:
     return Symbol(name, integer=True, positive=True)
 
 
+class Part(Symbol):
+    """A size over a number that divides it: a size of its own, of which the whole is a multiple.
+
+    Where a forward holds only for sizes without a rest, `d // 2` is one of these, and d is two of it.
+    """
+
+    __slots__ = ("count", "whole")
+
+    def __new__(cls, whole: Symbol, count: int) -> Self:
+        self = Symbol.__new__(cls, f"{whole} // {count}", integer=True, positive=True)
+        self.whole, self.count = whole, count
+        return self
+
+
+def in_wholes(e: Any) -> Any:
+    """An expression with parts of sizes written as quotients, and with as many of them as there are as the size itself."""
+    if isinstance(e, Part):
+        return Quo(e.whole, e.count)
+    if not isinstance(e, Expr) or not e.atoms(Part):
+        return e
+    if not isinstance(e, sp.Mul):
+        return e.func(*map(in_wholes, e.args))
+    times, rest = e.as_coeff_Mul()
+    factors: list[Any] = []
+    for f in sp.Mul.make_args(rest):
+        b, power = f.as_base_exp()
+        left = int(power) if isinstance(b, Part) and power.is_Integer else 0
+        while left and (times if left > 0 else 1 / times).q == 1 and (times if left > 0 else 1 / times) % b.count == 0:
+            one = 1 if left > 0 else -1
+            times, left = times / sp.Integer(b.count) ** one, left - one
+            factors.append(b.whole**one)
+        factors.append(in_wholes(b) ** left if isinstance(b, Part) and power.is_Integer else in_wholes(f))
+    return sp.Mul(times, *factors)
+
+
+def sizes_in(e: Expr) -> set[Any]:
+    """The sizes that the text of an expression names."""
+    return {s.whole if isinstance(s, Part) else s for s in e.free_symbols}
+
+
 @lru_cache(maxsize=2**12)
 def base(name: str, positive: bool = False, integer: bool = False) -> IndexedBase:
     """The tensor `name` in index notation; `positive` lets sympy take logarithms and powers of its elements apart."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 import builtins
 import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, cast
 
 import sympy as sp
 from sympy import Expr, Symbol
 
 from engine.errors import ShapeError, TraceError
-from engine.notation import Quo, size_symbol
+from engine.notation import Part, Quo, in_wholes, size_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -44,6 +44,8 @@ def evaluate(e: Expr, values: Mapping[Symbol, int]) -> int:
     """An expression in sizes as a number."""
     if e.is_Integer:
         return int(e)
+    if any(isinstance(s, Part) and s not in values for s in e.free_symbols):
+        e = in_wholes(e)
     known = {s: sp.Integer(values[s]) for s in e.free_symbols if s in values}
     return int(e.xreplace(known).doit())
 
@@ -54,6 +56,13 @@ def symbols_of(difference: Expr) -> tuple[Symbol, Symbol] | None:
     if len(terms) != 2 or not all(isinstance(s, Symbol) for _, s in terms) or terms[0][0] != -terms[1][0]:
         return None
     return terms[0][1], terms[1][1]
+
+
+def without_common(difference: Expr) -> Expr:
+    """A difference of products of sizes without the sizes that all of them have."""
+    terms = [sp.Mul.make_args(t) for t in sp.Add.make_args(sp.expand(difference))]
+    common = [f for f in terms[0] if f.is_Symbol and all(f in t for t in terms)]
+    return sp.expand(difference / sp.Mul(*common)) if common else difference
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,10 @@ class Sizes:
         self._guard(Guard(e, value, where))
 
     def _guard(self, guard: Guard) -> None:
-        if not any((g.expr, g.value) == (guard.expr, guard.value) for g in self.guards):
+        if guard.value == 0:
+            guard = replace(guard, expr=without_common(guard.expr))
+        known = {(g.expr, g.value) for g in self.guards}
+        if (guard.expr, guard.value) not in known and (-guard.expr, -guard.value) not in known:
             self.guards.append(guard)
 
     def unify(self, a: Expr, b: Expr) -> Expr:

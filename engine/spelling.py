@@ -13,7 +13,7 @@ import torch
 from sympy import Expr
 from sympy.printing.str import StrPrinter
 
-from engine.notation import Quo, Rem
+from engine.notation import Part, Quo, Rem, in_wholes
 from engine.own import is_operator
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class _SizePrinter(StrPrinter):
 
 def size_text(e: Expr) -> str:
     """A size as Python."""
-    if e.is_Symbol:
+    if e.is_Symbol and not isinstance(e, Part):
         return str(e)
-    return _SizePrinter().doprint(e)
+    return _SizePrinter().doprint(in_wholes(e))
 
 
 def quoted(text: str) -> str:

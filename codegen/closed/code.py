@@ -22,6 +22,7 @@ from codegen.closed.gates import (
     equal,
     faithful,
     finite_at_large,
+    sizes_given,
     sizes_to_measure,
     small_sizes,
 )
@@ -135,13 +136,14 @@ def _resized(code: RegionCode, sizes: dict[Any, Expr]) -> RegionCode:
 class Form:
     """A plan with the region it is for, which tells of the sums over its gradients that can be made accurate.
 
-    `literal` forms leave the forward's lines as they are. `repaired` is the plan with gradients centred last.
+    `literal` forms leave the forward's lines as they are. `repairs` are more accurate ones that cost more, cheaper ones first:
+    gradients centred last, deviations centred twice.
     """
 
     region: Region
     plan: Planned
     literal: bool = False
-    repaired: Planned | None = None
+    repairs: tuple[tuple[Region, Planned], ...] = ()
 
 
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
@@ -178,18 +180,16 @@ def passing(region: Region, closed: Region, values: dict[Any, int]) -> RegionCod
 
 
 def repaired(form: Form, summed: Region, code: RegionCode, values: dict[Any, int]) -> tuple[RegionCode, str]:
-    """The code of a plan that passes, or, where its errors are above autograd's and those of its repair are not, of that one.
+    """The code of a plan that passes, or, where its errors are above autograd's and those of a repair are not, of that one.
 
     With it comes why.
     """
-    if form.repaired is None:
-        return code, ""
-    reason = above_autograd(summed, code, values)
-    if not reason:
-        return code, ""
-    better = written(form.region, form.repaired)
-    fine = judged(summed, better, values, simplified=True).passed and not above_autograd(summed, better, values)
-    return (better, reason) if fine else (code, "")
+    reason = above_autograd(summed, code, values) if form.repairs else ""
+    for region, plan in form.repairs if reason else ():
+        better = written(region, plan)
+        if judged(summed, better, values, simplified=True).passed and not above_autograd(summed, better, values):
+            return better, reason
+    return code, ""
 
 
 def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Form]:
@@ -210,22 +210,22 @@ def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Fo
     for attempt in attempts:
         try:
             own, plan, algebra = attempt()
+            later: list[tuple[Region, Planned]] = []
             centred = recentred(own, plan, algebra) if algebra is not None else None
             plain = replace(own, summed=centred[0].summed if centred is not None else ())
             everywhere = recentred(plain, plan, algebra, everywhere=True) if algebra is not None else None
-            last = everywhere[1] if everywhere is not None else None
+            last = [(plain, everywhere[1])] if everywhere is not None else []
             for form in ((plain, plan), centred):
                 if form is not None:
-                    yield Form(*form, repaired=last if form[1] is plan else None)
+                    twice = centred_again(form[0], algebra) if algebra is not None else None
+                    more = [(twice, form[1])] if twice is not None else []
+                    later += more
+                    yield Form(*form, repairs=(*(last if form[1] is plan else ()), *more))
                     careful = complemented(*form) if plan.simplified else None
                     if careful is not None:
                         yield Form(*careful)
-            if last is not None:
-                yield Form(plain, last)
-            for form in ((plain, plan), centred):
-                again = centred_again(form[0], algebra) if form is not None and algebra is not None else None
-                if form is not None and again is not None:
-                    yield Form(again, form[1])
+            for form in (*last, *later):
+                yield Form(*form)
         except (DerivationError, NotImplementedError, RecursionError, ValueError, KeyError, TypeError, RuntimeError):
             continue
     yield Form(region, unsimplified(region), literal=True)
@@ -266,7 +266,11 @@ def overflows(code: RegionCode, values: dict[Any, int]) -> bool:
 def above_autograd(region: Region, code: RegionCode, values: dict[Any, int]) -> str:
     """Which error of a plan that passes is larger than autograd's all the same; "" if there is none, or it cannot be told."""
     try:
-        return above(trial(region, code, sizes_to_measure(code.cells, values)))
+        tried = (
+            above(trial(region, code, sizes))
+            for sizes in (sizes_to_measure(code.cells, values), *sizes_given(code.cells, values))
+        )
+        return next((reason for reason in tried if reason), "")
     except Exception:  # noqa: BLE001  # the plan has passed its gates
         return ""
 

@@ -10,14 +10,13 @@ from sympy import Expr, S
 from codegen import tensors as tt
 from codegen.closed.backward import passed_back
 from codegen.closed.blocks import LONGEST, Block, Term
-from codegen.closed.division import lowered_at
 from codegen.closed.likes import covers, expanded
 from codegen.closed.places import concatenated, disjoint
 from codegen.closed.structure import reads
 from codegen.closed.symmetric import joined
 from codegen.derive import COT, OUT, vjp
 from codegen.lower import Lowerer
-from codegen.steps import Used, added, kind_of
+from codegen.steps import Used, added, kind_of, lowered
 from codegen.values import TensorInfo
 from engine.notation import accesses, base, element, fresh
 from engine.table import Definition
@@ -130,7 +129,8 @@ class Cotangents:
         """The same by the definition that all calls of a node's kind share."""
         position = node.operands.index(x)
         graph = self.structure.graph
-        low = lowered_at(graph, node, position, tuple(kind_of(graph[o].dtype) for o in node.operands))
+        kinds = tuple(kind_of(graph[o].dtype) for o in node.operands)
+        low = lowered(cast("Definition", node.template), position, node.operand_shapes, kinds)
         names = {**{f"_{k}": o for k, o in enumerate(node.operands)}, COT: cot, OUT: node.name}
         part = vjp(cast("Definition", node.template), position, node.operand_shapes[position])
         return low, names, Term(part.indices, part.expr.xreplace(dict(node.sizes)), names)

@@ -13,6 +13,7 @@ from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
 from codegen.steps import Used, forward_text, guard_rows, size_lines
 from engine.naming import free_name
+from engine.notation import in_wholes
 from engine.spelling import entries, size_text
 
 if TYPE_CHECKING:
@@ -96,9 +97,24 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         step=[f"{n}.sub_({own['grads']}[{quoted(graph.key(n))}], alpha={own['lr']})" for n in trained]
         if scalar
         else [],
-        trained=trained,
+        step_lines=step_docstring(trained),
         own=own,
     )
+
+
+def step_docstring(trained: Sequence[str]) -> list[str]:
+    """What `step` says of itself, on one line if it fits."""
+    what = '"""One step of gradient descent without autograd'
+    line = f'{what}, in place on {", ".join(trained)}. Returns the loss before it."""'
+    if len(line) <= 116:
+        return [line]
+    last = f"{trained[-1]}."
+    return [
+        f"{what}. Returns the loss before it.",
+        "",
+        *entries([*trained[:-1], last], start="Changed in place:"),
+        '"""',
+    ]
 
 
 def helpers(blocks: Sequence[Block]) -> list[str]:
@@ -204,7 +220,7 @@ def with_sizes(graph: Graph, writer: ClosedWriter, saved: list[str], sizes: Any)
     """The saved tensors, and an input for every size that none of them has."""
     out = list(saved)
     for s in sorted(sizes, key=str):
-        if not any(s in graph[n].shape for n in out if n in graph.by_name):
+        if not any(in_wholes(size) == s for n in out if n in graph.by_name for size in graph[n].shape):
             source = graph.sizes.get(s)
             if source is not None and source[0] not in out:
                 out.append(source[0])

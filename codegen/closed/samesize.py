@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr, Mul
+from torch.utils import _pytree as pytree
 
-from engine.notation import Delta, Quo, Sigma
+from engine.notation import Delta, Part, Quo, Sigma, size_symbol
 from engine.sizes import Guard
+from engine.spelling import SizeArg, is_slice, with_bounds
 from engine.table import Definition
 
 if TYPE_CHECKING:
@@ -25,7 +27,10 @@ def with_equal_sizes(graph: Graph) -> Graph:
     guards = (*graph.guards, *(g for n in graph.nodes for g in met(n, graph)))
     graph = replace(graph, guards=tuple(g for guard in guards for g in factor_by_factor(guard, graph)))
     same = equal_sizes(graph)
-    return replace(graph, nodes=tuple(renamed(n, same) if same or multiplies(n) else n for n in graph.nodes))
+    parts = {p for e in same.values() for p in e.atoms(Part)}
+    example = {**graph.example, **{p: graph.example[p.whole] // p.count for p in parts}}
+    nodes = tuple(recalled(renamed(n, same), same) if same or multiplies(n) else n for n in graph.nodes)
+    return replace(graph, nodes=nodes, example=example)
 
 
 def multiplies(node: Node) -> bool:
@@ -43,9 +48,14 @@ def renamed(node: Node, same: dict[Expr, Expr]) -> Node:
     shapes = (node.template.shape, *node.operand_shapes)
     parts = dict.fromkeys(a for s in shapes for n in s for a in sorted(n.atoms(sp.Symbol, Quo), key=str))
     first: dict[Expr, Any] = {}
-    values = {a: a.xreplace(sizes).xreplace(same) for a in parts}
-    known = {a: first.setdefault(value, a) for a, value in values.items()}
-    there: dict[Any, Any] = {a: b for a, b in known.items() if a != b}
+    values = {a: a.xreplace(dict(node.sizes)).xreplace(same) for a in parts}
+    for a, value in values.items():
+        first.setdefault(value, a)
+    for value, a in first.items():
+        if isinstance(value, Part) and not a.is_Symbol:  # a size of its own from here on
+            first[value] = unit = size_symbol(f"unit{len(sizes)}")
+            sizes[unit] = value
+    there: dict[Any, Any] = {a: first[value] for a, value in values.items() if a != first[value]}
     names = {value: a for value, a in first.items() if value.is_Symbol}
     for a, value in values.items():  # a size that is a product of others that the template has
         if isinstance(value, Mul) and value.free_symbols <= {*names}:
@@ -62,6 +72,20 @@ def renamed(node: Node, same: dict[Expr, Expr]) -> Node:
         template=template if there else node.template,
         operand_shapes=tuple(map(at, node.operand_shapes)),
     )
+
+
+def recalled(node: Node, same: dict[Expr, Expr]) -> Node:
+    """A node whose call has the sizes that are left among its arguments."""
+    if node.call is None or not same:
+        return node
+
+    def left(v: Any) -> Any:
+        if isinstance(v, SizeArg):
+            return SizeArg(v.expr.xreplace(same))
+        return with_bounds(left, v) if is_slice(v) else v
+
+    args, kwargs = pytree.tree_map(left, (node.call.args, dict(node.call.kwargs)))
+    return replace(node, call=replace(node.call, args=args, kwargs=tuple(kwargs.items())))
 
 
 def is_size(e: Expr) -> bool:
@@ -120,6 +144,11 @@ def equal_sizes(graph: Graph) -> dict[Expr, Expr]:
             continue
         if whole:  # n = 4 k
             (kept,), dropped = whole, next(e for e in pair if e not in whole)
+            times, quotient = kept.as_coeff_Mul()
+            if isinstance(quotient, Quo) and quotient.args == (dropped, times) and isinstance(dropped, sp.Symbol):
+                part = Part(dropped, int(times))  # n = 4 (n // 4)
+                own: dict[Any, Any] = {quotient: part, dropped: times * part}
+                same = {**{e: k.xreplace(own) for e, k in same.items()}, **own}
             if dropped not in kept.atoms(sp.Symbol, Quo):
                 same = {**{e: k.xreplace({dropped: kept}) for e, k in same.items()}, dropped: kept}
         else:

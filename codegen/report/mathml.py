@@ -24,6 +24,7 @@ from engine.notation import (
     Sigma,
     Sign,
     Where,
+    in_wholes,
     name_of,
 )
 
@@ -51,7 +52,7 @@ class MathML:
 
     def at(self, e: Any, place: int) -> str:
         """An expression as markup, in parentheses where it is looser than its place."""
-        text, level = self._written(e)
+        text, level = self._written(in_wholes(e))
         if level < place:
             return f"<mrow><mo>(</mo>{text}<mo>)</mo></mrow>"
         return text if is_one(text) else f"<mrow>{text}</mrow>"

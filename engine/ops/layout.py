@@ -48,13 +48,28 @@ def completed(sizes: Sequence[Any], old: Sequence[Expr]) -> tuple[Expr, ...]:
         count, rest = product(old), product([s for s in shape if s != -1])
         missing = sp.cancel(count / rest)
         if sp.fraction(missing)[1] != 1 or any(f.is_Pow and f.exp.is_negative for f in sp.Mul.make_args(missing)):
-            found = between(old, product(shape[:at]), product(shape[at + 1 :]))
+            found = between(old, product(shape[:at]), product(shape[at + 1 :])) or divided(missing)
             if found is None:
                 found = Integer(value_of(count) // value_of(rest))
                 equal(count, found * rest)
             missing = found
         shape[at] = missing
     return tuple(shape)
+
+
+def divided(missing: Expr) -> Expr | None:
+    """A number of elements with a quotient for the size that takes its divisor: of c h / 2 it is (c // 2) h where c is even,
+    which is then so for good. None where no size does.
+    """
+    over, under = sp.fraction(missing)
+    if not under.is_Integer:
+        return None
+    sizes = [f for f in sp.Mul.make_args(over) if f.is_Symbol and value_of(f) % int(under) == 0]
+    if not sizes:
+        return None
+    part = cast("Expr", Quo(sizes[0], under))
+    equal(sizes[0], under * part)
+    return over / sizes[0] * part
 
 
 def between(old: Sequence[Expr], before: Expr, after: Expr) -> Expr | None:

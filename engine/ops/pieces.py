@@ -10,7 +10,7 @@ from sympy import Expr, Integer
 
 from engine.errors import TraceError
 from engine.notation import Less, Quo, Rem, Where
-from engine.ops.layout import flat
+from engine.ops.layout import divided, flat
 from engine.sizes import expression
 from engine.table import Definition, Operand, axis, composite, define, equal, indices_of, op, value_of
 
@@ -148,8 +148,11 @@ def chunk(x: Operand, chunks: int, dim: int = 0) -> tuple[Definition, ...]:
     total = value_of(x.shape[d])
     if total == 0:
         return cut(x, d, [x.shape[d]] * int(chunks))
-    if total % chunks == 0 and sp.cancel(x.shape[d] / chunks).is_integer:
-        return cut(x, d, [sp.cancel(x.shape[d] / chunks)] * chunks)
+    if total % chunks == 0:
+        each = sp.cancel(x.shape[d] / chunks)
+        part = each if each.is_integer else divided(each)
+        if part is not None:
+            return cut(x, d, [part] * chunks)
     return split(x, -(-total // chunks), dim)
 
 

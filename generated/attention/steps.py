@@ -55,7 +55,7 @@ def forward(x, wq, wk, wv):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     x, wq, wk, wv, q, k, v, scores_transpose, scores, past, masked_eq, masked, weights, att_sum, att, out = saved
     h = wq.shape[1]
 

@@ -40,7 +40,14 @@ def backward(saved, grad_out=None):
     # dx[i,j] = (grad_out[i,j] - 2 grad_out_sum[j] o_sub[i,j]
     #     (0 if o_std_mean[j] = 0 else 1 / (2 sqrt(n0) sqrt(o_std_sum[j]))) / o_std[0,j] - db[j] / n0) w[j] /
     #     o_std[0,j]
-    dx = (grad_out - o_sub * torch.where(o_std_mean == 0, 0, 2 * grad_out_sum * 0.5 * (n0 * o_std_sum).rsqrt() / o_std) - db / n0) * (w / o_std)
+    dx = (
+        (
+            grad_out
+            - o_sub * torch.where(o_std_mean == 0, 0, 2 * grad_out_sum * 0.5 * (n0 * o_std_sum).rsqrt() / o_std)
+            - db / n0
+        )
+        * (w / o_std)
+    )
 
     return {"x": dx, "w": dw, "b": db}
 
@@ -49,7 +56,10 @@ def backward(saved, grad_out=None):
 
 
 class Function(torch.autograd.Function):
-    """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
+    """`forward` with `backward` as its derivative.
+
+    Where that is differentiated again, what it reads is computed anew, with a graph.
+    """
 
     generate_vmap_rule = True
 
@@ -61,7 +71,7 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[1], output[2], output[3], output[4])
+        ctx.save_for_backward(*inputs, *output[1:5])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -84,12 +94,15 @@ class Function(torch.autograd.Function):
 
 
 class ForwardMode(Function):
-    """`Function` that can be differentiated forwards too (by two passes backwards); `torch.compile` does not take such a one."""
+    """`Function` that can be differentiated forwards too, by two passes backwards.
+
+    `torch.compile` does not take such a one.
+    """
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[1], output[2], output[3], output[4])
+        ctx.save_for_forward(*inputs, *output[1:5])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -128,7 +141,10 @@ def function(x, w, b):
 
 
 class Module(torch.nn.Module):
-    """`forward` with parameters: what is given by name belongs to the module, the rest are arguments of a call, in their order."""
+    """`forward` with parameters: what is given by name belongs to the module.
+
+    The rest are arguments of a call, in their order.
+    """
 
     _inputs = ("x", "w", "b")
 

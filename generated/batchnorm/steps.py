@@ -35,7 +35,7 @@ def forward(x, w, b):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     x, o_std, o_div, o_view, o = saved
     n0 = x.shape[0]
 
@@ -75,7 +75,16 @@ def backward(saved, grad_out=None):
     #     else 1 / (2 sqrt(n0) sqrt(Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2))) + do_sub[i,j] + do_mean[0,j] / n0
     #     - 2 do_std[0,j] (0 if (Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2) / n0 = 0
     #     else 1 / (2 sqrt(n0) sqrt(Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2))) (Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)) / n0
-    dx = torch.where(((x - x.mean(0)) ** 2).mean(0) == 0, 0, (2 * x - 2 * x.mean(0)) * do_std * 0.5 * (n0 * ((x - x.mean(0)) ** 2).sum(0)).rsqrt()) - torch.where(((x - x.mean(0)) ** 2).mean(0) == 0, 0, 2 * do_std * (x - x.mean(0)).sum(0) * 0.5 * (n0 * ((x - x.mean(0)) ** 2).sum(0)).rsqrt() / n0) + do_sub + do_mean / n0
+    x_centred = x - x.mean(0)
+    x_centred_squared = x_centred ** 2
+    dx_part = 0.5 * (n0 * x_centred_squared.sum(0)).rsqrt()
+    dx_part_1 = x_centred_squared.mean(0) == 0
+    dx = (
+        torch.where(dx_part_1, 0, (2 * x - 2 * x.mean(0)) * do_std * dx_part)
+        - torch.where(dx_part_1, 0, 2 * do_std * x_centred.sum(0) * dx_part / n0)
+        + do_sub
+        + do_mean / n0
+    )
 
     return {
         "o": do,

@@ -38,7 +38,7 @@ def forward(x, w, b):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     w, mean, diff, var_square, var, xhat_sqrt, xhat, o = saved
     n0 = diff.shape[0]
 

@@ -49,7 +49,10 @@ def backward(saved, grad_out=None):
 
 
 class Function(torch.autograd.Function):
-    """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
+    """`forward` with `backward` as its derivative.
+
+    Where that is differentiated again, what it reads is computed anew, with a graph.
+    """
 
     generate_vmap_rule = True
 
@@ -84,7 +87,10 @@ class Function(torch.autograd.Function):
 
 
 class ForwardMode(Function):
-    """`Function` that can be differentiated forwards too (by two passes backwards); `torch.compile` does not take such a one."""
+    """`Function` that can be differentiated forwards too, by two passes backwards.
+
+    `torch.compile` does not take such a one.
+    """
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -128,7 +134,10 @@ def function(x, v, w, b):
 
 
 class Module(torch.nn.Module):
-    """`forward` with parameters: what is given by name belongs to the module, the rest are arguments of a call, in their order."""
+    """`forward` with parameters: what is given by name belongs to the module.
+
+    The rest are arguments of a call, in their order.
+    """
 
     _inputs = ("x", "v", "w", "b")
 

@@ -41,7 +41,7 @@ def forward(x, v, w, b):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     P, o_sqrt, o_view, o_div, o_view_1, o = saved
 
     # do = grad_out

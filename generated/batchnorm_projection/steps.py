@@ -49,7 +49,7 @@ def forward(x, w, b):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     x, P, v_matmul, v, o_sqrt, o_view, o_div, o_view_1, o = saved
     n = x.shape[0]
     d = x.shape[1]

@@ -11,7 +11,8 @@ import torch
 
 def forward(x):
     """Returns (v, saved)."""
-    v_matmul_t = x - x.mean(0)
+    v_matmul_t_rounded = x - x.mean(0)
+    v_matmul_t = v_matmul_t_rounded - v_matmul_t_rounded.mean(0)
     v = (v_matmul_t ** 2).mean(0)
     return v, (x, v_matmul_t)
 
@@ -34,7 +35,10 @@ def backward(saved, grad_out=None):
 
 
 class Function(torch.autograd.Function):
-    """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
+    """`forward` with `backward` as its derivative.
+
+    Where that is differentiated again, what it reads is computed anew, with a graph.
+    """
 
     generate_vmap_rule = True
 
@@ -69,7 +73,10 @@ class Function(torch.autograd.Function):
 
 
 class ForwardMode(Function):
-    """`Function` that can be differentiated forwards too (by two passes backwards); `torch.compile` does not take such a one."""
+    """`Function` that can be differentiated forwards too, by two passes backwards.
+
+    `torch.compile` does not take such a one.
+    """
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -113,7 +120,10 @@ def function(x):
 
 
 class Module(torch.nn.Module):
-    """`forward` with parameters: what is given by name belongs to the module, the rest are arguments of a call, in their order."""
+    """`forward` with parameters: what is given by name belongs to the module.
+
+    The rest are arguments of a call, in their order.
+    """
 
     _inputs = ("x",)
 

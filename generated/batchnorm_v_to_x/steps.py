@@ -35,7 +35,7 @@ def forward(x):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     x, P, v_matmul, v = saved
     n = x.shape[0]
     n1 = x.shape[1]

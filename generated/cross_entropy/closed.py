@@ -47,7 +47,10 @@ def step(logits, y, lr):
 
 
 class Function(torch.autograd.Function):
-    """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
+    """`forward` with `backward` as its derivative.
+
+    Where that is differentiated again, what it reads is computed anew, with a graph.
+    """
 
     generate_vmap_rule = True
 
@@ -82,7 +85,10 @@ class Function(torch.autograd.Function):
 
 
 class ForwardMode(Function):
-    """`Function` that can be differentiated forwards too (by two passes backwards); `torch.compile` does not take such a one."""
+    """`Function` that can be differentiated forwards too, by two passes backwards.
+
+    `torch.compile` does not take such a one.
+    """
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -126,7 +132,10 @@ def function(logits, y):
 
 
 class Module(torch.nn.Module):
-    """`forward` with parameters: what is given by name belongs to the module, the rest are arguments of a call, in their order."""
+    """`forward` with parameters: what is given by name belongs to the module.
+
+    The rest are arguments of a call, in their order.
+    """
 
     _inputs = ("logits", "y")
 

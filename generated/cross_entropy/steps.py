@@ -40,7 +40,7 @@ def forward(logits, y):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     y, counts, probs_sum, probs, loss_arange, loss_getitem, loss_log, loss = saved
     n0 = y.shape[0]
 

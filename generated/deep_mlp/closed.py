@@ -225,7 +225,10 @@ def backward(saved, grad_out=None):
 
 
 def step(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5, lr):
-    """One step of gradient descent without autograd, in place on C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5. Returns the loss before it."""
+    """One step of gradient descent without autograd. Returns the loss before it.
+
+    Changed in place: C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5.
+    """
     with torch.no_grad():
         out, saved = forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5)
         grads = backward(saved)
@@ -252,7 +255,10 @@ def step(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4
 
 
 class Function(torch.autograd.Function):
-    """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
+    """`forward` with `backward` as its derivative.
+
+    Where that is differentiated again, what it reads is computed anew, with a graph.
+    """
 
     generate_vmap_rule = True
 
@@ -270,7 +276,7 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[1], output[2], output[3], output[4], output[5], output[6], output[7], output[8], output[9], output[10], output[11], output[12], output[13], output[14], output[15], output[16])
+        ctx.save_for_backward(*inputs, *output[1:17])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -290,7 +296,9 @@ class Function(torch.autograd.Function):
         )
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
-                _, saved = forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5)
+                _, saved = forward(
+                    x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5
+                )
             try:
                 grads = backward(saved, grad_out[0])
             except RuntimeError:  # under vmap only what is batched can be written to
@@ -304,12 +312,15 @@ class Function(torch.autograd.Function):
 
 
 class ForwardMode(Function):
-    """`Function` that can be differentiated forwards too (by two passes backwards); `torch.compile` does not take such a one."""
+    """`Function` that can be differentiated forwards too, by two passes backwards.
+
+    `torch.compile` does not take such a one.
+    """
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[1], output[2], output[3], output[4], output[5], output[6], output[7], output[8], output[9], output[10], output[11], output[12], output[13], output[14], output[15], output[16])
+        ctx.save_for_forward(*inputs, *output[1:17])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -324,7 +335,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None
+        return moved_0, *[None] * 16
 
 
 def batched_alike(tensors, *others):
@@ -348,9 +359,15 @@ def function(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, 
 
 
 class Module(torch.nn.Module):
-    """`forward` with parameters: what is given by name belongs to the module, the rest are arguments of a call, in their order."""
+    """`forward` with parameters: what is given by name belongs to the module.
 
-    _inputs = ("x", "y", "C", "w1", "bnw1", "bnb1", "w2", "bnw2", "bnb2", "w3", "bnw3", "bnb3", "w4", "bnw4", "bnb4", "w5", "bnw5", "bnb5")
+    The rest are arguments of a call, in their order.
+    """
+
+    _inputs = (
+        "x", "y", "C", "w1", "bnw1", "bnb1", "w2", "bnw2", "bnb2", "w3", "bnw3", "bnb3", "w4", "bnw4", "bnb4", "w5",
+        "bnw5", "bnb5",
+    )
 
     def __init__(self, **tensors):
         super().__init__()

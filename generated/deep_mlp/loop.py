@@ -51,7 +51,7 @@ tanh_backward = torch.ops.aten.tanh_backward.grad_input._op
 
 
 def trainer(params):
-    """`run` for parameters (and what else the forward takes) by name, changed in place. All other memory is allocated here."""
+    """`run` for what the forward takes by name: parameters, changed in place. All other memory is allocated here."""
     C = params["C"]
     w1 = params["w1"]
     bnw1 = torch.empty((200,), dtype=torch.float64)
@@ -153,7 +153,10 @@ def trainer(params):
     small = [bnw5, bnb5, bnw3, bnb3]
     arange = torch.arange(32)
 
-    def at_end(x_1_invstd, x_2_invstd, x_3_invstd, x_4_invstd, x_5_invstd, logits, y, x_1_mean, x_2_mean, x_3_mean, x_4_mean, x_5_mean):
+    def at_end(
+        x_1_invstd, x_2_invstd, x_3_invstd, x_4_invstd, x_5_invstd, logits, y, x_1_mean, x_2_mean, x_3_mean, x_4_mean,
+        x_5_mean,
+    ):
         var1_power = torch.pow(x_1_invstd, -2)
         var1 = var1_power - 1e-05
         var2_power = torch.pow(x_2_invstd, -2)
@@ -171,7 +174,7 @@ def trainer(params):
         return loss, x_1_mean, x_2_mean, x_3_mean, x_4_mean, x_5_mean, var1, var2, var3, var4, var5
 
     def run(data, steps, lr, generator=None, watch=None):
-        """Take steps on rows of `data`. Returns their losses; `watch(count, kept)` is told what is kept of every chunk."""
+        """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
         rate = -lr
         bnw1.copy_(params["bnw1"] * 2)
         bnb1.copy_(params["bnb1"] * 2)
@@ -189,7 +192,9 @@ def trainer(params):
             torch.index_select(data[0], 0, rows, out=x_all[: count * 32])
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
             torch.index_select(dlogits_table, 0, y_all.view(-1)[: count * 32], out=dlogits_all[: count * 32])
-            torch.index_select(x_flat_onehot_table, 0, x_all.view(-1)[: count * 96], out=x_flat_onehot_all[: count * 96])
+            torch.index_select(
+                x_flat_onehot_table, 0, x_all.view(-1)[: count * 96], out=x_flat_onehot_all[: count * 96]
+            )
             for (
                 _, x_flat, x_1_mean, x_1_invstd, x_2_mean, x_2_invstd, x_3_mean, x_3_invstd, x_4_mean, x_4_invstd,
                 logits, x_5_mean, x_5_invstd, dlogits, x_flat_onehot_T,
@@ -200,46 +205,66 @@ def trainer(params):
             ):
                 torch.index_select(C, 0, x_flat, out=emb)
                 torch.mm(emb_2d, w1, out=x_1)
-                torch.native_batch_norm(x_1, bnw1, bnb1, None, None, True, 0.0, 1e-05, out=(h1_bn, x_1_mean, x_1_invstd))
+                torch.native_batch_norm(
+                    x_1, bnw1, bnb1, None, None, True, 0.0, 1e-05, out=(h1_bn, x_1_mean, x_1_invstd)
+                )
                 h1_bn.sigmoid_()  # sigmoid_h1_bn from here on
                 torch.add(minus_one, sigmoid_h1_bn, alpha=2, out=h1)
                 torch.mm(h1, w2, out=x_2)
-                torch.native_batch_norm(x_2, bnw2, bnb2, None, None, True, 0.0, 1e-05, out=(h2_bn, x_2_mean, x_2_invstd))
+                torch.native_batch_norm(
+                    x_2, bnw2, bnb2, None, None, True, 0.0, 1e-05, out=(h2_bn, x_2_mean, x_2_invstd)
+                )
                 h2_bn.sigmoid_()  # sigmoid_h2_bn from here on
                 torch.add(minus_one, sigmoid_h2_bn, alpha=2, out=h2)
                 torch.mm(h2, w3, out=x_3)
-                torch.native_batch_norm(x_3, bnw3, bnb3, None, None, True, 0.0, 1e-05, out=(h3_bn, x_3_mean, x_3_invstd))
+                torch.native_batch_norm(
+                    x_3, bnw3, bnb3, None, None, True, 0.0, 1e-05, out=(h3_bn, x_3_mean, x_3_invstd)
+                )
                 h3_bn.sigmoid_()  # sigmoid_h3_bn from here on
                 torch.add(minus_one, sigmoid_h3_bn, alpha=2, out=h3)
                 torch.mm(h3, w4, out=x_4)
-                torch.native_batch_norm(x_4, bnw4, bnb4, None, None, True, 0.0, 1e-05, out=(h4_bn, x_4_mean, x_4_invstd))
+                torch.native_batch_norm(
+                    x_4, bnw4, bnb4, None, None, True, 0.0, 1e-05, out=(h4_bn, x_4_mean, x_4_invstd)
+                )
                 h4_bn.sigmoid_()  # sigmoid_h4_bn from here on
                 torch.add(minus_one, sigmoid_h4_bn, alpha=2, out=h4)
                 torch.mm(h4, w5, out=x_5)
-                torch.native_batch_norm(x_5, bnw5, bnb5, None, None, True, 0.0, 1e-05, out=(logits, x_5_mean, x_5_invstd))
+                torch.native_batch_norm(
+                    x_5, bnw5, bnb5, None, None, True, 0.0, 1e-05, out=(logits, x_5_mean, x_5_invstd)
+                )
                 torch.softmax(logits, 1, out=probs)
                 dlogits.add_(probs, alpha=0.03125)
-                dx_5, dbnw5, dbnb5 = native_batch_norm_backward(dlogits, x_5, bnw5, None, None, x_5_mean, x_5_invstd, True, 1e-05, [True, True, True])
+                dx_5, dbnw5, dbnb5 = native_batch_norm_backward(
+                    dlogits, x_5, bnw5, None, None, x_5_mean, x_5_invstd, True, 1e-05, [True, True, True]
+                )
                 torch.mm(dx_5, w5_T, out=dh4)
                 w5.addmm_(h4_T, dx_5, alpha=rate)
                 tanh_backward(dh4, h4, grad_input=dh4_bn)
-                dx_4, dbnw4, dbnb4 = native_batch_norm_backward(dh4_bn, x_4, bnw4, None, None, x_4_mean, x_4_invstd, True, 1e-05, [True, True, True])
+                dx_4, dbnw4, dbnb4 = native_batch_norm_backward(
+                    dh4_bn, x_4, bnw4, None, None, x_4_mean, x_4_invstd, True, 1e-05, [True, True, True]
+                )
                 bnw4.add_(dbnw4, alpha=2 * rate)
                 bnb4.add_(dbnb4, alpha=2 * rate)
                 torch.mm(dx_4, w4_T, out=dh3)
                 w4.addmm_(h3_T, dx_4, alpha=0.5 * rate)
                 tanh_backward(dh3, h3, grad_input=dh3_bn)
-                dx_3, dbnw3, dbnb3 = native_batch_norm_backward(dh3_bn, x_3, bnw3, None, None, x_3_mean, x_3_invstd, True, 1e-05, [True, True, True])
+                dx_3, dbnw3, dbnb3 = native_batch_norm_backward(
+                    dh3_bn, x_3, bnw3, None, None, x_3_mean, x_3_invstd, True, 1e-05, [True, True, True]
+                )
                 torch.mm(dx_3, w3_T, out=dh2)
                 w3.addmm_(h2_T, dx_3, alpha=0.25 * rate)
                 tanh_backward(dh2, h2, grad_input=dh2_bn)
-                dx_2, dbnw2, dbnb2 = native_batch_norm_backward(dh2_bn, x_2, bnw2, None, None, x_2_mean, x_2_invstd, True, 1e-05, [True, True, True])
+                dx_2, dbnw2, dbnb2 = native_batch_norm_backward(
+                    dh2_bn, x_2, bnw2, None, None, x_2_mean, x_2_invstd, True, 1e-05, [True, True, True]
+                )
                 bnw2.add_(dbnw2, alpha=0.5 * rate)
                 bnb2.add_(dbnb2, alpha=0.5 * rate)
                 torch.mm(dx_2, w2_T, out=dh1)
                 w2.addmm_(h1_T, dx_2, alpha=0.125 * rate)
                 tanh_backward(dh1, h1, grad_input=dh1_bn)
-                dx_1, dbnw1, dbnb1 = native_batch_norm_backward(dh1_bn, x_1, bnw1, None, None, x_1_mean, x_1_invstd, True, 1e-05, [True, True, True])
+                dx_1, dbnw1, dbnb1 = native_batch_norm_backward(
+                    dh1_bn, x_1, bnw1, None, None, x_1_mean, x_1_invstd, True, 1e-05, [True, True, True]
+                )
                 bnw1.add_(dbnw1, alpha=0.25 * rate)
                 bnb1.add_(dbnb1, alpha=0.25 * rate)
                 torch.mm(dx_1, w1_T, out=demb)
@@ -256,7 +281,14 @@ def trainer(params):
             )
             losses[done : done + count] = loss_of
             if watch is not None:
-                watch(count, {"mean1": x_1_mean_of, "mean2": x_2_mean_of, "mean3": x_3_mean_of, "mean4": x_4_mean_of, "mean5": x_5_mean_of, "var1": var1_of, "var2": var2_of, "var3": var3_of, "var4": var4_of, "var5": var5_of})
+                watch(
+                    count,
+                    {
+                        "mean1": x_1_mean_of, "mean2": x_2_mean_of, "mean3": x_3_mean_of, "mean4": x_4_mean_of,
+                        "mean5": x_5_mean_of, "var1": var1_of, "var2": var2_of, "var3": var3_of, "var4": var4_of,
+                        "var5": var5_of,
+                    },
+                )
             done += count
         params["bnw1"].copy_(bnw1 / 2)
         params["bnb1"].copy_(bnb1 / 2)

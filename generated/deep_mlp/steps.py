@@ -161,7 +161,7 @@ def forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, b
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     (
         x, y, C, w1, bnw1, w2, bnw2, w3, bnw3, w4, bnw4, w5, bnw5, emb, x_1, mean1, centred, var1_pow, var1, h1_bn_sqrt,
         h1_bn_div, h1_bn, h1, x_2, mean2, centred_1, var2_pow, var2, h2_bn_sqrt, h2_bn_div, h2_bn, h2, x_3, mean3,

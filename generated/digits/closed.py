@@ -73,7 +73,9 @@ def backward(saved, grad_out=None):
 
     # dh2_relu[i,j,k,l] = Σ_{m,p} dh2[i,j,m,p] [k = h2_max_pool2d_with_indices[i,j,m,p]//(n2//2)]
     #     [l = h2_max_pool2d_with_indices[i,j,m,p]%(n2//2)]
-    dh2_relu = dh2.new_zeros((n0, n6, (n1 // 2) * (n2 // 2))).scatter_add(-1, h2_max_pool2d_with_indices.flatten(-2), dh2.flatten(-2)).unflatten(-1, (n1 // 2, n2 // 2))
+    dh2_relu = dh2.new_zeros((n0, n6, (n1 // 2) * (n2 // 2))).scatter_add(
+        -1, h2_max_pool2d_with_indices.flatten(-2), dh2.flatten(-2)
+    ).unflatten(-1, (n1 // 2, n2 // 2))
 
     # dh2_conv2d[i,j,k,l] = 0 if h2_conv2d[i,j,k,l] ≤ 0 else dh2_relu[i,j,k,l]
     dh2_conv2d = torch.where(h2_conv2d <= 0, 0, dh2_relu)
@@ -84,7 +86,9 @@ def backward(saved, grad_out=None):
 
     # dh1_relu[i,j,k,l] = Σ_{m,p} dh1[i,j,m,p] [k = h1_max_pool2d_with_indices[i,j,m,p]//n2]
     #     [l = h1_max_pool2d_with_indices[i,j,m,p]%n2]
-    dh1_relu = dh1.new_zeros((n0, n3, n1 * n2)).scatter_add(-1, h1_max_pool2d_with_indices.flatten(-2), dh1.flatten(-2)).unflatten(-1, (n1, n2))
+    dh1_relu = dh1.new_zeros((n0, n3, n1 * n2)).scatter_add(
+        -1, h1_max_pool2d_with_indices.flatten(-2), dh1.flatten(-2)
+    ).unflatten(-1, (n1, n2))
 
     # dh1_conv2d[i,j,k,l] = 0 if h1_conv2d[i,j,k,l] ≤ 0 else dh1_relu[i,j,k,l]
     dh1_conv2d = torch.where(h1_conv2d <= 0, 0, dh1_relu)
@@ -122,7 +126,10 @@ def backward(saved, grad_out=None):
 
 
 def step(x, y, c1, b1, c2, b2, w, b, lr):
-    """One step of gradient descent without autograd, in place on x, c1, b1, c2, b2, w, b. Returns the loss before it."""
+    """One step of gradient descent without autograd. Returns the loss before it.
+
+    Changed in place: x, c1, b1, c2, b2, w, b.
+    """
     with torch.no_grad():
         out, saved = forward(x, y, c1, b1, c2, b2, w, b)
         grads = backward(saved)
@@ -140,7 +147,10 @@ def step(x, y, c1, b1, c2, b2, w, b, lr):
 
 
 class Function(torch.autograd.Function):
-    """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
+    """`forward` with `backward` as its derivative.
+
+    Where that is differentiated again, what it reads is computed anew, with a graph.
+    """
 
     generate_vmap_rule = True
 
@@ -158,7 +168,7 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[1], output[2], output[3], output[4], output[5], output[6], output[7])
+        ctx.save_for_backward(*inputs, *output[1:8])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -187,12 +197,15 @@ class Function(torch.autograd.Function):
 
 
 class ForwardMode(Function):
-    """`Function` that can be differentiated forwards too (by two passes backwards); `torch.compile` does not take such a one."""
+    """`Function` that can be differentiated forwards too, by two passes backwards.
+
+    `torch.compile` does not take such a one.
+    """
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[1], output[2], output[3], output[4], output[5], output[6], output[7])
+        ctx.save_for_forward(*inputs, *output[1:8])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -207,7 +220,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None, None, None, None, None, None, None
+        return moved_0, *[None] * 7
 
 
 def batched_alike(tensors, *others):
@@ -231,7 +244,10 @@ def function(x, y, c1, b1, c2, b2, w, b):
 
 
 class Module(torch.nn.Module):
-    """`forward` with parameters: what is given by name belongs to the module, the rest are arguments of a call, in their order."""
+    """`forward` with parameters: what is given by name belongs to the module.
+
+    The rest are arguments of a call, in their order.
+    """
 
     _inputs = ("x", "y", "c1", "b1", "c2", "b2", "w", "b")
 

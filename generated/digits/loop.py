@@ -32,7 +32,7 @@ threshold_backward = torch.ops.aten.threshold_backward.grad_input._op
 
 
 def trainer(params):
-    """`run` for parameters (and what else the forward takes) by name, changed in place. All other memory is allocated here."""
+    """`run` for what the forward takes by name: parameters, changed in place. All other memory is allocated here."""
     c1 = params["c1"]
     b1 = params["b1"]
     c2 = params["c2"]
@@ -69,7 +69,7 @@ def trainer(params):
     small = [c1, b1, c2, b2]
 
     def run(data, steps, lr, generator=None, watch=None):
-        """Take steps on rows of `data`. Returns their losses; `watch(count, kept)` is told what is kept of every chunk."""
+        """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
         rate = -lr
         w_own.copy_(params["w"])
         b_own.copy_(params["b"])
@@ -88,10 +88,14 @@ def trainer(params):
             ):
                 h1_conv2d = torch.ops.aten.convolution.default(x, c1, b1, (1, 1), (1, 1), (1, 1), False, (0, 0), 1)
                 torch.clamp_min(h1_conv2d, 0, out=clamped_h1_conv2d)
-                h1, h1_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(clamped_h1_conv2d, (2, 2))
+                h1, h1_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(
+                    clamped_h1_conv2d, (2, 2)
+                )
                 h2_conv2d = torch.ops.aten.convolution.default(h1, c2, b2, (1, 1), (1, 1), (1, 1), False, (0, 0), 1)
                 torch.clamp_min(h2_conv2d, 0, out=clamped_h2_conv2d)
-                h2, h2_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(clamped_h2_conv2d, (2, 2))
+                h2, h2_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(
+                    clamped_h2_conv2d, (2, 2)
+                )
                 logits_flatten = h2.view(32, 64)
                 torch.addmm(b, logits_flatten, w, out=logits)
                 torch.softmax(logits, 1, out=logits_softmax)
@@ -106,7 +110,10 @@ def trainer(params):
                 threshold_backward(dh2_relu_4d, h2_conv2d, 0, grad_input=dh2_conv2d)
                 dh2_conv2d_like = torch.ops.aten.new_empty.default(dh2_conv2d, (1,))
                 dh2_conv2d_like_4d = dh2_conv2d_like.expand(32, 8, 4, 4)
-                dh1, _, _ = torch.ops.aten.convolution_backward.default(dh2_conv2d, dh2_conv2d_like_4d, c2, None, (1, 1), (1, 1), (1, 1), False, (0,), 1, (True, False, False))
+                dh1, _, _ = torch.ops.aten.convolution_backward.default(
+                    dh2_conv2d, dh2_conv2d_like_4d, c2, None, (1, 1), (1, 1), (1, 1), False, (0,), 1,
+                    (True, False, False),
+                )
                 h1_max_pool2d_with_indices_3d = h1_max_pool2d_with_indices.view(32, 8, 16)
                 dh1_3d = dh1.view(32, 8, 16)
                 dh1_relu = torch.scatter_add(zeros_1, -1, h1_max_pool2d_with_indices_3d, dh1_3d)
@@ -114,10 +121,16 @@ def trainer(params):
                 threshold_backward(dh1_relu_4d, h1_conv2d, 0, grad_input=dh1_conv2d)
                 dh1_conv2d_like = torch.ops.aten.new_empty.default(dh1_conv2d, (1,))
                 dh1_conv2d_like_4d = dh1_conv2d_like.expand(8, 1, 3, 3)
-                _, dc1, _ = torch.ops.aten.convolution_backward.default(dh1_conv2d, x, dh1_conv2d_like_4d, None, (1, 1), (1, 1), (1, 1), False, (0,), 1, (False, True, False))
+                _, dc1, _ = torch.ops.aten.convolution_backward.default(
+                    dh1_conv2d, x, dh1_conv2d_like_4d, None, (1, 1), (1, 1), (1, 1), False, (0,), 1,
+                    (False, True, False),
+                )
                 torch.sum(dh1_conv2d, (0, 2, 3), out=db1)
                 dh2_conv2d_like_4d_1 = dh2_conv2d_like.expand(16, 8, 3, 3)
-                _, dc2, _ = torch.ops.aten.convolution_backward.default(dh2_conv2d, h1, dh2_conv2d_like_4d_1, None, (1, 1), (1, 1), (1, 1), False, (0,), 1, (False, True, False))
+                _, dc2, _ = torch.ops.aten.convolution_backward.default(
+                    dh2_conv2d, h1, dh2_conv2d_like_4d_1, None, (1, 1), (1, 1), (1, 1), False, (0,), 1,
+                    (False, True, False),
+                )
                 torch.sum(dh2_conv2d, (0, 2, 3), out=db2)
                 torch._foreach_add_(small, [dc1, db1, dc2, db2], alpha=rate)
             logits_of = logits_all[:count]

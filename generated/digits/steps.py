@@ -57,7 +57,7 @@ def forward(x, y, c1, b1, c2, b2, w, b):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     (
         x, y, c1, c2, w, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices, h2,
         logits_flatten, logits, loss,
@@ -95,7 +95,9 @@ def backward(saved, grad_out=None):
     # h2 = F.max_pool2d(F.conv2d(h1, c2, b2, padding=1).relu(), 2)  (line 13)
     # dh2_relu[i,j,k,l] = Σ_{m,p} [k = h2_max_pool2d_with_indices[i,j,m,p]//(n2//2)]
     #     [l = h2_max_pool2d_with_indices[i,j,m,p]%(n2//2)] dh2[i,j,m,p]
-    dh2_relu = dh2.new_zeros((n0, n6, (n1 // 2) * (n2 // 2))).scatter_add(-1, h2_max_pool2d_with_indices.flatten(-2), dh2.flatten(-2)).unflatten(-1, (n1 // 2, n2 // 2))
+    dh2_relu = dh2.new_zeros((n0, n6, (n1 // 2) * (n2 // 2))).scatter_add(
+        -1, h2_max_pool2d_with_indices.flatten(-2), dh2.flatten(-2)
+    ).unflatten(-1, (n1 // 2, n2 // 2))
 
     # dh2_conv2d[i,j,k,l] = (1 - [h2_conv2d[i,j,k,l] ≤ 0]) dh2_relu[i,j,k,l]
     dh2_conv2d = torch.where(h2_conv2d <= 0, 0, dh2_relu)
@@ -114,7 +116,9 @@ def backward(saved, grad_out=None):
     # h1 = F.max_pool2d(F.conv2d(x, c1, b1, padding=1).relu(), 2)  (line 12)
     # dh1_relu[i,j,k,l] = Σ_{m,p} [k = h1_max_pool2d_with_indices[i,j,m,p]//n2]
     #     [l = h1_max_pool2d_with_indices[i,j,m,p]%n2] dh1[i,j,m,p]
-    dh1_relu = dh1.new_zeros((n0, n3, n1 * n2)).scatter_add(-1, h1_max_pool2d_with_indices.flatten(-2), dh1.flatten(-2)).unflatten(-1, (n1, n2))
+    dh1_relu = dh1.new_zeros((n0, n3, n1 * n2)).scatter_add(
+        -1, h1_max_pool2d_with_indices.flatten(-2), dh1.flatten(-2)
+    ).unflatten(-1, (n1, n2))
 
     # dh1_conv2d[i,j,k,l] = (1 - [h1_conv2d[i,j,k,l] ≤ 0]) dh1_relu[i,j,k,l]
     dh1_conv2d = torch.where(h1_conv2d <= 0, 0, dh1_relu)

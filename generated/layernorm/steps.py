@@ -38,7 +38,7 @@ def forward(x, w, b):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     w, mean, xshift, var_pow, var, rstd, norm, out = saved
     n2 = w.shape[0]
 

@@ -91,7 +91,10 @@ def backward(saved, grad_out=None):
 
 
 def step(x, y, C, w1, w2, b2, bnw, bnb, lr):
-    """One step of gradient descent without autograd, in place on C, w1, w2, b2, bnw, bnb. Returns the loss before it."""
+    """One step of gradient descent without autograd. Returns the loss before it.
+
+    Changed in place: C, w1, w2, b2, bnw, bnb.
+    """
     with torch.no_grad():
         out, saved = forward(x, y, C, w1, w2, b2, bnw, bnb)
         grads = backward(saved)
@@ -108,7 +111,10 @@ def step(x, y, C, w1, w2, b2, bnw, bnb, lr):
 
 
 class Function(torch.autograd.Function):
-    """`forward` with `backward` as its derivative. Where that is differentiated again, what it reads is computed anew, with a graph."""
+    """`forward` with `backward` as its derivative.
+
+    Where that is differentiated again, what it reads is computed anew, with a graph.
+    """
 
     generate_vmap_rule = True
 
@@ -120,7 +126,7 @@ class Function(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[1], output[2], output[3], output[4], output[5])
+        ctx.save_for_backward(*inputs, *output[1:6])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -143,12 +149,15 @@ class Function(torch.autograd.Function):
 
 
 class ForwardMode(Function):
-    """`Function` that can be differentiated forwards too (by two passes backwards); `torch.compile` does not take such a one."""
+    """`Function` that can be differentiated forwards too, by two passes backwards.
+
+    `torch.compile` does not take such a one.
+    """
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[1], output[2], output[3], output[4], output[5])
+        ctx.save_for_forward(*inputs, *output[1:6])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -163,7 +172,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None, None, None, None, None
+        return moved_0, *[None] * 5
 
 
 def batched_alike(tensors, *others):
@@ -187,7 +196,10 @@ def function(x, y, C, w1, w2, b2, bnw, bnb):
 
 
 class Module(torch.nn.Module):
-    """`forward` with parameters: what is given by name belongs to the module, the rest are arguments of a call, in their order."""
+    """`forward` with parameters: what is given by name belongs to the module.
+
+    The rest are arguments of a call, in their order.
+    """
 
     _inputs = ("x", "y", "C", "w1", "w2", "b2", "bnw", "bnb")
 

@@ -41,7 +41,7 @@ native_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default._
 
 
 def trainer(params):
-    """`run` for parameters (and what else the forward takes) by name, changed in place. All other memory is allocated here."""
+    """`run` for what the forward takes by name: parameters, changed in place. All other memory is allocated here."""
     C = torch.zeros((10, 32), dtype=torch.float32)
     C_own = C[:, :27].t()
     w1 = torch.zeros((30, 200), dtype=torch.float32)
@@ -89,7 +89,7 @@ def trainer(params):
     demb_T_2d = demb_T.view(10, 96)
 
     def run(data, steps, lr, generator=None, watch=None):
-        """Take steps on rows of `data`. Returns their losses; `watch(count, kept)` is told what is kept of every chunk."""
+        """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
         rate = -lr
         C_own.copy_(params["C"])
         w1_own.copy_(params["w1"].reshape(3, 10, 200))
@@ -106,7 +106,9 @@ def trainer(params):
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
             x_turned_all[:count].copy_(x_all.view(-1)[: count * 96].view(-1, 32, 3).transpose(1, 2))
             torch.index_select(dlogits_table, 0, y_all.view(-1)[: count * 32], out=dlogits_all[: count * 32])
-            torch.index_select(x_turned_onehot_table, 0, x_turned_all.view(-1)[: count * 96], out=x_turned_onehot_all[: count * 96])
+            torch.index_select(
+                x_turned_onehot_table, 0, x_turned_all.view(-1)[: count * 96], out=x_turned_onehot_all[: count * 96]
+            )
             for (
                 _, x_turned, hpreact_mean, hpreact_invstd, logits, dlogits, x_turned_onehot,
             ) in zip(
@@ -115,7 +117,9 @@ def trainer(params):
             ):
                 torch.index_select(C, 1, x_turned, out=emb_T_2d)
                 torch.mm(emb, w1, out=hpreact)
-                torch.native_batch_norm(hpreact, bnw, bnb, None, None, True, 0.0, 0.0, out=(hpreact_bn, hpreact_mean, hpreact_invstd))
+                torch.native_batch_norm(
+                    hpreact, bnw, bnb, None, None, True, 0.0, 0.0, out=(hpreact_bn, hpreact_mean, hpreact_invstd)
+                )
                 hpreact_bn.sigmoid_()  # sigmoid_hpreact_bn from here on
                 torch.add(minus_one, sigmoid_hpreact_bn, alpha=2, out=h)
                 torch.mm(h_one, w2_b2, out=logits)
@@ -124,7 +128,9 @@ def trainer(params):
                 torch.mm(dlogits, w2_b2_head_T, out=dh)
                 w2_b2.addmm_(h_one_T, dlogits, alpha=rate)
                 tanh_backward(dh, h, grad_input=dhpreact_bn)
-                dhpreact, dbnw, dbnb = native_batch_norm_backward(dhpreact_bn, hpreact, bnw, None, None, hpreact_mean, hpreact_invstd, True, 0.0, [True, True, True])
+                dhpreact, dbnw, dbnb = native_batch_norm_backward(
+                    dhpreact_bn, hpreact, bnw, None, None, hpreact_mean, hpreact_invstd, True, 0.0, [True, True, True]
+                )
                 bnw.add_(dbnw, alpha=2 * rate)
                 bnb.add_(dbnb, alpha=2 * rate)
                 dhpreact_T = dhpreact.t()

@@ -79,7 +79,7 @@ def forward(x, y, C, w1, w2, b2, bnw, bnb):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     (
         x, y, C, w1, w2, bnw, mean_proj, var_proj, emb, hpreact, bnmeani, bnstdi_matmul, bnstdi_square, bnstdi,
         hpreact_bn_div, hpreact_bn, h, logits, exp_l, count, probs, nlls, loss_arange, loss_getitem, loss,

@@ -29,7 +29,7 @@ threshold_backward = torch.ops.aten.threshold_backward.grad_input._op
 
 
 def trainer(params):
-    """`run` for parameters (and what else the forward takes) by name, changed in place. All other memory is allocated here."""
+    """`run` for what the forward takes by name: parameters, changed in place. All other memory is allocated here."""
     w1 = params["w1"]
     b1 = params["b1"]
     w2 = params["w2"]
@@ -104,7 +104,7 @@ def trainer(params):
         return loss,
 
     def run(data, steps, lr, generator=None, watch=None):
-        """Take steps on rows of `data`. Returns their losses; `watch(count, kept)` is told what is kept of every chunk."""
+        """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
         rate = -lr
         losses = torch.empty(steps, dtype=torch.float32)
         done = 0

@@ -80,7 +80,7 @@ def forward(x, y, w1, b1, w2, b2, w3, b3):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     (
         x, y, w1, b1, w2, b2, w3, b3, h1_add, h1, h2_add, h2, score, hinge_rsub, hinge_relu, hinge, weights_square,
         weights_square_1, weights_square_2, weights_square_3, weights_square_4, weights, loss,

@@ -33,7 +33,7 @@ def forward(x, w, b, y):
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     x, w, h, loss_sub, loss_square, loss = saved
     n0 = x.shape[0]
     n2 = w.shape[1]

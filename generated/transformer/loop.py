@@ -47,7 +47,7 @@ gelu_backward = torch.ops.aten.gelu_backward.grad_input._op
 
 
 def trainer(params):
-    """`run` for parameters (and what else the forward takes) by name, changed in place. All other memory is allocated here."""
+    """`run` for what the forward takes by name: parameters, changed in place. All other memory is allocated here."""
     wte = params["wte"]
     wpe = params["wpe"]
     n11w = params["n11w"]
@@ -108,7 +108,7 @@ def trainer(params):
     scores_product = space5.view(128, 16, 16)
     weights_masked_fill = space5.view(32, 4, 16, 16)
     v_copy = space5[:16384].view(32, 4, 16, 8)
-    x_2_matmul_copy = space5[:16384].view(32, 16, 4, 8)
+    x_2_view = space5[:16384].view(32, 16, 4, 8)
     space6 = torch.empty(16384, dtype=torch.float32)
     x_2_matmul = space6.view(128, 16, 8)
     dv_matmul = space6.view(32, 16, 4, 8)
@@ -153,7 +153,7 @@ def trainer(params):
     scores_1_product = space15.view(128, 16, 16)
     weights_1_masked_fill = space15.view(32, 4, 16, 16)
     v_1_copy = space15[:16384].view(32, 4, 16, 8)
-    x_4_matmul_copy = space15[:16384].view(32, 16, 4, 8)
+    x_4_view = space15[:16384].view(32, 16, 4, 8)
     space16 = torch.empty(16384, dtype=torch.float32)
     x_4_matmul = space16.view(128, 16, 8)
     sum_x_4_matmul_times_dx_4_matmul = space16[:2048].view(32, 4, 16, 1)
@@ -216,7 +216,7 @@ def trainer(params):
     v_copy_3d = v_copy.view(128, 16, 8)
     x_2_matmul_4d = x_2_matmul.view(32, 4, 16, 8)
     x_2_matmul_permuted = x_2_matmul_4d.transpose(1, 2)
-    x_2_matmul_copy_2d = x_2_matmul_copy.view(512, 32)
+    x_2_view_2d = x_2_view.view(512, 32)
     h1_add_3d = h1_add.view(32, 16, 128)
     h1_gelu_2d = h1_gelu.view(512, 128)
     wqkv2_0 = wqkv2.select(0, 0)
@@ -235,7 +235,7 @@ def trainer(params):
     v_1_copy_3d = v_1_copy.view(128, 16, 8)
     x_4_matmul_4d = x_4_matmul.view(32, 4, 16, 8)
     x_4_matmul_permuted = x_4_matmul_4d.transpose(1, 2)
-    x_4_matmul_copy_2d = x_4_matmul_copy.view(512, 32)
+    x_4_view_2d = x_4_view.view(512, 32)
     h2_add_3d = h2_add.view(32, 16, 128)
     h2_gelu_2d = h2_gelu.view(512, 128)
     logits_getitem = wte[:-1]
@@ -251,7 +251,7 @@ def trainer(params):
     dh2_add_2d = dh2_add.view(512, 128)
     up2_T = up2.t()
     wo2_T = wo2.t()
-    x_4_matmul_copy_T = x_4_matmul_copy_2d.t()
+    x_4_view_T = x_4_view_2d.t()
     dx_4_view_4d = dx_4_view.view(32, 16, 4, 8)
     dx_4_matmul = dx_4_view_4d.transpose(1, 2)
     v_1_permuted_1 = v_1_4d.permute(0, 2, 3, 1)
@@ -283,7 +283,7 @@ def trainer(params):
     dh1_add_2d = dh1_add.view(512, 128)
     up1_T = up1.t()
     wo1_T = wo1.t()
-    x_2_matmul_copy_T = x_2_matmul_copy_2d.t()
+    x_2_view_T = x_2_view_2d.t()
     dx_2_view_4d = dx_2_view.view(32, 16, 4, 8)
     dx_2_matmul = dx_2_view_4d.transpose(1, 2)
     v_permuted_1 = v_4d.permute(0, 2, 3, 1)
@@ -324,7 +324,7 @@ def trainer(params):
         return loss,
 
     def run(data, steps, lr, generator=None, watch=None):
-        """Take steps on rows of `data`. Returns their losses; `watch(count, kept)` is told what is kept of every chunk."""
+        """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
         rate = -lr
         losses = torch.empty(steps, dtype=torch.float32)
         done = 0
@@ -333,7 +333,9 @@ def trainer(params):
             rows = torch.randint(0, len(data[0]), (count * 32,), generator=generator)
             torch.index_select(data[0], 0, rows, out=x_all[: count * 32])
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
-            torch.index_select(x_flat_onehot_table, 0, x_all.view(-1)[: count * 512], out=x_flat_onehot_all[: count * 512])
+            torch.index_select(
+                x_flat_onehot_table, 0, x_all.view(-1)[: count * 512], out=x_flat_onehot_all[: count * 512]
+            )
             for (
                 _, x_flat, logits, x, inside, loss_sum_1, y_flat, x_flat_onehot_T,
             ) in zip(
@@ -354,8 +356,8 @@ def trainer(params):
                 torch.softmax(weights_masked_fill, 3, out=weights)
                 v_copy.copy_(v_permuted)
                 torch.bmm(weights_3d, v_copy_3d, out=x_2_matmul)
-                x_2_matmul_copy.copy_(x_2_matmul_permuted)
-                torch.addmm(h_2d, x_2_matmul_copy_2d, wo1, out=x_2)
+                x_2_view.copy_(x_2_matmul_permuted)
+                torch.addmm(h_2d, x_2_view_2d, wo1, out=x_2)
                 h1_layer_norm, x_2_mean, x_2_rstd = torch.native_layer_norm(x_2, (32,), n12w, n12b, 1e-05)
                 torch.addmm(upb1, h1_layer_norm, up1, out=h1_add)
                 gelu(h1_add_3d, out=h1_gelu)
@@ -372,8 +374,8 @@ def trainer(params):
                 torch.softmax(weights_1_masked_fill, 3, out=weights_1)
                 v_1_copy.copy_(v_1_permuted)
                 torch.bmm(weights_1_3d, v_1_copy_3d, out=x_4_matmul)
-                x_4_matmul_copy.copy_(x_4_matmul_permuted)
-                torch.addmm(h1, x_4_matmul_copy_2d, wo2, out=x_4)
+                x_4_view.copy_(x_4_matmul_permuted)
+                torch.addmm(h1, x_4_view_2d, wo2, out=x_4)
                 h2_layer_norm, x_4_mean, x_4_rstd = torch.native_layer_norm(x_4, (32,), n22w, n22b, 1e-05)
                 torch.addmm(upb2, h2_layer_norm, up2, out=h2_add)
                 gelu(h2_add_3d, out=h2_gelu)
@@ -393,7 +395,9 @@ def trainer(params):
                 torch.addcmul(dlogits_product_picked_2d, inside, dlogits_quotient_1, out=dlogits_sum)
                 dlogits = torch.index_put(dlogits_product, (arange, y_flat), dlogits_sum_flat)
                 torch.mm(dlogits, logits_getitem, out=dlogits_layer_norm)
-                dh2, dnw, dnb = native_layer_norm_backward(dlogits_layer_norm, h2, (32,), h2_mean, h2_rstd, nw, nb, [True, True, True])
+                dh2, dnw, dnb = native_layer_norm_backward(
+                    dlogits_layer_norm, h2, (32,), h2_mean, h2_rstd, nw, nb, [True, True, True]
+                )
                 torch.mm(dh2, down2_T, out=dh2_gelu)
                 down2.addmm_(h2_gelu_T, dh2, alpha=rate)
                 gelu_backward(dh2_gelu_3d, h2_add_3d, grad_input=dh2_add)
@@ -401,10 +405,12 @@ def trainer(params):
                 torch.mm(dh2_add_2d, up2_T, out=dh2_layer_norm)
                 h2_layer_norm_T = h2_layer_norm.t()
                 up2.addmm_(h2_layer_norm_T, dh2_add_2d, alpha=rate)
-                dx_4_normed, dn22w, dn22b = native_layer_norm_backward(dh2_layer_norm, x_4, (32,), x_4_mean, x_4_rstd, n22w, n22b, [True, True, True])
+                dx_4_normed, dn22w, dn22b = native_layer_norm_backward(
+                    dh2_layer_norm, x_4, (32,), x_4_mean, x_4_rstd, n22w, n22b, [True, True, True]
+                )
                 torch.add(dh2, dx_4_normed, out=dx_4)
                 torch.mm(dx_4, wo2_T, out=dx_4_view)
-                wo2.addmm_(x_4_matmul_copy_T, dx_4, alpha=rate)
+                wo2.addmm_(x_4_view_T, dx_4, alpha=rate)
                 dx_4_matmul_copy.copy_(dx_4_matmul)
                 v_1_copy_1.copy_(v_1_permuted_1)
                 torch.bmm(dx_4_matmul_copy_3d, v_1_copy_1_3d, out=dweights_1)
@@ -427,7 +433,9 @@ def trainer(params):
                 wqkv2_0.addmm_(x_3_T, dq_1_matmul_2d, alpha=rate)
                 w_5.addmm_(x_3_T, dv_1_matmul_2d, alpha=rate)
                 w_4.addmm_(x_3_T, dk_1_matmul_2d, alpha=rate)
-                dh1_normed, dn21w, dn21b = native_layer_norm_backward(dx_3, h1, (32,), h1_mean, h1_rstd, n21w, n21b, [True, True, True])
+                dh1_normed, dn21w, dn21b = native_layer_norm_backward(
+                    dx_3, h1, (32,), h1_mean, h1_rstd, n21w, n21b, [True, True, True]
+                )
                 dx_4.add_(dh1_normed)  # dh1 from here on
                 torch.mm(dh1, down1_T, out=dh1_gelu)
                 down1.addmm_(h1_gelu_T, dh1, alpha=rate)
@@ -436,10 +444,12 @@ def trainer(params):
                 torch.mm(dh1_add_2d, up1_T, out=dh1_layer_norm)
                 h1_layer_norm_T = h1_layer_norm.t()
                 up1.addmm_(h1_layer_norm_T, dh1_add_2d, alpha=rate)
-                dx_2_normed, dn12w, dn12b = native_layer_norm_backward(dh1_layer_norm, x_2, (32,), x_2_mean, x_2_rstd, n12w, n12b, [True, True, True])
+                dx_2_normed, dn12w, dn12b = native_layer_norm_backward(
+                    dh1_layer_norm, x_2, (32,), x_2_mean, x_2_rstd, n12w, n12b, [True, True, True]
+                )
                 dh1.add_(dx_2_normed)  # dx_2 from here on
                 torch.mm(dx_2, wo1_T, out=dx_2_view)
-                wo1.addmm_(x_2_matmul_copy_T, dx_2, alpha=rate)
+                wo1.addmm_(x_2_view_T, dx_2, alpha=rate)
                 dx_2_matmul_copy.copy_(dx_2_matmul)
                 v_copy_1.copy_(v_permuted_1)
                 torch.bmm(dx_2_matmul_copy_3d, v_copy_1_3d, out=dweights)
@@ -462,13 +472,19 @@ def trainer(params):
                 wqkv1_0.addmm_(x_1_T, dq_matmul_2d, alpha=rate)
                 w_2.addmm_(x_1_T, dv_matmul_2d, alpha=rate)
                 w_1.addmm_(x_1_T, dk_matmul_2d, alpha=rate)
-                dh_normed, dn11w, dn11b = native_layer_norm_backward(dx_1, h_2d, (32,), h_mean, h_rstd, n11w, n11b, [True, True, True])
+                dh_normed, dn11w, dn11b = native_layer_norm_backward(
+                    dx_1, h_2d, (32,), h_mean, h_rstd, n11w, n11b, [True, True, True]
+                )
                 dx_2.add_(dh_normed)  # dh from here on
                 wte.addmm_(x_flat_onehot_T, dh, alpha=rate)
                 dlogits_T = dlogits.t()
                 wte_head.addmm_(dlogits_T, logits_layer_norm, alpha=rate)
                 torch.sum(dh_3d, 0, out=dwpe)
-                torch._foreach_add_(small, [dnw, dnb, dupb2, dn22w, dn22b, dn21w, dn21b, dupb1, dn12w, dn12b, dn11w, dn11b, dwpe], alpha=rate)
+                torch._foreach_add_(
+                    small,
+                    [dnw, dnb, dupb2, dn22w, dn22b, dn21w, dn21b, dupb1, dn12w, dn12b, dn11w, dn11b, dwpe],
+                    alpha=rate,
+                )
             loss_of, = torch.vmap(at_end)(
                 logits_all[:count], torch.stack(y_flat_rows)[:count], inside_all[:count], loss_sum_1_all[:count],
             )

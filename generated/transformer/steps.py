@@ -78,7 +78,10 @@ class Saved(NamedTuple):
     loss: Tensor  # ()
 
 
-def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2, down2, nw, nb):
+def forward(
+    x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b, up2, upb2,
+    down2, nw, nb,
+):
     """Returns (loss, saved)."""
     if wqkv1.shape[0] != 3:
         raise ValueError("the forward fixed wqkv1.shape[0] = 3 at examples/transformer.py:23")
@@ -175,7 +178,7 @@ def forward(x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1
 
 
 def backward(saved, grad_out=None):
-    """Gradients by name, of every differentiable node and input, for the cotangent `grad_out` of the result (default: ones)."""
+    """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
     (
         x, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h, x_1, w, w_1, w_2, q, k,
         v, scores_transpose, scores, ahead, weights, x_2_view, x_2, h1_layer_norm, h1_add, h1_gelu, h1, x_3, w_3, w_4,
@@ -229,7 +232,8 @@ def backward(saved, grad_out=None):
 
     # dnw[i] = Σ_{j,l} (h2[j,l,i] - (Σ_m h2[j,l,m]) / d) dlogits_layer_norm[j,l,i] /
     #     sqrt((Σ_m (h2[j,l,m] - (Σ_p h2[j,l,p]) / d)^2) / d + 1e-05)
-    dnw = torch.einsum("abc,ab->c", dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)), (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
+    h2_centred = h2 - h2.mean(2, keepdim=True)
+    dnw = torch.einsum("abc,ab->c", dlogits_layer_norm * h2_centred, ((h2_centred ** 2).mean(2) + 1e-05).rsqrt())
 
     # dh2[i,j,l] = nw[l] dlogits_layer_norm[i,j,l] / sqrt((Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d)^2) / d + 1e-05)
     #     + (Σ_{m,p} (h2[i,j,m] - (Σ_r h2[i,j,r]) / d) (h2[i,j,p] - (Σ_r h2[i,j,r]) / d) nw[m]
@@ -239,7 +243,19 @@ def backward(saved, grad_out=None):
     #     - (2 h2[i,j,l] - 2 (Σ_m h2[i,j,m]) / d)
     #     (Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d) nw[m] dlogits_layer_norm[i,j,m]) /
     #     (2 d ((Σ_m (h2[i,j,m] - (Σ_p h2[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
-    dh2 = ((h2 - h2.mean(2, keepdim=True)).sum(2) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) * nw).sum(2) / (d ** 2 * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dlogits_layer_norm * nw / (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h2 - 2 * h2.mean(2, keepdim=True)) * (dlogits_layer_norm * (h2 - h2.mean(2, keepdim=True)) @ nw / (2 * d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dlogits_layer_norm @ nw / (d * (((h2 - h2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1)
+    h2_centred_squared = h2_centred ** 2
+    h2_var_eps = h2_centred_squared.mean(2) + 1e-05
+    dh2_part = h2_var_eps ** 1.5
+    dlogits_layer_norm_times_h2_centred = dlogits_layer_norm * h2_centred
+    dh2 = (
+        (h2_centred.sum(2) * (dlogits_layer_norm_times_h2_centred * nw).sum(2) / (d ** 2 * dh2_part)).unsqueeze(-1)
+        + dlogits_layer_norm * nw / (h2_centred_squared.mean(2, keepdim=True) + 1e-05).sqrt()
+        - (
+            (2 * h2 - 2 * h2.mean(2, keepdim=True))
+            * (dlogits_layer_norm_times_h2_centred @ nw / (2 * d * dh2_part)).unsqueeze(-1)
+        )
+        - (dlogits_layer_norm @ nw / (d * h2_var_eps.sqrt())).unsqueeze(-1)
+    )
 
     # return x + F.gelu(F.layer_norm(x, (d,), n2w, n2b) @ up + upb) @ down  (line 36)
     # dh2_matmul_1[i,j,l] = dh2[i,j,l]
@@ -272,7 +288,8 @@ def backward(saved, grad_out=None):
 
     # dn22w[i] = Σ_{j,l} (x_4[j,l,i] - (Σ_m x_4[j,l,m]) / d) dh2_layer_norm[j,l,i] /
     #     sqrt((Σ_m (x_4[j,l,m] - (Σ_p x_4[j,l,p]) / d)^2) / d + 1e-05)
-    dn22w = torch.einsum("abc,ab->c", dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)), (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
+    x_4_centred = x_4 - x_4.mean(2, keepdim=True)
+    dn22w = torch.einsum("abc,ab->c", dh2_layer_norm * x_4_centred, ((x_4_centred ** 2).mean(2) + 1e-05).rsqrt())
 
     # dx_4[i,j,l] = dh2[i,j,l] + n22w[l] dh2_layer_norm[i,j,l] /
     #     sqrt((Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d)^2) / d + 1e-05)
@@ -283,7 +300,22 @@ def backward(saved, grad_out=None):
     #     - (2 x_4[i,j,l] - 2 (Σ_m x_4[i,j,m]) / d)
     #     (Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d) n22w[m] dh2_layer_norm[i,j,m]) /
     #     (2 d ((Σ_m (x_4[i,j,m] - (Σ_p x_4[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
-    dx_4 = dh2 + (((x_4 - x_4.mean(2, keepdim=True)).sum(2) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) * n22w).sum(2) / (d ** 2 * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh2_layer_norm * n22w / (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_4 - 2 * x_4.mean(2, keepdim=True)) * (dh2_layer_norm * (x_4 - x_4.mean(2, keepdim=True)) @ n22w / (2 * d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dh2_layer_norm @ n22w / (d * (((x_4 - x_4.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
+    x_4_centred_squared = x_4_centred ** 2
+    x_4_var_eps = x_4_centred_squared.mean(2) + 1e-05
+    dx_4_part = x_4_var_eps ** 1.5
+    dh2_layer_norm_times_x_4_centred = dh2_layer_norm * x_4_centred
+    dx_4 = (
+        dh2
+        + (
+            (x_4_centred.sum(2) * (dh2_layer_norm_times_x_4_centred * n22w).sum(2) / (d ** 2 * dx_4_part)).unsqueeze(-1)
+            + dh2_layer_norm * n22w / (x_4_centred_squared.mean(2, keepdim=True) + 1e-05).sqrt()
+            - (
+                (2 * x_4 - 2 * x_4.mean(2, keepdim=True))
+                * (dh2_layer_norm_times_x_4_centred @ n22w / (2 * d * dx_4_part)).unsqueeze(-1)
+            )
+            - (dh2_layer_norm @ n22w / (d * x_4_var_eps.sqrt())).unsqueeze(-1)
+        )
+    )
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
     # dx_4_matmul_1[i,j,l] = dx_4[i,j,l]
@@ -308,7 +340,8 @@ def backward(saved, grad_out=None):
     # weights = scores.masked_fill(ahead, float("-inf")).softmax(dim=-1)  (line 26)
     # dweights_1_masked_fill[i,j,l,m] = dweights_1[i,j,l,m] weights_1[i,j,l,m]
     #     - weights_1[i,j,l,m] Σ_p dweights_1[i,j,l,p] weights_1[i,j,l,p]
-    dweights_1_masked_fill = dweights_1 * weights_1 - weights_1 * (dweights_1 * weights_1).sum(3, keepdim=True)
+    dweights_1_times_weights_1 = dweights_1 * weights_1
+    dweights_1_masked_fill = dweights_1_times_weights_1 - weights_1 * dweights_1_times_weights_1.sum(3, keepdim=True)
 
     # dscores_1[i,j,l,m] = (1 - ahead_1[l,m]) dweights_1_masked_fill[i,j,l,m]
     dscores_1 = torch.where(ahead_1, 0, dweights_1_masked_fill)
@@ -378,7 +411,8 @@ def backward(saved, grad_out=None):
 
     # dn21w[i] = Σ_{j,l} (h1[j,l,i] - (Σ_m h1[j,l,m]) / d) dx_3[j,l,i] /
     #     sqrt((Σ_m (h1[j,l,m] - (Σ_p h1[j,l,p]) / d)^2) / d + 1e-05)
-    dn21w = torch.einsum("abc,ab->c", dx_3 * (h1 - h1.mean(2, keepdim=True)), (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
+    h1_centred = h1 - h1.mean(2, keepdim=True)
+    dn21w = torch.einsum("abc,ab->c", dx_3 * h1_centred, ((h1_centred ** 2).mean(2) + 1e-05).rsqrt())
 
     # dh1[i,j,l] = dx_4[i,j,l] + n21w[l] dx_3[i,j,l] / sqrt((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05)
     #     + (Σ_{m,p} (h1[i,j,m] - (Σ_r h1[i,j,r]) / d) (h1[i,j,p] - (Σ_r h1[i,j,r]) / d) n21w[m] dx_3[i,j,m]) /
@@ -386,7 +420,22 @@ def backward(saved, grad_out=None):
     #     - (Σ_m n21w[m] dx_3[i,j,m]) / (d sqrt((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05))
     #     - (2 h1[i,j,l] - 2 (Σ_m h1[i,j,m]) / d) (Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d) n21w[m] dx_3[i,j,m]) /
     #     (2 d ((Σ_m (h1[i,j,m] - (Σ_p h1[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
-    dh1 = dx_4 + (((h1 - h1.mean(2, keepdim=True)).sum(2) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) * n21w).sum(2) / (d ** 2 * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_3 * n21w / (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h1 - 2 * h1.mean(2, keepdim=True)) * (dx_3 * (h1 - h1.mean(2, keepdim=True)) @ n21w / (2 * d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dx_3 @ n21w / (d * (((h1 - h1.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
+    h1_centred_squared = h1_centred ** 2
+    h1_var_eps = h1_centred_squared.mean(2) + 1e-05
+    dh1_part = h1_var_eps ** 1.5
+    dx_3_times_h1_centred = dx_3 * h1_centred
+    dh1 = (
+        dx_4
+        + (
+            (h1_centred.sum(2) * (dx_3_times_h1_centred * n21w).sum(2) / (d ** 2 * dh1_part)).unsqueeze(-1)
+            + dx_3 * n21w / (h1_centred_squared.mean(2, keepdim=True) + 1e-05).sqrt()
+            - (
+                (2 * h1 - 2 * h1.mean(2, keepdim=True))
+                * (dx_3_times_h1_centred @ n21w / (2 * d * dh1_part)).unsqueeze(-1)
+            )
+            - (dx_3 @ n21w / (d * h1_var_eps.sqrt())).unsqueeze(-1)
+        )
+    )
 
     # return x + F.gelu(F.layer_norm(x, (d,), n2w, n2b) @ up + upb) @ down  (line 36)
     # dh1_matmul_1[i,j,l] = dh1[i,j,l]
@@ -419,7 +468,8 @@ def backward(saved, grad_out=None):
 
     # dn12w[i] = Σ_{j,l} (x_2[j,l,i] - (Σ_m x_2[j,l,m]) / d) dh1_layer_norm[j,l,i] /
     #     sqrt((Σ_m (x_2[j,l,m] - (Σ_p x_2[j,l,p]) / d)^2) / d + 1e-05)
-    dn12w = torch.einsum("abc,ab->c", dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)), (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
+    x_2_centred = x_2 - x_2.mean(2, keepdim=True)
+    dn12w = torch.einsum("abc,ab->c", dh1_layer_norm * x_2_centred, ((x_2_centred ** 2).mean(2) + 1e-05).rsqrt())
 
     # dx_2[i,j,l] = dh1[i,j,l] + n12w[l] dh1_layer_norm[i,j,l] /
     #     sqrt((Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d)^2) / d + 1e-05)
@@ -430,7 +480,22 @@ def backward(saved, grad_out=None):
     #     - (2 x_2[i,j,l] - 2 (Σ_m x_2[i,j,m]) / d)
     #     (Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d) n12w[m] dh1_layer_norm[i,j,m]) /
     #     (2 d ((Σ_m (x_2[i,j,m] - (Σ_p x_2[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
-    dx_2 = dh1 + (((x_2 - x_2.mean(2, keepdim=True)).sum(2) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) * n12w).sum(2) / (d ** 2 * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dh1_layer_norm * n12w / (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * x_2 - 2 * x_2.mean(2, keepdim=True)) * (dh1_layer_norm * (x_2 - x_2.mean(2, keepdim=True)) @ n12w / (2 * d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dh1_layer_norm @ n12w / (d * (((x_2 - x_2.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
+    x_2_centred_squared = x_2_centred ** 2
+    x_2_var_eps = x_2_centred_squared.mean(2) + 1e-05
+    dx_2_part = x_2_var_eps ** 1.5
+    dh1_layer_norm_times_x_2_centred = dh1_layer_norm * x_2_centred
+    dx_2 = (
+        dh1
+        + (
+            (x_2_centred.sum(2) * (dh1_layer_norm_times_x_2_centred * n12w).sum(2) / (d ** 2 * dx_2_part)).unsqueeze(-1)
+            + dh1_layer_norm * n12w / (x_2_centred_squared.mean(2, keepdim=True) + 1e-05).sqrt()
+            - (
+                (2 * x_2 - 2 * x_2.mean(2, keepdim=True))
+                * (dh1_layer_norm_times_x_2_centred @ n12w / (2 * d * dx_2_part)).unsqueeze(-1)
+            )
+            - (dh1_layer_norm @ n12w / (d * x_2_var_eps.sqrt())).unsqueeze(-1)
+        )
+    )
 
     # x = x + attended(F.layer_norm(x, (d,), n1w, n1b), wqkv, wo)  (line 35)
     # dx_2_matmul_1[i,j,l] = dx_2[i,j,l]
@@ -455,7 +520,8 @@ def backward(saved, grad_out=None):
     # weights = scores.masked_fill(ahead, float("-inf")).softmax(dim=-1)  (line 26)
     # dweights_masked_fill[i,j,l,m] = dweights[i,j,l,m] weights[i,j,l,m]
     #     - weights[i,j,l,m] Σ_p dweights[i,j,l,p] weights[i,j,l,p]
-    dweights_masked_fill = dweights * weights - weights * (dweights * weights).sum(3, keepdim=True)
+    dweights_times_weights = dweights * weights
+    dweights_masked_fill = dweights_times_weights - weights * dweights_times_weights.sum(3, keepdim=True)
 
     # dscores[i,j,l,m] = (1 - ahead[l,m]) dweights_masked_fill[i,j,l,m]
     dscores = torch.where(ahead, 0, dweights_masked_fill)
@@ -524,7 +590,8 @@ def backward(saved, grad_out=None):
 
     # dn11w[i] = Σ_{j,l} (h[j,l,i] - (Σ_m h[j,l,m]) / d) dx_1[j,l,i] /
     #     sqrt((Σ_m (h[j,l,m] - (Σ_p h[j,l,p]) / d)^2) / d + 1e-05)
-    dn11w = torch.einsum("abc,ab->c", dx_1 * (h - h.mean(2, keepdim=True)), (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).rsqrt())
+    h_centred = h - h.mean(2, keepdim=True)
+    dn11w = torch.einsum("abc,ab->c", dx_1 * h_centred, ((h_centred ** 2).mean(2) + 1e-05).rsqrt())
 
     # dh[i,j,l] = dx_2[i,j,l] + n11w[l] dx_1[i,j,l] / sqrt((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05)
     #     + (Σ_{m,p} (h[i,j,m] - (Σ_r h[i,j,r]) / d) (h[i,j,p] - (Σ_r h[i,j,r]) / d) n11w[m] dx_1[i,j,m]) /
@@ -532,7 +599,19 @@ def backward(saved, grad_out=None):
     #     - (Σ_m n11w[m] dx_1[i,j,m]) / (d sqrt((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05))
     #     - (2 h[i,j,l] - 2 (Σ_m h[i,j,m]) / d) (Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d) n11w[m] dx_1[i,j,m]) /
     #     (2 d ((Σ_m (h[i,j,m] - (Σ_p h[i,j,p]) / d)^2) / d + 1e-05)^(3/2))
-    dh = dx_2 + (((h - h.mean(2, keepdim=True)).sum(2) * (dx_1 * (h - h.mean(2, keepdim=True)) * n11w).sum(2) / (d ** 2 * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) + dx_1 * n11w / (((h - h.mean(2, keepdim=True)) ** 2).mean(2, keepdim=True) + 1e-05).sqrt() - (2 * h - 2 * h.mean(2, keepdim=True)) * (dx_1 * (h - h.mean(2, keepdim=True)) @ n11w / (2 * d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05) ** 1.5)).unsqueeze(-1) - (dx_1 @ n11w / (d * (((h - h.mean(2, keepdim=True)) ** 2).mean(2) + 1e-05).sqrt())).unsqueeze(-1))
+    h_centred_squared = h_centred ** 2
+    h_var_eps = h_centred_squared.mean(2) + 1e-05
+    dh_part = h_var_eps ** 1.5
+    dx_1_times_h_centred = dx_1 * h_centred
+    dh = (
+        dx_2
+        + (
+            (h_centred.sum(2) * (dx_1_times_h_centred * n11w).sum(2) / (d ** 2 * dh_part)).unsqueeze(-1)
+            + dx_1 * n11w / (h_centred_squared.mean(2, keepdim=True) + 1e-05).sqrt()
+            - (2 * h - 2 * h.mean(2, keepdim=True)) * (dx_1_times_h_centred @ n11w / (2 * d * dh_part)).unsqueeze(-1)
+            - (dx_1 @ n11w / (d * h_var_eps.sqrt())).unsqueeze(-1)
+        )
+    )
 
     # h = wte[x] + wpe[: x.shape[1]]  (line 56)
     # dh_getitem_1[i,j] = Σ_l dh[l,i,j]

@@ -8,9 +8,9 @@ from codegen.closed.gates.equality import equal
 from codegen.closed.gates.errors import Trial
 from codegen.closed.gates.faithful import faithful
 from codegen.closed.gates.large import finite_at_large
-from codegen.closed.gates.sizes import sizes_to_measure, small_sizes
+from codegen.closed.gates.sizes import sizes_given, sizes_to_measure, small_sizes
 from codegen.closed.gates.verdict import Verdict
 
 __all__ = [
-    "Trial", "Verdict", "above", "accurate", "equal", "faithful", "finite_at_large", "sizes_to_measure", "small_sizes",
+    "Trial", "Verdict", "above", "accurate", "equal", "faithful", "finite_at_large", "sizes_given", "sizes_to_measure", "small_sizes",
 ]  # fmt: skip

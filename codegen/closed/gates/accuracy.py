@@ -53,7 +53,7 @@ def above(trial: Trial) -> str:
 
         def drawn(draw: int, offset: float = offset) -> dict[str, tuple[float, float]]:
             """Errors at one draw by what they are of."""
-            return {what: (mine, other) for what, mine, other in errors(trial, offset, draw)}
+            return {what: (mine, other) for what, mine, other in errors(trial, offset, draw, with_values=True)}
 
         first = drawn(0)
         for what in first:

@@ -56,17 +56,22 @@ class Trial:
         return made
 
 
-def errors(trial: Trial, offset: float | None, draw: int, kind: int = 0) -> list[tuple[str, float, float]]:
-    """(what, our error, autograd's) of every gradient whose truth is finite, at one draw."""
+def errors(
+    trial: Trial, offset: float | None, draw: int, kind: int = 0, with_values: bool = False
+) -> list[tuple[str, float, float]]:
+    """(what, our error, autograd's) of every gradient whose truth is finite, at one draw, and `with_values` of every result."""
     region, cells, sizes, gradients = trial.region, trial.cells, trial.sizes, trial.gradients
     values = inputs_at(region, cells, sizes, offset, draw, kind)
     scope = scope_of(sizes)
     if region.relations:
         values |= related(region, cells, values, scope, sizes)
-    truth = autograd(region, values, scope, sizes, torch.float64)
-    theirs = autograd(region, values, scope, sizes, torch.float32)
+    truth, exact_values = autograd(region, values, scope, sizes, torch.float64)
+    theirs, their_values = autograd(region, values, scope, sizes, torch.float32)
     ours = trial.run(values, torch.float32)
     pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
+    if with_values:
+        made = [cell for cell in region.seeds if cell in ours]
+        pairs += [(f"the value of {cell}", exact_values[cell], their_values[cell], ours[cell]) for cell in made]
     pairs += [
         p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)
     ]
@@ -164,14 +169,15 @@ def autograd(
     known: Mapping[str, Any],
     sizes: dict[Symbol, int],
     dtype: torch.dtype,
-) -> dict[str, Any]:
-    """Gradients of the unsimplified cells by torch."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Gradients of the unsimplified cells by torch, and their values."""
     given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in values.items()}
     leaves = {k: v.clone().requires_grad_() for k, v in given.items() if k in region.wanted}
     own = by_the_forward(region, {**given, **leaves}, known, sizes, dtype)
     total = sum((own[s] * own[cot_name(s)]).sum() for s in region.seeds)
     found = torch.autograd.grad(cast("torch.Tensor", total), list(leaves.values()), allow_unused=True)
-    return {k: torch.zeros_like(leaves[k]) if g is None else g for k, g in zip(leaves, found, strict=True)}
+    values = {k: v.detach() for k, v in own.items() if isinstance(v, torch.Tensor)}
+    return {k: torch.zeros_like(leaves[k]) if g is None else g for k, g in zip(leaves, found, strict=True)}, values
 
 
 __all__ = ["Trial", "errors", "inputs_at"]

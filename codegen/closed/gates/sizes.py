@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from codegen.closed.cells import Cell
 
+LONG = 16
+"""The length of a sum from which on its rounding is that of long ones."""
 LARGE = 2**18
 """Elements of the largest tensor that accuracy is measured on, so that many dimensions are small ones."""
 
@@ -50,12 +52,37 @@ def fixed_positions(e: Expr) -> list[int]:
 
 
 def sizes_to_measure(cells: Sequence[Cell], values: Mapping[Any, int]) -> dict[Symbol, int]:
-    """Sizes at which rounding shows, unless a tensor of many dimensions would be too large."""
+    """Sizes at which rounding shows, unless a tensor of many dimensions would be too large.
+
+    A dimension that is a multiple of a size is as large as others are.
+    """
+    least, times = small_sizes(cells, values), multiples(cells)
     for first in (16, 8, 5):
         sizes = small_sizes(cells, values, first, 3)
+        sizes = {s: max(n // times.get(s, 1), least[s]) for s, n in sizes.items()}
         if all(math.prod(shape_at(c.shape, sizes)) <= LARGE for c in cells):
             return sizes
-    return small_sizes(cells, values)
+    return least
+
+
+def sizes_given(cells: Sequence[Cell], values: Mapping[Any, int]) -> list[dict[Symbol, int]]:
+    """The sizes of the example, where rounding shows at them and no tensor is too large: how sums round depends on their length."""
+    sizes = {s: values[s] for s in size_symbols(cells) if s in values}
+    if len(sizes) < len(size_symbols(cells)):
+        return []
+    counts = [shape_at(c.shape, sizes) for c in cells]
+    longest = max((n for shape in counts for n in shape), default=0)
+    return [sizes] if longest >= LONG and all(math.prod(shape) <= LARGE for shape in counts) else []
+
+
+def multiples(cells: Sequence[Cell]) -> dict[Any, int]:
+    """The largest number that every size is taken by in a dimension: 4 of `4 n`."""
+    out: dict[Any, int] = {}
+    for n in (n for c in cells for n in c.shape):
+        times, rest = n.as_coeff_Mul()
+        if times.is_Integer and rest.is_Symbol:
+            out[rest] = max(out.get(rest, 1), int(times))
+    return out
 
 
 def shape_at(shape: Sequence[Expr], sizes: dict[Symbol, int]) -> tuple[int, ...]:
@@ -63,4 +90,4 @@ def shape_at(shape: Sequence[Expr], sizes: dict[Symbol, int]) -> tuple[int, ...]
     return tuple(evaluate(n, sizes) for n in shape)
 
 
-__all__ = ["LARGE", "shape_at", "size_symbols", "sizes_to_measure", "small_sizes"]
+__all__ = ["LARGE", "shape_at", "size_symbols", "sizes_given", "sizes_to_measure", "small_sizes"]
