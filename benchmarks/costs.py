@@ -13,12 +13,21 @@ from torch import Tensor
 
 from codegen.loop import cost
 
-SIZES = {"small": (8, 32), "cached": (256, 512), "large": (8192, 2048)}
+SIZES = {"small": (8, 32), "narrow": (4096, 32), "cached": (256, 512), "large": (8192, 2048)}
+ROWS = {rows: torch.ones(rows, 1) for rows, _ in SIZES.values()}
 SIDE = 512
-OPERANDS = {"div": 3, "native_batch_norm_backward": 3, "mean": 1, "sum": 1, "logsumexp": 1}
+OPERANDS = {
+    "div": 3,
+    "native_batch_norm_backward": 3,
+    "native_layer_norm_backward": 3,
+    "mean": 1,
+    "sum": 1,
+    "logsumexp": 1,
+}
 """How many matrices a call reads and writes, where it is not one each."""
 Call = Callable[[Tensor, Tensor, Tensor, Tensor], object]
 backward = torch.ops.aten.native_batch_norm_backward.default
+backward_of_rows = torch.ops.aten.native_layer_norm_backward.default
 
 CALLS: dict[str, Call] = {
     "exp": lambda x, y, v, out: torch.exp(x, out=out),
@@ -34,6 +43,8 @@ CALLS: dict[str, Call] = {
     "sum": lambda x, y, v, out: torch.sum(x, 0),
     "native_batch_norm": lambda x, y, v, out: torch.native_batch_norm(x, v, v, None, None, True, 0.0, 1e-5, out=(out, v.clone(), v.clone())),
     "native_batch_norm_backward": lambda x, y, v, out: backward(x, y, v, None, None, v, v, True, 1e-5, [True, True, True]),
+    "native_layer_norm": lambda x, y, v, out: torch.native_layer_norm(x, v.shape, v, v, 1e-5),
+    "native_layer_norm_backward": lambda x, y, v, out: backward_of_rows(y, x, v.shape, ROWS[len(x)], ROWS[len(x)], v, v, [True, True, True]),
 }  # fmt: skip
 
 
@@ -84,6 +95,9 @@ def main() -> None:
             line(f"{name}: beyond a call, us", max(0.0, small - sub["small"]), cost.FIXED.get(name, 0.0))
             each = max(0.0, (large - small - through) / elements * 1e3)
             line(f"{name}: beyond memory, ns an element", each, cost.EXTRA.get(name, 0.0))
+            if (name, 4) in cost.EACH:
+                narrow = timed(call, "narrow") - large
+                line(f"{name}: a row, us", narrow / SIZES["narrow"][0], cost.EACH[name, 4])
 
 
 def product(dtype: torch.dtype) -> float:

@@ -67,14 +67,14 @@ def batch_norm(step: Step) -> Iterator[Match]:
                 break
 
 
-def reached(x: Node, users: dict[Node, list[Node]]) -> list[Node]:
+def reached(x: Node, users: dict[Node, list[Node]], calls: frozenset[str] = LOCAL) -> list[Node]:
     """What is computed from x by elementwise calls and reductions, in order."""
     found: dict[Node, None] = {x: None}
     queue = [x]
     while queue:
         n = queue.pop(0)
         for u in users.get(n, []):
-            if u not in found and u.op in LOCAL:
+            if u not in found and u.op in calls:
                 found[u] = None
                 queue.append(u)
     return list(found)

@@ -31,6 +31,10 @@ SHAPES = frozenset(["view", "_unsafe_view", "expand", "reshape"])
 """Calls whose numbers are sizes."""
 
 
+WHOLE = frozenset(["moments", "native_layer_norm", "native_layer_norm_backward"])
+"""Calls with several results that can be made block by block."""
+
+
 class NoBlocksError(Exception):
     """A step that cannot be taken in blocks."""
 
@@ -178,6 +182,11 @@ def sums_apart(step: Step) -> None:
     step.sort()
 
 
+def is_moment(n: Node) -> bool:
+    """Whether a value is a mean or variance of a block, of which there are as many as blocks."""
+    return n.op == "part" and n.args[0].op == "moments"
+
+
 def row_dim(n: Node, rows: int, few: int) -> int | None:
     """The dimension along which the rows lie, found by how the shape depends on the batch; None where it does not."""
     shape = tuple(n.value.shape)
@@ -230,7 +239,7 @@ class Blocker:
             elif n.op != "collected" and any(r in self.rowwise for r in n.reads):
                 if n.write or n.op in ("native_batch_norm", "native_batch_norm_backward"):
                     raise NoBlocksError(f"{n}")
-                if n.op == "moments" or (n.op == "part" and n.args[0].op == "moments"):
+                if n.op in WHOLE or is_moment(n):
                     self.rowwise.add(n)
                 elif n.dtype is None:
                     raise NoBlocksError(f"{n}")
@@ -256,15 +265,12 @@ class Blocker:
             for n in self.body:
                 if n not in self.rowwise and n not in self.reduced:
                     continue
-                d = None if n.dtype is None or n.op == "part" else row_dim(n, self.rows, self.few)
+                d = None if n.dtype is None or is_moment(n) else row_dim(n, self.rows, self.few)
                 if n.op == "input" or n.constant is not None:
                     assert d is not None
                     width = n.value.shape[d] // self.few
                     start = 0 if n.constant is not None else k * width
                     values[n] = n.value.narrow(d, start, width)
-                    continue
-                if n.op == "part":
-                    values[n] = values[n.args[0]][n.args[1]]
                     continue
                 args = self.sized(n, 1, mapped(n.args, given))
                 try:
@@ -360,7 +366,7 @@ class Blocker:
 
     def copied(self, n: Node, block: Any) -> Node:
         """A value for a block."""
-        if n in self.reduced or n.dtype is None or n.op == "part":
+        if n in self.reduced or n.dtype is None or is_moment(n):
             shape = n.shape
         else:
             d = row_dim(n, self.rows, self.few)

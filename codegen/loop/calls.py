@@ -160,7 +160,19 @@ OUT: dict[str, Callable[[Node, Any, str], str]] = {
 
 
 PUBLIC = frozenset(
-    ["index_put", "rsub", "index_add", "index_select", "gather", "scatter", "scatter_add", "cumsum", "flip", "roll"]
+    [
+        "index_put",
+        "rsub",
+        "index_add",
+        "index_select",
+        "gather",
+        "scatter",
+        "scatter_add",
+        "cumsum",
+        "flip",
+        "roll",
+        "native_layer_norm",
+    ]
 )
 """Calls that torch has under their own name with the arguments they were recorded with."""
 
@@ -238,8 +250,8 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
         "square",
     ):
         return f"{f(a[0])}.{n.op}()"
-    if n.op == "native_batch_norm_backward":
-        return f"native_batch_norm_backward({', '.join(f(x) for x in a[:-1])}, {list(a[-1])})"
+    if n.op in ("native_batch_norm_backward", "native_layer_norm_backward"):
+        return f"{n.op}({', '.join(f(x) for x in a[:-1])}, {list(a[-1])})"
     if n.op == "moments":
         return f"moments({f(a[0])}, None, None, 0.0)"
     if n.op == "bag":

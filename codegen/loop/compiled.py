@@ -116,11 +116,24 @@ class Steps(nn.Module):
         return after
 
 
+SCATTERS = {"select": "select_scatter", "slice": "slice_scatter", "diagonal": "diagonal_scatter"}
+"""For a view of a part the call that puts another part in its place: a constant cannot be written while it is traced."""
+
+
 def changed(n: Node, args: Sequence[Any], named: Mapping[str, Any]) -> Tensor:
     """A tensor after a call that changes a part of it."""
+    path = [(op, mapped(inside, lambda a: a.full if isinstance(a, Sized) else a)) for op, inside in n.path]
+    views = [args[0]]
+    for op, inside in path:
+        views.append(packet(op)(views[-1], *inside))
+    if all(op in SCATTERS for op, _ in path):
+        out = packet(n.op)(views.pop(), *args[1:], **named)
+        for op, inside in reversed(path):
+            out = packet(SCATTERS[op])(views.pop(), out, *inside)
+        return out
     out = view = args[0].clone()
-    for op, inside in n.path:
-        view = packet(op)(view, *mapped(inside, lambda a: a.full if isinstance(a, Sized) else a))
+    for op, inside in path:
+        view = packet(op)(view, *inside)
     getattr(view, f"{n.op}_")(*args[1:], **named)
     return out
 

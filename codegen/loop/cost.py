@@ -25,11 +25,17 @@ SCALAR = 0.015
 EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
     "tanh": 2.4, "exp": 0.7, "log": 0.9, "sigmoid": 0.35, "pow": 0.1, "_softmax": 0.5, "_log_softmax": 0.45, "logsumexp": 1.0,
     "native_batch_norm": 0.3, "native_batch_norm_backward": 0.4, "index": 0.6, "index_put": 2.5, "index_add": 3.5, "sqrt": 0.3, "div": 0.0,
+    "native_layer_norm": 0.17, "native_layer_norm_backward": 0.25,
 }  # fmt: skip
 FIXED = {
     "native_batch_norm": 4.5, "native_batch_norm_backward": 4.5, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0, "bmm": 3.0, "index_add": 5.0,
-    "logsumexp": 6.0, "addmm": 2.0, "mv": 0.1,
+    "logsumexp": 6.0, "addmm": 2.0, "mv": 0.1, "native_layer_norm": 1.5, "native_layer_norm_backward": 3.7,
 }  # fmt: skip
+EACH = {
+    ("native_layer_norm", 4): 0.028, ("native_layer_norm", 8): 0.028,
+    ("native_layer_norm_backward", 4): 0.008, ("native_layer_norm_backward", 8): 0.045,
+}  # fmt: skip
+"""Microseconds that a row costs, by the bytes of an element."""
 LARGE = 1 << 17
 FREE = frozenset(["input", "part", "constant"])
 
@@ -43,7 +49,7 @@ def cost(n: Node) -> float:
     """The cost of one call, in microseconds."""
     if n.op in FREE or n.op in VIEWS or is_data(n):
         return 0.0
-    width = n.dtype.itemsize if n.dtype is not None else 4
+    width = n.dtype.itemsize if n.dtype is not None else of_several(n)
     if n.op == "bag":
         values, indices, _ = n.args
         moved = (indices.numel + n.shape[0]) * values.shape[1] * width  # pyright: ignore[reportOptionalMemberAccess]
@@ -56,11 +62,18 @@ def cost(n: Node) -> float:
     block = BLOCK.get(width, 0)
     if n.op in ("_softmax", "_log_softmax") and n.shape[-1] < block:
         time += elements * SCALAR
+    if (n.op, width) in EACH:
+        time += n.args[0].shape[0] * EACH[n.op, width]
     if n.op == "native_batch_norm_backward" and max(parts) * 4 > LARGE:
         time += max(parts) * 2.5e-3  # its results are new memory every time
     if n.op in ("mm", "addmm", "bmm", "addbmm", "mv", "addmv"):
         time += flops(n) / FLOPS.get(width, 90_000.0)
     return time
+
+
+def of_several(n: Node) -> int:
+    """The bytes of an element of the results of a call that has several."""
+    return next((r.dtype.itemsize for r in n.reads if r.dtype is not None), 4)
 
 
 def flops(n: Node) -> float:

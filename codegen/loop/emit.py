@@ -12,7 +12,7 @@ import torch
 from codegen.loop.blocks import Begin, End
 from codegen.loop.calls import argument, changed, expression, has_out, in_place, number, written
 from codegen.loop.ending import Ending
-from codegen.loop.folds import Update
+from codegen.loop.folds import LISTED, Update, seen
 from codegen.loop.graph import Node, Sized, constant
 from codegen.loop.layout import FEW, contiguous, ends_of, reads_of, root, together
 from codegen.loop.names import OPERATORS
@@ -144,7 +144,7 @@ class Writer(Ending):
         elif x.op in ADDED and len(x.args) == 2 and not x.kwargs:
             self.text.body.append(f"{into}.{ADDED[x.op]}({', '.join(self.ready(a) for a in x.args)})")
         else:
-            self.text.body.append(f"{into}.add_({expression(x, self.ready)})")
+            self.text.body.append(f"{into}.add_({self.name(x) if x.op == 'part' else expression(x, self.ready)})")
 
     def forget(self, k: int) -> None:
         """Let go of large values that the statements made, as soon as nothing reads them."""
@@ -204,10 +204,13 @@ class Writer(Ending):
         return found
 
     def in_place(self, x: Node) -> None:
-        """A call that changes a part of a tensor: on a copy of it."""
+        """A call that changes a part of a tensor: on a copy of it, if it is needed as it was."""
         base = x.args[0]
         name = self.name(x)
-        self.text.body.append(f"{name} = {self.name(base)}.clone()")
+        if x not in self.layout.taken:
+            self.text.body.append(f"{name} = {self.name(base)}.clone()")
+        elif name != self.name(base) and x not in self.layout.place:
+            self.text.body.append(f"{name} = {self.name(base)}")
         target = name
         for op, args in x.path:
             view = Node(op, (base, *args), {}, (), x.dtype, None)
@@ -230,7 +233,7 @@ class Writer(Ending):
         )
         args = ", ".join(self.plain(a) for a in u.args)
         owner = f"{u.name}_velocity" if self.momentum else u.name
-        target = self.seen(owner, u.views)
+        target = self.seen(owner, u.name, u.views)
         if self.momentum:
             scale = f"{u.keyword}={u.scale!r}" if u.scale != 1 else ""
             if first and not u.beta:
@@ -289,15 +292,23 @@ class Writer(Ending):
         made = self.numbers[key]
         return replace(n, args=(n.args[0], made, *n.args[2:]))
 
-    def seen(self, owner: str, views: tuple[Any, ...]) -> str:
+    def seen(self, owner: str, of: str, views: tuple[Any, ...]) -> str:
         """A parameter through views, made once."""
         if not views:
             return owner
         key = (owner, views)
         if key not in self.views:
-            text = owner
-            for op, sizes in views:
-                text = f"{text}.{op}({', '.join(map(str, sizes))})" if sizes else f"{text}.{op}(())"
+            same = next((n for n in self.names.nodes if shows(n, owner, views)), None)
+            if same is not None and not self.varying:
+                self.views[key] = self.ready(same)
+                return self.views[key]
+            text, part = owner, torch.empty(self.step.inputs[of].shape, device="meta")
+            for k, (op, args) in enumerate(views):
+                given = Node("input", (), {}, tuple(part.shape), None, None)
+                text = expression(
+                    Node(op, (given, *([args] if op in LISTED else args)), {}, (), None, None), lambda r, t=text: t
+                )
+                part = seen(part, views[k : k + 1])
             self.views[key] = self.names.unique(f"{owner}_{seen_word(views)}")
             self.text.setup.append(f"{self.views[key]} = {text}")
         return self.views[key]
@@ -322,11 +333,24 @@ class Writer(Ending):
                 body.append(f"{a.name}.mul_({self.plain(a.keep)}).add_({self.ready(a.value)}, {share})")
 
 
+def shows(n: Node, owner: str, views: tuple[Any, ...]) -> bool:
+    """Whether a value is a parameter through a single view."""
+    return (
+        n.is_view
+        and not n.write
+        and n.args[0].op == "input"
+        and n.args[0].name == owner
+        and views == ((n.op, n.args[1:]),)
+    )
+
+
 def seen_word(views: tuple[Any, ...]) -> str:
     """What a parameter that is seen through views is called behind its own name."""
     op, sizes = views[-1]
     if op == "permute":
         return "T"
+    if op in ("select", "slice"):
+        return str(sizes[1]) if op == "select" else "tail" if len(sizes) > 1 and sizes[1] else "head"
     return "flat" if len(sizes) == 1 else "column" if sizes[-1:] == (1,) else f"{len(sizes)}d"
 
 

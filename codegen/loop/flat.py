@@ -156,6 +156,9 @@ class Flat:
     def side(self, a: Node, nodes: list[Node]) -> Node:
         """An operand of that."""
         m = self.same(a, a.shape[1:], a.value[0])
+        base = as_it_lies(a) if m is None else None
+        if base is not None:
+            m = call("view", base, sizes_of(a)[1:], shape=a.shape[1:], dtype=a.dtype)
         if m is None:
             m = call("select", a, 0, 0, shape=a.shape[1:], dtype=a.dtype)
         if m not in self.placed:
@@ -233,6 +236,16 @@ class Flat:
         made.op = "view" if lies_in_rows(n) else "reshape"
         nodes.append(made)
         return made
+
+
+def as_it_lies(a: Node) -> Node | None:
+    """What owns the memory of a view that shows it in the order in which it lies there; None for other views."""
+    base = a
+    while base.is_view and not base.write:
+        base = base.args[0]
+    same = (base.numel, base.value.numel()) == (a.numel, a.value.numel())
+    seen = same and base.value.is_contiguous() and torch.equal(base.value.flatten(), a.value.flatten())
+    return base if seen and base is not a else None
 
 
 def count(shape: Any) -> int:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from codegen.loop.graph import Node, Sized
+import torch
+from torch import Tensor
+
+from codegen.loop.graph import Node, Sized, mapped, packet
 
 if TYPE_CHECKING:
     from codegen.loop.graph import Step
+
+
+Views: TypeAlias = tuple[tuple[str, tuple[Any, ...]], ...]
+LISTED = ("view", "permute")
+"""Views whose numbers are given as a list."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class Update:
     method: str
     args: tuple[Any, ...]
     scale: float
-    views: tuple[tuple[str, tuple[Any, ...]], ...]
+    views: Views
     keyword: str
     beta: bool
 
@@ -29,7 +37,58 @@ def updates(step: Step, name: str, users: dict[Node, list[Node]]) -> list[Update
     gradient = step.results[f"grad.{name}"]
     out: list[Update] = []
     _fold(name, gradient, 1.0, (), step, users, out)
+    own = torch.empty(step.inputs[name].shape, device="meta")
+    try:
+        return [replace(u, beta=u.beta and seen(own, u.views).numel() == own.numel()) for u in out]
+    except RuntimeError:  # a view of a part of it that torch has no strides for
+        return [Update(name, "add_", (gradient,), 1.0, (), "alpha", False)]
+
+
+def seen(t: Tensor, views: Views) -> Tensor:
+    """A tensor through views."""
+    for op, args in views:
+        t = packet(op)(t, *([list(args)] if op in LISTED else args))
+    return t
+
+
+def written(g: Node) -> list[tuple[Node, float, Views]] | None:
+    """The terms of a tensor into parts of which something was written: (value, multiple, the part); None for other calls.
+
+    What is put where nothing but zeros was is added there as well.
+    """
+    out: list[tuple[Node, float, Views]] = []
+    held = torch.zeros(g.shape, dtype=torch.bool)
+    chain = [g]
+    while chain[-1].write:
+        chain.append(chain[-1].args[0])
+    base = chain.pop()
+    if base.constant is None or bool(base.constant.any()):
+        out.append((base, 1.0, ()))
+        held[...] = True
+    for n in reversed(chain):
+        value = n.args[1] if len(n.args) == 2 else None
+        path = tuple((op, mapped(args, lambda a: a.full if isinstance(a, Sized) else a)) for op, args in n.path)
+        part = seen(held, path)
+        if not isinstance(value, Node) or n.op not in ("copy", "add", "sub") or value.dtype != g.dtype:
+            return None
+        if value.shape != tuple(part.shape) or (n.op == "copy" and bool(part.any())):
+            return None
+        part[...] = True
+        alpha = n.kwargs.get("alpha", 1)
+        if not isinstance(alpha, (int, float)):
+            return None
+        out.append((value, -alpha if n.op == "sub" else alpha, path))
     return out
+
+
+def chain_of(g: Node) -> list[Node]:
+    """What a tensor was before each part of it was written."""
+    found: list[Node] = []
+    while g.write:
+        g = g.args[0]
+        if g.constant is None:
+            found.append(g)
+    return found
 
 
 def _fold(
@@ -50,6 +109,14 @@ def _fold(
         out.append(plain)
         return
     a = g.args
+    parts = written(g) if g.write else None
+    if parts is not None and all(len(users.get(n, [])) == 1 for n in chain_of(g)):
+        for value, by, path in parts:
+            _fold(name, value, scale * by, (*views, *path), step, users, out)
+        return
+    if g.op == "clone" and not g.write:
+        _fold(name, a[0], scale, views, step, users, out)
+        return
     if g.op in ("view", "squeeze", "unsqueeze", "_unsafe_view"):
         inner = cast("Node", a[0])
         _fold(name, inner, scale, (*views, ("view", tuple(inner.shape))), step, users, out)

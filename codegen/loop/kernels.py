@@ -11,6 +11,7 @@ from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
 from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_in_rows, sizes_of, small
+from codegen.loop.layernorm import layer_norm
 from codegen.loop.rules import Match, Rule, depends_on, near
 from codegen.loop.tables import looked_up
 
@@ -386,6 +387,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("relu", "relu(z) = clamp_min(z, 0)", rectified, always=True),
     Rule("relu backward", "g [z > 0] = threshold_backward(g, z, 0)", rectified_backward),
+    Rule(
+        "layer norm",
+        "(x - mean) / sqrt(var + eps) w + b of every row = native_layer_norm(x, w, b), and its derivative",
+        layer_norm,
+    ),
     Rule("addmm", "x w + b = addmm(b, x, w)", affine),
     Rule("batch norm", "(x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)", batch_norm),
     Rule(  # always, as the rule after it may take it apart again

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from codegen.loop.blocks import Begin, Blocks, End, NoBlocksError, in_blocks
 from codegen.loop.calls import elementwise, has_out, in_place
 from codegen.loop.folds import Average, Update, updates
-from codegen.loop.graph import Node
+from codegen.loop.graph import Node, nodes_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,8 @@ class Layout:
     place: dict[Node, Slot] = field(default_factory=dict[Node, Slot])
     over: dict[Node, Node] = field(default_factory=dict[Node, Node])
     """Values that are written over a row of the data, which is drawn anew for every chunk of steps."""
+    taken: set[Node] = field(default_factory=set[Node])
+    """Tensors of which a part is written in the memory of what they were before."""
     chunk: int = 1
     averages: tuple[Average, ...] = ()
     plain: bool = False
@@ -360,6 +362,11 @@ def workspace(layout: Layout) -> None:
         reduction = (
             layout.blocks is not None and x in layout.blocks.local and x not in layout.place and summed(layout, x)
         )
+        if x.write and takes(layout, x, k, last, stored):
+            layout.taken.add(x)
+            if x.args[0] in layout.place:
+                layout.place[x] = layout.place[x.args[0]]
+                last[x.args[0]] = -2
         if x.op in ("part", "moments") or x.write or reduction or x in layout.kept or not has_out(x):
             release(layout, x, k, last, free)
             continue
@@ -395,6 +402,16 @@ def workspace(layout: Layout) -> None:
                 continue
             layout.place[n] = take(layout, n, free)
         release(layout, x, k, last, free)
+
+
+def takes(layout: Layout, x: Node, k: int, last: dict[Node, int], stored: set[Node]) -> bool:
+    """Whether nothing else needs what a tensor was before a part of it is written."""
+    base = x.args[0]
+    loose = base in layout.place or (base.write and base not in layout.kept)
+    shared = {base, x} & stored or (base in layout.place and (x in layout.kept or layout.place[base].wide is not None))
+    others = any(root(r) is base for a in x.args[1:] for r in nodes_in(a))
+    free = loose and not shared and not others and not layout.plain and last.get(base) == k
+    return free and contiguous(base) and contiguous(x) and base.numel == x.numel
 
 
 def over_a_row(layout: Layout, x: Node) -> bool:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from codegen.loop.apart import BLOCKED, STATISTICS
 from codegen.loop.biasrow import extended_and_stored, with_bias_rows
 from codegen.loop.blocks import NoBlocksError, block_size, priced, statistics_apart, sums_apart
-from codegen.loop.cost import price
+from codegen.loop.cost import cost, price
 from codegen.loop.doubled import multiplied
 from codegen.loop.file import loop_source
 from codegen.loop.flat import flattened
 from codegen.loop.folds import averages
 from codegen.loop.graph import copied
 from codegen.loop.kernels import PLAIN, RULES
-from codegen.loop.layout import laid_out
+from codegen.loop.layout import at_the_end, from_batch, laid_out
 from codegen.loop.names import named_where_computed, with_free_names
 from codegen.loop.padding import widened
 from codegen.loop.plan import Plan, Rows, inputs_of, rows_of
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from codegen.loop.rules import Applied
 
 
-WORTH = 0.8
+WORTH = 0.85
 """What blocks must cost at most, relative to the step as it is: prices are rough, and blocks make more calls."""
 
 
@@ -119,7 +119,8 @@ def in_blocks_where_cheaper(given: Step) -> Layout | None:
     trained = trained_in(step)
     widened(step, trained)
     averaged = averages(step)
-    cost = price(step)
+    late, _ = at_the_end(step, from_batch(step))  # which is computed there in blocks and without
+    whole = price(step) - sum(map(cost, late))
     try:
         apply(step, STATISTICS)
         statistics_apart(step, rows // size)
@@ -129,7 +130,7 @@ def in_blocks_where_cheaper(given: Step) -> Layout | None:
     except NoBlocksError:
         return None
     assert made.blocks is not None
-    return made if priced(made.blocks) < WORTH * cost else None
+    return made if priced(made.blocks) < WORTH * whole else None
 
 
 __all__ = ["Loop", "Plan", "Rows", "inputs_of", "make_loop", "rows_of"]

@@ -38,6 +38,7 @@ OPERATORS = {
     "gelu_backward": "torch.ops.aten.gelu_backward.grad_input._op",
     "sigmoid_backward": "torch.ops.aten.sigmoid_backward.grad_input._op",
     "native_batch_norm_backward": "torch.ops.aten.native_batch_norm_backward.default._op",
+    "native_layer_norm_backward": "torch.ops.aten.native_layer_norm_backward.default._op",
     "log_softmax_backward": "torch.ops.aten._log_softmax_backward_data.out._op",
 }
 """The kernels that an emitted loop calls by a name of its own."""
@@ -210,6 +211,8 @@ class Names:
     def in_its_place(self, x: Node) -> bool:
         """Whether a call changes its first argument, which lies where the result does, into it."""
         first = x.args[0] if x.args else None
+        if x in self.layout.taken:
+            return True
         if not isinstance(first, Node) or self.layout.plain or not in_place(x, first):
             return False
         slot, other = self.layout.place.get(x), self.layout.place.get(first)

@@ -10,7 +10,7 @@ from codegen.loop.graph import Node, Step, equal, mapped, nodes_in
 from codegen.loop.tidy import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @dataclass
@@ -55,7 +55,9 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
         matches = list(rule.find(step))
         alive = set(step.order)
         changed = False
+        instead: dict[Node, Node] = {}
         for match in matches:
+            brought_up(match, instead)
             if not all(old in alive for old, _ in match.pairs) or not all(
                 r in alive or r in match.everything for n in match.everything for r in n.reads
             ):
@@ -74,6 +76,7 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
             alive.update(match.everything)
             if sure:
                 told.used.append(rule.name)
+                instead |= match.pairs
                 continue
             step.sort()
             good = price(step) < cost
@@ -81,6 +84,7 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
                 decided[key] = good
             if good:
                 told.used.append(rule.name)
+                instead |= match.pairs
                 alive = set(step.order)
             else:
                 restore(step, before)
@@ -90,6 +94,22 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
     merged(step)
     step.sort()
     return told
+
+
+def brought_up(match: Match, instead: Mapping[Node, Node]) -> None:
+    """Let a match read what is there now in place of what earlier ones replaced."""
+
+    def now(a: Any) -> Any:
+        while isinstance(a, Node) and a in instead:
+            a = instead[a]
+        return a
+
+    for n in match.everything:
+        if any(r in instead for r in n.reads):
+            n.args, n.kwargs = mapped(n.args, now), {k: mapped(v, now) for k, v in n.kwargs.items()}
+    match.at = now(match.at)
+    if match.later is not None:
+        match.later = match.later[0], now(match.later[1])
 
 
 def install(step: Step, match: Match) -> None:

@@ -73,7 +73,14 @@ def merged(step: Step) -> None:
     for n in step.order:
         if n.op == "input" or n.write:
             continue
-        key = (n.op, n.overload, _held(n), _key(n.args), tuple((k, _key(v)) for k, v in n.kwargs.items()), n.dtype)
+        base = n
+        while base.op in ("view", "_unsafe_view") and not base.write:
+            base = base.args[0]
+        if base is not n:
+            key: Any = ("view", id(base), n.shape, n.value.shape)
+        else:
+            named = tuple((k, _key(v)) for k, v in n.kwargs.items())
+            key = (n.op, n.overload, _held(n), _key(n.args), named, n.dtype)
         if key not in seen:
             seen[key] = n
         else:

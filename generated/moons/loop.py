@@ -88,7 +88,7 @@ def trainer(params):
     dscore_add_T = dscore_add_column.t()
     ones_1 = torch.ones((50,), dtype=torch.float32)
     w3_T = w3.t()
-    w3_T_1 = w3.permute(1, 0)
+    w3_T_1 = w3.t()
     dh2_add_T = dh2_add.t()
     number_0_0002 = torch.full((), 0.0002, dtype=torch.float32)
     w2_T = w2.t()

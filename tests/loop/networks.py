@@ -29,6 +29,20 @@ ACTIVATIONS = (
     "torch.tanh({})", "torch.relu({})", "torch.sigmoid({})", "F.gelu({})", "F.silu({})", "{}", "F.softplus({})",
     "F.leaky_relu({}, 0.1)", "2 * torch.tanh({})", "torch.tanh(2 * {})", "torch.sin({})",
 )  # fmt: skip
+DEVIATION = "(h - h.mean(-1, keepdim=True))"
+VARIANCE = f"({DEVIATION} ** 2).mean(-1, keepdim=True)"
+NORMALS = (
+    "F.layer_norm(h, h.shape[-1:], {w}, {b}, {eps})", "F.layer_norm(h, h.shape[-1:], {w}, None, {eps})",
+    "F.layer_norm(h, h.shape[-1:], None, None, {eps})", "F.layer_norm(h, h.shape[-1:], 1 + {b}, {w}, {eps})",
+    f"{DEVIATION} / ({VARIANCE} + {{eps}}).sqrt() * {{w}} + {{b}}", f"{DEVIATION} * ({VARIANCE} + {{eps}}).rsqrt() * (1 + {{b}})",
+    f"F.layer_norm({DEVIATION}, h.shape[-1:], {{w}}, {{b}}, {{eps}})",
+    f"{DEVIATION} / (h.var(-1, keepdim=True, unbiased=False) + {{eps}}) ** 0.5",
+    f"{{w}} * {DEVIATION} / (h.var(-1, keepdim=True, unbiased=size > 1) + {{eps}}).sqrt()",  # of n - 1
+    f"{DEVIATION} / ({VARIANCE}.sqrt() + {{eps}} + (size == 1)) + {{b}}",  # eps outside of the root
+    "h / ((h ** 2).mean(-1, keepdim=True) + {eps}).sqrt() * {w}",  # without a mean
+    "(h - h.mean(0)) / (((h - h.mean(0)) ** 2).mean(0) + {eps}).sqrt() * {w} + {b}",  # of columns
+)  # fmt: skip
+"""LayerNorm in several spellings, and what looks like it."""
 LOSSES = {
     "cross entropy": "F.cross_entropy(h, y)",
     "of soft targets": "F.cross_entropy(h, y, label_smoothing=0.1)",
@@ -88,6 +102,10 @@ def networks(draw: st.DrawFn) -> Network:
         lines.append("h = x")
 
     def linear(columns: int) -> None:
+        if draw(st.integers(0, 4)) == 0:  # a product with each part of one parameter
+            w, parts = parameter(3, size, columns), [0, 2, 1][: draw(pick([1, 2, 3]))]
+            lines.append(f"h = {' * '.join(f'(1 + h @ {w}[{k}])' for k in parts)}")
+            return
         turned = draw(st.booleans())
         w = parameter(columns, size) + ".t()" if turned else parameter(size, columns)
         lines.append(f"h = h @ {w}" + (f" + {parameter(columns)}" if draw(st.booleans()) else ""))
@@ -102,7 +120,9 @@ def networks(draw: st.DrawFn) -> Network:
                 f"h = F.batch_norm(h, None, None, {parameter(size, around=1)}, {parameter(size)}, True, 0.1, 1e-3)"
             )
         elif norm == "layer":
-            lines.append(f"h = F.layer_norm(h, ({size},), {parameter(size, around=1)}, {parameter(size)}, 1e-3)")
+            given = {"w": parameter(size, around=1), "b": parameter(size), "eps": draw(pick([1e-3, 1e-5, 0.5]))}
+            normal = draw(pick(NORMALS)).format(**given).replace("size", str(size))
+            lines.append(draw(pick(["h = {}", "h = {}", "h = h + {}", "h = {} * h"])).format(normal))
         elif norm == "centred":
             lines.append("h = h - h.mean(-1, keepdim=True)")
         lines.append("h = " + draw(pick(ACTIVATIONS)).format("h"))
