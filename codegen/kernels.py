@@ -18,6 +18,30 @@ from engine.notation import Index, Less, LessEqual, Sigma, Sign, Where, canonica
 
 Kernel = tuple[str, tuple[Any, ...]]
 
+IDENTITIES = {
+    "logsumexp": "log Σ exp(f) by `logsumexp`, which does not overflow",
+    "logaddexp": "log(exp(f) + exp(g)) by `logaddexp`, which does not overflow",
+    "softmax": "exp(f) / Σ exp(f) by `softmax`, which does not overflow",
+    "log_softmax": "f - log Σ exp(f) by `log_softmax`, which does not overflow",
+    "sigmoid": "1 / (1 + exp(-f)) by `sigmoid`, which does not overflow",
+    "softplus": "log(1 + exp(f)) by `softplus`, which does not overflow",
+    "logsigmoid": "-log(1 + exp(-f)) by `logsigmoid`, which does not overflow",
+    "log1p": "log(1 + f) by `log1p`, which keeps the digits of a small f",
+    "expm1": "exp(f) - 1 by `expm1`, which keeps the digits of a small f",
+    "gelu": "f (1 + erf(f / sqrt 2)) / 2 by `gelu`",
+    "abs": "sign(f) f by `abs`",
+    "relu": "f where it is positive, else 0, by `relu`",
+    "leaky_relu": "f where it is positive, else a fraction of it, by `leaky_relu`",
+    "elu": "f where it is positive, else exp(f) - 1, by `elu`",
+    "clamp": "f between two bounds by `clamp`",
+    "maximum": "the larger of two by `maximum`",
+    "minimum": "the smaller of two by `minimum`",
+    "softshrink": "f less a number beyond it, else 0, by `softshrink`",
+    "hardshrink": "f beyond a number, else 0, by `hardshrink`",
+    "hardswish": "f (f + 3) / 6 between -3 and 3, else relu(f), by `hardswish`",
+}
+"""What torch's kernels compute, by their names in emitted statements, for those who wonder where one comes from."""
+
 
 def stable(e: Expr) -> Kernel | None:
     """The kernel that computes an expression, with its arguments; None if there is none."""

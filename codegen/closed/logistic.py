@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEPTH = 4
+QUOTIENT = "a quotient of linear functions of exp(f) is sigmoid or tanh, which do not overflow"
+UNIFIED = "log(1 + exp(-f)) is log(1 + exp(f)) - f, whichever is shorter"
 
 
 def elementwise_cells(cells: Mapping[str, Cell]) -> dict[str, Cell]:
@@ -165,6 +167,8 @@ def length(e: Any) -> tuple[int, int, int, str]:
 
 __all__ = [
     "DEPTH",
+    "QUOTIENT",
+    "UNIFIED",
     "elementwise_cells",
     "gate_argument",
     "moebius",

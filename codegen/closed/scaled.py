@@ -37,6 +37,11 @@ from engine.notation import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from codegen.closed.region import Region
+
+
+RULE = "the largest exponent is taken out, exp(f) = exp(m) exp(f - m), so that nothing overflows"
+
 
 class Unscaled(Exception):  # no error: that there is no such form
     """Powers of s that do not come off, or of several rows at once."""
@@ -122,14 +127,12 @@ class Scaling:
         return next(iter(rows), None)
 
 
-def scaled(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell] | None:
-    """The cells with the largest exponent taken out of every exponential that is summed; None where there is none."""
-    changed = False
+def scaled(region: Region, kept: tuple[str, ...]) -> Region | None:
+    """The region with the largest exponent taken out of every exponential that is summed; None where there is none."""
+    cells = list(region.cells)
     for name in [c.name for c in cells if isinstance(c.expr, sp.exp) and c.name not in kept]:
-        new = without_scale(cells, name, kept)
-        if new is not None:
-            cells, changed = new, True
-    return cells if changed else None
+        cells = without_scale(cells, name, kept) or cells
+    return region.by(RULE, lambda _: cells) if len(cells) > len(region.cells) else None
 
 
 def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...]) -> list[Cell] | None:
@@ -238,4 +241,4 @@ def largest_of(scaling: Scaling, exponent: Any, over: tuple[int, ...], name: str
     return Cell(name, indices, shape, Amax(instantiate(exponent, dict(copy)), *limits), "float", False, origin.dtype)
 
 
-__all__ = ["scaled"]
+__all__ = ["RULE", "scaled"]
