@@ -129,14 +129,19 @@ class Scaling:
 
 def scaled(region: Region, kept: tuple[str, ...]) -> Region | None:
     """The region with the largest exponent taken out of every exponential that is summed; None where there is none."""
-    cells = list(region.cells)
+    cells, moving = list(region.cells), {*region.wanted}
+    for c in cells:
+        moving |= {c.name} if c.differentiable and moving & {*c.reads} else set()
     for name in [c.name for c in cells if isinstance(c.expr, sp.exp) and c.name not in kept]:
-        cells = without_scale(cells, name, kept) or cells
+        cells = without_scale(cells, name, kept, moving) or cells
     return region.by(RULE, lambda _: cells) if len(cells) > len(region.cells) else None
 
 
-def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...]) -> list[Cell] | None:
-    """The cells with the scale taken out of one exponential; None where it is not summed, or its scale is seen outside."""
+def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...], moving: set[str]) -> list[Cell] | None:
+    """The cells with the scale taken out of one exponential; None where it is not summed, or its scale is seen outside.
+
+    What a gradient goes through is `moving`: a weight that is 0 masks nothing then, for its own gradient is not 0.
+    """
     known = {c.name: c for c in cells}
     origin = known[name]
     over = summed_positions(origin, cells)
@@ -144,6 +149,8 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...]) -> list[C
         return None
     rows = tuple(p for p in range(len(origin.indices)) if p not in over)
     weight = weight_of(origin, cells)
+    smooth = weight.xreplace({b: sp.Dummy() for b in weight.atoms(*BRACKETS)})  # no gradient goes through a comparison
+    weight = sp.S.One if any(name_of(a) in moving for a in accesses(smooth)) else weight
     top = free_name(f"{name}_max", known)
     scaling = Scaling(origin, rows, top, weight=weight)
     exponent, off = cast("Any", origin.expr).args[0], list[Cell]()
