@@ -9,7 +9,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen import tensors as tt
-from codegen.closed.backward import cot_name, settled
+from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.complement import complemented
 from codegen.closed.deviations import centred_again
@@ -40,10 +40,11 @@ from codegen.closed.planner import Planned, knowledge, planned, unsimplified
 from codegen.closed.recentre import recentred
 from codegen.closed.rewrites import Rewrite, compared, rewritten
 from codegen.closed.scaled import scaled
+from codegen.closed.scattered import RULE as SCATTERED
+from codegen.closed.scattered import by_places, is_linear, scattered_apart
 from codegen.closed.slopes import by_clamps, with_slopes, written_out
 from codegen.closed.stabilize import KERNEL, kernel_form, stabilized
 from codegen.closed.sums import rebuilt
-from codegen.closed.terms import expanded
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError
@@ -300,7 +301,7 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
         infos[c.name] = TensorInfo(c.shape, c.kind, sources)
     backward: list[Line] = []
     for s in plan.statements:
-        expr = scattered_apart(with_kernels(slopes[s.name], by_name))
+        expr = scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
         low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
         formula = s.expr if reads.issuperset(map(name_of, accesses(s.expr))) else written_out(slopes[s.name])
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
@@ -368,6 +369,8 @@ def forward_lines(
             own = step(UNIFIED, own, unified(e))
         if e.has(Sigma):
             own = step(IN_FRONT, own, numbers_in_front(own.expr))
+        if not literal and c.kind == "float":
+            own = step(SCATTERED, own, by_places(own.expr, c.indices))
         written_out.append((c, cast("Expr", own.expr)))
     told = [n for c, _ in written_out for n in notes.get(c.name, [])]
     if not literal:
@@ -450,7 +453,11 @@ def inlines(cell: Cell, live: set[str], local: dict[str, Cell]) -> bool:
     A sum is not written out in a sum either: `(a - b) - (c - d)` loses digits as `a - b - c + d`.
     """
     (reader,) = [local[n] for n in live if cell.name in local[n].reads]
-    if isinstance(cell.expr, sp.Add) and adds(cast("Expr", reader.expr), cell.name):
+    whole = cast("Expr", reader.expr)
+    if isinstance(cell.expr, sp.Add) and adds(whole, cell.name):
+        return False
+    placed = by_places(cell.expr, cell.indices) is not cell.expr
+    if placed and not all(is_linear(whole, a) for a in accesses(whole, cell.name)):
         return False
     if not cell.named or fills(cast("Expr", reader.expr), cell.name):
         return True
@@ -482,16 +489,3 @@ def with_kernels(e: Expr, known: dict[str, Cell]) -> Expr:
         return e
     sums = {n: c for n, c in known.items() if isinstance(c.expr, Sigma) and isinstance(c.expr.body, sp.exp)}
     return cast("Expr", substituted(e, sums)) if sums else e
-
-
-def scattered_apart(e: Expr) -> Expr:
-    """A product over an addition that holds deltas multiplied out: the terms with equal deltas become one scatter."""
-    if not e.has(Delta):
-        return e
-    groups: dict[Any, list[Any]] = {}
-    for t in sp.Add.make_args(expanded(e)):
-        deltas = sp.Mul(*[f for f in sp.Mul.make_args(t) if isinstance(f, Delta)])
-        groups.setdefault(deltas, []).append(cast("Any", t) / deltas)
-    return cast(
-        "Expr", sp.Add(*[d * settled(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], evaluate=False)
-    )

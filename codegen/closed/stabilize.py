@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.beside import RULE as BESIDE
+from codegen.closed.beside import beside_one
 from codegen.closed.cells import Cell, substituted
+from codegen.closed.completed import RULE as COMPLETED
+from codegen.closed.completed import completed
 from codegen.closed.logistic import DEPTH, QUOTIENT, elementwise_cells, quotients
 from codegen.closed.shares import reduction
 from codegen.closed.shift import RULE as SHIFT
@@ -36,6 +40,8 @@ def stabilized(region: Region, kept: tuple[str, ...] = ()) -> Region:
 
     Exponentials that nothing reads any more are left out, except for those in `kept`.
     """
+    region = region.by(COMPLETED, lambda cells: completed(cells, kept))
+    region = region.by(BESIDE, lambda cells: beside_one(cells, kept))
     region = region.by(MEANS, means_apart).by(SHIFT, lambda cells: unshifted(cells, kept)).by(QUOTIENT, quotients)
     return region.by(LOGARITHMS, logs_apart).by(UNREAD, lambda cells: read_ones(cells, kept))
 
