@@ -131,6 +131,9 @@ class ContractMixin(LowererBase):
     def reduce(self, v: Val, summed: list[Index], how: str = "sum") -> Val:
         """`sum` or `amax` over dimensions. A sum over an index that no dimension has multiplies by its size."""
         present = [d for d, a in enumerate(v.axes) if a in summed]
+        plain, minus = without_sign(v.t)
+        if minus and present and how == "sum" and v.kind == "float":
+            return self.negative(self.reduce(Val(plain, v.axes, v.kind, v.kept), summed))
         out = v
         if present:
             whole = how == "sum" and len(present) == len(v.axes)
@@ -243,3 +246,13 @@ class ContractMixin(LowererBase):
 
 def _is_free(f: Expr, s: Index) -> bool:
     return s not in {i for b in f.atoms(Sigma, Amax) for i, _ in b.limits}
+
+
+def without_sign(t: tt.T) -> tuple[tt.T, bool]:
+    """A tensor without the minus in front of it, or of a factor of it, and whether there was one."""
+    if t.kind == "unary" and t.head == "neg":
+        return t.args[0], True
+    if t.kind != "binary" or t.head not in ("*", "/"):
+        return t, False
+    (one, left), (other, right) = (without_sign(a) for a in t.args)
+    return (tt.binary(t.head, one, other), left != right) if left or right else (t, False)

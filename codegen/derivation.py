@@ -15,7 +15,7 @@ from engine.naming import Namer
 from engine.notation import accesses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from codegen.closed.code import RegionCode
     from engine.graph import Graph, Node
@@ -27,12 +27,23 @@ class Step:
 
     node: str
     rule: str
-    proof: Proof | None = None
+    proof: Proof | Rewritten | None = None
 
     @property
     def result(self) -> str:
-        """The closed form, where the rule led to one."""
+        """The closed form, or the definition in the forward, where the rule led to one."""
         return "" if self.proof is None else self.proof.text()
+
+
+@dataclass(frozen=True, eq=False)
+class Rewritten:
+    """A tensor's definition in the emitted forward after a rule, printed when it is asked for."""
+
+    as_text: Callable[[], str]
+
+    def text(self) -> str:
+        """One line of text."""
+        return self.as_text()
 
 
 @dataclass(frozen=True)

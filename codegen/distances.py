@@ -6,11 +6,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
-import torch
 
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma
@@ -19,25 +17,7 @@ if TYPE_CHECKING:
     from sympy import Expr
 
 NAME = "squared_distances"
-
-
-def squared_distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Of every row of x from every row of y. torch's kernel has no second derivative: where there may be one, it is written out."""
-    followed = torch.is_grad_enabled() and (
-        torch.compiler.is_compiling()
-        or any(t.requires_grad or torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in (x, y))
-    )
-    if followed or x.dtype not in (torch.float32, torch.float64):
-        return (x.unsqueeze(-2) - y.unsqueeze(-3)).square().sum(-1)
-    roots = torch.cdist(x.double(), y.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    return (roots**2).to(x.dtype)  # in float32 the root and the square would each be rounded
-
-
-def source() -> list[str]:
-    """The lines of the function as a file has them that calls it."""
-    return (
-        inspect.getsource(squared_distances).replace(": torch.Tensor", "").replace(" -> torch.Tensor", "").splitlines()
-    )
+"""The function of `codegen.helpers` that computes them."""
 
 
 def rows(e: Sigma) -> tuple[Indexed, Indexed, tuple[Index, ...], Index, Index, Index] | None:
@@ -64,4 +44,4 @@ def is_distance(e: Expr) -> bool:
     return isinstance(e, Sigma) and rows(e) is not None
 
 
-__all__ = ["NAME", "is_distance", "rows", "source", "squared_distances"]
+__all__ = ["NAME", "is_distance", "rows"]

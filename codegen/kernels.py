@@ -2,8 +2,9 @@
 
 log(sum(exp f)) is logsumexp, log(exp(f) + exp(g)) is logaddexp, exp(f)/(exp(f) + exp(g)) is sigmoid(f - g),
 f - log(sum(exp f)) is log_softmax, exp(f)/sum(exp f) is softmax, log(1 + f) is log1p, 1/(1 + exp(-f)) is sigmoid,
-log(1 + exp f) is softplus, f (1 + erf(f / sqrt 2))/2 is gelu, exp(f) - 1 is expm1, sign(f) f is abs, f where it is positive is relu, f within bounds is clamp, the
-larger of two is maximum: the naive form overflows or cancels or is longer, the kernel is not.
+log(1 + exp f) is softplus, f / (1 + exp(-f)) is silu, f tanh(log(1 + exp f)) is mish, f (1 + erf(f / sqrt 2))/2 is gelu,
+exp(f) - 1 is expm1, sign(f) f is abs, f where it is positive is relu, f within bounds is clamp, the larger of two is maximum:
+the naive form overflows or cancels or is longer, the kernel is not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,32 @@ from sympy import Expr
 from engine.notation import Index, Less, LessEqual, Sigma, Sign, Where, canonical, ordered
 
 Kernel = tuple[str, tuple[Any, ...]]
+
+IDENTITIES = {
+    "logsumexp": "log Σ exp(f) by `logsumexp`, which does not overflow",
+    "logaddexp": "log(exp(f) + exp(g)) by `logaddexp`, which does not overflow",
+    "softmax": "exp(f) / Σ exp(f) by `softmax`, which does not overflow",
+    "log_softmax": "f - log Σ exp(f) by `log_softmax`, which does not overflow",
+    "sigmoid": "1 / (1 + exp(-f)) by `sigmoid`, which does not overflow",
+    "softplus": "log(1 + exp(f)) by `softplus`, which does not overflow",
+    "logsigmoid": "-log(1 + exp(-f)) by `logsigmoid`, which does not overflow",
+    "log1p": "log(1 + f) by `log1p`, which keeps the digits of a small f",
+    "expm1": "exp(f) - 1 by `expm1`, which keeps the digits of a small f",
+    "silu": "f / (1 + exp(-f)) by `silu`, which does not overflow",
+    "mish": "f tanh(log(1 + exp(f))) by `mish`, which does not overflow",
+    "gelu": "f (1 + erf(f / sqrt 2)) / 2 by `gelu`",
+    "abs": "sign(f) f by `abs`",
+    "relu": "f where it is positive, else 0, by `relu`",
+    "leaky_relu": "f where it is positive, else a fraction of it, by `leaky_relu`",
+    "elu": "f where it is positive, else exp(f) - 1, by `elu`",
+    "clamp": "f between two bounds by `clamp`",
+    "maximum": "the larger of two by `maximum`",
+    "minimum": "the smaller of two by `minimum`",
+    "softshrink": "f less a number beyond it, else 0, by `softshrink`",
+    "hardshrink": "f beyond a number, else 0, by `hardshrink`",
+    "hardswish": "f (f + 3) / 6 between -3 and 3, else relu(f), by `hardswish`",
+}
+"""What torch's kernels compute, by their names in emitted statements, for those who wonder where one comes from."""
 
 
 def stable(e: Expr) -> Kernel | None:
@@ -196,6 +223,9 @@ def _product(e: Expr) -> Kernel | None:
     for s in factors:
         if isinstance(s, Sign) and s.args[0] in factors:
             return "scaled", (("abs", s.args), sp.Mul(*[f for f in factors if f not in (s, s.args[0])]))
+        f = _mish(s)
+        if f in factors:
+            return "scaled", (("mish", (f,)), sp.Mul(*[g for g in factors if g not in (s, f)]))
         x = _gelu(s)
         if x in factors:
             return "scaled", (("gelu", (x,)), 2 * sp.Mul(*[f for f in factors if f not in (s, x)]))
@@ -206,6 +236,9 @@ def _product(e: Expr) -> Kernel | None:
         f = _one_plus_exp(b)
         if f is not None:
             rest = _without(factors, d, b, x)
+            if -f in rest:
+                rest.remove(-f)
+                return "scaled", (("silu", (-f,)), sp.Mul(*rest))
             for g in factors:
                 if _exponent(g) is not None and sp.expand(g.args[0] - f) == 0:
                     rest = [r for r in rest if r is not g]
@@ -224,6 +257,12 @@ def _product(e: Expr) -> Kernel | None:
                     limits = tuple((i, n) for i, (_, n) in zip(match, b.limits, strict=True))
                     return "scaled", (("softmax", (inner, limits)), sp.Mul(*rest))
     return None
+
+
+def _mish(e: Expr) -> Expr | None:
+    """x of tanh(log(1 + exp x))."""
+    inner = e.args[0] if isinstance(e, sp.tanh) else None
+    return _one_plus_exp(inner.args[0]) if isinstance(inner, sp.log) else None
 
 
 def _gelu(e: Expr) -> Expr | None:

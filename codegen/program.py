@@ -22,6 +22,7 @@ from codegen.function import differentiable
 from codegen.modulestate import module_state
 from codegen.operator import custom_op
 from codegen.second import differentiable_inputs, gradient_along, hvp
+from codegen.worked.rewritten import rewritten_steps
 from engine import Graph, trace
 from engine.collection import few_collections
 from engine.errors import InputError
@@ -387,7 +388,7 @@ def generate(
     if mode == "closed":
         names = tuple(n for n in graph.inputs if graph[n].differentiable and (wrt is None or graph.key(n) in wrt))
         source, writer = closed_source(graph, names, name or graph.name)
-        trail = (*derivation.trail, *steps_of(writer.proofs))
+        trail = (*derivation.trail, *rewritten_steps(writer), *steps_of(writer.proofs))
         derivation = replace(derivation, proofs=tuple(writer.proofs), trail=trail)
     else:
         source = steps_source(derivation, name or graph.name)

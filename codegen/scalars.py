@@ -31,6 +31,8 @@ OF_TWO = {
     "atan2": "torch.atan2",
     "TanhBackward": "torch.ops.aten.tanh_backward",
     "GeluBackward": "torch.ops.aten.gelu_backward",
+    "SiluBackward": "silu_backward",
+    "MishBackward": "mish_backward",
     "SigmoidBackward": "torch.ops.aten.sigmoid_backward",
     "LeakyReluBackward": "torch.ops.aten.leaky_relu_backward",
     "SoftplusBackward": "torch.ops.aten.softplus_backward",
@@ -163,7 +165,7 @@ class ScalarMixin(LowererBase):
             coefficient, factors = sp.Mul(coefficient, *[c for c, _ in parts]), [f for _, f in parts]
         sign = coefficient.is_negative
         coefficient = -coefficient if sign else coefficient
-        if long_number(coefficient):
+        if long_number(coefficient) or any(f.is_number and not f.has(Indexed) for f in factors):
             coefficient = sp.Mul(coefficient, *[f for f in factors if f.is_number])
             factors = [f for f in factors if not f.is_number]
         top: list[Expr] = []
@@ -305,6 +307,8 @@ class ScalarMixin(LowererBase):
         if not count.free_symbols or rest.free_symbols & count.free_symbols or rest.has(Indexed, Index):
             return None
         total = self.value(sums[0])
+        if total.t.kind == "unary" and total.t.head == "neg":
+            total, rest = self.negative(total), -rest
         if total.t.kind != "method" or total.t.head != "sum" or total.kind != "float":
             return None
         mean = Val(T("method", "mean", total.t.args, total.t.keywords), total.axes, total.kind, total.kept)
@@ -529,7 +533,7 @@ class ScalarMixin(LowererBase):
                 side = {"max": upper} if lower is None else {"min": lower}
                 return Val(tt.method(v.t, "clamp", **side), v.axes)
             return Val(tt.method(v.t, "clamp", lower, upper), v.axes)
-        if name in ("logsigmoid", "gelu"):
+        if name in ("logsigmoid", "gelu", "silu", "mish"):
             return Val(tt.call(f"torch.nn.functional.{name}", v.t), v.axes)
         if name == "elu":
             alpha, scale, inner = (float(x) for x in args[1:])

@@ -14,7 +14,7 @@ from rich.text import Text
 from codegen.build import closed_program, derivation_text, program_of
 from codegen.check import check
 from codegen.cli.progress import say
-from codegen.closed.markdown import part_markdown
+from codegen.closed.markdown import part_markdown, rewritten_markdown
 from codegen.derivation_md import node_markdown
 from codegen.emit import write_atomically
 from codegen.explain import Explanation, explanations
@@ -24,7 +24,7 @@ from codegen.program import Program
 from codegen.report import report_html
 from codegen.targets import load_target, load_value
 from codegen.worked.latex import node_latex
-from codegen.worked.story import Memory, Part, backward_story, memory
+from codegen.worked.story import Memory, Part, backward_story, forward_story, memory
 from codegen.worked.told import Equation
 from engine.draw import to_dot, to_svg
 from engine.errors import OutputError, TargetError
@@ -87,23 +87,30 @@ def _unknown(node: str, target: str, names: list[str]) -> str:
     return f"{target} has no node {node!r}.{hint} Its nodes: {', '.join(names)}."
 
 
-def story_of(program: Program, title: str) -> tuple[tuple[Part, ...], Memory]:
-    """The tensors of the closed backward, and what is saved for it."""
+def story_of(program: Program, title: str) -> tuple[list[Part], tuple[Part, ...], Memory]:
+    """The tensors of the forward that were rewritten, those of the closed backward, and what is saved for it."""
     writer = closed_program(program, title).writer
     assert writer is not None
-    return backward_story(writer), memory(writer)
+    return [p for p in forward_story(writer) if p.stages or p.like], backward_story(writer), memory(writer)
 
 
 def _text(console: Console, program: Program, told: dict[str, Explanation], node: str | None, title: str) -> None:
-    parts, kept = story_of(program, title)
+    forward, parts, kept = story_of(program, title)
     if node is not None:
-        _panel(console, told[node], [p for p in parts if p.cell == node])
+        _panel(console, told[node], [p for p in forward if p.name == node], [p for p in parts if p.cell == node])
         return
     console.print(Syntax(repr(program.graph), "python", background_color="default", word_wrap=True))
     say(console, "\nCotangents by the chain rule, as steps.py computes them:\n")
     for e in told.values():
         if e.cotangent is not None:
             say(console, f"  {e.cotangent.text}")
+    if forward:
+        say(console, "\nThe forward as closed.py computes it, where that is not as it was written:\n")
+    for p in forward:
+        for s in p.stages:
+            say(console, f"  {line_of(s.equation, p)}    # {s.rule.replace('`', '')}")
+        if p.like:
+            say(console, f"  {p.name} by the same steps as {p.like}")
     say(console, "\nIn closed form, as closed.py computes them:\n")
     for p in parts:
         say(console, f"  {line_of(p.equation, p) if p.equation is not None else p.lines[-1]}")
@@ -119,7 +126,7 @@ def line_of(equation: Equation, part: Part) -> str:
     return f"{text_formula(equation[0], part.ranks)} = {text_formula(equation[1], part.ranks)}"
 
 
-def _panel(console: Console, e: Explanation, parts: list[Part]) -> None:
+def _panel(console: Console, e: Explanation, forward: list[Part], parts: list[Part]) -> None:
     """One node in a frame: forward, definition, paths, cotangent, emitted statement, and the way to its closed form."""
     rows: list[RenderableType] = []
 
@@ -149,8 +156,9 @@ def _panel(console: Console, e: Explanation, parts: list[Part]) -> None:
     lines(e.cotangent.text if e.cotangent is not None else "none: no gradient goes through it")
     if e.cotangent is not None:
         code("emitted in steps.py", *e.statements)
-    for part in parts:
-        heading(f"closed form of {part.name}" + (f", by the same steps as {part.like}" if part.like else ""))
+    for part in (*forward, *parts):
+        title = f"{part.name} in the forward of closed.py" if part in forward else f"closed form of {part.name}"
+        heading(title + (f", by the same steps as {part.like}" if part.like else ""))
         for k, s in enumerate(part.stages, 1):
             lines(f"{k}. {s.rule.replace('`', '')}")
             lines(*[f"where {line_of(f, part)}" for f in s.facts], line_of(s.equation, part), indent=5)
@@ -162,9 +170,9 @@ def _panel(console: Console, e: Explanation, parts: list[Part]) -> None:
 
 
 def _latex(console: Console, program: Program, told: dict[str, Explanation], node: str | None, title: str) -> None:
-    parts, _ = story_of(program, title)
+    forward, parts, _ = story_of(program, title)
     chosen = [told[node]] if node is not None else list(told.values())
-    shown = [p for p in parts if node is None or p.cell == node]
+    shown = [p for p in forward if node in (None, p.name)] + [p for p in parts if node in (None, p.cell)]
     say(console, node_latex(chosen, shown).rstrip("\n"))
 
 
@@ -172,8 +180,9 @@ def _markdown(console: Console, program: Program, told: dict[str, Explanation], 
     if node is None:
         say(console, derivation_text(program, title).rstrip("\n"))
         return
-    parts, _ = story_of(program, title)
-    texts = [node_markdown(told[node]), *[part_markdown(p) for p in parts if p.cell == node]]
+    forward, parts, _ = story_of(program, title)
+    texts = [node_markdown(told[node]), *[rewritten_markdown(p) for p in forward if p.name == node]]
+    texts += [part_markdown(p) for p in parts if p.cell == node]
     say(console, "\n".join(texts).rstrip("\n"))
 
 

@@ -21,6 +21,7 @@ from codegen.closed.called import addition_name
 from codegen.closed.constants import chosen
 from codegen.closed.literal import literal_nodes
 from codegen.closed.random import random_nodes
+from codegen.closed.roots import with_roots
 from codegen.closed.sums import rebuilt, resum
 from codegen.ranges import simplified
 from engine.indexed import Indexed
@@ -174,6 +175,11 @@ def plain_layout(cell: Cell) -> bool:
     return all(isinstance(i, Index) for i in indices) and len(set(indices)) == len(indices)
 
 
+def on_diagonal(a: Indexed) -> bool:
+    """Whether a tensor is read where two of its indices are equal."""
+    return len(set(a.indices)) < len([i for i in a.indices if i != 0])
+
+
 class Builder:
     """Turns a graph into cells."""
 
@@ -302,7 +308,7 @@ class Builder:
         ):
             self.keep(cell)
             return
-        cell = replace(cell, expr=self.exploded(expr, cell, top=True), call=False)
+        cell = replace(cell, expr=self.exploded(with_roots(expr), cell, top=True), call=False)
         order = tuple(i for i in natural(cell.expr) if i in cell.indices)
         if (
             not n.named
@@ -384,9 +390,14 @@ class Builder:
             cell = self.cells.get(o)
             if cell is not None and cell.expr is not None and is_contraction(cell.expr):
                 reads = list(accesses(e, o))
-                if reads and all(len(set(a.indices)) < len([i for i in a.indices if i != 0]) for a in reads):
+                if reads and all(map(on_diagonal, reads)) and not self.read_whole(o):
                     known[o] = cell
         return cast("Expr", substituted(e, known)) if known else e
+
+    def read_whole(self, name: str) -> bool:
+        """Whether some node reads more of a tensor than a diagonal: it has to be there, and its diagonal with it."""
+        readers = (n for n in self.graph.nodes if name in n.operands)
+        return any(n.definition is None or not all(map(on_diagonal, accesses(n.definition[1], name))) for n in readers)
 
     def looked_up(self, e: Expr, owner: Cell) -> Expr:
         """A definition with the indices that it computes as cells of their own; unchanged where something else is not plain."""

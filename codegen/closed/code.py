@@ -9,7 +9,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen import tensors as tt
-from codegen.closed.backward import cot_name, settled
+from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.complement import complemented
 from codegen.closed.deviations import centred_again
@@ -26,20 +26,26 @@ from codegen.closed.gates import (
     sizes_to_measure,
     small_sizes,
 )
+from codegen.closed.gathers import RULE as PLACES
 from codegen.closed.gathers import at_places
-from codegen.closed.kinks import clamped
+from codegen.closed.kinks import CLAMP, clamped
 from codegen.closed.line import LIKE, Line
-from codegen.closed.logistic import unified
+from codegen.closed.logistic import UNIFIED, unified
+from codegen.closed.logshare import RULE as LOG_SHARES
 from codegen.closed.logshare import with_log_shares
+from codegen.closed.outer import RULE as OUTER
 from codegen.closed.outer import outer_differences, without_outer
+from codegen.closed.pieces import RULE as PIECES
 from codegen.closed.pieces import by_pieces
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
 from codegen.closed.recentre import recentred
+from codegen.closed.rewrites import Rewrite, compared, rewritten
 from codegen.closed.scaled import scaled
+from codegen.closed.scattered import RULE as SCATTERED
+from codegen.closed.scattered import by_places, is_linear, scattered_apart
 from codegen.closed.slopes import by_clamps, with_slopes, written_out
-from codegen.closed.stabilize import kernel_form, stabilized
+from codegen.closed.stabilize import KERNEL, kernel_form, stabilized
 from codegen.closed.sums import rebuilt
-from codegen.closed.terms import expanded
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError
@@ -58,6 +64,9 @@ if TYPE_CHECKING:
 
 FUNCTIONS = (sp.log, sp.tanh)
 """What is taken once of a tensor. Exponentials are not: they are parts of kernels that do not overflow."""
+SHARED = "a function that several tensors are made of is computed once"
+IN_FRONT = "a number that all terms of a sum have goes in front of it"
+"""Rules of the forward, as its trail names them."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,8 @@ class RegionCode:
     """The sizes of the example it was closed for."""
     sums: Sums = ()
     """What its cells sum to over an axis, as far as others need to know."""
+    notes: tuple[Rewrite, ...] = ()
+    """What the rules of the forward made of its tensors' definitions, in order; sizes by position."""
     origin: RegionCode | None = None
     """The code with sizes by position that this one was made from."""
     sized: dict[Any, RegionCode] = field(default_factory=dict[Any, "RegionCode"], init=False, compare=False, repr=False)
@@ -149,13 +160,13 @@ class Form:
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
     kept = (*region.needed, *region.seeds)
-    cells = by_pieces(list(region.cells))
+    start = region.by(PIECES, by_pieces)
 
-    def best(cells: list[Cell]) -> RegionCode:
-        return passing(region, replace(region, cells=tuple(enriched(stabilized(cells, kept), kept))), values)
+    def best(start: Region) -> RegionCode:
+        return passing(region, enriched(stabilized(start, kept), kept), values)
 
-    code = best(cells)
-    careful = scaled(cells, kept) if code.statements and overflows(code, values) else None
+    code = best(start)
+    careful = scaled(start, kept) if code.statements and overflows(code, values) else None
     if careful is not None:
         finite = best(careful)
         code = code if overflows(finite, values) else replace(finite, refused=(*code.refused, *finite.refused))
@@ -287,32 +298,51 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
         infos[cot_name(c.name)] = infos[f"{cot_name(c.name)}_out"] = TensorInfo(c.shape)
     for s in plan.statements:
         infos[s.name] = TensorInfo(s.shape)
-    forward = forward_lines(region, by_name, {*region.needed, *read_back}, infos, literal)
+    forward, notes = forward_lines(region, by_name, {*region.needed, *read_back}, infos, literal)
     cells = tuple({c.name: c for c in (*cells, *by_name.values())}.values())
     for c in cells:
         sources = frozenset(c.reads).union(*[infos[r].sources for r in c.reads if r in infos])
         infos[c.name] = TensorInfo(c.shape, c.kind, sources)
     backward: list[Line] = []
     for s in plan.statements:
-        expr = scattered_apart(with_kernels(slopes[s.name], by_name))
+        expr = scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
         low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
         formula = s.expr if reads.issuperset(map(name_of, accesses(s.expr))) else written_out(slopes[s.name])
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
-    return RegionCode(cells, tuple(forward), tuple(backward), plan.gradients, tuple(read_back), plan.statements)
+    return RegionCode(
+        cells,
+        tuple(forward),
+        tuple(backward),
+        plan.gradients,
+        tuple(read_back),
+        plan.statements,
+        notes=(*region.notes, *notes),
+    )
 
 
 def forward_lines(
     region: Region, known: dict[str, Cell], needed: set[str], infos: dict[str, TensorInfo], literal: bool
-) -> list[Line]:
-    """Statements for the cells that are needed, with what is read once written out inside of its reader unless `literal`."""
+) -> tuple[list[Line], list[Rewrite]]:
+    """Statements for the cells that are needed, with what is read once written out inside of its reader unless `literal`.
+
+    With them comes what was done to the definitions of these cells.
+    """
     outer = {} if literal else outer_differences(known)
-    local = {
-        n: c
-        if literal
-        else replace(c, expr=at_places(without_outer(clamped(kernel_form(c, known), known), known, outer), c, known))
-        for n, c in known.items()
-        if c.expr is not None
-    }
+    notes: dict[str, list[Rewrite]] = {}
+
+    def step(rule: str, c: Cell, expr: Any) -> Cell:
+        new = replace(c, expr=expr)
+        note = rewritten(rule, c, new)
+        notes.setdefault(c.name, []).extend([] if note is None else [note])
+        return new
+
+    def local_form(c: Cell) -> Cell:
+        c = step(KERNEL, c, kernel_form(c, known))
+        c = step(CLAMP, c, clamped(c.expr, known))
+        c = step(OUTER, c, without_outer(c.expr, known, outer))
+        return step(PLACES, c, at_places(cast("Expr", c.expr), c, known))
+
+    local = {n: c if literal else local_form(c) for n, c in known.items() if c.expr is not None}
     live: set[str] = set()
     stack = [n for n in needed if n in local]
     while stack:
@@ -334,21 +364,38 @@ def forward_lines(
         if c.name not in live or c.name in inlined:
             continue
         e: Any = local[c.name].expr
+        names = dict[str, None]()
         while any(name_of(a) in inlined for a in accesses(e)):
+            names.update(dict.fromkeys(name_of(a) for a in accesses(e) if name_of(a) in inlined))
             e = substituted(e, inlined)
+        own = step(put_in(list(names)), local[c.name], e)
         if e.has(sp.log) and not literal:
-            e = unified(e)
+            own = step(UNIFIED, own, unified(e))
         if e.has(Sigma):
-            e = numbers_in_front(e)
-        written_out.append((c, e))
+            own = step(IN_FRONT, own, numbers_in_front(own.expr))
+        if not literal and c.kind == "float":
+            own = step(SCATTERED, own, by_places(own.expr, c.indices))
+        written_out.append((c, cast("Expr", own.expr)))
+    told = [n for c, _ in written_out for n in notes.get(c.name, [])]
+    if not literal:
+        for rule, change in ((LOG_SHARES, with_log_shares), (SHARED, with_shared_functions)):
+            before, written_out = written_out, change(written_out)
+            told += compared(rule, *([replace(c, expr=e) for c, e in x] for x in (before, written_out)))
     lines: list[Line] = []
-    for c, e in written_out if literal else with_shared_functions(with_log_shares(written_out)):
+    for c, e in written_out:
         infos[c.name] = TensorInfo(c.shape, c.kind)
         like = LIKE if c.kind == "float" else None
         value = Lowerer(infos, {}, like, fills=c.kind == "float" and not literal).lower(e, c.indices, c.shape)
         lines.append(Line(c.name, c.indices, c.shape, e, value))
         known[c.name] = c
-    return lines
+    return lines, told
+
+
+def put_in(names: list[str]) -> str:
+    """The rule by which cells are written out in the only one that reads them."""
+    listed = [f"{{{n}}}" for n in names]
+    whole = " and ".join([", ".join(listed[:-1]), *listed[-1:]]) if len(names) > 1 else "".join(listed)
+    return f"what nothing else reads is written out: {whole}"
 
 
 def with_shared_functions(lines: list[tuple[Cell, Expr]]) -> list[tuple[Cell, Expr]]:
@@ -410,7 +457,11 @@ def inlines(cell: Cell, live: set[str], local: dict[str, Cell]) -> bool:
     A sum is not written out in a sum either: `(a - b) - (c - d)` loses digits as `a - b - c + d`.
     """
     (reader,) = [local[n] for n in live if cell.name in local[n].reads]
-    if isinstance(cell.expr, sp.Add) and adds(cast("Expr", reader.expr), cell.name):
+    whole = cast("Expr", reader.expr)
+    if isinstance(cell.expr, sp.Add) and adds(whole, cell.name):
+        return False
+    placed = by_places(cell.expr, cell.indices) is not cell.expr
+    if placed and not all(is_linear(whole, a) for a in accesses(whole, cell.name)):
         return False
     if not cell.named or fills(cast("Expr", reader.expr), cell.name):
         return True
@@ -442,16 +493,3 @@ def with_kernels(e: Expr, known: dict[str, Cell]) -> Expr:
         return e
     sums = {n: c for n, c in known.items() if isinstance(c.expr, Sigma) and isinstance(c.expr.body, sp.exp)}
     return cast("Expr", substituted(e, sums)) if sums else e
-
-
-def scattered_apart(e: Expr) -> Expr:
-    """A product over an addition that holds deltas multiplied out: the terms with equal deltas become one scatter."""
-    if not e.has(Delta):
-        return e
-    groups: dict[Any, list[Any]] = {}
-    for t in sp.Add.make_args(expanded(e)):
-        deltas = sp.Mul(*[f for f in sp.Mul.make_args(t) if isinstance(f, Delta)])
-        groups.setdefault(deltas, []).append(cast("Any", t) / deltas)
-    return cast(
-        "Expr", sp.Add(*[d * settled(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], evaluate=False)
-    )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from codegen.closed.planner import Planned
     from codegen.closed.region import Region
 
+RULE = "1 - sigmoid(g) is sigmoid(-g)"
+
 
 def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None:
     """A plan with every `c (1 - s)` as `c t`, where s is a cell that is sigmoid(g) and t a new one that is sigmoid(-g)."""
@@ -53,11 +55,11 @@ def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None
         if c.name in names:
             expr = 1 / (1 + sp.exp(gates[c.name]))
             cells.append(replace(c, name=names[c.name], expr=expr, node=None, named=False))
-    return replace(region, cells=tuple(cells)), replace(plan, statements=statements)
+    return region.by(RULE, lambda _: cells), replace(plan, statements=statements)
 
 
 def _rule(e: Expr, turned: Any) -> tuple[str, ...]:
-    return ("1 - sigmoid(g) is sigmoid(-g)",) if turned(e) != e else ()
+    return (RULE,) if turned(e) != e else ()
 
 
-__all__ = ["complemented"]
+__all__ = ["RULE", "complemented"]

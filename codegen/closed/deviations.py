@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from codegen.closed.cells import Cell
     from codegen.closed.region import Region
 
+RULE = "it sums to zero, so that the mean that rounding left is subtracted once more"
+"""What the trail says of what is centred twice."""
 ROUNDED = "rounded"
 """What the name of a deviation ends with, before its mean is subtracted again."""
 
@@ -29,7 +31,7 @@ def centred_again(region: Region, algebra: Algebra) -> Region | None:
     """The region with every deviation centred again; None where there is none."""
     known = {c.name: c for c in region.cells}
     cells = [part for c in region.cells for part in twice(c, deviates(c, known, algebra))]
-    return replace(region, cells=tuple(cells)) if len(cells) > len(region.cells) else None
+    return region.by(RULE, lambda _: cells) if len(cells) > len(region.cells) else None
 
 
 def twice(c: Cell, axes: tuple[int, ...]) -> list[Cell]:
@@ -60,4 +62,4 @@ def deviates(c: Cell, known: dict[str, Cell], algebra: Algebra) -> tuple[int, ..
     return ()
 
 
-__all__ = ["centred_again"]
+__all__ = ["RULE", "centred_again"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from codegen.closed.random import random_nodes
 from codegen.closed.tidy import in_place, joined, read_by
 from codegen.closed.writer import ClosedWriter
-from codegen.distances import NAME, source
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
+from codegen.helpers import source
 from codegen.steps import Used, forward_text, guard_rows, size_lines
 from engine.naming import free_name
 from engine.notation import in_wholes
@@ -81,7 +81,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         returns=returns,
         guards=guard_rows(graph),
         size_lines=size_lines(graph, sized, inputs, inputs),
-        helpers=helpers([*forward, *ordered(writer)]),
+        helpers=source(line for b in (*forward, *ordered(writer)) for line in b.lines),
         forward=forward,
         result=sequence(saved, "," * (len(saved) == 1) + ")", 4, f"return {returns}, ("),
         unpack=[*(sequence(saved, " = saved", 4) if saved else []), *back, *seeds],
@@ -115,11 +115,6 @@ def step_docstring(trained: Sequence[str]) -> list[str]:
         *entries([*trained[:-1], last], start="Changed in place:"),
         '"""',
     ]
-
-
-def helpers(blocks: Sequence[Block]) -> list[str]:
-    """The lines of the function that statements call, if any does."""
-    return source() if any(f"{NAME}(" in line for b in blocks for line in b.lines) else []
 
 
 def random_in(writer: ClosedWriter) -> tuple[str, ...]:

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.called import share_name
 from codegen.closed.cells import Cell, at, natural, substituted
-from codegen.closed.kinks import with_clamps
+from codegen.closed.kinks import CLAMP, with_clamps
+from codegen.closed.knownsums import RULE as KNOWN
 from codegen.closed.knownsums import by_known_sums
 from codegen.closed.logistic import DEPTH, elementwise_cells, gate_argument, softplus_arguments
 from codegen.closed.matching import holding, matched
+from codegen.closed.multiples import RULE as MULTIPLES
 from codegen.closed.multiples import with_multiples
-from codegen.closed.outer import with_origins
+from codegen.closed.outer import ORIGINS, with_origins
 from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
 from codegen.closed.terms import expanded
@@ -24,15 +26,24 @@ from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
 
+if TYPE_CHECKING:
+    from codegen.closed.region import Region
 
-def enriched(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
-    """The cells of a region, centred, with the share `exp(f) / Sum exp(f)` of every sum of exponentials that has none.
+SHARES_BY_LOGS = "exp(f - log z) with z = Σ exp f is the share exp(f) / z"
+CENTRED = "a centred tensor u = x - mean(x) sums to zero, so that Σ u x is Σ u u"
+SHARES = "the derivative of a sum of exponentials is made of their shares exp(f) / Σ exp f"
+GATES = "the derivative of log(1 + exp f) is made of sigmoid(f)"
+"""The rules of the forward, as its trail names them."""
 
-    Those that are `kept` are read from outside of it.
+
+def enriched(region: Region, kept: tuple[str, ...] = ()) -> Region:
+    """A region centred, with the share `exp(f) / Sum exp(f)` of every sum of exponentials that has none, and so on.
+
+    Cells that are `kept` are read from outside of it.
     """
-    return with_origins(
-        with_multiples(with_clamps(with_gates(with_shares(centred(by_known_sums(shares_by_logs(cells), kept))))))
-    )
+    region = region.by(SHARES_BY_LOGS, shares_by_logs).by(KNOWN, lambda cells: by_known_sums(cells, kept))
+    region = region.by(CENTRED, centred).by(SHARES, with_shares).by(GATES, with_gates)
+    return region.by(CLAMP, with_clamps).by(MULTIPLES, with_multiples).by(ORIGINS, with_origins)
 
 
 def shares_by_logs(cells: list[Cell]) -> list[Cell]:

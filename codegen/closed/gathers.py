@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from codegen.closed.cells import Cell
 
+RULE = "a sum with ones at places is what stands at these places"
+
 
 def at_places(e: Expr, c: Cell, cells: Mapping[str, Cell]) -> Expr:
     """`Sum_j ([j = y_i] + a) x_ij` as `x_{i,y_i} + a Sum_j x_ij`, also where what is summed is a cell of its own."""
@@ -29,4 +31,4 @@ def at_places(e: Expr, c: Cell, cells: Mapping[str, Cell]) -> Expr:
     return cast("Expr", resum(whole, c.ranges)) if whole.has(Delta) else e
 
 
-__all__ = ["at_places"]
+__all__ = ["RULE", "at_places"]

@@ -26,6 +26,8 @@ from engine.notation import Less, LessEqual, Sign, Where, accesses, fresh, name_
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+CLAMP = "a choice by the size of x is a polynomial in x and its clamp"
+"""The rule of the forward, as its trail names it."""
 CONSTANTS = 3
 """Terms without a sign at most, each of which may or may not hold its square."""
 
@@ -217,4 +219,4 @@ def clamp_of(x: Indexed, bound: Expr, cells: Iterable[Cell]) -> Indexed | None:
     return None
 
 
-__all__ = ["clamped", "unbounded", "with_clamps"]
+__all__ = ["CLAMP", "clamped", "unbounded", "with_clamps"]

@@ -17,6 +17,7 @@ from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Sigma, base, element, fresh, name_of
 
+RULE = "a sum is told by sums that are there already"
 DEPTH = 2
 """How far the summands are written out."""
 
@@ -165,4 +166,4 @@ def plain(e: Expr) -> bool:
     ) and not isinstance(e, Indexed)
 
 
-__all__ = ["by_known_sums"]
+__all__ = ["RULE", "by_known_sums"]

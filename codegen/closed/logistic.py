@@ -1,6 +1,7 @@
 """Quotients of linear functions of one exponential: they overflow, and are sigmoid and tanh, which do not.
 
-(a E + b) / (c E + c) with E = exp(f) is b/c + (a - b)/c * sigmoid(f); with b = -a it is a/c * tanh(f/2).
+(a E + b) / (c E + c) with E = exp(f) is b/c + (a - b)/c * sigmoid(f); with b = -a it is a/c * tanh(f/2). (u^2 - 1) / (u^2 + 1) with
+u = 1 + E is tanh(log u), and log u does not overflow either.
 """
 
 from __future__ import annotations
@@ -20,14 +21,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEPTH = 4
+QUOTIENT = "a quotient of linear functions of exp(f) is sigmoid or tanh, which do not overflow"
+UNIFIED = "log(1 + exp(-f)) is log(1 + exp(f)) - f, whichever is shorter"
 
 
 def elementwise_cells(cells: Mapping[str, Cell]) -> dict[str, Cell]:
-    """Cells that may be written out inside of another: local, with a definition, no contraction."""
+    """Cells that may be written out inside of another: local, with a definition, no contraction.
+
+    What is less the logarithm of a number is none: in an exponential that would be a factor again.
+    """
     return {
         n: c
         for n, c in cells.items()
-        if c.expr is not None and not c.call and c.kind == "float" and not is_contraction(c.expr)
+        if c.expr is not None
+        and not c.call
+        and c.kind == "float"
+        and not is_contraction(c.expr)
+        and not any(t.is_number and t.has(sp.log) for t in sp.Add.make_args(c.expr))
     }
 
 
@@ -67,7 +77,7 @@ def quotient_of(cell: Cell, known: Mapping[str, Cell]) -> tuple[Expr, Expr] | No
         return None
     usable = {n: c for n, c in elementwise_cells(known).items() if not cast("Expr", c.expr).has(Sigma)}
     inner: Any = e
-    for _ in range(DEPTH):
+    for _ in range(DEPTH + 2):
         factors = sp.Mul.make_args(inner)
         moving = [f for f in factors if f.has(sp.exp)]
         value = (
@@ -106,19 +116,27 @@ def moebius(e: Expr) -> Expr | None:
     if not (top.is_polynomial(unit) and bottom.is_polynomial(unit)):
         return None
     n = sp.degree(bottom, unit)
+    f = cast("Expr", step * f)
+    if by_tanh(top, bottom, unit):
+        return cast("Expr", sp.tanh(sp.log(1 + sp.exp(f))))
     if n < 1 or not {m for (m,) in (*sp.Poly(top, unit).monoms(), *sp.Poly(bottom, unit).monoms())} <= {0, n}:
         return None
     a, b = top.coeff(unit, n), top.coeff(unit, 0)
     c, d = bottom.coeff(unit, n), bottom.coeff(unit, 0)
     if c != d or not all(x.is_number for x in (a, b, c)):
         return None
-    g = cast("Expr", n * step * f)
+    g = cast("Expr", n * f)
     if sp.expand(a + b) == 0:
         half = g / 2
         return cast("Expr", -a / c * sp.tanh(-half) if half.could_extract_minus_sign() else a / c * sp.tanh(half))
     if a == 0:
         return cast("Expr", b / c / (1 + sp.exp(g)))
     return cast("Expr", b / c + (a - b) / c / (1 + sp.exp(-g)))
+
+
+def by_tanh(top: Any, bottom: Any, unit: Any) -> bool:
+    """Whether a quotient of polynomials in E is (u^2 - 1) / (u^2 + 1) for u = 1 + E."""
+    return bool(sp.expand(top * ((1 + unit) ** 2 + 1) - bottom * ((1 + unit) ** 2 - 1)) == 0)
 
 
 def gate_argument(e: Any) -> Expr | None:
@@ -165,6 +183,8 @@ def length(e: Any) -> tuple[int, int, int, str]:
 
 __all__ = [
     "DEPTH",
+    "QUOTIENT",
+    "UNIFIED",
     "elementwise_cells",
     "gate_argument",
     "moebius",

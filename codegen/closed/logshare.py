@@ -19,6 +19,8 @@ from engine.notation import Index, Sigma, base, canonical, element, instantiate,
 if TYPE_CHECKING:
     from codegen.closed.cells import Cell
 
+RULE = "the logarithm of shares is computed once, and they are its exponential"
+
 Written = tuple["Cell", Expr]
 
 
@@ -95,4 +97,4 @@ def sums_the_same(total: Any, exponent: Any, mapping: dict[Any, Any]) -> bool:
     return canonical(own.xreplace(mapping)) == canonical(logarithm.args[0])
 
 
-__all__ = ["with_log_shares"]
+__all__ = ["RULE", "with_log_shares"]

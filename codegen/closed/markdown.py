@@ -40,10 +40,11 @@ class PartText:
 
 def closed_markdown(writer: ClosedWriter) -> str:
     """The part of `derivation.md` that leads from the chain rule to the closed forms."""
-    kept = memory(writer)
+    kept, forward = memory(writer), forward_story(writer)
     return render(
         "closed.md.j2",
-        forward=[part_text(p) for p in forward_story(writer)],
+        forward=[part_text(p) for p in forward],
+        rewritten=[part_text(p) for p in forward if p.stages or p.like],
         statements=[line for b in writer.emitted for line in b.lines],
         parts=[part_text(p) for p in backward_story(writer)],
         refused=writer.refused,
@@ -56,6 +57,11 @@ def closed_markdown(writer: ClosedWriter) -> str:
 def part_markdown(part: Part) -> str:
     """One tensor of the closed form as Markdown, headed by its name."""
     return render("part.md.j2", p=part_text(part))
+
+
+def rewritten_markdown(part: Part) -> str:
+    """One tensor of the forward as Markdown, with the rules that led to what is computed."""
+    return render("rewritten.md.j2", p=part_text(part))
 
 
 def part_text(part: Part) -> PartText:
@@ -75,4 +81,4 @@ def latex(equation: Equation, ranks: Mapping[str, int]) -> str:
     return f"{latex_formula(equation[0], ranks)} = {latex_formula(equation[1], ranks)}"
 
 
-__all__ = ["closed_markdown", "part_markdown"]
+__all__ = ["closed_markdown", "part_markdown", "rewritten_markdown"]

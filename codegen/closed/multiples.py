@@ -21,6 +21,8 @@ from engine.notation import Where, accesses, fresh
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+RULE = "a choice between multiples of one tensor is that tensor times a choice, its slope"
+
 
 def with_multiples(cells: list[Cell]) -> list[Cell]:
     """The cells, with what a tensor is multiplied by as a cell before every such choice."""
@@ -71,4 +73,4 @@ def multiple(c: Cell, known: Mapping[str, Cell]) -> tuple[Expr, Expr] | None:
     return None
 
 
-__all__ = ["with_multiples"]
+__all__ = ["RULE", "with_multiples"]

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 RULE = "a sum of outer differences is a difference of smaller sums"
+ORIGINS = "an outer difference stays what it is when both its tensors are read less one mean"
 CENTRED, ORIGIN = "centred", "origin"
 """What the names of a tensor less a mean, and of that mean, end with."""
 
@@ -203,4 +204,4 @@ def taken_in(reader: Cell, u: Cell, readers: Iterable[Cell]) -> bool:
     return bool(sums) and all(c.expr is not None and without_outer(c.expr, cells, outer) != c.expr for c in sums)
 
 
-__all__ = ["RULE", "outer_differences", "taken_apart", "taken_in", "with_origins", "without_outer"]
+__all__ = ["ORIGINS", "RULE", "outer_differences", "taken_apart", "taken_in", "with_origins", "without_outer"]

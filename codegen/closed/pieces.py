@@ -23,6 +23,7 @@ from engine.notation import BINDERS, BRACKETS, Delta, Equal, Head, Less, LessEqu
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+RULE = "a function of one number is written by its pieces between the places where it changes"
 PLACES = 4
 """At how many places a function may change at most."""
 LONGEST = 80
@@ -254,4 +255,4 @@ def choice(found: Pieces, t: Any) -> Any:
     return None
 
 
-__all__ = ["by_pieces"]
+__all__ = ["RULE", "by_pieces"]

@@ -13,18 +13,22 @@ from torch.utils import _pytree as pytree
 from codegen.closed.backward import is_local
 from codegen.closed.cells import Cell
 from codegen.closed.outer import operands, taken_in
+from codegen.closed.rewrites import compared
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import BINDERS, Index, accesses, base, canonical, instantiate, size_symbol
 from engine.spelling import SizeArg, is_slice, render_call, with_bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
     from codegen.closed.constants import Sums
+    from codegen.closed.rewrites import Rewrite
 
 LIMIT = 48
 """Cells that are closed together at most: what is worth folding lies closer, and plans cost more than in proportion."""
+AGAIN = "an outer difference costs less to compute again than to keep"
+"""The rule of `near_readers`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,13 @@ class Region:
     summed: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...] = ()
     sums: Sums = ()
     """What boundary cells sum to over one of their axes, where that is known from how they are computed."""
+    notes: tuple[Rewrite, ...] = ()
+    """What the rules so far made of the cells' definitions."""
+
+    def by(self, rule: str, change: Callable[[list[Cell]], list[Cell]]) -> Region:
+        """The region with its cells changed by a rule, which is noted."""
+        cells = tuple(change(list(self.cells)))
+        return replace(self, cells=cells, notes=(*self.notes, *compared(rule, self.cells, cells)))
 
 
 def depths(cells: list[Cell]) -> dict[str, int]:
@@ -288,4 +299,4 @@ def related(e: Expr, names: dict[str, str]) -> Expr:
     return e.xreplace(mapping)
 
 
-__all__ = ["Region", "boundary", "depths", "grouped", "normalized"]
+__all__ = ["AGAIN", "Region", "boundary", "depths", "grouped", "normalized"]

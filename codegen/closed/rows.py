@@ -26,6 +26,8 @@ from engine.notation import Sigma, accesses, fresh, name_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+RULE = "rows of a product over the sums of what made them are a product with shares, (Σ e v) / Σ e = Σ (e / Σ e) v"
+
 
 @dataclass(frozen=True)
 class Quotient:
@@ -114,4 +116,4 @@ def proven(found: Quotient, known: dict[str, Cell]) -> bool:
         return not rewritten(new, tensors, sizes)
 
 
-__all__ = ["with_shares_in_products"]
+__all__ = ["RULE", "with_shares_in_products"]

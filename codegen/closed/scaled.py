@@ -37,6 +37,11 @@ from engine.notation import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from codegen.closed.region import Region
+
+
+RULE = "the largest exponent is taken out, exp(f) = exp(m) exp(f - m), so that nothing overflows"
+
 
 class Unscaled(Exception):  # no error: that there is no such form
     """Powers of s that do not come off, or of several rows at once."""
@@ -122,18 +127,21 @@ class Scaling:
         return next(iter(rows), None)
 
 
-def scaled(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell] | None:
-    """The cells with the largest exponent taken out of every exponential that is summed; None where there is none."""
-    changed = False
+def scaled(region: Region, kept: tuple[str, ...]) -> Region | None:
+    """The region with the largest exponent taken out of every exponential that is summed; None where there is none."""
+    cells, moving = list(region.cells), {*region.wanted}
+    for c in cells:
+        moving |= {c.name} if c.differentiable and moving & {*c.reads} else set()
     for name in [c.name for c in cells if isinstance(c.expr, sp.exp) and c.name not in kept]:
-        new = without_scale(cells, name, kept)
-        if new is not None:
-            cells, changed = new, True
-    return cells if changed else None
+        cells = without_scale(cells, name, kept, moving) or cells
+    return region.by(RULE, lambda _: cells) if len(cells) > len(region.cells) else None
 
 
-def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...]) -> list[Cell] | None:
-    """The cells with the scale taken out of one exponential; None where it is not summed, or its scale is seen outside."""
+def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...], moving: set[str]) -> list[Cell] | None:
+    """The cells with the scale taken out of one exponential; None where it is not summed, or its scale is seen outside.
+
+    What a gradient goes through is `moving`: a weight that is 0 masks nothing then, for its own gradient is not 0.
+    """
     known = {c.name: c for c in cells}
     origin = known[name]
     over = summed_positions(origin, cells)
@@ -141,6 +149,8 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...]) -> list[C
         return None
     rows = tuple(p for p in range(len(origin.indices)) if p not in over)
     weight = weight_of(origin, cells)
+    smooth = weight.xreplace({b: sp.Dummy() for b in weight.atoms(*BRACKETS)})  # no gradient goes through a comparison
+    weight = sp.S.One if any(name_of(a) in moving for a in accesses(smooth)) else weight
     top = free_name(f"{name}_max", known)
     scaling = Scaling(origin, rows, top, weight=weight)
     exponent, off = cast("Any", origin.expr).args[0], list[Cell]()
@@ -238,4 +248,4 @@ def largest_of(scaling: Scaling, exponent: Any, over: tuple[int, ...], name: str
     return Cell(name, indices, shape, Amax(instantiate(exponent, dict(copy)), *limits), "float", False, origin.dtype)
 
 
-__all__ = ["scaled"]
+__all__ = ["RULE", "scaled"]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+RULE = "shares do not change when every exponent is shifted, so that what is subtracted from all of them is dropped"
+
+
 def unshifted(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     """The cells with exponents free of what does not vary along the axis that they are summed over."""
     known = {c.name: c for c in cells}
@@ -130,4 +133,4 @@ def paired(a: Indexed, b: Indexed, e: Cell, z: Cell) -> bool:
     return all(own[i] == j for i, j in corresponding(b, e, z).items())
 
 
-__all__ = ["unshifted"]
+__all__ = ["RULE", "unshifted"]

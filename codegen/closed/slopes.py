@@ -2,7 +2,8 @@
 """Products with the slope of a function, as torch's kernel for them: `g (1 - h^2)` is `tanh_backward(g, h)` for a tanh h.
 
 The slopes of leaky_relu and softplus are choices by x, and the kernels read x too.
-The slope of gelu, `(1 + erf(x/sqrt 2))/2 + x exp(-x^2/2)/sqrt(2 pi)`, is `gelu_backward`, which reads x alone.
+The slope of gelu, `(1 + erf(x/sqrt 2))/2 + x exp(-x^2/2)/sqrt(2 pi)`, is `gelu_backward`, which reads x alone. So do
+`silu_backward`, for `s + x s (1 - s)` with s = sigmoid(x), and `mish_backward`, for `t + x s (1 - t^2)` with t = tanh(log(1 + exp x)).
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 
 from codegen.closed.cells import at, substituted
-from codegen.closed.logistic import gate_argument
+from codegen.closed.logistic import DEPTH, gate_argument
 from codegen.closed.matching import holding
 from codegen.closed.sums import rebuilt
 from codegen.kernels import three_pieces
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Index, Less, LessEqual, Sigma, Where, bound, name_of
+from engine.notation import BRACKETS, Delta, Equal, Index, Less, LessEqual, Sigma, Where, accesses, bound, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +34,18 @@ class TanhBackward(sp.Function):
 
 class GeluBackward(sp.Function):
     """`GeluBackward(g, x)` is g times the slope of gelu at x."""
+
+    nargs = 2
+
+
+class SiluBackward(sp.Function):
+    """`SiluBackward(g, x)` is g times the slope of x sigmoid(x)."""
+
+    nargs = 2
+
+
+class MishBackward(sp.Function):
+    """`MishBackward(g, x)` is g times the slope of x tanh(log(1 + exp x))."""
 
     nargs = 2
 
@@ -78,12 +91,12 @@ def tanh_of(e: Any, cells: Mapping[str, Cell]) -> Indexed | None:
 
 
 def sigmoid_of(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Indexed] | None:
-    """(c, s) of a product with `c s (1 - s)` as its part, where a cell says that s is a sigmoid and c is 1 or -1."""
+    """What a product multiplies `s (1 - s)` by, and s, where a cell says that s is a sigmoid."""
     for f in e.args:
         for s, sign in ((1 - f, 1), (1 + f, -1)) if isinstance(f, sp.Add) else ():
             cell = cells.get(name_of(s)) if isinstance(s, Indexed) and s in e.args else None
             if cell is not None and cell.expr is not None and gate_argument(cell.expr) is not None:
-                return sign * f * s, cast("Indexed", s)
+                return sign * (e / f / s), cast("Indexed", s)
     return None
 
 
@@ -91,12 +104,73 @@ def gelu_of(e: Any, cells: Mapping[str, Cell]) -> tuple[Indexed, Any] | None:
     """x and c of c times the slope of gelu at x, with what cells hold of it written out."""
     if not isinstance(e, sp.Add) or not e.has(sp.exp):
         return None
-    whole = sp.expand(substituted(e, {n: c for n, c in cells.items() if c.expr is not None and c.expr.has(sp.erf)}))
+    whole = sp.expand(with_erf(e, cells))
     for f in sorted(whole.atoms(sp.erf), key=str):
         x, number = sp.sqrt(2) * f.args[0], 2 * whole.coeff(f)
         if isinstance(x, Indexed) and number.is_number and sp.expand(whole - number * slope_of_gelu(x)) == 0:
             return x, number
     return None
+
+
+def with_erf(e: Any, cells: Mapping[str, Cell]) -> Any:
+    """An expression with what cells hold of an error function written out, down to what that is a multiple of."""
+    known = {n: c for n, c in cells.items() if c.expr is not None and (c.expr.has(sp.erf) or is_shifted(c, cells))}
+    for _ in range(DEPTH):
+        step = substituted(e, known)
+        step = step.xreplace(
+            {f: substituted(f, {n: c for n, c in cells.items() if is_multiple(c)}) for f in step.atoms(sp.erf)}
+        )
+        if step == e:
+            break
+        e = step
+    return e
+
+
+def is_shifted(cell: Cell, cells: Mapping[str, Cell]) -> bool:
+    """Whether a cell is a number and an error function that is a cell."""
+    terms = [t for t in sp.Add.make_args(cell.expr) if accesses(t)]
+    inner = cells.get(name_of(terms[0])) if len(terms) == 1 and isinstance(terms[0], Indexed) else None
+    return inner is not None and isinstance(inner.expr, sp.erf)
+
+
+def gated_slope(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Indexed, Any] | None:
+    """The kernel, x and c of c times the slope of silu or mish at x, where a cell says that s is sigmoid(x)."""
+    if not isinstance(e, sp.Add):
+        return None
+    for s in sorted(accesses(e), key=str):
+        cell = cells.get(name_of(s))
+        x = None if cell is None or cell.expr is None else gate_argument(at(cell, s.indices))
+        if not isinstance(x, Indexed):
+            continue
+        whole = sp.expand(substituted(e, {n: c for n, c in cells.items() if n != name_of(s) and made_of(c, x, cells)}))
+        t = next((h for h in accesses(whole) if is_mish_gate(cells.get(name_of(h)), h, x, cells)), None)
+        slopes: list[tuple[Any, Any, Any]] = [(SiluBackward, s, s + x * s * (1 - s))]
+        if t is not None:
+            slopes.append((MishBackward, t, t + x * s * (1 - t**2)))
+        for kernel, leading, slope in slopes:
+            number = sp.sympify(whole.coeff(leading)).xreplace({x: sp.S.Zero})
+            if number.is_number and number != 0 and sp.expand(whole - number * slope) == 0:
+                return kernel, x, number
+    return None
+
+
+def made_of(cell: Cell, x: Indexed, cells: Mapping[str, Cell]) -> bool:
+    """Whether a cell is a product of x and gates, sigmoid or tanh, which are cells."""
+    gates = {n for n in cell.reads for c in [cells.get(n)] if c is not None and is_gate(c)}
+    return isinstance(cell.expr, sp.Mul) and name_of(x) in cell.reads and {*cell.reads} <= {name_of(x), *gates}
+
+
+def is_gate(cell: Cell) -> bool:
+    """Whether a cell is a sigmoid or a tanh."""
+    return isinstance(cell.expr, sp.tanh) or (cell.expr is not None and gate_argument(cell.expr) is not None)
+
+
+def is_mish_gate(cell: Cell | None, h: Indexed, x: Indexed, cells: Mapping[str, Cell]) -> bool:
+    """Whether a cell's element is tanh(log(1 + exp x))."""
+    if cell is None or not isinstance(cell.expr, sp.tanh):
+        return False
+    softplus = {n: c for n, c in cells.items() if isinstance(c.expr, sp.log)}
+    return bool(substituted(at(cell, h.indices), softplus) == sp.tanh(sp.log(1 + sp.exp(x))))
 
 
 def slope_of_gelu(x: Any) -> Any:
@@ -135,7 +209,8 @@ def exponential_slope(x: Any, one: Any, other: Any, cells: Mapping[str, Cell]) -
 
 def is_multiple(cell: Cell) -> bool:
     """Whether a cell is a number times another one."""
-    return cell.expr is not None and isinstance(cell.expr.as_coeff_Mul()[1], Indexed)
+    moving = [f for f in sp.Mul.make_args(cell.expr) if not f.is_number] if cell.expr is not None else []
+    return len(moving) == 1 and isinstance(moving[0], Indexed)
 
 
 def three_slopes(e: Where) -> tuple[Any, Any, Any] | None:
@@ -166,7 +241,20 @@ def written_out(e: Any) -> Any:
     e = e.replace(SoftplusBackward, lambda g, x, t: g * Where(Less(t, x), 1, 1 / (1 + sp.exp(-x))))
     e = e.replace(EluBackward, lambda g, x, a, s, k: g * Where(Less(0, x), s, s * a * k * sp.exp(k * x)))
     e = e.replace(ShrinkBackward, lambda g, x, d: g * Where(Less(x, -d), 1, Less(d, x)))
+    e = e.replace(SiluBackward, lambda g, x: g * (1 + x * (1 - sigmoid(x))) * sigmoid(x))
+    e = e.replace(MishBackward, lambda g, x: g * slope_of_mish(x))
     return e.replace(GeluBackward, lambda g, x: g * slope_of_gelu(x))
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    return 1 / (1 + sp.exp(-x))
+
+
+def slope_of_mish(x: Any) -> Any:
+    """The derivative of x tanh(log(1 + exp x))."""
+    t = sp.tanh(sp.log(1 + sp.exp(x)))
+    return t + x * (1 - t**2) * sigmoid(x)
 
 
 def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
@@ -202,14 +290,16 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
         return rest
     gate = sigmoid_of(e, cells)
     if gate is not None:
-        slope, s = gate
-        rest = sp.cancel(e / slope) if (e / slope).is_Add else e / slope
+        rest, s = gate
         if rest.has(Indexed) and running(rest) <= running(s):
             return SigmoidBackward(rest, s)
     for f in e.args:
         found = gelu_of(f, cells)
         if found is not None and running(found[0]) == running(e / f):
             return GeluBackward(found[1] * e / f, found[0])
+        gated = gated_slope(f, cells)
+        if gated is not None and running(gated[1]) == running(e / f):
+            return gated[0](gated[2] * e / f, gated[1])
     return e
 
 

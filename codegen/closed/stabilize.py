@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.beside import RULE as BESIDE
+from codegen.closed.beside import beside_one
 from codegen.closed.cells import Cell, substituted
-from codegen.closed.logistic import DEPTH, elementwise_cells, quotients
+from codegen.closed.completed import RULE as COMPLETED
+from codegen.closed.completed import completed
+from codegen.closed.logistic import DEPTH, QUOTIENT, elementwise_cells, quotients
 from codegen.closed.shares import reduction
+from codegen.closed.shift import RULE as SHIFT
 from codegen.closed.shift import unshifted
 from codegen.closed.sums import rebuilt
 from codegen.kernels import stable
@@ -21,22 +26,38 @@ from engine.notation import Sigma, fresh, instantiate, name_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from codegen.closed.region import Region
 
-def stabilized(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
+MEANS = "a mean of exponentials is their sum over their number"
+LOGARITHMS = "the logarithm of a product is a sum of logarithms, in which log and exp cancel"
+UNREAD = "nothing reads this exponential any more"
+KERNEL = "definitions are written out until a kernel of torch is met that does not overflow"
+"""The rules of the forward, as its trail names them."""
+
+
+def stabilized(region: Region, kept: tuple[str, ...] = ()) -> Region:
     """Every logarithm of a product of exponentials and every quotient of linear functions of an exponential rewritten.
 
     Exponentials that nothing reads any more are left out, except for those in `kept`.
     """
+    region = region.by(COMPLETED, lambda cells: completed(cells, kept))
+    region = region.by(BESIDE, lambda cells: beside_one(cells, kept))
+    region = region.by(MEANS, means_apart).by(SHIFT, lambda cells: unshifted(cells, kept)).by(QUOTIENT, quotients)
+    return region.by(LOGARITHMS, logs_apart).by(UNREAD, lambda cells: read_ones(cells, kept))
+
+
+def logs_apart(cells: list[Cell]) -> list[Cell]:
+    """The cells with their logarithms expanded where something is gained."""
     known: dict[str, Cell] = {}
     out: list[Cell] = []
-    for cell in quotients(unshifted(means_apart(cells), kept)):
+    for cell in cells:
         if cell.expr is not None and not cell.call and cell.expr.has(sp.log):
             new = log_parts(cell.expr, known)
             if new != cell.expr:
                 cell = replace(cell, expr=new)
         known[cell.name] = cell
         out.append(cell)
-    return read_ones(out, kept)
+    return out
 
 
 def means_apart(cells: list[Cell]) -> list[Cell]:

@@ -7,7 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from codegen.closed.cells import Builder, Cell
-from codegen.closed.region import grouped, near_readers
+from codegen.closed.region import AGAIN, grouped, near_readers
+from codegen.closed.rewrites import compared
+from codegen.closed.rows import RULE as SHARES
 from codegen.closed.rows import with_shares_in_products
 from codegen.closed.symmetric import symmetric_among
 from codegen.values import TensorInfo
@@ -39,7 +41,12 @@ class Structure:
 
     def __init__(self, graph: Graph, wanted: tuple[str, ...]) -> None:
         self.graph = graph
-        self.cells = near_readers(with_shares_in_products(Builder(graph).build(), graph.outputs), graph.outputs)
+        self.traced = Builder(graph).build()
+        """The forward's own tensors."""
+        shared = with_shares_in_products(self.traced, graph.outputs)
+        self.cells = near_readers(shared, graph.outputs)
+        self.notes = (*compared(SHARES, self.traced, shared), *compared(AGAIN, shared, self.cells))
+        """What became of them before regions were closed."""
         self.by_name = {c.name: c for c in self.cells}
         self.readers: dict[str, list[Cell]] = {}
         for c in self.cells:

@@ -11,7 +11,7 @@ from sympy import Expr
 from codegen.closed.matching import fact_key
 from codegen.closed.sums import rebuilt
 from engine.indexed import Indexed
-from engine.notation import Delta, Sigma, name_of
+from engine.notation import Delta, Index, Sigma, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -47,6 +47,9 @@ def ordered(e: Any, known: Collection[str]) -> Any:
     if not e.args:
         return e
     out = rebuilt(e, lambda a: ordered(a, known))
+    for d in [f for f in sp.Mul.make_args(out) if isinstance(f, Delta) and all(isinstance(i, Index) for i in f.args)]:
+        one, other = d.args  # a diagonal is that of the transpose, too
+        out = d * (out / d).xreplace({other: one})
     if isinstance(out, Sigma):
         key, free = fact_key(out)
         return cast("Any", sp.Function("sum_of"))(key, sp.Tuple(*free))

@@ -36,11 +36,15 @@ def scalar_part(term: Expr) -> Expr:
     return cast("Expr", Mul(*[f for f in Mul.make_args(term) if not (f.has(Indexed) or f.atoms(Index))]))
 
 
+WAVES = (sp.sin, sp.cos)
+"""Functions whose slopes are one another: what holds one of them is read where the slope of the other is meant."""
+
+
 def is_monomial(e: Expr) -> bool:
     """A product of powers of accesses and functions, also of positions, no sum on top."""
     table = powers(e)
     return (
-        all(isinstance(b, (Indexed, sp.exp, Index)) and x.is_Rational for b, x in table.items())
+        all(isinstance(b, (Indexed, sp.exp, Index, *WAVES)) and x.is_Rational for b, x in table.items())
         and any(not isinstance(b, Index) for b in table)
         and not e.is_Add
     )

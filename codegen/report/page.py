@@ -84,6 +84,7 @@ class Told:
     rules: tuple[str, ...]
     cotangent: Markup
     statements: tuple[str, ...]
+    rewritten: tuple[Closed, ...]
     closed: tuple[Closed, ...]
     saved: str
     checks: tuple[Checked, ...]
@@ -104,11 +105,20 @@ def report_html(program: Program, target: str, *reports: Report, chosen: str | N
     parts = [closed_told(p) for p in backward_story(writer)] if writer is not None else []
     kept = None if writer is None else memory(writer)
     saved = {} if kept is None else {k.name: k.count for k in kept.saved}
+    forward = [] if writer is None else [closed_told(p) for p in forward_story(writer)]
+    rewritten = {c.name: c for c in forward if c.stages or c.like}
     by_cell: dict[str, list[Closed]] = {}
     for c in parts:
         by_cell.setdefault(c.cell, []).append(c)
     nodes = [
-        node_told(derivation, e, checks_of(graph.key(n), reports), tuple(by_cell.get(n, ())), saved.get(n))
+        node_told(
+            derivation,
+            e,
+            checks_of(graph.key(n), reports),
+            (rewritten[n],) if n in rewritten else (),
+            tuple(by_cell.get(n, ())),
+            saved.get(n),
+        )
         for n, e in told.items()
     ]
     files = [("steps.py", steps_source(derivation, target) if program.mode == "closed" else program.source)]
@@ -124,7 +134,8 @@ def report_html(program: Program, target: str, *reports: Report, chosen: str | N
         picture=Markup(picture(graph)),
         chosen=anchor(chosen or graph.outputs[0]),
         nodes=nodes,
-        forward=[] if writer is None else [closed_told(p) for p in forward_story(writer)],
+        forward=forward,
+        rewritten=list(rewritten.values()),
         closed=parts,
         refused=[] if writer is None else writer.refused,
         memory=kept,
@@ -169,7 +180,12 @@ def coded(text: str) -> Markup:
 
 
 def node_told(
-    derivation: Derivation, e: Explanation, checks: tuple[Checked, ...], closed: tuple[Closed, ...], saved: int | None
+    derivation: Derivation,
+    e: Explanation,
+    checks: tuple[Checked, ...],
+    rewritten: tuple[Closed, ...],
+    closed: tuple[Closed, ...],
+    saved: int | None,
 ) -> Told:
     """One node's panel."""
     math = MathML(derivation.ranks)
@@ -187,6 +203,7 @@ def node_told(
         rules=e.rules,
         cotangent=cotangent_told(derivation, math, e.name),
         statements=e.statements,
+        rewritten=rewritten,
         closed=closed,
         saved="" if saved is None else f"saved for the backward, {saved:,} elements at the example",
         checks=checks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +11,7 @@ import torch
 from codegen.closed.emit import saved_shape, shape_of_saved
 from codegen.formula import left_side, lettered
 from codegen.reference import values_of
+from codegen.worked.rewritten import alike, forward_stages
 from codegen.worked.told import ToldStage, definitions, told
 from engine.sizes import evaluate
 from engine.spelling import shape_text
@@ -32,7 +34,7 @@ class Part:
     Attributes:
         name: what it is called; `cell` the node whose cotangent it is, "" for others.
         equation: its formula; None where the lines say all.
-        stages: how it follows from the chain rule; () where the chain rule is all there is.
+        stages: how it follows from the chain rule, or a tensor of the forward from its traced definition; () where that is all.
         like: the part before it that follows by the same steps with other names, "" if there is none; then `stages` is ().
         lines: the emitted torch statements.
         ranks: the number of dimensions of what the formula names.
@@ -89,8 +91,16 @@ def forward_story(writer: ClosedWriter) -> tuple[Part, ...]:
                 known[c.name] = left_and_right(c, avoid)
     lines = {b.name: b.lines for b in writer.emitted}
     ranks = ranks_of(writer)
-    order = [*known, *[n for n in lines if n not in known]]
-    return tuple(Part(n, "", known.get(n), (), "", lines.get(n, ()), ranks) for n in order)
+    stages = forward_stages(writer, avoid, ranks)
+    traced = [c.name for c in writer.structure.traced if c.name in stages]
+    keys, first = alike(writer), dict[Any, str]()
+    out: list[Part] = []
+    for n in dict.fromkeys([*known, *lines, *traced]):
+        own = stages.get(n, ())
+        like = first.setdefault((keys.get(n, n), tuple(re.sub("`.*`", "", s.rule) for s in own)), n) if own else n
+        told_here = own if like == n else ()
+        out.append(Part(n, "", known.get(n), told_here, "" if like == n else like, lines.get(n, ()), ranks))
+    return tuple(out)
 
 
 def left_and_right(c: Cell, avoid: set[str]) -> Equation:

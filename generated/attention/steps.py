@@ -68,7 +68,7 @@ def backward(saved, grad_out=None):
 
     # att = weights / weights.sum(-1, keepdim=True)  (line 15)
     # datt_sum[i,j,0] = -(Σ_l datt[i,j,l] att[i,j,l]) / att_sum[i,j,0]
-    datt_sum = (-datt * (att / att_sum)).sum(2, keepdim=True)
+    datt_sum = -(datt * (att / att_sum)).sum(2, keepdim=True)
 
     # dweights[i,j,l] = datt_sum[i,j,0] + datt[i,j,l] / att_sum[i,j,0]
     dweights = datt / att_sum + datt_sum

@@ -62,7 +62,7 @@ def backward(saved, grad_out=None):
     do_div = do_mul * o_view
 
     # do_std[0,i] = -(Σ_j do_div[j,i] o_div[j,i]) / o_std[0,i]
-    do_std = (-do_div * (o_div / o_std)).sum(0, keepdim=True)
+    do_std = -(do_div * (o_div / o_std)).sum(0, keepdim=True)
 
     # do_sub[i,j] = do_div[i,j] / o_std[0,j]
     do_sub = do_div / o_std

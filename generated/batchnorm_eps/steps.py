@@ -60,7 +60,7 @@ def backward(saved, grad_out=None):
 
     # xhat = diff / (var + eps).sqrt()  (line 14)
     # dxhat_sqrt[0,i] = -(Σ_j dxhat[j,i] xhat[j,i]) / xhat_sqrt[0,i]
-    dxhat_sqrt = (-dxhat * (xhat / xhat_sqrt)).sum(0, keepdim=True)
+    dxhat_sqrt = -(dxhat * (xhat / xhat_sqrt)).sum(0, keepdim=True)
 
     # dxhat_add[0,i] = dxhat_sqrt[0,i] / (2 xhat_sqrt[0,i])
     dxhat_add = dxhat_sqrt / (2 * xhat_sqrt)

@@ -77,7 +77,7 @@ def backward(saved, grad_out=None):
     do_div = do_mul * o_view_1
 
     # do_view[0,i] = -(Σ_j do_div[j,i] o_div[j,i]) / o_view[0,i]
-    do_view = (-do_div * (o_div / o_view)).sum(0, keepdim=True)
+    do_view = -(do_div * (o_div / o_view)).sum(0, keepdim=True)
 
     # do_sqrt[i] = do_view[0,i]
     do_sqrt = do_view.squeeze(0)

@@ -62,7 +62,7 @@ def backward(saved, grad_out=None):
 
     # probs = counts / counts.sum(dim=1, keepdim=True)  (line 10)
     # dprobs_sum[i,0] = -(Σ_j dprobs[i,j] probs[i,j]) / probs_sum[i,0]
-    dprobs_sum = (-dprobs * (probs / probs_sum)).sum(1, keepdim=True)
+    dprobs_sum = -(dprobs * (probs / probs_sum)).sum(1, keepdim=True)
 
     # dcounts[i,j] = dprobs[i,j] / probs_sum[i,0] + dprobs_sum[i,0]
     dcounts = dprobs / probs_sum + dprobs_sum

@@ -191,7 +191,7 @@ def backward(saved, grad_out=None):
 
     # probs = exp_l / exp_l.sum(dim=-1, keepdim=True)  (line 43)
     # dprobs_sum[i,0] = -(Σ_j dprobs[i,j] probs[i,j]) / probs_sum[i,0]
-    dprobs_sum = (-dprobs * (probs / probs_sum)).sum(1, keepdim=True)
+    dprobs_sum = -(dprobs * (probs / probs_sum)).sum(1, keepdim=True)
 
     # dexp_l[i,j] = dprobs[i,j] / probs_sum[i,0] + dprobs_sum[i,0]
     dexp_l = dprobs / probs_sum + dprobs_sum
@@ -208,7 +208,7 @@ def backward(saved, grad_out=None):
     dlogits_div = dlogits
 
     # dlogits_sqrt[i] = -(Σ_j dlogits_div[j,i] logits_div[j,i]) / logits_sqrt[i]
-    dlogits_sqrt = (-dlogits_div * (logits_div / logits_sqrt)).sum(0)
+    dlogits_sqrt = -(dlogits_div * (logits_div / logits_sqrt)).sum(0)
 
     # dlogits_add[i] = dlogits_sqrt[i] / (2 logits_sqrt[i])
     dlogits_add = dlogits_sqrt / (2 * logits_sqrt)
@@ -256,7 +256,7 @@ def backward(saved, grad_out=None):
     dh4_bn_div = dh4_bn
 
     # dh4_bn_sqrt[i] = -(Σ_j dh4_bn_div[j,i] h4_bn_div[j,i]) / h4_bn_sqrt[i]
-    dh4_bn_sqrt = (-dh4_bn_div * (h4_bn_div / h4_bn_sqrt)).sum(0)
+    dh4_bn_sqrt = -(dh4_bn_div * (h4_bn_div / h4_bn_sqrt)).sum(0)
 
     # dh4_bn_add[i] = dh4_bn_sqrt[i] / (2 h4_bn_sqrt[i])
     dh4_bn_add = dh4_bn_sqrt / (2 * h4_bn_sqrt)
@@ -304,7 +304,7 @@ def backward(saved, grad_out=None):
     dh3_bn_div = dh3_bn
 
     # dh3_bn_sqrt[i] = -(Σ_j dh3_bn_div[j,i] h3_bn_div[j,i]) / h3_bn_sqrt[i]
-    dh3_bn_sqrt = (-dh3_bn_div * (h3_bn_div / h3_bn_sqrt)).sum(0)
+    dh3_bn_sqrt = -(dh3_bn_div * (h3_bn_div / h3_bn_sqrt)).sum(0)
 
     # dh3_bn_add[i] = dh3_bn_sqrt[i] / (2 h3_bn_sqrt[i])
     dh3_bn_add = dh3_bn_sqrt / (2 * h3_bn_sqrt)
@@ -352,7 +352,7 @@ def backward(saved, grad_out=None):
     dh2_bn_div = dh2_bn
 
     # dh2_bn_sqrt[i] = -(Σ_j dh2_bn_div[j,i] h2_bn_div[j,i]) / h2_bn_sqrt[i]
-    dh2_bn_sqrt = (-dh2_bn_div * (h2_bn_div / h2_bn_sqrt)).sum(0)
+    dh2_bn_sqrt = -(dh2_bn_div * (h2_bn_div / h2_bn_sqrt)).sum(0)
 
     # dh2_bn_add[i] = dh2_bn_sqrt[i] / (2 h2_bn_sqrt[i])
     dh2_bn_add = dh2_bn_sqrt / (2 * h2_bn_sqrt)
@@ -400,7 +400,7 @@ def backward(saved, grad_out=None):
     dh1_bn_div = dh1_bn
 
     # dh1_bn_sqrt[i] = -(Σ_j dh1_bn_div[j,i] h1_bn_div[j,i]) / h1_bn_sqrt[i]
-    dh1_bn_sqrt = (-dh1_bn_div * (h1_bn_div / h1_bn_sqrt)).sum(0)
+    dh1_bn_sqrt = -(dh1_bn_div * (h1_bn_div / h1_bn_sqrt)).sum(0)
 
     # dh1_bn_add[i] = dh1_bn_sqrt[i] / (2 h1_bn_sqrt[i])
     dh1_bn_add = dh1_bn_sqrt / (2 * h1_bn_sqrt)

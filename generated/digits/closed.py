@@ -37,7 +37,7 @@ def forward(x, y, c1, b1, c2, b2, w, b):
     logits = b + logits_flatten @ w
     logits_softmax_log = logits.log_softmax(1)
     logits_softmax = logits_softmax_log.exp()
-    loss = (-logits_softmax_log[torch.arange(n0), y]).mean()
+    loss = -logits_softmax_log[torch.arange(n0), y].mean()
     return loss, (
         x, y, c1, c2, w, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices,
         logits_flatten, logits_softmax,

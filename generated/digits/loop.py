@@ -137,8 +137,8 @@ def trainer(params):
             y_of = y_all.view(100, 32)[:count]
             logits_softmax_log_of = logits_of.log_softmax(2)
             logits_softmax_log_picked_of = logits_softmax_log_of.gather(2, y_of[:, :, None])[:, :, 0]
-            neg_logits_softmax_log_picked_of = logits_softmax_log_picked_of.neg()
-            loss_of = neg_logits_softmax_log_picked_of.flatten(1).mean(1)
+            mean_logits_softmax_log_picked_of = logits_softmax_log_picked_of.flatten(1).mean(1)
+            loss_of = mean_logits_softmax_log_picked_of.neg()
             losses[done : done + count] = loss_of
             if watch is not None:
                 watch(count, {})

@@ -108,7 +108,7 @@ def backward(saved, grad_out=None):
 
     # probs = exp_l / count  (line 34)
     # dcount[i,0] = -(Σ_j dprobs[i,j] probs[i,j]) / count[i,0]
-    dcount = (-dprobs * (probs / count)).sum(1, keepdim=True)
+    dcount = -(dprobs * (probs / count)).sum(1, keepdim=True)
 
     # dexp_l[i,j] = dcount[i,0] + dprobs[i,j] / count[i,0]
     dexp_l = dprobs / count + dcount
@@ -151,7 +151,7 @@ def backward(saved, grad_out=None):
     dhpreact_bn_sub = dhpreact_bn_div / bnstdi
 
     # dbnstdi[0,i] = -(Σ_j dhpreact_bn_div[j,i] hpreact_bn_div[j,i]) / bnstdi[0,i]
-    dbnstdi = (-dhpreact_bn_div * (hpreact_bn_div / bnstdi)).sum(0, keepdim=True)
+    dbnstdi = -(dhpreact_bn_div * (hpreact_bn_div / bnstdi)).sum(0, keepdim=True)
 
     # bnstdi = (var_proj @ hpreact).square().mean(dim=0, keepdim=True).sqrt()  (line 27)
     # dbnstdi_mean[0,i] = dbnstdi[0,i] / (2 bnstdi[0,i])

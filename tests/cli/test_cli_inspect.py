@@ -59,6 +59,27 @@ def test_the_way_to_the_closed_form(command: Command, recipe: Path) -> None:
     assert places == sorted(places)
 
 
+def test_why_the_forward_reads_as_it_does(command: Command) -> None:
+    whole, node = command("inspect", "cross_entropy").out, command("inspect", "cross_entropy", "probs").out
+    assert "The forward as closed.py computes it, where that is not as it was written:" in whole
+    states = [
+        "probs in the forward of closed.py",
+        "1. As the forward has it",
+        "probs[i,j] = counts[i,j] / probs_sum[i,0]",
+        "2. Definitions are written out until a kernel of torch is met that does not overflow",
+        "3. The logarithm of shares is computed once, and they are its exponential",
+        "probs = probs_log.exp()",
+    ]
+    told = node[node.index(states[0]) :]
+    places = [told.index(s) for s in states]
+    assert places == sorted(places)
+    markdown = command("inspect", "cross_entropy", "probs", "--format", "markdown").out
+    assert "**3.** The logarithm of shares is computed once" in markdown
+    page = command("inspect", "cross_entropy", "--format", "html").out
+    assert "In the forward of closed.py" in page
+    assert "<li>Torch computes f - log Σ exp(f) by <code>log_softmax</code>, which does not overflow" in page
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_node_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     page = Console(width=width, record=True, force_terminal=True, file=io.StringIO())

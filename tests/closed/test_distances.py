@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import codegen
-from codegen.distances import squared_distances
+from codegen.helpers import squared_distances
 from tests.closed.forms import Draw
 from tests.closed.forms.distances import DISTANCES, distance_matrix, prototypes
 from tests.closed.test_forms import autograd, program_of, wanted

@@ -11,6 +11,7 @@ import torch
 import codegen
 from tests.closed.forms import FORMS, Draw
 from tests.closed.forms.counter import measured
+from tests.closed.trail import gaps_of
 
 if TYPE_CHECKING:
     from codegen.program import Program
@@ -53,6 +54,11 @@ def test_gradients_are_those_of_autograd(form: Form) -> None:
             if name in form.exact_zero:
                 assert not grads[name].any()
             torch.testing.assert_close(grads[name], true, rtol=1e-8, atol=1e-11 + 1e-9 * float(true.abs().max()))
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
+def test_every_rewrite_of_the_forward_is_in_the_trail(form: Form) -> None:
+    assert gaps_of(program_of(form, form.batches[-1])) == []
 
 
 @pytest.mark.parametrize("form", COUNTED, ids=lambda f: f.name)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from codegen.closed.cells import Cell
+    from codegen.closed.region import Region
     from codegen.program import Program
 
 
@@ -155,9 +156,10 @@ def test_a_wrong_rule_is_refused(forward: Callable[..., Any], monkeypatch: pytes
 def test_a_wrong_definition_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     stabilized = closed_code.stabilized
 
-    def wrong(cells: list[Cell], *rest: Any) -> list[Cell]:
-        out = stabilized(cells, *rest)
-        return [replace(c, expr=2 * c.expr) if isinstance(c.expr, Sigma) else c for c in out]
+    def wrong(region: Region, *rest: Any) -> Region:
+        out = stabilized(region, *rest)
+        doubled = [replace(c, expr=2 * c.expr) if isinstance(c.expr, Sigma) else c for c in out.cells]
+        return replace(out, cells=tuple(doubled))
 
     monkeypatch.setattr(closed_code, "stabilized", wrong)
     program = codegen.generate(softmax, *inputs_of(softmax))
@@ -186,10 +188,10 @@ def test_the_difference_of_squares_is_refused_for_its_accuracy(monkeypatch: pyte
     enriched = closed_code.enriched
     planted: list[str] = []
 
-    def cancelling(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
-        out = enriched(cells, kept)
-        known = {c.name: c for c in out}
-        return [replace(c, expr=difference_of_squares(c, known, planted)) for c in out]
+    def cancelling(region: Region, kept: tuple[str, ...]) -> Region:
+        out = enriched(region, kept)
+        known = {c.name: c for c in out.cells}
+        return replace(out, cells=tuple(replace(c, expr=difference_of_squares(c, known, planted)) for c in out.cells))
 
     monkeypatch.setattr(closed_code, "enriched", cancelling)
     program = codegen.generate(batchnorm, *inputs_of(batchnorm))

@@ -138,3 +138,15 @@ def test_rows_with_shares_are_proven_to_be_the_same(right: bool, monkeypatch: py
     program = codegen.generate(divided_last, *inputs)
     assert codegen.check(program, *inputs).ok
     assert (".softmax(1)" in program.source) == right
+
+
+@pytest.mark.parametrize(
+    "total", [lambda e: torch.log(1 + e.sum(1)).sum(), lambda e: (e / e.sum(1, keepdim=True)).square().sum()]
+)
+def test_a_weight_that_is_zero_has_its_gradient(total) -> None:
+    """It masks what it is multiplied by, but what it passes on itself is no zero."""
+    s = torch.randn(4, 4, dtype=torch.float64)
+    weight = (1 - torch.eye(4, dtype=torch.float64)).requires_grad_()
+    program = codegen.generate(lambda s, w: total(s.exp() * w).square(), s, weight)
+    (true,) = torch.autograd.grad(total(s.exp() * weight).square(), weight)
+    torch.testing.assert_close(program.value_and_grad(s, weight.detach())[1]["w"], true)

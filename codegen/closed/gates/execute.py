@@ -12,7 +12,7 @@ import torch
 from codegen import tensors as tt
 from codegen.closed.gates.sizes import shape_at
 from codegen.closed.line import LIKE, Line
-from codegen.distances import NAME, squared_distances
+from codegen.helpers import FUNCTIONS
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 
@@ -31,7 +31,7 @@ DTYPES = {"int": torch.int64, "bool": torch.bool}
 
 def scope_of(sizes: Mapping[Symbol, int]) -> dict[str, Any]:
     """What emitted text refers to beside tensors. Logarithms of sizes are Python's here, the writer has torch take them."""
-    return {"torch": torch, "log": math.log, NAME: squared_distances, **{str(s): n for s, n in sizes.items()}}
+    return {"torch": torch, "log": math.log, **FUNCTIONS, **{str(s): n for s, n in sizes.items()}}
 
 
 def by_the_forward(

@@ -7,6 +7,7 @@ from tests.closed.forms.distances import DISTANCES
 from tests.closed.forms.form import Draw, Form
 from tests.closed.forms.graphs import GRAPHS
 from tests.closed.forms.heads import HEADS
+from tests.closed.forms.labels import LABELS
 from tests.closed.forms.layers import LAYERS
 from tests.closed.forms.learning import LEARNING
 from tests.closed.forms.losses import LOSSES
@@ -16,6 +17,7 @@ from tests.closed.forms.objectives import OBJECTIVES
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.robust import ROBUST
 from tests.closed.forms.sequences import SEQUENCES
+from tests.closed.forms.slopes import SLOPES
 from tests.closed.forms.targets import TARGETS
 
 FORMS: tuple[Form, ...] = (
@@ -35,6 +37,8 @@ FORMS: tuple[Form, ...] = (
     *DISTANCES,
     *TARGETS,
     *CHOICES,
+    *LABELS,
+    *SLOPES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]

@@ -334,6 +334,7 @@ OBJECTIVES = (
         lambda d, n: [d.normal(n, K), d.normal(K) * 0.2, d.classes(6, n).to(d.dtype)],
         negbin_hand,
         wrt=("w",),
+        extreme=True,
     ),
     Form(
         "inverse gaussian",

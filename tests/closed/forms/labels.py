@@ -1,0 +1,83 @@
+"""Losses whose labels are ones at places, or 1 there and -1 elsewhere."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from tests.closed.forms.form import Form
+
+K = 16
+
+
+def siglip(a, b, t, bias):
+    a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
+    lo = a @ b.T * t.exp() + bias
+    n = a.shape[0]
+    labels = 2 * torch.eye(n, dtype=a.dtype) - torch.ones(n, n, dtype=a.dtype)
+    return -torch.log(torch.sigmoid(labels * lo)).sum() / n
+
+
+def siglip_hand(a, b, t, bias, g):
+    n = a.shape[0]
+    ra, rb = ((x * x).sum(1, keepdim=True).rsqrt() for x in (a, b))
+    za, zb, e = a * ra, b * rb, t.exp()
+    c = za @ zb.T * e
+    lo = c + bias
+    out = (F.softplus(lo).sum() - lo.diagonal().sum()) / n
+    d = lo.sigmoid() * (g / n)
+    d.diagonal().sub_(g / n)
+    da, db = d @ zb * e, d.T @ za * e
+    da, db = ra * (da - za * (da * za).sum(1, keepdim=True)), rb * (db - zb * (db * zb).sum(1, keepdim=True))
+    return out, (da, db, (d * c).sum(), d.sum())
+
+
+def one_vs_all(x, y):
+    t = 2 * F.one_hot(y, x.shape[1]).to(x.dtype) - 1
+    return torch.relu(1 - t * x).sum(1).mean()
+
+
+def one_vs_all_hand(x, y, g):
+    at, z = y[:, None], 1 + x
+    z.scatter_(1, at, 1 - x.gather(1, at))
+    r = z.relu()
+    d = (r > 0).to(x.dtype) * (g / len(y))
+    d.scatter_(1, at, -d.gather(1, at))
+    return r.sum(1).mean(), (d,)
+
+
+def n_pair(a, p):
+    s = a @ p.T
+    n = a.shape[0]
+    diff = s - s.diag()[:, None]
+    return torch.log(1 + (diff.exp() * (1 - torch.eye(n, dtype=a.dtype))).sum(1)).mean()
+
+
+def n_pair_hand(a, p, g):
+    n = a.shape[0]
+    s = a @ p.T
+    lse = s.logsumexp(1, keepdim=True)
+    d = (s - lse).exp() * (g / n)
+    d.diagonal().sub_(g / n)
+    return (lse.squeeze(1) - s.diagonal()).mean(), (d @ p, d.T @ a)
+
+
+LABELS = (
+    Form(
+        "n-pair",
+        n_pair,
+        lambda d, n: [d.normal(n, 12), d.normal(n, 12)],
+        n_pair_hand,
+        batches=(2, 5),
+        extreme=True,
+    ),
+    Form("siglip", siglip, lambda d, n: [d.normal(n, 12), d.normal(n, 12), d.normal(), d.normal()], siglip_hand),
+    Form(
+        "one-vs-all hinge",
+        one_vs_all,
+        lambda d, n: [d.normal(n, K), d.classes(K, n)],
+        one_vs_all_hand,
+        wrt=("x",),
+        twice=False,
+    ),
+)

@@ -1,0 +1,160 @@
+"""Rules that rewrite a forward: where they hold, what is emitted then, and where they must not be used."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sympy as sp
+import torch
+import torch.nn.functional as F
+
+import codegen
+from codegen.closed.roots import with_roots
+from tests.closed.trail import gaps_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+G = torch.Generator().manual_seed(0)
+X = torch.randn(4, 5, generator=G, dtype=torch.float64)
+S = torch.randn(4, 4, generator=G, dtype=torch.float64)
+Y = torch.tensor([0, 3, 1, 4])
+
+
+def emitted(forward: Callable[..., Any], *inputs: torch.Tensor) -> str:
+    """The emitted file of a forward, whose values and gradients are autograd's."""
+    program = codegen.generate(forward, *inputs)
+    assert gaps_of(program) == []
+    leaves = [t.clone().requires_grad_(t.is_floating_point()) for t in inputs]
+    out = forward(*leaves)
+    wanted = [t for t in leaves if t.requires_grad]
+    grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
+    mine, saved = program.forward(*inputs)
+    torch.testing.assert_close(mine, out.detach())
+    grads = program.backward(saved, grad_out)
+    for mine, true in zip(grads.values(), torch.autograd.grad(out, wanted, grad_out), strict=True):
+        torch.testing.assert_close(mine, true)
+    return program.source
+
+
+def left_out(s, number=1.0, mask=None):
+    e = (s - s.diagonal()[:, None]).exp()
+    return torch.log(number + (e * (1 - torch.eye(4, dtype=s.dtype) if mask is None else mask)).sum(1)).sum()
+
+
+def test_what_is_left_out_of_a_sum_completes_it() -> None:
+    assert "logsumexp" in emitted(left_out, S)
+
+
+@pytest.mark.parametrize("number", [2.0, 0.5])
+def test_another_number_does_not(number: float) -> None:
+    assert "logsumexp" not in emitted(lambda s: left_out(s, number), S)
+
+
+def test_nor_does_another_place() -> None:
+    """A weight that is 0 has a gradient all the same, where it is no constant."""
+    moved = 1 - torch.eye(4, dtype=torch.float64).roll(1, 0)
+    with torch.no_grad():
+        assert not torch.allclose(left_out(S), left_out(S, mask=moved))
+    emitted(lambda s, m: left_out(s, mask=m), S, moved)
+
+
+def one_hot_margin(x, y):
+    t = 2 * F.one_hot(y, x.shape[1]).to(x.dtype) - 1
+    return torch.relu(1 - t * x).sum()
+
+
+def diagonal_labels(s):
+    labels = 2 * torch.eye(4, dtype=s.dtype) - 1
+    return torch.log(1 + torch.exp(-labels * s)).sum()
+
+
+def margin_by_choice(x, m, y):
+    z = torch.where(F.one_hot(y, x.shape[1]) > 0, x - m[y][:, None], x)
+    return z.log_softmax(1)[torch.arange(4), y].sum()
+
+
+@pytest.mark.parametrize(
+    ("forward", "inputs", "places"),
+    [(one_hot_margin, (X, Y), "[torch.arange("), (diagonal_labels, (S,), ".diagonal().sub_(")],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_ones_at_places_are_no_tensor(forward: Any, inputs: Any, places: str) -> None:
+    source = emitted(forward, *inputs)
+    assert places in source
+    assert "==" not in source[source.index("def forward(") : source.index("def backward(")].replace("!=", "")
+
+
+def test_a_choice_by_place_adds_the_difference() -> None:
+    source = emitted(margin_by_choice, X, torch.rand(5, generator=G, dtype=torch.float64), Y)
+    assert "torch.where" not in source
+    assert "-= m[" in source
+
+
+def test_a_choice_between_two_tensors_stays_one() -> None:
+    assert "torch.where" in emitted(lambda s, t: torch.where(torch.eye(4) > 0, s, t).square().sum(), S, S.T.clone())
+
+
+@pytest.mark.parametrize("number", [3.0, 0.25])
+def test_a_number_beside_an_exponential_is_a_one_beside_another(number: float) -> None:
+    def forward(x):
+        mu = x.exp()
+        return (mu / (mu + number)).log().sum() + 2 * (number / (mu + number)).log().sum()
+
+    source = emitted(forward, X)
+    assert "sigmoid" in source
+    program = codegen.generate(forward, X)
+    out, grads = program.value_and_grad(X * 1e4)
+    assert out.isfinite()
+    assert grads["x"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("number", "root"),
+    [
+        (math.sqrt(2), sp.sqrt(2)),
+        (1 / math.sqrt(2), sp.sqrt(2) / 2),
+        (-math.sqrt(2 / math.pi), -sp.sqrt(2 / sp.pi)),
+        (1 / math.sqrt(2 * math.pi), 1 / sp.sqrt(2 * sp.pi)),
+        (math.sqrt(2) * (1 + 1e-14), None),
+        (0.044715, None),
+        (math.log(2), None),
+        (math.e, None),
+        (1 / 3, None),
+        (0.1 + 0.2, None),
+    ],
+)
+def test_decimals_that_are_roots_to_the_last_bit(number: float, root: Any) -> None:
+    x, decimal = sp.Symbol("x"), sp.Rational(repr(number))
+    assert sp.simplify(with_roots(decimal * x) - (decimal if root is None else root) * x) == 0
+
+
+def test_the_slope_of_a_wave_is_the_other_wave() -> None:
+    source = emitted(lambda x: (x.sin() * x.cos()).sum(), X)
+    assert source.count(".sin()") == source.count(".cos()") == 1
+
+
+def test_the_slopes_of_gates_are_kernels() -> None:
+    assert "gelu_backward" in emitted(lambda x: 0.5 * x * (1 + torch.erf(x / math.sqrt(2))), X)
+    assert "silu_backward" in emitted(lambda x: x / (1 + torch.exp(-x)), X)
+    assert "mish_backward" in emitted(lambda x: x * torch.tanh(torch.log(1 + torch.exp(x))), X)
+    scaled = emitted(lambda x: x / (1 + torch.exp(-1.7 * x)), X)
+    assert "silu" not in scaled
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("gate", [lambda x: x / (1 + torch.exp(-x)), lambda x: x * torch.tanh(torch.log(1 + x.exp()))])
+def test_kernels_without_a_second_derivative_are_written_out_for_one(gate: Any) -> None:
+    """Under transforms too, which give no sign of what is differentiated where."""
+    program = codegen.generate(lambda x, w: gate(x @ w).square().sum(), X, X.T)
+    second, true = (torch.func.hessian(f, argnums=1)(X, X.T) for f in (program.function, program.original))
+    torch.testing.assert_close(second, true)
+    _, along = torch.func.jvp(lambda w: torch.func.grad(program.function, argnums=1)(X, w), (X.T,), (X.T,))
+    torch.testing.assert_close(along, torch.einsum("ijkl,kl->ij", true, X.T))
+
+
+def test_a_minus_goes_in_front_of_a_sum() -> None:
+    source = emitted(lambda x: torch.log(1 + torch.exp(-x)).sum(), X)
+    assert "-torch.nn.functional.logsigmoid(x).sum()" in source
