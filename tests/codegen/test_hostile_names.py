@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from codegen import generate
+from codegen.helpers import FUNCTIONS
 from engine import Value
+from engine.naming import RESERVED
 from tests.codegen.compare import assert_matches
 from tests.codegen.random_forwards import RandomForward
 
@@ -37,6 +39,22 @@ def test_any_name_gives_the_same_gradients(name: str, make: Callable[[str], str]
     generator = torch.Generator().manual_seed(0)
     x, w = (torch.randn(s, generator=generator, dtype=torch.float64) for s in [(5, 3), (3, 4)])
     assert_matches(generate(function, x, w, mode=mode), function, (x, w))
+
+
+def test_names_of_what_the_file_brings_along() -> None:
+    """The slope of silu is a function in the emitted file, beside tensors that are called as it is."""
+    assert {*FUNCTIONS, "followed"} <= RESERVED
+
+    def forward(followed: Tensor, silu_backward: Tensor) -> Tensor:
+        mish_backward = followed * followed.sigmoid()
+        return (mish_backward * silu_backward).sum()
+
+    inputs = [torch.randn(3, 4, generator=torch.Generator().manual_seed(k), dtype=torch.float64) for k in range(2)]
+    program = generate(forward, *inputs)
+    assert "silu_backward(" in program.source
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    true = torch.autograd.grad(forward(*leaves), leaves)
+    torch.testing.assert_close([*program.value_and_grad(*inputs)[1].values()], [*true])
 
 
 def test_a_tensor_that_is_read_a_thousand_times() -> None:
