@@ -117,10 +117,18 @@ class Program:
                 if size.is_Integer and t.shape[d] != int(size):
                     raise InputError(
                         f"{self.graph.name}: dimension {d} of {name} is {t.shape[d]}, the trace had {size}. "
-                        "Sizes of one broadcast, so they are fixed: generate again with inputs of these shapes."
+                        f"{self._why_fixed(name, d, int(size))}: generate again with inputs of these shapes."
                     )
         check_equal_sizes(self.graph, given)
         return given
+
+    def _why_fixed(self, name: str, d: int, size: int) -> str:
+        """Why a dimension of an input is a number, and where the forward made it one."""
+        if size == 1:
+            return "Sizes of one broadcast, so they are fixed"
+        reads = (g.where for g in self.graph.guards if self.graph.sizes.get(cast("Any", g.expr)) == (name, d))
+        where = next((f" at {w}" for w in reads if w), "")
+        return f"The forward read that size as a number{where} (a loop over it, a comparison, a choice), so it is fixed"
 
     def forward(self, *inputs: Any) -> tuple[Any, Any]:
         """(out, saved) for the arguments of the user's forward; no autograd graph is built."""

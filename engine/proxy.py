@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -41,6 +41,11 @@ class Proxy(torch.Tensor):
     record: Record
     part_of: tuple[Proxy, Any] | None
     __torch_function__ = plain_subclass
+
+    def sized_len(self) -> Any:
+        """What `len` of it is during a trace: the first size as a symbol."""
+        own = cast("Any", self)
+        return own.shape[0] if own.dim() else own.__len__()
 
     def __getattr__(self, name: str) -> Any:
         """What is asked for where there is nothing of that name."""

@@ -334,7 +334,13 @@ def _install() -> None:
 _install()
 
 
-_range = builtins.range
+_range, _len = builtins.range, builtins.len
+
+
+def _sized_len(x: Any, /) -> int:
+    """`len`, which is a symbol where the object says so: Python makes a plain number of what `__len__` returns."""
+    first: Any = getattr(cast("Any", type(x)), "sized_len", None)
+    return _len(x) if first is None else first(x)
 
 
 class SizedRange:
@@ -377,7 +383,9 @@ _MATH: dict[str, Callable[[Expr], Expr]] = {"sqrt": sp.sqrt, "log": sp.log, "exp
 
 @contextlib.contextmanager
 def symbolic_python() -> Generator[None]:
-    """While a forward runs: a loop over a `range` of a size fixes it; `math.sqrt`, `log`, `exp` of one stay symbolic."""
+    """While a forward runs: a loop over a `range` of a size fixes it; `math.sqrt`, `log`, `exp` of one stay symbolic, and so does
+    the `len` of a tensor.
+    """
     saved = {name: getattr(math, name) for name in _MATH}
 
     def patched(name: str) -> Callable[..., Any]:
@@ -391,11 +399,13 @@ def symbolic_python() -> Generator[None]:
         return function
 
     builtins.range = _Range
+    builtins.len = _sized_len
     for name in _MATH:
         setattr(math, name, patched(name))
     try:
         yield
     finally:
         builtins.range = _range
+        builtins.len = _len
         for name, plain in saved.items():
             setattr(math, name, plain)

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from codegen import generate
 from engine import ShapeError, TraceError, trace
+from engine.errors import InputError
 from engine.graph import Graph
 from engine.notation import Quo
 from engine.sizes import Dim, Real, Sizes, evaluate, exact
@@ -204,3 +206,40 @@ def test_a_computed_size_of_one_that_is_broadcast_is_fixed() -> None:
     assert [(str(s.shape[0])) for s in (graph["x"], graph["w"], graph[graph.outputs[0]])] == ["4", "n2", "n2"]
     with pytest.raises(ShapeError):
         trace(forward, torch.randn(5, 3), torch.randn(4, 3))
+
+
+def test_len_stays_a_symbol() -> None:
+    """`x[range(len(x)), y]` is how many index; Python itself makes a plain number of a length."""
+
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return -x.log_softmax(1)[range(len(x)), y].sum() / len(x)
+
+    def drawn(n: int) -> tuple[Tensor, Tensor]:
+        return torch.linspace(-1, 1, 3 * n, dtype=torch.float64).view(n, 3), torch.arange(n) % 3
+
+    program = generate(forward, *drawn(4))
+    assert len([1, 2]) == 2
+    assert type(builtins.len).__name__ == "builtin_function_or_method"
+    for n in (2, 7):
+        x, y = drawn(n)
+        leaf = x.clone().requires_grad_()
+        (true,) = torch.autograd.grad(forward(leaf, y), leaf)
+        torch.testing.assert_close(program.value_and_grad(x, y)[1]["x"], true)
+
+
+def test_a_loop_over_the_rows_is_told_where_it_is() -> None:
+    def forward(x: Tensor) -> Tensor:
+        total = x[0]
+        for k in range(1, len(x)):
+            total = total + x[k] ** 2
+        return total.sum()
+
+    program = generate(forward, torch.ones(4, 3))
+    with pytest.raises(InputError, match=r"read that size as a number at .*test_sizes\.py:\d+ .*generate again"):
+        program.forward(torch.ones(5, 3))
+    with pytest.raises(TraceError, match="without dimensions"):
+        generate(without_dimensions, torch.ones(3))
+
+
+def without_dimensions(x: Tensor) -> Tensor:
+    return x / len(x.sum())
