@@ -62,7 +62,7 @@ class Piece:
                 depth += 1
         return out
 
-    @property
+    @cached_property
     def is_lambda(self) -> bool:
         """Whether there is a function without a name in it, outside of brackets: that stays on its line."""
         return any(t.text == "lambda" and t.depth == 0 for t in self.tokens)
@@ -160,7 +160,9 @@ def named(item: str) -> tuple[str, Piece]:
 def laid(head: str, piece: Piece, tail: str, indent: int, width: int) -> list[str]:
     """`head`, a piece and `tail` on one line, or on several between brackets."""
     room = width - indent
-    if len(head) + len(piece.text) + len(tail) <= room:
+    if (
+        len(head) + len(piece.text) + len(tail) <= room or room < width // 2
+    ):  # deep inside, a line is no longer the worse
         return [f"{' ' * indent}{head}{piece.text}{tail}"]
     outer, inner = " " * indent, indent + STEP
     items = piece.commas()

@@ -1,6 +1,8 @@
 """Long lines of emitted programs stand on several, and mean the same."""
 
 import ast
+import cProfile
+import re
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,17 @@ def test_strings_and_blocks_stay_as_they_are() -> None:
 def test_no_line_of_a_committed_program_is_long(path: Path) -> None:
     long = [line for line in path.read_text().splitlines() if len(line) > 120]
     assert [line for line in long if not line.lstrip().startswith("# ")] == []
+
+
+def test_what_is_nested_or_long_without_end_is_left_in_time() -> None:
+    """Deep inside nothing is broken, and a sum of many terms is looked through once for all of them."""
+    deep = "x"
+    for _ in range(90):
+        deep = f"({deep} * 0.9).sin()"
+    wide = " + ".join(f"a{k} * b" for k in range(2_000))
+    for line in (f"y = {deep}", f"y = {wide}"):
+        profile = cProfile.Profile()
+        out = profile.runcall(broken, line)
+        assert re.sub(r"[\s()]", "", "".join(out)) == re.sub(r"[\s()]", "", line)
+        calls = sum(entry.callcount for entry in profile.getstats())
+        assert calls < 400 * len(line)
