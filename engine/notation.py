@@ -70,13 +70,15 @@ def in_wholes(e: Any) -> Any:
     times, rest = e.as_coeff_Mul()
     factors: list[Any] = []
     for f in sp.Mul.make_args(rest):
-        b, power = f.as_base_exp()
-        left = int(power) if isinstance(b, Part) and power.is_Integer else 0
-        while left and (times if left > 0 else 1 / times).q == 1 and (times if left > 0 else 1 / times) % b.count == 0:
-            one = 1 if left > 0 else -1
-            times, left = times / sp.Integer(b.count) ** one, left - one
-            factors.append(b.whole**one)
-        factors.append(in_wholes(b) ** left if isinstance(b, Part) and power.is_Integer else in_wholes(f))
+        part, power = f.as_base_exp()
+        if not isinstance(part, Part) or not power.is_Integer:
+            factors.append(in_wholes(f))
+            continue
+        one = 1 if power > 0 else -1
+        while power and (times**one / part.count).is_Integer:
+            times, power = times / Integer(part.count) ** one, power - one
+            factors.append(part.whole**one)
+        factors.append(Quo(part.whole, part.count) ** power)
     return sp.Mul(times, *factors)
 
 
