@@ -140,6 +140,9 @@ class StepsWriter:
             later = [dense[k : k + MOST_TERMS] for k in range(MOST_TERMS, len(dense), MOST_TERMS)]
             dense = dense[:MOST_TERMS]
             t = added([tt.name(c.name), *dense] if c.seeded else dense)
+            self.used.see(t)
+            parts, t = self.repeats.named(t, c.name)
+            lines.extend(f"{n} = {tt.text(p)}" for n, p in parts)
             if not full and target.shape and not c.seeded:
                 self.used.names.add(target.name)
                 if any(x.kind == "name" for x in tt.walk(t)):
@@ -148,9 +151,6 @@ class StepsWriter:
                     t = tt.call("torch.full_like", tt.name(target.name), t)
             if scatters and t.kind in ("name", "method", "attribute", "item"):
                 t = tt.method(t, "clone")
-            self.used.see(t)
-            parts, t = self.repeats.named(t, c.name)
-            lines.extend(f"{n} = {tt.text(p)}" for n, p in parts)
             if t != tt.name(c.name):
                 lines.append(f"{c.name} = {tt.text(t)}")
             for terms in later:
