@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from codegen import tensors as tt
 from codegen.tensors import T
+from engine.naming import Namer
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 SHORTEST = 10
 """Characters of the text of a part that is worth a name."""
@@ -23,12 +24,12 @@ class Repeats:
     """Names of parts, over the statements of a program: what has a name keeps it.
 
     Attributes:
-        taken: names that must not be given.
+        namer: gives names that are not taken.
         known: what has a name, in the order in which it is computed.
     """
 
     def __init__(self, taken: Iterable[str]) -> None:
-        self.taken = {*taken}
+        self.namer = Namer(taken)
         self.known: dict[T, T] = {}
 
     def named(self, t: T, owner: str) -> tuple[list[tuple[str, T]], T]:
@@ -43,8 +44,7 @@ class Repeats:
         names: dict[T, T] = {}
         for mark, part in marked:
             whole = replaced(part, names)
-            name = unused(called(whole, owner), self.taken)
-            self.taken.add(name)
+            name = self.namer(called(whole, owner))
             names[tt.name(mark)] = self.known[whole] = tt.name(name)
             new.append((name, whole))
         return new, replaced(t, names)
@@ -75,8 +75,7 @@ def worth(x: T) -> bool:
 
 def called(x: T, owner: str) -> str:
     """`x_mean`, `x_centred` for x less that, `x_var` for the mean of its square, `x_var_eps` with a small number, else a part of the owner."""
-    known = described(x)
-    return known or f"{owner}_part"
+    return described(x) or f"{owner}_part"
 
 
 def described(x: T) -> str:
@@ -105,15 +104,6 @@ def described(x: T) -> str:
     if x.head == "+" and second.kind == "number" and 0 < abs(float(second.head)) < SMALL:
         return f"{first}_eps"
     return f"{first}_times_{second.head}" if x.head == "*" and second.kind == "name" else ""
-
-
-def unused(name: str, taken: Container[str]) -> str:
-    """The name, with a number behind it if it is taken."""
-    count, free = 0, name
-    while free in taken:
-        count += 1
-        free = f"{name}_{count}"
-    return free
 
 
 def replaced(t: Any, table: Mapping[T, T]) -> Any:

@@ -100,7 +100,7 @@ class StepsWriter:
         self.used = Used()
         cotangents = (c.name for c in derivation.cotangents.values())
         sizes = map(str, self.graph.sizes)
-        self.repeats = Repeats((*self.graph.by_name, *sizes, *cotangents, "torch", "saved", "grad_out"))
+        self.repeats = Repeats((*self.graph.by_name, *sizes, *cotangents))
 
     def blocks(self) -> list[Block]:
         """One block per cotangent, in backward order."""
