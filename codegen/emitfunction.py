@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from codegen.emit import render, sequence
-from engine.spelling import quoted
+from engine.spelling import listed, quoted
 
 if TYPE_CHECKING:
     from codegen.modulestate import ModuleState
@@ -85,16 +85,16 @@ def function_text(e: Emission) -> str:
         pack=e.pack,
         made=e.made,
         unpack_saved=sequence(list(e.saved), " = saved", 8),
-        results=tuple_lines("return ", [*results, *e.made, *extra]),
+        results=listed([*results, *e.made, *extra]) or "()",
         kept="".join(f", {t}" for t in taken("output", [position[n] for n in kept])),
         marked=", ".join(marked),
         unpack_kept=sequence([*inputs, *kept], " = ctx.saved_tensors", 8),
-        pack_saved=packed(e, 8),
+        pack_saved=packed(e),
         drawn=f", drawn=({', '.join(e.drawn)},)" if e.drawn else "",
         drawn_saved="".join(f"ctx.saved_tensors[{len(inputs) + kept.index(n)}], " for n in e.drawn).strip(),
         grad_out=seeds[0] if graph.single else f"[{', '.join(seeds)}]",
         zeros=[quoted(k) for k in e.zeros],
-        slots=tuple_lines("return ", slots),
+        slots=listed(slots) or "()",
         floats="(out,)"
         if graph.single
         else "("
@@ -130,19 +130,11 @@ def nothings(count: int) -> list[str]:
     return ["None"] * count if count <= 4 else [f"*[None] * {count}"]
 
 
-def packed(e: Emission, indent: int) -> list[str]:
+def packed(e: Emission) -> str:
     """`saved = (...)`."""
     if e.pack:
-        return sequence(list(e.saved), ")", indent, f"saved = {e.pack}(")
-    return tuple_lines("saved = ", list(e.saved), indent, brackets=True)
-
-
-def tuple_lines(start: str, names: list[str], indent: int = 8, brackets: bool = False) -> list[str]:
-    """A tuple on one line, or in a block where it does not fit."""
-    if not names:
-        return [f"{start}()"]
-    line = f"{start}{'(' * brackets}{', '.join(names)}{',' * (len(names) == 1)}{')' * brackets}"
-    return [line] if len(line) + indent <= 120 else sequence(names, ")", indent, f"{start}(")
+        return f"saved = {e.pack}({', '.join(e.saved)})"
+    return f"saved = ({listed(e.saved)})"
 
 
 def module_text(e: Emission, state: ModuleState | None) -> str:
