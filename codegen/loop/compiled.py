@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CALLS = 500
 """About how many calls of torch are compiled together: more take longer to compile and gain little."""
 MOST = 20
+OPTIONS: dict[str, Any] = {"realize_reads_threshold": 0}
+"""For the compiler: what is read more than once is computed once, as BatchNorm's reciprocal roots for all rows."""
 Watch = "Callable[[int, dict[str, Tensor]], None]"
 
 
@@ -162,10 +164,9 @@ class Compiled:
         self.call = self.load(source)
 
     def load(self, source: str) -> Any:
-        """The compiled call: from disk if these steps were compiled before, by this torch and for this processor."""
-        key = (
-            f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {self.count} {self.steps.momentum} {source}"
-        )
+        """The compiled call: from disk if these steps were compiled before, by this module and torch and for this processor."""
+        made_by = f"{Path(__file__).read_text()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+        key = f"{made_by} {self.count} {self.steps.momentum} {source}"
         path = folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt2"
         if not path.exists():
             started = time.perf_counter()
@@ -189,7 +190,7 @@ class Compiled:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the compiler's own imports
                 exported = torch.export.export(self.steps, (self.state(), rows, rate))
-                inductor.aoti_compile_and_package(exported, package_path=str(part))
+                inductor.aoti_compile_and_package(exported, package_path=str(part), inductor_configs=OPTIONS)
             part.replace(path)
         except Exception as error:
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
@@ -218,11 +219,13 @@ class Compiled:
         rate = torch.tensor(lr, dtype=self.layout.step.results["loss"].dtype)
         losses: list[Tensor] = []
         together = max(1, self.layout.chunk // self.count)
-        with torch.no_grad():
+        with torch.inference_mode():
             for first in range(0, calls, together):
                 several = min(together, calls - first)
                 rows = torch.randint(0, len(data[0]), (several * self.count * self.size,), generator=generator)
-                drawn = [t[rows].view(several, self.count, self.size, *t.shape[1:]).unbind() for t in data]
+                drawn = [
+                    t.index_select(0, rows).view(several, self.count, self.size, *t.shape[1:]).unbind() for t in data
+                ]
                 for picked in zip(*drawn, strict=True):
                     out = self.call([*now, *picked, rate])
                     now, found, kept = out[: len(now)], out[len(now)], out[len(now) + 1 :]

@@ -82,10 +82,13 @@ def trained_in(step: Step) -> tuple[str, ...]:
 
 
 def in_order(step: Step, plan: Plan) -> Layout:
-    """The layout that costs least: in blocks of rows, or as it is, with its parameters kept as that is fastest."""
+    """The layout that costs least: in blocks of rows, or as it is, with its parameters kept as that is fastest.
+
+    Steps for a compiler are not taken in blocks: it fuses what blocks keep in cache.
+    """
     if plan.plain:
         return laid_out(step, trained_in(step), averages(step), plain=True)
-    blocks = in_blocks_where_cheaper(step)
+    blocks = None if plan.compiled else in_blocks_where_cheaper(step)
     if blocks is not None:
         return blocks
     alone(step)

@@ -32,12 +32,12 @@ def network(*lines: str, rows: int = 32, width: int = WIDTH, dtype: torch.dtype 
     return Network(text, params, data, rows, 0.0)
 
 
-def loop_of(given: Network) -> Loop:
+def loop_of(given: Network, plan: Plan | None = None) -> Loop:
     """Its loop."""
     program = codegen.generate(given.forward(), *[d[: given.batch] for d in given.data], *given.params.values())
     names = [n for n in inputs_of(program.module) if n not in given.params]
     batch = dict(zip(names, rows_of(given.data), strict=True))
-    return make_loop(program.module, batch, given.params, given.batch, Plan(), "network", "network")
+    return make_loop(program.module, batch, given.params, given.batch, plan or Plan(), "network", "network")
 
 
 def calls(given: Network) -> list[Node]:
@@ -177,5 +177,6 @@ def test_it_is_used_where_it_is_faster() -> None:
 def test_large_batches_are_taken_in_blocks() -> None:
     given = network(f"h = F.gelu({NORM})", f"h = F.gelu({NORM.replace('g, b', 'g2, b2')} @ v)", rows=4096, width=200)
     assert loop_of(given).layout.blocks is not None
+    assert loop_of(given, Plan(compiled=True)).layout.blocks is None  # what is computed there a compiler cannot take
     assert kernels(given) == (2, 2)
     assert compared(given, steps=2) == "the same"
