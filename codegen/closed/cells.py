@@ -355,7 +355,7 @@ class Builder:
         """A cell, or an alias to an equal one that is there already."""
         assert cell.expr is not None
         key, order = signature(cell)
-        if key in self.same and cell.name not in self.graph.outputs and not is_contraction(cell.expr):
+        if key in self.same and cell.name not in self.graph.outputs:
             self.aliases[cell.name] = replace(cell, expr=self.twin(key, order, cell.differentiable))
             return
         self.same.setdefault(key, (cell.name, order))

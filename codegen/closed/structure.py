@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from codegen.closed.cells import Builder, Cell
 from codegen.closed.region import AGAIN, grouped, near_readers
+from codegen.closed.regrouped import RULE as ORDER
+from codegen.closed.regrouped import regrouped
 from codegen.closed.rewrites import compared
 from codegen.closed.rows import RULE as SHARES
 from codegen.closed.rows import with_shares_in_products
@@ -41,11 +43,13 @@ class Structure:
 
     def __init__(self, graph: Graph, wanted: tuple[str, ...]) -> None:
         self.graph = graph
-        self.traced = Builder(graph).build()
+        builder = Builder(graph)
+        self.traced = builder.build()
         """The forward's own tensors."""
-        shared = with_shares_in_products(self.traced, graph.outputs)
+        ordered = regrouped(self.traced, graph.outputs, builder.literal, graph.example)
+        shared = with_shares_in_products(ordered, graph.outputs)
         self.cells = near_readers(shared, graph.outputs)
-        self.notes = (*compared(SHARES, self.traced, shared), *compared(AGAIN, shared, self.cells))
+        self.notes = (*compared(ORDER, self.traced, ordered), *compared(SHARES, ordered, shared), *compared(AGAIN, shared, self.cells))
         """What became of them before regions were closed."""
         self.by_name = {c.name: c for c in self.cells}
         self.readers: dict[str, list[Cell]] = {}
