@@ -13,8 +13,11 @@ from codegen.kernels import stable
 from codegen.pick import picked
 from codegen.values import Axes, LowererBase, Val, permute, to_axes
 from engine.notation import Amax, Index, LessEqual, Sigma
+from engine.sizes import evaluate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sympy import Expr
 
 
@@ -113,11 +116,16 @@ class ContractMixin(LowererBase):
             found = frozenset(s for s in f.free_symbols if isinstance(s, Index) and s in self.ranges and _is_free(f, s))
             by.setdefault(found, []).append(f)
         loose = by.pop(frozenset(), [])
-        keys = sorted(by, key=lambda k: (len(k), str(sorted(map(str, k)))))
+        keys = sorted(by, key=lambda k: (self.elements(k), len(k), str(sorted(map(str, k)))))
         if not keys:
             return [self.value(body)]
         by[keys[0]] = [*loose, *by[keys[0]]]
         return [self.value(sp.Mul(*by[k])) for k in keys]
+
+    def elements(self, indices: Iterable[Index]) -> int:
+        """The number of elements over indices at the sizes of the example; 0 where there is none."""
+        whole = sp.Mul(*[self.ranges[i] for i in indices])
+        return evaluate(cast("Expr", whole), self.example) if self.example else 0
 
     def _fewer(self, groups: list[Val]) -> list[Val] | None:
         """One group less: a factor whose indices another one has is multiplied into it; None where there is none."""

@@ -94,7 +94,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
     """Lowers expressions over tensors of known shapes. `ranges` grows with every sum that is entered.
 
     `like` is a tensor whose precision an expression has that reads no floats. With `fills`, what is a number at some places of
-    a tensor, as on its diagonal, is put there.
+    a tensor, as on its diagonal, is put there. Numbers in a product go into the tensor that is smallest at the sizes of
+    the `example`.
     """
 
     def __init__(
@@ -103,8 +104,9 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         ranges: Mapping[Index, Expr],
         like: str | None = None,
         fills: bool = False,
+        example: Mapping[Any, int] | None = None,
     ) -> None:
-        self.default, self.fills = like, fills
+        self.default, self.fills, self.example = like, fills, example
         self.tensors = dict(tensors)
         self.ranges = dict(ranges)
         self.order: list[Index] = []

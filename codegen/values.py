@@ -11,7 +11,7 @@ from codegen.tensors import T
 from engine.notation import ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from sympy import Expr
 
@@ -150,6 +150,8 @@ class LowererBase:
     counting: bool
     fills: bool
     """Whether what is written is a closed form's: in an order that moves least, not in that of autograd's kernels."""
+    example: Mapping[Any, int] | None
+    """Sizes at which the smallest tensor of a product is looked for."""
     guarded: bool
     """Whether what is lowered now is read under a condition, and may lie outside of its tensor elsewhere."""
 

@@ -187,6 +187,8 @@ class Builder:
         self.graph = graph
         self.cells: dict[str, Cell] = {}
         self.aliases: dict[str, Cell] = {}
+        self.diagonals: dict[str, Cell] = {}
+        """Aliases that are diagonal matrices, as they are where they are asked for as tensors."""
         self.namer = Namer([*(n.name for n in graph.nodes), *map(str, graph.sizes)])
         self.same: dict[Any, tuple[str, tuple[Any, ...]]] = {}
         self.contracted: dict[str, Cell] = {}
@@ -230,7 +232,8 @@ class Builder:
         """The cell that holds a node's value; an alias that is asked for by name becomes a cell."""
         if name in self.cells:
             return name
-        self.cells[name] = self.aliases.pop(name)
+        alias = self.aliases.pop(name)
+        self.cells[name] = self.diagonals.get(name, alias)
         return name
 
     def add(self, n: Node) -> None:
@@ -292,6 +295,10 @@ class Builder:
         ):
             self.aliases[n.name] = cell
             return
+        diagonal = None if is_output or not expr.has(Delta) else self.diagonal(cell)
+        if diagonal is not None:
+            self.aliases[n.name], self.diagonals[n.name] = replace(cell, expr=diagonal), cell
+            return
         placed = None if is_output or not expr.has(Delta) else places(expr)
         if placed is not None:
             self.aliases[n.name] = replace(cell, expr=placed)  # where ones stand costs less to say than to keep
@@ -328,6 +335,15 @@ class Builder:
             self.aliases[n.name] = replace(cell, expr=read)
             return
         self.keep(cell)
+
+    def diagonal(self, cell: Cell) -> Expr | None:
+        """`[i = j] v[i]` for a diagonal matrix that products alone read, which then scale rows by v; None for any other."""
+        e: Any = cell.expr
+        if not isinstance(e, Where) or not isinstance(e.args[0], Delta) or e.args[2] != 0 or not isinstance(e.args[1], Indexed):
+            return None
+        readers = [n.definition for n in self.graph.nodes if cell.name in n.operands]
+        multiplied = all(d is not None and is_contraction(d[1]) for d in readers)
+        return e.args[0] * e.args[1] if multiplied and {*e.args[0].args} == {*cell.indices} else None
 
     def rounded(self, n: Node, expr: Expr) -> bool:
         """Whether a constant is computed in another dtype than the inputs', and rounded there: it is made as written."""

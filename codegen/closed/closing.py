@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Expr, Mul, Tuple
+from sympy import Expr, Mul, S, Tuple
 
 from codegen.closed.backward import cot_name
+from codegen.closed.balanced import balanced_cotangent
 from codegen.closed.cells import Cell, is_contraction
 from codegen.closed.code import RegionCode, region_code, resized
 from codegen.closed.constants import Sums, sum_of_definition
@@ -65,7 +66,7 @@ def closed(unit: Unit, structure: Structure, labels: Labels, before: Iterable[Cl
         return known.get(name) or (() if c.expr is None else sum_of_definition(c, told))
 
     sums = tuple(s for c in edge if c.name not in wanted for s in told(c.name) if c.kind == "float" or s[2] == 1)
-    whole = Region((*edge, *unit.cells), seeds, wanted, needed, relations, summed, sums)
+    whole = Region((*edge, *unit.cells), seeds, wanted, needed, relations, summed, (*sums, *still(seeds, readers, structure)))
     key, region, names, sizes = normalized(whole)
     values = {z: evaluate(n, graph.example) for z, n in sizes.items()}
     code = resized(region_code(key, region, values), sizes)
@@ -75,6 +76,17 @@ def closed(unit: Unit, structure: Structure, labels: Labels, before: Iterable[Cl
             names[c.name] = labels.namer(f"{names.get(origin, origin)}_{c.name.partition('_')[2]}")
             labels.ranks[names[c.name]] = len(c.shape)
     return Closed(code, names, sizes)
+
+
+def still(seeds: tuple[str, ...], readers: dict[str, list[Cell]], structure: Structure) -> Sums:
+    """The cotangents that are passed back to a region and sum to zero over an axis; of each the first."""
+    found: list[tuple[str, int, Expr]] = []
+    for name in seeds:
+        live = [c for c in readers.get(name, []) if c.name in structure.live]
+        if live and name not in structure.graph.outputs:
+            axes = balanced_cotangent(structure.by_name[name], live, structure.by_name)
+            found.extend((cot_name(name), k, S.Zero) for k in axes[:1])
+    return tuple(found)
 
 
 def summed_axes(c: Cell, live: set[str]) -> tuple[tuple[int, ...], ...]:

@@ -14,7 +14,7 @@ from sympy import Expr
 
 from codegen.closed.sums import rebuilt, resum
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, Less, Sigma, Where, fresh, name_of
+from engine.notation import Delta, Index, Less, Sigma, Where, base, element, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,10 +86,15 @@ def chosen(e: Any) -> Any:
 def learn(algebra: Algebra, sums: Sums) -> None:
     """What is told of tensors' sums as facts."""
     for name, axis, value in sums:
-        c = algebra.cells[name]
+        cotangent = name not in algebra.cells
+        c = algebra.cells[name.removeprefix("d_") if cotangent else name]
         own = tuple(sp.S.Zero if n == 1 else fresh() for n in c.shape)
-        total = Sigma(c.element(own), sp.Tuple(own[axis], c.shape[axis]))
-        algebra.add_fact(cast("Sigma", total), value, WHY.format(name, value))
+        accesses = [c.element(own)]
+        if cotangent:  # all of it, where nothing here adds to it
+            alone = not any(c.name in k.reads for k in algebra.cells.values())
+            accesses = [element(base(n), own) for n in (f"{name}_out", *([name] if alone else []))]
+        for a in accesses:
+            algebra.add_fact(Sigma(a, sp.Tuple(own[axis], c.shape[axis])), value, WHY.format(name, value))
 
 
 __all__ = ["Sums", "learn", "sum_of_definition", "sums_of_cells"]

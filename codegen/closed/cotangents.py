@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Expr, S
+from sympy import Add, Expr, Mul, S
 
 from codegen import tensors as tt
 from codegen.closed.backward import passed_back
 from codegen.closed.blocks import LONGEST, Block, Term
+from codegen.closed.cells import is_contraction
 from codegen.closed.likes import covers, expanded
 from codegen.closed.places import concatenated, disjoint
+from codegen.closed.products import terms
 from codegen.closed.structure import reads
-from codegen.closed.symmetric import joined
+from codegen.closed.symmetric import joined as with_symmetric
+from codegen.closed.together import moves, together, written
 from codegen.derive import COT, OUT, vjp
 from codegen.lower import Lowerer
 from codegen.steps import Used, added, kind_of, lowered
 from codegen.values import TensorInfo
 from engine.notation import accesses, base, element, fresh
+from engine.sizes import evaluate
 from engine.table import Definition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from codegen.closed.blocks import Labels
     from codegen.closed.cells import Cell
     from codegen.closed.likes import Likes
+    from codegen.closed.products import Product
     from codegen.closed.structure import Structure
     from codegen.lower import Lowered, Scatter
     from codegen.tensors import T
@@ -41,6 +48,8 @@ class Piece:
     formula: Term | None = None
     name: str | None = None
     number: bool = False
+    product: bool = False
+    """Whether it is a sum of products, of this graph's tensors and dtypes."""
 
 
 def named_piece(name: str) -> Piece:
@@ -107,9 +116,12 @@ class Cotangents:
                 self.add(x, Piece(None, False, scatters, formula))
                 continue
             t = tt.rename(v.t, names, sizes)
-            if self.by_name[x].dtype != c.dtype and not v.is_number:
+            other = self.by_name[x].dtype != c.dtype
+            if other and not v.is_number:
                 t = tt.method(t, "to", tt.name(str(self.by_name[x].dtype)))
-            self.add(x, Piece(t, covers(v, self.by_name[x].shape), scatters, formula, number=v.is_number))
+            full = covers(v, self.by_name[x].shape)
+            product = full and not scatters and not other and c.expr is not None and is_contraction(c.expr)
+            self.add(x, Piece(t, full, scatters, formula, number=v.is_number, product=product))
 
     def pulled(self, c: Cell, x: str, cot: str) -> tuple[Lowered, dict[str, str], Term]:
         """The part of x's cotangent that comes through c: in torch, the names it uses, and its formula."""
@@ -119,7 +131,7 @@ class Cotangents:
             return self.pulled_by_template(node, x, cot)
         part = passed_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), x, self.by_name[x].shape)
         if alike:
-            part = replace(part, expr=joined(part.expr, COT))
+            part = replace(part, expr=with_symmetric(part.expr, COT))
         infos = {**self.structure.infos, COT: TensorInfo(c.shape), OUT: TensorInfo(c.shape)}
         low = Lowerer(infos, {}).lower(part.expr, part.indices, part.shape)
         names = {COT: cot, OUT: c.name}
@@ -139,7 +151,8 @@ class Cotangents:
 
     def finish(self, cell: str, wanted_name: str | None = None) -> str:
         """The cotangent of a cell as one tensor: the statement that adds up what its readers passed back."""
-        pieces, c = self.pending[cell], self.by_name[cell]
+        c = self.by_name[cell]
+        pieces = self.together(self.pending[cell], c)
         if len(pieces) == 1 and pieces[0].name is not None:
             self.names.setdefault(cell, pieces[0].name)
             return pieces[0].name
@@ -149,6 +162,34 @@ class Cotangents:
         terms = [p.formula or named_term(p.name, c) for p in pieces if p.formula is not None or p.name is not None]
         self.write(self.labels.block(target, lines, *terms) if len(terms) == len(pieces) else Block(target, (), lines))
         return target
+
+    def together(self, pieces: list[Piece], c: Cell) -> list[Piece]:
+        """The pieces, with those products as one that cost less so."""
+        at = tuple(S.Zero if n == 1 else fresh() for n in c.shape)
+        ranges = {i: n for i, n in zip(at, c.shape, strict=True) if i != 0}
+        left: list[Piece] = []
+        products: list[Product] = []
+        for p in pieces:
+            plain = p.formula is not None and p.product
+            found = terms(p.formula.named(at)) if plain and p.formula is not None else None
+            if found is None or not all(q.limits and len(q.factors) > 1 for q in found):
+                left.append(p)
+            else:
+                products.extend(found)
+
+        def elements(indices: Iterable[Any]) -> float:
+            sizes = {**ranges, **{i: n for q in products for i, n in q.limits}}
+            return float(evaluate(cast("Expr", Mul(*[sizes[i] for i in indices])), self.structure.graph.example))
+
+        out = elements(ranges)
+        joined = together(products, out, elements)
+        if len(joined) == len(products) and not any(moves(q, out, elements) for q in products):
+            return pieces
+        cots = {n: TensorInfo(self.by_name[x].shape) for x, n in self.names.items()}
+        lowerer = Lowerer({**self.structure.infos, **cots}, {}, example=self.structure.graph.example)
+        expr = cast("Expr", Add(*[written(q, out, elements) for q in joined]))
+        low = lowerer.lower(expr, at, c.shape)
+        return [*left, Piece(cast("Any", low.dense).t, True, formula=Term(at, expr, {}))]
 
     def summed(self, target: str, c: Cell, pieces: list[Piece]) -> list[str]:
         """The statements that add up the pieces of a cell's cotangent: dense ones first, then places."""

@@ -45,7 +45,7 @@ class Region:
     relations: tuple[tuple[Expr, Expr], ...] = ()
     summed: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...] = ()
     sums: Sums = ()
-    """What boundary cells sum to over one of their axes, where that is known from how they are computed."""
+    """What boundary cells, and cotangents from outside, sum to over one of their axes, where that is known."""
     notes: tuple[Rewrite, ...] = ()
     """What the rules so far made of the cells' definitions."""
 
@@ -204,7 +204,7 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
     relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))
     summed = tuple((names[n], groups) for n, groups in region.summed)
-    sums = tuple((names[n], axis, value) for n, axis, value in region.sums)
+    sums = tuple((both[n], axis, value) for n, axis, value in region.sums)
     out = Region(tuple(cells), *flags, relations, summed, sums)  # pyright: ignore[reportCallIssue]
     return (tuple(key), *flags, relations, summed, sums), out, {v: k for k, v in names.items()}, sizes
 

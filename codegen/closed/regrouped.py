@@ -22,7 +22,7 @@ from codegen.closed.factored import as_one
 from codegen.closed.gates.points import DIGITS, boxed, rewritten
 from codegen.closed.gates.sizes import shape_at, size_symbols
 from codegen.closed.grouping import Group, Order
-from codegen.closed.products import Product, indices_of, terms
+from codegen.closed.products import Product, indices_of, product_terms, terms
 from engine.arithmetic import arithmetic
 from engine.indexed import Indexed
 from engine.naming import free_name
@@ -45,7 +45,9 @@ def regrouped(
     """The cells without the products that cost more than they save. `fixed` cells keep the forward's own arithmetic."""
     done: set[str] = set()
     while True:
-        c = next((c for c in cells if c.name not in done and is_product(c) and c.name not in {*outputs, *fixed}), None)
+        known = {c.name: c for c in cells}
+        left = (c for c in cells if c.name not in {*done, *outputs, *fixed})
+        c = next((c for c in left if is_product(c) or is_scaled(c, known)), None)
         if c is None:
             return cells
         done.add(c.name)
@@ -57,6 +59,16 @@ def regrouped(
 def is_product(c: Cell) -> bool:
     """Whether a cell is a sum over products of tensors that do not share all indices."""
     return c.expr is not None and is_contraction(c.expr)
+
+
+def is_scaled(c: Cell, known: Mapping[str, Cell]) -> bool:
+    """Whether a cell is a product, entry by entry, of a tensor and smaller ones: not of exponentials, which have to be shares."""
+    products = terms(c.expr) if isinstance(c.expr, Mul) and len(c.indices) > 1 else None
+    if products is None or len(products) != 1 or not all(isinstance(f, Indexed) for f in products[0].factors):
+        return False
+    over = {indices_of(f) for f in products[0].factors}
+    exponentials = any(isinstance(known[name_of(a)].expr, sp.exp) for a in accesses(c.expr))
+    return len(over) > 1 and frozenset(c.ranges) in over and not exponentials
 
 
 class Without:
@@ -72,6 +84,10 @@ class Without:
     ) -> None:
         self.product, self.cells, self.outputs, self.fixed, self.example = product, cells, outputs, fixed, example
         self.known = {c.name: c for c in cells}
+        self.readers: dict[str, list[Cell]] = {}
+        for c in cells:
+            for r in c.reads:
+                self.readers.setdefault(r, []).append(c)
         self.gone: dict[str, tuple[Product, ...]] = {}
         """What is not made, as products."""
         self.read: dict[str, Product] = {}
@@ -94,12 +110,23 @@ class Without:
             plain = c.expr is not None and c.name not in self.fixed and c.dtype == self.product.dtype
             if not plain or reached.isdisjoint(c.reads) or c.after or terms(cast("Expr", c.expr)) is None:
                 return False
-            if not cast("Expr", c.expr).has(Sigma):
+            if self.passes(c):
                 if c.name in self.outputs:
                     return False
                 reached.add(c.name)
-            ends = ends or cast("Expr", c.expr).has(Sigma)
+            else:
+                ends = True
         return ends and own is not None and len(own) == 1
+
+    def passes(self, c: Cell) -> bool:
+        """Whether a cell is no sum over what it reads, or one that is read to be summed again alone."""
+        if not cast("Expr", c.expr).has(Sigma):
+            return True
+        mine = self.readers.get(c.name, [])
+        if len(mine) != 1 or c.name in self.outputs or mine[0].expr is None or not mine[0].expr.has(Sigma):
+            return False
+        products = terms(mine[0].expr)
+        return products is not None and len(products) == 1 and len(products[0].factors) == 1
 
     def made(self) -> bool:
         """The cells after it, in order; False where something that is computed from it is no sum of products any more."""
@@ -115,7 +142,7 @@ class Without:
                 return False
             products = self.gathered(products, c)
             self.changed.append(c)
-            if not cast("Expr", c.expr).has(Sigma):
+            if self.passes(c):
                 self.gone[c.name] = products
                 continue
             expr = self.written(products, c)
@@ -226,12 +253,14 @@ class Without:
 
     def part(self, e: Expr, indices: frozenset[Index], ranges: Mapping[Any, Expr], c: Cell, label: str) -> Expr:
         """A tensor of its own, shared with an equal one; returns the access to it."""
-        free = [i for i in natural(e) if i in indices]
+        pair = in_rows(e)
+        natural_order = natural(e) if pair is None else [i for a in pair for i in cast("Any", a.indices)]
+        free = [cast("Index", i) for i in dict.fromkeys(natural_order) if i in indices]
         copy = {i: fresh() for i in free}
         expr = instantiate(e, copy)
         taken = {*self.known, *(d.name for d in self.after), *map(str, self.example)}
         cell = Cell(
-            free_name(self.called(expr, label, c), taken),
+            free_name(self.called(expr, label, c, pair), taken),
             tuple(copy[i] for i in free),
             tuple(ranges[i] for i in free),
             expr,
@@ -250,10 +279,10 @@ class Without:
         mapping = dict(zip(own, (back[i] for i in order), strict=True))
         return found.element([mapping.get(i, i) for i in found.indices])
 
-    def called(self, e: Expr, label: str, c: Cell) -> str:
+    def called(self, e: Expr, label: str, c: Cell, pair: tuple[Indexed, Indexed] | None) -> str:
         """What a part is called: `x_mean`, `x_centred`, `x_gram` for xᵀ x, `k_v` for kᵀ v, else after its owner."""
         owner = c.node.name if c.node is not None else c.name
-        tensors = list(dict.fromkeys(name_of(a) for a in accesses(e)))
+        tensors = list(dict.fromkeys(name_of(a) for a in (pair or accesses(e))))
         name = f"{owner}_{label}"
         if label == "add":
             name = addition_name(e, owner, {**self.known, **{d.name: d for d in self.after}})
@@ -312,6 +341,20 @@ class Without:
             tensors = {r: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(every[r].shape, sizes)))) for r in given}
             rewritten(old, tensors, sizes)
             return not rewritten(new, tensors, sizes)
+
+
+def in_rows(e: Expr) -> tuple[Indexed, Indexed] | None:
+    """The two tensors of a product in the order in which it is written without a transpose; None where that needs one."""
+    products = product_terms(e)
+    if products is None or len(products) != 1 or len(products[0].limits) != 1 or len(products[0].factors) != 2:
+        return None
+    ((s, _),) = products[0].limits
+    for one, other in (products[0].factors, products[0].factors[::-1]):
+        if not isinstance(one, Indexed) or not isinstance(other, Indexed):
+            return None
+        if one.indices[-1] == s and other.indices[0] == s:
+            return one, other
+    return None
 
 
 def p_free(p: Product) -> Expr:

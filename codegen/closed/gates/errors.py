@@ -11,7 +11,7 @@ import torch
 
 from codegen.closed.backward import cot_name
 from codegen.closed.gates.execute import by_the_forward, execute, scope_of
-from codegen.closed.gates.points import KINDS, relate
+from codegen.closed.gates.points import KINDS, relate, stilled
 from codegen.closed.gates.sizes import shape_at
 from engine.arithmetic import arithmetic
 from engine.notation import accesses, name_of
@@ -117,7 +117,8 @@ def inputs_at(
                 values[name] = places.movedim(-1, axis).to(values[name].dtype)
     for name in region.seeds:
         shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
-        values[cot_name(name)] = torch.randn(shape, generator=g, dtype=torch.float64)
+        drawn = torch.randn(shape, generator=g, dtype=torch.float64)
+        values[cot_name(name)] = torch.from_numpy(stilled(drawn.numpy(), region, name).copy())
     return {k: v.float().double() if v.is_floating_point() else v for k, v in values.items()}
 
 

@@ -1,0 +1,76 @@
+# pyright: basic
+"""Products that are added and have all tensors but one in common: `D x + Dᵀ x` is `(D + Dᵀ) x`, one product instead of two.
+
+So is a number in front of a product multiplied into the smallest of its tensors, where that is smaller than what comes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import sympy as sp
+from sympy import Expr, Mul, Tuple
+
+from codegen.closed.factored import as_one
+from codegen.closed.products import Product, indices_of
+from engine.notation import Sigma
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from engine.notation import Index
+
+
+def together(products: list[Product], out: float, elements: Callable[[Iterable[Index]], float]) -> list[Product]:
+    """The products with those joined that cost less so. `out` is how many elements each of them has in the end."""
+    found = list(products)
+    k = 0
+    while k < len(found):
+        for j in range(k + 1, len(found)):
+            one = joined(found[k], found[j], out, elements)
+            if one is not None:
+                found[k], k = one, -1
+                del found[j]
+                break
+        k += 1
+    return found
+
+
+def joined(p: Product, q: Product, out: float, elements: Callable[[Iterable[Index]], float]) -> Product | None:
+    """Two products as one; None where there is none, or where adding what differs costs as much as the second product."""
+    if not (p.limits and q.limits):
+        return None
+    found = as_one((p, q))
+    if found is None:
+        return None
+    one, place, (rest,) = found
+    own = one.factors[place]
+    if rest.limits or indices_of(Mul(*rest.factors)) != indices_of(own):
+        return None
+    small = elements(indices_of(own))
+    saved = sum(elements(indices_of(f)) for f in one.factors) + out + 3 * out
+    if 3 * small >= saved:
+        return None
+    added = cast("Expr", sp.Add(own, rest.number * Mul(*rest.factors)))
+    return replace(one, factors=(*one.factors[:place], added, *one.factors[place + 1 :]))
+
+
+def written(p: Product, out: float, elements: Callable[[Iterable[Index]], float]) -> Expr:
+    """A product as an expression, its number where it is multiplied with least."""
+    body = Mul(*p.factors)
+    if not p.limits:
+        return p.number * body
+    limits = [Tuple(i, n) for i, n in p.limits]
+    if moves(p, out, elements):
+        return cast("Expr", Sigma(p.number * body, *limits))
+    return p.number * Sigma(body, *limits)
+
+
+def moves(p: Product, out: float, elements: Callable[[Iterable[Index]], float]) -> bool:
+    """Whether the number in front of a product is multiplied into a tensor that is smaller than the product."""
+    small = min((elements(indices_of(f)) for f in p.factors), default=out)
+    return bool(p.limits) and p.number not in (1, -1) and len(p.factors) > 1 and small < out
+
+
+__all__ = ["moves", "together", "written"]
