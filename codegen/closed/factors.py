@@ -9,25 +9,27 @@ import sympy as sp
 from sympy import Expr, Symbol
 
 from codegen.closed.terms import powers, scalar_part
-from engine.notation import Delta, Sigma
+from engine.notation import Delta
 
 TERMS = range(3, 17)
 """How many terms a sum may have: of two only squares could be taken apart, and of more the search takes long."""
 
 BASES = 4
-"""How many tensors it may be in, each squared at most: the search is quick then, and slopes of tanh are of this kind."""
+"""How many tensors it may be in, each cubed at most: the search is quick then, and slopes of tanh are of this kind."""
+FEW = 6
+"""How many tensors and sums it may be in where it has no more terms than these."""
 
 
 def factored(e: Expr) -> Expr:
     """A sum of products of elements with rational numbers as a product of sums; unchanged if it is none."""
     terms = sp.Add.make_args(e)
-    if len(terms) not in TERMS or e.has(Sigma, Delta) or not all(scalar_part(t).is_Rational for t in terms):
+    if len(terms) not in TERMS or e.has(Delta) or not all(scalar_part(t).is_Rational for t in terms):
         return e
     tables = [powers(t) for t in terms]
-    if any(x not in (1, 2) for t in tables for x in t.values()):
+    if any(x not in (1, 2, 3) for t in tables for x in t.values()):
         return e
     bases = list(dict.fromkeys(b for t in tables for b in t))
-    if len(bases) > BASES:
+    if len(bases) > (FEW if len(terms) <= FEW else BASES):
         return e
     marks = [Symbol(f"f{k}") for k in range(len(bases))]
     inner = _factored(e.xreplace(dict(zip(bases, marks, strict=True))))

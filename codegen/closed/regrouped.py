@@ -9,6 +9,7 @@ smaller, and where the cost model says that it pays at the sizes of the example.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import mpmath
@@ -43,17 +44,41 @@ def regrouped(
     cells: list[Cell], outputs: Collection[str], fixed: Collection[str], example: Mapping[Any, int]
 ) -> list[Cell]:
     """The cells without the products that cost more than they save. `fixed` cells keep the forward's own arithmetic."""
+    kept = {*outputs, *fixed}
     done: set[str] = set()
-    while True:
-        known = {c.name: c for c in cells}
-        left = (c for c in cells if c.name not in {*done, *outputs, *fixed})
-        c = next((c for c in left if is_product(c) or is_scaled(c, known)), None)
-        if c is None:
-            return cells
-        done.add(c.name)
-        found = Without(c, cells, outputs, fixed, example)
-        if found.possible() and found.made() and found.cheaper() and found.proven():
-            cells, done = found.after, set()
+    found = True
+    while found:
+        found, known, readers = False, {c.name: c for c in cells}, readers_of(cells)
+        for c in cells:
+            if c.name in done or c.name in kept or not (is_product(c) or is_scaled(c, known)):
+                continue
+            done.add(c.name)
+            trial = Without(c, cells, readers, outputs, fixed, example)
+            if trial.possible() and trial.made() and trial.cheaper() and trial.proven():
+                cells, done, found = trial.after, set(), True
+                break
+    return cells
+
+
+def multiplies(c: Cell, name: str) -> bool:
+    """Whether a cell is a sum of products in which another is a factor wherever it is read."""
+    products = terms(cast("Expr", c.expr))
+    others = [f for p in products or () for f in p.factors if not isinstance(f, Indexed)]
+    return products is not None and not any(name_of(a) == name for f in others for a in accesses(f))
+
+
+def readers_of(cells: list[Cell]) -> dict[str, list[Cell]]:
+    """The cells that read each cell, by a definition or as operands of a call."""
+    found: dict[str, list[Cell]] = {}
+    for c in cells:
+        for r in dict.fromkeys((*c.reads, *called_with(c), *c.after)):
+            found.setdefault(r, []).append(c)
+    return found
+
+
+def called_with(c: Cell) -> tuple[str, ...]:
+    """The operands of a cell that is a call."""
+    return c.node.operands if c.node is not None and (c.call or c.expr is None) else ()
 
 
 def is_product(c: Cell) -> bool:
@@ -62,13 +87,13 @@ def is_product(c: Cell) -> bool:
 
 
 def is_scaled(c: Cell, known: Mapping[str, Cell]) -> bool:
-    """Whether a cell is a product, entry by entry, of a tensor and smaller ones: not of exponentials, which have to be shares."""
+    """Whether a cell is a product, entry by entry, of tensors over other indices: not of exponentials, which have to be shares."""
     products = terms(c.expr) if isinstance(c.expr, Mul) and len(c.indices) > 1 else None
     if products is None or len(products) != 1 or not all(isinstance(f, Indexed) for f in products[0].factors):
         return False
     over = {indices_of(f) for f in products[0].factors}
     exponentials = any(isinstance(known[name_of(a)].expr, sp.exp) for a in accesses(c.expr))
-    return len(over) > 1 and frozenset(c.ranges) in over and not exponentials
+    return len(over) > 1 and not exponentials
 
 
 class Without:
@@ -78,16 +103,14 @@ class Without:
         self,
         product: Cell,
         cells: list[Cell],
+        readers: Mapping[str, list[Cell]],
         outputs: Collection[str],
         fixed: Collection[str],
         example: Mapping[Any, int],
     ) -> None:
-        self.product, self.cells, self.outputs, self.fixed, self.example = product, cells, outputs, fixed, example
+        self.product, self.cells, self.readers = product, cells, readers
+        self.outputs, self.fixed, self.example = outputs, fixed, example
         self.known = {c.name: c for c in cells}
-        self.readers: dict[str, list[Cell]] = {}
-        for c in cells:
-            for r in c.reads:
-                self.readers.setdefault(r, []).append(c)
         self.gone: dict[str, tuple[Product, ...]] = {}
         """What is not made, as products."""
         self.read: dict[str, Product] = {}
@@ -102,20 +125,22 @@ class Without:
     def possible(self) -> bool:
         """Whether all that is computed from it, up to the next sums, are sums of products."""
         own = terms(cast("Expr", self.product.expr))
-        reached, ends = {self.product.name}, False
-        for c in self.cells:
-            operands = c.node.operands if c.node is not None and (c.call or c.expr is None) else ()
-            if reached.isdisjoint((*c.reads, *operands, *c.after)):
-                continue
-            plain = c.expr is not None and c.name not in self.fixed and c.dtype == self.product.dtype
-            if not plain or reached.isdisjoint(c.reads) or c.after or terms(cast("Expr", c.expr)) is None:
-                return False
-            if self.passes(c):
+        stack, reached, ends = [self.product.name], {self.product.name}, False
+        while stack:
+            name = stack.pop()
+            for c in self.readers.get(name, []):
+                if c.name in reached:
+                    continue
+                plain = c.expr is not None and c.name not in self.fixed and c.dtype == self.product.dtype
+                if not plain or name not in c.reads or c.after or not multiplies(c, name):
+                    return False
+                if not self.passes(c):
+                    ends = True
+                    continue
                 if c.name in self.outputs:
                     return False
                 reached.add(c.name)
-            else:
-                ends = True
+                stack.append(c.name)
         return ends and own is not None and len(own) == 1
 
     def passes(self, c: Cell) -> bool:
@@ -158,8 +183,7 @@ class Without:
         """The next of the cells."""
         self.after.append(c)
         if c.expr is not None and c.kind == "float":
-            key, order = signature(c)
-            self.same.setdefault(key, (c, order))
+            self.same.setdefault(*signed(c))
 
     def expanded(self, products: tuple[Product, ...]) -> tuple[Product, ...] | None:
         """Products with those of what is gone in the place of every access to it; sums of several in one place at most."""
@@ -269,7 +293,7 @@ class Without:
             c.dtype,
             positive=is_positive(expr),
         )
-        key, order = signature(cell)
+        key, (_, order) = signed(cell)
         if key not in self.same:
             self.new.append(cell)
             self.keep(cell)
@@ -343,6 +367,13 @@ class Without:
             return not rewritten(new, tensors, sizes)
 
 
+@lru_cache(maxsize=2**12)
+def signed(c: Cell) -> tuple[Any, tuple[Cell, tuple[Any, ...]]]:
+    """What is equal for cells of equal values, and a cell with its indices in the order that this speaks of."""
+    key, order = signature(c)
+    return key, (c, order)
+
+
 def in_rows(e: Expr) -> tuple[Indexed, Indexed] | None:
     """The two tensors of a product in the order in which it is written without a transpose; None where that needs one."""
     products = product_terms(e)
@@ -376,8 +407,7 @@ def alive(cells: list[Cell], outputs: Collection[str]) -> list[Cell]:
     for c in reversed(cells):
         if c.name in needed or (c.node is not None and c.node.is_input):
             out.append(c)
-            operands = c.node.operands if c.node is not None and (c.call or c.expr is None) else ()
-            needed.update((*c.reads, *operands, *c.after))
+            needed.update((*c.reads, *called_with(c), *c.after))
     return out[::-1]
 
 
