@@ -11,6 +11,8 @@ from sympy import Expr
 from codegen import tensors as tt
 from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
+from codegen.closed.chosengate import RULE as CHOSEN
+from codegen.closed.chosengate import with_chosen_gates
 from codegen.closed.complement import complemented
 from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
@@ -160,7 +162,7 @@ class Form:
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
     kept = (*region.needed, *region.seeds)
-    start = region.by(PIECES, by_pieces)
+    start = region.by(CHOSEN, with_chosen_gates).by(PIECES, by_pieces)
 
     def best(start: Region) -> RegionCode:
         return passing(region, enriched(stabilized(start, kept), kept), values)

@@ -159,7 +159,8 @@ def related(
     own = by_the_forward(region, values, known, sizes, torch.float64)
     read = {name_of(a) for left, _ in region.relations for a in accesses(left)}
     tensors: dict[str, Any] = {k: arithmetic(RELATED).lift(own[k].numpy()) for k in sorted(read)}
-    relate(region, cells, tensors, sizes, RELATED)
+    with np.errstate(all="ignore"):  # exponentials around a large offset
+        relate(region, cells, tensors, sizes, RELATED)
     told = {name_of(a) for _, right in region.relations for a in accesses(right)}
     return {k: torch.from_numpy(tensors[k].astype(np.float64)) for k in sorted(told)}
 
