@@ -36,7 +36,9 @@ def balanced(c: Cell, axis: int, by_name: Mapping[str, Cell]) -> bool:
 
 def read_balanced(f: Any, i: Any, by_name: Mapping[str, Cell]) -> bool:
     """Whether a factor is a tensor, read so that it sums to zero over an index."""
-    return isinstance(f, Indexed) and name_of(f) in by_name and balanced(by_name[name_of(f)], f.indices.index(i), by_name)
+    return (
+        isinstance(f, Indexed) and name_of(f) in by_name and balanced(by_name[name_of(f)], f.indices.index(i), by_name)
+    )
 
 
 def centred(e: Any, i: Any, by_name: Mapping[str, Cell]) -> bool:

@@ -339,7 +339,12 @@ class Builder:
     def diagonal(self, cell: Cell) -> Expr | None:
         """`[i = j] v[i]` for a diagonal matrix that products alone read, which then scale rows by v; None for any other."""
         e: Any = cell.expr
-        if not isinstance(e, Where) or not isinstance(e.args[0], Delta) or e.args[2] != 0 or not isinstance(e.args[1], Indexed):
+        if (
+            not isinstance(e, Where)
+            or not isinstance(e.args[0], Delta)
+            or e.args[2] != 0
+            or not isinstance(e.args[1], Indexed)
+        ):
             return None
         readers = [n.definition for n in self.graph.nodes if cell.name in n.operands]
         multiplied = all(d is not None and is_contraction(d[1]) for d in readers)

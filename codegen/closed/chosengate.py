@@ -41,7 +41,7 @@ def with_chosen_gates(cells: list[Cell]) -> list[Cell]:
             )
             known[name] = logit
             out.append(logit)
-            c = replace(c, expr=1 / (1 + sp.exp(-logit.element(c.indices))), call=False, text=None, positive=True)
+            c = replace(c, expr=1 / (1 + sp.exp(-logit.element(c.indices))), call=False, text=None)
         known[c.name] = c
         out.append(c)
     return out
@@ -64,9 +64,7 @@ def argument(e: Any, known: Mapping[str, Cell]) -> Expr | None:
             found = gate_argument(gate)
             if found is not None:
                 return cast("Expr", sign * found)
-        inside = {
-            name_of(a): known[name_of(a)] for a in accesses(written) if single(known.get(name_of(a)))
-        }
+        inside = {name_of(a): known[name_of(a)] for a in accesses(written) if single(known.get(name_of(a)))}
         if not inside:
             return None
         written = substituted(written, inside)
@@ -75,7 +73,9 @@ def argument(e: Any, known: Mapping[str, Cell]) -> Expr | None:
 
 def single(c: Cell | None) -> bool:
     """Whether a cell is an elementwise function of one tensor."""
-    return c is not None and c.expr is not None and not c.call and not c.expr.has(*BINDERS) and len(accesses(c.expr)) == 1
+    return (
+        c is not None and c.expr is not None and not c.call and not c.expr.has(*BINDERS) and len(accesses(c.expr)) == 1
+    )
 
 
 __all__ = ["RULE", "with_chosen_gates"]

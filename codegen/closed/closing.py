@@ -66,7 +66,9 @@ def closed(unit: Unit, structure: Structure, labels: Labels, before: Iterable[Cl
         return known.get(name) or (() if c.expr is None else sum_of_definition(c, told))
 
     sums = tuple(s for c in edge if c.name not in wanted for s in told(c.name) if c.kind == "float" or s[2] == 1)
-    whole = Region((*edge, *unit.cells), seeds, wanted, needed, relations, summed, (*sums, *still(seeds, readers, structure)))
+    whole = Region(
+        (*edge, *unit.cells), seeds, wanted, needed, relations, summed, (*sums, *still(seeds, readers, structure))
+    )
     key, region, names, sizes = normalized(whole)
     values = {z: evaluate(n, graph.example) for z, n in sizes.items()}
     code = resized(region_code(key, region, values), sizes)

@@ -35,6 +35,7 @@ from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import UNIFIED, unified
 from codegen.closed.logshare import RULE as LOG_SHARES
 from codegen.closed.logshare import with_log_shares
+from codegen.closed.namedsums import with_named_sums
 from codegen.closed.outer import RULE as OUTER
 from codegen.closed.outer import outer_differences, without_outer
 from codegen.closed.pieces import RULE as PIECES
@@ -293,6 +294,9 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
     cells = region.cells
     by_name = {c.name: c for c in cells}
     slopes = {s.name: with_slopes(by_clamps(s.expr, by_name), by_name) for s in plan.statements}
+    named = with_named_sums(slopes, cells)
+    formulas = with_named_sums({s.name: s.expr for s in plan.statements if named[s.name] != slopes[s.name]}, cells)
+    slopes = named
     reads = {name_of(a) for e in slopes.values() for a in accesses(e)}
     read_back = [c.name for c in cells if c.name in reads]
     infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}
@@ -309,7 +313,8 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
     for s in plan.statements:
         expr = scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
         low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
-        formula = s.expr if reads.issuperset(map(name_of, accesses(s.expr))) else written_out(slopes[s.name])
+        plain = formulas.get(s.name, s.expr)
+        formula = plain if reads.issuperset(map(name_of, accesses(plain))) else written_out(slopes[s.name])
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
     return RegionCode(
         cells,

@@ -245,7 +245,11 @@ class Without:
                 return None
             missing = Mul(*[n for i, n in p.limits if not any(i in indices_of(f) for f in p.factors)])
             last = len(products) == 1
-            out.append(self.top(p.number * missing, group, ranges, c) if last else self.value(p.number * missing, group, ranges, c))
+            out.append(
+                self.top(p.number * missing, group, ranges, c)
+                if last
+                else self.value(p.number * missing, group, ranges, c)
+            )
         return cast("Expr", sp.Add(*out))
 
     def top(self, number: Expr, group: Group, ranges: Mapping[Any, Expr], c: Cell) -> Expr:
@@ -273,7 +277,9 @@ class Without:
             if takes:
                 return mean, self.part(body / count, group.indices, ranges, c, "mean")
             return number, self.part(body, group.indices, ranges, c, "sum")
-        return number, self.part(self.top(sp.S.One, group, ranges, c), group.indices, ranges, c, "matmul" if group.summed else "mul")
+        return number, self.part(
+            self.top(sp.S.One, group, ranges, c), group.indices, ranges, c, "matmul" if group.summed else "mul"
+        )
 
     def part(self, e: Expr, indices: frozenset[Index], ranges: Mapping[Any, Expr], c: Cell, label: str) -> Expr:
         """A tensor of its own, shared with an equal one; returns the access to it."""
@@ -326,7 +332,13 @@ class Without:
         return evaluate(cast("Expr", whole), self.example) if isinstance(whole, Expr) else int(whole)
 
     def cheaper(self) -> bool:
-        """Whether the cells that are left cost less than those that were there; what nobody reads any more is left out."""
+        """Whether the cells that are left cost less than those that were there; what nobody reads any more is left out.
+
+        What is only written out inside of its readers is none of this rule: a region does that by itself.
+        """
+        parts = [c for c in self.new if c.name not in self.known]
+        if not is_product(self.product) and not parts and not self.shared:
+            return False
         self.after = alive(self.after, self.outputs)
         old, new = {c.name: c for c in self.cells}, {c.name: c for c in self.after}
         before = sum(self.cost(c) for n, c in old.items() if new.get(n) is not c)
@@ -342,7 +354,9 @@ class Without:
             ranges = {**c.ranges, **dict(p.limits)}
             group = Order(p, frozenset(c.ranges), self.size).cheapest(ranges)
             alone = len(p.factors) == 1 and len(products) > 1
-            total += float("inf") if group is None else group.cost + alone * Order.count(self.sized(ranges), group.indices)
+            total += (
+                float("inf") if group is None else group.cost + alone * Order.count(self.sized(ranges), group.indices)
+            )
         return total
 
     def sized(self, ranges: Mapping[Any, Expr]) -> Any:
@@ -362,7 +376,9 @@ class Without:
         sizes: dict[Any, int] = {s: 3 + k for k, s in enumerate(size_symbols([*old, *new, *[every[r] for r in given]]))}
         numbers, rng = arithmetic(DIGITS), np.random.default_rng(0)
         with mpmath.workdps(DIGITS):
-            tensors = {r: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(every[r].shape, sizes)))) for r in given}
+            tensors = {
+                r: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(every[r].shape, sizes)))) for r in given
+            }
             rewritten(old, tensors, sizes)
             return not rewritten(new, tensors, sizes)
 

@@ -49,7 +49,11 @@ class Structure:
         ordered = regrouped(self.traced, graph.outputs, builder.literal, graph.example)
         shared = with_shares_in_products(ordered, graph.outputs)
         self.cells = near_readers(shared, graph.outputs)
-        self.notes = (*compared(ORDER, self.traced, ordered), *compared(SHARES, ordered, shared), *compared(AGAIN, shared, self.cells))
+        self.notes = (
+            *compared(ORDER, self.traced, ordered),
+            *compared(SHARES, ordered, shared),
+            *compared(AGAIN, shared, self.cells),
+        )
         """What became of them before regions were closed."""
         self.by_name = {c.name: c for c in self.cells}
         self.readers: dict[str, list[Cell]] = {}
