@@ -11,6 +11,7 @@ from sympy import Expr
 
 from codegen.closed.cells import Cell, at, is_contraction, is_joined, is_plain, substituted
 from codegen.closed.clipped import by_one_comparison
+from codegen.closed.commonfactor import by_common_factors
 from codegen.closed.factors import factored
 from codegen.closed.guarded import affine, guarded
 from codegen.closed.sums import rebuilt
@@ -281,7 +282,7 @@ def settled(e: Expr) -> Expr:
     if isinstance(e, sp.Add):
         whole = gathered(cast("Expr", sp.Add(*[settled(t) for t in e.args])))
         sums = (f for f in sp.Mul.make_args(whole) if isinstance(f, sp.Add))
-        change = {f: g for f in sums for g in [collected(factored(f))] if g is not f}
+        change = {f: g for f in sums for g in [by_common_factors(collected(factored(f)))] if g is not f}
         return whole.xreplace(change) if change else whole
     if isinstance(e, Sigma):
         return cast("Expr", e.func(settled(e.body), *e.args[1:]))

@@ -96,7 +96,7 @@ def held(total: Sigma, known: dict[str, Cell]) -> Indexed | None:
 
 def with_gates(cells: list[Cell]) -> list[Cell]:
     """sigmoid(g) after every cell that reads log(1 + exp(g)), whose derivative it is, unless some cell is sigmoid(g) or sigmoid(-g)."""
-    known = {canonical(g) for c in cells for g in [gate_argument(c.expr)] if g is not None}
+    known = {canonical(generic_of(g)) for c in cells for g in [gate_argument(c.expr)] if g is not None}
     taken = {c.name for c in cells}
     out: list[Cell] = []
     for c in cells:
@@ -127,6 +127,11 @@ def with_gates(cells: list[Cell]) -> list[Cell]:
                 )
             )
     return out
+
+
+def generic_of(e: Expr) -> Expr:
+    """An expression with its indices by position."""
+    return e.xreplace({i: Index(f"_g{k}") for k, i in enumerate(natural(e))})
 
 
 def with_shares(cells: list[Cell]) -> list[Cell]:

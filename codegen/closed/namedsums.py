@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.cells import substituted
 from codegen.closed.matching import holding
 from codegen.closed.sums import rebuilt
 from engine.indexed import Indexed
@@ -26,6 +27,15 @@ def with_named_sums(statements: Mapping[str, Expr], cells: Iterable[Cell]) -> di
     return {name: cast("Expr", named(e, sums)) for name, e in statements.items()} if sums else dict(statements)
 
 
+def undone(e: Any, sums: list[Cell]) -> Expr | None:
+    """The tensor that a sum is once cells that are a number and a tensor are written out: `1 - q` for `q = 1 - p` is p."""
+    shifts = {c.name: c for c in sums if len(accesses(cast("Expr", c.expr))) == 1}
+    if not any(name_of(a) in shifts for a in accesses(e)):
+        return None
+    whole = sp.expand(substituted(e, shifts))
+    return cast("Expr", whole) if isinstance(whole, Indexed) or isinstance(-whole, Indexed) else None
+
+
 def named(e: Any, sums: list[Cell]) -> Any:
     """An expression with such factors by name."""
     if isinstance(e, (Indexed, *BINDERS)) or not e.args:
@@ -40,6 +50,9 @@ def factor(f: Any, sums: list[Cell]) -> Any:
     base, power = f.as_base_exp()
     if not isinstance(base, sp.Add) or not power.is_Integer or power < 0:
         return named(f, sums)
+    short = undone(base, sums)
+    if short is not None:
+        return short**power
     for c in sums:
         for sign in (1, -1):
             own = holding(c, cast("Expr", c.expr), sign * base)

@@ -92,7 +92,7 @@ def is_scaled(c: Cell, known: Mapping[str, Cell]) -> bool:
     if products is None or len(products) != 1 or not all(isinstance(f, Indexed) for f in products[0].factors):
         return False
     over = {indices_of(f) for f in products[0].factors}
-    exponentials = any(isinstance(known[name_of(a)].expr, sp.exp) for a in accesses(c.expr))
+    exponentials = any(isinstance(known[name_of(a)].expr, sp.exp) for a in accesses(cast("Expr", c.expr)))
     return len(over) > 1 and not exponentials
 
 
@@ -196,7 +196,7 @@ class Without:
             if any(self.cell(name_of(a)).kind != "float" for f in p.factors for a in accesses(f)):
                 return None
             at = p.reads(self.gone)
-            if sum(len(self.gone[name_of(p.factors[k])]) > 1 for k in at) > 1:
+            if sum(len(self.gone[name_of(cast("Any", p.factors[k]))]) > 1 for k in at) > 1:
                 return None
             if at:
                 stack.extend(reversed([p.put(at[0], q) for q in self.inside(p.factors[at[0]], self.gone)]))
