@@ -3,6 +3,7 @@
 from tests.closed.forms.activations import ACTIVATIONS
 from tests.closed.forms.attention import ATTENTION
 from tests.closed.forms.choices import CHOICES
+from tests.closed.forms.contractions import CONTRACTIONS
 from tests.closed.forms.distances import DISTANCES
 from tests.closed.forms.form import Draw, Form
 from tests.closed.forms.graphs import GRAPHS
@@ -35,6 +36,7 @@ FORMS: tuple[Form, ...] = (
     *SEQUENCES,
     *OBJECTIVES,
     *DISTANCES,
+    *CONTRACTIONS,
     *TARGETS,
     *CHOICES,
     *LABELS,
