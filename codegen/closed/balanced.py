@@ -12,7 +12,7 @@ import sympy as sp
 
 from codegen.closed.called import averaged
 from codegen.closed.cells import Cell, is_contraction
-from codegen.closed.products import product_terms
+from codegen.closed.regroup.products import product_terms
 from engine.indexed import Indexed
 from engine.notation import Sigma, accesses, name_of
 

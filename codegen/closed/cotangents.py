@@ -13,7 +13,7 @@ from codegen.closed.blocks import LONGEST, Block, Term
 from codegen.closed.cells import is_contraction
 from codegen.closed.likes import covers, expanded
 from codegen.closed.places import concatenated, disjoint
-from codegen.closed.products import terms
+from codegen.closed.regroup.products import terms
 from codegen.closed.structure import reads
 from codegen.closed.symmetric import joined as with_symmetric
 from codegen.closed.together import moves, together, written
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from codegen.closed.blocks import Labels
     from codegen.closed.cells import Cell
     from codegen.closed.likes import Likes
-    from codegen.closed.products import Product
+    from codegen.closed.regroup.products import Product
     from codegen.closed.structure import Structure
     from codegen.lower import Lowered, Scatter
     from codegen.tensors import T

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from codegen.closed.cells import Builder, Cell
 from codegen.closed.region import AGAIN, grouped, near_readers
-from codegen.closed.regrouped import RULE as ORDER
-from codegen.closed.regrouped import regrouped
+from codegen.closed.regroup import RULE as ORDER
+from codegen.closed.regroup import regrouped
 from codegen.closed.rewrites import compared
 from codegen.closed.rows import RULE as SHARES
 from codegen.closed.rows import with_shares_in_products

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, cast
 import sympy as sp
 from sympy import Expr, Mul, Tuple
 
-from codegen.closed.factored import as_one
-from codegen.closed.products import Product, indices_of
-from engine.notation import Sigma
+from codegen.closed.regroup.factored import as_one
+from codegen.closed.regroup.products import Product, indices_of
+from engine.notation import Sigma, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,17 +24,24 @@ if TYPE_CHECKING:
 
 def together(products: list[Product], out: float, elements: Callable[[Iterable[Index]], float]) -> list[Product]:
     """The products with those joined that cost less so. `out` is how many elements each of them has in the end."""
-    found = list(products)
-    k = 0
-    while k < len(found):
-        for j in range(k + 1, len(found)):
-            one = joined(found[k], found[j], out, elements)
+    found: dict[int, Product] = dict(enumerate(products))
+    reading: dict[str, list[int]] = {}
+    for k, p in found.items():
+        for name in names_of(p):
+            reading.setdefault(name, []).append(k)
+    for k in range(len(products)):
+        alike = dict.fromkeys(j for name in names_of(products[k]) for j in reading[name] if j > k)
+        for j in alike:
+            one = joined(found[k], found[j], out, elements) if k in found and j in found else None
             if one is not None:
-                found[k], k = one, -1
+                found[k] = one
                 del found[j]
-                break
-        k += 1
-    return found
+    return list(found.values())
+
+
+def names_of(p: Product) -> list[str]:
+    """The tensors that a product reads."""
+    return list(dict.fromkeys(name_of(a) for f in p.factors for a in accesses(f)))
 
 
 def joined(p: Product, q: Product, out: float, elements: Callable[[Iterable[Index]], float]) -> Product | None:

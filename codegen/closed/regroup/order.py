@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 
 from codegen.closed.cells import natural
-from codegen.closed.products import Product, indices_of
+from codegen.closed.regroup.products import Product, indices_of
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, canonical, name_of
 

@@ -1,0 +1,62 @@
+# pyright: basic
+"""Products of products in another order: a large product that is read by further sums alone is not made.
+
+`(q kᵀ) v` is `q (kᵀ v)`, `Sum (x xᵀ)²` is `Sum (xᵀ x)²`, and a kernel matrix that is centred is a product of centred
+features. A product is left out where everything that is computed from it is again a sum of products, up to tensors that are
+smaller, and where the cost model says that it pays at the sizes of the example.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Mul
+
+from codegen.closed.cells import Cell, is_contraction
+from codegen.closed.regroup.among import Among
+from codegen.closed.regroup.products import indices_of, terms
+from codegen.closed.regroup.without import Without
+from engine.indexed import Indexed
+from engine.notation import accesses, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+RULE = "products and sums in the order that moves least, (q kᵀ) v = q (kᵀ v)"
+
+
+def regrouped(
+    cells: list[Cell], outputs: Collection[str], fixed: Collection[str], example: Mapping[Any, int]
+) -> list[Cell]:
+    """The cells without the products that cost more than they save. `fixed` cells keep the forward's own arithmetic."""
+    done = {*outputs, *fixed}
+    among = Among(cells, outputs, fixed, example)
+    while True:
+        c = next((c for c in among.cells if c.name not in done), None)
+        if c is None:
+            return among.cells
+        done.add(c.name)
+        if not is_product(c, among):
+            continue
+        trial = Without(c, among)
+        if trial.possible() and trial.made() and trial.cheaper() and trial.proven():
+            done -= {r for d in trial.new for r in d.reads} - {*outputs, *fixed}
+            among = Among(among.with_instead(trial.added), outputs, fixed, example)
+
+
+def is_product(c: Cell, among: Among) -> bool:
+    """Whether a cell is a product of tensors that do not share all indices, summed or entry by entry.
+
+    Not one of exponentials entry by entry, which have to become shares.
+    """
+    if c.expr is None or is_contraction(c.expr):
+        return c.expr is not None
+    products = terms(c.expr) if isinstance(c.expr, Mul) and len(c.indices) > 1 else None
+    if products is None or len(products) != 1 or not all(isinstance(f, Indexed) for f in products[0].factors):
+        return False
+    exponentials = any(isinstance(among.known[name_of(a)].expr, sp.exp) for a in accesses(cast("Any", c.expr)))
+    return len({indices_of(f) for f in products[0].factors}) > 1 and not exponentials
+
+
+__all__ = ["RULE", "regrouped"]

@@ -1,0 +1,222 @@
+# pyright: basic
+"""What the cells after a product are without it: whether that can be, what they are then, what it costs, and that it is equal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import mpmath
+import numpy as np
+import sympy as sp
+from sympy import Expr, Mul
+
+from codegen.closed.cells import Cell, is_contraction
+from codegen.closed.gates.points import DIGITS, boxed, rewritten
+from codegen.closed.gates.sizes import shape_at, size_symbols
+from codegen.closed.regroup.factored import as_one
+from codegen.closed.regroup.order import Order
+from codegen.closed.regroup.parts import Parts, open_to
+from codegen.closed.regroup.products import Product, indices_of, terms
+from engine.arithmetic import arithmetic
+from engine.indexed import Indexed
+from engine.notation import Sigma, accesses, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from codegen.closed.regroup.among import Among
+
+GAIN = 0.8
+"""What is left of the cost where another order is taken, at most."""
+
+
+class Without:
+    """The cells without one of them, which is a product, and without what is computed from it element by element."""
+
+    def __init__(self, product: Cell, among: Among) -> None:
+        self.product, self.among = product, among
+        self.affected: list[Cell] = []
+        """What is computed from the product, up to the next sums, in order."""
+        self.gone: dict[str, tuple[Product, ...]] = {product.name: terms(cast("Expr", product.expr)) or ()}
+        """What is not made, as products."""
+        self.parts = Parts(among, self.gone)
+        self.read: dict[str, Product] = {}
+        """What was a sum over it, as one product."""
+        self.added: dict[str, list[Cell]] = {product.name: []}
+        """What there is in the place of each affected cell."""
+
+    @property
+    def new(self) -> list[Cell]:
+        """The cells that are new, or defined anew, in order."""
+        return [c for cells in self.added.values() for c in cells]
+
+    def possible(self) -> bool:
+        """Whether all that is computed from it, up to the next sums, are sums of products."""
+        stack, reached, ends = [self.product.name], dict[str, Cell](), False
+        while stack:
+            name = stack.pop()
+            for c in self.among.readers.get(name, []):
+                plain = c.expr is not None and c.name not in self.among.fixed and c.dtype == self.product.dtype
+                if not plain or name not in c.reads or c.after or not multiplies(c, name):
+                    return False
+                passes = self.passes(c)
+                if passes and c.name in self.among.outputs:
+                    return False
+                if passes and c.name not in reached:
+                    stack.append(c.name)
+                ends = ends or not passes
+                reached[c.name] = c
+        self.affected = sorted(reached.values(), key=lambda c: self.among.place[c.name])
+        return ends and len(self.gone[self.product.name]) == 1
+
+    def passes(self, c: Cell) -> bool:
+        """Whether a cell is no sum over what it reads, or one that is read to be summed again alone."""
+        if not cast("Expr", c.expr).has(Sigma):
+            return True
+        mine = self.among.readers.get(c.name, [])
+        if len(mine) != 1 or c.name in self.among.outputs or mine[0].expr is None or not mine[0].expr.has(Sigma):
+            return False
+        products = terms(mine[0].expr)
+        return products is not None and len(products) == 1 and len(products[0].factors) == 1
+
+    def made(self) -> bool:
+        """Make what there is instead; False where something that is computed from it is no sum of products any more."""
+        for c in self.affected:
+            before = len(self.parts.made)
+            products = self.expanded(cast("Any", terms(cast("Expr", c.expr))))
+            if products is None:
+                return False
+            products = self.gathered(products, c)
+            last: list[Cell] = []
+            if self.passes(c):
+                self.gone[c.name] = products
+            else:
+                expr = self.written(products, c)
+                if expr is None:
+                    return False
+                if len(products) == 1:
+                    self.read[c.name] = products[0]
+                last = [replace(c, expr=expr, call=False, text=None)]
+            self.added[c.name] = [*list(self.parts.made.values())[before:], *last]
+        return True
+
+    def expanded(self, products: tuple[Product, ...]) -> tuple[Product, ...] | None:
+        """Products with those of what is gone in the place of every access to it; sums of several in one place at most."""
+        done: list[Product] = []
+        stack = list(reversed(products))
+        while stack:
+            p = stack.pop()
+            if any(name_of(a) in self.gone for f in p.factors if not isinstance(f, Indexed) for a in accesses(f)):
+                return None
+            if any(self.parts.cell(name_of(a)).kind != "float" for f in p.factors for a in accesses(f)):
+                return None
+            at = p.reads(self.gone)
+            if sum(len(self.gone[name_of(cast("Any", p.factors[k]))]) > 1 for k in at) > 1:
+                return None
+            if at:
+                stack.extend(reversed([p.put(at[0], q) for q in self.inside(p.factors[at[0]], self.gone)]))
+            else:
+                done.append(p)
+        return tuple(done)
+
+    def inside(self, access: Any, of: Mapping[str, Any]) -> list[Product]:
+        """The products that an access to a tensor is."""
+        cell = self.among.known[name_of(access)]
+        where = {i: j for i, j in zip(cell.indices, access.indices, strict=True) if i != 0}
+        products = of[cell.name]
+        return [p.renamed(where) for p in (products if isinstance(products, tuple) else (products,))]
+
+    def gathered(self, products: tuple[Product, ...], c: Cell) -> tuple[Product, ...]:
+        """Several products that differ in one factor as one, with their sum in its place: `x w - m w` is `(x - m) w`."""
+        if len(products) < 2:
+            return products
+        whole: list[Product] = []
+        for p in products:
+            at = p.reads(self.read)
+            whole.extend([p] if len(at) != 1 else [p.put(at[0], q) for q in self.inside(p.factors[at[0]], self.read)])
+        found = as_one(tuple(whole))
+        if found is None:
+            return products
+        one, place, rest = found
+        self.parts.belong(c, (one, *rest))
+        terms_of: list[Expr] = []
+        for p in rest:
+            group = Order(p, open_to(p), self.among.size).cheapest(self.parts.ranges)
+            if group is None:
+                return products
+            terms_of.append(self.parts.value(p.number, group))
+        own = one.factors[place]
+        put = self.parts.part(cast("Expr", sp.Add(own, *terms_of)), indices_of(own), "add")
+        return (replace(one, factors=(*one.factors[:place], put, *one.factors[place + 1 :])),)
+
+    def written(self, products: tuple[Product, ...], c: Cell) -> Expr | None:
+        """A definition in the cheapest order, with what it sums first as parts."""
+        out: list[Expr] = []
+        self.parts.belong(c, products)
+        for p in products:
+            group = Order(p, frozenset(c.ranges), self.among.size).cheapest(self.parts.ranges)
+            if group is None:
+                return None
+            met = frozenset[Any]().union(*map(indices_of, p.factors))
+            number = p.number * Mul(*[n for i, n in p.limits if i not in met])
+            write = self.parts.definition if len(products) == 1 else self.parts.value
+            out.append(write(number, group))
+        return cast("Expr", sp.Add(*out))
+
+    def cheaper(self) -> bool:
+        """Whether the cells that are left cost less than those that were there.
+
+        What is only written out inside of its readers is none of this rule: a region does that by itself.
+        """
+        if not is_contraction(cast("Expr", self.product.expr)) and not self.parts.made and not self.parts.shared:
+            return False
+        before = self.cost(self.product) + sum(map(self.cost, self.affected))
+        return sum(map(self.cost, self.living())) < GAIN * before
+
+    def living(self) -> list[Cell]:
+        """The new cells that are read by others, or in the end."""
+        own = {self.product.name, *(c.name for c in self.affected)}
+        needed = {*self.among.outputs}
+        out: list[Cell] = []
+        for c in reversed(self.new):
+            if c.name in needed or any(r.name not in own for r in self.among.readers.get(c.name, [])):
+                out.append(c)
+                needed.update(c.reads)
+        return out
+
+    def cost(self, c: Cell) -> float:
+        """Elements that a cell moves, with what it computes in elements' time."""
+        products = terms(cast("Expr", c.expr)) or ()
+        total = 0.0 if len(products) == 1 else float(self.among.size(c.shape))
+        for p in products:
+            ranges = {**c.ranges, **dict(p.limits)}
+            group = Order(p, frozenset(c.ranges), self.among.size).cheapest(ranges)
+            if group is None:
+                return float("inf")
+            alone = len(p.factors) == 1 and len(products) > 1
+            total += group.cost + (self.among.size(tuple(ranges[i] for i in group.indices)) if alone else 0.0)
+        return total
+
+    def proven(self) -> bool:
+        """Whether both orders give one value, at a random point in 50-digit arithmetic."""
+        old, new = [*self.parts.shared.values(), self.product, *self.affected], self.new
+        inside = {c.name for c in (*old, *new)}
+        given = dict.fromkeys(r for c in (*old, *new) for r in c.reads if r not in inside)
+        told = [self.among.known[r] for r in given]
+        sizes: dict[Any, int] = {s: 3 + k for k, s in enumerate(size_symbols([*old, *new, *told]))}
+        numbers, rng = arithmetic(DIGITS), np.random.default_rng(0)
+        with mpmath.workdps(DIGITS):
+            tensors = {c.name: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(c.shape, sizes)))) for c in told}
+            rewritten(sorted(old, key=lambda c: self.among.place[c.name]), tensors, sizes)
+            return not rewritten(new, tensors, sizes)
+
+
+def multiplies(c: Cell, name: str) -> bool:
+    """Whether a cell is a sum of products in which another is a factor wherever it is read."""
+    products = terms(cast("Expr", c.expr))
+    others = [f for p in products or () for f in p.factors if not isinstance(f, Indexed)]
+    return products is not None and not any(name_of(a) == name for f in others for a in accesses(f))
+
+
+__all__ = ["GAIN", "Without"]
