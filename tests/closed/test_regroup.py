@@ -1,0 +1,146 @@
+"""Products of products: in which order they are taken, when a product is kept, and that what is not equal is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import codegen
+import codegen.closed.balanced as balanced_module
+import codegen.closed.regroup.without as without_module
+from codegen.closed.regroup.order import Group, Order
+from codegen.closed.regroup.products import Product
+from tests.closed.test_forward_rules import emitted
+
+G = torch.Generator().manual_seed(0)
+
+
+def randn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=G, dtype=torch.float64)
+
+
+def backward(source: str) -> str:
+    """The backward of an emitted file."""
+    return source[source.index("def backward(") : source.index("class Function")]
+
+
+Q, K, V = randn(12, 3), randn(12, 3), randn(12, 4)
+X, Y = randn(9, 3), randn(9, 2)
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return (q @ k.T) @ v
+
+
+def test_the_order_depends_on_the_sizes() -> None:
+    assert "k_v = k.T @ v" in emitted(attention, Q, K, V)
+    wide = [randn(3, 12), randn(3, 12), randn(3, 4)]
+    assert "q @ k.T" in emitted(attention, *wide)
+
+
+def test_factors_that_were_sums_are_found_again() -> None:
+    def normalised(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        a = q.exp() @ k.exp().T
+        return (a / a.sum(1, keepdim=True)) @ v
+
+    source = emitted(normalised, Q, K, V)
+    assert "b.sum(0)" in source or "k_exp_sum" in source or ".sum(0)" in source
+    assert ".T @ v" in source
+
+
+def test_what_somebody_else_reads_is_made_as_before() -> None:
+    def both(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        a = q @ k.T
+        return (a @ v).sum() + a.tanh().sum()
+
+    assert "a = q @ k.T" in emitted(both, Q, K, V)
+
+
+def test_softmax_attention_keeps_its_shares() -> None:
+    def shares(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        e = (q @ k.T).exp()
+        return (e / e.sum(1, keepdim=True)) @ v
+
+    assert ".softmax(1)" in emitted(shares, Q, K, V)
+
+
+def test_a_square_of_a_difference_is_not_multiplied_out() -> None:
+    def orthogonal(x: torch.Tensor) -> torch.Tensor:
+        return ((x @ x.T - torch.eye(len(x), dtype=x.dtype)) ** 2).sum()
+
+    assert "x @ x.T" in emitted(orthogonal, X)
+
+
+def test_a_kernel_matrix_is_centred_by_its_features() -> None:
+    def alignment(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        h = torch.eye(len(x), dtype=x.dtype) - 1 / len(x)
+        return ((h @ (x @ x.T) @ h) * (h @ (y @ y.T) @ h)).sum()
+
+    source = emitted(alignment, X, Y)
+    assert "x_centred = x - x.mean(0)" in source
+    assert "x @ x.T" not in source
+    assert ".mean(" not in backward(source)  # the gradients' columns sum to zero
+
+
+def test_the_columns_of_a_gradient_need_not_sum_to_zero() -> None:
+    def moments(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        c = x - x.mean(0)
+        return ((c.T @ y) ** 2).sum() + (c.T @ c).sum()
+
+    assert ".mean(0)" in backward(emitted(moments, X, Y))
+
+
+def test_diagonal_matrices_scale_rows() -> None:
+    def scaled(x: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+        return torch.diag(d.exp()) @ x @ torch.diag(d.sin()) @ x.T
+
+    source = emitted(scaled, randn(5, 5), randn(5))
+    assert "torch.where" not in source
+    assert "torch.diag" not in source
+
+
+def test_products_with_one_tensor_in_common_are_one() -> None:
+    def style(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return ((x.T @ x - t) ** 2).sum()
+
+    source = emitted(style, X, randn(3, 3))
+    assert backward(source).count("@") == 1
+
+
+def test_another_order_that_is_not_equal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Order.cheapest
+
+    def wrong(self: Order, ranges: dict[Any, Any]) -> Group | None:
+        found = right(self, ranges)
+        one, other = found.parts if found is not None and found.parts is not None else (None, None)
+        if found is None or one is None or other is None or one.parts is None:
+            return found
+        return replace(found, parts=(replace(one, parts=one.parts[:1] * 2), other))
+
+    monkeypatch.setattr(Order, "cheapest", wrong)
+    tried: list[bool] = []
+    proven = without_module.Without.proven
+    monkeypatch.setattr(without_module.Without, "proven", lambda self: tried.append(proven(self)) or tried[-1])
+    program = codegen.generate(attention, Q, K, V)
+    assert tried == [False] * len(tried) != []
+    assert "q @ k.T" in program.source
+
+
+def test_a_wrong_factor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Product.renamed
+    monkeypatch.setattr(Product, "renamed", lambda self, where: replace(right(self, where), number=2 * self.number))
+    program = codegen.generate(attention, Q, K, V)
+    assert "q @ k.T" in program.source
+
+
+def test_a_tensor_that_does_not_sum_to_zero_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def covariance(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x, y = x - x.mean(0), y - 2 * y.mean(0)
+        return ((x.T @ y) ** 2).sum()
+
+    monkeypatch.setattr(balanced_module, "balanced", lambda c, axis, by_name: (c,))
+    source = emitted(covariance, X, Y)
+    assert ".mean(0)" in backward(source)
