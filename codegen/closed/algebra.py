@@ -32,7 +32,7 @@ from codegen.closed.terms import expanded, is_monomial
 from codegen.closed.ties import RULE, as_sign
 from codegen.ranges import simplified
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Amax, Delta, Head, Index, Sigma, Where, name_of
+from engine.notation import BRACKETS, Amax, Delta, Equal, Head, Index, Less, Sigma, Where, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,8 +131,8 @@ class Algebra:
         if isinstance(e, Indexed):
             cell = self.down.get(name_of(e))
             return e if cell is None else at(cell, e.indices)
-        if isinstance(e, (Delta, Index)) or not e.args:
-            return e
+        if isinstance(e, (Delta, Index, Equal, Less)) or not e.args:
+            return e  # what is compared stays the tensor that the forward compared: another order of operations rounds it differently
         return rebuilt(e, self.lowered)
 
     def normal(self, e: Expr, ranges: Mapping[Index, Expr]) -> Expr:

@@ -245,7 +245,7 @@ class Backward:
         Outer differences come first: only without them it shows what their weights are worth.
         """
         inner = [n for n in reversed(self.order) if self._inner(n)]
-        found = [n for n in inner if self._branches(n) or self._multiplies(n) or self._weighs(n)]
+        found = [n for n in inner if self._branches(n) or self._multiplies(n) or self._weighs(n) or self._gathered(n)]
         return sorted(found, key=lambda n: n not in self.algebra.outer)
 
     def _inner(self, name: str) -> bool:
@@ -268,6 +268,12 @@ class Backward:
         """Whether a cell sums what is made of an outer difference, so that its cotangent weighs that in several sums."""
         inner = [r for r in self._operands(name) if cast("Expr", self.cells[name].expr).has(Sigma)]
         return any(r in self.algebra.outer for n in inner for r in (n, *self.cells[n].reads))
+
+    def _gathered(self, name: str) -> bool:
+        """Whether a cell is read at places that a tensor says, so that its cotangent may be smaller than what is passed back."""
+        readers = [k for k in self.consumers.get(name, []) if k in self.live]
+        reads = [a for k in readers for a in accesses(cast("Expr", self.cells[k].expr), name)]
+        return any(isinstance(i, Indexed) for a in reads for i in cast("Any", a).indices)
 
     def _is_sum(self, consumer: str, operand: str) -> bool:
         if cast("Expr", self.cells[consumer].expr).has(Sigma):

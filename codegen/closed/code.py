@@ -55,6 +55,7 @@ from engine.errors import DerivationError
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Delta, Index, Sigma, Where, accesses, base, element, fresh, name_of
+from engine.sizes import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,7 +181,7 @@ def passing(region: Region, closed: Region, values: dict[Any, int]) -> RegionCod
     """The code of the first form that passes the gates."""
     refused: list[str] = []
     for form in forms(region, closed, values):
-        code = written(form.region, form.plan, form.literal)
+        code = written(form.region, form.plan, values, form.literal)
         summed = replace(region, summed=form.region.summed)
         verdict = Verdict(True) if form.literal else judged(summed, code, values, form.plan.simplified)
         if verdict.passed:
@@ -200,7 +201,7 @@ def repaired(form: Form, summed: Region, code: RegionCode, values: dict[Any, int
     """
     reason = above_autograd(summed, code, values) if form.repairs else ""
     for region, plan in form.repairs if reason else ():
-        better = written(region, plan)
+        better = written(region, plan, values)
         if judged(summed, better, values, simplified=True).passed and not above_autograd(summed, better, values):
             return better, reason
     return code, ""
@@ -289,7 +290,7 @@ def above_autograd(region: Region, code: RegionCode, values: dict[Any, int]) -> 
         return ""
 
 
-def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
+def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool = False) -> RegionCode:
     """A plan as torch statements; with the forward's lines as they are if `literal`, else in stable forms."""
     cells = region.cells
     by_name = {c.name: c for c in cells}
@@ -304,7 +305,7 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
         infos[cot_name(c.name)] = infos[f"{cot_name(c.name)}_out"] = TensorInfo(c.shape)
     for s in plan.statements:
         infos[s.name] = TensorInfo(s.shape)
-    forward, notes = forward_lines(region, by_name, {*region.needed, *read_back}, infos, literal)
+    forward, notes = forward_lines(region, by_name, {*region.needed, *read_back}, infos, values, literal)
     cells = tuple({c.name: c for c in (*cells, *by_name.values())}.values())
     for c in cells:
         sources = frozenset(c.reads).union(*[infos[r].sources for r in c.reads if r in infos])
@@ -328,7 +329,12 @@ def written(region: Region, plan: Planned, literal: bool = False) -> RegionCode:
 
 
 def forward_lines(
-    region: Region, known: dict[str, Cell], needed: set[str], infos: dict[str, TensorInfo], literal: bool
+    region: Region,
+    known: dict[str, Cell],
+    needed: set[str],
+    infos: dict[str, TensorInfo],
+    values: dict[Any, int],
+    literal: bool,
 ) -> tuple[list[Line], list[Rewrite]]:
     """Statements for the cells that are needed, with what is read once written out inside of its reader unless `literal`.
 
@@ -364,7 +370,7 @@ def forward_lines(
     inlined = {
         n: local[n]
         for n in live
-        if not literal and n not in needed and counts.get(n, 0) == 1 and inlines(local[n], live, local)
+        if not literal and n not in needed and counts.get(n, 0) == 1 and inlines(local[n], live, local, values)
     }
     written_out: list[tuple[Cell, Expr]] = []
     for c in region.cells:
@@ -458,10 +464,10 @@ def numbers_in_front(e: Any) -> Any:
     return e if isinstance(e, Indexed) or not e.args else rebuilt(e, numbers_in_front)
 
 
-def inlines(cell: Cell, live: set[str], local: dict[str, Cell]) -> bool:
+def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any, int]) -> bool:
     """Whether a cell read once is written out: unless it has a name of its own and its reader reads all of it.
 
-    A sum is not written out in a sum either: `(a - b) - (c - d)` loses digits as `a - b - c + d`.
+    Nor is what is read at more places than it has, as the mean of every class. A sum is not written out in a sum either: `(a - b) - (c - d)` loses digits as `a - b - c + d`.
     """
     (reader,) = [local[n] for n in live if cell.name in local[n].reads]
     whole = cast("Expr", reader.expr)
@@ -470,10 +476,17 @@ def inlines(cell: Cell, live: set[str], local: dict[str, Cell]) -> bool:
     placed = by_places(cell.expr, cell.indices) is not cell.expr
     if placed and not all(is_linear(whole, a) for a in accesses(whole, cell.name)):
         return False
-    if not cell.named or fills(cast("Expr", reader.expr), cell.name):
+    gathers = any(isinstance(i, Indexed) for a in accesses(whole, cell.name) for i in a.indices)
+    if gathers and not isinstance(cell.expr, Indexed) and elements(cell, values) < elements(reader, values):
+        return False
+    if not cell.named or fills(whole, cell.name):
         return True
-    gathers = any(isinstance(i, Indexed) for a in accesses(cast("Expr", reader.expr), cell.name) for i in a.indices)
     return gathers or isinstance(cell.expr, sp.exp)
+
+
+def elements(c: Cell, values: dict[Any, int]) -> int:
+    """How many elements a cell has at the sizes of the example."""
+    return evaluate(cast("Expr", sp.Mul(*c.shape)), values)
 
 
 def fills(e: Expr, name: str) -> bool:

@@ -119,6 +119,7 @@ class Prices:
         if isinstance(e, sp.Mul):
             factors = [f for f in e.args if f.has(Indexed)]
             inner = sum(self.expression(f) for f in factors if tanh_of(f, self.algebra.cells) is None)
+            inner += sum(3 * (len(factors) - 1) * self.reach(f.body) for f in factors if is_scatter(f))
             largest = self.reach(e)
             large = [x for f in factors for x in [self.reach(f)] if x >= largest / 4]
             small = [x for f in factors for x in [self.reach(f)] if x < largest / 4]
@@ -162,6 +163,11 @@ class Prices:
                 count *= max(1, int(cast("Any", s.xreplace(values))))
             self.sizes[shape] = count
         return self.sizes[shape]
+
+
+def is_scatter(f: Any) -> bool:
+    """Whether a factor is a sum over the places of an index tensor: what it is multiplied with is multiplied at each of them."""
+    return isinstance(f, Sigma) and any(isinstance(d, Delta) and d.has(Indexed) for d in sp.Mul.make_args(f.body))
 
 
 def combined(sizes: list[float]) -> float:

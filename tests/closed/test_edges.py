@@ -184,3 +184,19 @@ def test_one_name_in_a_block() -> None:
         text = "\n".join(sequence(["x"], ",)", 4, f"return ({returned}), ("))
         compile(f"def f():\n    {text}", "block", "exec")
         assert text.replace(" ", "").replace("\n", "").endswith("(x,)")
+
+
+def test_what_is_the_largest_is_what_the_forward_compared() -> None:
+    """In another order of operations the largest element is not equal to the maximum to the last bit."""
+
+    def forward(v: torch.Tensor) -> torch.Tensor:
+        z = (v - v.mean(0, keepdim=True)) * (v.var(0, keepdim=True, correction=0) + 1e-2).rsqrt()
+        return z.amax(0)
+
+    program = codegen.generate(forward, torch.randn(2, 40, dtype=torch.float64))
+    for n in (2, 3, 7):
+        v = torch.randn(n, 40, generator=torch.Generator().manual_seed(n), dtype=torch.float64).requires_grad_()
+        (true,) = torch.autograd.grad(forward(v).sum(), v)
+        _, saved = program.forward(v.detach())
+        grads = program.backward(saved)
+        torch.testing.assert_close(grads["v"], true)
