@@ -467,7 +467,8 @@ def numbers_in_front(e: Any) -> Any:
 def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any, int]) -> bool:
     """Whether a cell read once is written out: unless it has a name of its own and its reader reads all of it.
 
-    Nor is what is read at more places than it has, as the mean of every class. A sum is not written out in a sum either: `(a - b) - (c - d)` loses digits as `a - b - c + d`.
+    Nor is what is read at more places than it has, as the mean of every class. A sum is not written out in a sum either:
+    `(a - b) - (c - d)` loses digits as `a - b - c + d`.
     """
     (reader,) = [local[n] for n in live if cell.name in local[n].reads]
     whole = cast("Expr", reader.expr)

@@ -193,10 +193,9 @@ def test_what_is_the_largest_is_what_the_forward_compared() -> None:
         z = (v - v.mean(0, keepdim=True)) * (v.var(0, keepdim=True, correction=0) + 1e-2).rsqrt()
         return z.amax(0)
 
-    program = codegen.generate(forward, torch.randn(2, 40, dtype=torch.float64))
-    for n in (2, 3, 7):
-        v = torch.randn(n, 40, generator=torch.Generator().manual_seed(n), dtype=torch.float64).requires_grad_()
+    program = codegen.generate(forward, torch.randn(3, 1, dtype=torch.float64))
+    for seed in range(40):
+        v = torch.randn(3, 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
         (true,) = torch.autograd.grad(forward(v).sum(), v)
         _, saved = program.forward(v.detach())
-        grads = program.backward(saved)
-        torch.testing.assert_close(grads["v"], true)
+        torch.testing.assert_close(program.backward(saved)["v"], true)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 import torch
 
 import codegen
@@ -14,6 +13,9 @@ import codegen.closed.regroup.without as without_module
 from codegen.closed.regroup.order import Group, Order
 from codegen.closed.regroup.products import Product
 from tests.closed.test_forward_rules import emitted
+
+if TYPE_CHECKING:
+    import pytest
 
 G = torch.Generator().manual_seed(0)
 
