@@ -38,7 +38,8 @@ class Closed:
 
     def rule(self, rule: str) -> str:
         """A rule of the trail in this graph's names."""
-        return " ".join(self.names.get(word, word) for word in rule.split(" "))
+        cots = {cot_name(n): f"d{own}" for n, own in self.names.items()}
+        return " ".join(self.names.get(word) or cots.get(word, word) for word in rule.split(" "))
 
 
 def closed(unit: Unit, structure: Structure, labels: Labels, before: Iterable[Closed] = ()) -> Closed:

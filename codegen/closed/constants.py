@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Sums = tuple[tuple[str, int, Expr], ...]
 """Tensors, each with an axis and the number that it sums to over that."""
 
-WHY = "{} sums to {}"
+TOLD = " sums to "
+WHY = "{}" + TOLD + "{}"
 
 
 def sums_of_cells(names: Iterable[str], algebra: Algebra) -> Sums:
@@ -89,12 +90,11 @@ def learn(algebra: Algebra, sums: Sums) -> None:
         cotangent = name not in algebra.cells
         c = algebra.cells[name.removeprefix("d_") if cotangent else name]
         own = tuple(sp.S.Zero if n == 1 else fresh() for n in c.shape)
-        accesses = [c.element(own)]
-        if cotangent:  # all of it, where nothing here adds to it
+        told = c.element(own)
+        if cotangent:  # what comes from outside is all of it where nothing here adds to it
             alone = not any(c.name in k.reads for k in algebra.cells.values())
-            accesses = [element(base(n), own) for n in (f"{name}_out", *([name] if alone else []))]
-        for a in accesses:
-            algebra.add_fact(Sigma(a, sp.Tuple(own[axis], c.shape[axis])), value, WHY.format(name, value))
+            told = element(base(name if alone else f"{name}_out"), own)
+        algebra.add_fact(Sigma(told, sp.Tuple(own[axis], c.shape[axis])), value, WHY.format(name, value))
 
 
-__all__ = ["Sums", "learn", "sum_of_definition", "sums_of_cells"]
+__all__ = ["TOLD", "Sums", "learn", "sum_of_definition", "sums_of_cells"]

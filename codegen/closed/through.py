@@ -80,6 +80,11 @@ class Through:
         if end is not None and passed is not None:
             self.local[line.name] = passed
             self.cots.add(end, named_piece(passed))
+            readers = [
+                c for c in self.code.cells if c.differentiable and cot_name(c.name) != line.name and is_read(line, c)
+            ]
+            if len(readers) > 1:  # what others pass back is nothing, or cancels
+                self.prove(line, self.cots.names.get(end, f"d{end}"))
             return
         if end is not None and line.expr == 0:
             self.prove(line, self.cots.names.get(end, f"d{end}"))
@@ -190,6 +195,11 @@ class Through:
                 Origin(self.code.origin or self.code, line.name, where, self.closed.sizes),
             )
         )
+
+
+def is_read(line: Line, c: Cell) -> bool:
+    """Whether a cell reads the one whose cotangent a line is."""
+    return line.name.removeprefix("d_") in c.reads
 
 
 def is_part(line: Line, code: RegionCode) -> bool:

@@ -16,6 +16,7 @@ from sympy import Expr
 from codegen.closed.algebra import Algebra
 from codegen.closed.backward import Backward, cancelled, settled
 from codegen.closed.branches import branched
+from codegen.closed.constants import TOLD
 from codegen.closed.masks import MASKED
 from codegen.closed.names import Names
 from codegen.closed.recentre import RULE
@@ -74,7 +75,7 @@ class Walk:
         self.local = {s.name: s for s in chain}
         self.between = {s.name: s for s in chain if s.cell not in kept}
         self.points = Points(self.code, region, chain)
-        self.algebra = Partial(self.cells, dict(self.code.values), region.relations)
+        self.algebra = Partial(self.cells, dict(self.code.values), region.relations, sums=region.sums)
         self.algebra.allow(None)
         self.names = Names(self.algebra)
 
@@ -253,6 +254,9 @@ def said(why: str) -> str:
     """A fact's reason in words, with its tensor in braces."""
     if why.startswith("definition of "):
         return f"what the definition of {{{why.removeprefix('definition of ')}}} says of a sum"
+    name, marker, value = why.partition(TOLD)
+    if marker:
+        return f"{{{name}}}{TOLD}{value}"
     cell, marker, rest = why.partition(" summed over its definition")
     return f"definition of {{{cell}}} summed over an axis{rest}" if marker else why
 
