@@ -18,6 +18,8 @@ from codegen.closed.logistic import DEPTH, elementwise_cells, gate_argument, sof
 from codegen.closed.matching import holding, matched
 from codegen.closed.multiples import RULE as MULTIPLES
 from codegen.closed.multiples import with_multiples
+from codegen.closed.oncecentred import RULE as ONCE
+from codegen.closed.oncecentred import without_second_mean
 from codegen.closed.outer import ORIGINS, with_origins
 from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
@@ -41,6 +43,7 @@ def enriched(region: Region, kept: tuple[str, ...] = ()) -> Region:
 
     Cells that are `kept` are read from outside of it.
     """
+    region = region.by(ONCE, lambda cells: without_second_mean(cells, kept))
     region = region.by(SHARES_BY_LOGS, shares_by_logs).by(KNOWN, lambda cells: by_known_sums(cells, kept))
     region = region.by(CENTRED, centred).by(SHARES, with_shares).by(GATES, with_gates)
     return region.by(CLAMP, with_clamps).by(MULTIPLES, with_multiples).by(ORIGINS, with_origins)

@@ -19,6 +19,7 @@ from engine.notation import accesses, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.backward import Statement
+    from codegen.closed.cells import Cell
     from codegen.closed.closing import Closed
     from codegen.closed.code import RegionCode
     from codegen.closed.cotangents import Cotangents

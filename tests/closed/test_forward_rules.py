@@ -158,3 +158,14 @@ def test_kernels_without_a_second_derivative_are_written_out_for_one(gate: Any) 
 def test_a_minus_goes_in_front_of_a_sum() -> None:
     source = emitted(lambda x: torch.log(1 + torch.exp(-x)).sum(), X)
     assert "-torch.nn.functional.logsigmoid(x).sum()" in source
+
+
+def test_what_is_centred_is_not_centred_again() -> None:
+    """The mean of centred rows is zero: their variance does not take it, and nothing is passed back through it."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        x = x - x.mean(0)
+        return (1 - (x.var(0) + 1e-4).sqrt()).relu().mean() + (x.T @ x).square().sum()
+
+    source = emitted(forward, torch.cat([X, 2 * X, X.sin()]))
+    assert source.count(".mean(0)") == 1 + source.count("_rounded.mean(0)")
