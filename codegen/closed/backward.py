@@ -15,7 +15,7 @@ from codegen.closed.commonfactor import by_common_factors
 from codegen.closed.factors import factored
 from codegen.closed.guarded import affine, guarded
 from codegen.closed.sums import rebuilt
-from codegen.closed.terms import expanded, gathered, powers, scalar_part
+from codegen.closed.terms import expanded, gathered, indices_of, powers, scalar_part
 from codegen.closed.vanishing import without_choices
 from codegen.derive import COT, OUT, Contribution, pulled_back
 from engine.indexed import Indexed
@@ -26,7 +26,6 @@ from engine.notation import (
     Sign,
     accesses,
     base,
-    bound,
     canonical,
     element,
     fresh,
@@ -326,11 +325,6 @@ def in_scale(terms: list[Any]) -> bool:
     """Whether terms differ by small whole factors, so that one of their numbers in front makes the others no uglier."""
     ratios = [sp.cancel(scalar_part(t) / scalar_part(terms[0])) for t in terms]
     return all(r.is_Rational and max(r.p, r.q) < LARGE for r in ratios)
-
-
-def indices_of(e: Expr) -> frozenset[Index]:
-    """The indices that an expression depends on, without those that it sums over."""
-    return frozenset(i for i in e.free_symbols if isinstance(i, Index)) - (bound(e) if e.has(Sigma) else set[Index]())
 
 
 def cancelled(e: Expr, algebra: Algebra) -> Expr:

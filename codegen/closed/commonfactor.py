@@ -11,9 +11,9 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.factors import factored
-from codegen.closed.terms import gathered
+from codegen.closed.terms import gathered, indices_of
 from engine.indexed import Indexed
-from engine.notation import Delta, Index
+from engine.notation import Delta
 
 
 def by_common_factors(e: Expr) -> Expr:
@@ -57,11 +57,6 @@ def again(e: Expr) -> Expr:
 def is_large(f: Any, every: frozenset[Any]) -> bool:
     """Whether a factor is a tensor over all indices, or a power of it."""
     return isinstance(f.as_base_exp()[0], Indexed) and indices_of(f) == every
-
-
-def indices_of(e: Any) -> frozenset[Any]:
-    """The index symbols of an expression."""
-    return frozenset(s for s in e.free_symbols if isinstance(s, Index))
 
 
 __all__ = ["by_common_factors"]

@@ -16,11 +16,11 @@ from sympy import Expr, Mul
 from codegen.closed.cells import Cell, at, substituted
 from codegen.closed.matching import determined
 from codegen.closed.sums import rebuilt, summed_term
-from codegen.closed.terms import expanded
+from codegen.closed.terms import expanded, indices_of
 from codegen.distances import is_distance
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Index, Sigma, accesses, bound, fresh, name_of
+from engine.notation import Index, Sigma, accesses, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,11 +62,6 @@ def difference(c: Cell) -> tuple[Indexed, Indexed] | None:
     other = -cast("Any", other)
     plain = all(isinstance(a, Indexed) and all(i == 0 or isinstance(i, Index) for i in a.indices) for a in (one, other))
     return (cast("Indexed", one), other) if plain else None
-
-
-def indices_of(e: Any) -> set[Index]:
-    """The indices that an expression depends on, without those that it sums over."""
-    return {i for i in e.free_symbols if isinstance(i, Index)} - (bound(e) if e.has(Sigma) else set())
 
 
 def with_origins(cells: list[Cell]) -> list[Cell]:

@@ -11,7 +11,7 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, Sigma
+from engine.notation import Delta, Index, Sigma, bound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +28,11 @@ def powers(term: Expr) -> Mapping[Expr, Expr]:
             b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
             out[cast("Expr", b)] = out.get(cast("Expr", b), ZERO) + x
     return MappingProxyType(out)
+
+
+def indices_of(e: Expr) -> frozenset[Index]:
+    """The indices that an expression depends on, without those that it sums over."""
+    return frozenset(i for i in e.free_symbols if isinstance(i, Index)) - (bound(e) if e.has(Sigma) else set[Index]())
 
 
 @lru_cache(maxsize=2**14)
@@ -97,4 +102,4 @@ def gathered(e: Expr) -> Expr:
     return cast("Expr", Mul(common * scale, inside, evaluate=True) if common * scale != 1 else inside)
 
 
-__all__ = ["expanded", "gathered", "is_monomial", "powers", "scalar_part"]
+__all__ = ["expanded", "gathered", "indices_of", "is_monomial", "powers", "scalar_part"]

@@ -13,12 +13,13 @@ import sympy as sp
 from sympy import Expr, Mul, Tuple
 
 from codegen.closed.regroup.factored import as_one
-from codegen.closed.regroup.products import Product, indices_of
+from codegen.closed.terms import indices_of
 from engine.notation import Sigma, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from codegen.closed.regroup.products import Product
     from engine.notation import Index
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 
 from codegen.closed.cells import natural
-from codegen.closed.regroup.products import Product, indices_of
+from codegen.closed.terms import indices_of
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, canonical, name_of
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sympy import Expr
+
+    from codegen.closed.regroup.products import Product
 
 MOST = 8
 """Factors whose order is looked for: it takes steps as three to the power of their number."""

@@ -11,7 +11,7 @@ from sympy import Expr, Mul, Tuple
 from codegen.closed.called import addition_name
 from codegen.closed.cells import Cell, is_positive, natural
 from codegen.closed.regroup.among import signed
-from codegen.closed.regroup.products import indices_of, product_terms
+from codegen.closed.regroup.products import product_terms
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Index, Sigma, accesses, fresh, instantiate, name_of
@@ -137,9 +137,4 @@ def in_rows(e: Expr) -> tuple[Indexed, Indexed] | None:
     return None
 
 
-def open_to(p: Product) -> frozenset[Index]:
-    """The indices that are left of a product."""
-    return frozenset[Any]().union(*map(indices_of, p.factors)) - p.summed
-
-
-__all__ = ["Parts", "open_to"]
+__all__ = ["Parts"]

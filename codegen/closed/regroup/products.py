@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.terms import indices_of
 from engine.indexed import Indexed
 from engine.notation import BINDERS, Head, Index, Sigma, accesses, fresh, name_of
 
@@ -48,11 +49,6 @@ class Product:
             tuple((own[i], n) for i, n in self.limits),
             tuple(cast("Expr", f.xreplace(own)) for f in self.factors),
         )
-
-
-def indices_of(e: Expr) -> frozenset[Index]:
-    """The index symbols of an expression."""
-    return frozenset(s for s in e.free_symbols if isinstance(s, Index))
 
 
 def terms(e: Expr) -> tuple[Product, ...] | None:
@@ -104,4 +100,4 @@ def read_plainly(a: Indexed) -> bool:
     return all(isinstance(i, Index) for i in at) and len(set(at)) == len(at)
 
 
-__all__ = ["Limits", "Product", "indices_of", "product_terms", "terms"]
+__all__ = ["Limits", "Product", "product_terms", "terms"]

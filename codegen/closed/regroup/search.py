@@ -15,8 +15,9 @@ from sympy import Mul
 
 from codegen.closed.cells import Cell, is_contraction
 from codegen.closed.regroup.among import Among
-from codegen.closed.regroup.products import indices_of, terms
+from codegen.closed.regroup.products import terms
 from codegen.closed.regroup.without import Without
+from codegen.closed.terms import indices_of
 from engine.indexed import Indexed
 from engine.notation import accesses, name_of
 

@@ -14,10 +14,11 @@ from sympy import Expr, Mul
 from codegen.closed.cells import Cell, is_contraction
 from codegen.closed.gates.points import DIGITS, boxed, rewritten
 from codegen.closed.gates.sizes import shape_at, size_symbols
-from codegen.closed.regroup.factored import as_one
+from codegen.closed.regroup.factored import as_one, open_indices
 from codegen.closed.regroup.order import Order
-from codegen.closed.regroup.parts import Parts, open_to
-from codegen.closed.regroup.products import Product, indices_of, terms
+from codegen.closed.regroup.parts import Parts
+from codegen.closed.regroup.products import Product, terms
+from codegen.closed.terms import indices_of
 from engine.arithmetic import arithmetic
 from engine.indexed import Indexed
 from engine.notation import Sigma, accesses, name_of
@@ -142,7 +143,7 @@ class Without:
         self.parts.belong(c, (one, *rest))
         terms_of: list[Expr] = []
         for p in rest:
-            group = Order(p, open_to(p), self.among.size).cheapest(self.parts.ranges)
+            group = Order(p, open_indices(p), self.among.size).cheapest(self.parts.ranges)
             if group is None:
                 return products
             terms_of.append(self.parts.value(p.number, group))
