@@ -12,6 +12,7 @@ import codegen.closed.balanced as balanced_module
 import codegen.closed.regroup.without as without_module
 from codegen.closed.regroup.order import Group, Order
 from codegen.closed.regroup.products import Product
+from tests.closed.products import differs
 from tests.closed.test_forward_rules import emitted
 
 if TYPE_CHECKING:
@@ -146,3 +147,7 @@ def test_a_tensor_that_does_not_sum_to_zero_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(balanced_module, "balanced", lambda c, axis, by_name: (c,))
     source = emitted(covariance, X, Y)
     assert ".mean(0)" in backward(source)
+
+
+def test_random_products_of_products() -> None:
+    assert [d for d in map(differs, range(40)) if d] == []
