@@ -77,6 +77,27 @@ def test_a_square_of_a_difference_is_not_multiplied_out() -> None:
     assert "x @ x.T" in emitted(orthogonal, X)
 
 
+def test_a_sum_of_squares_stays_one() -> None:
+    """`Sum (x w)^2` as `Sum (x^T x) (w w^T)` moves less, and has no digits left where x w is small."""
+
+    def norm(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return ((x @ w) ** 2).sum()
+
+    assert "x @ w" in emitted(norm, randn(40, 3), randn(3, 30))
+    assert "x_gram = x.T @ x" in emitted(lambda x: ((x @ x.T) ** 2).sum(), X)
+
+
+def test_a_mean_of_features_is_not_moved_into_the_weights() -> None:
+    """What is left out has to be smaller then: a layer norm stays behind its layer."""
+
+    def layer(x: torch.Tensor, w: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        h = x @ w
+        h = h - h.mean(1, keepdim=True)
+        return (h / (h.square().mean(1, keepdim=True) + 1e-5).sqrt()) @ u
+
+    assert "x @ w" in emitted(layer, randn(32, 10), randn(10, 24), randn(24, 6))
+
+
 def test_a_kernel_matrix_is_centred_by_its_features() -> None:
     def alignment(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         h = torch.eye(len(x), dtype=x.dtype) - 1 / len(x)

@@ -41,6 +41,8 @@ class Without:
         """What is computed from the product, up to the next sums, in order."""
         self.gone: dict[str, tuple[Product, ...]] = {product.name: terms(cast("Expr", product.expr)) or ()}
         """What is not made, as products."""
+        self.sums = {product.name: int(bool(self.gone[product.name]) and bool(self.gone[product.name][0].limits))}
+        """How many sums of products are multiplied with one another in each of these."""
         self.parts = Parts(among, self.gone)
         self.read: dict[str, Product] = {}
         """What was a sum over it, as one product."""
@@ -85,16 +87,17 @@ class Without:
         """Make what there is instead; False where something that is computed from it is no sum of products any more."""
         for c in self.affected:
             before = len(self.parts.made)
-            products = self.expanded(cast("Any", terms(cast("Expr", c.expr))))
-            if products is None:
+            found = self.expanded(cast("Any", terms(cast("Expr", c.expr))))
+            if found is None:
                 return False
+            products, self.sums[c.name] = found
             products = self.gathered(products, c)
             last: list[Cell] = []
             if self.passes(c):
                 self.gone[c.name] = products
             else:
                 expr = self.written(products, c)
-                if expr is None:
+                if expr is None or (self.sums[c.name] > 1 and not is_square(expr)):
                     return False
                 if len(products) == 1:
                     self.read[c.name] = products[0]
@@ -102,12 +105,16 @@ class Without:
             self.added[c.name] = [*list(self.parts.made.values())[before:], *last]
         return True
 
-    def expanded(self, products: tuple[Product, ...]) -> tuple[Product, ...] | None:
-        """Products with those of what is gone in the place of every access to it; sums of several in one place at most."""
+    def expanded(self, products: tuple[Product, ...]) -> tuple[tuple[Product, ...], int] | None:
+        """Products with those of what is gone in the place of every access to it; sums of several in one place at most.
+
+        With them comes how many sums of products are multiplied in one of them.
+        """
         done: list[Product] = []
-        stack = list(reversed(products))
+        most = 0
+        stack = [(p, 0) for p in reversed(products)]
         while stack:
-            p = stack.pop()
+            p, count = stack.pop()
             if any(name_of(a) in self.gone for f in p.factors if not isinstance(f, Indexed) for a in accesses(f)):
                 return None
             if any(self.parts.cell(name_of(a)).kind != "float" for f in p.factors for a in accesses(f)):
@@ -116,10 +123,12 @@ class Without:
             if sum(len(self.gone[name_of(cast("Any", p.factors[k]))]) > 1 for k in at) > 1:
                 return None
             if at:
-                stack.extend(reversed([p.put(at[0], q) for q in self.inside(p.factors[at[0]], self.gone)]))
+                count += self.sums[name_of(cast("Any", p.factors[at[0]]))]
+                stack.extend((p.put(at[0], q), count) for q in reversed(self.inside(p.factors[at[0]], self.gone)))
             else:
                 done.append(p)
-        return tuple(done)
+                most = max(most, count)
+        return tuple(done), most
 
     def inside(self, access: Any, of: Mapping[str, Any]) -> list[Product]:
         """The products that an access to a tensor is."""
@@ -166,14 +175,18 @@ class Without:
         return cast("Expr", sp.Add(*out))
 
     def cheaper(self) -> bool:
-        """Whether the cells that are left cost less than those that were there.
+        """Whether the cells that are left cost less than those that were there, and none of the new ones is as large.
 
         What is only written out inside of its readers is none of this rule: a region does that by itself.
         """
         if not is_contraction(cast("Expr", self.product.expr)) and not self.parts.made and not self.parts.shared:
             return False
+        living = self.living()
+        large = self.among.size(self.product.shape)
+        if any(c.name in self.parts.made and self.among.size(c.shape) >= large for c in living):
+            return False
         before = self.cost(self.product) + sum(map(self.cost, self.affected))
-        return sum(map(self.cost, self.living())) < GAIN * before
+        return sum(map(self.cost, living)) < GAIN * before
 
     def living(self) -> list[Cell]:
         """The new cells that are read by others, or in the end."""
@@ -211,6 +224,16 @@ class Without:
             tensors = {c.name: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(c.shape, sizes)))) for c in told}
             rewritten(sorted(old, key=lambda c: self.among.place[c.name]), tensors, sizes)
             return not rewritten(new, tensors, sizes)
+
+
+def is_square(e: Expr) -> bool:
+    """Whether an expression is a sum of squares.
+
+    `Sum (x xᵀ)²` is `Sum (xᵀ x)²`, but `Sum (x w)²` is not computed as `Sum (xᵀ x) (w wᵀ)`: where x w is small, its digits cancel.
+    """
+    (rest,) = [f for f in Mul.make_args(e) if not f.is_number and accesses(f)][:1] or [e]
+    body: Any = rest.body if isinstance(rest, Sigma) else rest
+    return bool(body.is_Pow and body.exp == 2)
 
 
 def multiplies(c: Cell, name: str) -> bool:

@@ -183,16 +183,6 @@ def planar_flow_hand(z, u, w, b, g):
     )
 
 
-def polyadic_norm(a, b, c):
-    return (torch.einsum("ir,jr,kr->ijk", a, b, c) ** 2).sum()
-
-
-def polyadic_norm_hand(a, b, c, g):
-    aa, bb, cc = a.T @ a, b.T @ b, c.T @ c
-    ab = aa * bb
-    return (ab * cc).sum(), (a @ (bb * cc * (2 * g)), b @ (aa * cc * (2 * g)), c @ (ab * (2 * g)))
-
-
 CONTRACTIONS = (
     Form(
         "linear attention without softmax",
@@ -248,12 +238,5 @@ CONTRACTIONS = (
         planar_flow,
         lambda d, n: [d.normal(n, 6), d.normal(6) / 3, d.normal(6) / 3, d.normal(1).squeeze(0)],
         planar_flow_hand,
-    ),
-    Form(
-        "polyadic norm",
-        polyadic_norm,
-        lambda d, n: [d.normal(n, 3), d.normal(6, 3), d.normal(5, 3)],
-        polyadic_norm_hand,
-        batches=(1, 9),
     ),
 )
