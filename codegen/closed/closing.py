@@ -82,11 +82,15 @@ def closed(unit: Unit, structure: Structure, labels: Labels, before: Iterable[Cl
 
 
 def still(seeds: tuple[str, ...], readers: dict[str, list[Cell]], structure: Structure) -> Sums:
-    """The cotangents that are passed back to a region and sum to zero over an axis; of each the first."""
+    """The cotangents that are passed back to a region and sum to zero over an axis; of each the first.
+
+    Only those of tensors that another order of products made. What the forward itself centres is centred in its backward, too:
+    at a large offset a mean is not exact, and that is what takes it out of autograd's gradient.
+    """
     found: list[tuple[str, int, Expr]] = []
     for name in seeds:
         live = [c for c in readers.get(name, []) if c.name in structure.live]
-        if live and name not in structure.graph.outputs:
+        if live and structure.by_name[name].node is None:
             axes = balanced_cotangent(structure.by_name[name], live, structure.by_name)
             found.extend((cot_name(name), k, S.Zero) for k in axes[:1])
     return tuple(found)
