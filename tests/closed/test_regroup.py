@@ -6,12 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from sympy import Tuple
 
 import codegen
 import codegen.closed.balanced as balanced_module
 import codegen.closed.regroup.without as without_module
+from codegen.closed.cells import Builder
+from codegen.closed.regroup.accuracy import as_accurate
 from codegen.closed.regroup.order import Group, Order
 from codegen.closed.regroup.products import Product
+from engine import trace
+from engine.notation import Sigma, fresh
 from tests.closed.products import differs
 from tests.closed.test_forward_rules import emitted
 
@@ -160,11 +165,27 @@ def test_another_order_that_is_not_equal_is_refused(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Order, "cheapest", wrong)
     tried: list[bool] = []
-    proven = without_module.Without.proven
-    monkeypatch.setattr(without_module.Without, "proven", lambda self: tried.append(proven(self)) or tried[-1])
+    gates = without_module.Without.passes_gates
+    monkeypatch.setattr(without_module.Without, "passes_gates", lambda self: tried.append(gates(self)) or tried[-1])
     program = codegen.generate(attention, Q, K, V)
     assert tried == [False] * len(tried) != []
     assert "q @ k.T" in program.source
+
+
+def test_an_order_that_loses_digits_is_refused() -> None:
+    """A variance as `Sum x^2 - (Sum x)^2 / n` has none left at an offset."""
+
+    def variance(x: torch.Tensor) -> torch.Tensor:
+        m = x.mean(0)
+        return ((x - m) ** 2).sum(0)
+
+    graph = trace(variance, X)
+    x, *own = Builder(graph).build()
+    out, mean = own[-1], next(c for c in own if c.name == "m")
+    (i, j), (n, _) = (fresh(), out.indices[0]), x.shape
+    shifted = Sigma(x.element((i, j)) ** 2, Tuple(i, n)) - n * mean.element((j,)) ** 2
+    assert as_accurate(own, own, [x], graph.example)
+    assert not as_accurate(own, [mean, replace(out, expr=shifted)], [x], graph.example)
 
 
 def test_a_wrong_factor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

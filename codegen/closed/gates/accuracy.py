@@ -114,4 +114,4 @@ def verdict_on(what: str, pairs: Sequence[tuple[float, float]], offset: float | 
     return Verdict(False, f"{what} has float32 error {mine:.1e} at offset {offset:g}, autograd {other:.1e}")
 
 
-__all__ = ["above", "accurate"]
+__all__ = ["FLOOR", "SLACK", "above", "accurate"]

@@ -41,7 +41,7 @@ def regrouped(
         if not is_product(c, among):
             continue
         trial = Without(c, among)
-        if trial.possible() and trial.made() and trial.cheaper() and trial.proven():
+        if trial.possible() and trial.made() and trial.cheaper() and trial.passes_gates():
             done -= {r for d in trial.new for r in d.reads} - {*outputs, *fixed}
             among = Among(among.with_instead(trial.added), outputs, fixed, example)
 

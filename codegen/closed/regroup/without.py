@@ -14,6 +14,7 @@ from sympy import Expr, Mul
 from codegen.closed.cells import Cell, is_contraction
 from codegen.closed.gates.points import DIGITS, boxed, rewritten
 from codegen.closed.gates.sizes import shape_at, size_symbols
+from codegen.closed.regroup.accuracy import as_accurate
 from codegen.closed.regroup.factored import as_one, open_indices
 from codegen.closed.regroup.order import Order
 from codegen.closed.regroup.parts import Parts
@@ -212,17 +213,35 @@ class Without:
             total += group.cost + (self.among.size(tuple(ranges[i] for i in group.indices)) if alone else 0.0)
         return total
 
-    def proven(self) -> bool:
-        """Whether both orders give one value, at a random point in 50-digit arithmetic."""
-        old, new = [*self.parts.shared.values(), self.product, *self.affected], self.new
+    def passes_gates(self) -> bool:
+        """Whether both orders give one value at a random point in 50-digit arithmetic, and round about as well.
+
+        A gate that cannot be evaluated lets nothing pass.
+        """
+        old, new = self.both()
         inside = {c.name for c in (*old, *new)}
-        given = dict.fromkeys(r for c in (*old, *new) for r in c.reads if r not in inside)
-        told = [self.among.known[r] for r in given]
-        sizes: dict[Any, int] = {s: 3 + k for k, s in enumerate(size_symbols([*old, *new, *told]))}
+        given = [
+            self.among.known[r] for r in dict.fromkeys(r for c in (*old, *new) for r in c.reads if r not in inside)
+        ]
+        try:
+            return self.proven(old, new, given) and as_accurate(old, new, given, self.among.example)
+        except Exception:  # noqa: BLE001  # whatever went wrong in it
+            return False
+
+    def both(self) -> tuple[list[Cell], list[Cell]]:
+        """The cells of the old order and of the new one, each in order."""
+        shared = list(self.parts.shared.values())
+        old = [*shared, self.product, *self.affected]
+        one, other = (sorted(cells, key=lambda c: self.among.place[c.name]) for cells in (old, shared))
+        return one, [*other, *self.new]
+
+    def proven(self, old: list[Cell], new: list[Cell], given: list[Cell]) -> bool:
+        """Whether both give one value at a random point."""
+        sizes: dict[Any, int] = {s: 3 + k for k, s in enumerate(size_symbols([*old, *new, *given]))}
         numbers, rng = arithmetic(DIGITS), np.random.default_rng(0)
         with mpmath.workdps(DIGITS):
-            tensors = {c.name: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(c.shape, sizes)))) for c in told}
-            rewritten(sorted(old, key=lambda c: self.among.place[c.name]), tensors, sizes)
+            tensors = {c.name: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(c.shape, sizes)))) for c in given}
+            rewritten(old, tensors, sizes)
             return not rewritten(new, tensors, sizes)
 
 

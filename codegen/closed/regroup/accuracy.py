@@ -1,0 +1,62 @@
+# pyright: basic
+"""The accuracy gate of another order: float32 errors of both orders and of their gradients at offsets, as the mean over draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from codegen.closed.gates.accuracy import FLOOR, SLACK
+from codegen.closed.gates.errors import autograd, inputs_at
+from codegen.closed.gates.execute import scope_of
+from codegen.closed.gates.sizes import sizes_to_measure
+from codegen.closed.region import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from codegen.closed.cells import Cell
+
+OFFSETS = (0.0, 10.0, 100.0, 1000.0)
+DRAWS = 3
+
+
+def as_accurate(old: Sequence[Cell], new: Sequence[Cell], given: Sequence[Cell], example: Mapping[Any, int]) -> bool:
+    """Whether the cells that both orders have, and the gradients of what is `given`, are about as accurate in the new one."""
+    leaves = [replace(c, expr=None) for c in given]
+    names = {c.name for c in new}
+    kept = tuple(c.name for c in old if c.name in names)
+    wanted = tuple(c.name for c in leaves if c.kind == "float")
+    one, other = (
+        Region((*leaves, *[replace(c, text=None, call=False) for c in cells]), kept, wanted, kept)
+        for cells in (old, new)
+    )
+    sizes = sizes_to_measure([*one.cells, *other.cells], example)
+    scope = scope_of(sizes)
+    for offset in OFFSETS:
+        lost: dict[str, float] = {}
+        for draw in range(DRAWS):
+            values = inputs_at(one, one.cells, sizes, offset, draw)
+            truth, theirs, ours = (
+                autograd(region, values, scope, sizes, dtype)
+                for region, dtype in ((one, torch.float64), (one, torch.float32), (other, torch.float32))
+            )
+            for k, name in (*[(0, n) for n in wanted], *[(1, n) for n in kept]):
+                exact = truth[k][name]
+                if bool(exact.isfinite().all()):
+                    mine, other_error = (error(x[k][name], exact) for x in (ours, theirs))
+                    lost[name] = lost.get(name, 0.0) + math.log(max(mine, FLOOR) / max(other_error, FLOOR))
+        if not all(x <= DRAWS * math.log(SLACK) for x in lost.values()):
+            return False
+    return True
+
+
+def error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    """The root mean square of a difference, as a part of what is exact."""
+    return float((found - exact).square().mean().sqrt()) / (float(exact.square().mean().sqrt()) + 1e-30)
+
+
+__all__ = ["as_accurate"]
