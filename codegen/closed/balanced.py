@@ -14,10 +14,8 @@ import sympy as sp
 
 from codegen.closed.called import averaged
 from codegen.closed.cells import Cell, is_contraction
-from codegen.closed.gates.points import DIGITS, TOLERANCE, boxed, rewritten
-from codegen.closed.gates.sizes import shape_at, size_symbols
+from codegen.closed.gates.points import DIGITS, TOLERANCE, given_at_random, rewritten
 from codegen.closed.regroup.products import product_terms
-from engine.arithmetic import arithmetic
 from engine.indexed import Indexed
 from engine.notation import Sigma, accesses, name_of
 
@@ -69,10 +67,8 @@ def proven(reasons: tuple[Cell, ...], axis: int, by_name: Mapping[str, Cell]) ->
     """Whether the last of these cells sums to zero over an axis at a random point of the others in 50-digit arithmetic."""
     inside = {c.name for c in reasons}
     given = [by_name[r] for r in dict.fromkeys(r for c in reasons for r in c.reads if r not in inside)]
-    sizes: dict[Any, int] = {s: 3 + k for k, s in enumerate(size_symbols([*reasons, *given]))}
-    numbers, rng = arithmetic(DIGITS), np.random.default_rng(0)
     with mpmath.workdps(DIGITS):
-        tensors = {c.name: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(c.shape, sizes)))) for c in given}
+        tensors, sizes = given_at_random(given, reasons)
         rewritten(reasons, tensors, sizes)
         return all(abs(x) <= TOLERANCE for x in np.ravel(tensors[reasons[-1].name].sum(axis)))
 

@@ -10,15 +10,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import mpmath
-import numpy as np
 import sympy as sp
 from sympy import Mul
 
 from codegen.closed.cells import Cell, at, is_contraction
-from codegen.closed.gates.points import DIGITS, boxed, rewritten
-from codegen.closed.gates.sizes import shape_at, size_symbols
+from codegen.closed.gates.points import DIGITS, given_at_random, rewritten
 from codegen.closed.shares import reduction
-from engine.arithmetic import arithmetic
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Sigma, accesses, fresh, name_of
@@ -108,10 +105,8 @@ def proven(found: Quotient, known: dict[str, Cell]) -> bool:
     old, new = (found.product, found.total, found.cell), found.parts
     inside = {c.name for c in (*old, *new)}
     given = dict.fromkeys(r for c in (*old, *new) for r in c.reads if r not in inside)
-    sizes: dict[Any, int] = {s: 3 + k for k, s in enumerate(size_symbols([*old, *new, *[known[r] for r in given]]))}
-    numbers, rng = arithmetic(DIGITS), np.random.default_rng(0)
     with mpmath.workdps(DIGITS):
-        tensors = {r: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(known[r].shape, sizes)))) for r in given}
+        tensors, sizes = given_at_random([known[r] for r in given], [*old, *new])
         rewritten(old, tensors, sizes)
         return not rewritten(new, tensors, sizes)
 

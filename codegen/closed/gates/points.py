@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 
 from codegen.closed.backward import Statement, cot_name
-from codegen.closed.gates.sizes import shape_at
+from codegen.closed.gates.sizes import shape_at, size_symbols
 from engine.arithmetic import arithmetic
 from engine.interpret import Interpreter
 from engine.notation import Index, accesses, name_of
@@ -84,6 +84,14 @@ def stilled(values: Any, region: Region, seed: str) -> Any:
     return values
 
 
+def given_at_random(given: Sequence[Cell], cells: Sequence[Cell]) -> tuple[dict[str, Any], dict[Any, int]]:
+    """Random values between 0 and 1 of what cells are computed from, and sizes that are all different."""
+    sizes: dict[Any, int] = {s: 3 + k for k, s in enumerate(size_symbols([*cells, *given]))}
+    numbers, rng = arithmetic(DIGITS), np.random.default_rng(0)
+    drawn = {c.name: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(c.shape, sizes)))) for c in given}
+    return drawn, sizes
+
+
 def rewritten(cells: Sequence[Cell], tensors: dict[str, Any], sizes: dict[Symbol, int]) -> str:
     """The name of a cell whose new definition does not give its old value; "" if there is none. New cells are computed."""
     numbers = arithmetic(DIGITS)
@@ -138,4 +146,4 @@ def run(statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Sy
         )
 
 
-__all__ = ["DIGITS", "KINDS", "TOLERANCE", "boxed", "point", "relate", "rewritten", "run", "stilled"]
+__all__ = ["DIGITS", "KINDS", "TOLERANCE", "boxed", "given_at_random", "point", "relate", "rewritten", "run", "stilled"]

@@ -7,20 +7,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import mpmath
-import numpy as np
 import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.cells import Cell, is_contraction
-from codegen.closed.gates.points import DIGITS, boxed, rewritten
-from codegen.closed.gates.sizes import shape_at, size_symbols
+from codegen.closed.gates.points import DIGITS, given_at_random, rewritten
 from codegen.closed.regroup.accuracy import as_accurate
 from codegen.closed.regroup.factored import as_one, open_indices
 from codegen.closed.regroup.order import Order
 from codegen.closed.regroup.parts import Parts
 from codegen.closed.regroup.products import Product, terms
 from codegen.closed.terms import indices_of
-from engine.arithmetic import arithmetic
 from engine.indexed import Indexed
 from engine.notation import Sigma, accesses, name_of
 
@@ -237,10 +234,8 @@ class Without:
 
     def proven(self, old: list[Cell], new: list[Cell], given: list[Cell]) -> bool:
         """Whether both give one value at a random point."""
-        sizes: dict[Any, int] = {s: 3 + k for k, s in enumerate(size_symbols([*old, *new, *given]))}
-        numbers, rng = arithmetic(DIGITS), np.random.default_rng(0)
         with mpmath.workdps(DIGITS):
-            tensors = {c.name: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(c.shape, sizes)))) for c in given}
+            tensors, sizes = given_at_random(given, [*old, *new])
             rewritten(old, tensors, sizes)
             return not rewritten(new, tensors, sizes)
 
