@@ -7,8 +7,7 @@ space changes, parentheses around a whole expression, and a comma before a brack
 
 from __future__ import annotations
 
-import io
-import tokenize
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +20,18 @@ WEAKEST = tuple(
 OPERATORS = {o for level in WEAKEST for o in level} | {"**"}
 COMPARISONS = ("==", "!=", "<=", ">=")
 OPENING, CLOSING = "([{", ")]}"
+WORD = re.compile(
+    r"""\s*(?P<token>
+    [rbfRBF]{0,2}(?:\"{3}.*?\"{3}|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')  # a string
+    |\#.*  # a comment
+    |(?:\d[\d_.]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?|\w+  # a number, a name
+    |\*\*=?|//=?|->|:=|\.{3}|[-+*/%@&|^=!<>]=|<<|>>|\S  # an operator, a bracket
+    )""",
+    re.VERBOSE,
+)
+"""A token of one line of Python, as far as emitted code goes."""
+HIDDEN = re.compile(r"""\"{3}[\s\S]*?\"{3}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\#.*""")
+"""What brackets do not count in: strings and comments."""
 COMPOUND = ("if", "for", "while", "with", "class", "elif", "else", "try", "except", "assert", "import", "from", "@")
 """How lines begin that are not broken: templates lay those out."""
 
@@ -48,17 +59,18 @@ class Piece:
         """The tokens with the depth of their brackets, relative to the piece."""
         out: list[Token] = []
         depth = 0
-        for t in tokenize.generate_tokens(io.StringIO(self.text).readline):
-            if t.type in (tokenize.NEWLINE, tokenize.NL, tokenize.ENDMARKER, tokenize.COMMENT):
-                continue
-            if t.type == tokenize.OP and t.string in CLOSING:
+        for word in WORD.finditer(self.text):
+            text = word["token"]
+            if text.startswith("#"):
+                break
+            if text in CLOSING:
                 depth -= 1
             operand = (
                 bool(out) and not out[-1].binary and (out[-1].text[-1].isalnum() or out[-1].text[-1] in "_)]}\"'.")
             )
-            binary = t.string in OPERATORS and (operand or t.type == tokenize.NAME)
-            out.append(Token(t.string, t.start[1], t.end[1], depth, binary))
-            if t.type == tokenize.OP and t.string in OPENING:
+            binary = text in OPERATORS and (operand or text.isalpha())
+            out.append(Token(text, word.start("token"), word.end(), depth, binary))
+            if text in OPENING:
                 depth += 1
         return out
 
@@ -106,16 +118,15 @@ def fitted(text: str, width: int = WIDTH) -> str:
 
 
 def statements(text: str) -> set[int]:
-    """Numbers of the lines that are one statement each."""
+    """Numbers of the lines that are one statement each, or the whole of a block's first line."""
+    plain = HIDDEN.sub(lambda m: "" if m[0][0] == "#" else "(" + "\n" * m[0].count("\n") + ")", text)
     out: set[int] = set()
-    first = 0
-    for t in tokenize.generate_tokens(io.StringIO(text).readline):
-        if t.type == tokenize.NEWLINE:
-            if first == t.start[0]:
-                out.add(first)
-            first = 0
-        elif not first and t.type not in (tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT):
-            first = t.start[0]
+    depth = 0
+    for k, line in enumerate(plain.split("\n"), 1):
+        before = depth
+        depth += sum(map(line.count, OPENING)) - sum(map(line.count, CLOSING))
+        if line.strip() and not before and not depth:
+            out.add(k)
     return out
 
 
@@ -134,10 +145,8 @@ def broken(line: str, width: int = WIDTH) -> list[str]:
 
 def apart(code: str) -> tuple[str, str]:
     """A statement and the comment at its end."""
-    for t in tokenize.generate_tokens(io.StringIO(code).readline):
-        if t.type == tokenize.COMMENT:
-            return code[: t.start[1]].rstrip(), t.string
-    return code, ""
+    at = next((w.start("token") for w in WORD.finditer(code) if w["token"].startswith("#")), len(code))
+    return code[:at].rstrip(), code[at:]
 
 
 def assigned(code: str, words: list[Token]) -> tuple[str, Piece]:

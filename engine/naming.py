@@ -7,6 +7,7 @@ import keyword
 import re
 import sys
 import sysconfig
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,7 @@ _PACKAGES = (
 _STDLIB = str(Path(sysconfig.get_paths()["stdlib"]))
 
 
+@lru_cache(maxsize=2**12)
 def is_user_code(filename: str) -> bool:
     """Whether a frame of this file belongs to the user's forward rather than to torch, Python or this project."""
     if filename.startswith(_PACKAGES):

@@ -47,7 +47,9 @@ def completed(sizes: Sequence[Any], old: Sequence[Expr]) -> tuple[Expr, ...]:
     if -1 in shape:
         at = shape.index(Integer(-1))
         count, rest = product(old), product([s for s in shape if s != -1])
-        missing = sp.cancel(count / rest)
+        missing = count / rest
+        if sp.fraction(missing)[1] != 1:  # what is a product of whole dimensions has cancelled already
+            missing = sp.cancel(missing)
         if sp.fraction(missing)[1] != 1 or any(f.is_Pow and f.exp.is_negative for f in sp.Mul.make_args(missing)):
             found = between(old, product(shape[:at]), product(shape[at + 1 :])) or divided(missing)
             if found is None:
