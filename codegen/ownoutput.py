@@ -9,6 +9,7 @@ from sympy import Expr
 
 from engine.indexed import Indexed
 from engine.notation import Head, base, element
+from engine.positive import positive
 
 if TYPE_CHECKING:
     from engine.table import Definition
@@ -54,7 +55,7 @@ def by_output(derivative: Expr, template: Definition) -> Expr:
     definition = template.expr
     if definition.is_Atom or isinstance(definition, Indexed) or definition.has(sp.S.Infinity, sp.S.NegativeInfinity):
         return derivative
-    out = element(base("_out", positive=bool(definition.is_positive)), template.indices)
+    out = element(base("_out", positive=positive(definition)), template.indices)
     candidates = [derivative, derivative.subs(definition, out)]
     ratio = sp.powsimp(sp.cancel(derivative / definition)) if not derivative.has(Head) else derivative
     if not ratio.has(Head):

@@ -8,8 +8,8 @@ space changes, parentheses around a whole expression, and a comma before a brack
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 WIDTH = 120
 STEP = 4
@@ -36,8 +36,7 @@ COMPOUND = ("if", "for", "while", "with", "class", "elif", "else", "try", "excep
 """How lines begin that are not broken: templates lay those out."""
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A token of a line: its text, where it starts and ends, and how many brackets are open before it."""
 
     text: str

@@ -159,11 +159,10 @@ class Delta(Head):
         a, b = args
         if a == b:
             return sp.S.One
-        difference = a - b
-        if difference.is_Integer:
-            return sp.S.Zero
-        if difference.is_positive or difference.is_negative:
-            return sp.S.Zero
+        if not (isinstance(a, (Index, Indexed)) and isinstance(b, (Index, Indexed))):  # two of those may be equal
+            difference = a - b
+            if difference.is_Integer or difference.is_positive or difference.is_negative:
+                return sp.S.Zero
         if sp.default_sort_key(a) > sp.default_sort_key(b):
             return cls(b, a)
         return None

@@ -23,6 +23,7 @@ from engine.located import here, located, unknown_op
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
 from engine.ops.assignment import setitem
+from engine.positive import positive
 from engine.proxy import Proxy, Record, SymbolicShape, without_modes
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, is_slice, with_bounds
@@ -417,11 +418,11 @@ class Tracer(TorchFunctionMode):
             template = output if isinstance(output, Definition) else None
             moves = template is not None and row.kind != "like" and any(o.differentiable for o in operands)
             differentiable = grad and moves and meta.is_floating_point()
-            positive = template is not None and bool(template.expr.is_positive)
+            is_positive = template is not None and positive(template.expr)
             read = (*operands, *(made[c].record for c in known.chosen)) if template is not None else tuple(operands)
             record = Record(
                 row.name, read, template, mapping, shape, meta, differentiable, source, call,
-                k if several else None, len(metas), view, None, positive, known.shapes, known=values[k],
+                k if several else None, len(metas), view, None, is_positive, known.shapes, known=values[k],
                 signed=counts_from_end(row.name, values[k], output, meta, [o.signed for o in operands], not several),
             )  # fmt: skip
             made[k] = self.proxy(record)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen.closed.cells import Cell, at, is_contraction, is_joined, is_plain, substituted
+from codegen.closed.cells import Cell, at, substituted
 from codegen.closed.clipped import by_one_comparison
 from codegen.closed.commonfactor import by_common_factors
 from codegen.closed.factors import factored
@@ -62,18 +62,6 @@ class Plan:
 
     statements: list[Statement] = field(default_factory=list[Statement])
     gradients: dict[str, str] = field(default_factory=dict[str, str])
-
-
-def is_local(cell: Cell) -> bool:
-    """Whether a cell belongs to the algebra: elementwise or a reduction over plainly indexed tensors."""
-    return (
-        cell.expr is not None
-        and not cell.call
-        and cell.kind == "float"
-        and not is_contraction(cell.expr)
-        and is_plain(cell.expr)
-        and not is_joined(cell.expr)
-    )
 
 
 def cot_name(cell: str) -> str:
@@ -394,4 +382,4 @@ def divisible(e: Expr, bottom: Indexed, cell: Cell, algebra: Algebra) -> bool:
     return any(sp.expand(total) == 0 for total in above.values())
 
 
-__all__ = ["Backward", "Plan", "Statement", "cot_name", "is_local", "powers", "settled"]
+__all__ = ["Backward", "Plan", "Statement", "cot_name", "powers", "settled"]

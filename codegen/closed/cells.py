@@ -92,6 +92,18 @@ class Cell:
         """The cells that the definition reads, each once, in a fixed order."""
         return () if self.expr is None else tuple(dict.fromkeys(name_of(a) for a in accesses(self.expr)))
 
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether the cell belongs to the algebra: elementwise or a reduction over plainly indexed tensors."""
+        return (
+            self.expr is not None
+            and not self.call
+            and self.kind == "float"
+            and not is_contraction(self.expr)
+            and is_plain(self.expr)
+            and not is_joined(self.expr)
+        )
+
 
 def at(cell: Cell, indices: Iterable[Expr]) -> Expr:
     """A cell's definition at other indices, with fresh bound indices."""

@@ -10,7 +10,6 @@ import sympy as sp
 from sympy import Expr
 from torch.utils import _pytree as pytree
 
-from codegen.closed.backward import is_local
 from codegen.closed.cells import Cell
 from codegen.closed.outer import operands, taken_in
 from codegen.closed.rewrites import compared
@@ -64,7 +63,7 @@ def depths(cells: list[Cell]) -> dict[str, int]:
     given: set[str] = set()
     for c in cells:
         reads = [*c.reads, *c.after, *(c.node.operands if c.node is not None and c.call else ())]
-        local = is_local(c)
+        local = c.is_local
         if not local and not (c.differentiable and reads) and given.issuperset(reads):
             given.add(c.name)
         before = max((depth[r] for r in reads if r in depth), default=0)
@@ -81,11 +80,11 @@ def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
     passed: dict[str, int] = {}
     for c in cells:
         reads = [*c.reads, *c.after, *(c.node.operands if c.node is not None and c.call else ())]
-        own = c.differentiable and bool(reads) and not is_local(c)
+        own = c.differentiable and bool(reads) and not c.is_local
         passed[c.name] = max((passed[r] for r in reads if r in passed), default=0) + own
     for c in reversed(cells):
         mine = readers.get(c.name, [])
-        if not mine or not is_local(c) or not c.differentiable or not all(is_local(by_name[r]) for r in mine):
+        if not mine or not c.is_local or not c.differentiable or not all(by_name[r].is_local for r in mine):
             continue
         if operands(c) is not None or shifted(c) or all(passed[r] == passed[c.name] for r in mine):
             depth[c.name] = max(depth[c.name], min(depth[r] for r in mine))
@@ -115,9 +114,9 @@ def near_readers(cells: list[Cell], kept: Container[str]) -> list[Cell]:
     taken = {*by_name}
     out = {c.name: [c] for c in cells}
     for c in cells:
-        if not is_local(c) or operands(c) is None:
+        if not c.is_local or operands(c) is None:
             continue
-        far = [r for r in readers.get(c.name, []) if is_local(by_name[r]) and depth[r] != depth[c.name]]
+        far = [r for r in readers.get(c.name, []) if by_name[r].is_local and depth[r] != depth[c.name]]
         for d in sorted({depth[r] for r in far}):
             at = [r for r in far if depth[r] == d]
             mine = [r for r in at if taken_in(by_name[r], c, [by_name[k] for k in readers.get(r, [])])]
@@ -145,7 +144,7 @@ def grouped(cells: list[Cell]) -> list[list[Cell]]:
             x = parent[x]
         return x
 
-    local = [c for c in cells if is_local(c)]
+    local = [c for c in cells if c.is_local]
     for c in local:
         parent[c.name] = c.name
     for c in local:

@@ -151,6 +151,10 @@ class Step:
 
     def sort(self) -> None:
         """Recompute the order: what the results need, each after what it reads, as it was recorded."""
+        needed = self.needed_in_order()
+        if needed is not None:
+            self.order = needed
+            return
         place = {n: k for k, n in enumerate(self.order)}
         done: dict[Node, None] = {}
         for root in self.results.values():
@@ -169,6 +173,22 @@ class Step:
             before = max((rank[r][0] for r in n.reads), default=-1)
             rank[n] = (max(place.get(n, -1), before), k)
         self.order = sorted(done, key=lambda n: rank[n])
+
+    def needed_in_order(self) -> list[Node] | None:
+        """What the results need, as it was recorded; None where some of it stands before what it reads, or is not there."""
+        needed = set(self.results.values())
+        out: list[Node] = []
+        for n in reversed(self.order):
+            if n in needed:
+                needed.update(n.reads)
+                out.append(n)
+        out.reverse()
+        before = set[Node]()
+        for n in out:
+            if not before.issuperset(n.reads):
+                return None
+            before.add(n)
+        return out if len(before) == len(out) == len(needed) else None
 
     def users(self) -> dict[Node, list[Node]]:
         """Who reads each node."""
