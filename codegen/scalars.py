@@ -116,11 +116,8 @@ class ScalarMixin(LowererBase):
         signed.sort(key=lambda s: (s[0], -len(s[1].atoms(Indexed)) if not s[1].is_number else 1))
         values: list[tuple[bool, Val]] = []
         for minus, t in signed:
-            v = self.floated(self.value(-t if minus else t))
-            if v.t.kind == "unary" and v.t.head == "neg":
-                values.append((not minus, self.negative(v)))
-            else:
-                values.append((minus, v))
+            negated, v = self.unsigned(self.floated(self.value(-t if minus else t)))
+            values.append((minus != negated, v))
         values.sort(key=lambda v: v[0])
         all_minus, total = values[0]
         for minus, v in values[1:]:
@@ -178,6 +175,11 @@ class ScalarMixin(LowererBase):
             else:
                 (bottom if inverse else top).append(1 / f if inverse else f)
         masks, top = self._unmasked(top, bottom)
+        numbers = [f for f in top if f.is_number and f.is_finite]
+        if numbers:  # what is chosen beside 0
+            chosen = sp.Mul(*numbers)
+            sign, top = sign != bool(chosen.is_negative), [f for f in top if f not in numbers]
+            scale_up = [*([abs(chosen)] if abs(chosen) != 1 else []), *scale_up]
         top = self._cot_first(top)
         with self.under_condition(bool(masks)):
             numerator = [self.value(f) for f in top]
@@ -189,9 +191,11 @@ class ScalarMixin(LowererBase):
             rest = [v for v in numerator if v not in inside]
             numerator = [*rest, self.masked(self._grouped(inside, divisor, scale_up, scale_down), masks)]
             divisor, scale_up, scale_down, masks = [], [], [], []
-        if sign and not masks and scale_up and scale_up[0].is_Number:
+        apart = [self.unsigned(v) for v in numerator]
+        sign, numerator = sign != (sum(negated for negated, _ in apart) % 2 == 1), [v for _, v in apart]
+        if sign and scale_up and scale_up[0].is_Number:
             scale_up, sign = [-scale_up[0], *scale_up[1:]], False
-        small = self._smallest(numerator) if sign and not masks else None
+        small = self._smallest(numerator) if sign else None
         if small is not None:
             numerator[small], sign = self.negative(numerator[small]), False
         elif sign and not masks and scale_down and scale_down[0].is_Number and numerator and not divisor:

@@ -121,6 +121,17 @@ def times(n: T, part: T) -> T | None:
     return size(whole) if part.args[0].atoms(Part) and not whole.atoms(Quo) else None
 
 
+def unsigned(t: T) -> tuple[bool, T]:
+    """Whether an odd number of a product's factors have a minus, and the product without: `a * -b` is minus `a * b`."""
+    if t.kind == "unary" and t.head == "neg":
+        minus, inner = unsigned(t.args[0])
+        return not minus, inner
+    if t.kind != "binary" or t.head not in ("*", "/", "@"):
+        return False, t
+    (left, a), (right, b) = map(unsigned, t.args)
+    return left != right, binary(t.head, a, b) if a is not t.args[0] or b is not t.args[1] else t
+
+
 def argument(value: Any) -> str:
     """An argument as Python text."""
     if isinstance(value, T):

@@ -245,6 +245,11 @@ class LowererBase:
             return Val(tt.binary("-", *v.t.args[::-1]), v.axes, v.kind, v.kept)
         return Val(tt.unary("neg", v.t), v.axes, v.kind, v.kept)
 
+    def unsigned(self, v: Val) -> tuple[bool, Val]:
+        """Whether an odd number of a tensor's factors are negated, and the tensor without their signs."""
+        minus, t = tt.unsigned(v.t)
+        return minus, v if t is v.t else Val(t, v.axes, v.kind, v.kept)
+
     def target(self, *values: Val) -> list[Index | None]:
         """The axes that tensors broadcast to: their own where they agree, else all indices in the order of axes."""
         axes = max((v.axes for v in values), key=len, default=())
