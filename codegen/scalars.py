@@ -60,6 +60,18 @@ def is_cotangent(name: str) -> bool:
     return name.startswith(("_cot", "d_"))
 
 
+def with_sizes_cancelled(e: Expr) -> Expr:
+    """A product whose sizes are in lowest terms, where that is shorter: `n (1 - 1/n) / (n - 1)^2` as `1 / (n - 1)`."""
+    sizes = [f for f in sp.Mul.make_args(e) if not f.atoms(Indexed, Index) and not f.is_number]
+    if not any(f.has(sp.Add) for f in sizes) or len(sizes) < 2:
+        return e
+    known = sp.Mul(*sizes)
+    if has_functions(known):
+        return e
+    short = sp.factor(sp.cancel(known))
+    return e / known * short if sp.count_ops(short) < sp.count_ops(known) else e
+
+
 def mask_in(f: Expr) -> tuple[Expr, Expr]:
     """(c, 1 - [..]) of c - c [..]; anything else with the factor 1."""
     c, rest = f.as_content_primitive()
@@ -156,7 +168,7 @@ class ScalarMixin(LowererBase):
             found = shortcut(e)
             if found is not None:
                 return found
-        coefficient, factors = e.as_coeff_mul()
+        coefficient, factors = with_sizes_cancelled(e).as_coeff_mul()
         if any(isinstance(f, sp.Add) and f.has(*BRACKETS) for f in factors):
             parts = [mask_in(f) for f in factors]
             coefficient, factors = sp.Mul(coefficient, *[c for c, _ in parts]), [f for _, f in parts]
@@ -167,7 +179,8 @@ class ScalarMixin(LowererBase):
             factors = [f for f in factors if not f.is_number]
         top: list[Expr] = []
         bottom: list[Expr] = []
-        scale_up, scale_down = self._scale(coefficient)
+        scale_up: list[Expr] = []
+        scale_down: list[Expr] = []
         for f in factors:
             inverse = isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign() and not isinstance(f.base, sp.exp)
             if not f.atoms(Indexed, Index):
@@ -179,7 +192,9 @@ class ScalarMixin(LowererBase):
         if numbers:  # what is chosen beside 0
             chosen = sp.Mul(*numbers)
             sign, top = sign != bool(chosen.is_negative), [f for f in top if f not in numbers]
-            scale_up = [*([abs(chosen)] if abs(chosen) != 1 else []), *scale_up]
+            coefficient *= abs(chosen)
+        up, down = self._scale(coefficient)
+        scale_up, scale_down = [*up, *scale_up], [*down, *scale_down]
         top = self._cot_first(top)
         with self.under_condition(bool(masks)):
             numerator = [self.value(f) for f in top]

@@ -44,6 +44,10 @@ def with_bounds(function: Callable[[Any], Any], s: slice[Any, Any, Any]) -> slic
     return slice(function(s.start), function(s.stop), function(s.step))
 
 
+LONG = 10**6
+"""A fraction with a larger denominator is written as a decimal."""
+
+
 class _SizePrinter(StrPrinter):
     """Python text of an expression in sizes: `//` and `%` for Quo and Rem, `**` for roots."""
 
@@ -67,7 +71,11 @@ class _SizePrinter(StrPrinter):
             return f"{self.parenthesize(b, 70)} ** 0.5"
         if e == -sp.S.Half:
             return f"{self.parenthesize(b, 70)} ** -0.5"
-        return StrPrinter._print_Pow(self, expr, rational=rational).replace("**", " ** ")
+        text = StrPrinter._print_Pow(self, expr, rational=rational)
+        return re.sub(r"^1/", "1 / ", text.replace("**", " ** "))
+
+    def _print_Float(self, expr: Expr) -> str:
+        return repr(float(expr))
 
     def _print_Mul(self, expr: Expr) -> str:
         return re.sub(r"\s*(\*\*|//|\*|/)\s*", r" \1 ", StrPrinter._print_Mul(self, expr))
@@ -77,7 +85,8 @@ def size_text(e: Expr) -> str:
     """A size as Python."""
     if e.is_Symbol and not isinstance(e, Part):
         return str(e)
-    return _SizePrinter().doprint(in_wholes(e))
+    long = {r: sp.Float(float(r), 17) for r in e.atoms(sp.Rational) if r.q > LONG}
+    return _SizePrinter().doprint(in_wholes(e).xreplace(long))
 
 
 def quoted(text: str) -> str:

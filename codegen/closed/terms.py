@@ -95,11 +95,21 @@ def gathered(e: Expr) -> Expr:
     ranked = sorted(
         rest, key=lambda t: (t.has(Sigma), t.has(Delta), not powers(t), len(powers(t)), str(scalar_part(t)))
     )
-    scale = scalar_part(ranked[0])
+    scale = undivided(scalar_part(ranked[0]), rest)
     if scale.could_extract_minus_sign() and not all(scalar_part(t).could_extract_minus_sign() for t in rest):
         scale = -scale
     inside = sp.Add(*[t / scale for t in rest])
     return cast("Expr", Mul(common * scale, inside, evaluate=True) if common * scale != 1 else inside)
+
+
+def undivided(scale: Expr, terms: list[Expr]) -> Expr:
+    """A scalar without the sizes that not all of the terms have, so that none of these is divided by one."""
+    sizes = {s: x for s, x in scale.as_powers_dict().items() if s.is_Symbol and x.is_positive}
+    if not sizes:
+        return scale
+    there = [scalar_part(t).as_powers_dict() for t in terms]
+    least = {s: min([x, *[t.get(s, ZERO) for t in there]]) for s, x in sizes.items()}
+    return cast("Expr", scale * Mul(*[s ** (max(ZERO, least[s]) - x) for s, x in sizes.items()]))
 
 
 __all__ = ["expanded", "gathered", "indices_of", "is_monomial", "powers", "scalar_part"]
