@@ -84,7 +84,7 @@ class Operand:
 
 
 class BroadcastError(ShapeError):
-    """A computed size that is one at the example meets another one, as a size of one does: the trace has to fix it."""
+    """A computed size that is one at the example meets another one, or is dropped, as only a size of one is: the trace fixes it."""
 
     def __init__(self, size: Expr) -> None:
         super().__init__(f"the size {size} is one here and must equal another one")

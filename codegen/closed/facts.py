@@ -9,7 +9,10 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.matching import fact_key
+from codegen.closed.terms import powers
 from engine.notation import Index, Sigma, accesses, instantiate
+
+ZERO = sp.S.Zero
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,11 +59,16 @@ class Facts:
 
 
 def learn_sum(algebra: Algebra, cell: Cell, coefficient: Expr, total: Sigma) -> None:
-    """`z = c * Sum body` says `Sum body = z / c`, where the sum has all indices that z has (`z_i = a_i Sum_k b_k` says too little)."""
+    """`z = c * Sum body` says `Sum body = z / c`, where the sum has all indices that z has (`z_i = a_i Sum_k b_k` says too little).
+
+    Not where c may be zero: then z says nothing of the sum.
+    """
     whole = algebra.normal(total, {**cell.ranges, **dict(total.limits)})
     one = single_sum(whole)
-    if one is not None and {*cell.ranges} <= one.free_symbols:
-        value = cell.element(cell.indices) / coefficient / (whole / one)
+    if one is None or not {*cell.ranges} <= one.free_symbols:
+        return
+    value = cell.element(cell.indices) / coefficient / (whole / one)
+    if divisors(value, algebra) <= divisors(cast("Expr", cell.expr), algebra):
         algebra.add_fact(one, value, f"definition of {cell.name}")
 
 
@@ -82,8 +90,16 @@ def learn_axis(algebra: Algebra, cell: Cell, limits: list[Any]) -> None:
         return
     target = algebra.normal(cast("Expr", Sigma(own, *limits)), ranges)
     one = single_sum(target)
-    if one is not None:
-        algebra.add_fact(one, total / (target / one), f"{cell.name} summed over its definition")
+    value = ZERO if one is None else total / (target / one)
+    if one is not None and divisors(value, algebra) <= divisors(definition, algebra):
+        algebra.add_fact(one, value, f"{cell.name} summed over its definition")
+
+
+def divisors(e: Expr, algebra: Algebra) -> set[Expr]:
+    """What a product divides by and what may be zero, in generators."""
+    parts = [f for f in Mul.make_args(e) if isinstance(f, sp.Pow) and f.exp.is_negative]
+    low = (item for f in parts for item in powers(algebra.lowered(f)).items())
+    return {b for b, x in low if x < 0 and not b.is_positive}
 
 
 def single_sum(e: Expr) -> Sigma | None:
@@ -105,4 +121,4 @@ def summed_together(cells: Iterable[Cell]) -> list[tuple[int, ...]]:
     return list(found)
 
 
-__all__ = ["Facts", "learn_axes", "learn_sum", "single_sum", "summed_together"]
+__all__ = ["Facts", "divisors", "learn_axes", "learn_sum", "single_sum", "summed_together"]

@@ -13,6 +13,7 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.cells import Cell, at
+from codegen.closed.facts import divisors
 from codegen.closed.matching import matched
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import powers, scalar_part
@@ -161,9 +162,7 @@ class Names:
     def divisors(self, e: Expr) -> set[Expr]:
         """What a product divides by and what may be zero, in generators."""
         if e not in self.below:
-            parts = [f for f in Mul.make_args(e) if isinstance(f, sp.Pow) and f.exp.is_negative]
-            low = (item for f in parts for item in powers(self.algebra.lowered(f)).items())
-            self.below[e] = {b for b, x in low if x < 0 and not b.is_positive}
+            self.below[e] = divisors(e, self.algebra)
         return self.below[e]
 
     # -- names for parts of a product ------------------------------------------------------------------------------

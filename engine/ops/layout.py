@@ -12,6 +12,7 @@ from engine.errors import ShapeError, TraceError
 from engine.notation import Quo, Rem
 from engine.sizes import expression
 from engine.table import (
+    BroadcastError,
     Definition,
     Operand,
     aligned,
@@ -207,6 +208,9 @@ def movedim(x: Operand, source: Any, destination: Any) -> Definition:
 @op("squeeze", "squeeze_copy", view=True)
 def squeeze(x: Operand, dim: Any = None) -> Definition:
     dims = () if dim == () else axes(dim, x.rank)
+    for d in dims:
+        if x.shape[d] != 1 and value_of(x.shape[d]) == 1:  # a computed size: it is one in any run from here on
+            raise BroadcastError(x.shape[d])
     return viewed(x, [s for d, s in enumerate(x.shape) if not (d in dims and s == 1)])
 
 

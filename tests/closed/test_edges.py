@@ -50,6 +50,29 @@ def test_a_naive_one_is_stable_too() -> None:
     assert torch.equal(program.backward(saved)["x"], torch.tensor([0.5, 0.5, 0.0]).double())
 
 
+FACTORS: dict[str, Callable[..., Any]] = {
+    "a gate that starts at zero": lambda s, x: (s * x).sum(),
+    "its tanh": lambda s, x: (s.tanh() * x).sum(),
+    "a mean": lambda s, x: (s.mean() * x).mean(),
+    "squared errors": lambda s, x: ((s * x) ** 2).sum(),
+    "two of them": lambda s, x: (s * x * s.sin()).sum().tanh(),
+    "rows": lambda s, x: (s * x.softmax(0)).sum(),
+}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_what_a_sum_is_multiplied_by_may_be_zero(name: str) -> None:
+    """The sum is not what the product is over the factor then."""
+    s, x = torch.tensor(0.5, dtype=torch.float64), torch.linspace(-1, 2, 5, dtype=torch.float64)
+    program = codegen.generate(FACTORS[name], s, x)
+    for value in (0.5, 0.0):
+        leaves = [torch.full_like(s, value).requires_grad_(), x.clone().requires_grad_()]
+        wanted = torch.autograd.grad(FACTORS[name](*leaves), leaves)
+        _, saved = program.forward(*[t.detach() for t in leaves])
+        for mine, theirs in zip(program.backward(saved).values(), wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
+
+
 def test_a_row_that_is_masked_altogether() -> None:
     """Its logarithm of a sum is minus infinity; what is passed back to what is masked is 0."""
     x = torch.randn(3, 2, 1, 2, dtype=torch.float64)

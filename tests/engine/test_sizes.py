@@ -208,6 +208,15 @@ def test_a_computed_size_of_one_that_is_broadcast_is_fixed() -> None:
         trace(forward, torch.randn(5, 3), torch.randn(4, 3))
 
 
+def test_a_computed_size_of_one_that_is_squeezed_is_fixed() -> None:
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        return w * x[1:].squeeze()
+
+    graph = trace(forward, torch.randn(2), torch.randn(5))
+    assert [len(graph[name].shape) for name in ("x", "w", graph.outputs[0])] == [1, 1, 1]
+    assert int(graph["x"].shape[0]) == 2
+
+
 def test_len_stays_a_symbol() -> None:
     """`x[range(len(x)), y]` is how many index; Python itself makes a plain number of a length."""
 

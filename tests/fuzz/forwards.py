@@ -68,7 +68,7 @@ PRODUCTS = (
     "{0} @ {1}.mT", "F.linear({0}, {1})", "F.linear({0}, {1}).relu() @ {1}", "({0} @ {1}.mT).softmax(-1) @ {1}", "torch.tensordot({0}, {1}, 1)", "{0}.mT @ {1}",
     "torch.dot({0}.flatten(), {1}.flatten())", "torch.einsum('ij,jk->ki', {0}, {1})", "F.scaled_dot_product_attention({0}, {1}, {1})", "torch.kron({0}, {1})",
     "torch.cdist({0}, {1})", "torch.einsum('...ij,...kj->...ik', {0}, {1})", "F.conv1d({0}[None], {1}[None], padding=1)",
-    "F.conv1d({0}[:, None], {1}[:, None, :2])", "torch.inner({0}, {1})",
+    "F.conv1d({0}[:, None], {1}[:, None, :2])", "torch.inner({0}, {1})", "({0} * {1}).sum()", "({0} * {1}).mean(-1, keepdim=True)",
 )  # fmt: skip
 GATHERS = (
     "{0}[i]", "{0}.index_select(0, i)", "{0}[i].tanh()", "{0}[torch.arange({0}.shape[0]) // 2]", "F.cross_entropy({0}[i], i)",
@@ -112,6 +112,7 @@ def forwards(draw: Callable[[Any], Any], steps: int = 6) -> RandomForward:
         "w": (m, k),
         "v": draw(st.sampled_from([(m,), (n, 1), (1, m), (n, m), ()])),
         "i": (draw(st.integers(1, 4)),),
+        "s": (),
     }
     example = RandomForward("", tuple(inputs.items())).tensors(torch.float64, EXAMPLE)
     tensors = dict(zip(inputs, example, strict=True))
