@@ -68,8 +68,8 @@ def above(trial: Trial) -> str:
 def at_offset(trial: Trial, offset: float | None, kind: int = 0) -> Verdict:
     """The gate at one offset. What fails on one draw is judged by several: one error is small or large by luck.
 
-    Where all that is left of a gradient is what rounding left of it, a few of them are as well: then the errors that most
-    and nearly all of many draws stay below are held against each other.
+    Where all that is left of a gradient is what rounding left of it, a few of them are as well: then, unless every one of them
+    says the same, the errors that most and nearly all of many draws stay below are held against each other.
 
     So is what cannot be judged because an integer was drawn that is divided by, and is 0.
     """
@@ -79,9 +79,9 @@ def at_offset(trial: Trial, offset: float | None, kind: int = 0) -> Verdict:
         for what, mine, other in errors(trial, offset, draw, kind):
             found.setdefault(what, []).append((mine, other))
         if draw in (DRAWS - 1, MORE - 1) or (draw == 0 and (found or not integers)):
-            verdicts = (verdict_on(what, pairs, offset) for what, pairs in found.items())
-            verdict = next((v for v in verdicts if not v.passed), Verdict(True))
-            if verdict.passed:
+            judged = ((verdict_on(what, pairs, offset), pairs) for what, pairs in found.items())
+            verdict, pairs = next(((v, pairs) for v, pairs in judged if not v.passed), (Verdict(True), []))
+            if verdict.passed or (draw == DRAWS - 1 and all(mine > SLACK * other for mine, other in pairs)):
                 break
     return verdict if found else replace(verdict, judged=False)
 
