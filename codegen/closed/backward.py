@@ -256,7 +256,9 @@ class Backward:
         return [r for r in self.cells[name].reads if r in self.live]
 
     def _branches(self, name: str) -> bool:
-        return len(self._operands(name)) > 1
+        """Whether a cell reads several tensors, or one at several places, as `x_i - x_j` does."""
+        operands = self._operands(name)
+        return sum(len(accesses(cast("Expr", self.cells[name].expr), r)) for r in operands) > 1
 
     def _multiplies(self, name: str) -> bool:
         """Whether an elementwise cell's derivative and that of a reader are sums, as in tanh(tanh(x))."""

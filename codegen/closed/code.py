@@ -452,12 +452,12 @@ def shape_of(f: Any) -> Any:
 
 
 def numbers_in_front(e: Any) -> Any:
-    """`Sum -x` as `-Sum x`, and `Sum (2 x - 2 y)` as `2 Sum (x - y)`."""
+    """`Sum -x` as `-Sum x`, `Sum (2 x - 2 y)` as `2 Sum (x - y)`, and `Sum log x / log 2` as `Sum log x` over log 2."""
     if isinstance(e, Sigma):
         body = numbers_in_front(e.body)
-        terms = [t.as_coeff_Mul() for t in sp.Add.make_args(body)]
+        terms = [t.as_independent(sp.Symbol, Indexed, as_Add=False) for t in sp.Add.make_args(body)]
         number = terms[0][0]
-        if not (number.is_Rational and all(abs(c) == abs(number) for c, _ in terms)):
+        if not (number.is_real and not number.has(sp.Float) and all(abs(c) == abs(number) for c, _ in terms)):
             return e.func(body, *e.args[1:])
         number = -abs(number) if all(c.is_negative for c, _ in terms) else abs(number)
         return number * e.func(sp.Add(*[c / number * t for c, t in terms]), *e.args[1:])
