@@ -14,7 +14,7 @@ from codegen.tensors import T
 from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, scalar, to_axes
 from engine.errors import DerivationError
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Quo, Rem, Sigma, Where, name_of
+from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Quo, Rem, Sigma, Where, fresh, name_of
 
 METHODS: dict[Any, str] = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos",
@@ -472,6 +472,8 @@ class ScalarMixin(LowererBase):
                 between = (*[tt.number(float(x)) for x in numbers], tt.name("False"))
                 return self.of_two(OF_TWO[e.func.__name__], one, other, between=between)
             return self.of_two(OF_TWO[e.func.__name__], one, other, *rest)
+        if e.func.__name__ == "SoftmaxBackward":
+            return self.softmax_backward(*e.args)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
@@ -497,6 +499,17 @@ class ScalarMixin(LowererBase):
         target = self.target(a, b)
         a, b = to_axes(a, target), to_axes(b, target)
         return Val(tt.call(name, a.t, *between, b.t, *rest), broadcast(a.axes, b.axes))
+
+    def softmax_backward(self, g: Expr, p: Expr, j: Index, n: Expr) -> Val:
+        """`p (g - Sum_j g p)`, by torch's kernel where both lie alike."""
+        a, b = (self.typed(self.value(e)) for e in (g, p))
+        target = self.target(a, b)
+        a, b = to_axes(a, target), to_axes(b, target)
+        if a.axes != b.axes:
+            k = fresh()
+            return self.value(p * (g - Sigma((g * p).xreplace({j: k}), (k, n))))
+        own = (b.axes.index(j), tt.attribute(b.t, "dtype"))
+        return Val(tt.call("torch.ops.aten._softmax_backward_data", a.t, b.t, *own), a.axes)
 
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""

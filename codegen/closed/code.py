@@ -47,6 +47,7 @@ from codegen.closed.scaled import scaled
 from codegen.closed.scattered import RULE as SCATTERED
 from codegen.closed.scattered import by_places, is_linear, scattered_apart
 from codegen.closed.slopes import by_clamps, with_slopes, written_out
+from codegen.closed.softmaxslope import with_softmax_slopes, without_kernels
 from codegen.closed.stabilize import KERNEL, kernel_form, stabilized
 from codegen.closed.sums import rebuilt
 from codegen.lower import Lowerer
@@ -294,7 +295,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
     """A plan as torch statements; with the forward's lines as they are if `literal`, else in stable forms."""
     cells = region.cells
     by_name = {c.name: c for c in cells}
-    slopes = {s.name: with_slopes(by_clamps(s.expr, by_name), by_name) for s in plan.statements}
+    slopes = {s.name: kernels_of(s.expr, by_name) for s in plan.statements}
     named = with_named_sums(slopes, cells)
     formulas = with_named_sums({s.name: s.expr for s in plan.statements if named[s.name] != slopes[s.name]}, cells)
     slopes = named
@@ -315,7 +316,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
         expr = scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
         low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
         plain = formulas.get(s.name, s.expr)
-        formula = plain if reads.issuperset(map(name_of, accesses(plain))) else written_out(slopes[s.name])
+        formula = plain if reads.issuperset(map(name_of, accesses(plain))) else without_kernels(written_out(slopes[s.name]))
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
     return RegionCode(
         cells,
@@ -326,6 +327,11 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
         plan.statements,
         notes=(*region.notes, *notes),
     )
+
+
+def kernels_of(e: Expr, known: dict[str, Cell]) -> Any:
+    """An expression with the kernels that torch has for slopes."""
+    return with_softmax_slopes(with_slopes(by_clamps(e, known), known), known)
 
 
 def forward_lines(
