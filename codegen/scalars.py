@@ -14,7 +14,21 @@ from codegen.tensors import T
 from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, scalar, to_axes
 from engine.errors import DerivationError
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Quo, Rem, Sigma, Where, fresh, name_of
+from engine.notation import (
+    BRACKETS,
+    Delta,
+    Equal,
+    Floor,
+    Index,
+    Less,
+    Quo,
+    Rem,
+    Sigma,
+    Where,
+    canonical,
+    fresh,
+    name_of,
+)
 
 METHODS: dict[Any, str] = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos",
@@ -500,6 +514,26 @@ class ScalarMixin(LowererBase):
         a, b = to_axes(a, target), to_axes(b, target)
         return Val(tt.call(name, a.t, *between, b.t, *rest), broadcast(a.axes, b.axes))
 
+    def norm(self, e: Where) -> Val | None:
+        """The root of a sum of squares that is 0 where the sum is; None where a choice is anything else."""
+        condition, zero, root = e.args
+        square = condition.args[0] if isinstance(condition, Equal) and condition.args[1] == zero == 0 else None
+        if not isinstance(square, Sigma) or square.body.as_base_exp()[1] != 2:
+            return None
+        if canonical(root) != canonical(sp.sqrt(square)):
+            return None
+        inner = square.body.as_base_exp()[0]
+        with self.inside(inner, square.limits):
+            v = self.real(inner)
+        if not all(i in v.axes for i, _ in square.limits):
+            return None
+        dims = tuple(sorted(v.axes.index(i) for i, _ in square.limits))
+        kept = tuple(None if d in dims else a for d, a in enumerate(v.axes))
+        own = {} if len(dims) == len(v.axes) else {"dim": dims[0] if len(dims) == 1 else dims}
+        return Val(
+            tt.method(v.t, "norm", **own), tuple(a for d, a in enumerate(v.axes) if d not in dims), "float", kept
+        )
+
     def softmax_backward(self, g: Expr, p: Expr, j: Index, n: Expr) -> Val:
         """`p (g - Sum_j g p)`, by torch's kernel where both lie alike."""
         a, b = (self.typed(self.value(e)) for e in (g, p))
@@ -574,7 +608,10 @@ class ScalarMixin(LowererBase):
         return self.join(symbol, a, b, "bool")
 
     def choice(self, e: Where) -> Val:
-        """torch.where."""
+        """torch.where, and torch's norm for `0 if Sum x^2 = 0 else sqrt(Sum x^2)`."""
+        length = self.norm(e)
+        if length is not None:
+            return length
         condition = self.value(e.args[0])
         with self.under_condition():
             a, b = (self.value(x) for x in e.args[1:])

@@ -36,6 +36,7 @@ from codegen.closed.logistic import UNIFIED, unified
 from codegen.closed.logshare import RULE as LOG_SHARES
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.namedsums import with_named_sums
+from codegen.closed.norms import NORM, by_lengths, length_in_whole
 from codegen.closed.outer import RULE as OUTER
 from codegen.closed.outer import outer_differences, without_outer
 from codegen.closed.pieces import RULE as PIECES
@@ -316,7 +317,9 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
         expr = scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
         low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
         plain = formulas.get(s.name, s.expr)
-        formula = plain if reads.issuperset(map(name_of, accesses(plain))) else without_kernels(written_out(slopes[s.name]))
+        formula = (
+            plain if reads.issuperset(map(name_of, accesses(plain))) else without_kernels(written_out(slopes[s.name]))
+        )
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
     return RegionCode(
         cells,
@@ -331,7 +334,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
 
 def kernels_of(e: Expr, known: dict[str, Cell]) -> Any:
     """An expression with the kernels that torch has for slopes."""
-    return with_softmax_slopes(with_slopes(by_clamps(e, known), known), known)
+    return with_softmax_slopes(with_slopes(by_clamps(by_lengths(e, known), known), known), known)
 
 
 def forward_lines(
@@ -358,6 +361,7 @@ def forward_lines(
     def local_form(c: Cell) -> Cell:
         c = step(KERNEL, c, kernel_form(c, known))
         c = step(CLAMP, c, clamped(c.expr, known))
+        c = step(NORM, c, length_in_whole(c, known, needed))
         c = step(OUTER, c, without_outer(c.expr, known, outer))
         return step(PLACES, c, at_places(cast("Expr", c.expr), c, known))
 
