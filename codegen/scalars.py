@@ -573,13 +573,16 @@ class ScalarMixin(LowererBase):
             return self.of_two(f"torch.{name}", *args)
         if name == "share":
             return self.map_method("sigmoid", args[0] - args[1])
-        v = self.real(args[0])
+        if name == "clamp" and not args[0].has(Indexed) and all(x is None or x.is_Integer for x in args[1:]):
+            v = self.value(args[0])  # a position stays a whole number
+        else:
+            v = self.real(args[0])
         if name == "clamp":
             lower, upper = (None if x is None else self.value(x).t for x in args[1:])
             if lower is None or upper is None:
                 side = {"max": upper} if lower is None else {"min": lower}
-                return Val(tt.method(v.t, "clamp", **side), v.axes)
-            return Val(tt.method(v.t, "clamp", lower, upper), v.axes)
+                return Val(tt.method(v.t, "clamp", **side), v.axes, v.kind)
+            return Val(tt.method(v.t, "clamp", lower, upper), v.axes, v.kind)
         if name in ("logsigmoid", "gelu", "silu", "mish"):
             return Val(tt.call(f"torch.nn.functional.{name}", v.t), v.axes)
         if name == "elu":

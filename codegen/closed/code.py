@@ -422,43 +422,58 @@ def put_in(names: list[str]) -> str:
 
 
 def with_shared_functions(lines: list[tuple[Cell, Expr]]) -> list[tuple[Cell, Expr]]:
-    """Every function of a tensor that several lines take as a line of its own, before the first of them."""
+    """Every function of a tensor that is taken several times as a line of its own, before the first line that takes it."""
     counts: dict[Any, int] = {}
     for _, e in lines:
         for f in functions_of(e):
             counts[shape_of(f)] = counts.get(shape_of(f), 0) + 1
     whole = {shape_of(f) for _, e in lines for f in functions_of(e) if f == e}
-    taken, known, out = {c.name for c, _ in lines}, dict[Any, Cell](), list[tuple[Cell, Expr]]()
+    taken, known, out = {c.name for c, _ in lines}, dict[Any, tuple[Cell, int]](), list[tuple[Cell, Expr]]()
     for c, e in lines:
         change: dict[Any, Expr] = {}
         for f in functions_of(e):
-            key, a = shape_of(f), f.args[0]
-            if counts[key] < 2 or key in whole or not all(isinstance(i, Index) for i in a.indices):
+            key, a = shape_of(f), argument_of(f)
+            own = tuple(dict.fromkeys(a.indices))
+            if counts[key] < 2 or key in whole or not all(isinstance(i, Index) for i in own):
                 continue
             if key not in known:
-                name = free_name(f"{name_of(a)}_{f.func.__name__}", taken)
+                called, sign = "log_sigmoid" if is_softplus(f) else f.func.__name__, -1 if is_softplus(f) else 1
+                name = free_name(f"{name_of(a)}_{called}", taken)
                 taken.add(name)
                 sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in e.atoms(Sigma) for i, n in s.limits}}
-                copy = {i: fresh() for i in a.indices}
-                shape = tuple(sizes[i] for i in a.indices)
-                expr: Expr = f.xreplace(copy)
-                known[key] = Cell(name, tuple(copy.values()), shape, expr, "float", c.differentiable, c.dtype)
-                out.append((known[key], expr))
-            change[f] = element(base(known[key].name), list(a.indices))
+                copy = {i: fresh() for i in own}
+                shape = tuple(sizes[i] for i in own)
+                expr: Expr = sign * f.xreplace(copy)
+                cell = Cell(name, tuple(copy.values()), shape, expr, "float", c.differentiable, c.dtype)
+                known[key] = cell, sign
+                out.append((cell, expr))
+            cell, sign = known[key]
+            change[f] = sign * cast("Any", element(base(cell.name), list(own)))
         out.append((c, e.xreplace(change) if change else e))
     return out
 
 
 def functions_of(e: Expr) -> list[Any]:
-    """The logarithms and tanh of tensors in an expression, in a fixed order."""
+    """The logarithms and tanh of tensors in an expression, and softplus of what is negative, in a fixed order."""
     found = (x for x in sp.preorder_traversal(e) if isinstance(x, FUNCTIONS))
-    return [f for f in found if isinstance(f.args[0], Indexed)]
+    return [f for f in found if isinstance(f.args[0], Indexed) or is_softplus(f)]
+
+
+def is_softplus(f: Any) -> bool:
+    """Whether a function is `log(1 + exp(-x))` of an element."""
+    e = f.args[0] - 1
+    return isinstance(f, sp.log) and isinstance(e, sp.exp) and isinstance(-e.args[0], Indexed)
+
+
+def argument_of(f: Any) -> Any:
+    """The element that a function is of."""
+    return f.args[0] if isinstance(f.args[0], Indexed) else accesses(f)[0]
 
 
 def shape_of(f: Any) -> Any:
     """A function of a tensor whatever its indices are called."""
-    a = f.args[0]
-    return f.func, name_of(a), tuple(str(i) if not isinstance(i, Index) else "" for i in a.indices)
+    own = dict.fromkeys(i for i in argument_of(f).indices if isinstance(i, Index))
+    return f.xreplace({i: Index(f"_shape{k}") for k, i in enumerate(own)})
 
 
 def numbers_in_front(e: Any) -> Any:
