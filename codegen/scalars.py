@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import sympy as sp
 from sympy import Expr
@@ -487,7 +487,8 @@ class ScalarMixin(LowererBase):
                 return self.of_two(OF_TWO[e.func.__name__], one, other, between=between)
             return self.of_two(OF_TWO[e.func.__name__], one, other, *rest)
         if e.func.__name__ == "SoftmaxBackward":
-            return self.softmax_backward(*e.args)
+            g, p, j, n = e.args
+            return self.softmax_backward(g, p, cast("Index", j), n)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
@@ -573,10 +574,8 @@ class ScalarMixin(LowererBase):
             return self.of_two(f"torch.{name}", *args)
         if name == "share":
             return self.map_method("sigmoid", args[0] - args[1])
-        if name == "clamp" and not args[0].has(Indexed) and all(x is None or x.is_Integer for x in args[1:]):
-            v = self.value(args[0])  # a position stays a whole number
-        else:
-            v = self.real(args[0])
+        position = name == "clamp" and not args[0].has(Indexed) and all(x is None or x.is_Integer for x in args[1:])
+        v = self.value(args[0]) if position else self.real(args[0])
         if name == "clamp":
             lower, upper = (None if x is None else self.value(x).t for x in args[1:])
             if lower is None or upper is None:

@@ -36,7 +36,7 @@ from codegen.closed.logistic import UNIFIED, unified
 from codegen.closed.logshare import RULE as LOG_SHARES
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.namedsums import with_named_sums
-from codegen.closed.norms import NORM, by_lengths, length_in_whole
+from codegen.closed.norms import NORM, SQUARED, by_lengths, length_in_whole, squared
 from codegen.closed.outer import RULE as OUTER
 from codegen.closed.outer import outer_differences, without_outer
 from codegen.closed.pieces import RULE as PIECES
@@ -166,7 +166,7 @@ class Form:
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
     kept = (*region.needed, *region.seeds)
-    start = region.by(CHOSEN, with_chosen_gates).by(PIECES, by_pieces)
+    start = region.by(CHOSEN, with_chosen_gates).by(PIECES, by_pieces).by(SQUARED, squared)
 
     def best(start: Region) -> RegionCode:
         return passing(region, enriched(stabilized(start, kept), kept), values)

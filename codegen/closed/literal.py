@@ -120,12 +120,14 @@ def is_seamless(e: Expr) -> bool:
 
     So it is for softplus, which is the identity from 20 on.
     """
-    choices, read = e.atoms(Where), accesses(e)
+    choices: list[Any] = [*e.atoms(Where)]
+    read = accesses(e)
     brackets = {b for b in e.atoms(*BRACKETS) if b.has(Indexed)}
-    if not choices or e.has(Sign) or len(read) != 1 or brackets != {cast("Any", w).args[0] for w in choices}:
+    if not choices or e.has(Sign) or len(read) != 1 or brackets != {w.args[0] for w in choices}:
         return False
     x = sp.Dummy("x", real=True)
-    return all(meets(*[cast("Any", a).xreplace({read[0]: x}) for a in w.args], x) for w in choices)
+    there = [w.xreplace({read[0]: x}).args for w in choices]
+    return all(meets(condition, one, other, x) for condition, one, other in there)
 
 
 def meets(condition: Any, one: Any, other: Any, x: Any) -> bool:

@@ -6,7 +6,8 @@ Where a length is at least some positive number, as where one divides by no less
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from codegen.closed.cells import Cell
 
 NORM = "a length is one call of torch"
-"""The rule, as the trail of the forward names it."""
+SQUARED = "the square of a length is the sum of squares"
+"""The rules, as the trail of the forward names them."""
 
 
 def square_of(cell: Cell | None) -> Indexed | None:
@@ -105,4 +107,20 @@ def length_in_whole(cell: Cell, known: Mapping[str, Cell], needed: Container[str
     return cell.expr if any(others) else substituted(cell.expr, {name_of(s): known[name_of(s)]})
 
 
-__all__ = ["NORM", "by_lengths", "length_in_whole"]
+def squared(cells: list[Cell]) -> list[Cell]:
+    """The cells with even powers of lengths as powers of the sums of squares that they are roots of."""
+    roots = {c.name: (c, s) for c in cells for s in [square_of(c)] if s is not None}
+    out: list[Cell] = []
+    for c in cells:
+        powers: list[Any] = [] if c.expr is None or c.call else [*c.expr.atoms(sp.Pow)]
+        even = [p for p in powers if isinstance(p.base, Indexed) and name_of(p.base) in roots and p.exp.is_even]
+        change: dict[Any, Any] = {}
+        for p in (p for p in even if p.exp.is_positive):
+            root, read = roots[name_of(p.base)]
+            own = dict(zip(root.indices, p.base.indices, strict=False))
+            change[p] = read.xreplace({i: j for i, j in own.items() if i != 0}) ** (p.exp / 2)
+        out.append(replace(c, expr=cast("Any", c.expr).xreplace(change), text=None) if change else c)
+    return out
+
+
+__all__ = ["NORM", "SQUARED", "by_lengths", "length_in_whole", "squared"]
