@@ -79,7 +79,8 @@ class Definitions:
         """The definition of a cell."""
         if c.name not in self.lines:
             expr = cast("Expr", c.expr)
-            value = Lowerer(self.infos, {}).lower(expr, c.indices, c.shape)
+            like = LIKE if c.kind == "float" else None
+            value = Lowerer(self.infos, {}, like).lower(expr, c.indices, c.shape)
             self.lines[c.name] = Line(c.name, c.indices, c.shape, expr, value)
         return self.lines[c.name]
 
