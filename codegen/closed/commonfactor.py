@@ -39,11 +39,11 @@ def by_common_factors(e: Expr) -> Expr:
 
 
 def complements(terms: list[Any]) -> list[Any]:
-    """The terms with `t - t s` as `t (1 - s)`, which keeps its digits where s is almost one, unless others have the factor s too."""
+    """The terms with `t - t s` as `t (1 - s)`, which keeps its digits where s is almost one."""
     for one, other in permutations(terms, 2):
         share = -other / one
-        left = [t for t in terms if t is not one and t is not other]
-        if isinstance(share, Indexed) and not any(share in sp.Mul.make_args(t) for t in left):
+        if isinstance(share, Indexed):
+            left = [t for t in terms if t is not one and t is not other]
             return [one * (1 - share), *complements(left)]
     return terms
 
