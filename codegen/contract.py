@@ -181,7 +181,7 @@ class ContractMixin(LowererBase):
             a, b = self.squeezed(a), self.squeezed(b)
             (s,) = contracted
             if not batch and (len(left) <= 1 or not right or len(b.axes) <= 2) and len(right) <= 1:
-                product = self._matmul(a, b, left, right, s)
+                product = self._matmul(a, b, left, right, s, outer)
                 if product is not None:
                     return product
             if batch and len(left) == 1 and len(right) == 1:
@@ -208,7 +208,9 @@ class ContractMixin(LowererBase):
         """Without dimensions of size one."""
         return to_axes(v, v.indices) if None in v.axes else v
 
-    def _matmul(self, a: Val, b: Val, left: list[Index], right: list[Index], s: Index) -> Val | None:
+    def _matmul(
+        self, a: Val, b: Val, left: list[Index], right: list[Index], s: Index, outer: list[Index]
+    ) -> Val | None:
         """`a @ b` over one index, with transposed views where they are needed."""
         if not right:
             if len(b.axes) != 1:
@@ -219,10 +221,13 @@ class ContractMixin(LowererBase):
                 return Val(tt.binary("@", b.t, a.t), (a.axes[1],))
             return None
         if not left:
-            return self._matmul(b, a, right, left, s)
+            return self._matmul(b, a, right, left, s, outer)
         if len(b.axes) != 2:
             return None
         rows = [i for i in a.axes if i != s]
+        if len(rows) > 1 and a.axes[-2] == s and [i for i in outer if i in (rows[-1], *right)][-1:] == rows[-1:]:
+            y = permute(b.t, [b.axes.index(i) for i in (*right, s)])  # every matrix of a from the left, as it lies
+            return Val(tt.binary("@", y, a.t), (*rows[:-1], *right, rows[-1]))
         x = permute(a.t, [a.axes.index(i) for i in (*rows, s)])
         y = permute(b.t, [b.axes.index(i) for i in (s, *right)])
         return Val(tt.binary("@", x, y), (*rows, *right))

@@ -65,7 +65,7 @@ def _choice(e: Where) -> Kernel | None:
     """x where it is positive, else nothing, a fraction of it, or exp(x) - 1."""
     condition, one, other = e.args
     if not condition.has(sp.Indexed):
-        return None
+        return _between(e) if condition.has(Index) else None
     bounded = _between(e) or _larger(e) or _softplus(e)
     if bounded is not None:
         return bounded

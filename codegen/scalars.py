@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import sympy as sp
 from sympy import Expr
@@ -14,7 +14,21 @@ from codegen.tensors import T
 from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, scalar, to_axes
 from engine.errors import DerivationError
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Floor, Index, Less, Quo, Rem, Sigma, Where, name_of
+from engine.notation import (
+    BRACKETS,
+    Delta,
+    Equal,
+    Floor,
+    Index,
+    Less,
+    Quo,
+    Rem,
+    Sigma,
+    Where,
+    canonical,
+    fresh,
+    name_of,
+)
 
 METHODS: dict[Any, str] = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos",
@@ -491,6 +505,9 @@ class ScalarMixin(LowererBase):
                 between = (*[tt.number(float(x)) for x in numbers], tt.name("False"))
                 return self.of_two(OF_TWO[e.func.__name__], one, other, between=between)
             return self.of_two(OF_TWO[e.func.__name__], one, other, *rest)
+        if e.func.__name__ == "SoftmaxBackward":
+            g, p, j, n = e.args
+            return self.softmax_backward(g, p, cast("Index", j), n)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
@@ -516,6 +533,37 @@ class ScalarMixin(LowererBase):
         target = self.target(a, b)
         a, b = to_axes(a, target), to_axes(b, target)
         return Val(tt.call(name, a.t, *between, b.t, *rest), broadcast(a.axes, b.axes))
+
+    def norm(self, e: Where) -> Val | None:
+        """The root of a sum of squares that is 0 where the sum is; None where a choice is anything else."""
+        condition, zero, root = e.args
+        square = condition.args[0] if isinstance(condition, Equal) and condition.args[1] == zero == 0 else None
+        if not isinstance(square, Sigma) or square.body.as_base_exp()[1] != 2:
+            return None
+        if canonical(root) != canonical(sp.sqrt(square)):
+            return None
+        inner = square.body.as_base_exp()[0]
+        with self.inside(inner, square.limits):
+            v = self.real(inner)
+        if not all(i in v.axes for i, _ in square.limits):
+            return None
+        dims = tuple(sorted(v.axes.index(i) for i, _ in square.limits))
+        kept = tuple(None if d in dims else a for d, a in enumerate(v.axes))
+        own = {} if len(dims) == len(v.axes) else {"dim": dims[0] if len(dims) == 1 else dims}
+        return Val(
+            tt.method(v.t, "norm", **own), tuple(a for d, a in enumerate(v.axes) if d not in dims), "float", kept
+        )
+
+    def softmax_backward(self, g: Expr, p: Expr, j: Index, n: Expr) -> Val:
+        """`p (g - Sum_j g p)`, by torch's kernel where both lie alike."""
+        a, b = (self.typed(self.value(e)) for e in (g, p))
+        target = self.target(a, b)
+        a, b = to_axes(a, target), to_axes(b, target)
+        if a.axes != b.axes:
+            k = fresh()
+            return self.value(p * (g - Sigma((g * p).xreplace({j: k}), (k, n))))
+        own = (b.axes.index(j), tt.attribute(b.t, "dtype"))
+        return Val(tt.call("torch.ops.aten._softmax_backward_data", a.t, b.t, *own), a.axes)
 
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""
@@ -545,13 +593,14 @@ class ScalarMixin(LowererBase):
             return self.of_two(f"torch.{name}", *args)
         if name == "share":
             return self.map_method("sigmoid", args[0] - args[1])
-        v = self.real(args[0])
+        position = name == "clamp" and not args[0].has(Indexed) and all(x is None or x.is_Integer for x in args[1:])
+        v = self.value(args[0]) if position else self.real(args[0])
         if name == "clamp":
             lower, upper = (None if x is None else self.value(x).t for x in args[1:])
             if lower is None or upper is None:
                 side = {"max": upper} if lower is None else {"min": lower}
-                return Val(tt.method(v.t, "clamp", **side), v.axes)
-            return Val(tt.method(v.t, "clamp", lower, upper), v.axes)
+                return Val(tt.method(v.t, "clamp", **side), v.axes, v.kind)
+            return Val(tt.method(v.t, "clamp", lower, upper), v.axes, v.kind)
         if name in ("logsigmoid", "gelu", "silu", "mish"):
             return Val(tt.call(f"torch.nn.functional.{name}", v.t), v.axes)
         if name == "elu":
@@ -580,7 +629,10 @@ class ScalarMixin(LowererBase):
         return self.join(symbol, a, b, "bool")
 
     def choice(self, e: Where) -> Val:
-        """torch.where."""
+        """torch.where, and torch's norm for `0 if Sum x^2 = 0 else sqrt(Sum x^2)`."""
+        length = self.norm(e)
+        if length is not None:
+            return length
         condition = self.value(e.args[0])
         with self.under_condition():
             a, b = (self.value(x) for x in e.args[1:])

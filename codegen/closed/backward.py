@@ -244,7 +244,9 @@ class Backward:
         return [r for r in self.cells[name].reads if r in self.live]
 
     def _branches(self, name: str) -> bool:
-        return len(self._operands(name)) > 1
+        """Whether a cell reads several tensors, or one at several places, as `x_i - x_j` does."""
+        operands = self._operands(name)
+        return sum(len(accesses(cast("Expr", self.cells[name].expr), r)) for r in operands) > 1
 
     def _multiplies(self, name: str) -> bool:
         """Whether an elementwise cell's derivative and that of a reader are sums, as in tanh(tanh(x))."""
@@ -317,7 +319,7 @@ def in_scale(terms: list[Any]) -> bool:
 
 def cancelled(e: Expr, algebra: Algebra) -> Expr:
     """Cells that are a number plus a multiple of another one (`1 - p`) written out, where that lets a quotient cancel."""
-    e = without_wholes(e, algebra)
+    e = without_wholes(with_both_shares(e, algebra), algebra)
     if e.has(Sigma) or e.has(Delta):
         return e
     read = {name_of(a): algebra.cells.get(name_of(a)) for a in accesses(e)}
@@ -333,6 +335,27 @@ def cancelled(e: Expr, algebra: Algebra) -> Expr:
     plain = written.xreplace(symbols)
     new = cast("Expr", expanded(sp.expand(sp.cancel(plain) if divides else plain).xreplace(back)))
     return min((e, new), key=lambda x: (len(sp.Add.make_args(x)) + int(cast("Any", sp.count_ops(x))), str(x)))
+
+
+def with_both_shares(e: Any, algebra: Algebra) -> Any:
+    """`x y + x q` as x, where q is the cell `1 - y`: what is mixed by shares y and 1 - y, where both get the same."""
+    if isinstance(e, Indexed) or not e.args:
+        return e
+    e = rebuilt(e, lambda a: with_both_shares(a, algebra))
+    terms: list[Any] = list(sp.Add.make_args(e))
+    for t in terms if len(terms) > 1 else ():
+        for f in (f for f in sp.Mul.make_args(t) if isinstance(f, Indexed)):
+            cell = algebra.cells.get(name_of(f))
+            if cell is None or cell.expr is None or not affine(cell.expr):
+                continue
+            written: Any = at(cell, f.indices)
+            moving = next(p for p in sp.Add.make_args(written) if accesses(p))
+            other = -(t / f) * moving
+            if other in terms:
+                algebra.note("shares that are one together")
+                rest = [u for u in terms if u not in (t, other)]
+                return with_both_shares(sp.Add(t / f * (written - moving), *rest), algebra)
+    return e
 
 
 def without_wholes(e: Expr, algebra: Algebra) -> Expr:

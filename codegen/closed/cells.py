@@ -28,6 +28,7 @@ from engine.indexed import Indexed
 from engine.naming import Namer
 from engine.notation import (
     BINDERS,
+    BRACKETS,
     Amax,
     Delta,
     Head,
@@ -187,6 +188,14 @@ def plain_layout(cell: Cell) -> bool:
     return all(isinstance(i, Index) for i in indices) and len(set(indices)) == len(indices)
 
 
+def is_table(e: Expr) -> bool:
+    """Whether a constant is a table of functions or quotients of positions, as sines of them or points at equal distances."""
+    positions = (f for f in e.atoms(sp.exp, sp.sin, sp.cos, sp.log) if f.has(Index))
+    return any(positions) or (
+        e.has(Index) and any(p.exp.is_negative for p in e.atoms(sp.Pow)) and not e.has(*BRACKETS, Delta)
+    )
+
+
 def on_diagonal(a: Indexed) -> bool:
     """Whether a tensor is read where two of its indices are equal."""
     return len(set(a.indices)) < len([i for i in a.indices if i != 0])
@@ -288,8 +297,16 @@ class Builder:
         if inlined is raw and n.call is not None and n.output is None:
             cell = replace(cell, text=n.forward_text())
         is_output = n.name in self.graph.outputs
+        if not accesses(expr) and not is_output and n.dtype.is_floating_point and is_table(expr):
+            self.keep(replace(cell, text=None, call=False))
+            return
         if not accesses(expr) and self.rounded(n, expr):
             self.keep(replace(cell, expr=raw, call=True))
+            return
+        constants = [o for o in n.operands if self.is_constant(o)] if n.op == "cat" and accesses(expr) else []
+        if constants:  # put beside the tensors, and not chosen by the position
+            self.aliases |= {o: replace(self.aliases[o], text=None, call=False) for o in constants}
+            self.keep(replace(cell, expr=raw, text=None, call=True))
             return
         changes_dtype = any(
             self.graph[o].dtype != n.dtype for o in n.operands if self.graph[o].dtype.is_floating_point
@@ -370,6 +387,11 @@ class Builder:
         powers = any(not (p.exp.is_Integer and p.exp > 0) for p in expr.atoms(sp.Pow))
         fractions = any(r.q & (r.q - 1) for r in expr.atoms(sp.Rational))
         return powers or fractions or any(not isinstance(f, Head) for f in expr.atoms(sp.Function))
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor is an alias that reads no other."""
+        alias = self.aliases.get(name)
+        return alias is not None and alias.expr is not None and not accesses(alias.expr)
 
     def reads_all(self, cell: Cell) -> bool:
         """Whether a layout reads every element of its source: a slice from the start has the same indices over fewer sizes."""

@@ -36,6 +36,7 @@ from codegen.closed.logistic import UNIFIED, unified
 from codegen.closed.logshare import RULE as LOG_SHARES
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.namedsums import with_named_sums
+from codegen.closed.norms import NORM, SQUARED, by_lengths, length_in_whole, squared
 from codegen.closed.outer import RULE as OUTER
 from codegen.closed.outer import outer_differences, without_outer
 from codegen.closed.pieces import RULE as PIECES
@@ -47,6 +48,7 @@ from codegen.closed.scaled import scaled
 from codegen.closed.scattered import RULE as SCATTERED
 from codegen.closed.scattered import by_places, is_linear, scattered_apart
 from codegen.closed.slopes import by_clamps, with_slopes, written_out
+from codegen.closed.softmaxslope import with_softmax_slopes, without_kernels
 from codegen.closed.stabilize import KERNEL, kernel_form, stabilized
 from codegen.closed.sums import rebuilt
 from codegen.lower import Lowerer
@@ -164,7 +166,7 @@ class Form:
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
     kept = (*region.needed, *region.seeds)
-    start = region.by(CHOSEN, with_chosen_gates).by(PIECES, by_pieces)
+    start = region.by(CHOSEN, with_chosen_gates).by(PIECES, by_pieces).by(SQUARED, squared)
 
     def best(start: Region) -> RegionCode:
         return passing(region, enriched(stabilized(start, kept), kept), values)
@@ -294,7 +296,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
     """A plan as torch statements; with the forward's lines as they are if `literal`, else in stable forms."""
     cells = region.cells
     by_name = {c.name: c for c in cells}
-    slopes = {s.name: with_slopes(by_clamps(s.expr, by_name), by_name) for s in plan.statements}
+    slopes = {s.name: kernels_of(s.expr, by_name) for s in plan.statements}
     named = with_named_sums(slopes, cells)
     formulas = with_named_sums({s.name: s.expr for s in plan.statements if named[s.name] != slopes[s.name]}, cells)
     slopes = named
@@ -315,7 +317,9 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
         expr = scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
         low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
         plain = formulas.get(s.name, s.expr)
-        formula = plain if reads.issuperset(map(name_of, accesses(plain))) else written_out(slopes[s.name])
+        formula = (
+            plain if reads.issuperset(map(name_of, accesses(plain))) else without_kernels(written_out(slopes[s.name]))
+        )
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
     return RegionCode(
         cells,
@@ -326,6 +330,11 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
         plan.statements,
         notes=(*region.notes, *notes),
     )
+
+
+def kernels_of(e: Expr, known: dict[str, Cell]) -> Any:
+    """An expression with the kernels that torch has for slopes."""
+    return with_softmax_slopes(with_slopes(by_clamps(by_lengths(e, known), known), known), known)
 
 
 def forward_lines(
@@ -352,6 +361,7 @@ def forward_lines(
     def local_form(c: Cell) -> Cell:
         c = step(KERNEL, c, kernel_form(c, known))
         c = step(CLAMP, c, clamped(c.expr, known))
+        c = step(NORM, c, length_in_whole(c, known, needed))
         c = step(OUTER, c, without_outer(c.expr, known, outer))
         return step(PLACES, c, at_places(cast("Expr", c.expr), c, known))
 
@@ -412,52 +422,67 @@ def put_in(names: list[str]) -> str:
 
 
 def with_shared_functions(lines: list[tuple[Cell, Expr]]) -> list[tuple[Cell, Expr]]:
-    """Every function of a tensor that several lines take as a line of its own, before the first of them."""
+    """Every function of a tensor that is taken several times as a line of its own, before the first line that takes it."""
     counts: dict[Any, int] = {}
     for _, e in lines:
         for f in functions_of(e):
             counts[shape_of(f)] = counts.get(shape_of(f), 0) + 1
     whole = {shape_of(f) for _, e in lines for f in functions_of(e) if f == e}
-    taken, known, out = {c.name for c, _ in lines}, dict[Any, Cell](), list[tuple[Cell, Expr]]()
+    taken, known, out = {c.name for c, _ in lines}, dict[Any, tuple[Cell, int]](), list[tuple[Cell, Expr]]()
     for c, e in lines:
         change: dict[Any, Expr] = {}
         for f in functions_of(e):
-            key, a = shape_of(f), f.args[0]
-            if counts[key] < 2 or key in whole or not all(isinstance(i, Index) for i in a.indices):
+            key, a = shape_of(f), argument_of(f)
+            own = tuple(dict.fromkeys(a.indices))
+            if counts[key] < 2 or key in whole or not all(isinstance(i, Index) for i in own):
                 continue
             if key not in known:
-                name = free_name(f"{name_of(a)}_{f.func.__name__}", taken)
+                called, sign = "log_sigmoid" if is_softplus(f) else f.func.__name__, -1 if is_softplus(f) else 1
+                name = free_name(f"{name_of(a)}_{called}", taken)
                 taken.add(name)
                 sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in e.atoms(Sigma) for i, n in s.limits}}
-                copy = {i: fresh() for i in a.indices}
-                shape = tuple(sizes[i] for i in a.indices)
-                expr: Expr = f.xreplace(copy)
-                known[key] = Cell(name, tuple(copy.values()), shape, expr, "float", c.differentiable, c.dtype)
-                out.append((known[key], expr))
-            change[f] = element(base(known[key].name), list(a.indices))
+                copy = {i: fresh() for i in own}
+                shape = tuple(sizes[i] for i in own)
+                expr: Expr = sign * f.xreplace(copy)
+                cell = Cell(name, tuple(copy.values()), shape, expr, "float", c.differentiable, c.dtype)
+                known[key] = cell, sign
+                out.append((cell, expr))
+            cell, sign = known[key]
+            change[f] = sign * cast("Any", element(base(cell.name), list(own)))
         out.append((c, e.xreplace(change) if change else e))
     return out
 
 
 def functions_of(e: Expr) -> list[Any]:
-    """The logarithms and tanh of tensors in an expression, in a fixed order."""
+    """The logarithms and tanh of tensors in an expression, and softplus of what is negative, in a fixed order."""
     found = (x for x in sp.preorder_traversal(e) if isinstance(x, FUNCTIONS))
-    return [f for f in found if isinstance(f.args[0], Indexed)]
+    return [f for f in found if isinstance(f.args[0], Indexed) or is_softplus(f)]
+
+
+def is_softplus(f: Any) -> bool:
+    """Whether a function is `log(1 + exp(-x))` of an element."""
+    e = f.args[0] - 1
+    return isinstance(f, sp.log) and isinstance(e, sp.exp) and isinstance(-e.args[0], Indexed)
+
+
+def argument_of(f: Any) -> Any:
+    """The element that a function is of."""
+    return f.args[0] if isinstance(f.args[0], Indexed) else accesses(f)[0]
 
 
 def shape_of(f: Any) -> Any:
     """A function of a tensor whatever its indices are called."""
-    a = f.args[0]
-    return f.func, name_of(a), tuple(str(i) if not isinstance(i, Index) else "" for i in a.indices)
+    own = dict.fromkeys(i for i in argument_of(f).indices if isinstance(i, Index))
+    return f.xreplace({i: Index(f"_shape{k}") for k, i in enumerate(own)})
 
 
 def numbers_in_front(e: Any) -> Any:
-    """`Sum -x` as `-Sum x`, and `Sum (2 x - 2 y)` as `2 Sum (x - y)`."""
+    """`Sum -x` as `-Sum x`, `Sum (2 x - 2 y)` as `2 Sum (x - y)`, and `Sum log x / log 2` as `Sum log x` over log 2."""
     if isinstance(e, Sigma):
         body = numbers_in_front(e.body)
-        terms = [t.as_coeff_Mul() for t in sp.Add.make_args(body)]
+        terms = [t.as_independent(sp.Symbol, Indexed, as_Add=False) for t in sp.Add.make_args(body)]
         number = terms[0][0]
-        if not (number.is_Rational and all(abs(c) == abs(number) for c, _ in terms)):
+        if not (number.is_real and not number.has(sp.Float) and all(abs(c) == abs(number) for c, _ in terms)):
             return e.func(body, *e.args[1:])
         number = -abs(number) if all(c.is_negative for c, _ in terms) else abs(number)
         return number * e.func(sp.Add(*[c / number * t for c, t in terms]), *e.args[1:])

@@ -73,12 +73,25 @@ class Forward:
             return
         assert node is not None
         assert node.call is not None
+        product = self.product(c) if node.op == "einsum" else None
+        if product is not None:
+            self.blocks.append(Block(c.name, (), self.made(c.name, c, product, {}), terms, avoid))
+            return
         self.used.see_size(node.call.args)
         self.used.see_size(dict(node.call.kwargs))
         text = forward_text(self.structure.graph, node)
         if node.output is not None:
             text = f"{self.shared(text)}[{node.output}]"
         self.blocks.append(Block(c.name, (), (f"{c.name} = {text}",), terms, avoid))
+
+    def product(self, c: Cell) -> Lowered | None:
+        """An einsum as the matrix product that it is, which copies no tensor; None where it is something else."""
+        if c.expr is None:
+            return None
+        low = Lowerer(self.structure.infos, {}, self.likes.precision(c)).lower(c.expr, c.indices, c.shape)
+        parts = [] if low.dense is None or low.scatters else list(tt.walk(low.dense.t))
+        plain = all(t.kind != "call" for t in parts) and any(t.kind == "binary" and t.head == "@" for t in parts)
+        return low if plain and low.dense is not None and covers(low.dense, c.shape) else None
 
     def shared(self, text: str) -> str:
         """The name of a call's several outputs together, which is made once."""

@@ -12,7 +12,7 @@ import sympy as sp
 from torch.utils import _pytree as pytree
 
 from engine.indexed import Indexed
-from engine.notation import BINDERS, BRACKETS, Floor, Head, Sign, accesses, name_of
+from engine.notation import BINDERS, BRACKETS, Floor, Head, Less, Sign, Where, accesses, name_of
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 ROUNDING = frozenset(("round", "floor_divide", "heaviside", "bucketize", "searchsorted"))
 CASTS = frozenset(("long", "int", "short", "char", "byte", "to", "type", "type_as"))
+
+SEAM = 1e-8
+"""What two functions are apart at most where one takes over from the other unseen."""
 
 
 def literal_nodes(graph: Graph) -> frozenset[str]:
@@ -105,9 +108,36 @@ def has_floor(e: Expr) -> bool:
 
 @lru_cache(maxsize=2**12)
 def places_compared(e: Expr) -> tuple[int, ...]:
-    """Which operands of a definition are compared, or asked for their sign."""
+    """Which operands of a definition are compared, or asked for their sign, where a last bit decides anything."""
+    if is_seamless(e):
+        return ()
     inside = (a for part in e.atoms(*BRACKETS, Sign) for a in accesses(part))
     return tuple(sorted({int(name_of(a)[1:]) for a in inside}))
+
+
+def is_seamless(e: Expr) -> bool:
+    """Whether all choices in a definition are by one entry, between what has one value and slope where the choice changes.
+
+    So it is for softplus, which is the identity from 20 on.
+    """
+    choices: list[Any] = [*e.atoms(Where)]
+    read = accesses(e)
+    brackets = {b for b in e.atoms(*BRACKETS) if b.has(Indexed)}
+    if not choices or e.has(Sign) or len(read) != 1 or brackets != {w.args[0] for w in choices}:
+        return False
+    x = sp.Dummy("x", real=True)
+    there = [w.xreplace({read[0]: x}).args for w in choices]
+    return all(meets(condition, one, other, x) for condition, one, other in there)
+
+
+def meets(condition: Any, one: Any, other: Any, x: Any) -> bool:
+    """Whether two functions of x have one value and slope where a condition on x changes."""
+    change = sp.Poly(condition.args[0] - condition.args[1], x) if isinstance(condition, Less) else None
+    if change is None or change.degree() != 1 or sp.sympify(one - other).has(Head):
+        return False
+    place = -change.nth(0) / change.nth(1)
+    apart = (sp.N(sp.sympify(f).subs(x, place)) for f in (one - other, sp.diff(one - other, x)))
+    return bool(place.is_number) and all(bool(abs(a) < SEAM) for a in apart)
 
 
 @lru_cache(maxsize=2**12)

@@ -12,7 +12,7 @@ import sympy as sp
 from sympy import Mul
 
 from codegen.closed.algebra import Algebra
-from codegen.closed.backward import Backward, Statement
+from codegen.closed.backward import Backward, Plan, Statement
 from codegen.closed.constants import sums_of_cells
 from codegen.closed.matching import fact_key
 from codegen.closed.naming import Naming
@@ -60,28 +60,47 @@ def knowledge(region: Region, values: dict[Any, int], folds: bool = True, apart:
     return Algebra({c.name: c for c in region.cells}, values, relations, folds, apart, region.sums)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A choice of cuts, and what comes of it: the plan, what it costs, and the cells that name things in it."""
+
+    cuts: frozenset[str]
+    plan: Plan
+    cost: float
+    allowed: frozenset[str]
+
+
 def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
     """The cheapest backward found: cuts are dropped while that does not cost more, then the cells that name things are chosen.
 
-    Without `simplify` every cut stays.
+    What cancels between several cuts shows only where all of them are gone: where that costs less, cuts are added to none
+    while that pays. Without `simplify` every cut stays.
     """
     backward, naming = Backward(list(region.cells), region.seeds, region.wanted, algebra), Naming(algebra)
     candidates = backward.candidates()
-    cuts = frozenset(candidates)
-    plan = backward.assemble(cuts)
-    best, allowed = naming.chosen(plan.statements)
+
+    def tried(cuts: frozenset[str]) -> Choice:
+        plan = backward.assemble(cuts)
+        return Choice(cuts, plan, *naming.chosen(plan.statements))
+
+    best = tried(frozenset(candidates))
     changed = simplify
     while changed:  # a cut that paid may not pay any more once others are gone
         changed = False
-        for name in [n for n in candidates if n in cuts]:
-            trial = backward.assemble(cuts - {name})
-            cost, names = naming.chosen(trial.statements)
-            if cost <= best:
-                plan, best, allowed, cuts, changed = trial, cost, names, cuts - {name}, True
-    statements = [naming.refolded(s, allowed) for s in plan.statements]
-    gradients = tuple(plan.gradients.items())
+        for name in [n for n in candidates if n in best.cuts]:
+            trial = tried(best.cuts - {name})
+            if trial.cost <= best.cost:
+                best, changed = trial, True
+    none = tried(frozenset()) if simplify and len(best.cuts) > 1 else best
+    if none.cost < best.cost:
+        best = none
+        for name in candidates:
+            trial = tried(best.cuts | {name})
+            best = trial if trial.cost < best.cost else best
+    statements = [naming.refolded(s, best.allowed) for s in best.plan.statements]
+    gradients = tuple(best.plan.gradients.items())
     sums = sums_of_cells(region.needed, algebra)
-    return Planned(tuple(share(statements, algebra)), gradients, best, unshared=tuple(statements), sums=sums)
+    return Planned(tuple(share(statements, algebra)), gradients, best.cost, unshared=tuple(statements), sums=sums)
 
 
 def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:

@@ -15,7 +15,7 @@ from codegen.closed.outer import operands, taken_in
 from codegen.closed.rewrites import compared
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import BINDERS, Index, accesses, base, canonical, instantiate, size_symbol
+from engine.notation import BINDERS, Index, Sigma, accesses, base, canonical, instantiate, name_of, size_symbol
 from engine.spelling import SizeArg, is_slice, render_call, with_bounds
 
 if TYPE_CHECKING:
@@ -74,9 +74,10 @@ def depths(cells: list[Cell]) -> dict[str, int]:
 def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
     """The depths, with cells that only later ones read brought to those, where nothing with a gradient lies between.
 
-    So are outer differences: what reads them may do without them.
+    So are outer differences: what reads them may do without them. The logarithm of a sum stays where the sum does, so that
+    both are one logsumexp.
     """
-    by_name, readers = {c.name: c for c in cells}, readers_of(cells)
+    by_name, readers, first = {c.name: c for c in cells}, readers_of(cells), dict(depth)
     passed: dict[str, int] = {}
     for c in cells:
         reads = [*c.reads, *c.after, *(c.node.operands if c.node is not None and c.call else ())]
@@ -88,7 +89,16 @@ def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
             continue
         if operands(c) is not None or shifted(c) or all(passed[r] == passed[c.name] for r in mine):
             depth[c.name] = max(depth[c.name], min(depth[r] for r in mine))
+    for c in cells:
+        if depth[c.name] != first[c.name] and any(depth[n] == first[c.name] for n in logarithms(c, by_name)):
+            depth[c.name] = first[c.name]
     return depth
+
+
+def logarithms(c: Cell, by_name: dict[str, Cell]) -> list[str]:
+    """The sums that a cell is a logarithm of."""
+    taken = [] if c.expr is None else [name_of(a) for f in c.expr.atoms(sp.log) for a in accesses(f)]
+    return [n for n in taken if n in by_name and isinstance(by_name[n].expr, Sigma)]
 
 
 def shifted(c: Cell) -> bool:

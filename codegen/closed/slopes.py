@@ -224,11 +224,12 @@ def three_slopes(e: Where) -> tuple[Any, Any, Any] | None:
 
 
 def is_sigmoid(e: Any, x: Any, cells: Mapping[str, Cell]) -> bool:
-    """Whether an expression is sigmoid(x), as a cell or as one less the cell of sigmoid(-x)."""
+    """Whether an expression is sigmoid(x), as a cell or as one less the cell of sigmoid(-x), up to cells that are multiples."""
+    multiples = {n: c for n, c in cells.items() if is_multiple(c)}
     for s, sign in ((e, 1), (1 - e, -1)):
         cell = cells.get(name_of(s)) if isinstance(s, Indexed) else None
         g = None if cell is None or cell.expr is None else gate_argument(at(cell, s.indices))
-        if g is not None and sp.expand(g - sign * x) == 0:
+        if g is not None and sp.expand(substituted(g - sign * x, multiples)) == 0:
             return True
     return False
 

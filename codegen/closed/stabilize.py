@@ -21,7 +21,7 @@ from codegen.closed.sums import rebuilt
 from codegen.kernels import stable
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Sigma, fresh, instantiate, name_of
+from engine.notation import Sigma, Where, fresh, instantiate, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,7 +98,12 @@ def read_ones(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
 
 
 def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:
-    """An expression with its logarithms expanded where an exponential cancels or a stable kernel appears."""
+    """An expression with its logarithms expanded where an exponential cancels or a stable kernel appears.
+
+    torch's softplus, a choice with a logarithm in it, is such a kernel as it is.
+    """
+    if isinstance(e, Where) and stable(e) is not None:
+        return e
     if isinstance(e, sp.log):
         argument = e.args[0]
         usable = elementwise_cells(known)

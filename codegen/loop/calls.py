@@ -142,6 +142,9 @@ OUT: dict[str, Callable[[Node, Any, str], str]] = {
     "_log_softmax_backward_data": lambda n, f, out: (
         f"log_softmax_backward({f(n.args[0])}, {f(n.args[1])}, {n.args[2]}, {n.dtype}, out={out})"
     ),
+    "_softmax_backward_data": lambda n, f, out: (
+        f"softmax_backward({f(n.args[0])}, {f(n.args[1])}, {n.args[2]}, {n.dtype}, grad_input={out})"
+    ),
     "tanh_backward": lambda n, f, out: f"tanh_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
     "sigmoid_backward": lambda n, f, out: f"sigmoid_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
     "threshold_backward": lambda n, f, out: (

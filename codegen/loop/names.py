@@ -39,6 +39,7 @@ OPERATORS = {
     "sigmoid_backward": "torch.ops.aten.sigmoid_backward.grad_input._op",
     "native_batch_norm_backward": "torch.ops.aten.native_batch_norm_backward.default._op",
     "native_layer_norm_backward": "torch.ops.aten.native_layer_norm_backward.default._op",
+    "softmax_backward": "torch.ops.aten._softmax_backward_data.out._op",
     "log_softmax_backward": "torch.ops.aten._log_softmax_backward_data.out._op",
 }
 """The kernels that an emitted loop calls by a name of its own."""

@@ -51,9 +51,16 @@ def triu(x: Operand, diagonal: int = 0) -> Definition:
 
 
 def diagonal_of(x: Operand, offset: int, dim1: int, dim2: int) -> Definition:
-    """The entries whose places along two dimensions differ by `offset`, as a new last dimension."""
+    """The entries whose places along two dimensions differ by `offset`, as a new last dimension.
+
+    Which of the two sizes ends it is that of the example: a square stays one, and other sizes are numbers from here on.
+    """
     a, b = axis(dim1, x.rank), axis(dim2, x.rank)
     rows, columns = x.shape[a], x.shape[b]
+    if value_of(rows) == value_of(columns):
+        rows = columns = equal(rows, columns)
+    elif not (columns - rows).is_Integer:
+        rows, columns = (equal(n, sp.Integer(value_of(n))) for n in (rows, columns))
     down, right = max(-offset, 0), max(offset, 0)
     size = min((rows - down, columns - right), key=value_of)
     if value_of(size) <= 0:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import codegen
 from codegen.closed.gates.sizes import small_sizes
 from codegen.derive import gathered
+from engine.errors import InputError
 from engine.notation import Delta, Index, base
 
 N = sp.Symbol("n", positive=True, integer=True)
@@ -121,3 +122,61 @@ def test_bounds_and_thresholds_are_kernels(forward, spelled) -> None:
     assert spelled in source
     head = source[source.index("def forward(") : source.index("def backward(")]
     assert "torch.where" not in head
+
+
+def matched(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return -(a @ b.T).log_softmax(1).diagonal().mean()
+
+
+def slanted(x: torch.Tensor) -> torch.Tensor:
+    return (x**2).diagonal().sum()
+
+
+@pytest.mark.parametrize("mode", ["closed", "steps"])
+def test_the_diagonal_of_a_square_is_not_that_of_other_sizes(mode) -> None:
+    a, b = torch.randn(2, 5, 3)
+    program = codegen.generate(matched, a, b, mode=mode)
+    for rows, columns in ((5, 7), (7, 5)):
+        with pytest.raises(InputError, match="equal"):
+            program.forward(torch.randn(rows, 3), torch.randn(columns, 3))
+    other = torch.randn(2, 7, 3)
+    torch.testing.assert_close(program.forward(*other)[0], matched(*other))
+
+
+def test_which_side_ends_a_diagonal_is_checked() -> None:
+    program = codegen.generate(slanted, torch.randn(3, 5))
+    x = torch.randn(3, 5)
+    torch.testing.assert_close(program.value_and_grad(x)[1]["x"], 2 * x * torch.eye(3, 5))
+    with pytest.raises((InputError, ValueError), match="3"):
+        program.forward(torch.randn(6, 5))
+
+
+def shifted_by_one(x):
+    return torch.cat([torch.zeros(x.shape[0], 1, dtype=x.dtype), x[:, :-1]], 1).mul(x).sum()
+
+
+def with_sines(x, w):
+    place, half = torch.arange(x.shape[1], dtype=x.dtype)[:, None], x.shape[2] // 2
+    angle = place * torch.exp(torch.arange(half, dtype=x.dtype) * -0.5)
+    return torch.tanh((x + torch.cat([angle.sin(), angle.cos()], 1)) @ w).sum()
+
+
+def soft_place(x):
+    grid = torch.linspace(-1, 1, x.shape[1], dtype=x.dtype)
+    return (torch.softmax(x, 1) * grid).sum(1).square().mean()
+
+
+def test_constants_beside_tensors_are_put_there() -> None:
+    source = agrees(shifted_by_one, torch.randn(4, 6, dtype=torch.float64))
+    assert "torch.cat([x.new_zeros((n0, 1)), x[:, :-1]], 1)" in source
+    assert "torch.where(" not in source
+
+
+def test_tables_of_positions_are_tensors_in_any_precision() -> None:
+    source = agrees(with_sines, torch.randn(2, 5, 6, dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64))
+    assert source.count(".exp()") == 1
+    assert "torch.float64" not in source
+    source = agrees(soft_place, torch.randn(4, 6, dtype=torch.float64))
+    assert source.count("torch.arange(") == 1
+    program = codegen.generate(soft_place, torch.randn(4, 6, dtype=torch.float64))
+    assert program.value_and_grad(torch.randn(3, 5))[1]["x"].dtype == torch.float32

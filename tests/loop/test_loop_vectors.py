@@ -52,3 +52,17 @@ def test_what_the_end_of_a_chunk_reads_is_not_computed_in_place() -> None:
     params = {"w": torch.randn(1, 3, generator=generator), "v": torch.randn(3, 2, generator=generator)}
     data = torch.randn(150, 1, generator=generator), torch.randint(0, 2, (150,), generator=generator)
     assert compared(Network(CENTRED, params, data, 7, 0.0)) == "the same"
+
+
+SHARES = """def network(x, y, w, k, v):
+    p = torch.softmax(x @ w, 1)
+    h = torch.tanh(p @ k)
+    return ((torch.softmax(h @ v, 1) - y) ** 2).mean()
+"""
+
+
+def test_what_a_softmax_passes_back_is_one_call() -> None:
+    generator = Generator().manual_seed(0)
+    params = {n: torch.randn(*s, generator=generator) for n, s in (("w", (4, 5)), ("k", (5, 6)), ("v", (6, 3)))}
+    data = torch.randn(150, 4, generator=generator), torch.rand(150, 3, generator=generator)
+    assert compared(Network(SHARES, params, data, 7, 0.0)) == "the same"

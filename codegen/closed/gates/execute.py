@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import CodeType
 
-    from sympy import Symbol
+    from sympy import Expr, Symbol
 
     from codegen.closed.cells import Cell
     from codegen.closed.region import Region
@@ -37,31 +38,51 @@ def scope_of(sizes: Mapping[Symbol, int]) -> dict[str, Any]:
 def by_the_forward(
     region: Region, given: Mapping[str, Any], scope: Mapping[str, Any], sizes: dict[Symbol, int], dtype: torch.dtype
 ) -> dict[str, Any]:
-    """What is given, and every cell of a region by the forward's own torch call, or by its definition where it has none."""
-    own = dict(given)
-    for c, line in lines_of(region.cells):
-        if line is None:
-            own[c.name] = eval(compiled(cast("str", c.text)), {**scope, **own})  # noqa: S307
+    """What is given, and every cell of a region by the forward's own torch call, or by its definition where it has none.
+
+    So it is where the call cannot be made at these sizes, as `layer_norm(x, (8,))` that says one of them as a number.
+    """
+    own, written = dict(given), definitions(region.cells)
+    for c in region.cells:
+        if c.expr is None:
+            continue
+        value = called(c.text, {**scope, **own}) if c.text is not None else None
+        if value is None or tuple(value.shape) != shape_at(c.shape, sizes):
+            execute(written.line(c), own, scope, sizes, DTYPES.get(c.kind, dtype))
         else:
-            execute(line, own, scope, sizes, DTYPES.get(c.kind, dtype))
+            own[c.name] = value
     return own
 
 
-@lru_cache(maxsize=1)
-def lines_of(cells: tuple[Cell, ...]) -> list[tuple[Cell, Line | None]]:
-    """The cells that are computed, each with its definition as a statement where it has no call of its own.
+def called(text: str, everything: Mapping[str, Any]) -> Any:
+    """What a torch call gives, None where torch refuses it."""
+    try:
+        return torch.as_tensor(eval(compiled(text), dict(everything)))  # noqa: S307
+    except RuntimeError:
+        return None
 
-    Those of the last cells are remembered: every gate asks for them at every draw.
-    """
-    infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}
-    found: list[tuple[Cell, Line | None]] = []
-    for c in cells:
-        if c.expr is not None and c.text is not None:
-            found.append((c, None))
-        elif c.expr is not None:
-            value = Lowerer(infos, {}).lower(c.expr, c.indices, c.shape)
-            found.append((c, Line(c.name, c.indices, c.shape, c.expr, value)))
-    return found
+
+@lru_cache(maxsize=1)
+def definitions(cells: tuple[Cell, ...]) -> Definitions:
+    """The definitions of cells. Those of the last cells are remembered: every gate asks for them at every draw."""
+    return Definitions({c.name: TensorInfo(c.shape, c.kind) for c in cells}, {})
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Cells' definitions as statements, each made when it is first asked for."""
+
+    infos: dict[str, TensorInfo]
+    lines: dict[str, Line]
+
+    def line(self, c: Cell) -> Line:
+        """The definition of a cell."""
+        if c.name not in self.lines:
+            expr = cast("Expr", c.expr)
+            like = LIKE if c.kind == "float" else None
+            value = Lowerer(self.infos, {}, like).lower(expr, c.indices, c.shape)
+            self.lines[c.name] = Line(c.name, c.indices, c.shape, expr, value)
+        return self.lines[c.name]
 
 
 def execute(

@@ -16,8 +16,10 @@ from tests.closed.forms.networks import NETWORKS
 from tests.closed.forms.normalisation import NORMALISATION
 from tests.closed.forms.objectives import OBJECTIVES
 from tests.closed.forms.published import PUBLISHED
+from tests.closed.forms.rankings import RANKINGS
 from tests.closed.forms.robust import ROBUST
 from tests.closed.forms.sequences import SEQUENCES
+from tests.closed.forms.shares import SHARES
 from tests.closed.forms.slopes import SLOPES
 from tests.closed.forms.targets import TARGETS
 
@@ -41,6 +43,8 @@ FORMS: tuple[Form, ...] = (
     *CHOICES,
     *LABELS,
     *SLOPES,
+    *SHARES,
+    *RANKINGS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]

@@ -102,6 +102,11 @@ def layernorm_torch(x, w, b):
     return F.layer_norm(x, (x.shape[-1],), w, b)
 
 
+def layernorm_of_eight(x, w, b):
+    """As `nn.LayerNorm(8)` calls it, which knows its size as a number."""
+    return F.layer_norm(x, (8,), w, b)
+
+
 def layernorm_hand(x, w, b, g):
     n = x.shape[-1]
     u = x - x.mean(-1, keepdim=True)
@@ -300,6 +305,13 @@ NORMALISATION = (
     Form("layernorm", layernorm, xwb, layernorm_hand),
     Form("layernorm tokens", layernorm, tokens, layernorm_hand, large=16),
     Form("F.layer_norm", layernorm_torch, tokens, layernorm_hand, large=16),
+    Form(
+        "F.layer_norm of eight",
+        layernorm_of_eight,
+        lambda d, n: [d.normal(n, 5, 8), d.positive(8), d.normal(8)],
+        layernorm_hand,
+        large=16,
+    ),
     Form("rmsnorm", rmsnorm, lambda d, n: tokens(d, n)[:2], rmsnorm_hand, large=16),
     Form("rmsnorm llama", rmsnorm_llama, lambda d, n: tokens(d, n)[:2], rmsnorm_hand, large=16),
     Form(
