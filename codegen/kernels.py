@@ -89,7 +89,7 @@ def _between(e: Where) -> Kernel | None:
             return "clamp", (x, one, above)
     if other.is_number and other != 0 and condition in (LessEqual(other, one), Less(other, one)):
         return "clamp", (one, other, None)
-    if other.is_number and other != 0 and condition in (LessEqual(one, other), Less(one, other)):
+    if other.is_number and condition in (LessEqual(one, other), Less(one, other)):
         return "clamp", (one, None, other)
     return None
 

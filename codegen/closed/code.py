@@ -36,6 +36,8 @@ from codegen.closed.logistic import UNIFIED, unified
 from codegen.closed.logshare import RULE as LOG_SHARES
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.namedsums import with_named_sums
+from codegen.closed.onceonly import RULE as SHARED
+from codegen.closed.onceonly import with_shared_functions
 from codegen.closed.outer import RULE as OUTER
 from codegen.closed.outer import outer_differences, without_outer
 from codegen.closed.pieces import RULE as PIECES
@@ -53,8 +55,7 @@ from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError
 from engine.indexed import Indexed
-from engine.naming import free_name
-from engine.notation import Delta, Index, Sigma, Where, accesses, base, element, fresh, name_of
+from engine.notation import Delta, Sigma, Where, accesses, name_of
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
@@ -66,11 +67,8 @@ if TYPE_CHECKING:
     from codegen.closed.region import Region
 
 
-FUNCTIONS = (sp.log, sp.tanh)
-"""What is taken once of a tensor. Exponentials are not: they are parts of kernels that do not overflow."""
-SHARED = "a function that several tensors are made of is computed once"
 IN_FRONT = "a number that all terms of a sum have goes in front of it"
-"""Rules of the forward, as its trail names them."""
+"""The rule of `numbers_in_front`, as the trail of the forward names it."""
 
 
 @dataclass(frozen=True)
@@ -409,46 +407,6 @@ def put_in(names: list[str]) -> str:
     listed = [f"{{{n}}}" for n in names]
     whole = " and ".join([", ".join(listed[:-1]), *listed[-1:]]) if len(names) > 1 else "".join(listed)
     return f"what nothing else reads is written out: {whole}"
-
-
-def with_shared_functions(lines: list[tuple[Cell, Expr]]) -> list[tuple[Cell, Expr]]:
-    """Every function of a tensor that several lines take as a line of its own, before the first of them."""
-    counts: dict[Any, int] = {}
-    for _, e in lines:
-        for f in functions_of(e):
-            counts[shape_of(f)] = counts.get(shape_of(f), 0) + 1
-    whole = {shape_of(f) for _, e in lines for f in functions_of(e) if f == e}
-    taken, known, out = {c.name for c, _ in lines}, dict[Any, Cell](), list[tuple[Cell, Expr]]()
-    for c, e in lines:
-        change: dict[Any, Expr] = {}
-        for f in functions_of(e):
-            key, a = shape_of(f), f.args[0]
-            if counts[key] < 2 or key in whole or not all(isinstance(i, Index) for i in a.indices):
-                continue
-            if key not in known:
-                name = free_name(f"{name_of(a)}_{f.func.__name__}", taken)
-                taken.add(name)
-                sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in e.atoms(Sigma) for i, n in s.limits}}
-                copy = {i: fresh() for i in a.indices}
-                shape = tuple(sizes[i] for i in a.indices)
-                expr: Expr = f.xreplace(copy)
-                known[key] = Cell(name, tuple(copy.values()), shape, expr, "float", c.differentiable, c.dtype)
-                out.append((known[key], expr))
-            change[f] = element(base(known[key].name), list(a.indices))
-        out.append((c, e.xreplace(change) if change else e))
-    return out
-
-
-def functions_of(e: Expr) -> list[Any]:
-    """The logarithms and tanh of tensors in an expression, in a fixed order."""
-    found = (x for x in sp.preorder_traversal(e) if isinstance(x, FUNCTIONS))
-    return [f for f in found if isinstance(f.args[0], Indexed)]
-
-
-def shape_of(f: Any) -> Any:
-    """A function of a tensor whatever its indices are called."""
-    a = f.args[0]
-    return f.func, name_of(a), tuple(str(i) if not isinstance(i, Index) else "" for i in a.indices)
 
 
 def numbers_in_front(e: Any) -> Any:

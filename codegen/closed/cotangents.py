@@ -120,6 +120,11 @@ class Cotangents:
             if other and not v.is_number:
                 t = tt.method(t, "to", tt.name(str(self.by_name[x].dtype)))
             full = covers(v, self.by_name[x].shape)
+            if (
+                full and not scatters and not other and t == tt.name(cot)
+            ):  # as it is, so that it needs no name of its own
+                self.add(x, named_piece(cot))
+                continue
             product = full and not scatters and not other and c.expr is not None and is_contraction(c.expr)
             self.add(x, Piece(t, full, scatters, formula, number=v.is_number, product=product))
 
