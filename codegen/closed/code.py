@@ -14,6 +14,8 @@ from codegen.closed.cells import Cell, substituted
 from codegen.closed.chosengate import RULE as CHOSEN
 from codegen.closed.chosengate import with_chosen_gates
 from codegen.closed.complement import complemented
+from codegen.closed.copies import RULE as COPIES
+from codegen.closed.copies import renamed, twins
 from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
 from codegen.closed.gates import (
@@ -295,7 +297,8 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
     slopes = {s.name: with_slopes(by_clamps(s.expr, by_name), by_name) for s in plan.statements}
     named = with_named_sums(slopes, cells)
     formulas = with_named_sums({s.name: s.expr for s in plan.statements if named[s.name] != slopes[s.name]}, cells)
-    slopes = named
+    same = {} if literal else twins(cells, region.copies)
+    slopes = {n: renamed(e, same) for n, e in named.items()}
     reads = {name_of(a) for e in slopes.values() for a in accesses(e)}
     read_back = [c.name for c in cells if c.name in reads]
     infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}
@@ -339,6 +342,7 @@ def forward_lines(
     With them comes what was done to the definitions of these cells.
     """
     outer = {} if literal else outer_differences(known)
+    same = {} if literal else twins(region.cells, region.copies)
     notes: dict[str, list[Rewrite]] = {}
 
     def step(rule: str, c: Cell, expr: Any) -> Cell:
@@ -348,6 +352,9 @@ def forward_lines(
         return new
 
     def local_form(c: Cell) -> Cell:
+        first = {c.name: same[c.name]} if c.name in same else same
+        own = c.element(c.indices) if c.name in same else cast("Expr", c.expr)
+        c = step(COPIES, c, renamed(own, first))
         c = step(KERNEL, c, kernel_form(c, known))
         c = step(CLAMP, c, clamped(c.expr, known))
         c = step(OUTER, c, without_outer(c.expr, known, outer))

@@ -115,6 +115,7 @@ def inputs_at(
             elif name == c.name:
                 places = torch.nn.functional.one_hot(values[name].int().argmax(axis), shape[axis])
                 values[name] = places.movedim(-1, axis).to(values[name].dtype)
+    values |= {one: values[other] for one, other in region.copies}
     for name in region.seeds:
         shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
         drawn = torch.randn(shape, generator=g, dtype=torch.float64)
