@@ -69,7 +69,10 @@ def apart(one: tuple[Any, Any, Any], other: tuple[Any, Any, Any]) -> bool:
 
 
 def put(target: str, s: Scatter, alone: bool) -> str:
-    """One statement that puts values into places of `target`, where they are `alone`, or adds them to what is there."""
+    """One statement that puts values into places of `target`, where they are `alone`, or adds them to what is there.
+
+    A number is added with `+=`, as people write it; several values with `index_put_`, which does not read the places first.
+    """
     inside = ", ".join(tt.argument(i) for i in s.items)
     if s.diagonal and s.fills:
         return f"{target}.fill_diagonal_({tt.text(s.value)})"
@@ -82,6 +85,8 @@ def put(target: str, s: Scatter, alone: bool) -> str:
         return accumulated(target, s.items, s.value)
     if alone:
         return f"{target}[{inside or '...'}] = {tt.text(s.value)}"
+    if s.several:
+        return accumulated(target, s.items, s.value)
     minus = starts_negative(s.value)
     value = tt.text(without_minus(s.value) if minus else s.value)
     if all(is_scalar(i) or i.kind == "slice" for i in s.items):  # a view: `+=` would copy it onto itself
