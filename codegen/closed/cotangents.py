@@ -12,7 +12,7 @@ from codegen.closed.backward import passed_back
 from codegen.closed.blocks import LONGEST, Block, Term
 from codegen.closed.cells import is_contraction
 from codegen.closed.likes import covers, expanded
-from codegen.closed.places import concatenated, disjoint
+from codegen.closed.places import begun, concatenated, disjoint
 from codegen.closed.regroup.products import terms
 from codegen.closed.structure import reads
 from codegen.closed.symmetric import joined as with_symmetric
@@ -223,6 +223,7 @@ class Cotangents:
                 t = tt.method(t, "clone")
         else:
             t = self.likes.zero_cotangent(c, [s.value for s in scatters])
+        t, scatters = begun(t, scatters)
         self.used.see(t)
         lines.append(f"{target} = {tt.text(t)}")
         apart = not dense and disjoint([s.items for s in scatters])

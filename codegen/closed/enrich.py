@@ -28,6 +28,8 @@ from codegen.closed.signs import without_minus
 from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
 from codegen.closed.terms import expanded
+from codegen.closed.turned import RULE as TURNED
+from codegen.closed.turned import by_turned_places
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
@@ -50,6 +52,7 @@ def enriched(region: Region, kept: tuple[str, ...] = ()) -> Region:
     region = region.by(ONCE, lambda cells: without_second_mean(cells, kept))
     region = region.by(ONE_SUM, lambda cells: with_one_sum(cells, kept))
     region = region.by(SHARES_BY_LOGS, shares_by_logs).by(KNOWN, lambda cells: by_known_sums(cells, kept))
+    region = region.by(TURNED, by_turned_places)
     region = region.by(CENTRED, centred).by(SHARES, with_shares).by(GATES, with_gates)
     region = region.by(CLAMP, with_clamps).by(MULTIPLES, with_multiples).by(ORIGINS, with_origins)
     return region.by(SIGNS, lambda cells: without_minus(cells, kept))

@@ -94,6 +94,16 @@ def put(target: str, s: Scatter, alone: bool) -> str:
     return f"{target}[{inside or '...'}] {'-' if minus else '+'}= {value}"
 
 
+def begun(t: T, scatters: list[Scatter]) -> tuple[T, list[Scatter]]:
+    """What a tensor is before values are put into it, and which: where it is a copy, the first are added as it is made."""
+    first = scatters[0] if scatters else None
+    if first is None or t.kind != "method" or t.head != "clone" or not (first.several or first.accumulate):
+        return t, scatters
+    if is_scalar(first.value) or any(is_scalar(i) for i in first.items):
+        return t, scatters
+    return tt.method(t.args[0], "index_put", first.items, first.value, accumulate="True"), scatters[1:]
+
+
 def accumulated(target: str, items: tuple[Any, ...], value: T) -> str:
     """Values added where integer tensors say; what is fixed by a number is selected first, `index_put_` takes tensors only."""
     fixed = [is_scalar(i) for i in items]
@@ -105,4 +115,4 @@ def accumulated(target: str, items: tuple[Any, ...], value: T) -> str:
     return f"{target}{f'[{selected}]' if selected else ''}.index_put_({where}, {tt.text(value)}, accumulate=True)"
 
 
-__all__ = ["concatenated", "disjoint", "put"]
+__all__ = ["begun", "concatenated", "disjoint", "put"]
