@@ -32,6 +32,8 @@ from codegen.closed.gates import (
 )
 from codegen.closed.gathers import RULE as PLACES
 from codegen.closed.gathers import at_places
+from codegen.closed.keptmasks import RULE as MASKS
+from codegen.closed.keptmasks import with_kept_masks
 from codegen.closed.kinks import CLAMP, clamped
 from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import UNIFIED, unified
@@ -299,6 +301,11 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
     formulas = with_named_sums({s.name: s.expr for s in plan.statements if named[s.name] != slopes[s.name]}, cells)
     same = {} if literal else twins(cells, region.copies)
     slopes = {n: renamed(e, same) for n, e in named.items()}
+    if not literal:
+        masked, slopes = with_kept_masks(cells, slopes)
+        region = region.by(MASKS, lambda _: masked)
+        cells = region.cells
+        by_name = {c.name: c for c in cells}
     reads = {name_of(a) for e in slopes.values() for a in accesses(e)}
     read_back = [c.name for c in cells if c.name in reads]
     infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}

@@ -36,9 +36,9 @@ def placed(e: Expr) -> bool:
 
 
 def added_at_places(c: Cell, reader: Expr) -> bool:
-    """Whether a cell is a sum with products among its terms that are ones at places, and its reader sums it as it is."""
+    """Whether a cell without a name of its own is a sum with products among its terms that are ones at places, and its reader sums it as it is."""
     e = c.expr
-    if not isinstance(e, sp.Add) or e.has(Sigma):
+    if not isinstance(e, sp.Add) or e.has(Sigma) or c.named:
         return False
     ones = any(isinstance(f, Delta) for t in e.args for f in sp.Mul.make_args(t))
     return ones and all(is_linear(reader, a) for a in accesses(reader, c.name))
