@@ -537,6 +537,8 @@ class ScalarMixin(LowererBase):
         if name == "scaled":
             kernel, rest = self.kernel(args[0]), args[1]
             return kernel if rest == 1 else self._times([kernel, self.value(rest)])
+        if name == "power":
+            return self.join("**", *map(self.value, args))
         if name == "neg":
             return self.negative(self.kernel(args[0]))
         if name in ("logaddexp", "maximum", "minimum"):

@@ -43,7 +43,9 @@ def with_kept_masks(cells: Sequence[Cell], slopes: Mapping[str, Expr]) -> tuple[
 def comparisons(e: Any, known: Mapping[str, Cell]) -> list[Any]:
     """The comparisons in an expression of what whole numbers are at given places, over all different indices, in a fixed order."""
     found = [b for b in e.atoms(*BRACKETS) if not isinstance(b, Delta) and accesses(b)] if e.has(*BRACKETS) else []
-    whole = [b for b in found if all(given(a, known) for a in accesses(b)) and not any(isinstance(x, Index) for x in b.args)]
+    whole = [
+        b for b in found if all(given(a, known) for a in accesses(b)) and not any(isinstance(x, Index) for x in b.args)
+    ]
     plain = [b for b in whole if all(isinstance(x, Indexed) or x.is_number for x in b.args)]
     return sorted(plain, key=str)
 
