@@ -71,6 +71,39 @@ def tweedie_three_halves_hand(x, y, g):
     return (2 * (t + s)).mean(), ((s - t) * (g / x.numel()),)
 
 
+# Singh and Krishnan, Filter response normalization layer, 2020
+def filter_response(x, w, b, t):
+    nu2 = x.pow(2).mean((2, 3), keepdim=True)
+    return torch.max(w * x * torch.rsqrt(nu2 + 1e-6) + b, t)
+
+
+def filter_response_hand(x, w, b, t, g):
+    r = ((x * x).mean((2, 3), keepdim=True) + 1e-6).rsqrt()
+    h = x * r
+    y = h * w + b
+    m = g * (y > t)
+    s = (m * h).sum((2, 3), keepdim=True)
+    dx = r * w * (m - h * (s / (x.shape[2] * x.shape[3])))
+    axes = (0, 2, 3)
+    sums = s.sum(0, keepdim=True), m.sum(axes, keepdim=True), (g - m).sum(axes, keepdim=True)
+    return torch.maximum(y, t), (dx, *sums)
+
+
+# the thresholded linear unit of the same, after an affine map, smoothed by nothing
+def thresholded(x, w, b, t):
+    return torch.maximum(x * w + b, t)
+
+
+def thresholded_hand(x, w, b, t, g):
+    y = x * w + b
+    m = g * (y > t)
+    return torch.maximum(y, t), (m * w, (m * x).sum(0), m.sum(0), (g - m).sum(0))
+
+
+def channels(d, n):
+    return [d.normal(n, 6, 3, 4), d.positive(1, 6, 1, 1), d.normal(1, 6, 1, 1), d.normal(1, 6, 1, 1)]
+
+
 def pairs(d, n):
     return [3 * d.normal(n, K), 3 * d.normal(n, K)]
 
@@ -78,6 +111,13 @@ def pairs(d, n):
 ONCE = (
     Form("biweight", biweight, pairs, biweight_hand, wrt=("p",), twice=False),
     Form("truncated squares", truncated_squares, pairs, truncated_squares_hand, wrt=("p",), twice=False),
+    Form("filter response", filter_response, channels, filter_response_hand, large=16),
+    Form(
+        "thresholded",
+        thresholded,
+        lambda d, n: [d.normal(n, K), d.normal(K), d.normal(K), d.normal(K)],
+        thresholded_hand,
+    ),
     Form(
         "normalised cross-correlation",
         cross_correlation,
