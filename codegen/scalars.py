@@ -538,7 +538,7 @@ class ScalarMixin(LowererBase):
             kernel, rest = self.kernel(args[0]), args[1]
             return kernel if rest == 1 else self._times([kernel, self.value(rest)])
         if name == "power":
-            return self.join("**", *map(self.value, args))
+            return self.join("**", self.value(args[0]), self.value(args[1]))
         if name == "neg":
             return self.negative(self.kernel(args[0]))
         if name in ("logaddexp", "maximum", "minimum"):

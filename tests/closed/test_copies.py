@@ -77,3 +77,24 @@ def test_what_is_read_as_another_tensor_is_held_to_its_values() -> None:
     z, c = torch.randn(5, 7, dtype=torch.float64), torch.randn(5, 7, dtype=torch.float64)
     program = codegen.generate(forward, z, c)
     torch.testing.assert_close(program.forward(z, c)[0], forward(z, c))
+
+
+def test_what_whole_numbers_say_twice_is_compared_once() -> None:
+    """The truth values are kept; what is made anew takes its dtype from floats all the same."""
+    y = torch.tensor([0, 2, 1, 2, 2])
+
+    def largest(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.where(y == 2, torch.zeros((), dtype=x.dtype), x.max(1).values).sum()
+
+    def held(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (torch.where(y == 2, x.sum(1), (x**2).sum(1)) ** 2).sum()
+
+    x = torch.randn(5, 7, dtype=torch.float64)
+    for forward in (largest, held):
+        program = codegen.generate(forward, x, y)
+        grads = program.value_and_grad(x, y)[1]
+        leaf = x.clone().requires_grad_()
+        (true,) = torch.autograd.grad(forward(leaf, y), leaf)
+        torch.testing.assert_close(grads["x"], true)
+        assert gaps_of(program) == []
+        assert program.source[: program.source.index("class ")].count("y == 2") == 1
