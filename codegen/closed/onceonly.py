@@ -44,7 +44,7 @@ def with_shared_functions(lines: list[Line]) -> list[Line]:
         for f in functions_of(e):
             known = taken.setdefault(key_of(f), Taken())
             known.count += 1
-            known.plain = known.plain or not is_divisor(f)
+            known.plain = known.plain or not is_divisor(f)  # a logarithm and a tanh always are
             known.names.add(c.name)
             if f == e and (known.whole is None or is_divisor(known.whole[1])) and is_open(c, f):
                 known.whole = c, e
@@ -58,8 +58,10 @@ def with_shared_functions(lines: list[Line]) -> list[Line]:
             known = taken[key_of(f)]
             if known.count < 2 or (known.whole is not None and known.whole[0] is c) or not is_readable(f):
                 continue
+            if known.whole is None and not known.plain:  # what is divided by a root alone stays a quotient
+                continue
             if known.held is None:
-                line = known.whole or of_its_own(f, known, c, e, names)
+                line = known.whole or of_its_own(f, c, e, names)
                 known.held = line[0], argument(functions_of(line[1])[0])
                 if not any(line[0] is d for d, _ in out):
                     out.append(line)
@@ -111,15 +113,15 @@ def is_open(c: Cell, f: Any) -> bool:
     return is_readable(f) and {i for i in c.indices if i != 0} == {i for i in argument(f).indices if i != 0}
 
 
-def of_its_own(f: Any, known: Taken, c: Cell, e: Expr, names: set[str]) -> Line:
+def of_its_own(f: Any, c: Cell, e: Expr, names: set[str]) -> Line:
     """A line for a function that a line takes, called after what it is of."""
     a = argument(f)
-    label = ("sqrt" if known.plain else "rsqrt") if is_root(f) else f.func.__name__
+    label = "sqrt" if is_root(f) else f.func.__name__
     name = free_name(f"{name_of(a)}_{label}", names)
     names.add(name)
     sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in e.atoms(Sigma) for i, n in s.limits}}
     copy = {i: fresh() for i in a.indices if i != 0}
-    whole = sp.sqrt(a) if is_root(f) and known.plain else f
+    whole = sp.sqrt(a) if is_root(f) else f
     expr = cast("Expr", whole.xreplace(copy))
     shape = tuple(sizes.get(i, sp.S.One) for i in a.indices)
     own = cast("tuple[Expr, ...]", tuple(copy.get(i, i) for i in a.indices))
@@ -131,8 +133,8 @@ def read_from(f: Any, known: Taken) -> Expr | None:
     cell, own = cast("tuple[Cell, Any]", known.held)
     there = dict(zip(own.indices, argument(f).indices, strict=True))
     element = cell.element([there.get(i, i) for i in cell.indices])
-    divided = (known.whole is not None and is_divisor(known.whole[1])) or not known.plain
-    if is_divisor(f) == (divided and is_root(f)):
+    divided = known.whole is not None and is_divisor(known.whole[1])
+    if is_divisor(f) == divided:
         return element
     return cast("Expr", 1 / element) if is_divisor(f) else None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import sympy as sp
 from sympy import Mul
 
 from codegen.closed.scattered import is_linear
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 
     from codegen.closed.cells import Cell
 
+ODD = (sp.tanh, sp.sin, sp.tan, sp.asin, sp.atan, sp.sinh, sp.asinh, sp.atanh, sp.erf, sp.erfinv)
+"""Functions that take a minus out of what they are of, so that a minus that is saved may come back in front of them."""
 RULE = "the minus in front of a product goes to who reads it"
 
 
 def without_minus(cells: list[Cell], kept: Container[str] = ()) -> list[Cell]:
     """The cells with the minus of each such product, which is not `kept`, in its readers."""
+    if any(c.expr is not None and c.expr.has(*ODD) for c in cells):
+        return cells
     taken = {c.name for c in cells}
     out: list[Cell] = []
     turned: dict[str, Cell] = {}
