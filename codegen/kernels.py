@@ -15,7 +15,7 @@ from typing import Any, cast
 import sympy as sp
 from sympy import Expr
 
-from engine.notation import Index, Less, LessEqual, Sigma, Sign, Where, canonical, ordered
+from engine.notation import Equal, Index, Less, LessEqual, Sigma, Sign, Where, canonical, ordered
 
 Kernel = tuple[str, tuple[Any, ...]]
 
@@ -41,6 +41,7 @@ IDENTITIES = {
     "minimum": "the smaller of two by `minimum`",
     "softshrink": "f less a number beyond it, else 0, by `softshrink`",
     "hardshrink": "f beyond a number, else 0, by `hardshrink`",
+    "power": "f^g by `**`, which is 0 or 1 where f is 0",
     "hardswish": "f (f + 3) / 6 between -3 and 3, else relu(f), by `hardswish`",
 }
 """What torch's kernels compute, by their names in emitted statements, for those who wonder where one comes from."""
@@ -66,7 +67,7 @@ def _choice(e: Where) -> Kernel | None:
     condition, one, other = e.args
     if not condition.has(sp.Indexed):
         return _between(e) if condition.has(Index) else None
-    bounded = _between(e) or _larger(e) or _softplus(e)
+    bounded = _power(e) or _between(e) or _larger(e) or _softplus(e)
     if bounded is not None:
         return bounded
     if (condition == LessEqual(other, 0) and one == 0) or (condition == LessEqual(0, one) and other == 0):
@@ -80,6 +81,17 @@ def _choice(e: Where) -> Kernel | None:
     return ("leaky_relu", (one, slope)) if slope.is_number and slope != 0 else None
 
 
+def _power(e: Where) -> Kernel | None:
+    """x^y with what it is where x is 0 and y is not negative said beside: 1 where y is 0 too, else 0."""
+    condition, inner, other = (cast("Any", a) for a in e.args)
+    if not isinstance(other, sp.Pow) or other.exp.is_number:
+        return None
+    x, y = other.args
+    if condition != Equal(x, 0) * LessEqual(0, y):
+        return None
+    return ("power", (x, y)) if inner.xreplace({x: sp.S.Zero}) == Equal(y, 0) else None
+
+
 def _between(e: Where) -> Kernel | None:
     """x between two numbers, or on one side of one: ("clamp", (x, lower, upper)), None for a side that is open."""
     condition, one, other = e.args
@@ -89,7 +101,7 @@ def _between(e: Where) -> Kernel | None:
             return "clamp", (x, one, above)
     if other.is_number and other != 0 and condition in (LessEqual(other, one), Less(other, one)):
         return "clamp", (one, other, None)
-    if other.is_number and other != 0 and condition in (LessEqual(one, other), Less(one, other)):
+    if other.is_number and condition in (LessEqual(one, other), Less(one, other)):
         return "clamp", (one, None, other)
     return None
 

@@ -52,7 +52,8 @@ Shape = tuple[Expr, ...]
 class Scatter:
     """Values (of a `kind`, as in `Val`) added to a tensor of zeros (or to what is there) at given places.
 
-    The places may be the `diagonal` instead; what `fills` them stands there whatever was there before.
+    The places may be the `diagonal` instead; what `fills` them stands there whatever was there before. `several` says that the
+    places are told by tensors and that each has a value of its own.
     """
 
     items: tuple[Any, ...]
@@ -62,6 +63,7 @@ class Scatter:
     covers: bool = False
     diagonal: bool = False
     fills: bool = False
+    several: bool = False
 
     def renamed(self, names: Mapping[str, str], sizes: Mapping[Any, Expr] | None = None) -> Scatter:
         """The same with other names, and other sizes."""
@@ -367,7 +369,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
             body = body * LessEqual(0, at) * Less(at, n)
         self.order = self.natural_order(body, [*joint, *rest])
         value = self.arranged(self.floated(self.value(body)), [*joint, *tail])
-        return Scatter(tuple(items), value.t, value.kind, accumulate=bool(domain))
+        several = value.kind == "float" and bool(value.indices)
+        return Scatter(tuple(items), value.t, value.kind, accumulate=bool(domain), several=several)
 
     def _gather_order(self, dims: list[Expr], joint: list[Index]) -> list[Index]:
         """The joint indices as an integer tensor among `dims` has them, if one has them all."""

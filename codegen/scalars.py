@@ -92,6 +92,19 @@ def mask_in(f: Expr) -> tuple[Expr, Expr]:
     return (c, rest) if c != 1 and isinstance(1 - rest, BRACKETS) else (sp.S.One, f)
 
 
+def numbers_out(e: Any) -> tuple[Any, list[Any]]:
+    """The number in front of a product, with those inside of its choices between something and 0, and the other factors."""
+    number, factors = e.as_coeff_mul()
+    out: list[Any] = []
+    for f in factors:
+        inner = [a for a in f.args[1:] if a != 0] if isinstance(f, Where) else []
+        own = inner[0].as_coeff_Mul()[0] if len(inner) == 1 else sp.S.One
+        if own.is_Rational and own != 1:
+            number, f = number * own, f.func(f.args[0], *[a / own for a in f.args[1:]])
+        out.append(f)
+    return number, out
+
+
 def vanishes_with(choice: Any, divisor: Any) -> bool:
     """Whether a divisor may be 0 where a choice between something and 0 is 0: a count, or one made of the same choice."""
     if divisor.is_integer and divisor.has(Indexed) and not divisor.is_positive:
@@ -142,11 +155,13 @@ class ScalarMixin(LowererBase):
         signed.sort(key=lambda s: (s[0], -len(s[1].atoms(Indexed)) if not s[1].is_number else 1))
         values: list[tuple[bool, Val]] = []
         for minus, t in signed:
-            negated, v = self.unsigned(self.floated(self.value(-t if minus else t)))
+            v = self.value(-t if minus else t)
+            negated, v = self.unsigned(self.floated(v) if minus else v)
             values.append((minus != negated, v))
-        values.sort(key=lambda v: v[0])
-        all_minus, total = values[0]
+        values.sort(key=lambda v: (v[0], v[1].kind == "bool"))  # torch adds truth values to floats, not to one another
+        all_minus, total = values[0][0], self.floated(values[0][1])
         for minus, v in values[1:]:
+            v = v if total.kind == "float" else self.floated(v)
             total = self.join("-" if minus and not all_minus else "+", total, v)
         return self.negative(total) if all_minus else total
 
@@ -182,7 +197,7 @@ class ScalarMixin(LowererBase):
             found = shortcut(e)
             if found is not None:
                 return found
-        coefficient, factors = with_sizes_cancelled(e).as_coeff_mul()
+        coefficient, factors = numbers_out(with_sizes_cancelled(e))
         if any(isinstance(f, sp.Add) and f.has(*BRACKETS) for f in factors):
             parts = [mask_in(f) for f in factors]
             coefficient, factors = sp.Mul(coefficient, *[c for c, _ in parts]), [f for _, f in parts]
@@ -259,7 +274,7 @@ class ScalarMixin(LowererBase):
                 masks.append(v)
             else:
                 masks.append(self._inverted(v) if chosen[1] == 0 else v)
-                left.extend(x for x in chosen[1:] if x != 0)
+                left.extend(x for x in chosen[1:] if x not in (0, 1))
         return masks, rest
 
     def _masked_first(self, factors: list[Expr], values: list[Val], divisor: list[Val], masks: list[Val]) -> list[Val]:
@@ -356,6 +371,8 @@ class ScalarMixin(LowererBase):
             if len(repr(up)) <= len(repr(down)) + 2:
                 return [sp.Float(up, 17)], []
             return [], [sp.Integer(int(down)) if down == int(down) else sp.Float(down, 17)]
+        if c.p != 1 and not self._short(c) and self._short(1 / c):
+            return [], [1 / c]
         up_part: list[Expr] = [] if c.p == 1 else [c] if self._short(c) else [sp.Integer(c.p)]
         return up_part, [] if c.q == 1 or (up_part and up_part[0] == c) else [sp.Integer(c.q)]
 
@@ -587,6 +604,8 @@ class ScalarMixin(LowererBase):
         if name == "scaled":
             kernel, rest = self.kernel(args[0]), args[1]
             return kernel if rest == 1 else self._times([kernel, self.value(rest)])
+        if name == "power":
+            return self.join("**", self.value(args[0]), self.value(args[1]))
         if name == "neg":
             return self.negative(self.kernel(args[0]))
         if name in ("logaddexp", "maximum", "minimum"):

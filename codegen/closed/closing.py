@@ -12,6 +12,7 @@ from codegen.closed.balanced import balanced_cotangent
 from codegen.closed.cells import Cell, is_contraction
 from codegen.closed.code import RegionCode, region_code, resized
 from codegen.closed.constants import Sums, sum_of_definition
+from codegen.closed.copies import copies_of
 from codegen.closed.region import Region, boundary, normalized
 from engine.notation import Index, Sigma, accesses, base, element, name_of
 from engine.sizes import evaluate
@@ -67,8 +68,9 @@ def closed(unit: Unit, structure: Structure, labels: Labels, before: Iterable[Cl
         return known.get(name) or (() if c.expr is None else sum_of_definition(c, told))
 
     sums = tuple(s for c in edge if c.name not in wanted for s in told(c.name) if c.kind == "float" or s[2] == 1)
+    still_zero = still(seeds, readers, structure)
     whole = Region(
-        (*edge, *unit.cells), seeds, wanted, needed, relations, summed, (*sums, *still(seeds, readers, structure))
+        (*edge, *unit.cells), seeds, wanted, needed, relations, summed, (*sums, *still_zero), copies_of(edge, by_name)
     )
     key, region, names, sizes = normalized(whole)
     values = {z: evaluate(n, graph.example) for z, n in sizes.items()}
@@ -78,6 +80,7 @@ def closed(unit: Unit, structure: Structure, labels: Labels, before: Iterable[Cl
             origin = c.name.split("_")[0]
             names[c.name] = labels.namer(f"{names.get(origin, origin)}_{c.name.partition('_')[2]}")
             labels.ranks[names[c.name]] = len(c.shape)
+            structure.masks |= {names[c.name]} if c.kind == "bool" else set()
     return Closed(code, names, sizes)
 
 

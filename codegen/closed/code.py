@@ -14,6 +14,8 @@ from codegen.closed.cells import Cell, substituted
 from codegen.closed.chosengate import RULE as CHOSEN
 from codegen.closed.chosengate import with_chosen_gates
 from codegen.closed.complement import complemented
+from codegen.closed.copies import RULE as COPIES
+from codegen.closed.copies import renamed, twins
 from codegen.closed.deviations import centred_again
 from codegen.closed.enrich import enriched
 from codegen.closed.gates import (
@@ -30,6 +32,8 @@ from codegen.closed.gates import (
 )
 from codegen.closed.gathers import RULE as PLACES
 from codegen.closed.gathers import at_places
+from codegen.closed.keptmasks import RULE as MASKS
+from codegen.closed.keptmasks import with_kept_masks
 from codegen.closed.kinks import CLAMP, clamped
 from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import UNIFIED, unified
@@ -37,6 +41,8 @@ from codegen.closed.logshare import RULE as LOG_SHARES
 from codegen.closed.logshare import with_log_shares
 from codegen.closed.namedsums import with_named_sums
 from codegen.closed.norms import NORM, SQUARED, by_lengths, length_in_whole, squared
+from codegen.closed.onceonly import RULE as SHARED
+from codegen.closed.onceonly import with_shared_functions
 from codegen.closed.outer import RULE as OUTER
 from codegen.closed.outer import outer_differences, without_outer
 from codegen.closed.pieces import RULE as PIECES
@@ -55,8 +61,7 @@ from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.errors import DerivationError
 from engine.indexed import Indexed
-from engine.naming import free_name
-from engine.notation import Delta, Index, Sigma, Where, accesses, base, element, fresh, name_of
+from engine.notation import Delta, Sigma, Where, accesses, name_of
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
@@ -68,11 +73,8 @@ if TYPE_CHECKING:
     from codegen.closed.region import Region
 
 
-FUNCTIONS = (sp.log, sp.tanh)
-"""What is taken once of a tensor. Exponentials are not: they are parts of kernels that do not overflow."""
-SHARED = "a function that several tensors are made of is computed once"
 IN_FRONT = "a number that all terms of a sum have goes in front of it"
-"""Rules of the forward, as its trail names them."""
+"""The rule of `numbers_in_front`, as the trail of the forward names it."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +301,13 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
     slopes = {s.name: kernels_of(s.expr, by_name) for s in plan.statements}
     named = with_named_sums(slopes, cells)
     formulas = with_named_sums({s.name: s.expr for s in plan.statements if named[s.name] != slopes[s.name]}, cells)
-    slopes = named
+    same = {} if literal else twins(cells, region.copies)
+    slopes = {n: renamed(e, same) for n, e in named.items()}
+    if not literal:
+        masked, slopes = with_kept_masks(cells, slopes)
+        region = region.by(MASKS, lambda _: masked)
+        cells = region.cells
+        by_name = {c.name: c for c in cells}
     reads = {name_of(a) for e in slopes.values() for a in accesses(e)}
     read_back = [c.name for c in cells if c.name in reads]
     infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}
@@ -350,6 +358,7 @@ def forward_lines(
     With them comes what was done to the definitions of these cells.
     """
     outer = {} if literal else outer_differences(known)
+    same = {} if literal else twins(region.cells, region.copies)
     notes: dict[str, list[Rewrite]] = {}
 
     def step(rule: str, c: Cell, expr: Any) -> Cell:
@@ -359,6 +368,9 @@ def forward_lines(
         return new
 
     def local_form(c: Cell) -> Cell:
+        first = {c.name: same[c.name]} if c.name in same else same
+        own = c.element(c.indices) if c.name in same else cast("Expr", c.expr)
+        c = step(COPIES, c, renamed(own, first))
         c = step(KERNEL, c, kernel_form(c, known))
         c = step(CLAMP, c, clamped(c.expr, known))
         c = step(NORM, c, length_in_whole(c, known, needed))
@@ -419,61 +431,6 @@ def put_in(names: list[str]) -> str:
     listed = [f"{{{n}}}" for n in names]
     whole = " and ".join([", ".join(listed[:-1]), *listed[-1:]]) if len(names) > 1 else "".join(listed)
     return f"what nothing else reads is written out: {whole}"
-
-
-def with_shared_functions(lines: list[tuple[Cell, Expr]]) -> list[tuple[Cell, Expr]]:
-    """Every function of a tensor that is taken several times as a line of its own, before the first line that takes it."""
-    counts: dict[Any, int] = {}
-    for _, e in lines:
-        for f in functions_of(e):
-            counts[shape_of(f)] = counts.get(shape_of(f), 0) + 1
-    whole = {shape_of(f) for _, e in lines for f in functions_of(e) if f == e}
-    taken, known, out = {c.name for c, _ in lines}, dict[Any, tuple[Cell, int]](), list[tuple[Cell, Expr]]()
-    for c, e in lines:
-        change: dict[Any, Expr] = {}
-        for f in functions_of(e):
-            key, a = shape_of(f), argument_of(f)
-            own = tuple(dict.fromkeys(a.indices))
-            if counts[key] < 2 or key in whole or not all(isinstance(i, Index) for i in own):
-                continue
-            if key not in known:
-                called, sign = "log_sigmoid" if is_softplus(f) else f.func.__name__, -1 if is_softplus(f) else 1
-                name = free_name(f"{name_of(a)}_{called}", taken)
-                taken.add(name)
-                sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in e.atoms(Sigma) for i, n in s.limits}}
-                copy = {i: fresh() for i in own}
-                shape = tuple(sizes[i] for i in own)
-                expr: Expr = sign * f.xreplace(copy)
-                cell = Cell(name, tuple(copy.values()), shape, expr, "float", c.differentiable, c.dtype)
-                known[key] = cell, sign
-                out.append((cell, expr))
-            cell, sign = known[key]
-            change[f] = sign * cast("Any", element(base(cell.name), list(own)))
-        out.append((c, e.xreplace(change) if change else e))
-    return out
-
-
-def functions_of(e: Expr) -> list[Any]:
-    """The logarithms and tanh of tensors in an expression, and softplus of what is negative, in a fixed order."""
-    found = (x for x in sp.preorder_traversal(e) if isinstance(x, FUNCTIONS))
-    return [f for f in found if isinstance(f.args[0], Indexed) or is_softplus(f)]
-
-
-def is_softplus(f: Any) -> bool:
-    """Whether a function is `log(1 + exp(-x))` of an element."""
-    e = f.args[0] - 1
-    return isinstance(f, sp.log) and isinstance(e, sp.exp) and isinstance(-e.args[0], Indexed)
-
-
-def argument_of(f: Any) -> Any:
-    """The element that a function is of."""
-    return f.args[0] if isinstance(f.args[0], Indexed) else accesses(f)[0]
-
-
-def shape_of(f: Any) -> Any:
-    """A function of a tensor whatever its indices are called."""
-    own = dict.fromkeys(i for i in argument_of(f).indices if isinstance(i, Index))
-    return f.xreplace({i: Index(f"_shape{k}") for k, i in enumerate(own)})
 
 
 def numbers_in_front(e: Any) -> Any:

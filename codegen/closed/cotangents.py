@@ -12,7 +12,7 @@ from codegen.closed.backward import passed_back
 from codegen.closed.blocks import LONGEST, Block, Term
 from codegen.closed.cells import is_contraction
 from codegen.closed.likes import covers, expanded
-from codegen.closed.places import concatenated, disjoint
+from codegen.closed.places import begun, concatenated, disjoint
 from codegen.closed.regroup.products import terms
 from codegen.closed.structure import reads
 from codegen.closed.symmetric import joined as with_symmetric
@@ -120,6 +120,11 @@ class Cotangents:
             if other and not v.is_number:
                 t = tt.method(t, "to", tt.name(str(self.by_name[x].dtype)))
             full = covers(v, self.by_name[x].shape)
+            if (
+                full and not scatters and not other and t == tt.name(cot)
+            ):  # as it is, so that it needs no name of its own
+                self.add(x, named_piece(cot))
+                continue
             product = full and not scatters and not other and c.expr is not None and is_contraction(c.expr)
             self.add(x, Piece(t, full, scatters, formula, number=v.is_number, product=product))
 
@@ -218,6 +223,7 @@ class Cotangents:
                 t = tt.method(t, "clone")
         else:
             t = self.likes.zero_cotangent(c, [s.value for s in scatters])
+        t, scatters = begun(t, scatters)
         self.used.see(t)
         lines.append(f"{target} = {tt.text(t)}")
         apart = not dense and disjoint([s.items for s in scatters])

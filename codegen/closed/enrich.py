@@ -20,10 +20,16 @@ from codegen.closed.multiples import RULE as MULTIPLES
 from codegen.closed.multiples import with_multiples
 from codegen.closed.oncecentred import RULE as ONCE
 from codegen.closed.oncecentred import without_second_mean
+from codegen.closed.onesum import RULE as ONE_SUM
+from codegen.closed.onesum import with_one_sum
 from codegen.closed.outer import ORIGINS, with_origins
+from codegen.closed.signs import RULE as SIGNS
+from codegen.closed.signs import without_minus
 from codegen.closed.stabilize import is_exponential
 from codegen.closed.sums import summed_term
 from codegen.closed.terms import expanded
+from codegen.closed.turned import RULE as TURNED
+from codegen.closed.turned import by_turned_places
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
@@ -44,9 +50,12 @@ def enriched(region: Region, kept: tuple[str, ...] = ()) -> Region:
     Cells that are `kept` are read from outside of it.
     """
     region = region.by(ONCE, lambda cells: without_second_mean(cells, kept))
+    region = region.by(ONE_SUM, lambda cells: with_one_sum(cells, kept))
     region = region.by(SHARES_BY_LOGS, shares_by_logs).by(KNOWN, lambda cells: by_known_sums(cells, kept))
+    region = region.by(TURNED, by_turned_places)
     region = region.by(CENTRED, centred).by(SHARES, with_shares).by(GATES, with_gates)
-    return region.by(CLAMP, with_clamps).by(MULTIPLES, with_multiples).by(ORIGINS, with_origins)
+    region = region.by(CLAMP, with_clamps).by(MULTIPLES, with_multiples).by(ORIGINS, with_origins)
+    return region.by(SIGNS, lambda cells: without_minus(cells, kept))
 
 
 def shares_by_logs(cells: list[Cell]) -> list[Cell]:

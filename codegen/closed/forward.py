@@ -9,6 +9,7 @@ from codegen import tensors as tt
 from codegen.closed.blocks import Block, Term
 from codegen.closed.likes import covers, expanded
 from codegen.closed.line import LIKE
+from codegen.closed.places import begun
 from codegen.lower import Lowered, Lowerer
 from codegen.steps import Used, forward_text
 from codegen.values import TensorInfo, is_scalar
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from codegen.closed.closing import Closed
     from codegen.closed.likes import Likes
     from codegen.closed.structure import Structure
+    from codegen.lower import Scatter
 
 
 VIEWS = frozenset(
@@ -117,12 +119,16 @@ class Forward:
                 t = tt.method(t, "to", likes.dtype_text(cell.dtype, like))
             if low.scatters and (t.kind in ("name", "attribute", "item") or (t.kind == "method" and t.head in VIEWS)):
                 t = tt.method(t, "clone")
-        self.used.see(t)
-        lines = [f"{name} = {tt.text(t)}"]
+        scatters: list[Scatter] = []
         for s in low.scatters:
             own = s.renamed(names)
             if s.kind != cell.kind and not is_scalar(own.value) and not s.fills:
                 own = replace(own, value=tt.method(own.value, "to", likes.dtype_text(cell.dtype, like)))
+            scatters.append(own)
+        t, scatters = begun(t, scatters)
+        self.used.see(t)
+        lines = [f"{name} = {tt.text(t)}"]
+        for own in scatters:
             alone = v is None and len(low.scatters) == 1
             lines.append(likes.put(name, own, alone, cell.dtype, like, self.used))
         return tuple(lines)

@@ -9,6 +9,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.cells import substituted
+from codegen.closed.scattered import is_linear
 from codegen.closed.sums import resum
 from engine.notation import Delta, Sigma, accesses, name_of
 
@@ -24,11 +25,23 @@ def at_places(e: Expr, c: Cell, cells: Mapping[str, Cell]) -> Expr:
     """`Sum_j ([j = y_i] + a) x_ij` as `x_{i,y_i} + a Sum_j x_ij`, also where what is summed is a cell of its own."""
     if not e.has(Sigma):
         return e
-    products = {
-        n: d for n, d in cells.items() if isinstance(d.expr, sp.Mul) and d.expr.has(Delta) and not d.expr.has(Sigma)
-    }
+    products = {n: d for n, d in cells.items() if d.expr is not None and (placed(d.expr) or added_at_places(d, e))}
     whole = substituted(e, products) if products and any(name_of(a) in products for a in accesses(e)) else e
     return cast("Expr", resum(whole, c.ranges)) if whole.has(Delta) else e
+
+
+def placed(e: Expr) -> bool:
+    """Whether an expression is a product with ones at places."""
+    return isinstance(e, sp.Mul) and e.has(Delta) and not e.has(Sigma)
+
+
+def added_at_places(c: Cell, reader: Expr) -> bool:
+    """Whether a cell without a name of its own is a sum with products among its terms that are ones at places, and its reader sums it as it is."""
+    e = c.expr
+    if not isinstance(e, sp.Add) or e.has(Sigma) or c.named:
+        return False
+    ones = any(isinstance(f, Delta) for t in e.args for f in sp.Mul.make_args(t))
+    return ones and all(is_linear(reader, a) for a in accesses(reader, c.name))
 
 
 __all__ = ["RULE", "at_places"]

@@ -15,7 +15,6 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.cells import Cell, at, substituted
-from codegen.closed.logistic import DEPTH
 from codegen.closed.matching import holding
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import gathered
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 CLAMP = "a choice by the size of x is a polynomial in x and its clamp"
 """The rule of the forward, as its trail names it."""
+DEEPEST = 8
+"""Through how many cells a polynomial is written out at most."""
 CONSTANTS = 3
 """Terms without a sign at most, each of which may or may not hold its square."""
 
@@ -82,11 +83,19 @@ def unbounded(e: Any, cells: Mapping[str, Cell]) -> Any:
     """A product with `[|x| <= d]` and a polynomial in x that is 0 at d and -d as the polynomial in the clamp; else the same object."""
     for bracket in [f for f in e.args if isinstance(f, (Less, LessEqual))] if isinstance(e, Mul) else ():
         x = absolute(bracket.args[0], cells)
-        inner = Mul(*[f for f in e.args if x is not None and f is not bracket and x in accesses(f)])
+        inner = Mul(*[f for f in e.args if x is not None and f is not bracket and made_of(f, x, cells)])
         new = by_clamp(Where(bracket, inner, 0), cells) if inner != 1 else None
         if new is not None:
             return new * e / bracket / inner
     return e
+
+
+def made_of(e: Any, x: Indexed, cells: Mapping[str, Cell]) -> bool:
+    """Whether an expression is a polynomial in x, which it may read through cells that are."""
+    plain = {n: c for n, c in cells.items() if is_polynomial(c.expr) and n != name_of(x)}
+    return is_polynomial(e) and any(
+        a == x or (name_of(a) in plain and reaches(name_of(a), x, plain)) for a in accesses(e)
+    )
 
 
 def by_clamp(e: Any, cells: Mapping[str, Cell]) -> Expr | None:
@@ -159,7 +168,7 @@ def is_polynomial(e: Expr | None) -> bool:
 
 def written(e: Any, plain: Mapping[str, Cell]) -> Any:
     """An expression with the polynomials that it reads written out."""
-    for _ in range(DEPTH):
+    for _ in range(DEEPEST):
         step = substituted(e, plain)
         if step == e:
             break

@@ -76,7 +76,8 @@ class Likes:
     def is_float(self, t: T) -> bool:
         """Whether an expression is the name of a floating-point tensor: a cotangent, or a cell of that kind."""
         cell = self.structure.by_name.get(str(t.head))
-        return t.kind == "name" and t.head in self.ranks and (cell is None or cell.kind == "float")
+        made = t.head in self.ranks and t.head not in self.structure.masks
+        return t.kind == "name" and made and (cell is None or cell.kind == "float")
 
     def put(self, target: str, s: Scatter, alone: bool, dtype: Any, like: str, used: Used) -> str:
         """One statement that puts or adds values into places of `target`, and what it reads noted in `used`."""

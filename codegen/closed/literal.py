@@ -44,7 +44,8 @@ def literal_nodes(graph: Graph) -> frozenset[str]:
         elif n.template is not None:
             before = set[str]() if told_apart(graph, n) else chain(graph, compared(n), fixed)
             if any(has_inexact_factor(graph[m]) for m in before):
-                found |= before | ({n.name} if not n.dtype.is_floating_point else set())
+                exact = {m for m in before if is_exact(graph[m]) and m not in fixed}
+                found |= before - exact | ({n.name} if not n.dtype.is_floating_point and not exact else set())
     for o in fixed.intersection(graph.outputs):
         found |= {o, *chain(graph, graph[o].operands, fixed)}
     return frozenset(n for n in found if graph[n].call is not None and graph[n].output is None)
@@ -152,6 +153,19 @@ def has_inexact_factor(n: Node) -> bool:
     if n.call is None or n.template is None or not scales(n.template.expr):
         return False
     return any(isinstance(v, float) and is_inexact(v) for v in pytree.tree_leaves(n.call.args))
+
+
+def is_exact(n: Node) -> bool:
+    """Whether a node's entries are those of one tensor up to their sign, so that nothing is rounded."""
+    return n.template is not None and len(n.operands) == 1 and turns(n.template.expr)
+
+
+@lru_cache(maxsize=2**12)
+def turns(e: Expr) -> bool:
+    """Whether a definition is an entry times one, minus one or its own sign."""
+    factors = [f for f in sp.Mul.make_args(e) if not isinstance(f, Sign)]
+    rest = sp.Mul(*factors)
+    return isinstance(rest, Indexed) or isinstance(-rest, Indexed)
 
 
 @lru_cache(maxsize=2**12)

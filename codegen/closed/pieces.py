@@ -82,6 +82,7 @@ def is_kernel(e: Expr) -> bool:
 def calls(e: Expr) -> int:
     """How many calls compute an expression, equal parts once and what is a kernel in one."""
     parts: set[Any] = set()
+    more = 0
     stack: list[Any] = [e]
     while stack:
         part = stack.pop()
@@ -90,7 +91,8 @@ def calls(e: Expr) -> int:
         parts.add(part)
         kernel = stable(part)
         stack.extend(part.args if kernel is None else [a for a in kernel[1] if isinstance(a, Expr)])
-    return len(parts)
+        more += max(0, len(part.args) - 2) if kernel is None and isinstance(part, sp.Add) else 0
+    return len(parts) + more
 
 
 def written(e: Expr, known: Mapping[str, Cell]) -> Iterator[Any]:

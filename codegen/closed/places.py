@@ -69,7 +69,10 @@ def apart(one: tuple[Any, Any, Any], other: tuple[Any, Any, Any]) -> bool:
 
 
 def put(target: str, s: Scatter, alone: bool) -> str:
-    """One statement that puts values into places of `target`, where they are `alone`, or adds them to what is there."""
+    """One statement that puts values into places of `target`, where they are `alone`, or adds them to what is there.
+
+    A number is added with `+=`, as people write it; several values with `index_put_`, which does not read the places first.
+    """
     inside = ", ".join(tt.argument(i) for i in s.items)
     if s.diagonal and s.fills:
         return f"{target}.fill_diagonal_({tt.text(s.value)})"
@@ -82,11 +85,23 @@ def put(target: str, s: Scatter, alone: bool) -> str:
         return accumulated(target, s.items, s.value)
     if alone:
         return f"{target}[{inside or '...'}] = {tt.text(s.value)}"
+    if s.several:
+        return accumulated(target, s.items, s.value)
     minus = starts_negative(s.value)
     value = tt.text(without_minus(s.value) if minus else s.value)
     if all(is_scalar(i) or i.kind == "slice" for i in s.items):  # a view: `+=` would copy it onto itself
         return f"{target}[{inside or '...'}].{'sub_' if minus else 'add_'}({value})"
     return f"{target}[{inside or '...'}] {'-' if minus else '+'}= {value}"
+
+
+def begun(t: T, scatters: list[Scatter]) -> tuple[T, list[Scatter]]:
+    """What a tensor is before values are put into it, and which: where it is a copy, the first are added as it is made."""
+    first = scatters[0] if scatters else None
+    if first is None or t.kind != "method" or t.head != "clone" or not (first.several or first.accumulate):
+        return t, scatters
+    if is_scalar(first.value) or any(is_scalar(i) for i in first.items):
+        return t, scatters
+    return tt.method(t.args[0], "index_put", first.items, first.value, accumulate="True"), scatters[1:]
 
 
 def accumulated(target: str, items: tuple[Any, ...], value: T) -> str:
@@ -100,4 +115,4 @@ def accumulated(target: str, items: tuple[Any, ...], value: T) -> str:
     return f"{target}{f'[{selected}]' if selected else ''}.index_put_({where}, {tt.text(value)}, accumulate=True)"
 
 
-__all__ = ["concatenated", "disjoint", "put"]
+__all__ = ["begun", "concatenated", "disjoint", "put"]

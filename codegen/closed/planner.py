@@ -19,6 +19,7 @@ from codegen.closed.naming import Naming
 from codegen.closed.prices import sums_of
 from codegen.closed.shares import exponential, reduction
 from codegen.closed.sums import rebuilt
+from codegen.closed.sumsofwholes import by_wholes
 from codegen.derive import distribute
 from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, base, bound, canonical, element, fresh, name_of
@@ -105,6 +106,7 @@ def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
 
 def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
     """Sums that occur more than once become statements; one that is a whole gradient already lends its name."""
+    statements = by_wholes(statements)
     there = {fact_key(x)[0] for s in statements for x in sums_of(s.expr)}
     statements = [replace(s, expr=nested(s.expr, there)) for s in statements]
     statements = joined_sums(statements)

@@ -115,7 +115,8 @@ class Prices:
         if isinstance(e, (Sigma, Indexed)) or not e.has(Indexed):
             return 0.0
         if isinstance(e, sp.Add):
-            return sum(self.expression(t) for t in e.args) + combined([self.reach(t) for t in e.args])
+            inverted = sum(2.0 * self.reach(t) for t in e.args if isinstance(t, sp.Pow) and t.exp == -1)
+            return sum(self.expression(t) for t in e.args) + inverted + combined([self.reach(t) for t in e.args])
         if isinstance(e, sp.Mul):
             factors = [f for f in e.args if f.has(Indexed)]
             inner = sum(self.expression(f) for f in factors if tanh_of(f, self.algebra.cells) is None)

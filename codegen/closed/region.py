@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
     from codegen.closed.constants import Sums
+    from codegen.closed.copies import Copies
     from codegen.closed.rewrites import Rewrite
 
 LIMIT = 48
@@ -45,6 +46,8 @@ class Region:
     summed: tuple[tuple[str, tuple[tuple[int, ...], ...]], ...] = ()
     sums: Sums = ()
     """What boundary cells, and cotangents from outside, sum to over one of their axes, where that is known."""
+    copies: Copies = ()
+    """Boundary cells that have the values of another one."""
     notes: tuple[Rewrite, ...] = ()
     """What the rules so far made of the cells' definitions."""
 
@@ -214,8 +217,9 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))
     summed = tuple((names[n], groups) for n, groups in region.summed)
     sums = tuple((both[n], axis, value) for n, axis, value in region.sums)
-    out = Region(tuple(cells), *flags, relations, summed, sums)  # pyright: ignore[reportCallIssue]
-    return (tuple(key), *flags, relations, summed, sums), out, {v: k for k, v in names.items()}, sizes
+    copies = tuple((names[a], names[b]) for a, b in region.copies)
+    out = Region(tuple(cells), *flags, relations, summed, sums, copies)  # pyright: ignore[reportCallIssue]
+    return (tuple(key), *flags, relations, summed, sums, copies), out, {v: k for k, v in names.items()}, sizes
 
 
 def with_sizes_by_position(region: Region) -> tuple[Region, dict[Any, Expr]]:

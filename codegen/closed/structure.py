@@ -64,6 +64,8 @@ class Structure:
         self.symmetric = symmetric_among(self.cells)
         """The cells that are symmetric matrices."""
         self.units = self._units()
+        self.masks = set[str]()
+        """Truth values that regions keep beside these cells."""
 
     def _live(self, wanted: tuple[str, ...]) -> set[str]:
         """Cells on a path from a wanted input to an output."""

@@ -10,7 +10,7 @@ from codegen.closed.blocks import Term
 from codegen.closed.cotangents import Piece, named_piece
 from codegen.closed.likes import covers, expanded
 from codegen.closed.line import LIKE, Line
-from codegen.closed.places import disjoint
+from codegen.closed.places import begun, disjoint
 from codegen.closed.recentre import PART
 from codegen.closed.symmetric import is_symmetric, symmetric_among
 from codegen.derivation import Origin, Proof
@@ -138,14 +138,15 @@ class Through:
         """The statements of a line: an expression or zeros, and the places that are filled."""
         low, cell = line.value, self.by_name.get(actual)
         t = self.dense(line, actual) if low.dense is not None else self.zeros(line, actual)
+        t, scatters = begun(t, [s.renamed(self.local) for s in low.scatters])
         self.cots.used.see(t)
         lines = [f"{label} = {tt.text(t)}"]
         dtype = cell.dtype if cell is not None else self.unit.root.dtype
         separate = low.dense is None and disjoint([s.items for s in low.scatters])
         like = self.likes.from_cotangents(dtype)
-        for k, s in enumerate(low.scatters):
+        for k, s in enumerate(scatters):
             alone = low.dense is None and (k == 0 or separate)
-            lines.append(self.likes.put(label, s.renamed(self.local), alone, dtype, like, self.cots.used))
+            lines.append(self.likes.put(label, s, alone, dtype, like, self.cots.used))
         return lines
 
     def dense(self, line: Line, actual: str) -> Any:

@@ -3,7 +3,7 @@
 
 x (n0, d); w (d,); b (d,)
 
-Saved for the backward: w (d,), o_sub (n0, d), o_std_mean (d,), o_std_sum (d,), o_std (1, d).
+Saved for the backward: w (d,), o_sub (n0, d), o_std_mean (d,), o_std (1, d).
 """
 
 import torch
@@ -11,18 +11,16 @@ import torch
 
 def forward(x, w, b):
     """Returns (o, saved)."""
-    n0 = x.shape[0]
     o_sub = x - x.mean(0)
     o_std_mean = (o_sub ** 2).mean(0)
-    o_std_sum = (o_sub ** 2).sum(0)
-    o_std = torch.where(o_std_mean == 0, 0, (o_std_sum / n0).sqrt()).unsqueeze(0)
+    o_std = torch.where(o_std_mean == 0, 0, o_std_mean.sqrt()).unsqueeze(0)
     o = o_sub * (w / o_std) + b
-    return o, (w, o_sub, o_std_mean, o_std_sum, o_std)
+    return o, (w, o_sub, o_std_mean, o_std)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    w, o_sub, o_std_mean, o_std_sum, o_std = saved
+    w, o_sub, o_std_mean, o_std = saved
     n0 = o_sub.shape[0]
     d = w.shape[0]
     if grad_out is None:
@@ -38,14 +36,9 @@ def backward(saved, grad_out=None):
     dw = (grad_out_sum / o_std).squeeze(0)
 
     # dx[i,j] = (grad_out[i,j] - 2 grad_out_sum[j] o_sub[i,j]
-    #     (0 if o_std_mean[j] = 0 else 1 / (2 sqrt(n0) sqrt(o_std_sum[j]))) / o_std[0,j] - db[j] / n0) w[j] /
-    #     o_std[0,j]
+    #     (0 if o_std_mean[j] = 0 else 1 / (2 sqrt(o_std_mean[j]))) / (n0 o_std[0,j]) - db[j] / n0) w[j] / o_std[0,j]
     dx = (
-        (
-            grad_out
-            - o_sub * torch.where(o_std_mean == 0, 0, 2 * grad_out_sum * 0.5 * (n0 * o_std_sum).rsqrt() / o_std)
-            - db / n0
-        )
+        (grad_out - o_sub * torch.where(o_std_mean == 0, 0, grad_out_sum * o_std_mean.rsqrt() / (n0 * o_std)) - db / n0)
         * (w / o_std)
     )
 
@@ -66,12 +59,12 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, w, b):
         o, saved = forward(x, w, b)
-        w, o_sub, o_std_mean, o_std_sum, o_std = saved
-        return o, o_sub, o_std_mean, o_std_sum, o_std
+        w, o_sub, o_std_mean, o_std = saved
+        return o, o_sub, o_std_mean, o_std
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, *output[1:5])
+        ctx.save_for_backward(*inputs, *output[1:4])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -80,8 +73,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 3
-        x, w, b, o_sub, o_std_mean, o_std_sum, o_std = ctx.saved_tensors
-        saved = (w, o_sub, o_std_mean, o_std_sum, o_std)
+        x, w, b, o_sub, o_std_mean, o_std = ctx.saved_tensors
+        saved = (w, o_sub, o_std_mean, o_std)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, w, b)
@@ -102,7 +95,7 @@ class ForwardMode(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, *output[1:5])
+        ctx.save_for_forward(*inputs, *output[1:4])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -117,7 +110,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None, None, None, None
+        return moved_0, None, None, None
 
 
 def batched_alike(tensors, *others):

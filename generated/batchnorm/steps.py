@@ -77,11 +77,11 @@ def backward(saved, grad_out=None):
     #     else 1 / (2 sqrt(n0) sqrt(Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)^2))) (Σ_k (x[k,j] - (Σ_l x[l,j]) / n0)) / n0
     x_centred = x - x.mean(0)
     x_centred_squared = x_centred ** 2
-    dx_part = 0.5 * (n0 * x_centred_squared.sum(0)).rsqrt()
+    dx_part = (n0 * x_centred_squared.sum(0)).rsqrt()
     dx_part_1 = x_centred_squared.mean(0) == 0
     dx = (
-        torch.where(dx_part_1, 0, (2 * x - 2 * x.mean(0)) * do_std * dx_part)
-        - torch.where(dx_part_1, 0, 2 * do_std * x_centred.sum(0) * dx_part / n0)
+        torch.where(dx_part_1, 0, (2 * x - 2 * x.mean(0)) * (do_std * dx_part / 2))
+        - torch.where(dx_part_1, 0, do_std * x_centred.sum(0) * dx_part / n0)
         + do_sub
         + do_mean / n0
     )

@@ -120,7 +120,9 @@ def backward(saved, grad_out=None):
 
     # dlogits[i,j,k] = (logits_softmax[i,j,k] - [k = y[i,j]]) grad_out inside[i,j] / loss_sum_1
     dlogits = logits_softmax * (grad_out / loss_sum_1 * inside).unsqueeze(-1)
-    dlogits[torch.arange(n).unsqueeze(-1), torch.arange(t), y] += inside * (-grad_out / loss_sum_1)
+    dlogits.index_put_(
+        (torch.arange(n).unsqueeze(-1), torch.arange(t), y), inside * (-grad_out / loss_sum_1), accumulate=True
+    )
 
     # dlogits_getitem[i,j] = Σ_{k,l} dlogits[k,l,i] logits_layer_norm[k,l,j]
     dlogits_getitem = torch.einsum("abc,abd->cd", dlogits, logits_layer_norm)

@@ -9,7 +9,6 @@ Kernels that were chosen, each equal to what was derived:
     exp(log_softmax(z)) = softmax(z)
     (x - mean) / sqrt(var + eps) w + b of every row = native_layer_norm(x, w, b), and its derivative
     x w + b = addmm(b, x, w)
-    c + a b = addcmul(c, a, b)
     index_add(zeros, 0, i, v) = onehot(i)T v
 """
 
@@ -193,7 +192,7 @@ def trainer(params):
     dlogits_quotient_1 = space23.view(())
     space24 = torch.empty(512, dtype=torch.float32)
     dlogits_quotient_times_inside = space24.view(32, 16)
-    dlogits_sum = space24.view(32, 16)
+    inside_times_dlogits_quotient_1 = space24.view(32, 16)
     dupb2 = space24[:128]
     wte_picked_3d = wte_picked.view(32, 16, 32)
     h_2d = h.view(512, 32)
@@ -242,9 +241,9 @@ def trainer(params):
     logits_getitem_T = logits_getitem.t()
     grad_out_ = torch.ones((), dtype=torch.float32)
     dlogits_quotient_times_inside_column = dlogits_quotient_times_inside.view(512, 1)
-    arange = torch.arange(512)
     minus_one = torch.full((), -1.0, dtype=torch.float32)
-    dlogits_sum_flat = dlogits_sum.view(-1)
+    arange = torch.arange(512)
+    inside_times_dlogits_quotient_1_flat = inside_times_dlogits_quotient_1.view(-1)
     down2_T = down2.t()
     h2_gelu_T = h2_gelu_2d.t()
     dh2_gelu_3d = dh2_gelu.view(32, 16, 128)
@@ -389,11 +388,9 @@ def trainer(params):
                 torch.div(grad_out_, loss_sum_1, out=dlogits_quotient)
                 torch.mul(dlogits_quotient, inside, out=dlogits_quotient_times_inside)
                 logits_softmax.mul_(dlogits_quotient_times_inside_column)  # dlogits_product from here on
-                dlogits_product_picked = dlogits_product[arange, y_flat]
                 torch.div(minus_one, loss_sum_1, out=dlogits_quotient_1)
-                dlogits_product_picked_2d = dlogits_product_picked.view(32, 16)
-                torch.addcmul(dlogits_product_picked_2d, inside, dlogits_quotient_1, out=dlogits_sum)
-                dlogits = torch.index_put(dlogits_product, (arange, y_flat), dlogits_sum_flat)
+                torch.mul(inside, dlogits_quotient_1, out=inside_times_dlogits_quotient_1)
+                dlogits = torch.index_put(dlogits_product, (arange, y_flat), inside_times_dlogits_quotient_1_flat, True)
                 torch.mm(dlogits, logits_getitem, out=dlogits_layer_norm)
                 dh2, dnw, dnb = native_layer_norm_backward(
                     dlogits_layer_norm, h2, (32,), h2_mean, h2_rstd, nw, nb, [True, True, True]

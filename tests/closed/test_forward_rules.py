@@ -90,7 +90,7 @@ def test_ones_at_places_are_no_tensor(forward: Any, inputs: Any, places: str) ->
 def test_a_choice_by_place_adds_the_difference() -> None:
     source = emitted(margin_by_choice, X, torch.rand(5, generator=G, dtype=torch.float64), Y)
     assert "torch.where" not in source
-    assert "-= m[" in source
+    assert "x.index_put((torch.arange(4), y), -m[y], accumulate=True)" in source
 
 
 def test_a_choice_between_two_tensors_stays_one() -> None:
@@ -170,3 +170,33 @@ def test_what_is_centred_is_not_centred_again() -> None:
     source = emitted(forward, torch.cat([X, 2 * X, X.sin()]))
     first = source[source.index("def forward(") : source.index("def backward(")]
     assert first.count(".mean(0)") == 1 + first.count("_rounded.mean(0)")
+
+
+def test_a_power_is_written_as_a_power() -> None:
+    """Its definition says what it is where the base is 0; what is passed back is held to that."""
+    e = torch.tensor([0.0, 0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
+    source = emitted(lambda x, p: (x.abs() ** p).sum(), torch.cat([X[:3], X[:1] * 0 + 1]), e)
+    forward = source[source.index("def forward(") : source.index("def backward(")]
+    assert "**" in forward
+    assert "where" not in forward
+
+
+def test_sums_that_differ_in_a_number_are_one() -> None:
+    source = emitted(lambda x: x * (x**2).mean(1, keepdim=True) + (x**2).sum(1, keepdim=True), X)
+    forward = source[source.index("def forward(") : source.index("def backward(")]
+    assert forward.count("** 2)") == 1
+
+
+def test_a_root_serves_what_is_divided_by_it() -> None:
+    def tweedie(x, y):
+        mu = torch.exp(x)
+        return (y * mu**-0.5 + mu**0.5).sum()
+
+    source = emitted(tweedie, X, X + 1)
+    forward = source[source.index("def forward(") : source.index("def backward(")]
+    assert forward.count("sqrt()") == 1
+
+
+def test_the_minus_goes_to_who_reads_a_product() -> None:
+    source = emitted(lambda x, y: (3 - (-x * y.exp()) + x).square().sum(), X, X + 1)
+    assert "-x" not in source[source.index("def forward(") : source.index("def backward(")]

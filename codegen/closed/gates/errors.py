@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from codegen.closed.backward import cot_name
-from codegen.closed.gates.execute import by_the_forward, execute, scope_of
+from codegen.closed.gates.execute import DTYPES, by_the_forward, execute, scope_of
 from codegen.closed.gates.points import KINDS, relate, stilled
 from codegen.closed.gates.sizes import shape_at
 from engine.arithmetic import arithmetic
@@ -50,9 +50,10 @@ class Trial:
         for name in self.region.seeds:
             made[f"{cot_name(name)}_out"] = made[cot_name(name)]
         scope = scope_of(self.sizes)
+        kinds = {c.name: c.kind for c in self.cells}
         with torch.no_grad():
             for line in (*self.forward, *self.backward):
-                execute(line, made, scope, self.sizes, dtype)
+                execute(line, made, scope, self.sizes, DTYPES.get(kinds.get(line.name, "float"), dtype))
         return made
 
 
@@ -115,6 +116,7 @@ def inputs_at(
             elif name == c.name:
                 places = torch.nn.functional.one_hot(values[name].int().argmax(axis), shape[axis])
                 values[name] = places.movedim(-1, axis).to(values[name].dtype)
+    values |= {one: values[other] for one, other in region.copies}
     for name in region.seeds:
         shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
         drawn = torch.randn(shape, generator=g, dtype=torch.float64)

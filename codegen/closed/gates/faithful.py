@@ -63,7 +63,7 @@ def drawn(region: Region, sizes: dict[Any, int], positive: bool) -> dict[str, to
         else:
             x = torch.randint(0, 2, shape, generator=g)
             out[c.name] = x.bool() if c.kind == "bool" else x
-    return out
+    return out | {one: out[other] for one, other in region.copies}
 
 
 def alike(ours: torch.Tensor, own: Any, shape: tuple[int, ...]) -> bool:

@@ -40,6 +40,7 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
     rng = np.random.default_rng(seed)
     numbers = arithmetic(DIGITS)
     tensors: dict[str, Any] = {}
+    same, drawn = dict(region.copies), dict[str, Any]()
     for c in cells:
         shape = shape_at(c.shape, sizes)
         if c.expr is None:
@@ -48,6 +49,7 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
             else:
                 tensors[c.name] = rng.integers(0, 2, size=shape)  # truth values are the numbers 0 and 1
             tensors[c.name] = with_sum(tensors[c.name], region, c)
+            tensors[c.name] = drawn.setdefault(same.get(c.name, c.name), tensors[c.name])
             continue
         value = boxed(Interpreter(numbers, tensors, sizes).tensor(c.indices, shape, c.expr))
         if any(isinstance(x, mpmath.mpc) or mpmath.isnan(x) for x in value.flat):
@@ -55,8 +57,8 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
         tensors[c.name] = value
     for name in region.seeds:
         shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
-        drawn = stilled(rng.normal(size=shape), region, name)
-        tensors[cot_name(name)] = tensors[f"{cot_name(name)}_out"] = boxed(numbers.lift(drawn))
+        passed = stilled(rng.normal(size=shape), region, name)
+        tensors[cot_name(name)] = tensors[f"{cot_name(name)}_out"] = boxed(numbers.lift(passed))
     return tensors
 
 

@@ -15,6 +15,7 @@ from tests.closed.forms.losses import LOSSES
 from tests.closed.forms.networks import NETWORKS
 from tests.closed.forms.normalisation import NORMALISATION
 from tests.closed.forms.objectives import OBJECTIVES
+from tests.closed.forms.once import ONCE
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.rankings import RANKINGS
 from tests.closed.forms.robust import ROBUST
@@ -45,6 +46,7 @@ FORMS: tuple[Form, ...] = (
     *SLOPES,
     *SHARES,
     *RANKINGS,
+    *ONCE,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from tests.closed.forms.form import Form
 
@@ -21,6 +22,29 @@ def mpnn_hand(x, src, dst, w, g):
     d = A.threshold_backward(g, o, 0)
     dh = torch.zeros_like(h).index_add_(0, src, d[dst])
     return (o, (dh @ w.T, x.T @ dh))
+
+
+# Velickovic et al., Graph attention networks, 2018
+def graph_attention(h, w, a, b, adj):
+    z = h @ w
+    e = F.leaky_relu((z @ a)[:, None] + (z @ b)[None, :], 0.2)
+    return torch.where(adj == 0, torch.full_like(e, -1e9), e).softmax(1) @ z
+
+
+def graph_attention_hand(h, w, a, b, adj, g):
+    z = h @ w
+    s = (z @ a)[:, None] + z @ b
+    p = F.leaky_relu(s, 0.2).masked_fill(adj == 0, -1e9).softmax(1)
+    o = p @ z
+    d = A.leaky_relu_backward(p * (g @ z.T - (g * o).sum(1, keepdim=True)), s, 0.2, False)
+    r, c = d.sum(1), d.sum(0)
+    dz = p.T @ g + r[:, None] * a + c[:, None] * b
+    return (o, (dz @ w.T, h.T @ dz, z.T @ r, z.T @ c))
+
+
+def adjacent(d, n):
+    a = (d.unit(n, n) > 0.5).to(torch.int64)
+    return a.fill_diagonal_(1)
 
 
 def gin(x, a, e, w):
@@ -102,6 +126,13 @@ GRAPHS = (
         mpnn,
         lambda d, n: [d.normal(n, 8), d.classes(n, 3 * n), d.classes(n, 3 * n), d.normal(8, 6)],
         mpnn_hand,
+        twice=False,
+    ),
+    Form(
+        "graph attention",
+        graph_attention,
+        lambda d, n: [d.normal(n, 12), d.normal(12, 8), d.normal(8), d.normal(8), adjacent(d, n)],
+        graph_attention_hand,
         twice=False,
     ),
     Form(

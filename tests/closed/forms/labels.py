@@ -10,6 +10,36 @@ from tests.closed.forms.form import Form
 K = 16
 
 
+# Rifkin and Klautau, In defense of one-vs-all classification, 2004, with the logistic loss
+def one_vs_all_logistic(x, y):
+    t = 2 * F.one_hot(y, x.shape[1]).to(x.dtype) - 1
+    return torch.log(1 + torch.exp(-t * x)).sum(1).mean()
+
+
+def one_vs_all_logistic_hand(x, y, g):
+    n = len(y)
+    d = x.sigmoid() * (g / n)
+    d.scatter_add_(1, y[:, None], (-g / n).expand(n, 1))
+    return (F.softplus(x).sum() - x.gather(1, y[:, None]).sum()) / n, (d,)
+
+
+# Cao et al., Learning imbalanced datasets with label-distribution-aware margin loss, 2019
+def margins_of_labels(x, m, y):
+    ones = F.one_hot(y, x.shape[1]).to(x.dtype)
+    z = torch.where(ones > 0, x - m[y][:, None], x)
+    return -torch.log(torch.softmax(3 * z, 1))[torch.arange(len(y)), y].mean()
+
+
+def margins_of_labels_hand(x, m, y, g):
+    n = len(y)
+    z = 3 * x
+    z.scatter_add_(1, y[:, None], (-3 * m[y])[:, None])
+    p = z.log_softmax(1)
+    d = p.exp() * (3 * g / n)
+    d.scatter_add_(1, y[:, None], (-3 * g / n).expand(n, 1))
+    return -p.gather(1, y[:, None]).mean(), (d,)
+
+
 def siglip(a, b, t, bias):
     a, b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
     lo = a @ b.T * t.exp() + bias
@@ -70,6 +100,22 @@ LABELS = (
         n_pair_hand,
         batches=(2, 5),
         extreme=True,
+    ),
+    Form(
+        "one-vs-all logistic",
+        one_vs_all_logistic,
+        lambda d, n: [d.normal(n, K), d.classes(K, n)],
+        one_vs_all_logistic_hand,
+        wrt=("x",),
+        extreme=True,
+    ),
+    Form(
+        "margins of labels",
+        margins_of_labels,
+        lambda d, n: [d.normal(n, K), d.unit(K), d.classes(K, n)],
+        margins_of_labels_hand,
+        wrt=("x",),
+        batches=(2, 5),
     ),
     Form("siglip", siglip, lambda d, n: [d.normal(n, 12), d.normal(n, 12), d.normal(), d.normal()], siglip_hand),
     Form(
