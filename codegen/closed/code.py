@@ -39,6 +39,8 @@ from codegen.closed.line import LIKE, Line
 from codegen.closed.logistic import UNIFIED, unified
 from codegen.closed.logshare import RULE as LOG_SHARES
 from codegen.closed.logshare import with_log_shares
+from codegen.closed.moments import RULE as MOMENTS
+from codegen.closed.moments import by_moments
 from codegen.closed.namedsums import with_named_sums
 from codegen.closed.norms import NORM, SQUARED, by_lengths, length_in_whole, squared
 from codegen.closed.onceonly import RULE as SHARED
@@ -54,7 +56,6 @@ from codegen.closed.scaled import scaled
 from codegen.closed.scattered import RULE as SCATTERED
 from codegen.closed.scattered import by_places, is_linear, scattered_apart
 from codegen.closed.slopes import by_clamps, with_slopes, written_out
-from codegen.closed.softmaxslope import with_softmax_slopes, without_kernels
 from codegen.closed.stabilize import KERNEL, kernel_form, stabilized
 from codegen.closed.sums import rebuilt
 from codegen.lower import Lowerer
@@ -168,7 +169,7 @@ class Form:
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
     kept = (*region.needed, *region.seeds)
-    start = region.by(CHOSEN, with_chosen_gates).by(PIECES, by_pieces).by(SQUARED, squared)
+    start = region.by(CHOSEN, with_chosen_gates).by(PIECES, by_pieces).by(SQUARED, squared).by(MOMENTS, by_moments)
 
     def best(start: Region) -> RegionCode:
         return passing(region, enriched(stabilized(start, kept), kept), values)
@@ -325,9 +326,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
         expr = scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
         low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
         plain = formulas.get(s.name, s.expr)
-        formula = (
-            plain if reads.issuperset(map(name_of, accesses(plain))) else without_kernels(written_out(slopes[s.name]))
-        )
+        formula = plain if reads.issuperset(map(name_of, accesses(plain))) else written_out(slopes[s.name])
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
     return RegionCode(
         cells,
@@ -342,7 +341,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
 
 def kernels_of(e: Expr, known: dict[str, Cell]) -> Any:
     """An expression with the kernels that torch has for slopes."""
-    return with_softmax_slopes(with_slopes(by_clamps(by_lengths(e, known), known), known), known)
+    return with_slopes(by_clamps(by_lengths(e, known), known), known)
 
 
 def forward_lines(

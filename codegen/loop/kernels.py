@@ -13,6 +13,7 @@ from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
 from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_in_rows, sizes_of, small
 from codegen.loop.layernorm import layer_norm
 from codegen.loop.rules import Match, Rule, depends_on, near
+from codegen.loop.softmax import softmax_backward
 from codegen.loop.tables import looked_up
 
 if TYPE_CHECKING:
@@ -385,6 +386,7 @@ RULES: tuple[Rule, ...] = (
         "g (1 - h^2) = tanh_backward(g, h); g s (1 - s) = sigmoid_backward(g, s)",
         elementwise_backward,
     ),
+    Rule("softmax backward", "p (g - Sum g p) = _softmax_backward_data(g, p)", softmax_backward),
     Rule("relu", "relu(z) = clamp_min(z, 0)", rectified, always=True),
     Rule("relu backward", "g [z > 0] = threshold_backward(g, z, 0)", rectified_backward),
     Rule(

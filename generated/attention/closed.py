@@ -38,7 +38,7 @@ def backward(saved, grad_out=None):
     datt = grad_out @ v.mT
 
     # dscores_matmul[i,j,l] = (datt[i,j,l] - Σ_m datt[i,j,m] att[i,j,m]) att[i,j,l] / sqrt(h)
-    dscores_matmul = torch.ops.aten._softmax_backward_data(datt, att, 2, att.dtype) / h ** 0.5
+    dscores_matmul = (datt - (datt * att).sum(2, keepdim=True)) * att / h ** 0.5
 
     # dv[i,j,l] = Σ_m grad_out[i,m,l] att[i,m,j]
     dv = att.mT @ grad_out
