@@ -1,5 +1,7 @@
 # pyright: basic
-"""Functions that emitted files bring along: torch's kernels that have no second derivative, written out where there may be one."""
+"""Functions that emitted files bring along: torch's kernels by a name that says what they are, and written out where one that has no
+second derivative may need it.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,12 @@ def mish_backward(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return grad * (t + x * (1 - t * t) * x.sigmoid())
 
 
-FUNCTIONS = {f.__name__: f for f in (squared_distances, silu_backward, mish_backward)}
+def softmax_backward(grad: torch.Tensor, p: torch.Tensor, dim: int) -> torch.Tensor:
+    """What a softmax p passes back: `p * (grad - (grad * p).sum(dim, keepdim=True))`, by torch's kernel for it."""
+    return torch.ops.aten._softmax_backward_data(grad, p, dim, p.dtype)
+
+
+FUNCTIONS = {f.__name__: f for f in (squared_distances, silu_backward, mish_backward, softmax_backward)}
 """What statements may call by its name alone."""
 
 
@@ -52,7 +59,8 @@ def source(lines: Iterable[str]) -> list[str]:
     """The lines of the functions that statements call, as their file has them; [] where they call none."""
     texts = list(lines)
     used = [f for name, f in FUNCTIONS.items() if any(f" {name}(" in t or f"({name}(" in t for t in texts)]
-    parts = [source_of(f).splitlines() for f in ((followed, *used) if used else ())]
+    asking = any("followed(" in source_of(f) for f in used)
+    parts = [source_of(f).splitlines() for f in ((followed, *used) if asking else used)]
     return [line for k, part in enumerate(parts) for line in ([*["", ""][: 2 * (k > 0)], *part])]
 
 
@@ -63,6 +71,7 @@ def source_of(function: Any) -> str:
         text.replace("  # noqa: SLF001", "")
         .replace(": torch.Tensor", "")
         .replace(" -> torch.Tensor", "")
+        .replace(": int", "")
         .replace(" -> bool", "")
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import sympy as sp
 from sympy import Expr
@@ -26,6 +26,7 @@ from engine.notation import (
     Sigma,
     Where,
     canonical,
+    fresh,
     name_of,
 )
 
@@ -521,6 +522,9 @@ class ScalarMixin(LowererBase):
                 between = (*[tt.number(float(x)) for x in numbers], tt.name("False"))
                 return self.of_two(OF_TWO[e.func.__name__], one, other, between=between)
             return self.of_two(OF_TWO[e.func.__name__], one, other, *rest)
+        if e.func.__name__ == "SoftmaxBackward":
+            g, p, j, n = e.args
+            return self.softmax_backward(g, p, cast("Index", j), n)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
@@ -566,6 +570,16 @@ class ScalarMixin(LowererBase):
         return Val(
             tt.method(v.t, "norm", **own), tuple(a for d, a in enumerate(v.axes) if d not in dims), "float", kept
         )
+
+    def softmax_backward(self, g: Expr, p: Expr, j: Index, n: Expr) -> Val:
+        """`p (g - Sum_j g p)`, by torch's kernel where both lie alike."""
+        a, b = (self.typed(self.value(e)) for e in (g, p))
+        target = self.target(a, b)
+        a, b = to_axes(a, target), to_axes(b, target)
+        if a.axes != b.axes:
+            k = fresh()
+            return self.value(p * (g - Sigma((g * p).xreplace({j: k}), (k, n))))
+        return Val(tt.call("softmax_backward", a.t, b.t, b.axes.index(j)), a.axes)
 
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""

@@ -282,7 +282,8 @@ class Builder:
         ranges = cell.ranges
         raw = known[1]
         floats = {self.graph[o].dtype for o in n.operands if self.graph[o].dtype.is_floating_point}
-        changes = kind == "float" and floats - {n.dtype} and n.call is not None and n.output is None
+        widened = bool(n.operands) and not floats and n.dtype != self.main_dtype(n.dtype)
+        changes = kind == "float" and (floats - {n.dtype} or widened) and n.call is not None and n.output is None
         if (
             changes or n.name in self.literal
         ):  # the algebra knows neither precisions nor rounding: this stays torch's call
@@ -379,9 +380,13 @@ class Builder:
         multiplied = all(d is not None and is_contraction(d[1]) for d in readers)
         return e.args[0] * e.args[1] if multiplied and {*e.args[0].args} == {*cell.indices} else None
 
+    def main_dtype(self, default: Any) -> Any:
+        """The dtype of the first input that has a gradient."""
+        return next((self.graph[i].dtype for i in self.graph.inputs if self.graph[i].differentiable), default)
+
     def rounded(self, n: Node, expr: Expr) -> bool:
         """Whether a constant is computed in another dtype than the inputs', and rounded there: it is made as written."""
-        main = next((self.graph[i].dtype for i in self.graph.inputs if self.graph[i].differentiable), n.dtype)
+        main = self.main_dtype(n.dtype)
         if not n.dtype.is_floating_point or n.dtype == main or n.call is None:
             return False
         powers = any(not (p.exp.is_Integer and p.exp > 0) for p in expr.atoms(sp.Pow))

@@ -56,6 +56,7 @@ from codegen.closed.scaled import scaled
 from codegen.closed.scattered import RULE as SCATTERED
 from codegen.closed.scattered import by_places, is_linear, scattered_apart
 from codegen.closed.slopes import by_clamps, with_slopes, written_out
+from codegen.closed.softmaxslope import with_softmax_slopes, without_kernels
 from codegen.closed.stabilize import KERNEL, kernel_form, stabilized
 from codegen.closed.sums import rebuilt
 from codegen.lower import Lowerer
@@ -326,7 +327,8 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
         expr = scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
         low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
         plain = formulas.get(s.name, s.expr)
-        formula = plain if reads.issuperset(map(name_of, accesses(plain))) else written_out(slopes[s.name])
+        known = reads.issuperset(map(name_of, accesses(plain)))
+        formula = plain if known else without_kernels(written_out(slopes[s.name]))
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
     return RegionCode(
         cells,
@@ -341,7 +343,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
 
 def kernels_of(e: Expr, known: dict[str, Cell]) -> Any:
     """An expression with the kernels that torch has for slopes."""
-    return with_slopes(by_clamps(by_lengths(e, known), known), known)
+    return with_softmax_slopes(with_slopes(by_clamps(by_lengths(e, known), known), known), known)
 
 
 def forward_lines(

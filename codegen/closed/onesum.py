@@ -31,7 +31,8 @@ def with_one_sum(cells: list[Cell], kept: Container[str] = ()) -> list[Cell]:
         if total is None or exponential(total.body, known):
             out.append(c)
             continue
-        key, free = fact_key(total)
+        shape, free = fact_key(total)
+        key = shape, c.dtype
         if key not in first:
             first[key] = c, number, free
             out.append(c)
