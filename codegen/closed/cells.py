@@ -282,7 +282,7 @@ class Builder:
         ranges = cell.ranges
         raw = known[1]
         floats = {self.graph[o].dtype for o in n.operands if self.graph[o].dtype.is_floating_point}
-        widened = bool(n.operands) and not floats and n.dtype != self.main_dtype(n.dtype)
+        widened = bool(n.operands) and not floats and n.dtype.itemsize > self.main_dtype(n.dtype).itemsize
         changes = kind == "float" and (floats - {n.dtype} or widened) and n.call is not None and n.output is None
         if (
             changes or n.name in self.literal

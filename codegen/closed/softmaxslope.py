@@ -50,7 +50,7 @@ def slope(f: sp.Add, p: Any, cell: Cell) -> Any:
     if not sums or running(g) != running(p) or g.has(*BRACKETS, Delta):
         return None
     total = canonical_terms(sp.Add(*sums))
-    for j, n in zip(p.indices, cell.shape, strict=True):
+    for j, n in zip(p.indices, cell.shape, strict=False):
         if n == 1 or any(j in running(t) for t in sums):
             continue
         if canonical_terms(distribute(-summand(g, p, j, k := fresh()), [(k, n)])) == total:
