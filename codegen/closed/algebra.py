@@ -20,7 +20,7 @@ from sympy import Expr, Mul
 
 from codegen.closed.cells import Cell, at
 from codegen.closed.constants import learn
-from codegen.closed.facts import Facts, learn_axes, learn_sum, single_sum, summed_together
+from codegen.closed.facts import Facts, divisors, learn_axes, learn_sum, single_sum, summed_together
 from codegen.closed.gated import gated, sigmoid_cells
 from codegen.closed.masks import at_places, unmasked, within_choice
 from codegen.closed.matching import by_shape
@@ -104,8 +104,9 @@ class Algebra:
         """A sum that equals another one because of what reads the region: sums exchanged and folded into a tensor that exists."""
         normal = self.normal(left, {})
         one = single_sum(normal)
-        if one is not None:
-            self.add_fact(one, (right / (normal / one)), "sums exchanged")
+        value = None if one is None else right / (normal / one)
+        if one is not None and value is not None and divisors(value, self) <= divisors(left, self):
+            self.add_fact(one, value, "sums exchanged")
 
     def add_fact(self, total: Sigma, value: Expr, why: str) -> None:
         """`total` equals `value`, for all values of its free indices."""

@@ -57,6 +57,7 @@ FACTORS: dict[str, Callable[..., Any]] = {
     "squared errors": lambda s, x: ((s * x) ** 2).sum(),
     "two of them": lambda s, x: (s * x * s.sin()).sum().tanh(),
     "rows": lambda s, x: (s * x.softmax(0)).sum(),
+    "in a product of matrices": lambda s, x: ((s * torch.ones(3, 1)) @ x[None].double()).tanh(),
 }
 
 
@@ -67,7 +68,7 @@ def test_what_a_sum_is_multiplied_by_may_be_zero(name: str) -> None:
     program = codegen.generate(FACTORS[name], s, x)
     for value in (0.5, 0.0):
         leaves = [torch.full_like(s, value).requires_grad_(), x.clone().requires_grad_()]
-        wanted = torch.autograd.grad(FACTORS[name](*leaves), leaves)
+        wanted = torch.autograd.grad(FACTORS[name](*leaves).sum(), leaves)
         _, saved = program.forward(*[t.detach() for t in leaves])
         for mine, theirs in zip(program.backward(saved).values(), wanted, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
