@@ -57,7 +57,7 @@ FACTORS: dict[str, Callable[..., Any]] = {
     "squared errors": lambda s, x: ((s * x) ** 2).sum(),
     "two of them": lambda s, x: (s * x * s.sin()).sum().tanh(),
     "rows": lambda s, x: (s * x.softmax(0)).sum(),
-    "in a product of matrices": lambda s, x: ((s * torch.ones(3, 1)) @ x[None].double()).tanh(),
+    "in a product of matrices": lambda s, x: ((s * torch.ones(3, 1, dtype=torch.float64)) @ x[None]).tanh(),
 }
 
 
