@@ -92,7 +92,7 @@ RESERVED = frozenset((
     "torch", "math", "saved", "Saved", "grad_out", "grads", "forward", "backward", "value_and_grad", "step", "function",
     "Function", "Module", "NamedTuple", "Tensor", "self", "cls", "ctx", "dict", "float", "int", "len", "range", "tuple",
     "list", "zip", "min", "max", "sum", "abs", "ValueError", "RuntimeError", "getattr", "apply", "hold", "renew", "renewed",
-    "followed", "squared_distances", "silu_backward", "mish_backward",
+    "followed", "squared_distances", "silu_backward", "mish_backward", "softmax_backward",
     "drawn", "buffers", "next", "grad_given", "results", "lr", "generator",
 ))  # fmt: skip
 """What emitted files call their own things, and the builtins they use."""
