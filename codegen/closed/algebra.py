@@ -104,8 +104,10 @@ class Algebra:
         """A sum that equals another one because of what reads the region: sums exchanged and folded into a tensor that exists."""
         normal = self.normal(left, {})
         one = single_sum(normal)
-        value = None if one is None else right / (normal / one)
-        if one is not None and value is not None and divisors(value, self) <= divisors(left, self):
+        if one is None:
+            return
+        value = right / (normal / one)
+        if divisors(value, self) <= divisors(left, self):
             self.add_fact(one, value, "sums exchanged")
 
     def add_fact(self, total: Sigma, value: Expr, why: str) -> None:
