@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Mul
 
-from codegen.closed.cells import Cell, at, substituted
+from codegen.closed.cells import Cell, at, natural, substituted
 from codegen.closed.matching import by_shape, determined
 from codegen.closed.shares import reduction
 from codegen.closed.sums import rebuilt
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Index, Sigma, accesses, fresh, name_of
+from engine.notation import Sigma, accesses, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +156,7 @@ class Moments:
                 **dict(zip(cast("Any", m.element).indices, self.known[name].shape, strict=False)),
                 **dict(m.limits),
             }
-            there = [(c, determined(expr, c.expr, free_in(expr))) for c in self.cells if isinstance(c.expr, sp.Add)]
+            there = [(c, determined(expr, c.expr, natural(expr))) for c in self.cells if isinstance(c.expr, sp.Add)]
             same = (
                 c for c, found in there if found is not None and {*found.values()} == {i for i in c.indices if i != 0}
             )
@@ -170,10 +170,10 @@ class Moments:
 
     def made(self, expr: Any, ranges: dict[Any, Any]) -> Cell | None:
         """A cell for a deviation; None where it has an index that is neither summed nor the mean's."""
-        order = free_in(expr)
+        order = natural(expr)
         if not {*order} <= {*ranges}:
             return None
-        largest = name_of(max(accesses(expr), key=lambda a: len(free_in(a))))
+        largest = name_of(max(accesses(expr), key=lambda a: len(natural(a))))
         label = free_name(f"{largest}_centred", self.taken)
         self.taken.add(label)
         copy = {i: fresh() for i in order}
@@ -188,12 +188,6 @@ def inside(e: Any, change: Callable[[Any], Any]) -> Any:
         return e
     e = rebuilt(e, lambda a: inside(a, change))
     return change(e) if isinstance(e, sp.Add) else e
-
-
-def free_in(e: Any) -> list[Index]:
-    """The indices of an expression, in the order in which the tensor with most of them has them."""
-    reads = sorted(accesses(e), key=lambda a: -sum(isinstance(i, Index) for i in cast("Any", a).indices))
-    return list(dict.fromkeys(i for a in reads for i in cast("Any", a).indices if isinstance(i, Index)))
 
 
 def by_moments(cells: list[Cell]) -> list[Cell]:
