@@ -25,7 +25,8 @@ SAME = 1.01
 """What they are at most on any draw where the operations that make them are the same."""
 MANY = 128
 """How many inputs decide at most whether a plan needs a repair; fewer where their mean is `SURE` deviations from NEAR."""
-SURE = 4.0
+SURE = (2.0, 4.0)
+"""How many below and how many above: a repair costs elements for good, a plan that needs none has passed all the same."""
 DRAWS = 4
 """How many inputs decide where one does not."""
 MORE = 24
@@ -102,7 +103,7 @@ def larger(
             middle = sum(ratios) / len(ratios)
         if len(ratios) >= DRAWS:
             spread = math.sqrt(sum((r - middle) ** 2 for r in ratios) / (len(ratios) - 1) / len(ratios))
-            if abs(middle) > SURE * spread:
+            if not -SURE[0] * spread <= middle <= SURE[1] * spread:
                 break
     return NEAR * math.exp(middle) if ratios else 1.0
 
