@@ -48,6 +48,7 @@ OF_TWO = {
     "SiluBackward": "silu_backward",
     "MishBackward": "mish_backward",
     "SigmoidBackward": "torch.ops.aten.sigmoid_backward",
+    "ThresholdBackward": "torch.ops.aten.threshold_backward",
     "LeakyReluBackward": "torch.ops.aten.leaky_relu_backward",
     "SoftplusBackward": "torch.ops.aten.softplus_backward",
     "EluBackward": "torch.ops.aten.elu_backward",

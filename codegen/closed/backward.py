@@ -13,7 +13,7 @@ from codegen.closed.cells import Cell, at, substituted
 from codegen.closed.clipped import by_one_comparison
 from codegen.closed.commonfactor import by_common_factors
 from codegen.closed.factors import factored
-from codegen.closed.guarded import affine, guarded
+from codegen.closed.guarded import affine, chosen_again, guarded
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded, gathered, indices_of, powers, scalar_part
 from codegen.closed.vanishing import without_choices
@@ -197,7 +197,7 @@ class Backward:
         self.algebra.rules = []
         opened = without_choices(total, self.algebra)
         normal = cancelled(guarded(self.algebra.normal(opened, ranges), self.algebra), self.algebra)
-        normal = by_one_comparison(normal, self.algebra)
+        normal = chosen_again(by_one_comparison(normal, self.algebra), total, self.algebra)
         return normal, total, tuple(self.algebra.rules)
 
     def _total(self, name: str, known: Mapping[str, Expr | None]) -> Expr:

@@ -13,6 +13,7 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.cells import at
+from codegen.closed.facts import divisors
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded
 from engine.indexed import Indexed
@@ -43,6 +44,22 @@ def guarded(e: Expr, algebra: Algebra) -> Expr:
             algebra.note(RULE)
             out.extend(Mul(t, *factors) for t in sp.Add.make_args(new))
     return cast("Expr", sp.Add(*out))
+
+
+def chosen_again(e: Expr, naive: Expr, algebra: Algebra) -> Expr:
+    """What was chosen before, and is no longer, chosen again where it divides by what may be zero.
+
+    `[x > 0] r / |r|` with r = relu(x) is `r / |r|` but where all of r is zero: there the first is zero, the second 0/0.
+    """
+    common = frozenset[Any].intersection(*[frozenset(guards(t)) for t in sp.Add.make_args(naive)])
+    conditions = {f if isinstance(f, BRACKETS) else 1 - f: isinstance(f, BRACKETS) for f in common}
+    lost = {c: holds for c, holds in conditions.items() if isinstance(c, BRACKETS) and not e.has(c)}
+    terms: list[Any] = list(sp.Add.make_args(e))
+    if not any(divisors(t, algebra) for t in terms if lost):
+        return e
+    for condition, holds in sorted(lost.items(), key=str):
+        e = cast("Expr", Where(condition, e, 0) if holds else Where(condition, 0, e))
+    return e
 
 
 def guards(term: Any) -> list[Any]:

@@ -13,6 +13,7 @@ from sympy import Mul
 
 from codegen.closed.algebra import Algebra
 from codegen.closed.backward import Backward, Plan, Statement
+from codegen.closed.byresult import by_results
 from codegen.closed.constants import sums_of_cells
 from codegen.closed.matching import fact_key
 from codegen.closed.naming import Naming
@@ -98,7 +99,7 @@ def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
         for name in candidates:
             trial = tried(best.cuts | {name})
             best = trial if trial.cost < best.cost else best
-    statements = [naming.refolded(s, best.allowed) for s in best.plan.statements]
+    statements = by_results([naming.refolded(s, best.allowed) for s in best.plan.statements], region)
     gradients = tuple(best.plan.gradients.items())
     sums = sums_of_cells(region.needed, algebra)
     return Planned(tuple(share(statements, algebra)), gradients, best.cost, unshared=tuple(statements), sums=sums)

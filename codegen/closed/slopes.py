@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from codegen.closed.cells import Cell
 
+CHOICES = (*BRACKETS, Delta, Where)
+
 
 class TanhBackward(sp.Function):
     """`TanhBackward(g, h)` is `g (1 - h^2)`."""
@@ -54,6 +56,12 @@ class SigmoidBackward(sp.Function):
     """`SigmoidBackward(g, s)` is `g s (1 - s)`."""
 
     nargs = 2
+
+
+class ThresholdBackward(sp.Function):
+    """`ThresholdBackward(g, x, t)` is 0 where x is at most t, else g."""
+
+    nargs = 3
 
 
 class LeakyReluBackward(sp.Function):
@@ -238,6 +246,7 @@ def written_out(e: Any) -> Any:
     """An expression as the formula that its kernels compute."""
     e = e.replace(TanhBackward, lambda g, h: g * (1 - h**2))
     e = e.replace(SigmoidBackward, lambda g, s: g * s * (1 - s))
+    e = e.replace(ThresholdBackward, lambda g, x, t: Where(LessEqual(x, t), 0, g))
     e = e.replace(LeakyReluBackward, lambda g, x, k: g * Where(Less(0, x), 1, k))
     e = e.replace(SoftplusBackward, lambda g, x, t: g * Where(Less(t, x), 1, 1 / (1 + sp.exp(-x))))
     e = e.replace(EluBackward, lambda g, x, a, s, k: g * Where(Less(0, x), s, s * a * k * sp.exp(k * x)))
@@ -266,11 +275,11 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
     if isinstance(e, Where) and isinstance(e.args[0], Less) and e.args[1].has(Indexed):
         slope = chosen_slope(Where(e.args[0], 1, sp.cancel(e.args[2] / e.args[1])), cells)
         alike = slope is not None and running(e.args[1]) <= running(slope[1][0])
-        return (
-            slope[0](e.args[1], *slope[1])
-            if slope is not None and alike and not e.args[1].has(*BRACKETS, Delta, Where)
-            else e
-        )
+        return slope[0](e.args[1], *slope[1]) if slope is not None and alike and not e.args[1].has(*CHOICES) else e
+    if isinstance(e, Where) and isinstance(e.args[0], LessEqual) and e.args[1] == 0 and e.args[2].has(Indexed):
+        (x, bound), rest = e.args[0].args, e.args[2]
+        if isinstance(x, Indexed) and bound.is_number and running(x) == running(rest) and not rest.has(*CHOICES):
+            return ThresholdBackward(rest, x, bound)
     if isinstance(e, Where):
         return e.func(e.args[0], *[with_slopes(a, cells) for a in e.args[1:]])
     if not isinstance(e, sp.Mul):
@@ -279,7 +288,7 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
     if len(chosen) == 1:
         f, (kernel, own, number) = chosen[0]
         rest = number * e / f
-        if rest.has(Indexed) and not rest.has(*BRACKETS, Delta, Where) and running(rest) <= running(own[0]):
+        if rest.has(Indexed) and not rest.has(*CHOICES) and running(rest) <= running(own[0]):
             return kernel(rest, *own)
     if e.has(Delta, Less, Equal, Where):
         return e

@@ -5,9 +5,9 @@ x (n0, 1, n1, n2); y (n0,); c1 (n3, 1, 3, 3); b1 (n3,); c2 (n6, n3, 3, 3); b2 (n
     w (n6 * (n1 // 4) * (n2 // 4), n9); b (n9,)
 
 Saved for the backward: x (n0, 1, n1, n2), y (n0,), c1 (n3, 1, 3, 3), c2 (n6, n3, 3, 3),
-    w (n6 * (n1 // 4) * (n2 // 4), n9), h1_conv2d (n0, n3, n1, n2),
+    w (n6 * (n1 // 4) * (n2 // 4), n9), h1_relu (n0, n3, n1, n2),
     h1_max_pool2d_with_indices (n0, n3, n1 // 2, n2 // 2), h1 (n0, n3, n1 // 2, n2 // 2),
-    h2_conv2d (n0, n6, n1 // 2, n2 // 2), h2_max_pool2d_with_indices (n0, n6, n1 // 4, n2 // 4),
+    h2_relu (n0, n6, n1 // 2, n2 // 2), h2_max_pool2d_with_indices (n0, n6, n1 // 4, n2 // 4),
     logits_flatten (n0, n6 * (n1 // 4) * (n2 // 4)), logits_softmax (n0, n9).
 """
 
@@ -25,12 +25,12 @@ def forward(x, y, c1, b1, c2, b2, w, b):
     if c2.shape[3] != 3:
         raise ValueError("the forward fixed c2.shape[3] = 3 at examples/digits.py:13")
     n0 = x.shape[0]
-    h1_conv2d = torch.conv2d(x, c1, b1, padding=1)
-    outputs = torch.nn.functional.max_pool2d_with_indices(h1_conv2d.relu(), 2, return_indices=True)
+    h1_relu = torch.conv2d(x, c1, b1, padding=1).relu()
+    outputs = torch.nn.functional.max_pool2d_with_indices(h1_relu, 2, return_indices=True)
     h1_max_pool2d_with_indices = outputs[1]
     h1 = outputs[0]
-    h2_conv2d = torch.conv2d(h1, c2, b2, padding=1)
-    outputs_1 = torch.nn.functional.max_pool2d_with_indices(h2_conv2d.relu(), 2, return_indices=True)
+    h2_relu = torch.conv2d(h1, c2, b2, padding=1).relu()
+    outputs_1 = torch.nn.functional.max_pool2d_with_indices(h2_relu, 2, return_indices=True)
     h2_max_pool2d_with_indices = outputs_1[1]
     h2 = outputs_1[0]
     logits_flatten = h2.flatten(1)
@@ -39,16 +39,16 @@ def forward(x, y, c1, b1, c2, b2, w, b):
     logits_softmax = logits_softmax_log.exp()
     loss = -logits_softmax_log[torch.arange(n0), y].mean()
     return loss, (
-        x, y, c1, c2, w, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices,
-        logits_flatten, logits_softmax,
+        x, y, c1, c2, w, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices, logits_flatten,
+        logits_softmax,
     )
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
     (
-        x, y, c1, c2, w, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices,
-        logits_flatten, logits_softmax,
+        x, y, c1, c2, w, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices, logits_flatten,
+        logits_softmax,
     ) = saved
     n0 = x.shape[0]
     n1 = x.shape[2]
@@ -77,8 +77,8 @@ def backward(saved, grad_out=None):
         -1, h2_max_pool2d_with_indices.flatten(-2), dh2.flatten(-2)
     ).unflatten(-1, (n1 // 2, n2 // 2))
 
-    # dh2_conv2d[i,j,k,l] = 0 if h2_conv2d[i,j,k,l] ≤ 0 else dh2_relu[i,j,k,l]
-    dh2_conv2d = torch.where(h2_conv2d <= 0, 0, dh2_relu)
+    # dh2_conv2d[i,j,k,l] = 0 if h2_relu[i,j,k,l] ≤ 0 else dh2_relu[i,j,k,l]
+    dh2_conv2d = torch.ops.aten.threshold_backward(dh2_relu, h2_relu, 0)
 
     # dh1[i,j,k,l] = Σ_{m,p,q,r,s} dh2_conv2d[i,m,p,q] [k = p + r - 1] [l = q + s - 1] c2[m,j,r,s]
     #     [0 ≤ q + s - 1 < n2//2] [0 ≤ p + r - 1 < n1//2]
@@ -90,8 +90,8 @@ def backward(saved, grad_out=None):
         -1, h1_max_pool2d_with_indices.flatten(-2), dh1.flatten(-2)
     ).unflatten(-1, (n1, n2))
 
-    # dh1_conv2d[i,j,k,l] = 0 if h1_conv2d[i,j,k,l] ≤ 0 else dh1_relu[i,j,k,l]
-    dh1_conv2d = torch.where(h1_conv2d <= 0, 0, dh1_relu)
+    # dh1_conv2d[i,j,k,l] = 0 if h1_relu[i,j,k,l] ≤ 0 else dh1_relu[i,j,k,l]
+    dh1_conv2d = torch.ops.aten.threshold_backward(dh1_relu, h1_relu, 0)
 
     # dx[i,0,j,k] = Σ_{l,m,p,q,r} dh1_conv2d[i,l,m,p] [j = m + q - 1] [k = p + r - 1] c1[l,0,q,r] [0 ≤ p + r - 1 < n2]
     #     [0 ≤ m + q - 1 < n1]
@@ -158,11 +158,11 @@ class Function(torch.autograd.Function):
     def forward(x, y, c1, b1, c2, b2, w, b):
         loss, saved = forward(x, y, c1, b1, c2, b2, w, b)
         (
-            x, y, c1, c2, w, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices,
+            x, y, c1, c2, w, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices,
             logits_flatten, logits_softmax,
         ) = saved
         return (
-            loss, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices, logits_flatten,
+            loss, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices, logits_flatten,
             logits_softmax,
         )
 
@@ -178,11 +178,11 @@ class Function(torch.autograd.Function):
         if grad_given is None:
             return (None,) * 8
         (
-            x, y, c1, b1, c2, b2, w, b, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d,
-            h2_max_pool2d_with_indices, logits_flatten, logits_softmax,
+            x, y, c1, b1, c2, b2, w, b, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices,
+            logits_flatten, logits_softmax,
         ) = ctx.saved_tensors
         saved = (
-            x, y, c1, c2, w, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices,
+            x, y, c1, c2, w, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices,
             logits_flatten, logits_softmax,
         )
         with torch.autocast(grad_given.device.type, enabled=False):

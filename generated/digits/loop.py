@@ -7,7 +7,6 @@ Kernels that were chosen, each equal to what was derived:
     exp(log_softmax(z)) = softmax(z)
     p with p[i] - c put at i is p + s, with s known from the batch
     relu(z) = clamp_min(z, 0)
-    g [z > 0] = threshold_backward(g, z, 0)
     x w + b = addmm(b, x, w)
     Sum_i x[i,j] = (xT 1)[j]
 
@@ -50,15 +49,16 @@ def trainer(params):
     logits_all = torch.empty(100, 32, 16, dtype=torch.float32)
     logits_rows = logits_all.unbind()
     space0 = torch.empty(16384, dtype=torch.float32)
-    clamped_h1_conv2d = space0.view(32, 8, 8, 8)
-    clamped_h2_conv2d = space0[:8192].view(32, 16, 4, 4)
-    logits_softmax = space0[:512].view(32, 16)
-    dlogits_flatten = space0[:2048].view(32, 64)
-    dh2_conv2d = space0[:8192].view(32, 16, 4, 4)
-    space1 = torch.empty(16384, dtype=torch.float32)
-    dh1_conv2d = space1.view(32, 8, 8, 8)
-    db2 = space1[:16]
-    db1 = torch.empty(8, dtype=torch.float32)
+    h1_relu = space0.view(32, 8, 8, 8)
+    dh1_conv2d = space0.view(32, 8, 8, 8)
+    db2 = space0[:16]
+    space1 = torch.empty(8192, dtype=torch.float32)
+    h2_relu = space1.view(32, 16, 4, 4)
+    dh2_conv2d = space1.view(32, 16, 4, 4)
+    space2 = torch.empty(2048, dtype=torch.float32)
+    logits_softmax = space2[:512].view(32, 16)
+    dlogits_flatten = space2.view(32, 64)
+    db1 = space2[:8]
     dlogits_T_rows = [row.t() for row in dlogits_rows]
     ones = torch.ones((32,), dtype=torch.float32)
     w_T = w.t()
@@ -86,16 +86,16 @@ def trainer(params):
             ) in zip(
                 range(count), x_rows, logits_rows, dlogits_rows, dlogits_T_rows,
             ):
-                h1_conv2d = torch.ops.aten.convolution.default(x, c1, b1, (1, 1), (1, 1), (1, 1), False, (0, 0), 1)
-                torch.clamp_min(h1_conv2d, 0, out=clamped_h1_conv2d)
-                h1, h1_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(
-                    clamped_h1_conv2d, (2, 2)
+                h1_relu_convolution = torch.ops.aten.convolution.default(
+                    x, c1, b1, (1, 1), (1, 1), (1, 1), False, (0, 0), 1
                 )
-                h2_conv2d = torch.ops.aten.convolution.default(h1, c2, b2, (1, 1), (1, 1), (1, 1), False, (0, 0), 1)
-                torch.clamp_min(h2_conv2d, 0, out=clamped_h2_conv2d)
-                h2, h2_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(
-                    clamped_h2_conv2d, (2, 2)
+                torch.clamp_min(h1_relu_convolution, 0, out=h1_relu)
+                h1, h1_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(h1_relu, (2, 2))
+                h2_relu_convolution = torch.ops.aten.convolution.default(
+                    h1, c2, b2, (1, 1), (1, 1), (1, 1), False, (0, 0), 1
                 )
+                torch.clamp_min(h2_relu_convolution, 0, out=h2_relu)
+                h2, h2_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(h2_relu, (2, 2))
                 logits_flatten = h2.view(32, 64)
                 torch.addmm(b, logits_flatten, w, out=logits)
                 torch.softmax(logits, 1, out=logits_softmax)
@@ -107,7 +107,7 @@ def trainer(params):
                 h2_max_pool2d_with_indices_3d = h2_max_pool2d_with_indices.view(32, 16, 4)
                 dh2_relu = torch.scatter_add(zeros, -1, h2_max_pool2d_with_indices_3d, dh2_3d)
                 dh2_relu_4d = dh2_relu.view(32, 16, 4, 4)
-                threshold_backward(dh2_relu_4d, h2_conv2d, 0, grad_input=dh2_conv2d)
+                threshold_backward(dh2_relu_4d, h2_relu, 0, grad_input=dh2_conv2d)
                 dh2_conv2d_like = torch.ops.aten.new_empty.default(dh2_conv2d, (1,))
                 dh2_conv2d_like_4d = dh2_conv2d_like.expand(32, 8, 4, 4)
                 dh1, _, _ = torch.ops.aten.convolution_backward.default(
@@ -118,7 +118,7 @@ def trainer(params):
                 dh1_3d = dh1.view(32, 8, 16)
                 dh1_relu = torch.scatter_add(zeros_1, -1, h1_max_pool2d_with_indices_3d, dh1_3d)
                 dh1_relu_4d = dh1_relu.view(32, 8, 8, 8)
-                threshold_backward(dh1_relu_4d, h1_conv2d, 0, grad_input=dh1_conv2d)
+                threshold_backward(dh1_relu_4d, h1_relu, 0, grad_input=dh1_conv2d)
                 dh1_conv2d_like = torch.ops.aten.new_empty.default(dh1_conv2d, (1,))
                 dh1_conv2d_like_4d = dh1_conv2d_like.expand(8, 1, 3, 3)
                 _, dc1, _ = torch.ops.aten.convolution_backward.default(

@@ -4,7 +4,7 @@
 x (n0, n1); y (n0,); w1 (n1, n2); b1 (n2,); w2 (n2, n3); b2 (n3,); w3 (n3, 1); b3 (1,)
 
 Saved for the backward: x (n0, n1), y (n0,), w1 (n1, n2), b1 (n2,), w2 (n2, n3), b2 (n3,), w3 (n3, 1),
-    b3 (1,), h1_add (n0, n2), h1 (n0, n2), h2_add (n0, n3), h2 (n0, n3), score_add (n0, 1), hinge_rsub (n0,).
+    b3 (1,), h1 (n0, n2), h2 (n0, n3), score_add (n0, 1), hinge_rsub (n0,).
 """
 
 import torch
@@ -12,22 +12,20 @@ import torch
 
 def forward(x, y, w1, b1, w2, b2, w3, b3):
     """Returns (loss, saved)."""
-    h1_add = b1 + x @ w1
-    h1 = h1_add.relu()
+    h1 = (b1 + x @ w1).relu()
     weights_add_3 = (b1 ** 2).sum() + (w1 ** 2).sum() + (w2 ** 2).sum() + (b2 ** 2).sum()
     weights = (((w3 ** 2).sum(0) + weights_add_3).squeeze(0) + b3 ** 2).squeeze(0)
-    h2_add = b2 + h1 @ w2
-    h2 = h2_add.relu()
+    h2 = (b2 + h1 @ w2).relu()
     score_add = (h2 @ w3.squeeze(1) + b3).unsqueeze(-1)
     hinge_rsub = 1 - y * score_add.squeeze(1)
     hinge = hinge_rsub.relu().mean()
     loss = hinge + weights / 10000
-    return loss, (x, y, w1, b1, w2, b2, w3, b3, h1_add, h1, h2_add, h2, score_add, hinge_rsub)
+    return loss, (x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    x, y, w1, b1, w2, b2, w3, b3, h1_add, h1, h2_add, h2, score_add, hinge_rsub = saved
+    x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub = saved
     n0 = x.shape[0]
     if grad_out is None:
         grad_out = x.new_ones(())
@@ -38,8 +36,8 @@ def backward(saved, grad_out=None):
     # dscore_add[i,0] = y[i] dhinge_mul[i]
     dscore_add = (y * dhinge_mul).unsqueeze(-1)
 
-    # dh2_add[i,j] = 0 if h2_add[i,j] ≤ 0 else w3[j,0] dscore_add[i,0]
-    dh2_add = torch.where(h2_add <= 0, 0, dscore_add * w3.T)
+    # dh2_add[i,j] = 0 if h2[i,j] ≤ 0 else w3[j,0] dscore_add[i,0]
+    dh2_add = torch.ops.aten.threshold_backward(dscore_add * w3.T, h2, 0)
 
     dloss_mul = grad_out
 
@@ -76,8 +74,8 @@ def backward(saved, grad_out=None):
     # dh1[i,j] = Σ_k dh2_add[i,k] w2[j,k]
     dh1 = dh2_add @ w2.T
 
-    # dh1_add[i,j] = 0 if h1_add[i,j] ≤ 0 else dh1[i,j]
-    dh1_add = torch.where(h1_add <= 0, 0, dh1)
+    # dh1_add[i,j] = 0 if h1[i,j] ≤ 0 else dh1[i,j]
+    dh1_add = torch.ops.aten.threshold_backward(dh1, h1, 0)
 
     # db1_h1[i] = Σ_j dh1_add[j,i]
     db1_h1 = dh1_add.sum(0)
@@ -148,12 +146,12 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, y, w1, b1, w2, b2, w3, b3):
         loss, saved = forward(x, y, w1, b1, w2, b2, w3, b3)
-        x, y, w1, b1, w2, b2, w3, b3, h1_add, h1, h2_add, h2, score_add, hinge_rsub = saved
-        return loss, h1_add, h1, h2_add, h2, score_add, hinge_rsub
+        x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub = saved
+        return loss, h1, h2, score_add, hinge_rsub
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, *output[1:7])
+        ctx.save_for_backward(*inputs, *output[1:5])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -162,8 +160,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 8
-        x, y, w1, b1, w2, b2, w3, b3, h1_add, h1, h2_add, h2, score_add, hinge_rsub = ctx.saved_tensors
-        saved = (x, y, w1, b1, w2, b2, w3, b3, h1_add, h1, h2_add, h2, score_add, hinge_rsub)
+        x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub = ctx.saved_tensors
+        saved = (x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, y, w1, b1, w2, b2, w3, b3)
@@ -184,7 +182,7 @@ class ForwardMode(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, *output[1:7])
+        ctx.save_for_forward(*inputs, *output[1:5])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -199,7 +197,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, *[None] * 6
+        return moved_0, None, None, None, None
 
 
 def batched_alike(tensors, *others):

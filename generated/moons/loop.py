@@ -5,7 +5,6 @@ Made for the dtypes and shapes in SIZES, which decided how things are computed.
 
 Kernels that were chosen, each equal to what was derived:
     relu(z) = clamp_min(z, 0)
-    g [z > 0] = threshold_backward(g, z, 0)
     x w + b = addmm(b, x, w)
     x^2 = x x
     c + a b = addcmul(c, a, b)
@@ -45,38 +44,35 @@ def trainer(params):
     weights_rows = weights_all.unbind()
     hinge_rsub_all = torch.empty(100, 50, dtype=torch.float32)
     hinge_rsub_rows = hinge_rsub_all.unbind()
-    space0 = torch.empty(800, dtype=torch.float32)
-    h1_add = space0.view(50, 16)
-    dw1 = space0[:32].view(2, 16)
     h1 = torch.empty(50, 16, dtype=torch.float32)
-    space2 = torch.empty(800, dtype=torch.float32)
-    b1_squared = space2[:16]
-    w1_squared = space2[:32].view(2, 16)
-    w2_squared = space2[:256].view(16, 16)
-    b2_squared = space2[:16]
-    w3_squared = space2[:16].view(16, 1)
-    h2_add = space2.view(50, 16)
-    dh1 = space2.view(50, 16)
-    dh1_add = space2.view(50, 16)
-    dw2 = space2[:256].view(16, 16)
+    space1 = torch.empty(800, dtype=torch.float32)
+    b1_squared = space1[:16]
+    w1_squared = space1[:32].view(2, 16)
+    w2_squared = space1[:256].view(16, 16)
+    b2_squared = space1[:16]
+    w3_squared = space1[:16].view(16, 1)
+    h2 = space1.view(50, 16)
+    dw2_loss_mul = space1[:256].view(16, 16)
+    space2 = torch.empty(50, dtype=torch.float32)
+    weights_add_3 = space2[:1].view(())
+    score_add = space2
+    dhinge_mul = space2
+    dscore_add = space2
+    dw1_loss_mul = space2[:32].view(2, 16)
     space3 = torch.empty(800, dtype=torch.float32)
-    weights_add_3 = space3[:1].view(())
-    h2 = space3.view(50, 16)
-    dw2_loss_mul = space3[:256].view(16, 16)
-    space4 = torch.empty(50, dtype=torch.float32)
-    sum_w1_squared = space4[:1].view(())
-    sum_w2_squared = space4[:1].view(())
-    sum_b2_squared = space4[:1].view(())
-    sum_w3_squared = space4[:1]
-    score_add = space4
-    dhinge_mul = space4
-    dscore_add = space4
-    dw1_loss_mul = space4[:32].view(2, 16)
-    space5 = torch.empty(800, dtype=torch.float32)
-    y_times_score_add = space5[:50]
-    dscore_add_times_w3 = space5.view(50, 16)
-    dh2_add = space5.view(50, 16)
+    sum_w1_squared = space3[:1].view(())
+    sum_w2_squared = space3[:1].view(())
+    sum_b2_squared = space3[:1].view(())
+    sum_w3_squared = space3[:1]
+    y_times_score_add = space3[:50]
+    dscore_add_times_w3 = space3.view(50, 16)
+    dh2_add = space3.view(50, 16)
     dhinge_mul_mask = torch.empty(50, dtype=torch.bool)
+    space5 = torch.empty(800, dtype=torch.float32)
+    dh1 = space5.view(50, 16)
+    dh1_add = space5.view(50, 16)
+    dw2 = space5[:256].view(16, 16)
+    dw1 = torch.empty(2, 16, dtype=torch.float32)
     w3_squared_T = w3_squared.t()
     ones = torch.ones((16,), dtype=torch.float32)
     sum_w3_squared_0d = sum_w3_squared.squeeze(0)
@@ -118,8 +114,8 @@ def trainer(params):
             ) in zip(
                 range(count), x_rows, weights_rows, y_rows, hinge_rsub_rows, x_T_rows,
             ):
-                torch.addmm(b1, x, w1, out=h1_add)
-                torch.clamp_min(h1_add, 0, out=h1)
+                torch.addmm(b1, x, w1, out=h1)
+                h1.clamp_min_(0)
                 torch.mul(b1, b1, out=b1_squared)
                 torch.sum(b1_squared, 0, out=weights_add_3)
                 torch.mul(w1, w1, out=w1_squared)
@@ -135,8 +131,8 @@ def trainer(params):
                 torch.mv(w3_squared_T, ones, out=sum_w3_squared)
                 sum_w3_squared.add_(weights_add_3)
                 torch.addcmul(sum_w3_squared_0d, b3, b3, out=weights)
-                torch.addmm(b2, h1, w2, out=h2_add)
-                torch.clamp_min(h2_add, 0, out=h2)
+                torch.addmm(b2, h1, w2, out=h2)
+                h2.clamp_min_(0)
                 torch.mv(h2, w3_flat, out=score_add)
                 score_add.add_(b3)
                 torch.mul(y, score_add, out=y_times_score_add)
@@ -149,13 +145,13 @@ def trainer(params):
                 torch.mul(dscore_add_column, w3_T, out=dscore_add_times_w3)
                 w3.add_(w3, alpha=0.0002 * rate)
                 w3_T_1.addmm_(dscore_add_T, h2, alpha=rate)
-                threshold_backward(dscore_add_times_w3, h2_add, 0, grad_input=dh2_add)
+                threshold_backward(dscore_add_times_w3, h2, 0, grad_input=dh2_add)
                 b2.add_(b2, alpha=0.0002 * rate)
                 b2.addmv_(dh2_add_T, ones_1, alpha=rate)
                 torch.mul(w2, number_0_0002, out=dw2_loss_mul)
                 torch.mul(w1, number_0_0002, out=dw1_loss_mul)
                 torch.mm(dh2_add, w2_T, out=dh1)
-                threshold_backward(dh1, h1_add, 0, grad_input=dh1_add)
+                threshold_backward(dh1, h1, 0, grad_input=dh1_add)
                 b1.add_(b1, alpha=0.0002 * rate)
                 b1.addmv_(dh1_add_T, ones_1, alpha=rate)
                 torch.addmm(dw1_loss_mul, x_T, dh1_add, out=dw1)

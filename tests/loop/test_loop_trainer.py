@@ -321,3 +321,25 @@ def test_a_module_that_cannot_be_recorded_keeps_its_running_statistics() -> None
     assert "one step at a time" in trainer.path
     assert close(losses, torch.stack(expected))
     assert all(close(trainer.buffers[k], v.to(trainer.buffers[k].dtype)) for k, v in net.named_buffers())
+
+
+def test_the_plain_loop_writes_out_what_other_slopes_are() -> None:
+    from codegen.loop.make import Plan
+
+    def gates(x: Tensor, y: Tensor, w: Tensor, v: Tensor) -> Tensor:
+        return ((torch.sigmoid(x @ w).tanh() @ v).relu() @ v.T - y).square().mean()
+
+    g = Generator().manual_seed(4)
+    w, v = torch.randn(5, 4, generator=g), torch.randn(4, 6, generator=g)
+    x, y = torch.randn(40, 5, generator=g), torch.randn(40, 4, generator=g)
+    program = codegen.generate(gates, x, y, w, v, wrt=("w", "v"))
+    found: list[Tensor] = []
+    for plain in (True, False):
+        params = {"w": w.clone(), "v": v.clone()}
+        rows = dict(zip(("x", "y"), rows_of((x, y)), strict=True))
+        source = make_loop(program.module, rows, params, 8, Plan(plain=plain), "gates", "gates").source
+        assert plain is not any(f"{kernel}_backward" in source for kernel in ("tanh", "sigmoid", "threshold"))
+        run = load(source, "gates").trainer(params)
+        with torch.inference_mode():
+            found.append(run((x, y), 40, 0.1, Generator().manual_seed(1)).clone())
+    assert close(*found)
