@@ -35,7 +35,7 @@ from engine.indexed import Indexed
 from engine.notation import BRACKETS, Amax, Delta, Equal, Head, Index, Less, Sigma, Where, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from codegen.closed.constants import Sums
 
@@ -51,11 +51,14 @@ class Algebra:
         folds: bool = True,
         apart: bool = True,
         sums: Sums = (),
+        kept: Collection[str] = (),
     ) -> None:
         """With `folds` a sum over what a cell of the region sums is that cell; without, it is summed anew.
 
         With `apart` a sum of outer differences is a difference of sums. `sums` are known from elsewhere.
+        The cells `kept` are tensors in the forward in any case, as others read them.
         """
+        self.kept = frozenset(kept)
         self.cells = dict(cells)
         self.values = dict(values)
         self.folds = folds

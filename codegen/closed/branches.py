@@ -8,7 +8,7 @@ from typing import Any, cast
 import sympy as sp
 from sympy import Expr
 
-from engine.notation import Equal, Less, Sigma, Where
+from engine.notation import Equal, Index, Less, Sigma, Where
 
 
 @lru_cache(maxsize=2**12)
@@ -21,6 +21,7 @@ def branched(e: Expr) -> Expr:
             "Expr",
             sp.Mul(*[branched(cast("Expr", f)) if isinstance(f, (Sigma, sp.Add)) else f for f in sp.Mul.make_args(e)]),
         )
+    e = summed_together(e)
     terms = sp.Add.make_args(e)
     for b in brackets(terms):
         inside = sp.Add(*[t for t in terms if b in sp.Mul.make_args(t)])
@@ -40,6 +41,36 @@ def branched(e: Expr) -> Expr:
             continue
         return branched(cast("Expr", rest)) + choice(b, branched(sp.expand(holds + fails)), branched(fails))
     return e
+
+
+def summed_together(e: Expr) -> Expr:
+    """`Sum p - Sum [c] p` as the sum of `0 if c else p`: where c holds for what is large, the difference has no digits left."""
+    terms = sp.Add.make_args(e)
+    sums = (
+        [(t, *parts) for t in terms for parts in [front_and_sum(t)] if parts is not None] if e.has(Less, Equal) else []
+    )
+    for one, front, masked in sums:
+        for b in [f for f in sp.Mul.make_args(masked.body) if isinstance(f, (Less, Equal))]:
+            own = sp.Mul(*[f for f in sp.Mul.make_args(masked.body) if f != b])
+            for other, behind, plain in sums:
+                there = {j: i for (i, n), (j, m) in zip(masked.limits, plain.limits, strict=False) if n == m}
+                number = behind / front
+                if len(there) < len(masked.limits) or len(masked.limits) != len(plain.limits) or not number.is_number:
+                    continue
+                number *= cast("Any", plain.body.xreplace(there)) / own
+                if number.is_number and other is not one:
+                    near = [f for f in sp.Mul.make_args(own) if f.atoms(Index) <= b.atoms(Index)]
+                    chosen = choice(b, cast("Expr", (1 + number) * sp.Mul(*near)), cast("Expr", number * sp.Mul(*near)))
+                    body = chosen * sp.Mul(*[f for f in sp.Mul.make_args(own) if f not in near])
+                    whole = front * masked.func(body, *masked.args[1:])
+                    return summed_together(cast("Expr", sp.Add(whole, *[t for t in terms if t not in (one, other)])))
+    return e
+
+
+def front_and_sum(t: Any) -> tuple[Any, Any] | None:
+    """(c, s) of a term c s with one sum s; None where it has none or several."""
+    sums = [f for f in sp.Mul.make_args(t) if isinstance(f, Sigma)]
+    return (t / sums[0], sums[0]) if len(sums) == 1 else None
 
 
 def brackets(terms: tuple[Any, ...]) -> list[Any]:

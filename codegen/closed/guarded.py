@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.cells import at
+from codegen.closed.cells import at, substituted
 from codegen.closed.facts import divisors
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded
@@ -55,11 +55,24 @@ def chosen_again(e: Expr, naive: Expr, algebra: Algebra) -> Expr:
     conditions = {f if isinstance(f, BRACKETS) else 1 - f: isinstance(f, BRACKETS) for f in common}
     lost = {c: holds for c, holds in conditions.items() if isinstance(c, BRACKETS) and not e.has(c)}
     terms: list[Any] = list(sp.Add.make_args(e))
-    if not any(divisors(t, algebra) for t in terms if lost):
+    if not any(may_be_zero(b, algebra) for t in terms if lost for b in divisors(t, algebra)):
         return e
     for condition, holds in sorted(lost.items(), key=str):
         e = cast("Expr", Where(condition, e, 0) if holds else Where(condition, 0, e))
     return e
+
+
+def may_be_zero(e: Expr, algebra: Algebra) -> bool:
+    """Whether nothing says that a divisor is positive, neither its own name nor what it is made of, as a sum of squares and 1e-6."""
+    defined = {n: c for n, c in algebra.cells.items() if c.expr is not None}
+    for _ in range(len(defined)):
+        if e.is_positive:
+            return False
+        new = substituted(e, defined)
+        if new == e:
+            return True
+        e = new
+    return not e.is_positive
 
 
 def guards(term: Any) -> list[Any]:

@@ -58,8 +58,8 @@ def unsimplified(region: Region) -> Planned:
 
 def knowledge(region: Region, values: dict[Any, int], folds: bool = True, apart: bool = True) -> Algebra:
     """What is known of a region's cells at the sizes of the example; without `folds` no sum is exchanged for another."""
-    relations = region.relations if folds else ()
-    return Algebra({c.name: c for c in region.cells}, values, relations, folds, apart, region.sums)
+    relations, kept = region.relations if folds else (), {*region.needed, *region.seeds}
+    return Algebra({c.name: c for c in region.cells}, values, relations, folds, apart, region.sums, kept)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sympy import Expr
 
 from codegen.closed.matching import fact_key
 from codegen.closed.shares import exponential
-from codegen.closed.slopes import tanh_of
+from codegen.closed.slopes import sigmoid_of, tanh_of
 from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, bound, name_of
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 OVERFLOWS = 1e9
 """What it costs to keep what overflows, in elements: more than anything that avoids it."""
+
+KEPT = 0.25
+"""What it costs to keep a tensor that is one in the forward in any case, beside one that is not."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ class Prices:
         for name in dict.fromkeys(name_of(a) for a in accesses(e)):
             cell = self.algebra.cells.get(name)
             if cell is not None and cell.expr is not None:
-                once[name] = self.size(cell.shape) + (OVERFLOWS if self.sums_exponentials(cell) else 0.0)
+                size = self.size(cell.shape) * (KEPT if name in self.algebra.kept else 1.0)
+                once[name] = size + (OVERFLOWS if self.sums_exponentials(cell) else 0.0)
         return Price(self.expression(e), tuple(once.items()))
 
     def masked(self, s: Sigma) -> float:
@@ -118,13 +122,15 @@ class Prices:
             inverted = sum(2.0 * self.reach(t) for t in e.args if isinstance(t, sp.Pow) and t.exp == -1)
             return sum(self.expression(t) for t in e.args) + inverted + combined([self.reach(t) for t in e.args])
         if isinstance(e, sp.Mul):
-            factors = [f for f in e.args if f.has(Indexed)]
+            gate = sigmoid_of(e, self.algebra.cells)
+            whole = e if gate is None or not gate[0].has(Indexed) else gate[0] * gate[1]  # the kernel reads it once
+            factors = [f for f in sp.Mul.make_args(whole) if f.has(Indexed)]
             inner = sum(self.expression(f) for f in factors if tanh_of(f, self.algebra.cells) is None)
             inner += sum(3 * (len(factors) - 1) * self.reach(f.body) for f in factors if is_scatter(f))
             largest = self.reach(e)
             large = [x for f in factors for x in [self.reach(f)] if x >= largest / 4]
             small = [x for f in factors for x in [self.reach(f)] if x < largest / 4]
-            if len(factors) == 1 and abs(cast("Any", e / factors[0])) != 1:
+            if len(factors) == 1 and abs(cast("Any", whole / factors[0])) != 1:
                 return inner + 2 * largest
             return inner + combined(small) + combined([*large, *small[:1]])
         if isinstance(e, sp.Pow) and not isinstance(e, sp.exp):

@@ -18,7 +18,7 @@ from codegen.closed.gates.points import DIGITS, given_at_random, rewritten
 from codegen.closed.shares import reduction
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Sigma, accesses, fresh, name_of
+from engine.notation import Index, Sigma, accesses, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -65,7 +65,7 @@ def quotients(cell: Cell, known: dict[str, Cell]) -> Iterator[Quotient]:
             origin = known[name_of(e)]
             for f in bottoms if isinstance(origin.expr, sp.exp) and len(inside.limits) == 1 else ():
                 total = known[name_of(cast("Any", f).base)]
-                if not sums(total, f.base, e, inside.limits[0]):
+                if not f.atoms(Index) <= set(e.indices) or not sums(total, f.base, e, inside.limits[0]):
                     continue
                 own = tuple(i if i == 0 else fresh() for i in origin.indices)
                 below = f.xreplace(dict(zip(e.indices, own, strict=True)))

@@ -94,3 +94,21 @@ def test_a_choice_stays_where_what_it_divides_by_is_zero(forward: Callable[..., 
     program = codegen.generate(forward, x, *masks)
     agree(forward, program, [x, *masks])
     agree(forward, program, [-x.abs(), *[torch.zeros_like(m) for m in masks]])
+
+
+SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "a slope by a choice": lambda x, a: x * torch.where(x > 0, 1, a),
+    "by cases": lambda x, a: torch.where(x > 0, x, x * a),
+    "by a mask": lambda x, a: x * (x > 0) + a * x * (1 - (x > 0).to(x.dtype)),
+}
+
+
+@pytest.mark.parametrize("spelling", SLOPES)
+def test_what_is_masked_is_summed_and_not_what_is_left_of_two_sums(spelling: str) -> None:
+    """`Sum p - Sum [x > 0] p` has no digits where the sums are large and their difference is small."""
+    forward = SLOPES[spelling]
+    x, a = torch.full((64, 3), 1e4), torch.tensor([0.25, 0.1, 0.3])
+    x[5] = -1e-3
+    program = codegen.generate(forward, torch.randn(64, 3, generator=torch.Generator().manual_seed(0)), a)
+    out, saved = program.forward(x, a)
+    torch.testing.assert_close(program.backward(saved, torch.ones_like(out))["a"], torch.full((3,), -1e-3))
