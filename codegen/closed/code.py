@@ -13,7 +13,7 @@ from codegen.closed.backward import cot_name
 from codegen.closed.cells import Cell, substituted
 from codegen.closed.chosengate import RULE as CHOSEN
 from codegen.closed.chosengate import with_chosen_gates
-from codegen.closed.complement import complemented
+from codegen.closed.complement import complemented, replaces
 from codegen.closed.copies import RULE as COPIES
 from codegen.closed.copies import renamed, twins
 from codegen.closed.deviations import centred_again
@@ -241,8 +241,11 @@ def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Fo
                     twice = centred_again(form[0], algebra) if algebra is not None else None
                     more = [(twice, form[1])] if twice is not None else []
                     later += more
-                    yield Form(*form, repairs=(*(last if form[1] is plan else ()), *more))
                     careful = complemented(*form) if plan.simplified else None
+                    repairs = (*(last if form[1] is plan else ()), *more)
+                    if careful is not None and not repairs and replaces(form[1], careful):
+                        yield Form(*careful)
+                    yield Form(*form, repairs=repairs)
                     if careful is not None:
                         yield Form(*careful)
             for form in (*last, *later):

@@ -25,9 +25,11 @@ def by_common_factors(e: Expr) -> Expr:
     every = frozenset[Any]().union(*map(indices_of, terms))
     if len(terms) < 3 or e.has(Delta) or not every:
         return e
-    terms = complements(terms)
+    found = complements(terms)
+    if len(found) < len(terms):
+        terms, e = found, cast("Expr", sp.Add(*found))
     if len(terms) == 1:
-        return cast("Expr", terms[0])
+        return e
     tables = [{f for f in sp.Mul.make_args(t) if is_large(f, every)} for t in terms]
     counts = Counter(f for table in tables for f in table)
     best = max(counts, key=lambda f: (counts[f], str(f)), default=None)

@@ -1,4 +1,7 @@
-"""`1 - sigmoid(g)` loses its digits where sigmoid(g) is almost one; `sigmoid(-g)` has them. It costs one operation more."""
+"""`1 - sigmoid(g)` loses its digits where sigmoid(g) is almost one; `sigmoid(-g)` has them.
+
+It costs one operation more where sigmoid(g) is kept as well, and none where it is not.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from codegen.closed.logistic import gate_argument
 from codegen.closed.sums import rebuilt
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import base, element, name_of
+from engine.notation import accesses, base, element, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.cells import Cell
@@ -58,8 +61,16 @@ def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None
     return region.by(RULE, lambda _: cells), replace(plan, statements=statements)
 
 
+def replaces(plan: Planned, careful: tuple[Region, Planned]) -> bool:
+    """Whether a plan with complements reads nothing of the sigmoids that it had before: then it costs nothing more."""
+    region, new = careful
+    gates = {c.name for c in region.cells if gate_argument(c.expr) is not None}
+    before, after = ({name_of(a) for s in p.statements for a in accesses(s.expr)} & gates for p in (plan, new))
+    return not before & after and not before & {*region.needed, *region.seeds}
+
+
 def _rule(e: Expr, turned: Any) -> tuple[str, ...]:
     return (RULE,) if turned(e) != e else ()
 
 
-__all__ = ["RULE", "complemented"]
+__all__ = ["RULE", "complemented", "replaces"]

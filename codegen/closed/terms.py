@@ -78,6 +78,10 @@ def expanded(e: Any) -> Any:
     return e
 
 
+SHORT = 3
+"""How many digits more are worth a number in front of a sum."""
+
+
 def gathered(e: Expr) -> Expr:
     """A sum of products with what all of them share in front: `w*r*(dz - A/n - xhat*B/n)`. Accesses decide, then numbers."""
     terms = sp.Add.make_args(e)
@@ -95,11 +99,22 @@ def gathered(e: Expr) -> Expr:
     ranked = sorted(
         rest, key=lambda t: (t.has(Sigma), t.has(Delta), not powers(t), len(powers(t)), str(scalar_part(t)))
     )
-    scale = undivided(scalar_part(ranked[0]), rest)
+    scale = undivided(with_short_numbers(scalar_part(ranked[0]), rest), rest)
     if scale.could_extract_minus_sign() and not all(scalar_part(t).could_extract_minus_sign() for t in rest):
         scale = -scale
     inside = sp.Add(*[t / scale for t in rest])
     return cast("Expr", Mul(common * scale, inside, evaluate=True) if common * scale != 1 else inside)
+
+
+def with_short_numbers(scale: Expr, terms: list[Expr]) -> Expr:
+    """A scalar without its number, where dividing by that makes long numbers of short ones: `1.702 x + 1` stays."""
+    number = scale.as_coeff_Mul()[0]
+    before = [scalar_part(t).as_coeff_Mul()[0] for t in terms]
+    if not number.is_Rational or not all(b.is_Rational for b in before):
+        return scale
+    after = [number, *[b / number for b in before]]
+    digits = [sum(len(f"{abs(x.p)}{x.q}") - 2 for x in {abs(x) for x in xs}) for xs in (before, after)]
+    return cast("Expr", scale / number) if digits[1] > digits[0] + SHORT else scale
 
 
 def undivided(scale: Expr, terms: list[Expr]) -> Expr:

@@ -63,3 +63,9 @@ def test_a_gate_keeps_what_it_multiplies_and_not_the_product() -> None:
     program = codegen.generate(cell, *drawn((4, 5), (4, 3), (5, 9)))
     assert program.source.count("sigmoid_backward(") == 2
     assert "(1 - f)" not in program.source
+
+
+def test_numbers_are_not_turned_into_longer_ones() -> None:
+    (x,) = drawn((4, 3))
+    program = codegen.generate(lambda x: x * torch.sigmoid(1.702 * x), x)
+    assert "(1.702 * (1 - out_sigmoid) * out + out_sigmoid) * grad_out" in program.source
