@@ -13,6 +13,7 @@ from codegen.closed.cells import Cell, at, substituted
 from codegen.closed.clipped import by_one_comparison
 from codegen.closed.commonfactor import by_common_factors
 from codegen.closed.factors import factored
+from codegen.closed.floors import by_floors
 from codegen.closed.guarded import affine, guarded
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded, gathered, indices_of, powers, scalar_part
@@ -195,7 +196,7 @@ class Backward:
             cast("Index", i): n for i, n in zip(self.indices[name], self.cells[name].shape, strict=True) if i != 0
         }
         self.algebra.rules = []
-        opened = without_choices(total, self.algebra)
+        opened = by_floors(without_choices(total, self.algebra), self.algebra)
         normal = cancelled(guarded(self.algebra.normal(opened, ranges), self.algebra), self.algebra)
         normal = by_one_comparison(normal, self.algebra)
         return normal, total, tuple(self.algebra.rules)
