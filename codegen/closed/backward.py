@@ -15,6 +15,7 @@ from codegen.closed.commonfactor import by_common_factors
 from codegen.closed.factors import factored
 from codegen.closed.floors import by_floors
 from codegen.closed.guarded import affine, guarded
+from codegen.closed.powerslopes import by_powers
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded, gathered, indices_of, powers, scalar_part
 from codegen.closed.vanishing import without_choices
@@ -197,7 +198,8 @@ class Backward:
         }
         self.algebra.rules = []
         opened = by_floors(without_choices(total, self.algebra), self.algebra)
-        normal = cancelled(guarded(self.algebra.normal(opened, ranges), self.algebra), self.algebra)
+        normal = by_powers(self.algebra.normal(opened, ranges), self.algebra)
+        normal = cancelled(guarded(normal, self.algebra), self.algebra)
         normal = by_one_comparison(normal, self.algebra)
         return normal, total, tuple(self.algebra.rules)
 
