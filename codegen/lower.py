@@ -17,7 +17,7 @@ from codegen.access import AccessMixin
 from codegen.contract import ContractMixin
 from codegen.derive import distribute
 from codegen.kernels import stable, with_share
-from codegen.ranges import nonnegative
+from codegen.ranges import nonnegative, without_wholes
 from codegen.scalars import ScalarMixin, has_functions
 from codegen.values import TensorInfo, Val
 from engine.errors import DerivationError
@@ -341,6 +341,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
     ) -> Scatter:
         """Index items per output dimension, and the values arranged to match torch's indexing."""
         dims = [sp.S.Zero if i == 0 else place.get(cast("Index", i), i) for i in indices]
+        apart: dict[Any, Any] = {q: without_wholes(q, self.ranges) for d in dims for q in d.atoms(Quo, Rem)}
+        body, dims = body.xreplace(apart), [d.xreplace(apart) for d in dims]
         plain = [self._basic(d, i, n) for d, i, n in zip(dims, indices, shape, strict=True)]
         running = [p.index for p in plain if p is not None and p.index is not None]
         disjoint = len(used) == sum(1 for i in running if i not in indices)
@@ -366,7 +368,8 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         items = [self.arranged(self.bounded(dims[k], shape[k]), joint, exact=False).t for k in advanced]
         outside = [dims[k] for k in advanced if not self.stays_within(dims[k], shape[k])]
         for at, n in [(dims[k], shape[k]) for k in advanced if dims[k] in outside and dims[k].atoms(Index, Indexed)]:
-            body = body * LessEqual(0, at) * Less(at, n)
+            said = guards(body)
+            body = sp.Mul(body, *[b for b in (LessEqual(0, at), Less(at, n)) if b not in said])
         self.order = self.natural_order(body, [*joint, *rest])
         value = self.arranged(self.floated(self.value(body)), [*joint, *tail])
         several = value.kind == "float" and bool(value.indices)
@@ -403,3 +406,14 @@ class Lowerer(AccessMixin, ContractMixin, ScalarMixin):
         ends = sp.expand(stop - n) == 0 or (slope > 1 and sp.expand(stop + slope - 1 - n) == 0)
         first, last = (None if start == 0 else start), (None if ends else stop)
         return Place(tt.slice_(first, last, None if slope == 1 else slope), j)
+
+
+def guards(e: Expr) -> set[Expr]:
+    """The conditions without any of which a product is zero."""
+    found: set[Expr] = set()
+    for f in sp.Mul.make_args(e):
+        if isinstance(f, Where) and f.args[2] == 0:
+            found |= {*sp.Mul.make_args(f.args[0]), *guards(f.args[1])}
+        elif isinstance(f, (Less, LessEqual)):
+            found.add(f)
+    return found

@@ -116,6 +116,21 @@ def digits(e: Expr, ranges: Mapping[Index, Expr]) -> Expr:
     return e
 
 
+def without_wholes(e: Any, ranges: Mapping[Index, Expr]) -> Any:
+    """Quo and Rem without the multiples of what is divided by: `Rem(a*B + b, B)` is Rem(b, B), whatever b is."""
+    if not e.has(Quo, Rem) or not e.args or e.has(sp.Indexed):
+        return e
+    args = [without_wholes(a, ranges) for a in e.args]
+    if not isinstance(e, (Quo, Rem)):
+        return e.func(*args)
+    a, b = args
+    terms = [(t, sp.cancel(t / b)) for t in sp.Add.make_args(sp.expand(a))]
+    whole = [q for _, q in terms if q.is_integer and sp.fraction(q)[1] == 1]
+    low = sp.Add(*[t for t, q in terms if q not in whole])
+    left = digits(e.func(low, b), ranges)
+    return sp.Add(*whole, left) if isinstance(e, Quo) else left
+
+
 class Digit(NamedTuple):
     """`Rem(Quo(position, stride), modulus)`; the most significant digit has no modulus."""
 

@@ -32,7 +32,7 @@ from codegen.closed.terms import expanded, is_monomial
 from codegen.closed.ties import RULE, as_sign
 from codegen.ranges import simplified
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Amax, Delta, Equal, Head, Index, Less, Sigma, Where, name_of
+from engine.notation import BRACKETS, Amax, Delta, Equal, Head, Index, Less, Sigma, Sign, Where, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -139,7 +139,9 @@ class Algebra:
             return e if cell is None else at(cell, e.indices)
         if isinstance(e, (Delta, Index, Equal, Less)) or not e.args:
             return e  # what is compared stays the tensor that the forward compared: another order of operations rounds it differently
-        return rebuilt(e, self.lowered)
+        new = rebuilt(e, self.lowered)
+        number, rest = new.args[0].as_coeff_Mul() if isinstance(new, Sign) else (sp.S.One, new)
+        return Sign(rest) if number is not sp.S.One and number.is_positive else new
 
     def normal(self, e: Expr, ranges: Mapping[Index, Expr]) -> Expr:
         """Generators only, products expanded, sums taken apart and replaced by what is known of them."""

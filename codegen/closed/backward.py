@@ -13,7 +13,11 @@ from codegen.closed.cells import Cell, at, substituted
 from codegen.closed.clipped import by_one_comparison
 from codegen.closed.commonfactor import by_common_factors
 from codegen.closed.factors import factored
+from codegen.closed.floors import by_floors
 from codegen.closed.guarded import affine, chosen_again, guarded
+from codegen.closed.mirrored import RULE as MIRRORED
+from codegen.closed.mirrored import mirrored, parities, parity_of
+from codegen.closed.powerslopes import by_powers
 from codegen.closed.sums import rebuilt
 from codegen.closed.terms import expanded, gathered, indices_of, powers, scalar_part
 from codegen.closed.vanishing import without_choices
@@ -107,6 +111,7 @@ class Backward:
         self.live = self._live()
         self.memo: dict[Any, tuple[Expr, Expr, tuple[str, ...]]] = {}
         self.learnt = set[str]()
+        self.parity: dict[str, int] | None = None
 
     def _live(self) -> set[str]:
         """Cells on a path from a wanted cell to a seeded one."""
@@ -163,6 +168,9 @@ class Backward:
         expr, naive, rules = self.memo[key]
         if name in self.wanted or name in cuts or sp.count_ops(expr) > LARGE:
             plan.statements.append(Statement(cot_name(name), self.indices[name], cell.shape, expr, name, naive, rules))
+            parity = parity_of(expr, self.indices[name], cell.shape, self.pairs())
+            if parity is not None:
+                self.pairs()[cot_name(name)] = parity
             if self._weighs(name):
                 self._learn_zeros(name, expr)
             known[name] = None
@@ -170,6 +178,12 @@ class Backward:
                 plan.gradients[name] = cot_name(name)
         else:
             known[name] = expr
+
+    def pairs(self) -> dict[str, int]:
+        """The tensors of pairs, symmetric (1) or antisymmetric (-1): cells, and cotangents as they are known."""
+        if self.parity is None:
+            self.parity = parities(self.cells.values())
+        return self.parity
 
     def _learn_zeros(self, name: str, expr: Expr) -> None:
         """That a cotangent sums to zero over an axis, where it does: as weights of differences it then leaves one tensor out."""
@@ -195,10 +209,14 @@ class Backward:
             cast("Index", i): n for i, n in zip(self.indices[name], self.cells[name].shape, strict=True) if i != 0
         }
         self.algebra.rules = []
-        opened = without_choices(total, self.algebra)
-        normal = cancelled(guarded(self.algebra.normal(opened, ranges), self.algebra), self.algebra)
+        opened = by_floors(without_choices(total, self.algebra), self.algebra)
+        normal = by_powers(self.algebra.normal(opened, ranges), self.algebra)
+        normal = cancelled(guarded(normal, self.algebra), self.algebra)
         normal = chosen_again(by_one_comparison(normal, self.algebra), total, self.algebra)
-        return normal, total, tuple(self.algebra.rules)
+        turned = mirrored(normal, self.pairs())
+        if turned != normal:
+            self.algebra.note(MIRRORED)
+        return turned, total, tuple(self.algebra.rules)
 
     def _total(self, name: str, known: Mapping[str, Expr | None]) -> Expr:
         """What comes from outside and what every consumer passes back."""

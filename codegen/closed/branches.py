@@ -57,7 +57,7 @@ def summed_together(e: Expr) -> Expr:
                 number = behind / front
                 if len(there) < len(masked.limits) or len(masked.limits) != len(plain.limits) or not number.is_number:
                     continue
-                number *= cast("Any", plain.body.xreplace(there)) / own
+                number *= plain.body.xreplace(there) / own
                 if number.is_number and other is not one:
                     near = [f for f in sp.Mul.make_args(own) if f.atoms(Index) <= b.atoms(Index)]
                     chosen = choice(b, cast("Expr", (1 + number) * sp.Mul(*near)), cast("Expr", number * sp.Mul(*near)))

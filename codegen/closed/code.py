@@ -50,6 +50,7 @@ from codegen.closed.outer import outer_differences, without_outer
 from codegen.closed.pieces import RULE as PIECES
 from codegen.closed.pieces import by_pieces
 from codegen.closed.planner import Planned, knowledge, planned, unsimplified
+from codegen.closed.powerslopes import slopes_alone
 from codegen.closed.recentre import recentred
 from codegen.closed.rewrites import Rewrite, compared, rewritten
 from codegen.closed.scaled import scaled
@@ -329,7 +330,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
     for s in plan.statements:
         expr = scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
         low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
-        plain = formulas.get(s.name, s.expr)
+        plain = slopes_alone(formulas.get(s.name, s.expr), by_name)
         known = reads.issuperset(map(name_of, accesses(plain)))
         formula = plain if known else without_kernels(written_out(slopes[s.name]))
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
@@ -346,7 +347,8 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
 
 def kernels_of(e: Expr, known: dict[str, Cell]) -> Any:
     """An expression with the kernels that torch has for slopes."""
-    return with_softmax_slopes(with_slopes(by_clamps(by_lengths(e, known), known), known), known)
+    e = slopes_alone(by_lengths(e, known), known)
+    return with_softmax_slopes(with_slopes(by_clamps(e, known), known), known)
 
 
 def forward_lines(

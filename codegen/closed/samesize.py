@@ -60,6 +60,9 @@ def renamed(node: Node, same: dict[Expr, Expr]) -> Node:
     for a, value in values.items():  # a size that is a product of others that the template has
         if isinstance(value, Mul) and value.free_symbols <= {*names}:
             there[a] = value.xreplace(names)
+    for product, kept in same.items():
+        if isinstance(product, Mul) and product.free_symbols | kept.free_symbols <= {*names}:
+            there[product.xreplace(names)] = kept.xreplace(names)
 
     def at(of: tuple[Expr, ...]) -> tuple[Expr, ...]:
         return tuple(n.xreplace(there) for n in of)
@@ -141,6 +144,7 @@ def equal_sizes(graph: Graph) -> dict[Expr, Expr]:
             continue
         whole = [e for e in pair if isinstance(e, Mul)]
         if len(whole) == 2:
+            same |= product_by_product(*whole)
             continue
         if whole:  # n = 4 k
             (kept,), dropped = whole, next(e for e in pair if e not in whole)
@@ -157,6 +161,14 @@ def equal_sizes(graph: Graph) -> dict[Expr, Expr]:
             )
             same = {**{e: k.xreplace({dropped: kept}) for e, k in same.items()}, dropped: kept}
     return same
+
+
+def product_by_product(one: Mul, other: Mul) -> dict[Expr, Expr]:
+    """The product of several sizes as a multiple of one, where a guard says that they are equal: `h w c = 9 k`."""
+    for product, kept in ((one, other), (other, one)):
+        if all(f.is_Symbol for f in product.args) and len(product.args) > 2 and kept.as_coeff_Mul()[1].is_Symbol:
+            return {product: kept}
+    return {}
 
 
 __all__ = ["with_equal_sizes"]

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from codegen.closed.cells import Builder, Cell
+from codegen.closed.indifferent import told, without_indifferent
 from codegen.closed.region import AGAIN, grouped, near_readers
 from codegen.closed.regroup import RULE as ORDER
 from codegen.closed.regroup import regrouped
@@ -48,11 +49,13 @@ class Structure:
         """The forward's own tensors."""
         ordered = regrouped(self.traced, graph.outputs, builder.literal, graph.example)
         shared = with_shares_in_products(ordered, graph.outputs)
-        self.cells = near_readers(shared, graph.outputs)
+        stilled = without_indifferent(shared, graph.outputs)
+        self.cells = near_readers(stilled, graph.outputs)
         self.notes = (
             *compared(ORDER, self.traced, ordered),
             *compared(SHARES, ordered, shared),
-            *compared(AGAIN, shared, self.cells),
+            *told(shared, stilled),
+            *compared(AGAIN, stilled, self.cells),
         )
         """What became of them before regions were closed."""
         self.by_name = {c.name: c for c in self.cells}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,6 +12,9 @@ from codegen.helpers import squared_distances
 from tests.closed.forms import Draw
 from tests.closed.forms.distances import DISTANCES, distance_matrix, prototypes
 from tests.closed.test_forms import autograd, program_of, wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize("form", DISTANCES, ids=lambda f: f.name)
@@ -88,3 +91,41 @@ def test_batches_of_matrices() -> None:
     small = codegen.generate(distance_matrix, x[0], y[0])
     with torch.no_grad():
         torch.testing.assert_close(small.forward(x[0], y[0])[0], distance_matrix(x[0], y[0]))
+
+
+def repulsion(x):
+    """What keeps embedded points apart (van der Maaten and Hinton 2008), of all pairs."""
+    return (1 / (1 + ((x[:, None] - x[None]) ** 2).sum(2))).sum()
+
+
+def energy(x):
+    """The kernel of a sample with itself, as in the maximum mean discrepancy (Gretton et al. 2012)."""
+    return torch.exp(-((x[:, None] - x[None]) ** 2).sum(2) / 2).mean()
+
+
+@pytest.mark.parametrize("forward", [repulsion, energy])
+def test_what_pairs_say_of_one_another_is_summed_once(forward: Callable[..., Any]) -> None:
+    """The weights are symmetric and the differences antisymmetric: the sums over either of a pair are one."""
+    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    program = codegen.generate(forward, x)
+    leaf = x.clone().requires_grad_()
+    torch.testing.assert_close(
+        program.backward(program.forward(x)[1])["x"], torch.autograd.grad(forward(leaf), leaf)[0]
+    )
+    source = program.source
+    backward = source[source.index("def backward") : source.index("return {")]
+    assert backward.count("einsum") + backward.count(".sum(") + backward.count(" @ ") == 1
+
+
+def test_weights_of_either_of_a_pair_are_summed_each() -> None:
+    """Nothing is said of weights that are given."""
+    g = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((7, 3), (7, 7)))
+
+    def weighted(x, w):
+        return (w * ((x[:, None] - x[None]) ** 2).sum(2)).sum()
+
+    program = codegen.generate(weighted, x, w)
+    leaf = x.clone().requires_grad_()
+    found = program.backward(program.forward(x, w)[1])["x"]
+    torch.testing.assert_close(found, torch.autograd.grad(weighted(leaf, w), leaf)[0])

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import codegen
+from codegen.closed.indifferent import RULE as STILL
 from codegen.closed.roots import with_roots
 from tests.closed.trail import gaps_of
 
@@ -200,3 +201,40 @@ def test_a_root_serves_what_is_divided_by_it() -> None:
 def test_the_minus_goes_to_who_reads_a_product() -> None:
     source = emitted(lambda x, y: (3 - (-x * y.exp()) + x).square().sum(), X, X + 1)
     assert "-x" not in source[source.index("def forward(") : source.index("def backward(")]
+
+
+def normalised_twice(x, w):
+    h = x @ w
+    u = h / (h**2).sum(1, keepdim=True).sqrt()
+    return (u / u.abs().sum(1, keepdim=True)).cumsum(1).sin().sum()
+
+
+def rescaled_between(x, w):
+    h = x @ w
+    c = h.abs().amax(1, keepdim=True)
+    return (torch.log((h / c) ** 2 @ w**2) + 2 * c.log()).sin().sum()
+
+
+def stilled(forward: Callable[..., Any], *inputs: torch.Tensor) -> set[str]:
+    """What nothing is passed back to, because the result of a forward does not change with it."""
+    emitted(forward, *inputs)
+    writer = codegen.generate(forward, *inputs).writer
+    assert writer is not None
+    return {n.name for n in writer.structure.notes if n.rule == STILL}
+
+
+@pytest.mark.parametrize(("forward", "still"), [(normalised_twice, "u_sqrt"), (rescaled_between, "c")])
+def test_nothing_is_passed_back_to_a_scale_that_cancels(forward: Callable[..., Any], still: str) -> None:
+    assert stilled(forward, X[:, :4], S) == {still}
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x, w: (x @ w / (x @ w).abs().sum(1, keepdim=True) + 1).log().sum(),
+        lambda x, w: ((x - x.mean(1, keepdim=True)) @ w).sin().sum(),
+        lambda x, w: torch.log((x.exp() / (c := x.exp().sum(1, keepdim=True))) @ w**2).sum() + 2 * c.log().sum(),
+    ],
+)
+def test_something_is_where_it_does_not(forward: Callable[..., Any]) -> None:
+    assert not stilled(forward, X[:, :4], S)

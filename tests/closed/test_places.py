@@ -180,3 +180,30 @@ def test_tables_of_positions_are_tensors_in_any_precision() -> None:
     assert source.count("torch.arange(") == 1
     program = codegen.generate(soft_place, torch.randn(4, 6, dtype=torch.float64))
     assert program.value_and_grad(torch.randn(3, 5))[1]["x"].dtype == torch.float32
+
+
+def im2col(x, w):
+    """A convolution as one product with the windows of an image as columns (Chellapilla et al. 2006)."""
+    return torch.sin(w.view(len(w), -1) @ F.unfold(x, 3, padding=1)).sum()
+
+
+def patches(x, w):
+    """The patches of an image, each as a token (Dosovitskiy et al. 2021)."""
+    return torch.sin(F.unfold(x, 2, stride=2).transpose(1, 2) @ w.view(len(w), -1).T).sum()
+
+
+@pytest.mark.parametrize(("forward", "width", "compared"), [(im2col, 3, 4), (patches, 2, 0)])
+def test_windows_are_put_back_once_and_where_they_are_compared_once(forward, width: int, compared: int) -> None:
+    """That the product of three sizes is a multiple of another one leaves nothing out of range but what lies beside the image."""
+    x = torch.randn(2, 3, 6, 4, dtype=torch.float64)
+    source = agrees(forward, x, torch.randn(5, 3, width, width, dtype=torch.float64))
+    backward = source[source.index("def backward") : source.index("# What follows")]
+    assert backward.count("index_put_") == 1
+    code = [line for line in backward.splitlines() if "#" not in line]
+    assert sum(line.count(" >= 0") + line.count(" < ") for line in code) == compared
+
+
+@pytest.mark.parametrize("scale", [2.0, 0.3])
+def test_the_sign_of_a_multiple_is_that_of_the_tensor(scale: float) -> None:
+    source = agrees(lambda x: torch.maximum(scale * x, -0.1 * x).sum(), torch.randn(7, dtype=torch.float64))
+    assert "x.sign()" in source

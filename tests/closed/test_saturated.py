@@ -38,7 +38,7 @@ def softplus_of_a_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def ranked(u: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-    return -torch.log(torch.sigmoid((u * i).sum(-1) - (u * j).sum(-1))).mean()
+    return -torch.nn.functional.logsigmoid((u * i).sum(-1) - (u * j).sum(-1)).mean()
 
 
 def test_a_slope_of_almost_nothing_keeps_its_digits_where_that_costs_nothing() -> None:

@@ -51,6 +51,8 @@ def by_the_forward(
             execute(written.line(c), own, scope, sizes, DTYPES.get(c.kind, dtype))
         else:
             own[c.name] = value
+        if not c.differentiable:  # nothing is passed back to it, whatever it is computed from
+            own[c.name] = own[c.name].detach()
     return own
 
 

@@ -148,7 +148,51 @@ def flat_qkv(d, n):
     return [d.normal(n, D), d.normal(n + 1, D), d.normal(n + 1, D)]
 
 
+def attention_online(q, k, v):
+    """Softmax over blocks of keys with a running maximum (Milakov and Gimelshein 2018; Dao et al. 2022)."""
+    s = q @ k[0].T
+    m = s.max(1, keepdim=True).values
+    e = torch.exp(s - m)
+    total, out = e.sum(1, keepdim=True), e @ v[0]
+    for j in range(1, 3):
+        s = q @ k[j].T
+        new = torch.maximum(m, s.max(1, keepdim=True).values)
+        e, scale = torch.exp(s - new), torch.exp(m - new)
+        total, out, m = total * scale + e.sum(1, keepdim=True), out * scale + e @ v[j], new
+    return out / total
+
+
+def attention_online_hand(q, k, v, g):
+    """The forward as it is, and the backward from the logarithm of the sum alone, as in FlashAttention-2."""
+    s = [q @ k[j].T for j in range(3)]
+    m = s[0].amax(1, keepdim=True)
+    e = (s[0] - m).exp()
+    total, out = e.sum(1, keepdim=True), e @ v[0]
+    for j in range(1, 3):
+        new = torch.maximum(m, s[j].amax(1, keepdim=True))
+        e, scale = (s[j] - new).exp(), (m - new).exp()
+        total, out, m = total * scale + e.sum(1, keepdim=True), out * scale + e @ v[j], new
+    out = out / total
+    lse = m + total.log()
+    inner = (g * out).sum(1, keepdim=True)
+    dk, dv, dq = torch.empty_like(k), torch.empty_like(v), 0.0
+    for j in range(3):
+        p = (s[j] - lse).exp()
+        dv[j] = p.T @ g
+        ds = p * (g @ v[j].T - inner)
+        dk[j] = ds.T @ q
+        dq = ds @ k[j] + dq
+    return out, (dq, dk, dv)
+
+
 ATTENTION = (
+    Form(
+        "attention online",
+        attention_online,
+        lambda d, n: [d.normal(n, D), d.normal(3, 12, D), d.normal(3, 12, D)],
+        attention_online_hand,
+        extreme=True,
+    ),
     Form("attention", attention, flat_qkv, attention_hand, extreme=True),
     Form("attention unscaled", attention_unscaled, flat_qkv, attention_unscaled_hand),
     Form("attention divided last", attention_divided_last, flat_qkv, attention_hand, extreme=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from tests.closed.forms.form import Form
 
@@ -108,7 +109,28 @@ def stress_hand(y, target, g):
     return (r * r).sum(), ((y * m.sum(1, keepdim=True) - m @ y) * (4 * g),)
 
 
+def uniform(x, y):
+    """Alignment of pairs and uniformity on the sphere (Wang and Isola 2020)."""
+    x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
+    d = ((x[:, None] - x[None]) ** 2).sum(2)
+    return ((x - y) ** 2).sum(1).mean() + (-2 * d).exp().mean().log()
+
+
+def uniform_hand(x, y, g):
+    n = len(x)
+    r, s = (t.norm(dim=1, keepdim=True).clamp_min(1e-12) for t in (x, y))
+    u, v = x / r, y / s
+    k = torch.exp(4 * (u @ u.T) - 4)
+    total = k.sum()
+    out = (2 - 2 * (u * v).sum(1)).mean() + torch.log(total / (n * n))
+    du, dv = (k @ u) * (8 * g / total) - v * (2 * g / n), u * (-2 * g / n)
+    return out, tuple((d - a * (d * a).sum(1, keepdim=True)) / q for d, a, q in ((du, u, r), (dv, v, s)))
+
+
 DISTANCES = (
+    Form(
+        "alignment and uniformity", uniform, lambda d, n: [d.normal(n, 6), d.normal(n, 6)], uniform_hand, batches=(2, 5)
+    ),
     Form("prototypes", prototypes, lambda d, n: [d.normal(n, 8), d.normal(7, 8), d.classes(7, n)], prototypes_hand),
     Form(
         "distance matrix",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from tests.closed.forms.form import Form
@@ -234,7 +236,52 @@ def coupling_hand(x, ws, wt, g):
     return (out, (torch.cat([da, dy * s.exp()], 1), a.T @ dsx, a.T @ dy))
 
 
+def hmm_scaled(e, t, p):
+    """The forward algorithm of a hidden Markov model, every row of probabilities scaled to one (Rabiner 1989)."""
+    b, t, p = e.softmax(-1), t.softmax(-1), p.softmax(-1)
+    total = 0.0
+    a = p
+    for k in range(3):
+        a = (a if k == 0 else a @ t) * b[:, k]
+        c = a.sum(1, keepdim=True)
+        a = a / c
+        total = total + c.log()
+    return -total.mean()
+
+
+def hmm_scaled_hand(e, t, p, g):
+    n = e.shape[0]
+    b, T, P = e.softmax(-1), t.softmax(-1), p.softmax(-1)
+    a, u, c = [], [], []
+    for k in range(3):
+        u.append(a[-1] @ T if k else P)
+        h = u[-1] * b[:, k]
+        c.append(h.sum(1, keepdim=True))
+        a.append(h / c[-1])
+    out = -(c[0] * c[1] * c[2]).log().mean()
+    db = torch.empty_like(e)
+    dT: Any = 0.0
+    dh = (-g / n) / c[2]
+    for k in (2, 1):
+        db[:, k] = dh * u[k]
+        du = dh * b[:, k]
+        dT = a[k - 1].T @ du + dT
+        dh = du @ T.T / c[k - 1]
+    db[:, 0] = dh * P
+    dp = (dh * b[:, 0]).sum(0)
+    return out, (
+        A._softmax_backward_data(db, b, -1, b.dtype),
+        *(A._softmax_backward_data(d, y, -1, y.dtype) for d, y in ((dT, T), (dp, P))),
+    )
+
+
 SEQUENCES = (
+    Form(
+        "hmm scaled forward",
+        hmm_scaled,
+        lambda d, n: [d.normal(n, 3, 5), d.normal(5, 5), d.normal(5)],
+        hmm_scaled_hand,
+    ),
     Form("crf forward", crf, lambda d, n: [d.normal(n, 4, 5), d.normal(5, 5)], crf_hand, large=16),
     Form("hmm forward exp", crf_exp, lambda d, n: [d.normal(n, 4, 5), d.normal(5, 5)], crf_exp_hand, large=16),
     Form("sinkhorn log 3", sinkhorn_log, lambda d, n: [d.positive(n, n + 1)], sinkhorn_log_hand),

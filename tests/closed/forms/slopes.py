@@ -79,7 +79,54 @@ def layers(d, n):
     return [d.normal(n, 8), d.normal(8, 12), d.normal(8, 12), d.normal(12, 8)]
 
 
+def weibull(x, w, k, t, e):
+    """Accelerated failure times, some of them censored (Kalbfleisch and Prentice 1980)."""
+    scale, shape = torch.exp(x @ w), k.exp()
+    hazard = torch.log(shape) - torch.log(scale) + (shape - 1) * (torch.log(t) - torch.log(scale))
+    return -(e * hazard - (t / scale) ** shape).mean()
+
+
+def weibull_hand(x, w, k, t, e, g):
+    z = x @ w
+    shape = k.exp()
+    u = t.log() - z
+    a = shape * u
+    h = a.exp()
+    n = len(z)
+    out = -(e * (k - z + (shape - 1) * u) - h).mean()
+    left = e - h
+    return out, (x.T @ (left * (shape * g / n)), -(g / n) * (e.sum() + (left * a).sum()))
+
+
+def hill(x, k, n):
+    p = (x / k) ** n
+    return p / (1 + p)
+
+
+def hill_hand(x, k, n, g):
+    p = (x / k) ** n
+    q = 1 + p
+    out = p / q
+    return out, (-(n / k) * (g * out / q).sum(0),)
+
+
 SLOPES = (
+    Form(
+        "weibull censored",
+        weibull,
+        lambda d, n: [
+            d.normal(n, 20),
+            d.normal(20) * 0.2,
+            d.normal(1).squeeze(0),
+            d.positive(n),
+            d.classes(2, n).to(d.dtype),
+        ],
+        weibull_hand,
+        wrt=("w", "k"),
+    ),
+    Form(
+        "hill half saturation", hill, lambda d, n: [d.positive(n, 6), d.positive(6), d.positive(6)], hill_hand, ("k",)
+    ),
     Form("mish by ratio", mish_ratio, lambda d, n: [d.normal(n, K)], mish_hand, extreme=True),
     Form("geglu by erf", geglu_erf, layers, geglu_hand),
     Form("kto", kto, lambda d, n: [d.normal(n), d.normal(n), d.normal()], kto_hand, wrt=("c", "r"), large=512),
