@@ -74,6 +74,26 @@ def test_what_a_sum_is_multiplied_by_may_be_zero(name: str) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
 
 
+WEIGHTED: dict[str, Callable[..., Any]] = {
+    "a gate": lambda v, k: torch.sigmoid(k) * ((k.exp() * v).sum(0) / k.exp().sum(0)),
+    "squared": lambda v, k: ((k.exp() * v).sum(0) / k.exp().sum(0)) ** 2 * k.tanh(),
+    "a share of it": lambda v, k: k.exp() * v / (1 + (k.exp() * v).sum(0)),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_what_is_weighted_by_exponentials_may_sum_to_zero(name: str) -> None:
+    """Exponentials are positive, what they are multiplied by is not: the sum of it is divided by nowhere."""
+    k = torch.linspace(-1, 2, 10, dtype=torch.float64).view(5, 2)
+    program = codegen.generate(WEIGHTED[name], k.sin(), k)
+    for v in (k.sin(), torch.zeros_like(k)):
+        leaves = [v.clone().requires_grad_(), k.clone().requires_grad_()]
+        wanted = torch.autograd.grad(WEIGHTED[name](*leaves).sum(), leaves)
+        _, saved = program.forward(v, k)
+        for mine, theirs in zip(program.backward(saved).values(), wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
+
+
 def test_a_row_that_is_masked_altogether() -> None:
     """Its logarithm of a sum is minus infinity; what is passed back to what is masked is 0."""
     x = torch.randn(3, 2, 1, 2, dtype=torch.float64)
