@@ -94,6 +94,30 @@ def test_what_is_weighted_by_exponentials_may_sum_to_zero(name: str) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
 
 
+def off_diagonal(x: Tensor) -> Tensor:
+    return 1 - torch.eye(len(x), dtype=x.dtype)
+
+
+ALL_BUT_ONE: dict[str, Callable[..., Any]] = {
+    "exponentials": lambda x: (x.exp() * off_diagonal(x)).sum(1).sqrt().mean(),
+    "squares": lambda x: (x**2 * off_diagonal(x)).sum(1).sqrt().mean(),
+    "read twice": lambda x: (lambda e: (e.tanh().sum(1) / e.sum(1)).mean())(x.exp() * off_diagonal(x)),
+}
+
+
+@pytest.mark.parametrize("name", ALL_BUT_ONE)
+def test_what_is_left_out_of_a_sum_may_be_larger_by_far(name: str) -> None:
+    """The sum over all less what is left out would be what rounding left of it."""
+    x = torch.linspace(-2, 1, 36).view(6, 6).sin() + 18 * torch.eye(6)
+    leaf = x.double().requires_grad_()
+    wanted = ALL_BUT_ONE[name](leaf)
+    program = codegen.generate(ALL_BUT_ONE[name], x)
+    out, saved = program.forward(x)
+    torch.testing.assert_close(out.double(), wanted.detach(), rtol=1e-6, atol=0)
+    (theirs,) = torch.autograd.grad(wanted, leaf)
+    torch.testing.assert_close(program.backward(saved)["x"].double(), theirs, rtol=1e-5, atol=1e-7)
+
+
 def test_a_row_that_is_masked_altogether() -> None:
     """Its logarithm of a sum is minus infinity; what is passed back to what is masked is 0."""
     x = torch.randn(3, 2, 1, 2, dtype=torch.float64)
