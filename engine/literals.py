@@ -153,8 +153,19 @@ def _methods(cls: type) -> Iterator[Any]:
             yield from vars(base).values()
 
 
-def _of_literals(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *args: literal(function(*args))
+_SYMBOLIC = ("sqrt", "log", "log2", "log10", "exp", "floor", "ceil", "trunc", "prod")
+"""What `math` computes from a size stays symbolic; all else needs the number, which is fixed then."""
+
+
+def _of_literals(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **rest: Any) -> Any:
+        if name not in _SYMBOLIC:
+            sizes = any(isinstance(a, (Literal, Sized)) for a in args)
+            args = tuple(a.plain() if isinstance(a, Sized) else a for a in args)
+            return literal(function(*args, **rest)) if sizes or name == "pow" else function(*args, **rest)
+        return literal(function(*args, **rest))
+
+    return call
 
 
 @contextlib.contextmanager
@@ -162,10 +173,10 @@ def literals(forward: Any) -> Generator[None]:
     """While a forward runs: its floats are literals, and so are those of `math` and what that computes."""
     texts = _Texts()
     texts.visit(forward)
-    for name in ("pi", "e", "tau", "sqrt", "log", "exp", "pow"):
-        value = getattr(math, name)
-        new = _of_literals(value) if callable(value) else literal(value)
-        texts.replace(functools.partial(setattr, math, name), value, new)
+    for name, value in list(vars(math).items()):
+        if not name.startswith("_"):
+            new = _of_literals(name, value) if callable(value) else literal(value)
+            texts.replace(functools.partial(setattr, math, name), value, new)
     try:
         for put, _, new in texts.put:
             put(new)

@@ -73,7 +73,23 @@ class Scaled(nn.Module):
         return self.share / x.shape[0]
 
 
-FORWARDS = [literal, added, subtracted, computed, default, of_math, global_float, called, closed_over(), Scaled()]
+def logarithm(x: Tensor) -> Tensor:
+    return x.sin() * math.log2(len(x)) + math.log10(x.shape[0] * 0.5)
+
+
+FORWARDS = [
+    logarithm,
+    literal,
+    added,
+    subtracted,
+    computed,
+    default,
+    of_math,
+    global_float,
+    called,
+    closed_over(),
+    Scaled(),
+]
 
 
 def draw(n: int) -> Tensor:
@@ -106,6 +122,26 @@ def test_a_comparison_with_a_float_fixes_the_size() -> None:
         return x.tanh() if limit < len(x) else x
 
     program = generate(forward, draw(24))
+    with pytest.raises(InputError, match="fixed"):
+        program.forward(draw(3))
+
+
+def root(x: Tensor) -> Tensor:
+    return x * math.pow(0.5 * len(x), 0.5)
+
+
+def turned(x: Tensor) -> Tensor:
+    return x * math.cos(math.pi / len(x))
+
+
+def squashed(x: Tensor) -> Tensor:
+    return x * math.tanh(0.1 * x.shape[0])
+
+
+@pytest.mark.parametrize("forward", [root, turned, squashed])
+def test_what_math_computes_of_a_size_holds_for_that_size(forward: Callable[[Tensor], Tensor]) -> None:
+    program = generate(forward, draw(24))
+    assert torch.allclose(program.forward(draw(24))[0], forward(draw(24)))
     with pytest.raises(InputError, match="fixed"):
         program.forward(draw(3))
 
