@@ -10,6 +10,8 @@ from codegen.closed.cells import Builder, Cell
 from codegen.closed.region import AGAIN, grouped, near_readers
 from codegen.closed.regroup import RULE as ORDER
 from codegen.closed.regroup import regrouped
+from codegen.closed.regroup.angles import RULE as ANGLES
+from codegen.closed.regroup.angles import with_angles_apart
 from codegen.closed.rewrites import compared
 from codegen.closed.rows import RULE as SHARES
 from codegen.closed.rows import with_shares_in_products
@@ -46,11 +48,13 @@ class Structure:
         builder = Builder(graph)
         self.traced = builder.build()
         """The forward's own tensors."""
-        ordered = regrouped(self.traced, graph.outputs, builder.literal, graph.example)
+        added = with_angles_apart(self.traced, graph.outputs, builder.literal, graph.example)
+        ordered = regrouped(added, graph.outputs, builder.literal, graph.example)
         shared = with_shares_in_products(ordered, graph.outputs)
         self.cells = near_readers(shared, graph.outputs)
         self.notes = (
-            *compared(ORDER, self.traced, ordered),
+            *compared(ANGLES, self.traced, added),
+            *compared(ORDER, added, ordered),
             *compared(SHARES, ordered, shared),
             *compared(AGAIN, shared, self.cells),
         )

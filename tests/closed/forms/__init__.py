@@ -16,6 +16,7 @@ from tests.closed.forms.networks import NETWORKS
 from tests.closed.forms.normalisation import NORMALISATION
 from tests.closed.forms.objectives import OBJECTIVES
 from tests.closed.forms.once import ONCE
+from tests.closed.forms.pairs import PAIRS
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.rankings import RANKINGS
 from tests.closed.forms.robust import ROBUST
@@ -47,6 +48,7 @@ FORMS: tuple[Form, ...] = (
     *SHARES,
     *RANKINGS,
     *ONCE,
+    *PAIRS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
