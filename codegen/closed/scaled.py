@@ -173,7 +173,24 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...], moving: s
         read = first.element(first.indices)
         least.append(replace(first, name=top, expr=Where(Equal(read, -sp.oo), 0, read)))
     place = next(k for k, c in enumerate(body) if top in c.reads)
-    return [*body[:place], *least, *body[place:]]
+    return in_order([*body[:place], *least, *body[place:]])
+
+
+def in_order(cells: list[Cell]) -> list[Cell]:
+    """The cells, each after those that it reads: a weight may be computed after the exponential that it masks."""
+    known = {c.name: c for c in cells}
+    done: dict[str, Cell] = {}
+
+    def add(c: Cell) -> None:
+        if c.name not in done:
+            for r in c.reads:
+                if r in known:
+                    add(known[r])
+            done[c.name] = c
+
+    for c in cells:
+        add(c)
+    return list(done.values())
 
 
 def written(scaling: Scaling, cells: list[Cell], kept: tuple[str, ...], exponent: Any) -> list[Cell]:

@@ -94,6 +94,32 @@ def test_what_is_weighted_by_exponentials_may_sum_to_zero(name: str) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
 
 
+MASKED: dict[str, Callable[..., Any]] = {
+    "a mask computed after": lambda s, y: torch.log(1 + (torch.exp(s) * (1 - y)).sum(1)).mean(),
+    "a mask that is given": lambda s, y: torch.log(1 + (torch.exp(s) * y).sum(1)).mean(),
+    "both, multi-label by a threshold at zero": lambda s, y: (
+        torch.log(1 + (torch.exp(s) * (1 - y)).sum(1)) + torch.log(1 + (torch.exp(-s) * y).sum(1))
+    ).mean(),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_exponentials_do_not_overflow(name: str) -> None:
+    """Where they are large, the logarithm of one more than their sum is the largest of them, or 0."""
+    y = (torch.arange(24).view(4, 6) % 5 < 2).double()
+    s = 1e4 * torch.linspace(-1, 1, 24, dtype=torch.float64).view(4, 6).flip(0)
+    program = codegen.generate(MASKED[name], s, y, wrt=("s",))
+    out, saved = program.forward(s, y)
+    largest = [(torch.where(m > 0, t, 0).amax(1).relu()).mean() for t, m in ((s, 1 - y), (s, y), (-s, y))]
+    wanted = {"a mask computed after": largest[0], "a mask that is given": largest[1]}.get(
+        name, largest[0] + largest[2]
+    )
+    torch.testing.assert_close(out, wanted)
+    (grad,) = program.backward(saved).values()
+    assert bool(grad.isfinite().all())
+    assert float(grad.abs().max()) <= 1
+
+
 def off_diagonal(x: Tensor) -> Tensor:
     return 1 - torch.eye(len(x), dtype=x.dtype)
 

@@ -20,6 +20,7 @@ from tests.closed.forms.pairs import PAIRS
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.rankings import RANKINGS
 from tests.closed.forms.robust import ROBUST
+from tests.closed.forms.scores import SCORES
 from tests.closed.forms.sequences import SEQUENCES
 from tests.closed.forms.shares import SHARES
 from tests.closed.forms.slopes import SLOPES
@@ -49,6 +50,7 @@ FORMS: tuple[Form, ...] = (
     *RANKINGS,
     *ONCE,
     *PAIRS,
+    *SCORES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
