@@ -378,12 +378,18 @@ class _Range(metaclass=_SizedRange):
     """Stands in for `range` during a trace: a loop over a size fixes it, which `range` itself would not tell anyone."""
 
 
-_MATH: dict[str, Callable[[Expr], Expr]] = {"sqrt": sp.sqrt, "log": sp.log, "exp": sp.exp}
+_MATH: dict[str, Callable[[Expr], Expr]] = {
+    "sqrt": sp.sqrt,
+    "log": sp.log,
+    "log2": lambda e: sp.log(e) / sp.log(2),
+    "log10": lambda e: sp.log(e) / sp.log(10),
+    "exp": sp.exp,
+}
 
 
 @contextlib.contextmanager
 def symbolic_python() -> Generator[None]:
-    """While a forward runs: a loop over a `range` of a size fixes it; `math.sqrt`, `log`, `exp` of one stay symbolic, and so does
+    """While a forward runs: a loop over a `range` of a size fixes it; `math.sqrt`, `log`, `log2`, `log10`, `exp` of one stay symbolic, and so does
     the `len` of a tensor.
     """
     saved = {name: getattr(math, name) for name in _MATH}

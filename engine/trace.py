@@ -20,6 +20,7 @@ from engine.errors import ExampleError, TraceError
 from engine.graph import Call, Graph, Node, Structure
 from engine.layers import traceable
 from engine.light import without_compiler
+from engine.literals import literal, literals
 from engine.naming import LocalsWatcher, Namer, is_user_code
 from engine.notation import size_symbol
 from engine.own import functions_seen
@@ -72,12 +73,13 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
         arguments, proxies = _proxies(tracer, names, given, signature_of)
         graph_inputs = [p.record for p in (*proxies, *parameters)]
         stack.enter_context(symbolic_python())
+        stack.enter_context(literals(forward))
         stack.enter_context(without_compiler())
         stack.enter_context(LocalsWatcher(lambda v: isinstance(v, (Proxy, Dim)), watcher.seen))
         stack.enter_context(functions_seen(lambda v: isinstance(v, Proxy), tracer.function_called))
         stack.enter_context(tracer)
         try:
-            out = call(*arguments, **static)
+            out = call(*map(literal, arguments), **{k: literal(v) for k, v in static.items()})
         except RecursionError as error:
             raise TraceError(
                 f"{_title(forward)} calls deeper than Python goes, at {_deepest(error)}. A call of itself needs an end "

@@ -19,6 +19,7 @@ from engine.arguments import as_tuple, fixed, form, hashable, out_of_place, with
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
 from engine.indexed import Indexed
+from engine.literals import plain
 from engine.located import here, located, unknown_op
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
@@ -472,7 +473,7 @@ class Tracer(TorchFunctionMode):
                         self.sizes.unify(a, b)
 
     def _argument(self, v: Any) -> Any:
-        return SizeArg(self.sizes.resolve(v.expr)) if isinstance(v, Sized) else v
+        return SizeArg(self.sizes.resolve(v.expr)) if isinstance(v, Sized) else plain(v)
 
     def _define(
         self, row: Row, operands: list[Record], args: Any, kwargs: dict[str, Any], source: Source | None

@@ -165,9 +165,10 @@ def places(e: Expr) -> Expr | None:
         one, other = sorted(d.args, key=lambda x: isinstance(x, Indexed))
         if not isinstance(one, Index) or not isinstance(other, Indexed) or not is_plain(other):
             return None
-    free = whole.xreplace({d: sp.Dummy() for d in whole.atoms(Delta)})
+    ones = {d: sp.Dummy() for d in whole.atoms(Delta)}
+    free = sp.sympify(whole.xreplace(ones))
     inner = free.has(Indexed, *BINDERS) or free.atoms(Index)
-    return None if inner or not accesses(whole) or not sp.sympify(free).is_polynomial() else whole
+    return None if inner or not accesses(whole) or not free.is_polynomial(*ones.values()) else whole
 
 
 def is_joined(e: Expr) -> bool:

@@ -36,6 +36,8 @@ from codegen.closed.keptmasks import RULE as MASKS
 from codegen.closed.keptmasks import with_kept_masks
 from codegen.closed.kinks import CLAMP, clamped
 from codegen.closed.line import LIKE, Line
+from codegen.closed.linear import RULE as COLLECTED
+from codegen.closed.linear import collected
 from codegen.closed.logistic import UNIFIED, unified
 from codegen.closed.logshare import RULE as LOG_SHARES
 from codegen.closed.logshare import with_log_shares
@@ -172,6 +174,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
     kept = (*region.needed, *region.seeds)
     start = region.by(CHOSEN, with_chosen_gates).by(PIECES, by_pieces).by(SQUARED, squared).by(MOMENTS, by_moments)
+    start = start.by(COLLECTED, lambda cells: collected(cells, kept))
 
     def best(start: Region) -> RegionCode:
         return passing(region, enriched(stabilized(start, kept), kept), values)

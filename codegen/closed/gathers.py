@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr
@@ -11,6 +11,7 @@ from sympy import Expr
 from codegen.closed.cells import substituted
 from codegen.closed.scattered import is_linear
 from codegen.closed.sums import resum
+from engine.indexed import Indexed
 from engine.notation import Delta, Sigma, accesses, name_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,27 @@ def at_places(e: Expr, c: Cell, cells: Mapping[str, Cell]) -> Expr:
         return e
     products = {n: d for n, d in cells.items() if d.expr is not None and (placed(d.expr) or added_at_places(d, e))}
     whole = substituted(e, products) if products and any(name_of(a) in products for a in accesses(e)) else e
+    if any(all_but_some(s.body, cells) for s in whole.atoms(Sigma)):
+        return e
     return cast("Expr", resum(whole, c.ranges)) if whole.has(Delta) else e
+
+
+def all_but_some(body: Expr, cells: Mapping[str, Cell]) -> bool:
+    """Whether a sum is of what is nowhere negative, at all places but some: what stands there may be larger by far than the rest.
+
+    `Sum_j (1 - [i = j]) exp(x_ij)` as `Sum_j exp(x_ij) - exp(x_ii)` is what rounding left of it then.
+    """
+    factors = sp.Mul.make_args(body)
+    left_out = [f for f in factors if isinstance(1 - f, Delta)]
+    return bool(left_out) and all(is_nonnegative(f, cells) for f in factors if f not in left_out)
+
+
+def is_nonnegative(f: Any, cells: Mapping[str, Cell]) -> bool:
+    """Whether a factor is nowhere negative: by itself, or as what a cell is defined to be."""
+    if f.is_nonnegative:
+        return True
+    cell = cells.get(name_of(f)) if isinstance(f, Indexed) else None
+    return cell is not None and cell.expr is not None and bool(cell.expr.is_nonnegative)
 
 
 def placed(e: Expr) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul, Pow
 
-from codegen.closed.cells import Cell, at, substituted
+from codegen.closed.cells import Cell, at, is_positive, substituted
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import (
@@ -59,6 +59,8 @@ class Scaling:
     own: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     """At which of their positions scaled cells have the indices of the largest exponent."""
     names: dict[str, str] = field(default_factory=dict[str, str])
+    positive: dict[str, bool] = field(default_factory=dict[str, bool])
+    """Whether scaled cells are positive: not what an exponential is multiplied by, `Sum exp(f) v` may be zero."""
     mixed: bool = False
     weight: Any = sp.S.One
     """What every reader multiplies the exponential by, at its own indices."""
@@ -88,7 +90,7 @@ class Scaling:
             if name not in self.degrees:
                 return 0, e, None
             m = self.largest([e.indices[p] for p in self.own[name]])
-            return self.degrees[name], element(base(self.names[name], True), list(e.indices)), m
+            return self.degrees[name], element(base(self.names[name], self.positive[name]), list(e.indices)), m
         if not any(name_of(a) in self.degrees for a in accesses(e)):
             return 0, e, None
         if isinstance(e, Mul):
@@ -171,7 +173,24 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...], moving: s
         read = first.element(first.indices)
         least.append(replace(first, name=top, expr=Where(Equal(read, -sp.oo), 0, read)))
     place = next(k for k, c in enumerate(body) if top in c.reads)
-    return [*body[:place], *least, *body[place:]]
+    return in_order([*body[:place], *least, *body[place:]])
+
+
+def in_order(cells: list[Cell]) -> list[Cell]:
+    """The cells, each after those that it reads: a weight may be computed after the exponential that it masks."""
+    known = {c.name: c for c in cells}
+    done: dict[str, Cell] = {}
+
+    def add(c: Cell) -> None:
+        if c.name not in done:
+            for r in c.reads:
+                if r in known:
+                    add(known[r])
+            done[c.name] = c
+
+    for c in cells:
+        add(c)
+    return list(done.values())
 
 
 def written(scaling: Scaling, cells: list[Cell], kept: tuple[str, ...], exponent: Any) -> list[Cell]:
@@ -198,7 +217,8 @@ def written(scaling: Scaling, cells: list[Cell], kept: tuple[str, ...], exponent
         name = free_name(f"{c.name}_scaled", taken)
         taken.add(name)
         scaling.degrees[c.name], scaling.own[c.name], scaling.names[c.name] = k, own, name
-        out.append(replace(c, name=name, expr=expr, node=None, text=None, call=False, positive=True))
+        scaling.positive[c.name] = positive = c.positive or is_positive(expr)
+        out.append(replace(c, name=name, expr=expr, node=None, text=None, call=False, positive=positive))
     return out
 
 

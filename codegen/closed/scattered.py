@@ -30,12 +30,40 @@ def scattered_apart(e: Expr, indices: Sequence[Expr] = ()) -> Expr:
         return e
     e = by_places(unchosen(e), indices)
     groups: dict[Any, list[Any]] = {}
-    for t in sp.Add.make_args(expanded(e)):
+    for t in put_together(list(sp.Add.make_args(expanded(e))), indices):
         deltas = Mul(*[f for f in Mul.make_args(t) if isinstance(f, Delta)])
         groups.setdefault(deltas, []).append(cast("Any", t) / deltas)
     return cast(
         "Expr", sp.Add(*[d * settled(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], evaluate=False)
     )
+
+
+def put_together(terms: list[Any], indices: Sequence[Expr]) -> list[Any]:
+    """The terms, with sums of what is put where an integer tensor says, `Sum_l [j = y_l] a_l + Sum_l [j = y_l] b_l`, as one sum."""
+    outputs = {i for i in indices if i != 0}
+    found: dict[Any, list[tuple[Any, Any]]] = {}
+    for t in terms:
+        for f in Mul.make_args(t):
+            at = put_at(f, outputs) if isinstance(f, Sigma) else None
+            if at is not None:
+                found.setdefault(at[0], []).append((t, at[1] * (t / f)))
+                break
+    for (limits, places), group in found.items():
+        if len(group) > 1:
+            gone = [t for t, _ in group]
+            body = places * settled(cast("Expr", sp.Add(*[value for _, value in group])))
+            terms = [*(t for t in terms if t not in gone), Sigma(body, *(sp.Tuple(*at) for at in limits))]
+    return terms
+
+
+def put_at(e: Any, outputs: set[Expr]) -> tuple[Any, Any] | None:
+    """The limits and the places of a sum of what is put where an integer tensor says, and what is put there; with indices of their own."""
+    where = [d for d in Mul.make_args(e.body) if isinstance(d, Delta) and any(a in outputs for a in d.args)]
+    if not where or not all(any(isinstance(a, Indexed) for a in d.args) for d in where):
+        return None
+    own = {i: Index(f"at{k}") for k, (i, _) in enumerate(e.limits)}
+    places = Mul(*where)
+    return (tuple((own[i], n) for i, n in e.limits), places.xreplace(own)), (e.body / places).xreplace(own)
 
 
 def unchosen(e: Any) -> Any:

@@ -11,6 +11,8 @@ from codegen.closed.indifferent import told, without_indifferent
 from codegen.closed.region import AGAIN, grouped, near_readers
 from codegen.closed.regroup import RULE as ORDER
 from codegen.closed.regroup import regrouped
+from codegen.closed.regroup.angles import RULE as ANGLES
+from codegen.closed.regroup.angles import with_angles_apart
 from codegen.closed.rewrites import compared
 from codegen.closed.rows import RULE as SHARES
 from codegen.closed.rows import with_shares_in_products
@@ -47,12 +49,14 @@ class Structure:
         builder = Builder(graph)
         self.traced = builder.build()
         """The forward's own tensors."""
-        ordered = regrouped(self.traced, graph.outputs, builder.literal, graph.example)
+        added = with_angles_apart(self.traced, graph.outputs, builder.literal, graph.example)
+        ordered = regrouped(added, graph.outputs, builder.literal, graph.example)
         shared = with_shares_in_products(ordered, graph.outputs)
         stilled = without_indifferent(shared, graph.outputs)
         self.cells = near_readers(stilled, graph.outputs)
         self.notes = (
-            *compared(ORDER, self.traced, ordered),
+            *compared(ANGLES, self.traced, added),
+            *compared(ORDER, added, ordered),
             *compared(SHARES, ordered, shared),
             *told(shared, stilled),
             *compared(AGAIN, stilled, self.cells),

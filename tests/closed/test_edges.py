@@ -74,6 +74,76 @@ def test_what_a_sum_is_multiplied_by_may_be_zero(name: str) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
 
 
+WEIGHTED: dict[str, Callable[..., Any]] = {
+    "a gate": lambda v, k: torch.sigmoid(k) * ((k.exp() * v).sum(0) / k.exp().sum(0)),
+    "squared": lambda v, k: ((k.exp() * v).sum(0) / k.exp().sum(0)) ** 2 * k.tanh(),
+    "a share of it": lambda v, k: k.exp() * v / (1 + (k.exp() * v).sum(0)),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_what_is_weighted_by_exponentials_may_sum_to_zero(name: str) -> None:
+    """Exponentials are positive, what they are multiplied by is not: the sum of it is divided by nowhere."""
+    k = torch.linspace(-1, 2, 10, dtype=torch.float64).view(5, 2)
+    program = codegen.generate(WEIGHTED[name], k.sin(), k)
+    for v in (k.sin(), torch.zeros_like(k)):
+        leaves = [v.clone().requires_grad_(), k.clone().requires_grad_()]
+        wanted = torch.autograd.grad(WEIGHTED[name](*leaves).sum(), leaves)
+        _, saved = program.forward(v, k)
+        for mine, theirs in zip(program.backward(saved).values(), wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
+
+
+MASKED: dict[str, Callable[..., Any]] = {
+    "a mask computed after": lambda s, y: torch.log(1 + (torch.exp(s) * (1 - y)).sum(1)).mean(),
+    "a mask that is given": lambda s, y: torch.log(1 + (torch.exp(s) * y).sum(1)).mean(),
+    "both, multi-label by a threshold at zero": lambda s, y: (
+        torch.log(1 + (torch.exp(s) * (1 - y)).sum(1)) + torch.log(1 + (torch.exp(-s) * y).sum(1))
+    ).mean(),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_masked_exponentials_do_not_overflow(name: str) -> None:
+    """Where they are large, the logarithm of one more than their sum is the largest of them, or 0."""
+    y = (torch.arange(24).view(4, 6) % 5 < 2).double()
+    s = 1e4 * torch.linspace(-1, 1, 24, dtype=torch.float64).view(4, 6).flip(0)
+    program = codegen.generate(MASKED[name], s, y, wrt=("s",))
+    out, saved = program.forward(s, y)
+    largest = [(torch.where(m > 0, t, 0).amax(1).relu()).mean() for t, m in ((s, 1 - y), (s, y), (-s, y))]
+    wanted = {"a mask computed after": largest[0], "a mask that is given": largest[1]}.get(
+        name, largest[0] + largest[2]
+    )
+    torch.testing.assert_close(out, wanted)
+    (grad,) = program.backward(saved).values()
+    assert bool(grad.isfinite().all())
+    assert float(grad.abs().max()) <= 1
+
+
+def off_diagonal(x: Tensor) -> Tensor:
+    return 1 - torch.eye(len(x), dtype=x.dtype)
+
+
+ALL_BUT_ONE: dict[str, Callable[..., Any]] = {
+    "exponentials": lambda x: (x.exp() * off_diagonal(x)).sum(1).sqrt().mean(),
+    "squares": lambda x: (x**2 * off_diagonal(x)).sum(1).sqrt().mean(),
+    "read twice": lambda x: (lambda e: (e.tanh().sum(1) / e.sum(1)).mean())(x.exp() * off_diagonal(x)),
+}
+
+
+@pytest.mark.parametrize("name", ALL_BUT_ONE)
+def test_what_is_left_out_of_a_sum_may_be_larger_by_far(name: str) -> None:
+    """The sum over all less what is left out would be what rounding left of it."""
+    x = torch.linspace(-2, 1, 36).view(6, 6).sin() + 18 * torch.eye(6)
+    leaf = x.double().requires_grad_()
+    wanted = ALL_BUT_ONE[name](leaf)
+    program = codegen.generate(ALL_BUT_ONE[name], x)
+    out, saved = program.forward(x)
+    torch.testing.assert_close(out.double(), wanted.detach(), rtol=1e-6, atol=0)
+    (theirs,) = torch.autograd.grad(wanted, leaf)
+    torch.testing.assert_close(program.backward(saved)["x"].double(), theirs, rtol=1e-5, atol=1e-7)
+
+
 def test_a_row_that_is_masked_altogether() -> None:
     """Its logarithm of a sum is minus infinity; what is passed back to what is masked is 0."""
     x = torch.randn(3, 2, 1, 2, dtype=torch.float64)

@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 
 from codegen.closed.backward import Backward, Statement, cot_name
-from codegen.closed.gates.points import DIGITS, TOLERANCE, boxed, point, relate, rewritten, run
+from codegen.closed.gates.points import DIGITS, KINDS, MIXED, TOLERANCE, boxed, point, relate, rewritten, run
 from codegen.closed.gates.sizes import small_sizes
 from codegen.closed.gates.verdict import Verdict
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from codegen.closed.cells import Cell
     from codegen.closed.region import Region
 
-SEEDS = 12
+SEEDS = len(KINDS) + MIXED
 """How many random points are tried until the derivation is finite at one."""
 
 

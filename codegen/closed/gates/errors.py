@@ -11,7 +11,7 @@ import torch
 
 from codegen.closed.backward import cot_name
 from codegen.closed.gates.execute import DTYPES, by_the_forward, execute, scope_of
-from codegen.closed.gates.points import KINDS, relate, stilled
+from codegen.closed.gates.points import of_kind, relate, stilled, whole
 from codegen.closed.gates.sizes import shape_at
 from engine.arithmetic import arithmetic
 from engine.notation import accesses, name_of
@@ -100,16 +100,17 @@ def inputs_at(
     g = torch.Generator().manual_seed(int(offset or 0) + 10_000 * draw)
     largest = max((len(c.shape) for c in cells if c.expr is None and c.kind == "float"), default=0)
     values: dict[str, torch.Tensor] = {}
-    for c in region.cells:
+    for k, c in enumerate(region.cells):
         shape = shape_at(c.shape, sizes)
         if c.expr is None and c.kind == "float":
             drawn = torch.randn(shape, generator=g, dtype=torch.float64)
-            drawn = torch.from_numpy(np.asarray(KINDS[kind](drawn.numpy()))) if kind else drawn
+            drawn = torch.from_numpy(np.asarray(of_kind(drawn.numpy(), kind, k))) if kind else drawn
             if offset is None:
                 drawn = drawn * (torch.rand(shape, generator=g) > ZEROS)
             values[c.name] = drawn + (offset or 0.0) if len(c.shape) == largest else drawn
         elif c.expr is None:
-            values[c.name] = torch.randint(0, 2, shape, generator=g).to(torch.bool if c.kind == "bool" else torch.int64)
+            ones = torch.from_numpy(np.asarray(whole(torch.randint(0, 2, shape, generator=g).numpy(), kind, k)))
+            values[c.name] = ones.to(torch.bool if c.kind == "bool" else torch.int64)
         for name, axis, value in region.sums if c.expr is None else ():
             if name == c.name and c.kind == "float":  # as it is where they are rows of a softmax
                 values[name] = torch.softmax(values[name], axis) * float(value)

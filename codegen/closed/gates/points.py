@@ -31,8 +31,29 @@ KINDS: tuple[Callable[[Any], Any], ...] = (
     lambda x: 1.5 + abs(x),
 )
 """What numbers are drawn of normal ones, until a forward is finite: any, shares, negative ones, increasing, small and large ones."""
+MIXED = 12
+"""How many draws more there are, in which every tensor has numbers of its own kind: `log(b - a)` needs b to be the larger one.
+
+Then integers may be such that a pair of them, of two tensors or of two rows, is of two different things everywhere.
+"""
 DIGITS = 50
 TOLERANCE = mpmath.mpf(10) ** -40
+
+
+def of_kind(x: Any, seed: int, ordinal: int) -> Any:
+    """Normal numbers as those of the kind that the draw number `seed` has for a region's tensor number `ordinal`."""
+    if seed >= len(KINDS):
+        seed = int(np.random.default_rng([seed, ordinal]).integers(len(KINDS)))
+    return KINDS[seed](x)
+
+
+def whole(drawn: Any, seed: int, ordinal: int) -> Any:
+    """Zeros and ones as the draw number `seed` has them: as they were drawn, then by turns along the first axis or all alike."""
+    if seed < len(KINDS) or not np.ndim(drawn):
+        return drawn
+    first, turns = np.random.default_rng([seed, ordinal]).integers(0, 2, size=2)
+    at = np.arange(len(drawn)).reshape(-1, *[1] * (np.ndim(drawn) - 1))
+    return np.zeros_like(drawn) + (first + at * (turns or np.ndim(drawn) > 1)) % 2
 
 
 def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed: int) -> dict[str, Any] | None:
@@ -41,13 +62,13 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
     numbers = arithmetic(DIGITS)
     tensors: dict[str, Any] = {}
     same, drawn = dict(region.copies), dict[str, Any]()
-    for c in cells:
+    for k, c in enumerate(cells):
         shape = shape_at(c.shape, sizes)
         if c.expr is None:
             if c.kind == "float":
-                tensors[c.name] = boxed(numbers.lift(KINDS[seed % len(KINDS)](rng.normal(size=shape))))
-            else:
-                tensors[c.name] = rng.integers(0, 2, size=shape)  # truth values are the numbers 0 and 1
+                tensors[c.name] = boxed(numbers.lift(of_kind(rng.normal(size=shape), seed, k)))
+            else:  # truth values are the numbers 0 and 1
+                tensors[c.name] = whole(rng.integers(0, 2, size=shape), seed, k)
             tensors[c.name] = with_sum(tensors[c.name], region, c)
             tensors[c.name] = drawn.setdefault(same.get(c.name, c.name), tensors[c.name])
             continue
@@ -148,4 +169,7 @@ def run(statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Sy
         )
 
 
-__all__ = ["DIGITS", "KINDS", "TOLERANCE", "boxed", "given_at_random", "point", "relate", "rewritten", "run", "stilled"]
+__all__ = [
+    "DIGITS", "KINDS", "MIXED", "TOLERANCE", "boxed", "given_at_random", "of_kind", "point", "relate", "rewritten", "run",
+    "stilled", "whole",
+]  # fmt: skip

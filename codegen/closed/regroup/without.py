@@ -69,7 +69,7 @@ class Without:
                 ends = ends or not passes
                 reached[c.name] = c
         self.affected = sorted(reached.values(), key=lambda c: self.among.place[c.name])
-        return ends and len(self.gone[self.product.name]) == 1
+        return ends and bool(self.gone[self.product.name])
 
     def passes(self, c: Cell) -> bool:
         """Whether a cell is no sum over what it reads, or one that is read to be summed again alone."""

@@ -16,9 +16,11 @@ from tests.closed.forms.networks import NETWORKS
 from tests.closed.forms.normalisation import NORMALISATION
 from tests.closed.forms.objectives import OBJECTIVES
 from tests.closed.forms.once import ONCE
+from tests.closed.forms.pairs import PAIRS
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.rankings import RANKINGS
 from tests.closed.forms.robust import ROBUST
+from tests.closed.forms.scores import SCORES
 from tests.closed.forms.sequences import SEQUENCES
 from tests.closed.forms.shares import SHARES
 from tests.closed.forms.slopes import SLOPES
@@ -47,6 +49,8 @@ FORMS: tuple[Form, ...] = (
     *SHARES,
     *RANKINGS,
     *ONCE,
+    *PAIRS,
+    *SCORES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
