@@ -27,9 +27,7 @@ def by_common_factors(e: Expr) -> Expr:
         return e
     found = complements(terms)
     if len(found) < len(terms):
-        terms, e = found, cast("Expr", sp.Add(*found))
-    if len(terms) == 1:
-        return e
+        return again(cast("Expr", sp.Add(*found)))
     tables = [{f for f in sp.Mul.make_args(t) if is_large(f, every)} for t in terms]
     counts = Counter(f for table in tables for f in table)
     best = max(counts, key=lambda f: (counts[f], str(f)), default=None)
