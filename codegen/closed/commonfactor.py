@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import permutations
 from typing import Any, cast
 
 import sympy as sp
@@ -40,12 +39,16 @@ def by_common_factors(e: Expr) -> Expr:
 
 def complements(terms: list[Any]) -> list[Any]:
     """The terms with `t - t s` as `t (1 - s)`, which keeps its digits where s is almost one."""
-    for one, other in permutations(terms, 2):
-        share = -other / one
-        if isinstance(share, Indexed):
-            left = [t for t in terms if t is not one and t is not other]
-            return [one * (1 - share), *complements(left)]
-    return terms
+    left = dict.fromkeys(terms)
+    out: list[Any] = []
+    for other in terms:
+        for share in [f for f in sp.Mul.make_args(other) if isinstance(f, Indexed)] if other in left else ():
+            one = -other / share
+            if one in left:
+                del left[one], left[other]
+                out.append(one * (1 - share))
+                break
+    return [*out, *left] if out else terms
 
 
 def again(e: Expr) -> Expr:
