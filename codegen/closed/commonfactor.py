@@ -44,7 +44,7 @@ def complements(terms: list[Any]) -> list[Any]:
     for other in terms:
         for share in [f for f in sp.Mul.make_args(other) if isinstance(f, Indexed)] if other in left else ():
             one = -other / share
-            if one in left:
+            if one in left and not one.is_number:  # a number in front of a difference is put into it
                 del left[one], left[other]
                 out.append(one * (1 - share))
                 break

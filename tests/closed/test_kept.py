@@ -69,3 +69,13 @@ def test_numbers_are_not_turned_into_longer_ones() -> None:
     (x,) = drawn((4, 3))
     program = codegen.generate(lambda x: x * torch.sigmoid(1.702 * x), x)
     assert "(1.702 * (1 - out_sigmoid) * out + out_sigmoid) * grad_out" in program.source
+
+
+def test_a_number_less_its_product_is_put_out_once() -> None:
+    """A number in front of a difference is put into it: what comes of that is no sum to look for differences in again."""
+    (x,) = drawn((4, 3))
+    program = codegen.generate(lambda x: (3 * x.sigmoid() * (1 - x.sigmoid()) + x.sigmoid() + 2).log().sum(), x)
+    leaf = x.clone().requires_grad_()
+    s = leaf.sigmoid()
+    (true,) = torch.autograd.grad((3 * s * (1 - s) + s + 2).log().sum(), leaf)
+    torch.testing.assert_close(program.backward(program.forward(x)[1])["x"], true, rtol=1e-12, atol=1e-14)
