@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -73,12 +74,28 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(c)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where something is kept; what it is, and what it is while a forward runs."""
+
+    get: Callable[[], Any]
+    put: Callable[[Any], None]
+    old: Any
+    new: Any
+
+    def restore(self) -> None:
+        """Put back what was there, unless the forward itself put something else there: that stays."""
+        with contextlib.suppress(AttributeError, KeyError, ValueError):  # the forward removed it
+            now = self.get()
+            self.put(self.old if now is self.new else plain(now))
+
+
 class _Texts:
     """The user's functions that a forward may call, and what is to be put in place of what while it runs."""
 
     def __init__(self) -> None:
         self.seen: set[int] = set()
-        self.put: list[tuple[Callable[[Any], None], Any, Any]] = []
+        self.places: list[_Place] = []
 
     def visit(self, thing: Any) -> None:
         """Look into something callable, and into what that calls."""
@@ -114,18 +131,16 @@ class _Texts:
         code = function.__code__
         if not is_user_code(code.co_filename):
             return
-        self.replace(functools.partial(setattr, function, "__code__"), code, _with_literals(code))
+        self.replace(function, "__code__", code, _with_literals(code))
         defaults = function.__defaults__
         if defaults:
-            self.replace(functools.partial(setattr, function, "__defaults__"), defaults, literal(defaults))
+            self.replace(function, "__defaults__", defaults, literal(defaults))
         self.values(function.__kwdefaults__ or {}, list(function.__kwdefaults__ or {}))
         names = [*dict.fromkeys(_names(code))]
         self.values(function.__globals__, names)
         for cell in function.__closure__ or ():
             with contextlib.suppress(ValueError):  # a cell that nothing was put into
-                self.replace(
-                    functools.partial(setattr, cell, "cell_contents"), cell.cell_contents, literal(cell.cell_contents)
-                )
+                self.replace(cell, "cell_contents", cell.cell_contents, literal(cell.cell_contents))
                 yield cell.cell_contents
         yield getattr(function, "__wrapped__", None)
         for name in names:
@@ -138,12 +153,14 @@ class _Texts:
         """Put literals in place of the floats that go by `names`."""
         for name in names:
             if type(held.get(name)) is float:
-                self.replace(functools.partial(held.__setitem__, name), held[name], literal(held[name]))
+                get, put = (functools.partial(f, name) for f in (held.__getitem__, held.__setitem__))
+                self.places.append(_Place(get, put, held[name], literal(held[name])))
 
-    def replace(self, put: Callable[[Any], None], old: Any, new: Any) -> None:
-        """Let `put(new)` be called when the forward starts, and `put(old)` when it ends."""
+    def replace(self, thing: Any, name: str, old: Any, new: Any) -> None:
+        """Let an attribute be `new` while the forward runs."""
         if new is not old:
-            self.put.append((put, old, new))
+            get, put = functools.partial(getattr, thing, name), functools.partial(setattr, thing, name)
+            self.places.append(_Place(get, put, old, new))
 
 
 def _methods(cls: type) -> Iterator[Any]:
@@ -176,14 +193,14 @@ def literals(forward: Any) -> Generator[None]:
     for name, value in list(vars(math).items()):
         if not name.startswith("_"):
             new = _of_literals(name, value) if callable(value) else literal(value)
-            texts.replace(functools.partial(setattr, math, name), value, new)
+            texts.replace(math, name, value, new)
     try:
-        for put, _, new in texts.put:
-            put(new)
+        for place in texts.places:
+            place.put(place.new)
         yield
     finally:
-        for put, old, _ in reversed(texts.put):
-            put(old)
+        for place in reversed(texts.places):
+            place.restore()
 
 
 __all__ = ["Literal", "literal", "literals", "plain"]

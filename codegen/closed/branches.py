@@ -8,6 +8,7 @@ from typing import Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.facts import single_sum
 from engine.notation import Equal, Index, Less, Sigma, Where
 
 
@@ -46,9 +47,8 @@ def branched(e: Expr) -> Expr:
 def summed_together(e: Expr) -> Expr:
     """`Sum p - Sum [c] p` as the sum of `0 if c else p`: where c holds for what is large, the difference has no digits left."""
     terms = sp.Add.make_args(e)
-    sums = (
-        [(t, *parts) for t in terms for parts in [front_and_sum(t)] if parts is not None] if e.has(Less, Equal) else []
-    )
+    found = [(t, single_sum(t)) for t in terms] if e.has(Less, Equal) else []
+    sums = [(t, cast("Any", t / s), s) for t, s in found if s is not None]
     for one, front, masked in sums:
         for b in [f for f in sp.Mul.make_args(masked.body) if isinstance(f, (Less, Equal))]:
             own = sp.Mul(*[f for f in sp.Mul.make_args(masked.body) if f != b])
@@ -65,12 +65,6 @@ def summed_together(e: Expr) -> Expr:
                     whole = front * masked.func(body, *masked.args[1:])
                     return summed_together(cast("Expr", sp.Add(whole, *[t for t in terms if t not in (one, other)])))
     return e
-
-
-def front_and_sum(t: Any) -> tuple[Any, Any] | None:
-    """(c, s) of a term c s with one sum s; None where it has none or several."""
-    sums = [f for f in sp.Mul.make_args(t) if isinstance(f, Sigma)]
-    return (t / sums[0], sums[0]) if len(sums) == 1 else None
 
 
 def brackets(terms: tuple[Any, ...]) -> list[Any]:

@@ -56,8 +56,7 @@ def chosen_again(e: Expr, naive: Expr, algebra: Algebra) -> Expr:
     common = frozenset[Any].intersection(*[frozenset(guards(t)) for t in sp.Add.make_args(naive)])
     conditions = {f if isinstance(f, BRACKETS) else 1 - f: isinstance(f, BRACKETS) for f in common}
     lost = {c: holds for c, holds in conditions.items() if isinstance(c, BRACKETS) and not e.has(c)}
-    terms: list[Any] = list(sp.Add.make_args(e))
-    if not any(may_be_zero(b, algebra) for t in terms if lost for b in divisors(t, algebra)):
+    if not lost or not any(may_be_zero(b, algebra) for t in sp.Add.make_args(e) for b in divisors(t, algebra)):
         return e
     for condition, holds in sorted(lost.items(), key=str):
         e = cast("Expr", Where(condition, e, 0) if holds else Where(condition, 0, e))

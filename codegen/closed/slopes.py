@@ -1,7 +1,7 @@
 # pyright: basic
 """Products with the slope of a function, as torch's kernel for them: `g (1 - h^2)` is `tanh_backward(g, h)` for a tanh h.
 
-The slopes of leaky_relu and softplus are choices by x, and the kernels read x too.
+The slopes of relu, leaky_relu and softplus are choices by x, and the kernels read x too, or a result that has its sign.
 The slope of gelu, `(1 + erf(x/sqrt 2))/2 + x exp(-x^2/2)/sqrt(2 pi)`, is `gelu_backward`, which reads x alone. So do
 `silu_backward`, for `s + x s (1 - s)` with s = sigmoid(x), and `mish_backward`, for `t + x s (1 - t^2)` with t = tanh(log(1 + exp x)).
 """
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from codegen.closed.cells import Cell
 
-CHOICES = (*BRACKETS, Delta, Where)
+CHOICES = (*BRACKETS, Where)
+"""What a kernel is not put around: a product with one of these is computed where it holds."""
 
 
 class TanhBackward(sp.Function):

@@ -365,14 +365,18 @@ def squares(step: Step) -> Iterator[Match]:
 def written_out(step: Step) -> Iterator[Match]:
     """tanh_backward(g, h) is g (1 - h h); sigmoid_backward(g, s) is g s (1 - s); threshold_backward(g, z, t) is g where z > t."""
     for n in step.order:
-        if n.op in ("tanh_backward", "sigmoid_backward"):
-            g, h = n.args[:2]
-            other = h if n.op == "sigmoid_backward" else call("mul", h, h, shape=h.shape, dtype=n.dtype)
-            nodes = [call("rsub", other, 1, shape=h.shape, dtype=n.dtype)]
-            if other is h:
-                nodes.append(call("mul", h, nodes[0], shape=h.shape, dtype=n.dtype))
-            new = call("mul", g, nodes[-1], shape=n.shape, dtype=n.dtype)
-            yield Match([*([] if other is h else [other]), *nodes, new], [(n, new)])
+        if n.op == "tanh_backward":
+            g, h = n.args
+            square = call("mul", h, h, shape=h.shape, dtype=n.dtype)
+            slope = call("rsub", square, 1, shape=h.shape, dtype=n.dtype)
+            new = call("mul", g, slope, shape=n.shape, dtype=n.dtype)
+            yield Match([square, slope, new], [(n, new)])
+        elif n.op == "sigmoid_backward":
+            g, s = n.args
+            other = call("rsub", s, 1, shape=s.shape, dtype=n.dtype)
+            slope = call("mul", s, other, shape=s.shape, dtype=n.dtype)
+            new = call("mul", g, slope, shape=n.shape, dtype=n.dtype)
+            yield Match([other, slope, new], [(n, new)])
         elif n.op == "threshold_backward":
             g, z, threshold = n.args
             below = call("le", z, threshold, shape=n.shape, dtype=torch.bool)

@@ -156,3 +156,24 @@ def test_afterwards_all_is_as_it_was() -> None:
     assert math.sqrt is sqrt
     assert [type(v) for v in (SHARE, module.share, *(default.__defaults__ or ()))] == [float, float, float]
     assert type((default.__kwdefaults__ or {})["other"]) is float
+
+
+class Counted(nn.Module):
+    """A number that the forward itself changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = 4.0
+        self.share = 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A share of the sum."""
+        self.average = 0.5 * self.average + 1.5
+        return x.sum(0) * (self.share / x.shape[0])
+
+
+def test_what_the_forward_changes_stays_changed() -> None:
+    module = Counted()
+    trace(module, draw(24))
+    assert module.average == 3.5
+    assert [type(v) for v in (module.average, module.share)] == [float, float]

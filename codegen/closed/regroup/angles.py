@@ -65,19 +65,16 @@ def apart(c: Cell, known: Mapping[str, Cell]) -> list[Cell] | None:
 def written_out(e: Any, known: Mapping[str, Cell]) -> Any:
     """An angle with tensors that are sums or multiples of others, over more indices than these, as what they are."""
     while True:
-        linear = {
-            n: known[n]
-            for n in map(name_of, e.atoms(Indexed))
-            if known[n].expr is not None and is_linear(known[n].expr) and len(known[n].ranges) > 1
-        }
+        linear = {n: known[n] for n in map(name_of, e.atoms(Indexed)) if is_linear(known[n])}
         if not linear:
             return e
         e = sp.expand(substituted(e, linear))
 
 
-def is_linear(e: Any) -> bool:
-    """Whether a definition is a sum of multiples of tensors."""
-    return all(isinstance(t.as_coeff_Mul()[1], Indexed) for t in sp.Add.make_args(e))
+def is_linear(c: Cell) -> bool:
+    """Whether a cell with several indices is a sum of multiples of tensors."""
+    terms = () if c.expr is None or len(c.ranges) < 2 else sp.Add.make_args(c.expr)
+    return bool(terms) and all(isinstance(t.as_coeff_Mul()[1], Indexed) for t in terms)
 
 
 def of_angle(angle: Any, c: Cell, known: Mapping[str, Cell], new: list[Cell]) -> tuple[Any, Any]:
@@ -130,11 +127,7 @@ def before(c: Cell, among: Among) -> list[Cell]:
     while stack:
         d = stack.pop()
         found[d.name] = d
-        stack.extend(
-            among.known[r]
-            for r in d.reads
-            if among.known[r].expr is not None and is_linear(among.known[r].expr) and len(among.known[r].ranges) > 1
-        )
+        stack.extend(among.known[r] for r in d.reads if is_linear(among.known[r]))
     return sorted(found.values(), key=lambda d: among.place[d.name])
 
 
