@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import examples
-from codegen.closed.markdown import closed_markdown
+from codegen.closed.write.markdown import closed_markdown
 from codegen.derivation_md import derivation_markdown
 from codegen.emit import write_atomically
 from codegen.inputs import example_inputs

@@ -17,7 +17,7 @@ from engine.notation import accesses
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from codegen.closed.code import RegionCode
+    from codegen.closed.regions.code import RegionCode
     from engine.graph import Graph, Node
 
 

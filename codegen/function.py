@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from codegen.closed.random import random_nodes
+from codegen.closed.regions.random import random_nodes
 from codegen.emitfunction import Emission, function_text
 from engine.errors import InputError
 

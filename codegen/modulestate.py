@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from codegen.closed.random import random_nodes
+from codegen.closed.regions.random import random_nodes
 from engine import trace
 from engine.errors import SymgradError
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from codegen.closed.emit import closed_source
+from codegen.closed.write.emit import closed_source
 from codegen.derivation import derive, steps_of
 from codegen.emit import steps_source
 from codegen.function import differentiable
@@ -30,7 +30,7 @@ from engine.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
 
-    from codegen.closed.writer import ClosedWriter
+    from codegen.closed.write.writer import ClosedWriter
     from codegen.derivation import Derivation
     from codegen.loop.quick import Selection
     from codegen.loop.trainer import LoopTrainer

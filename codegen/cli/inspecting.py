@@ -14,7 +14,7 @@ from rich.text import Text
 from codegen.build import closed_program, derivation_text, program_of
 from codegen.check import check
 from codegen.cli.progress import say
-from codegen.closed.markdown import part_markdown, rewritten_markdown
+from codegen.closed.write.markdown import part_markdown, rewritten_markdown
 from codegen.derivation_md import node_markdown
 from codegen.emit import write_atomically
 from codegen.explain import Explanation, explanations

@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sympy import Expr, Mul, S, Tuple
 
-from codegen.closed.backward import cot_name
-from codegen.closed.balanced import balanced_cotangent
-from codegen.closed.cells import Cell, is_contraction
-from codegen.closed.code import RegionCode, region_code, resized
-from codegen.closed.constants import Sums, sum_of_definition
-from codegen.closed.copies import copies_of
-from codegen.closed.region import Region, boundary, normalized
+from codegen.closed.code import region_code
+from codegen.closed.definitions.balanced import balanced_cotangent
+from codegen.closed.plan.backward import cot_name
+from codegen.closed.regions.cells import Cell, is_contraction
+from codegen.closed.regions.code import RegionCode, resized
+from codegen.closed.regions.constants import Sums, sum_of_definition
+from codegen.closed.regions.copies import copies_of
+from codegen.closed.regions.region import Region, boundary, normalized
 from engine.notation import Index, Sigma, accesses, base, element, name_of
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from codegen.closed.blocks import Labels
-    from codegen.closed.structure import Structure, Unit
+    from codegen.closed.regions.structure import Structure, Unit
+    from codegen.closed.write.blocks import Labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from codegen.closed.algebra import Algebra
-from codegen.closed.masks import MASKED
+from codegen.closed.algebra.algebra import Algebra
+from codegen.closed.algebra.masks import MASKED
 from engine.notation import Index, instantiate
 
 if TYPE_CHECKING:

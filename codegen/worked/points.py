@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from sympy import Expr
 
-    from codegen.closed.backward import Statement
-    from codegen.closed.code import RegionCode
-    from codegen.closed.region import Region
+    from codegen.closed.plan.backward import Statement
+    from codegen.closed.regions.code import RegionCode
+    from codegen.closed.regions.region import Region
 
 TRIES = 4
 

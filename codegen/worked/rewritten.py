@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from codegen import tensors as tt
-from codegen.closed.rewrites import Rewrite
+from codegen.closed.regions.rewrites import Rewrite
 from codegen.derivation import Rewritten, Step
 from codegen.formula import left_side, lettered, named, text_formula
 from codegen.kernels import IDENTITIES
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from sympy import Expr
 
-    from codegen.closed.cells import Cell
     from codegen.closed.closing import Closed
-    from codegen.closed.line import Line
-    from codegen.closed.writer import ClosedWriter
+    from codegen.closed.regions.cells import Cell
+    from codegen.closed.write.line import Line
+    from codegen.closed.write.writer import ClosedWriter
 
 TRACED = "as the forward has it"
 PART = "as a part of what the forward has in one line"

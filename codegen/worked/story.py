@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from codegen.closed.emit import saved_shape, shape_of_saved
+from codegen.closed.write.emit import saved_shape, shape_of_saved
 from codegen.formula import left_side, lettered
 from codegen.reference import values_of
 from codegen.worked.rewritten import alike, forward_stages
@@ -19,9 +19,9 @@ from engine.spelling import shape_text
 if TYPE_CHECKING:
     from sympy import Expr
 
-    from codegen.closed.blocks import Block
-    from codegen.closed.cells import Cell
-    from codegen.closed.writer import ClosedWriter
+    from codegen.closed.regions.cells import Cell
+    from codegen.closed.write.blocks import Block
+    from codegen.closed.write.writer import ClosedWriter
     from codegen.derivation import Proof
     from codegen.worked.told import Equation
     from engine.graph import Graph

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sympy import Expr
 
-    from codegen.closed.code import RegionCode
+    from codegen.closed.regions.code import RegionCode
     from codegen.derivation import Origin, Proof
 
 Equation = tuple[Any, Any]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen.closed.algebra import Algebra
-from codegen.closed.backward import Backward, cancelled, settled
-from codegen.closed.branches import branched
-from codegen.closed.constants import TOLD
-from codegen.closed.masks import MASKED
-from codegen.closed.names import Names
-from codegen.closed.recentre import RULE
-from codegen.closed.sums import rebuilt
+from codegen.closed.algebra.algebra import Algebra
+from codegen.closed.algebra.branches import branched
+from codegen.closed.algebra.masks import MASKED
+from codegen.closed.algebra.sums import rebuilt
+from codegen.closed.plan.backward import Backward, cancelled, settled
+from codegen.closed.plan.names import Names
+from codegen.closed.plan.recentre import RULE
+from codegen.closed.regions.constants import TOLD
 from codegen.worked.partial import Partial
 from codegen.worked.points import Points
 from engine.errors import DerivationError
@@ -30,9 +30,9 @@ from engine.notation import accesses, base, canonical, element, instantiate, nam
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from codegen.closed.backward import Statement
-    from codegen.closed.cells import Cell
-    from codegen.closed.code import RegionCode
+    from codegen.closed.plan.backward import Statement
+    from codegen.closed.regions.cells import Cell
+    from codegen.closed.regions.code import RegionCode
 
 LARGEST = 220
 """States of more operations than this are not shown: nobody would check them by hand."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import codegen
-from codegen.closed.vanishing import opened
+from codegen.closed.algebra.vanishing import opened
 from engine.notation import Equal, Index, Less, Where, base
 
 if TYPE_CHECKING:

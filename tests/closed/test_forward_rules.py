@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 import codegen
-from codegen.closed.indifferent import RULE as STILL
-from codegen.closed.roots import with_roots
+from codegen.closed.regions.indifferent import RULE as STILL
+from codegen.closed.regions.roots import with_roots
 from tests.closed.trail import gaps_of
 
 if TYPE_CHECKING:

@@ -12,15 +12,16 @@ import torch
 
 import codegen
 from codegen.closed import code as closed_code
-from codegen.closed.algebra import Algebra
+from codegen.closed.algebra.algebra import Algebra
 from codegen.closed.gates import accuracy
+from codegen.closed.kernels import logshare
 from engine.notation import Sigma, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from codegen.closed.cells import Cell
-    from codegen.closed.region import Region
+    from codegen.closed.regions.cells import Cell
+    from codegen.closed.regions.region import Region
     from codegen.program import Program
 
 
@@ -170,12 +171,12 @@ def test_a_wrong_definition_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_a_wrong_statement_of_the_forward_is_refused(everywhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fallback's too: what is left then are the forward's own lines."""
-    shares = closed_code.with_log_shares
+    shares = logshare.with_log_shares
 
     def doubled(lines: list[Any]) -> list[Any]:
         return [(c, 2 * e if everywhere or e.has(sp.log) else e) for c, e in shares(lines)]
 
-    monkeypatch.setattr(closed_code, "with_log_shares", doubled)
+    monkeypatch.setattr(logshare, "with_log_shares", doubled)
     program = codegen.generate(entropy, *inputs_of(entropy))
     assert any("computed as something else" in r for r in refusals(program))
     check_right(program, entropy)

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import codegen
-from codegen.closed import code, naming
-from codegen.closed.backward import Backward
-from codegen.closed.names import Names
+from codegen.closed import code
+from codegen.closed.plan import naming
+from codegen.closed.plan.backward import Backward
+from codegen.closed.plan.names import Names
 from tests.closed.forms.long import LONG
 
 if TYPE_CHECKING:

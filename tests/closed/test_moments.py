@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import codegen
-from codegen.closed.moments import RULE
+from codegen.closed.definitions.moments import RULE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

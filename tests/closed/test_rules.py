@@ -6,7 +6,7 @@ import sympy as sp
 import torch
 
 import codegen
-from codegen.closed.matching import fact_key
+from codegen.closed.algebra.matching import fact_key
 from codegen.derive import only_places
 from engine.notation import Index, Less, Sigma, base
 

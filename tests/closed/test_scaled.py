@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import codegen
-from codegen.closed import code, rows
+from codegen.closed import code
+from codegen.closed.regions import rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from codegen.closed.cells import Cell
+    from codegen.closed.regions.cells import Cell
 
 
 def shares_beside_one(s, v):

@@ -9,8 +9,8 @@ from engine.notation import Index, canonical
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from codegen.closed.cells import Cell
-    from codegen.closed.rewrites import Rewrite
+    from codegen.closed.regions.cells import Cell
+    from codegen.closed.regions.rewrites import Rewrite
     from codegen.program import Program
 
 

@@ -10,8 +10,9 @@ import torch
 
 import codegen
 from codegen.closed import code as closed_code
-from codegen.closed import structure
-from codegen.closed.region import Region
+from codegen.closed.regions import structure
+from codegen.closed.regions.region import Region
+from codegen.closed.write import region as write_region
 from codegen.formula import text_formula
 from codegen.worked.story import forward_story
 from tests.closed.trail import gaps_of
@@ -142,7 +143,7 @@ def test_a_rewrite_without_a_note_is_found(forward: Any, monkeypatch: pytest.Mon
     silent = lambda self, rule, change: replace(self, cells=tuple(change(list(self.cells))))  # noqa: E731
     monkeypatch.setattr(closed_code, "_codes", {})
     monkeypatch.setattr(Region, "by", silent)
-    monkeypatch.setattr(closed_code, "rewritten", lambda *_: None)
-    monkeypatch.setattr(closed_code, "compared", lambda *_: ())
+    monkeypatch.setattr(write_region, "rewritten", lambda *_: None)
+    monkeypatch.setattr(write_region, "compared", lambda *_: ())
     monkeypatch.setattr(structure, "compared", lambda *_: ())
     assert gaps_of(codegen.generate(forward, X)) != []

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from codegen.closed.backward import cot_name
 from codegen.closed.gates.execute import DTYPES, by_the_forward, execute, scope_of
 from codegen.closed.gates.points import of_kind, relate, stilled, whole
 from codegen.closed.gates.sizes import shape_at
+from codegen.closed.plan.backward import cot_name
 from engine.arithmetic import arithmetic
 from engine.notation import accesses, name_of
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from sympy import Symbol
 
-    from codegen.closed.cells import Cell
-    from codegen.closed.line import Line
-    from codegen.closed.region import Region
+    from codegen.closed.regions.cells import Cell
+    from codegen.closed.regions.region import Region
+    from codegen.closed.write.line import Line
 
 RELATED = "longdouble"
 """The arithmetic in which values are found that float64 values are to be related by."""

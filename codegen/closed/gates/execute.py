@@ -12,7 +12,7 @@ import torch
 
 from codegen import tensors as tt
 from codegen.closed.gates.sizes import shape_at
-from codegen.closed.line import LIKE, Line
+from codegen.closed.write.line import LIKE, Line
 from codegen.helpers import FUNCTIONS
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from sympy import Expr, Symbol
 
-    from codegen.closed.cells import Cell
-    from codegen.closed.region import Region
+    from codegen.closed.regions.cells import Cell
+    from codegen.closed.regions.region import Region
 
 DTYPES = {"int": torch.int64, "bool": torch.bool}
 """Of cells that are no floats."""

@@ -14,8 +14,8 @@ from codegen.closed.gates.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from codegen.closed.code import RegionCode
-    from codegen.closed.region import Region
+    from codegen.closed.regions.code import RegionCode
+    from codegen.closed.regions.region import Region
 
 TOLERANCE = 1e-8
 """Of the largest entry; statements in another order differ by rounding."""

@@ -14,8 +14,8 @@ from engine.notation import accesses, name_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from codegen.closed.cells import Cell
     from codegen.closed.gates.errors import Trial
+    from codegen.closed.regions.cells import Cell
 
 HUGE = 1e4
 """What inputs are multiplied by so that exponentials of them overflow."""

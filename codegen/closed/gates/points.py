@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import mpmath
 import numpy as np
 
-from codegen.closed.backward import Statement, cot_name
 from codegen.closed.gates.sizes import shape_at, size_symbols
+from codegen.closed.plan.backward import Statement, cot_name
 from engine.arithmetic import arithmetic
 from engine.interpret import Interpreter
 from engine.notation import Index, accesses, name_of
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from sympy import Symbol
 
-    from codegen.closed.cells import Cell
-    from codegen.closed.region import Region
+    from codegen.closed.regions.cells import Cell
+    from codegen.closed.regions.region import Region
 
 KINDS: tuple[Callable[[Any], Any], ...] = (
     lambda x: x,

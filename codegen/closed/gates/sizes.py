@@ -14,7 +14,7 @@ from engine.sizes import evaluate
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from codegen.closed.cells import Cell
+    from codegen.closed.regions.cells import Cell
 
 LONG = 16
 """The length of a sum from which on its rounding is that of long ones."""

@@ -13,12 +13,12 @@ from codegen.closed.gates.accuracy import FLOOR, SLACK
 from codegen.closed.gates.errors import autograd, inputs_at
 from codegen.closed.gates.execute import scope_of
 from codegen.closed.gates.sizes import sizes_to_measure
-from codegen.closed.region import Region
+from codegen.closed.regions.region import Region
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from codegen.closed.cells import Cell
+    from codegen.closed.regions.cells import Cell
 
 OFFSETS = (0.0, 10.0, 100.0, 1000.0)
 DRAWS = 3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sympy import Expr, Mul
 
-from codegen.closed.cells import Cell, signature
+from codegen.closed.regions.cells import Cell, signature
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:

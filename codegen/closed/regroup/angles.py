@@ -14,12 +14,12 @@ import mpmath
 import sympy as sp
 from sympy import Expr
 
-from codegen.closed.cells import Cell, substituted
+from codegen.closed.algebra.terms import indices_of
 from codegen.closed.gates.points import DIGITS, given_at_random, rewritten
+from codegen.closed.regions.cells import Cell, substituted
 from codegen.closed.regroup.accuracy import as_accurate
 from codegen.closed.regroup.among import Among
 from codegen.closed.regroup.without import Without
-from codegen.closed.terms import indices_of
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Index, fresh, name_of

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from codegen.closed.terms import indices_of
+from codegen.closed.algebra.terms import indices_of
 from engine.indexed import Indexed
 from engine.notation import name_of
 

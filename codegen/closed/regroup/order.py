@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 
-from codegen.closed.cells import natural
-from codegen.closed.terms import indices_of
+from codegen.closed.algebra.terms import indices_of
+from codegen.closed.regions.cells import natural
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, canonical, name_of
 

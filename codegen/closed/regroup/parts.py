@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul, Tuple
 
-from codegen.closed.called import addition_name
-from codegen.closed.cells import Cell, is_positive, natural
+from codegen.closed.regions.called import addition_name
+from codegen.closed.regions.cells import Cell, is_positive, natural
 from codegen.closed.regroup.among import signed
 from codegen.closed.regroup.products import product_terms
 from engine.indexed import Indexed

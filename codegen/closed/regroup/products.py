@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen.closed.terms import indices_of
+from codegen.closed.algebra.terms import indices_of
 from engine.indexed import Indexed
 from engine.notation import BINDERS, Head, Index, Sigma, accesses, fresh, name_of
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Mul
 
-from codegen.closed.cells import Cell, is_contraction
+from codegen.closed.algebra.terms import indices_of
+from codegen.closed.regions.cells import Cell, is_contraction
 from codegen.closed.regroup.among import Among
 from codegen.closed.regroup.products import terms
 from codegen.closed.regroup.without import Without
-from codegen.closed.terms import indices_of
 from engine.indexed import Indexed
 from engine.notation import accesses, name_of
 

@@ -10,14 +10,14 @@ import mpmath
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.cells import Cell, is_contraction
+from codegen.closed.algebra.terms import indices_of
 from codegen.closed.gates.points import DIGITS, given_at_random, rewritten
+from codegen.closed.regions.cells import Cell, is_contraction
 from codegen.closed.regroup.accuracy import as_accurate
 from codegen.closed.regroup.factored import as_one, open_indices
 from codegen.closed.regroup.order import Order
 from codegen.closed.regroup.parts import Parts
 from codegen.closed.regroup.products import Product, terms
-from codegen.closed.terms import indices_of
 from engine.indexed import Indexed
 from engine.notation import Sigma, accesses, name_of
 

@@ -1,0 +1,1 @@
+"""Rules on expressions: finite sums, facts, masks and choices, common factors."""

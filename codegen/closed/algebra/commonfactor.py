@@ -1,0 +1,65 @@
+# pyright: basic
+"""Sums of products with a factor that several terms have in front of what these terms are else: `a b + a c + d` is `a (b + c) + d`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, cast
+
+import sympy as sp
+from sympy import Expr
+
+from codegen.closed.algebra.factors import factored
+from codegen.closed.algebra.terms import gathered, indices_of
+from engine.indexed import Indexed
+from engine.notation import Delta
+
+
+def by_common_factors(e: Expr) -> Expr:
+    """A sum of three or more products so, the factor that most of them have first; unchanged where no two have one.
+
+    Only tensors over all of the sum's indices are taken: a product with such a one costs most.
+    """
+    terms = list(sp.Add.make_args(e))
+    every = frozenset[Any]().union(*map(indices_of, terms))
+    if len(terms) < 3 or e.has(Delta) or not every:
+        return e
+    found = complements(terms)
+    if len(found) < len(terms):
+        return again(cast("Expr", sp.Add(*found)))
+    tables = [{f for f in sp.Mul.make_args(t) if is_large(f, every)} for t in terms]
+    counts = Counter(f for table in tables for f in table)
+    best = max(counts, key=lambda f: (counts[f], str(f)), default=None)
+    if best is None or counts[best] < 2 or counts[best] == len(terms):
+        return e
+    mine = cast("Expr", sp.Add(*[t / best for t, table in zip(terms, tables, strict=True) if best in table]))
+    others = cast("Expr", sp.Add(*[t for t, table in zip(terms, tables, strict=True) if best not in table]))
+    return cast("Expr", best * again(mine) + again(others))
+
+
+def complements(terms: list[Any]) -> list[Any]:
+    """The terms with `t - t s` as `t (1 - s)`, which keeps its digits where s is almost one."""
+    left = dict.fromkeys(terms)
+    out: list[Any] = []
+    for other in terms:
+        for share in [f for f in sp.Mul.make_args(other) if isinstance(f, Indexed)] if other in left else ():
+            one = -other / share
+            if one in left and not one.is_number:  # a number in front of a difference is put into it
+                del left[one], left[other]
+                out.append(one * (1 - share))
+                break
+    return [*out, *left] if out else terms
+
+
+def again(e: Expr) -> Expr:
+    """A part of a sum by its own common factors."""
+    out = cast("Expr", factored(gathered(e)))
+    return cast("Expr", sp.Mul(*[by_common_factors(f) if isinstance(f, sp.Add) else f for f in sp.Mul.make_args(out)]))
+
+
+def is_large(f: Any, every: frozenset[Any]) -> bool:
+    """Whether a factor is a tensor over all indices, or a power of it."""
+    return isinstance(f.as_base_exp()[0], Indexed) and indices_of(f) == every
+
+
+__all__ = ["by_common_factors"]

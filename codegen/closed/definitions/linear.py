@@ -1,0 +1,75 @@
+# pyright: basic
+"""Sums of multiples of tensors in one another, where what they have in common comes together: `2 ((e + 1) / 2) - 1` is e.
+
+`r - (s - r) / (k - 1)` is `k / (k - 1) r - s / (k - 1)`, which reads r once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+
+from codegen.closed.regions.cells import Cell, at
+from engine.indexed import Indexed
+from engine.notation import Index, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RULE = "sums of multiples of the same come together"
+
+
+def collected(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
+    """The cells without sums and multiples that another sum alone reads, where terms come together. `kept` cells stay."""
+    readers = Counter(r for c in cells for r in c.reads)
+    known = {c.name: c for c in cells}
+    alone = {n for n, c in known.items() if readers[n] == 1 and n not in kept and is_linear(c)}
+    gone: set[str] = set()
+    for c in reversed(cells):
+        if c.name not in gone and isinstance(c.expr, sp.Add) and is_linear(c):
+            terms, count, taken = written_out(c, alone, known)
+            if len(terms) < count and any(what.has(Indexed) for what in terms):
+                numbers = {what: sp.factor(number) for what, number in terms.items()}
+                known[c.name] = replace(c, expr=sp.Add(*[n * what for what, n in numbers.items()]), text=None)
+                gone |= taken
+    return [known[c.name] for c in cells if c.name not in gone] if gone else cells
+
+
+def is_linear(c: Cell) -> bool:
+    """Whether a cell is a sum of terms, each a multiple of one tensor or function, or a number."""
+    if c.expr is None or c.call or c.kind != "float" or isinstance(c.expr, Indexed):
+        return False
+    return all(multiple(t) is not None for t in sp.Add.make_args(c.expr))
+
+
+def multiple(term: Any) -> tuple[Any, Any] | None:
+    """What a term is a multiple of, and by what, a number or sizes; None where it is a product of several tensors, or a power."""
+    moving = [f for f in sp.Mul.make_args(term) if f.has(Indexed) or f.atoms(Index)]
+    if len(moving) > 1 or any(isinstance(f, sp.Pow) and not isinstance(f, sp.exp) for f in moving):
+        return None
+    what = sp.Mul(*moving)
+    return what, term / what
+
+
+def written_out(c: Cell, alone: set[str], known: Mapping[str, Cell]) -> tuple[dict[Any, Any], int, set[str]]:
+    """A sum as what it is a multiple of, by what, with cells that are read `alone` as what they are; how many terms these were; and the cells."""
+    terms: dict[Any, Any] = {}
+    count, taken = 0, set[str]()
+    stack = [(t, sp.S.One) for t in sp.Add.make_args(c.expr)]
+    while stack:
+        term, by = stack.pop()
+        what, number = cast("Any", multiple(term))
+        d = known[name_of(what)] if isinstance(what, Indexed) and name_of(what) in alone else None
+        if d is not None and (d.differentiable, d.dtype) == (c.differentiable, c.dtype):
+            taken.add(d.name)
+            stack.extend((t, by * number) for t in sp.Add.make_args(at(d, cast("Any", what).indices)))
+            continue
+        count += 1
+        terms[what] = sp.expand(terms.get(what, 0) + by * number)
+    return {what: n for what, n in terms.items() if n != 0}, count, taken
+
+
+__all__ = ["RULE", "collected"]

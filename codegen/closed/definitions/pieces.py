@@ -1,0 +1,260 @@
+# pyright: basic
+"""A function of one number written by choices, signs and clamps as its pieces: what it is between the places where one changes.
+
+`sign(x) relu(|x| - d)` is `x + d` below -d, `x - d` above d and 0 between them: pieces that are equal are one, and two or three
+of them are one choice, whose slope is one too. At a place between two pieces the slope is what the forward's own rule says,
+so that the place belongs to the piece with that slope; where it is neither's, as of two clamps that both pass, nothing is changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr
+
+from codegen.closed.regions.cells import Cell, is_contraction, substituted
+from codegen.kernels import stable
+from engine.indexed import Indexed
+from engine.notation import BINDERS, BRACKETS, Delta, Equal, Head, Less, LessEqual, Sign, Where, accesses, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+RULE = "a function of one number is written by its pieces between the places where it changes"
+PLACES = 4
+"""At how many places a function may change at most."""
+LONGEST = 80
+"""Operations of a function at most: what is longer is not written out."""
+DEEPEST = 10
+"""Through how many cells a function is written out at most."""
+INVERSES = {sp.log: sp.exp, sp.tanh: sp.atanh}
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Where a function changes, what it is between these places, and whether each place belongs to the piece on its left."""
+
+    places: tuple[Any, ...]
+    values: tuple[Any, ...]
+    lefts: tuple[bool, ...]
+
+
+def by_pieces(cells: list[Cell]) -> list[Cell]:
+    """Cells that are functions of one number as choices between their pieces, where that is shorter or a kernel."""
+    if not any(heads(c.expr) for c in cells if c.expr is not None):
+        return cells
+    known: dict[str, Cell] = {}
+    out: list[Cell] = []
+    for cell in cells:
+        expr = shorter(cell, known) if cell.expr is not None and cell.kind == "float" and not cell.call else None
+        known[cell.name] = cell if expr is None else replace(cell, expr=expr)
+        out.append(known[cell.name])
+    return out
+
+
+def shorter(cell: Cell, known: Mapping[str, Cell]) -> Expr | None:
+    """A cell's definition by its pieces; None where it is no function of one number, or as short as it is."""
+    own, found = cast("Expr", cell.expr), list[tuple[int, Expr]]()
+    if is_kernel(own):
+        return None
+    for e in written(own, known):
+        read = {a for h in heads(e) for a in accesses(cast("Expr", h))}
+        if len(read) != 1:
+            continue
+        (x,) = read
+        t = sp.Dummy("t", real=True)
+        parts = pieces(e.xreplace({x: t}), t)
+        new = None if parts is None else choice(parts, t)
+        new = None if new is None else cast("Expr", new.xreplace({t: x}))
+        if new is not None and (is_kernel(new) or calls(new) < calls(e)):
+            found.append((calls(new), new))
+    return min(found, key=lambda c: c[0])[1] if found else None
+
+
+def is_kernel(e: Expr) -> bool:
+    """Whether torch has an expression as a kernel."""
+    return stable(e) is not None
+
+
+def calls(e: Expr) -> int:
+    """How many calls compute an expression, equal parts once and what is a kernel in one."""
+    parts: set[Any] = set()
+    more = 0
+    stack: list[Any] = [e]
+    while stack:
+        part = stack.pop()
+        if part in parts or isinstance(part, Indexed) or not part.has(Indexed):
+            continue
+        parts.add(part)
+        kernel = stable(part)
+        stack.extend(part.args if kernel is None else [a for a in kernel[1] if isinstance(a, Expr)])
+        more += max(0, len(part.args) - 2) if kernel is None and isinstance(part, sp.Add) else 0
+    return len(parts) + more
+
+
+def written(e: Expr, known: Mapping[str, Cell]) -> Iterator[Any]:
+    """An expression with more and more of its cells written out, the latest first, while it is short and chooses."""
+    order = {n: k for k, n in enumerate(known)}
+    for _ in range(DEEPEST):
+        if e.has(*BINDERS, Delta) or sp.count_ops(e) > LONGEST:
+            return
+        if heads(e):
+            yield e
+        inner = {name_of(a) for a in accesses(e)}
+        usable = {n for n in inner if n in known and elementwise(known[n])}
+        if not usable:
+            return
+        last = max(usable, key=lambda n: order[n])
+        e = cast("Expr", substituted(e, {last: known[last]}))
+
+
+def elementwise(cell: Cell) -> bool:
+    """Whether a cell is a function of what it reads, element by element."""
+    e = cell.expr
+    literal = cell.call or cell.expr is None or cell.kind != "float"
+    return not literal and not cast("Expr", e).has(*BINDERS, Delta) and not is_contraction(cast("Expr", e))
+
+
+def heads(e: Any) -> set[Any]:
+    """The choices, signs and comparisons in an expression."""
+    return e.atoms(Where, Sign, *BRACKETS)
+
+
+def pieces(e: Any, t: Any) -> Pieces | None:
+    """A function of t by its pieces; None where it cannot be told, or its rule at a place is that of neither side."""
+    places = breaks(e, t)
+    if places is None or not 1 <= len(places) <= PLACES:
+        return None
+    between = samples(places)
+    values = [shortest(at(e, t, p)) for p in between]
+    slopes = [sp.diff(v, t) for v in values]
+    slope = sp.diff(e, t)  # by the forward's own rules: signs and comparisons have no derivative
+    keep: list[Any] = []
+    parts, lefts = [values[0]], list[bool]()
+    last = slopes[0]
+    for place, value, rise in zip(places, values[1:], slopes[1:], strict=True):
+        told = at(e, t, place).xreplace({t: place}), at(slope, t, place).xreplace({t: place})
+        sides = [(v.xreplace({t: place}), s.xreplace({t: place})) for v, s in ((parts[-1], last), (value, rise))]
+        left, right = (same(side, told) for side in sides)
+        if not left and not right:
+            return None
+        if zero(parts[-1] - value) and left:
+            continue
+        keep.append(place)
+        parts.append(value)
+        lefts.append(left)
+        last = rise
+    return Pieces(tuple(keep), tuple(parts), tuple(lefts))
+
+
+def shortest(e: Any) -> Any:
+    """An expression as it is, or multiplied out where that is shorter."""
+    return min((e, sp.expand(e)), key=lambda x: (int(cast("Any", sp.count_ops(x))), str(x)))
+
+
+def same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    """Whether two values and slopes are equal."""
+    return zero(one[0] - other[0]) and zero(one[1] - other[1])
+
+
+def zero(e: Any) -> bool:
+    """Whether an expression is zero, as far as multiplying out shows it."""
+    return bool(sp.expand(e) == 0)
+
+
+def samples(places: list[Any]) -> list[Any]:
+    """A number in each of the intervals that places make."""
+    middle = [(a + b) / 2 for a, b in pairwise(places)]
+    return [places[0] - 1, *middle, places[-1] + 1]
+
+
+def breaks(e: Any, t: Any) -> list[Any] | None:
+    """Where the truth of a comparison or a sign in e changes, in order; None where it cannot be told."""
+    found: set[Any] = set()
+    inner = sorted(heads(e), key=lambda h: (int(cast("Any", sp.count_ops(h))), str(h)))
+    for d in dict.fromkeys(sided(h) for h in inner if not isinstance(h, Where)):
+        intervals = samples(sorted(found)) if found else [sp.S.Zero]
+        bounds = [-sp.oo, *sorted(found), sp.oo]
+        for k, p in enumerate(intervals):
+            plain = at(d, t, p)
+            roots = zeros(plain, t)
+            if roots is None:
+                return None
+            found |= {r for r in roots if bounds[k] < r < bounds[k + 1]}
+            if len(found) > PLACES:
+                return None
+    return sorted(found)
+
+
+def sided(head: Any) -> Any:
+    """What a sign is the sign of, or the difference that a comparison is about."""
+    return head.args[0] if isinstance(head, Sign) else head.args[1] - head.args[0]
+
+
+def zeros(e: Any, t: Any) -> list[Any] | None:
+    """Where a function of t without choices is zero: one that is affine, or made of one monotone function."""
+    if not e.has(t):
+        return [] if e.is_number else None
+    if e.free_symbols - {t} or accesses(e):
+        return None
+    number, moving = sp.expand(e).as_independent(t, as_Add=True)
+    scale, f = moving.as_independent(t, as_Add=False)
+    if scale == 0 or not (number.is_number and scale.is_number):
+        return None
+    value = -number / scale
+    if f == t:
+        return [value] if value.is_Rational else None
+    if isinstance(f, sp.exp):
+        return zeros(f.args[0] - sp.log(value), t) if value.is_positive else []
+    if f.func in INVERSES:
+        return zeros(f.args[0] - INVERSES[f.func](value), t) if f.func is not sp.tanh or abs(value) < 1 else []
+    return None
+
+
+def at(e: Any, t: Any, p: Any) -> Any:
+    """What an expression is around (or, where it changes there, at) a number p: every comparison and sign decided."""
+    if isinstance(e, Where):
+        return at(e.args[1] if at(e.args[0], t, p) == 1 else e.args[2], t, p)
+    if isinstance(e, Sign):
+        return sp.sign(valued(e.args[0], t, p))
+    if isinstance(e, BRACKETS):
+        d = valued(e.args[1] - e.args[0], t, p)
+        holds = d == 0 if isinstance(e, Equal) else d >= 0 if isinstance(e, LessEqual) else d > 0
+        return sp.Integer(int(bool(holds)))
+    if isinstance(e, (Indexed, Head)) or not e.args or not e.has(Head):
+        return e
+    return e.func(*[at(a, t, p) for a in e.args])
+
+
+def valued(e: Any, t: Any, p: Any) -> Any:
+    """The number that an expression is at p."""
+    return sp.expand(at(e, t, p).xreplace({t: p}))
+
+
+def choice(found: Pieces, t: Any) -> Any:
+    """Up to three pieces as choices; None for more."""
+    if not found.places:
+        return found.values[0]
+    values = [sp.factor_terms(v) if v.is_Add and not v.has(sp.exp) else v for v in found.values]
+    first, first_left = found.places[0], found.lefts[0]
+    if len(found.places) == 1:
+        low, high = values
+        if low.is_number and not high.is_number:
+            return Where(LessEqual(t, first), low, high) if first_left else Where(LessEqual(first, t), high, low)
+        if high.is_number and not low.is_number:
+            return Where(LessEqual(t, first), low, high) if first_left else Where(LessEqual(first, t), high, low)
+        return Where(Less(first, t), high, low) if first_left else Where(Less(t, first), low, high)
+    if values[0].is_number and values[0] == values[-1] and values[1] != 0:
+        return None  # constant beyond bounds: what it is within them, of a clamp
+    if len(found.places) == 2:
+        last, last_left = found.places[1], found.lefts[1]
+        below = LessEqual(t, first) if first_left else Less(t, first)
+        above = Less(last, t) if last_left else LessEqual(last, t)
+        return Where(below, values[0], Where(above, values[2], values[1]))
+    return None
+
+
+__all__ = ["RULE", "by_pieces"]

@@ -1,0 +1,203 @@
+"""Logarithms taken apart before they overflow: log(exp(l)/z) is l - log z, and log z of a sum of exponentials is logsumexp."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr
+
+from codegen.closed.algebra.sums import rebuilt
+from codegen.closed.definitions import beside, completed, shift
+from codegen.closed.definitions.logistic import DEPTH, QUOTIENT, elementwise_cells, quotients
+from codegen.closed.definitions.shares import reduction
+from codegen.closed.regions.cells import Cell, substituted
+from codegen.kernels import stable
+from engine.indexed import Indexed
+from engine.naming import free_name
+from engine.notation import Sigma, Where, fresh, instantiate, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from codegen.closed.regions.region import Region
+
+MEANS = "a mean of exponentials is their sum over their number"
+LOGARITHMS = "the logarithm of a product is a sum of logarithms, in which log and exp cancel"
+UNREAD = "nothing reads this exponential any more"
+KERNEL = "definitions are written out until a kernel of torch is met that does not overflow"
+"""The rules of the forward, as its trail names them."""
+
+
+def stabilized(region: Region, kept: tuple[str, ...] = ()) -> Region:
+    """Every logarithm of a product of exponentials and every quotient of linear functions of an exponential rewritten.
+
+    Exponentials that nothing reads any more are left out, except for those in `kept`.
+    """
+    region = region.by(completed.RULE, lambda cells: completed.completed(cells, kept))
+    region = region.by(beside.RULE, lambda cells: beside.beside_one(cells, kept))
+    region = (
+        region.by(MEANS, means_apart).by(shift.RULE, lambda cells: shift.unshifted(cells, kept)).by(QUOTIENT, quotients)
+    )
+    return region.by(LOGARITHMS, logs_apart).by(UNREAD, lambda cells: read_ones(cells, kept))
+
+
+def logs_apart(cells: list[Cell]) -> list[Cell]:
+    """The cells with their logarithms expanded where something is gained."""
+    known: dict[str, Cell] = {}
+    out: list[Cell] = []
+    for cell in cells:
+        if cell.expr is not None and not cell.call and cell.expr.has(sp.log):
+            new = log_parts(cell.expr, known)
+            if new != cell.expr:
+                cell = replace(cell, expr=new)
+        known[cell.name] = cell
+        out.append(cell)
+    return out
+
+
+def means_apart(cells: list[Cell]) -> list[Cell]:
+    """The cells with every mean of exponentials as a multiple of their sum, which is a cell of its own."""
+    known = {c.name: c for c in cells}
+    out: list[Cell] = []
+    for c in cells:
+        number, total = reduction(c.expr) if c.expr is not None and not c.call else (None, None)
+        if total is not None and number != 1 and is_exponential(total.body, known):
+            name = free_name(f"{c.name}_sum", known)
+            own = {i: fresh() for i in c.indices if i != 0}
+            inner = instantiate(total, own)
+            indices = tuple(own.get(i, i) for i in c.indices)
+            known[name] = replace(
+                c, name=name, indices=indices, expr=inner, node=None, text=None, named=False, positive=True
+            )
+            out.append(known[name])
+            c = replace(c, expr=cast("Any", number) * known[name].element(c.indices))
+        out.append(c)
+    return out
+
+
+def read_ones(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
+    """Cells without the exponentials, and the sums of a number and an exponential, that neither `kept` nor other cells read."""
+    known = {c.name: c for c in cells}
+    read = set(kept)
+    out: list[Cell] = []
+    for c in reversed(cells):
+        if (
+            c.name in read
+            or c.expr is None
+            or c.expr.has(Sigma)
+            or not (is_exponential(c.expr, known) or piece(c, known))
+        ):
+            out.append(c)
+            read.update(c.reads)
+    return out[::-1]
+
+
+def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:
+    """An expression with its logarithms expanded where an exponential cancels or a stable kernel appears.
+
+    torch's softplus, a choice with a logarithm in it, is such a kernel as it is.
+    """
+    if isinstance(e, Where) and stable(e) is not None:
+        return e
+    if isinstance(e, sp.log):
+        argument = e.args[0]
+        usable = elementwise_cells(known)
+        inner: Any = argument
+        for _ in range(DEPTH):
+            step = substituted(inner, {n: c for n, c in usable.items() if c.expr is not None})
+            if step == inner:
+                break
+            inner = step
+            new = opened(inner)
+            if new is not None:
+                return new
+        direct = opened(argument)
+        return e if direct is None else direct
+    if isinstance(e, Indexed) or not e.args:
+        return e
+    return rebuilt(e, lambda a: log_parts(a, known))
+
+
+def opened(argument: Expr) -> Expr | None:
+    """log of a product of positive factors, exponentials and sums of exponentials, as a sum; None where nothing is gained."""
+    whole = sp.factor_terms(sp.together(argument)) if argument.is_Add or argument.has(sp.Pow) else argument
+    total: Any = sp.S.Zero
+    gained = False
+    exponentials = argument.atoms(sp.exp)
+    for f in sp.Mul.make_args(whole):
+        b, x = (f, sp.S.One) if isinstance(f, sp.exp) else f.as_base_exp()
+        if isinstance(b, sp.exp):
+            total += x * b.args[0]
+            gained = True
+        elif isinstance(b, Sigma) and isinstance(b.body, sp.exp):
+            total += x * sp.log(b)
+            gained = True
+        elif isinstance(b, sp.Add) and turned(b, exponentials) is not None:
+            g = cast("Expr", turned(b, exponentials))
+            total += x * (g + sp.log(1 + sp.exp(-g)))
+            gained = True
+        elif b.is_positive:
+            logarithm = sp.log(b)
+            kernel = stable(logarithm)
+            if b.has(sp.exp) and (kernel is None or kernel[0] == "log1p"):
+                return None  # an exponential that nothing keeps from overflowing
+            gained = gained or (kernel is not None and bool(b.has(sp.exp)))
+            total += x * logarithm
+        else:
+            return None
+    return cast("Expr", total) if gained else None
+
+
+def turned(b: sp.Add, given: set[Any]) -> Expr | None:
+    """g of 1 + exp(g), where the forward has exp(-g) and not exp(g): 1 + exp(g) = exp(g) (1 + exp(-g))."""
+    rest = b - 1
+    if isinstance(rest, sp.exp) and rest not in given and sp.exp(-rest.args[0]) in given:
+        return rest.args[0]
+    return None
+
+
+def kernel_form(cell: Cell, known: Mapping[str, Cell]) -> Expr:
+    """A cell's definition with cells written out as far as it takes to meet a stable kernel; unchanged where none is met."""
+    e = cast("Expr", cell.expr)
+    if has_kernel(e):
+        return e
+    usable = {n: c for n, c in elementwise_cells(known).items() if piece(c, known)}
+    inner: Any = e
+    for _ in range(DEPTH):
+        step = substituted(inner, usable)
+        if step == inner:
+            return e
+        inner = step
+        if has_kernel(inner):
+            return inner
+    return e
+
+
+def piece(cell: Cell, known: Mapping[str, Cell]) -> bool:
+    """An exponential, one plus an exponential, two or a sum of them: what a kernel is made of, and no kernel itself."""
+    e = cell.expr
+    if isinstance(e, sp.Add):
+        moving = [t for t in e.args if t.has(Indexed)]
+        if len(e.args) == 2 and all(is_exponential(t, known) for t in moving) and len(moving) == 2:
+            return True
+        return len(moving) == 1 and sp.S.One in e.args and is_exponential(moving[0], known)
+    if isinstance(e, Sigma):
+        return is_exponential(e.body, known)
+    return isinstance(e, sp.exp)
+
+
+def is_exponential(e: Any, known: Mapping[str, Cell]) -> bool:
+    """An exponential, or an access to a cell that is one."""
+    if isinstance(e, sp.exp):
+        return True
+    cell = known.get(name_of(e)) if isinstance(e, Indexed) else None
+    return cell is not None and isinstance(cell.expr, sp.exp)
+
+
+def has_kernel(e: Any) -> bool:
+    """Whether a stable kernel computes a part of an expression, and no naked exponential of it is left outside."""
+    return any(
+        stable(cast("Expr", x)) is not None for x in sp.preorder_traversal(e) if isinstance(x, (sp.Mul, sp.Pow, sp.log))
+    )

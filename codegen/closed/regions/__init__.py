@@ -1,0 +1,1 @@
+"""The forward as cells, and runs of cells that are closed together."""

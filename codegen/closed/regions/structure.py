@@ -1,0 +1,133 @@
+"""A graph's cells as what is processed at once, in order, with who reads whom and what gradients pass through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from codegen.closed.regions import rows
+from codegen.closed.regions.cells import Builder, Cell
+from codegen.closed.regions.indifferent import told, without_indifferent
+from codegen.closed.regions.region import AGAIN, grouped, near_readers
+from codegen.closed.regions.rewrites import compared
+from codegen.closed.regions.symmetric import symmetric_among
+from codegen.closed.regroup import RULE as ORDER
+from codegen.closed.regroup import angles, regrouped
+from codegen.values import TensorInfo
+
+if TYPE_CHECKING:
+    from engine.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """What is processed at once: one contraction or call, or a region, which is `local`."""
+
+    cells: tuple[Cell, ...]
+    local: bool
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names of its cells."""
+        return frozenset(c.name for c in self.cells)
+
+    @property
+    def root(self) -> Cell:
+        """The last of its cells."""
+        return self.cells[-1]
+
+
+class Structure:
+    """The cells of a graph and their units, seen from the gradients of `wanted` inputs."""
+
+    def __init__(self, graph: Graph, wanted: tuple[str, ...]) -> None:
+        self.graph = graph
+        builder = Builder(graph)
+        self.traced = builder.build()
+        """The forward's own tensors."""
+        added = angles.with_angles_apart(self.traced, graph.outputs, builder.literal, graph.example)
+        ordered = regrouped(added, graph.outputs, builder.literal, graph.example)
+        shared = rows.with_shares_in_products(ordered, graph.outputs)
+        stilled = without_indifferent(shared, graph.outputs)
+        self.cells = near_readers(stilled, graph.outputs)
+        self.notes = (
+            *compared(angles.RULE, self.traced, added),
+            *compared(ORDER, added, ordered),
+            *compared(rows.RULE, ordered, shared),
+            *told(shared, stilled),
+            *compared(AGAIN, stilled, self.cells),
+        )
+        """What became of them before regions were closed."""
+        self.by_name = {c.name: c for c in self.cells}
+        self.readers: dict[str, list[Cell]] = {}
+        for c in self.cells:
+            for r in dict.fromkeys(reads(c)):
+                self.readers.setdefault(r, []).append(c)
+        self.live = self._live(wanted)
+        self.symmetric = symmetric_among(self.cells)
+        """The cells that are symmetric matrices."""
+        self.units = self._units()
+        self.masks = set[str]()
+        """Truth values that regions keep beside these cells."""
+
+    def _live(self, wanted: tuple[str, ...]) -> set[str]:
+        """Cells on a path from a wanted input to an output."""
+        down: set[str] = set()
+        for c in self.cells:
+            if c.name in wanted or (c.differentiable and any(r in down for r in reads(c))):
+                down.add(c.name)
+        up: set[str] = set(self.graph.outputs)
+        for c in reversed(self.cells):
+            if c.name in up:
+                up.update(reads(c))
+        return down & up
+
+    def _units(self) -> list[Unit]:
+        """Regions, contractions and calls, each after what it reads."""
+        groups = [Unit(tuple(g), True) for g in grouped(self.cells)]
+        owner = {c.name: u for u in groups for c in u.cells}
+        units = dict.fromkeys(owner.get(c.name) or Unit((c,), False) for c in self.cells)
+        of = {c.name: u for u in units for c in u.cells}
+        done: dict[Unit, None] = {}
+        for unit in units:
+            stack: list[tuple[Unit, bool]] = [(unit, False)]
+            while stack:
+                u, ready = stack.pop()
+                if u in done:
+                    continue
+                if ready:
+                    done[u] = None
+                    continue
+                stack.append((u, True))
+                needs = dict.fromkeys(of[r] for c in u.cells for r in (*reads(c), *c.after) if of[r] is not u)
+                stack.extend((n, False) for n in reversed(list(needs)) if n not in done)
+        return list(done)
+
+    def outside(self, u: Unit) -> dict[str, list[Cell]]:
+        """The cells of a unit that are read from outside of it, with who reads them."""
+        found = {c.name: [r for r in self.readers.get(c.name, []) if r.name not in u.names] for c in u.cells}
+        return {n: cs for n, cs in found.items() if cs}
+
+    def seeds(self, u: Unit) -> tuple[str, ...]:
+        """The cells of a unit whose cotangent comes, in part or as a whole, from outside."""
+        return tuple(c.name for c in u.cells if c.name in self.live and self.has_source_outside(c.name, u))
+
+    def has_source_outside(self, name: str, u: Unit) -> bool:
+        """Whether a cell gets cotangents from elsewhere than a unit: from the caller, or from who reads it there."""
+        return name in self.graph.outputs or any(
+            c.name not in u.names and c.name in self.live for c in self.readers.get(name, [])
+        )
+
+    @property
+    def infos(self) -> dict[str, TensorInfo]:
+        """Shape and kind of every cell."""
+        return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
+
+
+def reads(c: Cell) -> tuple[str, ...]:
+    """What a cell is computed from."""
+    return c.node.operands if c.node is not None and c.call else c.reads
+
+
+__all__ = ["Structure", "Unit", "reads"]

@@ -1,0 +1,246 @@
+"""A plan as torch statements: kernels put in, the forward regenerated, what is read once written out in its reader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
+from sympy import Expr
+
+from codegen.closed.algebra.sums import rebuilt
+from codegen.closed.definitions import outer
+from codegen.closed.definitions.logistic import UNIFIED, unified
+from codegen.closed.definitions.stabilize import KERNEL, kernel_form
+from codegen.closed.kernels import gathers, keptmasks, logshare, onceonly, scattered
+from codegen.closed.kernels.kinks import CLAMP, clamped
+from codegen.closed.kernels.namedsums import with_named_sums
+from codegen.closed.kernels.norms import NORM, by_lengths, length_in_whole
+from codegen.closed.kernels.powerslopes import slopes_alone
+from codegen.closed.kernels.slopes import by_clamps, with_slopes, written_out
+from codegen.closed.kernels.softmaxslope import with_softmax_slopes, without_kernels
+from codegen.closed.plan.backward import cot_name
+from codegen.closed.regions import copies
+from codegen.closed.regions.cells import Cell, substituted
+from codegen.closed.regions.code import RegionCode
+from codegen.closed.regions.rewrites import Rewrite, compared, rewritten
+from codegen.closed.write.line import LIKE, Line
+from codegen.lower import Lowerer
+from codegen.values import TensorInfo
+from engine.indexed import Indexed
+from engine.notation import Delta, Sigma, Where, accesses, name_of
+from engine.sizes import evaluate
+
+if TYPE_CHECKING:
+    from codegen.closed.plan.planner import Planned
+    from codegen.closed.regions.region import Region
+
+IN_FRONT = "a number that all terms of a sum have goes in front of it"
+"""The rule of `numbers_in_front`, as the trail of the forward names it."""
+
+
+def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool = False) -> RegionCode:
+    """A plan as torch statements; with the forward's lines as they are if `literal`, else in stable forms."""
+    cells = region.cells
+    by_name = {c.name: c for c in cells}
+    slopes = {s.name: kernels_of(s.expr, by_name) for s in plan.statements}
+    named = with_named_sums(slopes, cells)
+    formulas = with_named_sums({s.name: s.expr for s in plan.statements if named[s.name] != slopes[s.name]}, cells)
+    same = {} if literal else copies.twins(cells, region.copies)
+    slopes = {n: copies.renamed(e, same) for n, e in named.items()}
+    if not literal:
+        masked, slopes = keptmasks.with_kept_masks(cells, slopes)
+        region = region.by(keptmasks.RULE, lambda _: masked)
+        cells = region.cells
+        by_name = {c.name: c for c in cells}
+    reads = {name_of(a) for e in slopes.values() for a in accesses(e)}
+    read_back = [c.name for c in cells if c.name in reads]
+    infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}
+    for c in cells:
+        infos[cot_name(c.name)] = infos[f"{cot_name(c.name)}_out"] = TensorInfo(c.shape)
+    for s in plan.statements:
+        infos[s.name] = TensorInfo(s.shape)
+    forward, notes = forward_lines(region, by_name, {*region.needed, *read_back}, infos, values, literal)
+    cells = tuple({c.name: c for c in (*cells, *by_name.values())}.values())
+    for c in cells:
+        sources = frozenset(c.reads).union(*[infos[r].sources for r in c.reads if r in infos])
+        infos[c.name] = TensorInfo(c.shape, c.kind, sources)
+    backward: list[Line] = []
+    for s in plan.statements:
+        expr = scattered.scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
+        low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
+        plain = slopes_alone(formulas.get(s.name, s.expr), by_name)
+        known = reads.issuperset(map(name_of, accesses(plain)))
+        formula = plain if known else without_kernels(written_out(slopes[s.name]))
+        backward.append(Line(s.name, s.indices, s.shape, formula, low))
+    return RegionCode(
+        cells,
+        tuple(forward),
+        tuple(backward),
+        plan.gradients,
+        tuple(read_back),
+        plan.statements,
+        notes=(*region.notes, *notes),
+    )
+
+
+def kernels_of(e: Expr, known: dict[str, Cell]) -> Any:
+    """An expression with the kernels that torch has for slopes."""
+    e = slopes_alone(by_lengths(e, known), known)
+    return with_softmax_slopes(with_slopes(by_clamps(e, known), known), known)
+
+
+def forward_lines(
+    region: Region,
+    known: dict[str, Cell],
+    needed: set[str],
+    infos: dict[str, TensorInfo],
+    values: dict[Any, int],
+    literal: bool,
+) -> tuple[list[Line], list[Rewrite]]:
+    """Statements for the cells that are needed, with what is read once written out inside of its reader unless `literal`.
+
+    With them comes what was done to the definitions of these cells.
+    """
+    differences = {} if literal else outer.outer_differences(known)
+    same = {} if literal else copies.twins(region.cells, region.copies)
+    notes: dict[str, list[Rewrite]] = {}
+
+    def step(rule: str, c: Cell, expr: Any) -> Cell:
+        new = replace(c, expr=expr)
+        note = rewritten(rule, c, new)
+        notes.setdefault(c.name, []).extend([] if note is None else [note])
+        return new
+
+    def local_form(c: Cell) -> Cell:
+        first = {c.name: same[c.name]} if c.name in same else same
+        own = c.element(c.indices) if c.name in same else cast("Expr", c.expr)
+        c = step(copies.RULE, c, copies.renamed(own, first))
+        c = step(KERNEL, c, kernel_form(c, known))
+        c = step(CLAMP, c, clamped(c.expr, known))
+        c = step(NORM, c, length_in_whole(c, known, needed))
+        c = step(outer.RULE, c, outer.without_outer(c.expr, known, differences))
+        return step(gathers.RULE, c, gathers.at_places(cast("Expr", c.expr), c, known))
+
+    local = {n: c if literal else local_form(c) for n, c in known.items() if c.expr is not None}
+    live: set[str] = set()
+    stack = [n for n in needed if n in local]
+    while stack:
+        name = stack.pop()
+        if name not in live:
+            live.add(name)
+            stack.extend(r for r in local[name].reads if r in local)
+    counts: dict[str, int] = {}
+    for name in live:
+        for a in all_accesses(cast("Expr", local[name].expr)):
+            counts[name_of(a)] = counts.get(name_of(a), 0) + 1
+    inlined = {
+        n: local[n]
+        for n in live
+        if not literal and n not in needed and counts.get(n, 0) == 1 and inlines(local[n], live, local, values)
+    }
+    written_out: list[tuple[Cell, Expr]] = []
+    for c in region.cells:
+        if c.name not in live or c.name in inlined:
+            continue
+        e: Any = local[c.name].expr
+        names = dict[str, None]()
+        while any(name_of(a) in inlined for a in accesses(e)):
+            names.update(dict.fromkeys(name_of(a) for a in accesses(e) if name_of(a) in inlined))
+            e = substituted(e, inlined)
+        own = step(put_in(list(names)), local[c.name], e)
+        if e.has(sp.log) and not literal:
+            own = step(UNIFIED, own, unified(e))
+        if e.has(Sigma):
+            own = step(IN_FRONT, own, numbers_in_front(own.expr))
+        if not literal and c.kind == "float":
+            own = step(scattered.RULE, own, scattered.by_places(own.expr, c.indices))
+        written_out.append((c, cast("Expr", own.expr)))
+    told = [n for c, _ in written_out for n in notes.get(c.name, [])]
+    if not literal:
+        for rule, change in (
+            (logshare.RULE, logshare.with_log_shares),
+            (onceonly.RULE, onceonly.with_shared_functions),
+        ):
+            before, written_out = written_out, change(written_out)
+            told += compared(rule, *([replace(c, expr=e) for c, e in x] for x in (before, written_out)))
+    lines: list[Line] = []
+    for c, e in written_out:
+        infos[c.name] = TensorInfo(c.shape, c.kind)
+        like = LIKE if c.kind == "float" else None
+        value = Lowerer(infos, {}, like, fills=c.kind == "float" and not literal).lower(e, c.indices, c.shape)
+        lines.append(Line(c.name, c.indices, c.shape, e, value))
+        known[c.name] = c
+    return lines, told
+
+
+def put_in(names: list[str]) -> str:
+    """The rule by which cells are written out in the only one that reads them."""
+    listed = [f"{{{n}}}" for n in names]
+    whole = " and ".join([", ".join(listed[:-1]), *listed[-1:]]) if len(names) > 1 else "".join(listed)
+    return f"what nothing else reads is written out: {whole}"
+
+
+def numbers_in_front(e: Any) -> Any:
+    """`Sum -x` as `-Sum x`, `Sum (2 x - 2 y)` as `2 Sum (x - y)`, and `Sum log x / log 2` as `Sum log x` over log 2."""
+    if isinstance(e, Sigma):
+        body = numbers_in_front(e.body)
+        terms = [t.as_independent(sp.Symbol, Indexed, as_Add=False) for t in sp.Add.make_args(body)]
+        number = terms[0][0]
+        if not (number.is_real and not number.has(sp.Float) and all(abs(c) == abs(number) for c, _ in terms)):
+            return e.func(body, *e.args[1:])
+        number = -abs(number) if all(c.is_negative for c, _ in terms) else abs(number)
+        return number * e.func(sp.Add(*[c / number * t for c, t in terms]), *e.args[1:])
+    return e if isinstance(e, Indexed) or not e.args else rebuilt(e, numbers_in_front)
+
+
+def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any, int]) -> bool:
+    """Whether a cell read once is written out: unless it has a name of its own and its reader reads all of it.
+
+    Nor is what is read at more places than it has, as the mean of every class. A sum is not written out in a sum either:
+    `(a - b) - (c - d)` loses digits as `a - b - c + d`.
+    """
+    (reader,) = [local[n] for n in live if cell.name in local[n].reads]
+    whole = cast("Expr", reader.expr)
+    if isinstance(cell.expr, sp.Add) and adds(whole, cell.name):
+        return False
+    placed = scattered.by_places(cell.expr, cell.indices) is not cell.expr
+    if placed and not all(scattered.is_linear(whole, a) for a in accesses(whole, cell.name)):
+        return False
+    gathers = any(isinstance(i, Indexed) for a in accesses(whole, cell.name) for i in a.indices)
+    if gathers and not isinstance(cell.expr, Indexed) and elements(cell, values) < elements(reader, values):
+        return False
+    if not cell.named or fills(whole, cell.name):
+        return True
+    return gathers or isinstance(cell.expr, sp.exp)
+
+
+def elements(c: Cell, values: dict[Any, int]) -> int:
+    """How many elements a cell has at the sizes of the example."""
+    return evaluate(cast("Expr", sp.Mul(*c.shape)), values)
+
+
+def fills(e: Expr, name: str) -> bool:
+    """Whether an expression is a tensor with a number put at places of it."""
+    if not isinstance(e, Where) or not e.args[0].has(Delta) or not isinstance(e.args[2], Indexed):
+        return False
+    return name_of(e.args[2]) == name and not e.args[1].has(Indexed)
+
+
+def adds(e: Expr, name: str) -> bool:
+    """Whether an expression adds a multiple of a tensor to others, or is one."""
+    rests = (cast("Any", t).as_coeff_Mul()[1] for t in sp.Add.make_args(e))
+    return any(isinstance(r, Indexed) and name_of(r) == name for r in rests)
+
+
+def all_accesses(e: Any) -> list[Indexed]:
+    """Every access in an expression, as often as it stands there."""
+    return [x for x in sp.preorder_traversal(e) if isinstance(x, Indexed)]
+
+
+def with_kernels(e: Expr, known: dict[str, Cell]) -> Expr:
+    """Sums of exponentials written out where an exponential is divided by them, so that softmax is seen."""
+    if not e.has(sp.exp):
+        return e
+    sums = {n: c for n, c in known.items() if isinstance(c.expr, Sigma) and isinstance(c.expr.body, sp.exp)}
+    return cast("Expr", substituted(e, sums)) if sums else e

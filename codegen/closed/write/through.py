@@ -1,0 +1,214 @@
+"""The backward through one closed region: its lines as statements of this graph, and what it passes back to its boundary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from codegen import tensors as tt
+from codegen.closed.plan.backward import cot_name
+from codegen.closed.plan.recentre import PART
+from codegen.closed.regions.symmetric import is_symmetric, symmetric_among
+from codegen.closed.write.blocks import Term
+from codegen.closed.write.cotangents import Piece, named_piece
+from codegen.closed.write.likes import covers, expanded
+from codegen.closed.write.line import LIKE, Line
+from codegen.closed.write.places import begun, disjoint
+from codegen.derivation import Origin, Proof
+from engine.indexed import Indexed
+from engine.notation import accesses, name_of
+
+if TYPE_CHECKING:
+    from codegen.closed.closing import Closed
+    from codegen.closed.plan.backward import Statement
+    from codegen.closed.regions.cells import Cell
+    from codegen.closed.regions.code import RegionCode
+    from codegen.closed.regions.structure import Unit
+    from codegen.closed.write.cotangents import Cotangents
+
+
+class Through:
+    """Writes the backward of one region; `proofs` are its simplifications under the names that their tensors got."""
+
+    def __init__(self, unit: Unit, closed: Closed, cots: Cotangents) -> None:
+        self.unit, self.closed, self.cots = unit, closed, cots
+        self.code, self.names = closed.code, closed.names
+        self.labels, self.likes, self.by_name = cots.labels, cots.likes, cots.by_name
+        self.live = cots.structure.live
+        self.ends = {stmt: self.names[cell] for cell, stmt in self.code.gradients}
+        """The lines that pass something back, and the cells of the boundary that get it."""
+        self.local = dict(self.names)
+        """What everything that a line may read is called in this graph."""
+        self.proofs: list[Proof] = []
+
+    def write(self) -> None:
+        """All lines, where anything was passed back to the region."""
+        pending = self.cots.pending
+        if not self.code.backward or not any(n in pending for n in self.unit.names):
+            return
+        self.local[LIKE] = self.likes.from_cotangents(self.unit.root.dtype)
+        for name in self.cots.structure.seeds(self.unit):
+            if name not in pending:  # what its readers passed back is provably zero
+                pending[name] = [Piece(tt.number(0), False, number=True)]
+        self.seed()
+        given = {c.name for c in self.code.cells if self.names[c.name] in self.cots.structure.symmetric}
+        symmetric = symmetric_among(self.code.cells, given)
+        for line in self.code.backward:
+            if is_symmetric(line.expr, line.indices, line.shape, symmetric):
+                symmetric.add(line.name)
+                end = self.ends.get(line.name)
+                if end is not None and not self.cots.structure.has_source_outside(end, self.unit):
+                    self.cots.symmetric.add(end)
+            self.line(line)
+
+    def seed(self) -> None:
+        """The cotangents that are known before: finished where all of them comes from outside."""
+        read = {
+            r for d in self.code.cells if d.expr is not None and self.names.get(d.name) in self.live for r in d.reads
+        }
+        for c in self.code.cells:
+            actual, cot = self.names[c.name], cot_name(c.name)
+            if actual in self.cots.names:
+                self.local[cot] = self.cots.names[actual]
+            if actual in self.cots.pending and actual in self.unit.names:
+                partial = c.name in read and len(self.cots.pending[actual]) > 1
+                final = self.cots.finish(actual, self.labels.namer(f"d{actual}_out") if partial else None)
+                self.local[cot] = self.local[f"{cot}_out"] = final
+
+    def line(self, line: Line) -> None:
+        """One line: a tensor, a part of one, a proof that there is nothing to compute, or a cotangent passed on."""
+        end = self.ends.get(line.name)
+        passed = self.passed_on(line) if end is not None else None
+        if end is not None and passed is not None:
+            self.local[line.name] = passed
+            self.cots.add(end, named_piece(passed))
+            readers = [
+                c for c in self.code.cells if c.differentiable and cot_name(c.name) != line.name and is_read(line, c)
+            ]
+            if len(readers) > 1:  # what others pass back is nothing, or cancels
+                self.prove(line, self.cots.names.get(end, f"d{end}"))
+            return
+        if end is not None and line.expr == 0:
+            self.prove(line, self.cots.names.get(end, f"d{end}"))
+            return
+        others = end is not None and self.cots.structure.has_source_outside(end, self.unit)
+        actual, label = self.target(line, others)
+        self.local[line.name] = label
+        self.labels.ranks[label] = len(line.shape)
+        if end is not None and others and is_part(line, self.code):
+            scatters = tuple(s.renamed(self.local) for s in line.value.scatters)
+            self.cots.add(end, Piece(None, False, scatters, self.term(line)))
+        else:
+            self.cots.write(self.labels.block(label, tuple(self.statements(line, label, actual)), self.term(line)))
+            if end is not None:
+                self.cots.add(end, named_piece(label))
+        self.prove(line, label)
+
+    def passed_on(self, line: Line) -> str | None:
+        """The tensor that a line passes on as it is; None where it computes something."""
+        e, dense = line.expr, line.value.dense
+        if not isinstance(e, Indexed) or name_of(e) not in self.local or e.indices != line.indices or dense is None:
+            return None
+        return self.local[name_of(e)] if dense.t.kind == "name" else None
+
+    def target(self, line: Line, others: bool) -> tuple[str, str]:
+        """The cell whose cotangent a line is ("" for none of this graph's), and what its tensor is called."""
+        names, cots = self.names, self.cots
+        if line.name in self.ends:
+            actual = self.ends[line.name]
+            part = f"d{actual}_{self.unit.root.name}"
+            return actual, self.labels.namer(part) if others else cots.name(actual)
+        if not line.name.startswith("d_"):
+            return "", self.labels.namer(self.part_name(line))
+        actual = names.get(line.name.removeprefix("d_"))
+        if actual not in self.by_name:  # of a cell that only this region has
+            return "", self.labels.namer(f"d{names[line.name.removeprefix('d_')]}")
+        if cots.names.get(actual) in {p.name for p in cots.pending.get(actual, []) if p.name}:
+            del cots.names[actual]  # what was passed back so far keeps its name: it may be read again
+        return actual, cots.name(actual)
+
+    def part_name(self, line: Line) -> str:
+        """What is no cotangent: one before it is centred, and a shared sum, which is named after the cotangent it sums."""
+        if line.name.startswith(PART):
+            return f"{self.cots.name(self.names[line.name.removeprefix(PART)])}_uncentred"
+        read = {x.head for t in line.value.texts() for x in tt.walk(t) if x.kind == "name"}
+        cots = sorted(label for n, label in self.local.items() if n.startswith("d_") and n in read)
+        return f"{cots[0]}_sum" if cots else "sum_0"
+
+    def statements(self, line: Line, label: str, actual: str) -> list[str]:
+        """The statements of a line: an expression or zeros, and the places that are filled."""
+        low, cell = line.value, self.by_name.get(actual)
+        t = self.dense(line, actual) if low.dense is not None else self.zeros(line, actual)
+        t, scatters = begun(t, [s.renamed(self.local) for s in low.scatters])
+        self.cots.used.see(t)
+        lines = [f"{label} = {tt.text(t)}"]
+        dtype = cell.dtype if cell is not None else self.unit.root.dtype
+        separate = low.dense is None and disjoint([s.items for s in low.scatters])
+        like = self.likes.from_cotangents(dtype)
+        for k, s in enumerate(scatters):
+            alone = low.dense is None and (k == 0 or separate)
+            lines.append(self.likes.put(label, s, alone, dtype, like, self.cots.used))
+        return lines
+
+    def dense(self, line: Line, actual: str) -> Any:
+        """The part of a line that fills its tensor, in the shape and dtype that it needs to have."""
+        low, cell = line.value, self.by_name.get(actual)
+        dense = cast("Any", low.dense)
+        t = tt.rename(dense.t, self.local, {})
+        if dense.is_number:
+            dtype = cell.dtype if cell is not None else self.unit.root.dtype
+            return self.likes.constant(t, line.shape, dtype, self.likes.from_cotangents(dtype))
+        if not covers(dense, line.shape):
+            t = expanded(t, line.shape)
+            if low.scatters:
+                t = tt.method(t, "clone")
+        elif low.scatters and t.kind in ("name", "attribute", "item"):
+            t = tt.method(t, "clone")
+        known = [self.by_name[n] for n in self.names.values() if n in self.live and n in self.by_name]
+        if cell is not None and any(c.dtype != cell.dtype for c in known):
+            t = tt.method(t, "to", tt.name(str(cell.dtype)))
+        return t
+
+    def zeros(self, line: Line, actual: str) -> Any:
+        """Zeros that a line fills places of."""
+        values = [tt.rename(s.value, self.local, {}) for s in line.value.scatters]
+        if actual in self.by_name:
+            return self.likes.zero_cotangent(self.by_name[actual], values)
+        return self.likes.zeros(line.shape, values, self.local[LIKE])
+
+    def term(self, line: Line) -> Term:
+        """A line's formula with the names so far."""
+        return Term(line.indices, line.expr, dict(self.local))
+
+    def prove(self, line: Line, label: str) -> None:
+        """Remember how a line follows, where it is a statement of the derivation."""
+        statement: Statement | None = next((s for s in self.code.statements if s.name == line.name), None)
+        if statement is None:
+            return
+        where = {**self.names, **self.local}
+        self.proofs.append(
+            Proof(
+                label,
+                self.names.get(statement.cell, ""),
+                line.indices,
+                line.shape,
+                (statement.naive, line.expr),
+                where,
+                tuple(self.closed.rule(r) for r in statement.rules),
+                Origin(self.code.origin or self.code, line.name, where, self.closed.sizes),
+            )
+        )
+
+
+def is_read(line: Line, c: Cell) -> bool:
+    """Whether a cell reads the one whose cotangent a line is."""
+    return line.name.removeprefix("d_") in c.reads
+
+
+def is_part(line: Line, code: RegionCode) -> bool:
+    """Whether a gradient fills only slices of its tensor and nothing of the region reads it."""
+    low = line.value
+    alone = all(line.name not in {name_of(a) for a in accesses(other.expr)} for other in code.backward)
+    return alone and low.dense is None and bool(low.scatters) and all(s.covers for s in low.scatters)
+
+
+__all__ = ["Through"]

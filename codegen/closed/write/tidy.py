@@ -1,0 +1,91 @@
+"""Lines of emitted Python joined: a nameless tensor that is read once is written where it is read."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from codegen.closed.write.blocks import Block
+
+WIDTH = 100
+
+
+class _Put(ast.NodeTransformer):
+    def __init__(self, name: str, value: ast.expr) -> None:
+        self.name, self.value = name, value
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.value if node.id == self.name else node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """`a + (b + c)` is `b + c + a`, to the bit, without its parentheses."""
+        node = cast("ast.BinOp", self.generic_visit(node))
+        if not isinstance(node.op, ast.Add) or not _is_sum(node.right) or _is_sum(node.left):
+            return node
+        return ast.BinOp(node.right, node.op, node.left)
+
+
+def _is_sum(e: ast.expr) -> bool:
+    return isinstance(e, ast.BinOp) and isinstance(e.op, (ast.Add, ast.Sub))
+
+
+def read_by(line: str) -> list[str]:
+    """The identifiers that a statement reads, as often as they stand there; attribute names are left out."""
+    statement = ast.parse(line.strip()).body[0]
+    whole = statement.value if isinstance(statement, ast.Assign) else statement
+    return [x.id for x in ast.walk(whole) if isinstance(x, ast.Name)]
+
+
+def joined(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Block]:
+    """Blocks of one line `name = value`; what is `nameless` and read once, by a later line that stays short, is put there."""
+    out = list(blocks)
+    reads = [[read_by(line) for line in b.lines] for b in out]
+    readers: dict[str, list[int]] = {}
+    for j, lines in enumerate(reads):
+        for names in lines:
+            for n in names:
+                readers.setdefault(n, []).append(j)
+    for k, block in enumerate(out):
+        where = readers.get(block.name, [])
+        if not nameless(block.name) or len(block.lines) != 1 or len(where) != 1 or len(out[where[0]].lines) != 1:
+            continue
+        reader, block = out[where[0]], out[k]
+        if '"' in block.lines[0] or '"' in reader.lines[0]:
+            continue
+        inner = ast.parse(value_of(block.lines[0]), mode="eval").body
+        whole = _Put(block.name, inner).visit(ast.parse(value_of(reader.lines[0]), mode="eval"))
+        line = f"{reader.name} = {ast.unparse(whole)}"
+        if len(line) > WIDTH:
+            continue
+        out[where[0]], out[k] = replace(reader, lines=(line,)), replace(block, lines=())
+        for n in read_by(block.lines[0]):
+            readers[n] = [where[0] if j == k else j for j in readers[n]]
+    return [b for b in out if b.lines]
+
+
+def in_place(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Block]:
+    """Blocks that begin with a copy of a `nameless` new tensor that nothing else reads begin with that tensor itself."""
+    out = list(blocks)
+    reads = [n for b in out for line in b.lines for n in read_by(line)]
+    made = {b.name: k for k, b in enumerate(out)}
+    for k, block in enumerate(out):
+        source = value_of(block.lines[0]).removesuffix(".clone()")
+        at = made.get(source)
+        if at is None or len(block.lines) < 2 or not value_of(block.lines[0]).endswith(".clone()"):
+            continue
+        fresh = len(out[at].lines) == 1 and isinstance(
+            ast.parse(value_of(out[at].lines[0]), mode="eval").body, ast.BinOp
+        )
+        if fresh and nameless(source) and reads.count(source) == 1:
+            first = f"{block.name} = {value_of(out[at].lines[0])}"
+            out[k], out[at] = replace(block, lines=(first, *block.lines[1:])), replace(out[at], lines=())
+    return [b for b in out if b.lines]
+
+
+def value_of(line: str) -> str:
+    """The right side of an assignment."""
+    return line.split("=", 1)[1].strip()
