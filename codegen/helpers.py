@@ -6,6 +6,7 @@ second derivative may need it.
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,7 +59,7 @@ FUNCTIONS = {f.__name__: f for f in (squared_distances, silu_backward, mish_back
 def source(lines: Iterable[str]) -> list[str]:
     """The lines of the functions that statements call, as their file has them; [] where they call none."""
     texts = list(lines)
-    used = [f for name, f in FUNCTIONS.items() if any(f" {name}(" in t or f"({name}(" in t for t in texts)]
+    used = [f for name, f in FUNCTIONS.items() if any(re.search(rf"(?<![\w.]){name}\(", t) for t in texts)]
     asking = any("followed(" in source_of(f) for f in used)
     parts = [source_of(f).splitlines() for f in ((followed, *used) if asking else used)]
     return [line for k, part in enumerate(parts) for line in ([*["", ""][: 2 * (k > 0)], *part])]

@@ -9,7 +9,7 @@ import sympy as sp
 
 from codegen.closed.definitions import chosengate, linear, moments, pieces
 from codegen.closed.definitions.enrich import enriched
-from codegen.closed.definitions.outer import outer_differences
+from codegen.closed.definitions.outer import among_rows, outer_differences
 from codegen.closed.definitions.scaled import scaled
 from codegen.closed.definitions.stabilize import stabilized
 from codegen.closed.gates import (
@@ -120,13 +120,16 @@ def repaired(form: Form, summed: Region, code: RegionCode, values: dict[Any, int
 def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Form]:
     """Forms from the most to the least simplified; one that cannot be made is passed over."""
 
-    def closing(folds: bool, simplify: bool, apart: bool = False) -> tuple[Region, Planned, Algebra]:
-        algebra = knowledge(closed, values, folds, apart)
+    def closing(
+        folds: bool, simplify: bool, apart: bool = False, masked: bool = False
+    ) -> tuple[Region, Planned, Algebra]:
+        algebra = knowledge(closed, values, folds, apart, masked)
         return closed, planned(closed, algebra, simplify), algebra
 
-    outer = bool(outer_differences({c.name: c for c in closed.cells}))
+    outer = outer_differences({c.name: c for c in closed.cells})
     attempts = (
         *((lambda: closing(folds=True, simplify=True, apart=True),) if outer else ()),
+        *((lambda: closing(folds=True, simplify=True, apart=True, masked=True),) if among_rows(outer) else ()),
         lambda: closing(folds=True, simplify=True),
         lambda: closing(folds=False, simplify=True),
         lambda: closing(folds=True, simplify=False),

@@ -11,6 +11,7 @@ import codegen
 from codegen.helpers import squared_distances
 from tests.closed.forms import Draw
 from tests.closed.forms.distances import DISTANCES, distance_matrix, prototypes
+from tests.closed.forms.rows import ROWS, mmd
 from tests.closed.test_forms import autograd, program_of, wanted
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def test_what_pairs_say_of_one_another_is_summed_once(forward: Callable[..., Any
     )
     source = program.source
     backward = source[source.index("def backward") : source.index("return {")]
-    assert backward.count("einsum") + backward.count(".sum(") + backward.count(" @ ") == 1
+    assert backward.count("einsum") + backward.count(" @ ") == backward.count(".sum(") == 1
 
 
 def test_weights_of_either_of_a_pair_are_summed_each() -> None:
@@ -129,3 +130,38 @@ def test_weights_of_either_of_a_pair_are_summed_each() -> None:
     leaf = x.clone().requires_grad_()
     found = program.backward(program.forward(x, w)[1])["x"]
     torch.testing.assert_close(found, torch.autograd.grad(weighted(leaf, w), leaf)[0])
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize("form", ROWS, ids=lambda f: f.name)
+def test_what_weighs_a_row_against_itself_leaves_no_error(form: Any, offset: float) -> None:
+    """A weight is largest there, as in a kernel of large distances, and multiplies a difference that is zero."""
+    program = program_of(form, 20)
+    first, *rest = form.inputs(Draw(5), 20)
+    inputs = [(t.float() if t.is_floating_point() else t) for t in (first + offset, *rest)]
+    if form.name in ("mmd", "energy distance"):
+        inputs[1] = inputs[1] + offset
+    exact = [t.double() if t.is_floating_point() else t for t in inputs]
+    grad_out = Draw(6, torch.float32).normal(*form.forward(*inputs).shape)
+    grads = program.backward(program.forward(*inputs)[1], grad_out)
+    found = autograd(form, program, inputs, grad_out)
+    for name, true, other in zip(
+        wanted(form, program), autograd(form, program, exact, grad_out.double()), found, strict=True
+    ):
+        scale = true.square().mean().sqrt()
+        mine, theirs = ((t.double() - true).square().mean().sqrt() / scale for t in (grads[name], other))
+        assert mine <= max(3 * theirs, 2e-5 if offset else 3e-6), (name, float(mine), float(theirs))
+
+
+def test_a_diagonal_is_left_out_once_for_all_sums() -> None:
+    x, y = Draw(0).normal(6, 32), Draw(1).normal(5, 32)
+    program = codegen.generate(mmd, x, y)
+    assert program.source.count("fill_diagonal_(0)") == 2
+    assert any("diagonal" in s.rule for s in program.derivation.trail)
+
+
+def test_a_function_is_brought_along_wherever_it_is_called() -> None:
+    x = Draw(0).normal(4, 3)
+    program = codegen.generate(lambda x: -(x[:, None] - x).pow(2).sum(2), x)
+    assert "-squared_distances(" in program.source
+    torch.testing.assert_close(program.forward(x)[0], -(x[:, None] - x).pow(2).sum(2))

@@ -52,17 +52,19 @@ class Algebra:
         apart: bool = True,
         sums: Sums = (),
         kept: Collection[str] = (),
+        masked: bool = False,
     ) -> None:
         """With `folds` a sum over what a cell of the region sums is that cell; without, it is summed anew.
 
-        With `apart` a sum of outer differences is a difference of sums. `sums` are known from elsewhere.
+        With `apart` a sum of outer differences is a difference of sums, which are `masked` where the difference is zero.
+        `sums` are known from elsewhere.
         The cells `kept` are tensors in the forward in any case, as others read them.
         """
         self.kept = frozenset(kept)
         self.cells = dict(cells)
         self.values = dict(values)
         self.folds = folds
-        self.outer = outer_differences(self.cells) if apart else {}
+        self.outer = outer_differences(self.cells, masked) if apart else {}
         self.down: dict[str, Cell] = {}
         """Cells that are products of powers, by what they are in generators."""
         self.ups: list[Cell] = []

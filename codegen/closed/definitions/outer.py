@@ -20,7 +20,7 @@ from codegen.closed.regions.cells import Cell, at, substituted
 from codegen.distances import is_distance
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Index, Sigma, accesses, fresh, name_of
+from engine.notation import Delta, Index, Sigma, Where, accesses, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,17 +65,38 @@ def difference(c: Cell) -> tuple[Indexed, Indexed] | None:
 
 
 def with_origins(cells: list[Cell]) -> list[Cell]:
-    """The cells, and before every outer difference of x and c the mean of c, and x and c less that mean."""
+    """The cells, and before every outer difference of x and c the mean of c, and x and c less that mean.
+
+    Differences among the rows of x do not mind which mean that is: where there are some of x and c too, it is that one.
+    """
     known = {c.name: c for c in cells}
+    pairs = [(c, p) for c in cells for p in [operands(c)] if p is not None]
     out: list[Cell] = []
+    done: set[str] = set()
     for c in cells:
         pair = operands(c)
-        if pair is not None and shared(c, *pair, known.values()) is None:
-            for new in origin_of(c, *pair, known):
-                known[new.name] = new
-                out.append(new)
+        if pair is not None:
+            wider = [
+                (u, p) for u, p in pairs if is_among_rows(*pair) and not is_among_rows(*p) and read_by(p, pair, done)
+            ]
+            u, (x, other) = wider[0] if wider else (c, pair)
+            new = origin_of(u, x, other, known) if shared(u, x, other, known.values()) is None else []
+            known |= {n.name: n for n in new}
+            out += new
         out.append(c)
+        done.add(c.name)
     return out
+
+
+def is_among_rows(x: Indexed, c: Indexed) -> bool:
+    """Whether x and c are elements of one tensor."""
+    return name_of(x) == name_of(c)
+
+
+def read_by(pair: tuple[Indexed, Indexed], rows: tuple[Indexed, Indexed], done: set[str]) -> bool:
+    """Whether two tensors are there before the differences among the rows of one of them."""
+    names = {name_of(a) for a in pair}
+    return name_of(rows[0]) in names and names <= done
 
 
 def origin_of(u: Cell, x: Indexed, c: Indexed, known: Mapping[str, Cell]) -> list[Cell]:
@@ -119,15 +140,34 @@ def shared(u: Cell, x: Indexed, c: Indexed, cells: Iterable[Cell]) -> tuple[Expr
     return (found[0][both[0]], found[1][both[0]]) if both else None
 
 
-def outer_differences(cells: Mapping[str, Cell]) -> dict[str, Outer]:
-    """The outer differences among cells, of which there are cells less one mean."""
+def outer_differences(cells: Mapping[str, Cell], masked: bool = False) -> dict[str, Outer]:
+    """The outer differences among cells, of which there are cells less one mean.
+
+    Where they are `masked`, what is added up for those among the rows of one tensor is zero on the diagonal, as they are: a weight
+    may be largest there, and `x_i - x_i` would leave an error of its size.
+    """
     found: dict[str, Outer] = {}
     for c in cells.values():
         pair = operands(c)
         parts = shared(c, *pair, cells.values()) if pair is not None else None
-        if parts is not None:
-            found[c.name] = Outer(c, (parts[0], -parts[1]))
+        if pair is not None and parts is not None:
+            apart = unequal(*pair) if masked else sp.S.One
+            found[c.name] = Outer(c, (apart * parts[0], -(apart * parts[1])))
     return found
+
+
+def among_rows(outer: Mapping[str, Outer]) -> bool:
+    """Whether any of the outer differences are among the rows of one tensor."""
+    pairs = [p for u in outer.values() for p in [operands(u.cell)] if p is not None]
+    return any(is_among_rows(*p) for p in pairs)
+
+
+def unequal(x: Indexed, c: Indexed) -> Expr:
+    """One where x and c are different elements of one tensor, zero where they are the same; one for elements of two tensors."""
+    if not is_among_rows(x, c):
+        return sp.S.One
+    places = [Delta(i, j) for i, j in zip(x.indices, c.indices, strict=True) if i != j]
+    return cast("Expr", Where(Mul(*places), 0, 1))
 
 
 def taken_apart(term: Expr, summed: Iterable[Index], outer: Mapping[str, Outer]) -> list[Expr] | None:
@@ -199,4 +239,13 @@ def taken_in(reader: Cell, u: Cell, readers: Iterable[Cell]) -> bool:
     return bool(sums) and all(c.expr is not None and without_outer(c.expr, cells, outer) != c.expr for c in sums)
 
 
-__all__ = ["ORIGINS", "RULE", "outer_differences", "taken_apart", "taken_in", "with_origins", "without_outer"]
+__all__ = [
+    "ORIGINS",
+    "RULE",
+    "among_rows",
+    "outer_differences",
+    "taken_apart",
+    "taken_in",
+    "with_origins",
+    "without_outer",
+]

@@ -15,6 +15,7 @@ from codegen.closed.algebra.algebra import Algebra
 from codegen.closed.algebra.matching import fact_key
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions.shares import exponential, reduction
+from codegen.closed.plan.apart import without_diagonals
 from codegen.closed.plan.backward import Backward, Plan, Statement
 from codegen.closed.plan.byresult import by_results
 from codegen.closed.plan.naming import Naming
@@ -56,10 +57,12 @@ def unsimplified(region: Region) -> Planned:
     )
 
 
-def knowledge(region: Region, values: dict[Any, int], folds: bool = True, apart: bool = True) -> Algebra:
+def knowledge(
+    region: Region, values: dict[Any, int], folds: bool = True, apart: bool = True, masked: bool = False
+) -> Algebra:
     """What is known of a region's cells at the sizes of the example; without `folds` no sum is exchanged for another."""
     relations, kept = region.relations if folds else (), {*region.needed, *region.seeds}
-    return Algebra({c.name: c for c in region.cells}, values, relations, folds, apart, region.sums, kept)
+    return Algebra({c.name: c for c in region.cells}, values, relations, folds, apart, region.sums, kept, masked)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,8 @@ def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
             best = trial if trial.cost < best.cost else best
     statements = by_results([naming.refolded(s, best.allowed) for s in best.plan.statements], region)
     gradients = tuple(best.plan.gradients.items())
+    wanted = {name for _, name in gradients}
+    statements = without_diagonals(statements, wanted, lambda e, s: ranges_of(e, s, algebra))
     sums = sums_of_cells(region.needed, algebra)
     return Planned(tuple(share(statements, algebra)), gradients, best.cost, unshared=tuple(statements), sums=sums)
 

@@ -37,6 +37,8 @@ class RegionCode:
     """What its cells sum to over an axis, as far as others need to know."""
     notes: tuple[Rewrite, ...] = ()
     """What the rules of the forward made of its tensors' definitions, in order; sizes by position."""
+    simplified: bool = True
+    """Whether the algebra had a part in its backward, which is else the chain as it was derived."""
     origin: RegionCode | None = None
     """The code with sizes by position that this one was made from."""
     sized: dict[Any, RegionCode] = field(default_factory=dict[Any, "RegionCode"], init=False, compare=False, repr=False)

@@ -81,6 +81,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
         tuple(read_back),
         plan.statements,
         notes=(*region.notes, *notes),
+        simplified=plan.simplified,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from codegen import tensors as tt
+from codegen.closed.plan.apart import WITHOUT
 from codegen.closed.plan.backward import cot_name
 from codegen.closed.plan.recentre import PART
 from codegen.closed.regions.symmetric import is_symmetric, symmetric_among
@@ -131,6 +132,8 @@ class Through:
         if line.name.startswith(PART):
             return f"{self.cots.name(self.names[line.name.removeprefix(PART)])}_uncentred"
         read = {x.head for t in line.value.texts() for x in tt.walk(t) if x.kind == "name"}
+        if line.name.startswith(WITHOUT):
+            return f"{min((self.local[n] for n in read if n in self.local), default='weights')}_off"
         cots = sorted(label for n, label in self.local.items() if n.startswith("d_") and n in read)
         return f"{cots[0]}_sum" if cots else "sum_0"
 

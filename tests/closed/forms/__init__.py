@@ -20,6 +20,7 @@ from tests.closed.forms.pairs import PAIRS
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.rankings import RANKINGS
 from tests.closed.forms.robust import ROBUST
+from tests.closed.forms.rows import ROWS
 from tests.closed.forms.scores import SCORES
 from tests.closed.forms.sequences import SEQUENCES
 from tests.closed.forms.shares import SHARES
@@ -51,6 +52,7 @@ FORMS: tuple[Form, ...] = (
     *ONCE,
     *PAIRS,
     *SCORES,
+    *ROWS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
