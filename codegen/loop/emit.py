@@ -225,12 +225,7 @@ class Writer(Ending):
         for n in u.args:
             if isinstance(n, Node):
                 self.ready(n)
-        first = not any(
-            isinstance(x, Update) and x.name == u.name for x in self.layout.order[: self.layout.order.index(u)]
-        )
-        final = not any(
-            isinstance(x, Update) and x.name == u.name for x in self.layout.order[self.layout.order.index(u) + 1 :]
-        )
+        first, final = u is self.updates[u.name][0], u is self.updates[u.name][-1]
         args = ", ".join(self.plain(a) for a in u.args)
         owner = f"{u.name}_velocity" if self.momentum else u.name
         target = self.seen(owner, u.name, u.views)
@@ -254,9 +249,16 @@ class Writer(Ending):
 
     def is_small(self, x: Any) -> bool:
         """Whether a statement is an update that one call makes together with others."""
-        return isinstance(x, Update) and together(
-            x, [y for y in self.layout.order if isinstance(y, Update) and y.name == x.name]
-        )
+        return isinstance(x, Update) and together(x, self.updates[x.name])
+
+    @cached_property
+    def updates(self) -> dict[str, list[Update]]:
+        """The updates of every parameter, in order."""
+        found: dict[str, list[Update]] = {}
+        for x in self.layout.order:
+            if isinstance(x, Update):
+                found.setdefault(x.name, []).append(x)
+        return found
 
     def all_at_once(self, group: list[Update]) -> None:
         """Small updates in one call."""

@@ -100,7 +100,7 @@ def is_size(e: Expr) -> bool:
 
 def met(n: Node, graph: Graph) -> list[Guard]:
     """Where a sum puts values at rows of a tensor, as many as it has in the example: that it has as many."""
-    if n.definition is None or not n.definition[1].has(Delta):
+    if n.template is None or not n.template.expr.has(Delta) or n.definition is None:
         return []
     own = dict(zip(n.definition[0], n.shape, strict=True))
     where = "" if n.source is None else str(n.source)
