@@ -62,7 +62,8 @@ class ContractMixin(LowererBase):
         flat, put = (tt.method(x.t, "flatten", -len(inner)) if several else x.t for x in (index, value))
         sizes = [self.ranges[k] for k in places]
         total = sp.Mul(*sizes)
-        zeros = tt.method(value.t, "new_zeros", (*[self.ranges[i] for i in outer], total))
+        like = value.t if value.t.kind == "name" or self.like is None else tt.name(self.like)
+        zeros = tt.method(like, "new_zeros", (*[self.ranges[i] for i in outer], total))
         t = tt.method(zeros, "scatter_add", -1, flat, put)
         if len(places) > 1:
             t = tt.method(t, "unflatten", -1, tuple(sizes))

@@ -25,10 +25,12 @@ from engine.notation import (
     Rem,
     Sigma,
     Where,
+    bound,
     canonical,
     fresh,
     name_of,
 )
+from engine.sizes import evaluate
 
 METHODS: dict[Any, str] = {
     sp.exp: "exp", sp.log: "log", sp.sin: "sin", sp.cos: "cos", sp.tan: "tan", sp.asin: "asin", sp.acos: "acos",
@@ -194,7 +196,7 @@ class ScalarMixin(LowererBase):
 
     def product_of(self, e: Expr) -> Val:
         """A product: numbers first, factors over few indices before they meet the large ones, then divisions."""
-        for shortcut in (self.one_root, self.mean_of, self.chosen_multiple):
+        for shortcut in (self.one_root, self.mean_of, self.scaled_first, self.chosen_multiple):
             found = shortcut(e)
             if found is not None:
                 return found
@@ -364,6 +366,29 @@ class ScalarMixin(LowererBase):
         if rest in (1, -1):
             return mean if rest == 1 else self.negative(mean)
         return self.join("*", self.value(rest), mean)
+
+    def scaled_first(self, e: Expr) -> Val | None:
+        """`c a @ b` for a number c as `(c a) @ b`, where a has less than half as many elements as the product."""
+        sums = [f for f in e.args if isinstance(f, Sigma)]
+        if len(sums) != 1 or not self.example:
+            return None
+        (total,) = sums
+        scale = sp.Mul(*[f for f in e.args if f is not total])
+        factors = sp.Mul.make_args(total.body)
+        plain = all(isinstance(f, Indexed) and all(i == 0 or isinstance(i, Index) for i in f.indices) for f in factors)
+        if scale in (1, -1) or scale.atoms(Index) or not plain:
+            return None
+        sizes = {**self.ranges, **dict(total.limits)}
+        groups: set[frozenset[Any]] = {frozenset(i for i in cast("Any", f).indices if i != 0) for f in factors}
+        every = frozenset[Any]().union(*groups)
+        if not every <= sizes.keys() or any(a < b for a in groups for b in groups) or len(groups) < 2:
+            return None
+        result, *counts = [
+            evaluate(cast("Expr", sp.Mul(*[sizes[i] for i in g])), self.example)
+            for g in (every - bound(total), *groups)
+        ]
+        whole = cast("Expr", total.func(scale * total.body, *total.args[1:]))
+        return self.value(whole) if 2 * min(counts) < result else None
 
     def _scale(self, c: Any) -> tuple[list[Expr], list[Expr]]:
         """What a positive number multiplies with and divides by: a fraction of small integers, else one decimal."""

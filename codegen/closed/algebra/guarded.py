@@ -14,7 +14,7 @@ from sympy import Expr, Mul
 
 from codegen.closed.algebra.facts import divisors
 from codegen.closed.algebra.sums import rebuilt
-from codegen.closed.algebra.terms import expanded
+from codegen.closed.algebra.terms import expanded, indices_of
 from codegen.closed.regions.cells import at, substituted
 from engine.indexed import Indexed
 from engine.notation import BRACKETS, Delta, Head, Sigma, Where, accesses, name_of
@@ -61,6 +61,22 @@ def chosen_again(e: Expr, naive: Expr, algebra: Algebra) -> Expr:
     for condition, holds in sorted(lost.items(), key=str):
         e = cast("Expr", Where(condition, e, 0) if holds else Where(condition, 0, e))
     return e
+
+
+def chosen_first(e: Any) -> Any:
+    """An expression in which `0 if c_j else x_ij y_j` is x_ij times the choice: a tensor is multiplied by what was chosen for its rows."""
+    if isinstance(e, Indexed) or not e.args or not e.has(Where):
+        return e
+    e = rebuilt(e, chosen_first)
+    if not isinstance(e, Where) or sp.S.Zero not in e.args[1:]:
+        return e
+    condition, chosen, other = e.args
+    factors = Mul.make_args(other if chosen == 0 else chosen)
+    large = [f for f in factors if isinstance(f, Indexed) and not indices_of(f) <= indices_of(condition)]
+    rest = Mul(*[f for f in factors if f not in large])
+    if not large or not indices_of(rest) <= indices_of(condition):
+        return e
+    return Mul(*large) * (Where(condition, 0, rest) if chosen == 0 else Where(condition, rest, 0))
 
 
 def may_be_zero(e: Expr, algebra: Algebra) -> bool:
@@ -164,4 +180,4 @@ def size(e: Expr) -> int:
     return len(sp.Add.make_args(e)) + int(cast("Any", sp.count_ops(e)))
 
 
-__all__ = ["affine", "guarded"]
+__all__ = ["affine", "chosen_again", "chosen_first", "guarded"]

@@ -83,8 +83,22 @@ def by_places(e: Any, indices: Sequence[Expr]) -> Any:
     if not e.has(Delta):
         return e
     outputs = {i for i in indices if i != 0}
-    parts = [(t, parted(t, outputs)) for t in sp.Add.make_args(e)]
+    terms = sp.Add.make_args(e)
+    parts = [(t, parted(t, outputs) or (added(t, outputs) if len(terms) > 1 else None)) for t in terms]
     return e if all(p is None for _, p in parts) else sp.Add(*[x for t, p in parts for x in p or (t,)])
+
+
+def added(term: Any, outputs: set[Expr]) -> tuple[Any] | None:
+    """A term that is zero but at places, `v if [i = j] else 0`, as what is added there to other terms; None for any other."""
+    for f in Mul.make_args(term):
+        if isinstance(f, Where) and is_place_of(f.args[0], outputs) and f.args[2] == 0 and not f.args[1].has(Delta):
+            return (f.args[0] * (term / f) * f.args[1],)
+    return None
+
+
+def is_place_of(d: Any, outputs: set[Expr]) -> bool:
+    """Whether a condition is an equality that stands for places of the output."""
+    return isinstance(d, Delta) and is_place(d, outputs)
 
 
 def parted(term: Any, outputs: set[Expr]) -> tuple[Any, Any] | None:

@@ -110,7 +110,7 @@ class Backward:
         self.indices = {c.name: tuple(sp.S.Zero if s == 1 else fresh() for s in c.shape) for c in cells}
         self.live = self._live()
         self.memo: dict[Any, tuple[Expr, Expr, tuple[str, ...]]] = {}
-        self.learnt = set[str]()
+        self.learnt = set[tuple[str, Expr]]()
         self.parity: dict[str, int] | None = None
 
     def _live(self) -> set[str]:
@@ -187,16 +187,19 @@ class Backward:
 
     def _learn_zeros(self, name: str, expr: Expr) -> None:
         """That a cotangent sums to zero over an axis, where it does: as weights of differences it then leaves one tensor out."""
-        if name in self.learnt:
+        if (name, expr) in self.learnt:
             return
-        self.learnt.add(name)
+        self.learnt.add((name, expr))
         shape = self.cells[name].shape
         ranges = {cast("Index", i): n for i, n in zip(self.indices[name], shape, strict=True) if i != 0}
         own = element(base(cot_name(name)), self.indices[name])
         for i, n in ranges.items():
             limits = sp.Tuple(i, n)
+            if self.algebra.normal(cast("Expr", Sigma(own, limits)), {}) == 0:
+                continue
             if self.algebra.normal(cast("Expr", Sigma(expr, limits)), {j: m for j, m in ranges.items() if j != i}) == 0:
                 self.algebra.add_fact(Sigma(own, limits), sp.S.Zero, f"{cot_name(name)} sums to zero")
+                self.memo.clear()
 
     def _consumers(self, name: str, known: Container[str]) -> list[str]:
         """The consumers of a cell that have a cotangent, the last one first."""

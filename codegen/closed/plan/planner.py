@@ -12,6 +12,7 @@ import sympy as sp
 from sympy import Mul
 
 from codegen.closed.algebra.algebra import Algebra
+from codegen.closed.algebra.guarded import chosen_first
 from codegen.closed.algebra.matching import fact_key
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions.shares import exponential, reduction
@@ -19,7 +20,8 @@ from codegen.closed.plan.apart import without_diagonals
 from codegen.closed.plan.backward import Backward, Plan, Statement
 from codegen.closed.plan.byresult import by_results
 from codegen.closed.plan.naming import Naming
-from codegen.closed.plan.prices import sums_of
+from codegen.closed.plan.prices import Prices, sums_of
+from codegen.closed.plan.scatters import with_scatters_apart
 from codegen.closed.plan.sumsofwholes import by_wholes
 from codegen.closed.regions.constants import sums_of_cells
 from codegen.derive import distribute
@@ -102,7 +104,8 @@ def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
         for name in candidates:
             trial = tried(best.cuts | {name})
             best = trial if trial.cost < best.cost else best
-    statements = by_results([naming.refolded(s, best.allowed) for s in best.plan.statements], region)
+    named = [naming.refolded(s, best.allowed) for s in best.plan.statements]
+    statements = by_results([replace(s, expr=chosen_first(s.expr)) for s in named], region)
     gradients = tuple(best.plan.gradients.items())
     wanted = {name for _, name in gradients}
     statements = without_diagonals(statements, wanted, lambda e, s: ranges_of(e, s, algebra))
@@ -169,6 +172,7 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
             return e if isinstance(e, Indexed) or not e.args else rebuilt(e, replaced)
 
         out.append(replace(s, expr=replaced(s.expr)))
+    out = with_scatters_apart(out, lambda e, s: ranges_of(e, s, algebra), Prices(algebra).size)
     return ordered_statements(alike_by_name(out))
 
 

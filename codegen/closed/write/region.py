@@ -68,7 +68,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
     backward: list[Line] = []
     for s in plan.statements:
         expr = scattered.scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
-        low = Lowerer(infos, {}, LIKE, fills=True).lower(expr, s.indices, s.shape)
+        low = Lowerer(infos, {}, LIKE, fills=True, example=values).lower(expr, s.indices, s.shape)
         plain = slopes_alone(formulas.get(s.name, s.expr), by_name)
         known = reads.issuperset(map(name_of, accesses(plain)))
         formula = plain if known else without_kernels(written_out(slopes[s.name]))
@@ -169,7 +169,9 @@ def forward_lines(
     for c, e in written_out:
         infos[c.name] = TensorInfo(c.shape, c.kind)
         like = LIKE if c.kind == "float" else None
-        value = Lowerer(infos, {}, like, fills=c.kind == "float" and not literal).lower(e, c.indices, c.shape)
+        value = Lowerer(
+            infos, {}, like, fills=c.kind == "float" and not literal, example=None if literal else values
+        ).lower(e, c.indices, c.shape)
         lines.append(Line(c.name, c.indices, c.shape, e, value))
         known[c.name] = c
     return lines, told

@@ -8,6 +8,7 @@ from codegen import tensors as tt
 from codegen.closed.plan.apart import WITHOUT
 from codegen.closed.plan.backward import cot_name
 from codegen.closed.plan.recentre import PART
+from codegen.closed.plan.scatters import PLACED
 from codegen.closed.regions.symmetric import is_symmetric, symmetric_among
 from codegen.closed.write.blocks import Term
 from codegen.closed.write.cotangents import Piece, named_piece
@@ -132,8 +133,11 @@ class Through:
         if line.name.startswith(PART):
             return f"{self.cots.name(self.names[line.name.removeprefix(PART)])}_uncentred"
         read = {x.head for t in line.value.texts() for x in tt.walk(t) if x.kind == "name"}
+        first = min((self.local[n] for n in read if n in self.local), default="")
         if line.name.startswith(WITHOUT):
-            return f"{min((self.local[n] for n in read if n in self.local), default='weights')}_off"
+            return f"{first or 'weights'}_off"
+        if line.name.startswith(PLACED) and not any(n.startswith("d_") for n in read):
+            return f"{first}_sum" if first else "counts"
         cots = sorted(label for n, label in self.local.items() if n.startswith("d_") and n in read)
         return f"{cots[0]}_sum" if cots else "sum_0"
 

@@ -12,6 +12,7 @@ from tests.closed.forms.labels import LABELS
 from tests.closed.forms.layers import LAYERS
 from tests.closed.forms.learning import LEARNING
 from tests.closed.forms.losses import LOSSES
+from tests.closed.forms.means import MEANS
 from tests.closed.forms.networks import NETWORKS
 from tests.closed.forms.normalisation import NORMALISATION
 from tests.closed.forms.objectives import OBJECTIVES
@@ -53,6 +54,7 @@ FORMS: tuple[Form, ...] = (
     *PAIRS,
     *SCORES,
     *ROWS,
+    *MEANS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
