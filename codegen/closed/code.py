@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
-from codegen.closed.definitions import chosengate, linear, moments, pieces
+from codegen.closed.definitions import chosengate, linear, moments, oncemultiplied, pieces
 from codegen.closed.definitions.enrich import enriched
 from codegen.closed.definitions.outer import among_rows, outer_differences
 from codegen.closed.definitions.scaled import scaled
@@ -75,6 +75,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         .by(moments.RULE, moments.by_moments)
     )
     start = start.by(linear.RULE, lambda cells: linear.collected(cells, kept))
+    start = start.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 
     def best(start: Region) -> RegionCode:
         return passing(region, enriched(stabilized(start, kept), kept), values)

@@ -82,8 +82,8 @@ SHORT = 3
 """How many digits more are worth a number in front of a sum."""
 
 
-def gathered(e: Expr) -> Expr:
-    """A sum of products with what all of them share in front: `w*r*(dz - A/n - xhat*B/n)`. Accesses decide, then numbers."""
+def gathered(e: Expr, numbers: bool = True) -> Expr:
+    """A sum of products with what all of them share in front: `w*r*(dz - A/n - xhat*B/n)`. Accesses decide, then `numbers`."""
     terms = sp.Add.make_args(e)
     if len(terms) < 2:
         return e
@@ -96,6 +96,10 @@ def gathered(e: Expr) -> Expr:
         if x.is_number and all(o.is_number and o * x > 0 for o in others):
             common *= b ** (min([x, *others]) if x > 0 else max([x, *others]))
     rest = [cast("Expr", t / common) for t in terms]
+    if not numbers:
+        fronts = {abs(t.as_coeff_Mul()[0]) for t in rest}
+        common *= fronts.pop() if len(fronts) == 1 else ONE
+        return cast("Expr", common * sp.Add(*[t / common for t in terms])) if common != 1 else e
     ranked = sorted(
         rest, key=lambda t: (t.has(Sigma), t.has(Delta), not powers(t), len(powers(t)), str(scalar_part(t)))
     )

@@ -326,7 +326,14 @@ def collected(e: Expr) -> Expr:
     if all(len(rests) < 2 or large == 1 for large, rests in groups.items()):
         return e
     parts = [
-        large * (settled(cast("Expr", sp.Add(*rests))) if large != 1 and in_scale(rests) else sp.Add(*rests))
+        large
+        * (
+            cast("Expr", sp.Add(*rests))
+            if large == 1
+            else settled(cast("Expr", sp.Add(*rests)))
+            if in_scale(rests)
+            else gathered(cast("Expr", sp.Add(*rests)), numbers=False)
+        )
         for large, rests in groups.items()
     ]
     return cast("Expr", sp.Add(*scattered, *parts))

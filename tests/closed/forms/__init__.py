@@ -2,6 +2,7 @@
 
 from tests.closed.forms.activations import ACTIVATIONS
 from tests.closed.forms.attention import ATTENTION
+from tests.closed.forms.channels import CHANNELS
 from tests.closed.forms.choices import CHOICES
 from tests.closed.forms.contractions import CONTRACTIONS
 from tests.closed.forms.distances import DISTANCES
@@ -55,6 +56,7 @@ FORMS: tuple[Form, ...] = (
     *SCORES,
     *ROWS,
     *MEANS,
+    *CHANNELS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
