@@ -24,6 +24,7 @@ from engine.located import here, located, unknown_op
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
 from engine.ops.assignment import setitem
+from engine.ops.indexing import selects
 from engine.positive import positive
 from engine.proxy import Proxy, Record, SymbolicShape, without_modes
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
@@ -66,7 +67,11 @@ def _is_part(p: Any, whole: Any, item: Any) -> bool:
     """Whether a tensor is `whole[item]`, as it is now."""
     if not isinstance(p, Proxy) or p.part_of is None or p.record.stale or p.part_of[0] is not whole:
         return False
-    return type(item) is type(p.part_of[1]) and bool(item == p.part_of[1])
+    (given, spec), (own, own_spec) = pytree.tree_flatten(item), pytree.tree_flatten(p.part_of[1])
+    return spec == own_spec and all(
+        a is b or (type(a) is type(b) and not isinstance(a, torch.Tensor) and bool(a == b))
+        for a, b in zip(given, own, strict=True)
+    )
 
 
 class Tracer(TorchFunctionMode):
@@ -365,6 +370,7 @@ class Tracer(TorchFunctionMode):
         meta_leaves: list[Any] = []
         call_leaves: list[Any] = []
         known_leaves: list[Any] = []
+        selecting = 0
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor):
                 p = leaf if isinstance(leaf, Proxy) else self._constant(leaf)
@@ -375,7 +381,9 @@ class Tracer(TorchFunctionMode):
                     )
                 if p.record not in operands:
                     operands.append(p.record)
-                meta_leaves.append(p.record.meta)
+                chosen_by = row.name == "__getitem__" and bool(meta_leaves) and selects(p.record.meta)
+                selecting += int(chosen_by)
+                meta_leaves.append(0 if chosen_by else p.record.meta)
                 known_leaves.append(p.record.known)
                 call_leaves.append(Ref(operands.index(p.record)))
             elif is_slice(leaf):
@@ -402,7 +410,8 @@ class Tracer(TorchFunctionMode):
         self._same_as_counted(known, operands)
         grad = torch.is_grad_enabled()
         call = Call(func, call_args, tuple(call_kwargs.items()))
-        gathered = row.name == "__getitem__" and len(operands) > 1  # torch copies what it gathers
+        # torch copies what it gathers; an integer tensor without dimensions selects, as an int does
+        gathered = row.name == "__getitem__" and sum(isinstance(v, torch.Tensor) for v in leaves) > 1 + selecting
         view = row.view and not gathered
         values: list[torch.Tensor | None] = [None] * len(metas)
         if all(o.known is not None for o in operands):
