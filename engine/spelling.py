@@ -165,6 +165,20 @@ _BINARY = {
 }
 
 
+def decimals(t: torch.Tensor) -> Any:
+    """A tensor's numbers, as nested lists: 0.1 where float32 has the number next to it, for that is what was meant."""
+
+    def shortest(x: float) -> float:
+        texts = (f"{x:.{digits}g}" for digits in range(1, 10))
+        return next((float(s) for s in texts if torch.tensor(float(s), dtype=t.dtype).item() == x), x)
+
+    def within(values: Any) -> Any:
+        return [within(v) for v in cast("list[Any]", values)] if isinstance(values, list) else shortest(values)
+
+    values: Any = cast("Any", t).tolist()
+    return within(values) if t.is_floating_point() and t.dtype != torch.float64 else values
+
+
 def value_text(value: Any, names: Sequence[str]) -> str:
     """An argument as Python: tensors by name, sizes as expressions, slices as they are written inside of brackets."""
     if isinstance(value, Ref):

@@ -28,7 +28,7 @@ from engine.ops.indexing import selects
 from engine.positive import positive
 from engine.proxy import Proxy, Record, SymbolicShape, without_modes
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
-from engine.spelling import Ref, SizeArg, is_slice, with_bounds
+from engine.spelling import Ref, SizeArg, decimals, is_slice, with_bounds
 from engine.table import BroadcastError, Definition, Operand, Output, Row, Scope, Shape, row_of
 from engine.wholes import computed, counts_from_end
 
@@ -282,7 +282,7 @@ class Tracer(TorchFunctionMode):
             value = t.detach().clone()
             meta = torch.empty(t.shape, dtype=t.dtype, device="meta")
             shape = tuple(sp.Integer(int(s)) for s in t.shape)
-            values = cast("Any", value).tolist()
+            values = decimals(value)
         template = None if shape else Definition((), (), exact(values))
         call = Call(torch.tensor, (values,), (("dtype", t.dtype),))
         record = Record("constant", (), template, (), shape, meta, False, here(), call, value=value)
