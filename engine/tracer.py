@@ -365,6 +365,11 @@ class Tracer(TorchFunctionMode):
 
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         source = here()
+        if any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")):
+            raise TraceError(
+                f"autocast is on at {located()}, and casts what the forward does not say. Cast where you want it, "
+                "x.to(torch.bfloat16), or put autocast around the emitted function."
+            )
         operands: list[Record] = []
         leaves, spec = pytree.tree_flatten((tuple(map(as_tuple, args)), {k: as_tuple(v) for k, v in kwargs.items()}))
         meta_leaves: list[Any] = []

@@ -316,6 +316,17 @@ def test_a_mask_in_brackets_says_what_to_write_instead() -> None:
         trace(lambda x: x[x > 0].sum(), RANDN(3))
 
 
+def test_autocast_is_not_passed_over() -> None:
+    """Its casts are no calls, so that a trace would compute in another precision than the forward, and nobody would notice."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return (x @ x.T).sum()
+
+    with pytest.raises(TraceError, match=r"autocast is on at .*test_trace.py:\d+, .*Cast where you want it"):
+        trace(forward, torch.ones(3, 4))
+
+
 def test_too_few_and_too_many_inputs() -> None:
     def forward(x, w):
         return x @ w
