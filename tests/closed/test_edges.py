@@ -331,3 +331,27 @@ def test_a_clamp_moves_with_neither_bound_where_they_meet(mode: str) -> None:
     program = codegen.generate(lambda x, low, high: x.clamp(low, high), x, low, high, mode=mode)
     mine = program.backward(program.forward(x, low, high)[1])
     assert all(torch.equal(mine[n], g) for n, g in zip(("x", "low", "high"), theirs, strict=True))
+
+
+RECTIFIED: dict[str, Callable[..., Any]] = {
+    "root": lambda x: x.relu().sqrt(),
+    "power": lambda x: x * x.relu() ** 0.3,
+    "reciprocal root": lambda x: x.clamp(min=0).rsqrt(),
+    "reciprocal": lambda x: 1 / torch.where(x > 0, x, 0),
+    "logarithm": lambda x: x.relu().log(),
+}
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("name", RECTIFIED)
+def test_what_is_infinite_where_a_gate_is_shut(name: str, mode: str) -> None:
+    """The slope there is not what the case that is left says, 1/0: it is masked, and autograd gives 0."""
+    x = torch.linspace(-2, 3, 12, dtype=torch.float64).view(3, 4)
+    leaf = x.clone().requires_grad_()
+    wanted = RECTIFIED[name](leaf)
+    program = codegen.generate(RECTIFIED[name], x, mode=mode)
+    out, saved = program.forward(x)
+    torch.testing.assert_close(out, wanted.detach())
+    (theirs,) = torch.autograd.grad(wanted, leaf, torch.ones_like(wanted))
+    torch.testing.assert_close(program.backward(saved)["x"], theirs, rtol=1e-12, atol=0)
+    assert theirs[0, 0] == 0
