@@ -63,6 +63,11 @@ class _Defined:
 _memo: dict[Any, _Defined] = {}
 
 
+def memory(t: torch.Tensor) -> int:
+    """What is equal for tensors that share memory, also where they have no values."""
+    return cast("Any", t.untyped_storage())._cdata
+
+
 def _is_part(p: Any, whole: Any, item: Any) -> bool:
     """Whether a tensor is `whole[item]`, as it is now."""
     if not isinstance(p, Proxy) or p.part_of is None or p.record.stale or p.part_of[0] is not whole:
@@ -401,7 +406,7 @@ class Tracer(TorchFunctionMode):
                 call_leaves.append(self._argument(leaf))
         call_args, call_kwargs = pytree.tree_unflatten(call_leaves, spec)
         try:
-            result = self._shaped(row, func, meta_leaves, spec)
+            result, shown = self._shaped(row, func, meta_leaves, spec)
         except (RuntimeError, IndexError, ValueError, TypeError, AssertionError) as error:
             shapes = ", ".join(str(tuple(r.meta.shape)) for r in operands)
             text = f"  {source.text}" if source and source.text else ""
@@ -417,7 +422,7 @@ class Tracer(TorchFunctionMode):
         call = Call(func, call_args, tuple(call_kwargs.items()))
         # torch copies what it gathers; an integer tensor without dimensions selects, as an int does
         gathered = row.name == "__getitem__" and sum(isinstance(v, torch.Tensor) for v in leaves) > 1 + selecting
-        view = row.view and not gathered
+        view = (row.view and not gathered) or shown
         values: list[torch.Tensor | None] = [None] * len(metas)
         if all(o.known is not None for o in operands):
             with without_modes():
@@ -445,8 +450,8 @@ class Tracer(TorchFunctionMode):
                 operands[0].views.append(record)
         return collection([made[k] for k in range(len(metas))]) if several else made[0]
 
-    def _shaped(self, row: Row, func: Any, leaves: list[Any], spec: Any) -> Any:
-        """The result's shape and dtype by torch's meta kernels, asked once for equal calls."""
+    def _shaped(self, row: Row, func: Any, leaves: list[Any], spec: Any) -> tuple[Any, bool]:
+        """The result's shape and dtype by torch's meta kernels, asked once for equal calls, and whether it is a view."""
         key = (func, torch.get_default_dtype(), spec, *map(form, leaves)) if row.bundled else None
         if key in self.shaped:
             return self.shaped[key]
@@ -455,9 +460,19 @@ class Tracer(TorchFunctionMode):
             kwargs = {**kwargs, "device": "meta"}
         with without_modes():
             result = func(*args, **kwargs) if row.bundled else self._own(func, args, kwargs)
+        made = [cast("Any", result)] if isinstance(result, torch.Tensor) else pytree.tree_leaves(result)
+        found = (
+            result,
+            any(
+                t is not x and t.untyped_storage()._cdata == x.untyped_storage()._cdata
+                for t in made
+                for x in leaves
+                if isinstance(t, torch.Tensor) and isinstance(x, torch.Tensor)
+            ),
+        )
         if key is not None:
-            self.shaped[key] = result
-        return result
+            self.shaped[key] = found
+        return found
 
     def _own(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of the user's own on meta tensors; where it needs values, on ones (integers: zeros) of the same shapes."""
