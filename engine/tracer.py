@@ -65,7 +65,7 @@ _memo: dict[Any, _Defined] = {}
 
 def memory(t: torch.Tensor) -> int:
     """What is equal for tensors that share memory, also where they have no values."""
-    return cast("Any", t.untyped_storage())._cdata
+    return t.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 def _is_part(p: Any, whole: Any, item: Any) -> bool:
@@ -461,15 +461,9 @@ class Tracer(TorchFunctionMode):
         with without_modes():
             result = func(*args, **kwargs) if row.bundled else self._own(func, args, kwargs)
         made = [cast("Any", result)] if isinstance(result, torch.Tensor) else pytree.tree_leaves(result)
-        found = (
-            result,
-            any(
-                t is not x and t.untyped_storage()._cdata == x.untyped_storage()._cdata
-                for t in made
-                for x in leaves
-                if isinstance(t, torch.Tensor) and isinstance(x, torch.Tensor)
-            ),
-        )
+        given = [x for x in leaves if isinstance(x, torch.Tensor)]
+        shown = any(memory(t) == memory(x) and t is not x for t in made if isinstance(t, torch.Tensor) for x in given)
+        found = result, shown
         if key is not None:
             self.shaped[key] = found
         return found
