@@ -77,6 +77,12 @@ class _SizePrinter(StrPrinter):
     def _print_Float(self, expr: Expr) -> str:
         return repr(float(expr))
 
+    def _print_log(self, expr: Expr) -> str:
+        return f"math.log({self._print(expr.args[0])})"
+
+    def _print_exp(self, expr: Expr) -> str:
+        return f"math.exp({self._print(expr.args[0])})"
+
     def _print_Mul(self, expr: Expr) -> str:
         return re.sub(r"\s*(\*\*|//|\*|/)\s*", r" \1 ", StrPrinter._print_Mul(self, expr))
 
@@ -86,6 +92,7 @@ def size_text(e: Expr) -> str:
     if e.is_Symbol and not isinstance(e, Part):
         return str(e)
     long = {r: sp.Float(float(r), 17) for r in e.atoms(sp.Rational) if r.q > LONG}
+    long |= {f: sp.Float(float(f), 17) for f in e.atoms(sp.log, sp.exp) if f.is_number}
     return _SizePrinter().doprint(in_wholes(e).xreplace(long))
 
 
