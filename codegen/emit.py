@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +38,16 @@ def environment() -> jinja2.Environment:
 def render(template: str, **values: Any) -> str:
     """A template's text, none of its lines too long where it is Python; at most two blank lines in a row, none at the end."""
     text = environment().get_template(template).render(**values).rstrip("\n") + "\n"
-    return fitted(text) if template.endswith(".py.j2") else text
+    return fitted(with_math(text)) if template.endswith(".py.j2") else text
+
+
+def with_math(text: str) -> str:
+    """A file that imports `math` where it takes the logarithm or the exponential of a size."""
+    first = re.search(r"^(from typing|import torch)", text, re.MULTILINE)
+    if first is None or not re.search(r"\bmath\.(log|exp)\(", text):  # a part of a file has no imports
+        return text
+    own = "import math\n" if first[1] == "from typing" else "import math\n\n"
+    return text[: first.start()] + own + text[first.start() :]
 
 
 def shape_text(graph: Graph, name: str) -> str:

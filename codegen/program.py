@@ -151,7 +151,10 @@ class Program:
         """Gradients by name for the cotangent `grad_out` of the result (ones where it is None)."""
         if grad_out is not None and not self.graph.single:
             grad_out = self._cotangents(grad_out)
-        with torch.no_grad(), told(lambda: misshapen(self.graph, grad_out)):
+        reason = misshapen(self.graph, grad_out)
+        if reason:
+            raise InputError(reason)
+        with torch.no_grad():
             grads = self.module.backward(saved, grad_out)
         if self.wrt is None:
             return grads
@@ -306,15 +309,18 @@ def mixed_dtypes(graph: Graph, tensors: Sequence[Tensor]) -> str:
 
 
 def misshapen(graph: Graph, grad_out: Any) -> str:
-    """How a cotangent's shape differs from that of the result; "" if it does not, or there are several."""
-    if not graph.single or not isinstance(grad_out, Tensor):
-        return ""
-    shape = graph[graph.outputs[0]].shape
-    fits = len(shape) == grad_out.dim() and all(
-        not n.is_Integer or int(n) == m for n, m in zip(shape, grad_out.shape, strict=True)
-    )
-    names = ", ".join(map(str, shape))
-    return "" if fits else f"{graph.name}: grad_out has shape {tuple(grad_out.shape)}, the result has ({names})"
+    """How a cotangent's shape differs from that of its result; "" if none does. None stands for zero, or for ones."""
+    given = [grad_out] if graph.single or not isinstance(grad_out, (tuple, list)) else cast("list[Any]", grad_out)
+    for k, (name, g) in enumerate(zip(graph.outputs, given, strict=False)):
+        shape = graph[name].shape
+        if not isinstance(g, Tensor) or (
+            len(shape) == g.dim() and all(not n.is_Integer or int(n) == m for n, m in zip(shape, g.shape, strict=True))
+        ):
+            continue
+        names = ", ".join(map(str, shape))
+        which = ("grad_out", "the result") if graph.single else (f"grad_out[{k}]", f"result {k}")
+        return f"{graph.name}: {which[0]} has shape {tuple(g.shape)}, {which[1]} has ({names})"
+    return ""
 
 
 def check_equal_sizes(graph: Graph, tensors: Sequence[Tensor]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from sympy import Add, Expr, Symbol
+from torch.utils import _pytree as pytree
 
 from codegen import tensors as tt
 from codegen.derive import COT, OUT, vjp
@@ -19,7 +20,7 @@ from codegen.wrapping import WIDTH, broken
 from engine.errors import DerivationError
 from engine.notation import in_wholes, sizes_in
 from engine.own import reachable
-from engine.spelling import SizeArg, is_slice, listed, quoted, size_text
+from engine.spelling import Ref, SizeArg, is_slice, listed, quoted, render_call, size_text
 
 if TYPE_CHECKING:
     from codegen.derivation import Cotangent, Derivation, Part
@@ -278,11 +279,17 @@ def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: lis
 
 
 def forward_text(graph: Graph, n: Node) -> str:
-    """A node's torch call. A float factory without a dtype follows the inputs': one file serves float32 and float64."""
+    """A node's torch call. A dtype that is an input's is that input's, a float factory's without a dtype is the inputs' too:
+    one file serves float32 and float64.
+    """
     assert n.call is not None
     if not reachable(n.call.function):
         return definition_text(graph, n)
-    text = n.forward_text()
+    owners = {graph[i].dtype: i for i in reversed(graph.inputs) if graph[i].differentiable}
+    names = [*n.operands, *[f"{i}.dtype" for i in owners.values()]]
+    places = {dtype: Ref(len(n.operands) + k) for k, dtype in enumerate(owners)}
+    args, kwargs = pytree.tree_map_only(torch.dtype, lambda d: places.get(d, d), (n.call.args, dict(n.call.kwargs)))
+    text = render_call(n.call.function, args, kwargs, names)
     like = next((i for i in graph.inputs if graph[i].differentiable), None)
     is_factory = not n.operands and n.op != "constant" and n.dtype.is_floating_point
     if is_factory and like is not None and "dtype" not in dict(n.call.kwargs) and graph[like].dtype == n.dtype:

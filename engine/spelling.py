@@ -77,6 +77,12 @@ class _SizePrinter(StrPrinter):
     def _print_Float(self, expr: Expr) -> str:
         return repr(float(expr))
 
+    def _print_log(self, expr: Expr) -> str:
+        return f"math.log({self._print(expr.args[0])})"
+
+    def _print_exp(self, expr: Expr) -> str:
+        return f"math.exp({self._print(expr.args[0])})"
+
     def _print_Mul(self, expr: Expr) -> str:
         return re.sub(r"\s*(\*\*|//|\*|/)\s*", r" \1 ", StrPrinter._print_Mul(self, expr))
 
@@ -86,6 +92,7 @@ def size_text(e: Expr) -> str:
     if e.is_Symbol and not isinstance(e, Part):
         return str(e)
     long = {r: sp.Float(float(r), 17) for r in e.atoms(sp.Rational) if r.q > LONG}
+    long |= {f: sp.Float(float(f), 17) for f in e.atoms(sp.log, sp.exp) if f.is_number}
     return _SizePrinter().doprint(in_wholes(e).xreplace(long))
 
 
@@ -163,6 +170,20 @@ _BINARY = {
     "neg": "-{0}",
     "rsub": "{1} - {0}",
 }
+
+
+def decimals(t: torch.Tensor) -> Any:
+    """A tensor's numbers, as nested lists: 0.1 where float32 has the number next to it, for that is what was meant."""
+
+    def shortest(x: float) -> float:
+        texts = (f"{x:.{digits}g}" for digits in range(1, 10))
+        return next((float(s) for s in texts if torch.tensor(float(s), dtype=t.dtype).item() == x), x)
+
+    def within(values: Any) -> Any:
+        return [within(v) for v in cast("list[Any]", values)] if isinstance(values, list) else shortest(values)
+
+    values: Any = cast("Any", t).tolist()
+    return within(values) if t.is_floating_point() and t.dtype != torch.float64 else values
 
 
 def value_text(value: Any, names: Sequence[str]) -> str:

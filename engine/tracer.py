@@ -24,10 +24,11 @@ from engine.located import here, located, unknown_op
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
 from engine.ops.assignment import setitem
+from engine.ops.indexing import selects
 from engine.positive import positive
 from engine.proxy import Proxy, Record, SymbolicShape, without_modes
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
-from engine.spelling import Ref, SizeArg, is_slice, with_bounds
+from engine.spelling import Ref, SizeArg, decimals, is_slice, with_bounds
 from engine.table import BroadcastError, Definition, Operand, Output, Row, Scope, Shape, row_of
 from engine.wholes import computed, counts_from_end
 
@@ -62,11 +63,20 @@ class _Defined:
 _memo: dict[Any, _Defined] = {}
 
 
+def memory(t: torch.Tensor) -> int:
+    """What is equal for tensors that share memory, also where they have no values."""
+    return t.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
 def _is_part(p: Any, whole: Any, item: Any) -> bool:
     """Whether a tensor is `whole[item]`, as it is now."""
     if not isinstance(p, Proxy) or p.part_of is None or p.record.stale or p.part_of[0] is not whole:
         return False
-    return type(item) is type(p.part_of[1]) and bool(item == p.part_of[1])
+    (given, spec), (own, own_spec) = pytree.tree_flatten(item), pytree.tree_flatten(p.part_of[1])
+    return spec == own_spec and all(
+        a is b or (type(a) is type(b) and not isinstance(a, torch.Tensor) and bool(a == b))
+        for a, b in zip(given, own, strict=True)
+    )
 
 
 class Tracer(TorchFunctionMode):
@@ -277,7 +287,7 @@ class Tracer(TorchFunctionMode):
             value = t.detach().clone()
             meta = torch.empty(t.shape, dtype=t.dtype, device="meta")
             shape = tuple(sp.Integer(int(s)) for s in t.shape)
-            values = cast("Any", value).tolist()
+            values = decimals(value)
         template = None if shape else Definition((), (), exact(values))
         call = Call(torch.tensor, (values,), (("dtype", t.dtype),))
         record = Record("constant", (), template, (), shape, meta, False, here(), call, value=value)
@@ -360,11 +370,17 @@ class Tracer(TorchFunctionMode):
 
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         source = here()
+        if any(torch.is_autocast_enabled(device) for device in ("cpu", "cuda")):
+            raise TraceError(
+                f"autocast is on at {located()}, and casts what the forward does not say. Cast where you want it, "
+                "x.to(torch.bfloat16), or put autocast around the emitted function."
+            )
         operands: list[Record] = []
         leaves, spec = pytree.tree_flatten((tuple(map(as_tuple, args)), {k: as_tuple(v) for k, v in kwargs.items()}))
         meta_leaves: list[Any] = []
         call_leaves: list[Any] = []
         known_leaves: list[Any] = []
+        selecting = 0
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor):
                 p = leaf if isinstance(leaf, Proxy) else self._constant(leaf)
@@ -375,7 +391,9 @@ class Tracer(TorchFunctionMode):
                     )
                 if p.record not in operands:
                     operands.append(p.record)
-                meta_leaves.append(p.record.meta)
+                chosen_by = row.name == "__getitem__" and bool(meta_leaves) and selects(p.record.meta)
+                selecting += int(chosen_by)
+                meta_leaves.append(0 if chosen_by else p.record.meta)
                 known_leaves.append(p.record.known)
                 call_leaves.append(Ref(operands.index(p.record)))
             elif is_slice(leaf):
@@ -388,7 +406,7 @@ class Tracer(TorchFunctionMode):
                 call_leaves.append(self._argument(leaf))
         call_args, call_kwargs = pytree.tree_unflatten(call_leaves, spec)
         try:
-            result = self._shaped(row, func, meta_leaves, spec)
+            result, shown = self._shaped(row, func, meta_leaves, spec)
         except (RuntimeError, IndexError, ValueError, TypeError, AssertionError) as error:
             shapes = ", ".join(str(tuple(r.meta.shape)) for r in operands)
             text = f"  {source.text}" if source and source.text else ""
@@ -402,8 +420,9 @@ class Tracer(TorchFunctionMode):
         self._same_as_counted(known, operands)
         grad = torch.is_grad_enabled()
         call = Call(func, call_args, tuple(call_kwargs.items()))
-        gathered = row.name == "__getitem__" and len(operands) > 1  # torch copies what it gathers
-        view = row.view and not gathered
+        # torch copies what it gathers; an integer tensor without dimensions selects, as an int does
+        gathered = row.name == "__getitem__" and sum(isinstance(v, torch.Tensor) for v in leaves) > 1 + selecting
+        view = (row.view and not gathered) or shown
         values: list[torch.Tensor | None] = [None] * len(metas)
         if all(o.known is not None for o in operands):
             with without_modes():
@@ -431,8 +450,8 @@ class Tracer(TorchFunctionMode):
                 operands[0].views.append(record)
         return collection([made[k] for k in range(len(metas))]) if several else made[0]
 
-    def _shaped(self, row: Row, func: Any, leaves: list[Any], spec: Any) -> Any:
-        """The result's shape and dtype by torch's meta kernels, asked once for equal calls."""
+    def _shaped(self, row: Row, func: Any, leaves: list[Any], spec: Any) -> tuple[Any, bool]:
+        """The result's shape and dtype by torch's meta kernels, asked once for equal calls, and whether it is a view."""
         key = (func, torch.get_default_dtype(), spec, *map(form, leaves)) if row.bundled else None
         if key in self.shaped:
             return self.shaped[key]
@@ -441,9 +460,13 @@ class Tracer(TorchFunctionMode):
             kwargs = {**kwargs, "device": "meta"}
         with without_modes():
             result = func(*args, **kwargs) if row.bundled else self._own(func, args, kwargs)
+        made = [cast("Any", result)] if isinstance(result, torch.Tensor) else pytree.tree_leaves(result)
+        given = [x for x in leaves if isinstance(x, torch.Tensor)]
+        shown = any(memory(t) == memory(x) and t is not x for t in made if isinstance(t, torch.Tensor) for x in given)
+        found = result, shown
         if key is not None:
-            self.shaped[key] = result
-        return result
+            self.shaped[key] = found
+        return found
 
     def _own(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of the user's own on meta tensors; where it needs values, on ones (integers: zeros) of the same shapes."""

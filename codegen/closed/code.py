@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from codegen.closed.regions.region import Region
 
 
+UNWRITTEN = (DerivationError, NotImplementedError, RecursionError, ValueError, KeyError, TypeError, RuntimeError)
+"""What is raised where a form cannot be made, or not be written: the next one is tried."""
+
 _codes: dict[Any, RegionCode] = {}
 
 
@@ -92,7 +95,13 @@ def passing(region: Region, closed: Region, values: dict[Any, int]) -> RegionCod
     """The code of the first form that passes the gates."""
     refused: list[str] = []
     for form in forms(region, closed, values):
-        code = written(form.region, form.plan, values, form.literal)
+        try:
+            code = written(form.region, form.plan, values, form.literal)
+        except UNWRITTEN as error:
+            if form.literal:
+                raise
+            refused.append(f"{type(error).__name__}: {error}")
+            continue
         summed = replace(region, summed=form.region.summed)
         verdict = Verdict(True) if form.literal else judged(summed, code, values, form.plan.simplified)
         if verdict.passed:
@@ -158,7 +167,7 @@ def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Fo
                         yield Form(*careful)
             for form in (*last, *later):
                 yield Form(*form)
-        except (DerivationError, NotImplementedError, RecursionError, ValueError, KeyError, TypeError, RuntimeError):
+        except UNWRITTEN:
             continue
     yield Form(region, unsimplified(region), literal=True)
 

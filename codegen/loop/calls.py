@@ -218,6 +218,9 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
     if n.op in ("view", "_unsafe_view", "permute", "expand", "reshape"):
         inside = ", ".join(f(x) for x in sizes(n)) or "()"
         return f"{f(a[0])}.{'view' if n.op == '_unsafe_view' else n.op}({inside})"
+    if n.op == "as_strided":
+        begin = f"{f(a[0])}.storage_offset()" + (f" + {f(a[3])}" if f(a[3]) != "0" else "")
+        return f"{f(a[0])}.as_strided({f(a[1])}, {f(a[2])}, {begin})"
     if n.op == "part":  # one of the results of a call
         return f"{f(a[0])}[{a[1]}]"
     if n.op in ("squeeze", "unsqueeze", "transpose", "select", "diagonal", "unfold"):

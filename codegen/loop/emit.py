@@ -207,7 +207,9 @@ class Writer(Ending):
         """A call that changes a part of a tensor: on a copy of it, if it is needed as it was."""
         base = x.args[0]
         name = self.name(x)
-        if x not in self.layout.taken:
+        if x not in self.layout.taken and (x in self.rowed or x in self.layout.place):  # read after the step
+            self.text.body.append(f"{self.ready(x)}.copy_({self.name(base)})")
+        elif x not in self.layout.taken:
             self.text.body.append(f"{name} = {self.name(base)}.clone()")
         elif name != self.name(base) and x not in self.layout.place:
             self.text.body.append(f"{name} = {self.name(base)}")

@@ -109,6 +109,10 @@ class Recorder(TorchDispatchMode):
         named = {
             k: mapped(v, self.node) for k, v in (kwargs or {}).items() if k not in ("pin_memory", "layout", "device")
         }
+        if op == "as_strided":  # from where the tensor begins, which is elsewhere in the loop
+            base, size, stride, *offset = args
+            begin = cast("Tensor", base).storage_offset()
+            given = (given[0], size, stride, (offset[0] if offset and offset[0] is not None else begin) - begin)
         if changes and torch.Tag.inplace_view in func.tags:
             self.reseen(Node(op.removesuffix("_"), given, named, (), None, out, overload=overload), cast("Tensor", out))
             return out

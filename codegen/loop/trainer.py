@@ -42,13 +42,16 @@ class LoopTrainer:
         name: str = "forward",
         keys: Mapping[str, str] | None = None,
         ready: Callable[[Sequence[Tensor]], ModuleType | None] | None = None,
+        fits: Callable[[Sequence[Tensor]], object] | None = None,
     ) -> None:
-        """`keys` gives an input's name in `params` where it has another one; `ready` finds a loop that was emitted before."""
+        """`keys` gives an input's name in `params` where it has another one; `ready` finds a loop that was emitted before;
+        `fits` raises InputError for inputs that the forward was not traced for.
+        """
         self.module, self.batch_size, self.lr, self.momentum, self.compile = module, batch_size, lr, momentum, compile
         self.plan = plan or Plan()
         self.name = name
         self.keys = dict(keys or {})
-        self.ready = ready
+        self.ready, self.fits = ready, fits
         self.inputs = inputs_of(module)
         held = {n: self.keys.get(n, n) for n in self.inputs if self.keys.get(n, n) in params}
         unknown = [k for k in params if k not in held.values()]
@@ -129,6 +132,12 @@ class LoopTrainer:
         kind = tuple((tuple(t.shape[1:]), t.dtype) for t in data)
         if kind == self.made_for:
             return
+        if self.fits is not None:
+            rows = {
+                n: torch.empty((self.batch_size, *t.shape[1:]), dtype=t.dtype, device="meta")
+                for n, t in zip(self.batch, data, strict=True)
+            }
+            self.fits([rows[n] if n in rows else self.values[n] for n in self.inputs])
         module = self.ready(data) if self.ready is not None and not self.compile else None
         self.path = "the emitted loop"
         trainer: Any = module.trainer if module is not None else self.made(data)
@@ -220,7 +229,9 @@ def program_trainer(
     plan = Plan(outputs, buffers, renew if buffers else None, graph.key, wanted=wanted)
     given = {**held(program), **params}
     keys = {n: graph.key(n) for n in graph.inputs}
-    return LoopTrainer(program.module, given, batch_size, lr, momentum, compile, plan, graph.name, keys)
+    return LoopTrainer(
+        program.module, given, batch_size, lr, momentum, compile, plan, graph.name, keys, fits=program.tensors
+    )
 
 
 def held(program: Program) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from sympy import Expr
 
 from engine.errors import TraceError
 from engine.notation import Delta, Equal, Index, Less, LessEqual, Quo, Rem, Where, sigma
-from engine.ops.indexing import sliced
+from engine.ops.indexing import selects, sliced
 from engine.sizes import expression
 from engine.table import (
     Definition,
@@ -131,7 +131,7 @@ def setitem(x: Any, item: Any, value: Any) -> Any:
     fill = [slice(None)] * (x.dim() - sum(1 for i in items if i is not Ellipsis))
     items = items[:where] + fill + items[where + 1 :]
     value = value if isinstance(value, torch.Tensor) else x.new_full((), value)
-    if any(isinstance(i, torch.Tensor) for i in items):
+    if any(isinstance(i, torch.Tensor) and not selects(i) for i in items):
         if any(not isinstance(i, torch.Tensor) and i != slice(None) for i in items):
             raise TraceError(
                 "an assignment that mixes integer tensors with slices or ints; use index_put, or torch.where"
@@ -155,4 +155,8 @@ def written(x: Any, items: list[Any], dim: int, value: Any) -> Any:
         part = x[tuple([slice(None)] * dim + [cut])]
         new = written(part, rest, dim + 1, value)
         return torch.slice_scatter(x, new, dim, cut.start, cut.stop, cut.step or 1)
+    if isinstance(items[0], torch.Tensor):
+        part = written(x[tuple([slice(None)] * dim + [items[0]])], rest, dim, value)
+        at = torch.arange(x.shape[dim]) == items[0] % x.shape[dim]
+        return torch.where(at.reshape([-1, *[1] * (x.dim() - dim - 1)]), part.unsqueeze(dim), x)
     return torch.select_scatter(x, written(x.select(dim, items[0]), rest, dim, value), dim, items[0])

@@ -9,7 +9,7 @@ import torch
 from sympy import Expr
 
 from engine.errors import TraceError
-from engine.notation import Equal, Less, LessEqual, Sign, Where
+from engine.notation import Equal, Fixed, Less, LessEqual, Sign, Where
 from engine.ops.pointwise import REALS
 from engine.table import Definition, Operand, elementwise, op, pointwise
 
@@ -59,12 +59,13 @@ def fmin(x: Expr, y: Expr) -> Any:
 
 @elementwise("clamp", "clip", probes=REALS)
 def clamp(x: Expr, min: Expr | None = None, max: Expr | None = None) -> Any:
-    """At a bound the slope is 1; where the bounds cross, the result is `max`."""
+    """At a bound the slope is 1; where the bounds cross, the result is `max`. Where they meet, torch moves with neither."""
     if max is None:
         return x if min is None else Where(LessEqual(min, x), x, min)
     if min is None:
         return Where(LessEqual(x, max), x, max)
-    return Where(Less(max, min), max, Where(Less(x, min), min, Where(Less(max, x), max, x)))
+    lower = min if min.is_number else Where(Less(min, max), min, Fixed(min))
+    return Where(Less(max, min), max, Where(Less(x, min), lower, Where(Less(max, x), max, x)))
 
 
 @elementwise("clamp_min", probes=REALS)

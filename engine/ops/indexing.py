@@ -54,6 +54,11 @@ def sliced(s: slice, size: Expr) -> tuple[Expr, int, Expr]:
     return start, step, span if step == 1 else steps(span - 1, step)
 
 
+def selects(index: Tensor) -> bool:
+    """Whether an index is an integer without dimensions, which torch takes for an int."""
+    return index.dim() == 0 and not (index.is_floating_point() or index.dtype in (torch.bool, torch.uint8))
+
+
 @op(targets=(Tensor.__getitem__,), view=True)
 def getitem(x: Operand, item: Any) -> Definition:
     items = list(cast("tuple[Any, ...]", item)) if isinstance(item, tuple) else [item]
@@ -69,8 +74,10 @@ def getitem(x: Operand, item: Any) -> Definition:
     if used > x.rank:
         raise ShapeError(f"{used} indices for a tensor of rank {x.rank}")
 
-    gathers = [k for k, it in enumerate(items) if isinstance(it, Operand)]
-    rest = [k for k, it in enumerate(items) if not isinstance(it, int)]  # torch selects before it gathers
+    gathers = [k for k, it in enumerate(items) if isinstance(it, Operand) and it.rank]
+    rest = [  # torch selects before it gathers, and an integer without dimensions selects
+        k for k, it in enumerate(items) if not isinstance(it, int) and not (isinstance(it, Operand) and not it.rank)
+    ]
     places = [rest.index(k) for k in gathers]
     shape_b = broadcast_shape(*[items[k].shape for k in gathers])
     at_b = indices_of(shape_b)
@@ -100,7 +107,7 @@ def getitem(x: Operand, item: Any) -> Definition:
             place()
             placed = True
         if isinstance(it, Operand):
-            source.append(from_start(it, aligned(it, at_b), size))
+            source.append(from_start(it, aligned(it, at_b if it.rank else ()), size))
         elif isinstance(it, slice):
             start, step, length = sliced(cast("Any", it), size)
             (i,) = indices_of((length,))

@@ -164,7 +164,7 @@ def forward(
     nll_squeeze = nll_gather.squeeze(-1)
     nll = -nll_squeeze
     inside_lt = x < (n2 - 1)
-    inside = inside_lt.to(torch.float32)
+    inside = inside_lt.to(wte.dtype)
     loss_mul = nll * inside
     loss_sum = loss_mul.sum()
     loss_sum_1 = inside.sum()

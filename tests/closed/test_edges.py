@@ -293,3 +293,65 @@ def test_what_is_the_largest_is_what_the_forward_compared() -> None:
         (true,) = torch.autograd.grad(forward(v).sum(), v)
         _, saved = program.forward(v.detach())
         torch.testing.assert_close(program.backward(saved)["v"], true)
+
+
+HIDDEN: dict[str, Callable[..., Any]] = {
+    "filled": lambda x, m: x.masked_fill(m, -INF).logsumexp(1),
+    "chosen": lambda x, m: torch.where(m, x, -INF).logsumexp(1).sum(),
+    "shares": lambda x, m: torch.where(m, x, -INF).exp() / torch.where(m, x, -INF).exp().sum(1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (5, 5), (64, 4), (9, 2)], ids=str)
+@pytest.mark.parametrize("name", HIDDEN)
+def test_masks_of_minus_infinity_do_not_keep_a_form_from_being_judged(name: str, shape: tuple[int, int]) -> None:
+    """A row without any entry has no shares; the gates look where it has."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=g, dtype=torch.float64)
+    m = torch.rand(shape, generator=g) > 0.5
+    program = codegen.generate(HIDDEN[name], x, m)
+    m[:, 0], m[:, 1] = True, False
+    near = x.clone().requires_grad_()
+    wanted = HIDDEN[name](near, m)
+    cotangent = torch.randn(wanted.shape, generator=g, dtype=torch.float64)
+    (theirs,) = torch.autograd.grad(wanted, near, cotangent)
+    for offset in (0.0, 1e4):
+        _, saved = program.forward(x + offset, m)
+        torch.testing.assert_close(program.backward(saved, cotangent)["x"], theirs, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+def test_a_clamp_moves_with_neither_bound_where_they_meet(mode: str) -> None:
+    """As in torch: the lower bound's slope is 1 below it where it is below the upper one."""
+    x = torch.tensor([-3.0, 0.0, 3.0, -3.0, 3.0, 1.0, 1.0], dtype=torch.float64)
+    low = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, 2.0, 1.0], dtype=torch.float64)
+    high = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    leaves = [t.clone().requires_grad_() for t in (x, low, high)]
+    theirs = torch.autograd.grad(torch.clamp(*leaves).sum(), leaves)
+    program = codegen.generate(lambda x, low, high: x.clamp(low, high), x, low, high, mode=mode)
+    mine = program.backward(program.forward(x, low, high)[1])
+    assert all(torch.equal(mine[n], g) for n, g in zip(("x", "low", "high"), theirs, strict=True))
+
+
+RECTIFIED: dict[str, Callable[..., Any]] = {
+    "root": lambda x: x.relu().sqrt(),
+    "power": lambda x: x * x.relu() ** 0.3,
+    "reciprocal root": lambda x: x.clamp(min=0).rsqrt(),
+    "reciprocal": lambda x: 1 / torch.where(x > 0, x, 0),
+    "logarithm": lambda x: x.relu().log(),
+}
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("name", RECTIFIED)
+def test_what_is_infinite_where_a_gate_is_shut(name: str, mode: str) -> None:
+    """The slope there is not what the case that is left says, 1/0: it is masked, and autograd gives 0."""
+    x = torch.linspace(-2, 3, 12, dtype=torch.float64).view(3, 4)
+    leaf = x.clone().requires_grad_()
+    wanted = RECTIFIED[name](leaf)
+    program = codegen.generate(RECTIFIED[name], x, mode=mode)
+    out, saved = program.forward(x)
+    torch.testing.assert_close(out, wanted.detach())
+    (theirs,) = torch.autograd.grad(wanted, leaf, torch.ones_like(wanted))
+    torch.testing.assert_close(program.backward(saved)["x"], theirs, rtol=1e-12, atol=0)
+    assert theirs[0, 0] == 0

@@ -108,6 +108,18 @@ def test_what_is_no_forward_or_does_not_fit_it(call: Any, message: str) -> None:
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+def test_a_cotangent_that_would_broadcast_is_refused(mode: str) -> None:
+    """As autograd refuses it: a gradient of it would be that of something else."""
+    x = randn(4, 3)
+    program = generate(lambda x: x.exp().sum(), x, mode=mode)
+    with pytest.raises(InputError, match=r"grad_out has shape \(4, 3\), the result has \(\)"):
+        program.backward(program.forward(x)[1], torch.ones_like(x))
+    program = generate(lambda x: (x.exp(), x.sum(0)), x, mode=mode)
+    with pytest.raises(InputError, match=r"grad_out\[1\] has shape \(4, 3\), result 1 has \(n1\)"):
+        program.backward(program.forward(x)[1], (torch.ones_like(x), torch.ones_like(x)))
+
+
 def test_the_name_of_one_input_is_enough() -> None:
     x, w = randn(4, 3), randn(3, 2)
     assert set(generate(lambda first, second: (first @ second).sum(), x, w, wrt="second").value_and_grad(x, w)[1]) == {

@@ -316,6 +316,47 @@ def test_a_mask_in_brackets_says_what_to_write_instead() -> None:
         trace(lambda x: x[x > 0].sum(), RANDN(3))
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda b: torch.einsum("ij->ji", b),
+        lambda b: torch.einsum("ii->i", b[:3, :3]),
+        lambda b: b.unfold(0, 2, 2),
+        lambda b: b.T.flatten(1),
+    ],
+)
+def test_what_shares_memory_is_a_view_whatever_made_it(view: Any) -> None:
+    """torch's own kernels say so: a write that would change the other one as well is refused."""
+
+    def through_the_view(x: torch.Tensor) -> torch.Tensor:
+        b = x * 2
+        v = view(b)
+        v += 1
+        return b + 0
+
+    def under_the_view(x: torch.Tensor) -> torch.Tensor:
+        b = x * 2
+        v = view(b)
+        b += 1
+        return v * 1
+
+    with pytest.raises(TraceError, match="an in-place write at .* through a view of it"):
+        trace(through_the_view, torch.ones(4, 3))
+    with pytest.raises(TraceError, match="reads a view of a tensor that was written in place since"):
+        trace(under_the_view, torch.ones(4, 3))
+
+
+def test_autocast_is_not_passed_over() -> None:
+    """Its casts are no calls, so that a trace would compute in another precision than the forward, and nobody would notice."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return (x @ x.T).sum()
+
+    with pytest.raises(TraceError, match=r"autocast is on at .*test_trace.py:\d+, .*Cast where you want it"):
+        trace(forward, torch.ones(3, 4))
+
+
 def test_too_few_and_too_many_inputs() -> None:
     def forward(x, w):
         return x @ w

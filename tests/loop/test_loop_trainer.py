@@ -343,3 +343,46 @@ def test_the_plain_loop_writes_out_what_other_slopes_are() -> None:
         with torch.inference_mode():
             found.append(run((x, y), 40, 0.1, Generator().manual_seed(1)).clone())
     assert close(*found)
+
+
+def of_pairs(x: Tensor, w: Tensor) -> Tensor:
+    s = x @ w
+    s = s.masked_fill(torch.eye(x.shape[0], dtype=torch.bool), -float("inf"))
+    return F.cross_entropy(s, torch.arange(x.shape[0]).roll(1))
+
+
+def put_at_places(x: Tensor, w: Tensor) -> Tensor:
+    h = x @ w
+    h[:, 0] = 0
+    h[torch.arange(x.shape[0]), 1 + torch.arange(x.shape[0]) % 3] = 1.0
+    return h.logsumexp(1).mean() + h.square().mean()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("forward", [of_pairs, put_at_places])
+def test_a_tensor_that_was_written_into_is_there_when_losses_are_computed(
+    forward: Callable[[Tensor, Tensor], Tensor], momentum: float
+) -> None:
+    """Losses are computed for many steps at once, from rows; a row begins where it begins."""
+    g = Generator().manual_seed(0)
+    x, w = (torch.randn(s, generator=g, dtype=torch.float64) for s in ((30, 6), (6, 8)))
+    trainer = codegen.generate(forward, x[:8], w).trainer({"w": w}, batch_size=8, momentum=momentum)
+    losses = trainer.run((x,), steps=120, generator=Generator().manual_seed(3))
+    assert trainer.path == "the emitted loop"
+    rows, leaf, velocity = Generator().manual_seed(3), w.clone().requires_grad_(), torch.zeros_like(w)
+    for mine in losses:
+        theirs = forward(x[torch.randint(0, 30, (8,), generator=rows)], leaf)
+        (gradient,) = torch.autograd.grad(theirs, leaf)
+        velocity = momentum * velocity + gradient
+        leaf = (leaf - 0.1 * velocity).detach().requires_grad_()
+        torch.testing.assert_close(mine, theirs.detach(), rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(trainer.params["w"], leaf.detach(), rtol=1e-9, atol=1e-10)
+
+
+def test_a_batch_of_another_size_than_a_fixed_one_is_refused() -> None:
+    """A size of one broadcasts, so that a trace at one row is for one row."""
+    x, y, w = torch.randn(9, 6), torch.randn(9, 3), torch.randn(6, 3)
+    program = codegen.generate(lambda x, w, y: ((x @ w - y) ** 2).mean(), x[:1], w, y[:1])
+    with pytest.raises(InputError, match="dimension 0 of x is 5, the trace had 1"):
+        program.trainer({"w": w}, batch_size=5).run((x, y), steps=3)
+    assert len(program.trainer({"w": w}, batch_size=1).run((x, y), steps=3)) == 3

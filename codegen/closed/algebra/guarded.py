@@ -130,7 +130,7 @@ def resolved(e: Expr, known: Mapping[Any, bool], algebra: Algebra) -> Expr:
     symbols = {a: sp.Dummy(f"x{k}", positive=a.is_positive) for k, a in enumerate(atoms)}
     plain = sp.cancel(written.xreplace(symbols))
     new = cast("Expr", expanded(sp.expand(plain.xreplace({v: k for k, v in symbols.items()}))))
-    return new if size(new) < size(e) else e
+    return new if size(new) < size(e) and not new.has(sp.zoo, sp.nan) else e
 
 
 def left(a: Any, known: Mapping[Any, bool], algebra: Algebra) -> Any:

@@ -60,7 +60,7 @@ class Trial:
 def errors(
     trial: Trial, offset: float | None, draw: int, kind: int = 0, with_values: bool = False
 ) -> list[tuple[str, float, float]]:
-    """(what, our error, autograd's) of every gradient whose truth is finite, at one draw, and `with_values` of every result."""
+    """(what, our error, autograd's) of every gradient where its truth is finite, at one draw, and `with_values` of every result."""
     region, cells, sizes, gradients = trial.region, trial.cells, trial.sizes, trial.gradients
     values = inputs_at(region, cells, sizes, offset, draw, kind)
     scope = scope_of(sizes)
@@ -78,9 +78,14 @@ def errors(
     ]
     out: list[tuple[str, float, float]] = []
     for what, exact, autograds, emitted in pairs:
-        if bool(exact.isfinite().all()):
-            scale = float(exact.square().mean().sqrt()) + 1e-30
-            mine, other = (float((g.double() - exact).square().mean().sqrt()) / scale for g in (emitted, autograds))
+        told = exact.isfinite()
+        if bool(told.any()) or not exact.numel():
+            true = exact[told]
+            scale = float(true.square().mean().sqrt()) + 1e-30
+            mine, other = (
+                float((torch.as_tensor(g).double().expand(exact.shape)[told] - true).square().mean().sqrt()) / scale
+                for g in (emitted, autograds)
+            )
             out.append((what, mine, other))
     return out
 

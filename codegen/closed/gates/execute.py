@@ -31,8 +31,8 @@ DTYPES = {"int": torch.int64, "bool": torch.bool}
 
 
 def scope_of(sizes: Mapping[Symbol, int]) -> dict[str, Any]:
-    """What emitted text refers to beside tensors. Logarithms of sizes are Python's here, the writer has torch take them."""
-    return {"torch": torch, "log": math.log, **FUNCTIONS, **{str(s): n for s, n in sizes.items()}}
+    """What emitted text refers to beside tensors."""
+    return {"torch": torch, "math": math, **FUNCTIONS, **{str(s): n for s, n in sizes.items()}}
 
 
 def by_the_forward(
