@@ -208,6 +208,14 @@ def _two_exponents(e: Expr) -> tuple[Expr, Expr] | None:
     return (found[0], found[1]) if len(found) == 2 else None
 
 
+def _several_exponents(e: Expr) -> tuple[Expr, ...] | None:
+    """f, g, ... of a exp(f) + b exp(g) + ... for positive numbers a, b, ..., of which there are three or more."""
+    parts = [cast("Any", t).as_coeff_Mul() for t in e.args] if isinstance(e, sp.Add) and len(e.args) > 2 else []
+    if not parts or not all(number.is_positive and isinstance(f, sp.exp) for number, f in parts):
+        return None
+    return tuple(f.args[0] + sp.log(number) for number, f in parts)
+
+
 def _log(e: Expr) -> Kernel | None:
     f = _one_plus_exp(e)
     if f is not None:
@@ -215,6 +223,9 @@ def _log(e: Expr) -> Kernel | None:
     two = _two_exponents(e)
     if two is not None:
         return "logaddexp", two
+    several = _several_exponents(e)
+    if several is not None:
+        return "logaddexp", several
     if isinstance(e, Sigma):
         inner = _exponent(e.body)
         if inner is not None:

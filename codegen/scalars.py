@@ -634,7 +634,13 @@ class ScalarMixin(LowererBase):
         if name == "neg":
             return self.negative(self.kernel(args[0]))
         if name in ("logaddexp", "maximum", "minimum"):
-            return self.of_two(f"torch.{name}", *args)
+            first = self.of_two(f"torch.{name}", *args[:2])
+            for e in args[2:]:
+                v = self.typed(self.value(e))
+                target = self.target(first, v)
+                a, b = to_axes(first, target), to_axes(v, target)
+                first = Val(tt.call(f"torch.{name}", a.t, b.t), broadcast(a.axes, b.axes))
+            return first
         if name == "share":
             return self.map_method("sigmoid", args[0] - args[1])
         position = name == "clamp" and not args[0].has(Indexed) and all(x is None or x.is_Integer for x in args[1:])

@@ -12,7 +12,7 @@ from sympy import Expr, Mul
 from codegen.closed.algebra.matching import holding, matched
 from codegen.closed.algebra.sums import summed_term
 from codegen.closed.algebra.terms import expanded
-from codegen.closed.definitions import knownsums, multiples, oncecentred, onesum, signs, turned
+from codegen.closed.definitions import knownsums, multiples, oncecentred, onesum, several, signs, turned
 from codegen.closed.definitions.logistic import DEPTH, elementwise_cells, gate_argument, softplus_arguments
 from codegen.closed.definitions.outer import ORIGINS, with_origins
 from codegen.closed.definitions.stabilize import is_exponential
@@ -44,7 +44,8 @@ def enriched(region: Region, kept: tuple[str, ...] = ()) -> Region:
         knownsums.RULE, lambda cells: knownsums.by_known_sums(cells, kept)
     )
     region = region.by(turned.RULE, turned.by_turned_places)
-    region = region.by(CENTRED, centred).by(SHARES, with_shares).by(GATES, with_gates)
+    region = region.by(CENTRED, centred).by(SHARES, with_shares).by(several.RULE, several.with_logarithms)
+    region = region.by(GATES, with_gates)
     region = region.by(CLAMP, with_clamps).by(multiples.RULE, multiples.with_multiples).by(ORIGINS, with_origins)
     return region.by(signs.RULE, lambda cells: signs.without_minus(cells, kept))
 

@@ -9,7 +9,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.algebra.sums import rebuilt
-from codegen.closed.definitions import beside, completed, shift
+from codegen.closed.definitions import beside, completed, several, shift
 from codegen.closed.definitions.logistic import DEPTH, QUOTIENT, elementwise_cells, quotients
 from codegen.closed.definitions.shares import reduction
 from codegen.closed.regions.cells import Cell, substituted
@@ -161,6 +161,9 @@ def turned(b: sp.Add, given: set[Any]) -> Expr | None:
 def kernel_form(cell: Cell, known: Mapping[str, Cell]) -> Expr:
     """A cell's definition with cells written out as far as it takes to meet a stable kernel; unchanged where none is met."""
     e = cast("Expr", cell.expr)
+    share = several.by_logarithm(cell, known)
+    if share is not None:
+        return share
     if has_kernel(e):
         return e
     usable = {n: c for n, c in elementwise_cells(known).items() if piece(c, known)}
@@ -181,6 +184,8 @@ def piece(cell: Cell, known: Mapping[str, Cell]) -> bool:
     if isinstance(e, sp.Add):
         moving = [t for t in e.args if t.has(Indexed)]
         if len(e.args) == 2 and all(is_exponential(t, known) for t in moving) and len(moving) == 2:
+            return True
+        if several.terms_of(cell, known):
             return True
         return len(moving) == 1 and sp.S.One in e.args and is_exponential(moving[0], known)
     if isinstance(e, Sigma):

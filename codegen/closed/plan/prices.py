@@ -10,6 +10,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.algebra.matching import fact_key
+from codegen.closed.definitions.several import terms_of
 from codegen.closed.definitions.shares import exponential
 from codegen.closed.kernels.slopes import sigmoid_of, tanh_of
 from engine.indexed import Indexed
@@ -104,7 +105,8 @@ class Prices:
 
     def sums_exponentials(self, cell: Cell) -> bool:
         """Whether a cell is a sum of exponentials, which overflows where its logarithm and its shares do not."""
-        return isinstance(cell.expr, Sigma) and exponential(cell.expr.body, self.algebra.cells)
+        summed = isinstance(cell.expr, Sigma) and exponential(cell.expr.body, self.algebra.cells)
+        return summed or bool(terms_of(cell, self.algebra.cells))
 
     def expression(self, e: Expr) -> float:
         """Elements that are read and written until an expression is a tensor, one operation on two operands after the other.
