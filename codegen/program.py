@@ -353,7 +353,7 @@ def from_start(graph: Graph, tensors: Sequence[Tensor]) -> dict[str, Source | No
     """
     whole = {n: t for n, t in zip(graph.inputs, tensors, strict=True) if not (t.is_floating_point() or t.is_meta)}
     found: dict[str, Source | None] = {}
-    for put in (n for n in graph.nodes if n.op == "index_put"):
+    for put in (n for n in graph.nodes if n.op in ("index_put", "index_fill")):
         stack = [o for o in put.operands if not graph[o].dtype.is_floating_point]
         while stack:
             name = stack.pop()
