@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from codegen.derivation import Derivation
     from codegen.loop.quick import Selection
     from codegen.loop.trainer import LoopTrainer
+    from engine.graph import Source
 
 MODES = ("steps", "closed")
 
@@ -82,6 +83,7 @@ class Program:
         self.owner = module
         self.original: Callable[..., Any] | None = None
         self.wrt = wrt
+        self.from_start: dict[str, Source | None] = {}
         self.second: Program | None = None
         self.writer: ClosedWriter | None = None
         self._selection: Selection | None = None
@@ -120,6 +122,12 @@ class Program:
                         f"{self._why_fixed(name, d, int(size))}: generate again with inputs of these shapes."
                     )
         check_equal_sizes(self.graph, given)
+        for name, t in zip(self.graph.inputs, given, strict=True):
+            if name in self.from_start and not t.is_meta and bool((t < 0).any()):
+                raise InputError(
+                    f"{self.graph.name}: {name} has places below zero, which count from the end; the example had none, and "
+                    f"what is written at {self.from_start[name]} was derived without: generate again with an example that has one."
+                )
         return given
 
     def _why_fixed(self, name: str, d: int, size: int) -> str:
@@ -337,6 +345,24 @@ def check_equal_sizes(graph: Graph, tensors: Sequence[Tensor]) -> None:
                     )
 
 
+def from_start(graph: Graph, tensors: Sequence[Tensor]) -> dict[str, Source | None]:
+    """The integer inputs without a number below zero that tell where something is written, and where that is.
+
+    What is written there hides what was there before, by a comparison with these numbers. A gather's derivative is a scatter
+    by torch, which counts from the end as the gather does.
+    """
+    whole = {n: t for n, t in zip(graph.inputs, tensors, strict=True) if not (t.is_floating_point() or t.is_meta)}
+    found: dict[str, Source | None] = {}
+    for put in (n for n in graph.nodes if n.op in ("index_put", "index_fill")):
+        stack = [o for o in put.operands if not graph[o].dtype.is_floating_point]
+        while stack:
+            name = stack.pop()
+            if name in whole and whole[name].dtype != torch.bool and not bool((whole[name] < 0).any()):
+                found.setdefault(name, put.source)
+            stack.extend(o for o in graph[name].operands if not graph[o].dtype.is_floating_point)
+    return found
+
+
 def check_arguments(forward: Any, inputs: Sequence[Any]) -> None:
     """Refuse what is no forward, and examples that hold no tensor. Raises InputError."""
     if inspect.isclass(forward) and issubclass(forward, nn.Module):
@@ -408,6 +434,7 @@ def generate(
         source = steps_source(derivation, name or graph.name)
     program = Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))
     program.writer = writer
+    program.from_start = {} if isinstance(forward, Graph) else from_start(graph, program.tensors(inputs))
     program.original = None if isinstance(forward, Graph) else forward
     if order == 2:
         if isinstance(forward, Graph):

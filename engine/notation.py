@@ -196,6 +196,8 @@ class Less(Head):
     @classmethod
     def eval(cls, *args: Any) -> Expr | None:
         a, b = args
+        if a is sp.zoo:  # 1/0 of a zero that is known, which floats take for a positive one
+            return sp.S.Zero
         if not (counts(a) and counts(b)):
             return None
         difference = b - a
@@ -225,6 +227,8 @@ class LessEqual(Less):
     @classmethod
     def eval(cls, *args: Any) -> Expr | None:
         a, b = args
+        if b is sp.zoo:
+            return sp.S.One
         if not (counts(a) and counts(b)):
             return None
         difference = b - a

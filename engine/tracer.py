@@ -40,7 +40,7 @@ META_PROPERTIES = frozenset((
 """Attributes of a tensor that do not depend on its values or sizes."""
 IN_PLACE = frozenset((
     "copy_", "zero_", "normal_", "uniform_", "exponential_", "bernoulli_", "random_", "cauchy_", "geometric_",
-    "log_normal_",
+    "log_normal_", "fill_diagonal_",
 ))  # fmt: skip
 """Methods that write into their tensor and have rows of their own."""
 

@@ -114,6 +114,18 @@ def zeroed(x: Any) -> Any:
     return torch.zeros_like(x)
 
 
+@composite(targets=(Tensor.fill_diagonal_,))
+def filled_diagonal(x: Any, fill_value: Any, wrap: bool = False) -> Any:
+    """A number where all indices are the same."""
+    if wrap:
+        raise TraceError("fill_diagonal_ with wrap=True; fill a slice of every column")
+    first, *others = (torch.arange(n).reshape([-1, *[1] * (x.dim() - d - 1)]) for d, n in enumerate(x.shape))
+    here = first == others[0]
+    for at in others[1:]:
+        here = here & (first == at)
+    return torch.where(here, fill_value, x)
+
+
 @composite(targets=(Tensor.__setitem__,))
 def setitem(x: Any, item: Any, value: Any) -> Any:
     """`x[item] = value` as a new tensor: dimension by dimension for ints and slices, by `where` for a mask."""

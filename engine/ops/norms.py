@@ -114,3 +114,10 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     x1, x2 = cast("Any", torch).broadcast_tensors(x1, x2)
     one, other = (linalg.vector_norm(x, 2, dim, keepdim=True).clamp_min(eps) for x in (x1, x2))
     return ((x1 / one) * (x2 / other)).sum(dim)
+
+
+@composite("_weight_norm")
+def weight_norm(v: Any, g: Any, dim: int = 0) -> Any:
+    """Lengths `g` along all dimensions but one, of the directions `v`: `torch.nn.utils.parametrizations.weight_norm`."""
+    others = None if dim == -1 else [d for d in range(v.dim()) if d != dim % v.dim()]
+    return v * (g / linalg.vector_norm(v, 2, others, keepdim=True))

@@ -355,3 +355,13 @@ def test_what_is_infinite_where_a_gate_is_shut(name: str, mode: str) -> None:
     (theirs,) = torch.autograd.grad(wanted, leaf, torch.ones_like(wanted))
     torch.testing.assert_close(program.backward(saved)["x"], theirs, rtol=1e-12, atol=0)
     assert theirs[0, 0] == 0
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+def test_the_sign_of_a_zero_that_is_known(mode: str) -> None:
+    """It is a positive one; 1/0 is no number that a rule could compare."""
+    x = torch.tensor([[-1.5, 2.0], [0.5, -3.0]], dtype=torch.float64)
+    program = codegen.generate(lambda x: x.copysign((x - x) ** 2) * x, x, mode=mode)
+    out, saved = program.forward(x)
+    assert torch.equal(out, x.abs() * x)
+    assert torch.equal(program.backward(saved)["x"], 2 * x.abs())

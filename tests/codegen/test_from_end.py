@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import codegen
+from engine.errors import InputError
 
 PLACES = [[0, -1, 2, -2], [-5, 4, -4, -2], [1, 0, 3, 2]]
 
@@ -97,3 +98,14 @@ def of_places(x: Tensor, i: Tensor, v: Tensor) -> Tensor:
 def test_an_index_that_does_not_count_from_the_end_is_read_as_it_is(forward: object) -> None:
     program = codegen.generate(forward, torch.randn(5, 4), torch.tensor([0, 1, 4]), torch.randn(3, 4))
     assert "where" not in program.source
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("forward", [put, assigned])
+def test_a_place_below_zero_that_the_example_had_not_is_refused(forward: object, mode: str) -> None:
+    """What is written hides what was there by a comparison with the places as they are."""
+    x, v = torch.randn(5, 5, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    program = codegen.generate(forward, x, torch.tensor([0, 1, 3, 2]), v, mode=mode)
+    program.forward(x, torch.tensor([4, 1, 3, 2]), v)
+    with pytest.raises(InputError, match="i has places below zero, .* the example had none"):
+        program.forward(x, torch.tensor([-1, 1, 3, 2]), v)

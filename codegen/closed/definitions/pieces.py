@@ -123,8 +123,20 @@ def heads(e: Any) -> set[Any]:
     return e.atoms(Where, Sign, *BRACKETS)
 
 
+class UndecidedError(Exception):
+    """A comparison of what is no real number, as 1/0 is none."""
+
+
 def pieces(e: Any, t: Any) -> Pieces | None:
     """A function of t by its pieces; None where it cannot be told, or its rule at a place is that of neither side."""
+    try:
+        return between_places(e, t)
+    except UndecidedError:
+        return None
+
+
+def between_places(e: Any, t: Any) -> Pieces | None:
+    """`pieces`, where every comparison is one of real numbers."""
     places = breaks(e, t)
     if places is None or not 1 <= len(places) <= PLACES:
         return None
@@ -222,6 +234,8 @@ def at(e: Any, t: Any, p: Any) -> Any:
         return sp.sign(valued(e.args[0], t, p))
     if isinstance(e, BRACKETS):
         d = valued(e.args[1] - e.args[0], t, p)
+        if not d.is_extended_real:
+            raise UndecidedError
         holds = d == 0 if isinstance(e, Equal) else d >= 0 if isinstance(e, LessEqual) else d > 0
         return sp.Integer(int(bool(holds)))
     if isinstance(e, (Indexed, Head)) or not e.args or not e.has(Head):

@@ -82,6 +82,9 @@ SAMPLES: dict[str, list[Call]] = {
     ],
     "copy_": [spelled(written_in_place, t(4, 3), t(3)), spelled(written_in_place, t(1, 3), t())],
     "zero_": [spelled(written_in_place, t(4, 3))],
+    "fill_diagonal_": [
+        spelled(written_in_place, t(3, 3), 0.0), spelled(written_in_place, t(4, 3), -1.5), spelled(written_in_place, t(2, 2, 2), 2),
+    ],
     "__setitem__": [
         spelled(set_item, t(4, 3), 1, t(3)),
         spelled(set_item, t(4, 3), (slice(1, 3), slice(None, 2)), t(2, 2)),

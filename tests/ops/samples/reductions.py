@@ -106,5 +106,6 @@ SAMPLES: dict[str, list[Call]] = {
     "cdist": [call(t(3, 2), t(4, 2)), call(t(2, 3, 2), t(2, 1, 2), 1.0)],
     "normalize": [call(t(3, 4)), call(t(3, 4), 1, 0), call(torch.zeros(2, 3).double())],
     "pairwise_distance": [call(t(3, 4), t(3, 4)), call(t(4), t(4), 1.0), call(t(1, 4), t(3, 4), keepdim=True)],
+    "_weight_norm": [call(t(3, 4), t(3, 1)), call(t(3, 4), t(1, 4), 1), call(t(3, 4, 2), t(1), -1)],
     "cosine_similarity": [call(t(3, 4), t(3, 4)), call(t(4), t(4), 0), call(t(2, 3, 4), t(1, 3, 4), 2)],
 }  # fmt: skip
