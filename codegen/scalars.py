@@ -428,13 +428,7 @@ class ScalarMixin(LowererBase):
             if other is not None:
                 if result is not None and result.kind == other.kind == "bool":
                     result = self.floated(result)
-                first = (
-                    self.fills
-                    and result is not None
-                    and not other.indices
-                    and other.t.kind == "binary"
-                    and other.t.head == "*"
-                )
+                first = self.fills and result is not None and other.t.kind == "binary" and other.t.head == "*"
                 pair = (other, result) if first else (result, other)  # `a * (2 * g)` is written without parentheses
                 result = other if result is None else self.join("*", *pair)  # pyright: ignore[reportArgumentType]
             if under is not None:

@@ -2,6 +2,7 @@
 
 from tests.closed.forms.activations import ACTIVATIONS
 from tests.closed.forms.attention import ATTENTION
+from tests.closed.forms.cells import CELLS
 from tests.closed.forms.choices import CHOICES
 from tests.closed.forms.contractions import CONTRACTIONS
 from tests.closed.forms.distances import DISTANCES
@@ -53,6 +54,7 @@ FORMS: tuple[Form, ...] = (
     *PAIRS,
     *SCORES,
     *ROWS,
+    *CELLS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
