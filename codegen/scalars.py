@@ -11,7 +11,7 @@ from codegen import tensors as tt
 from codegen.formula import LONG
 from codegen.kernels import log_share
 from codegen.tensors import T
-from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, scalar, to_axes
+from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, fits, scalar, to_axes
 from engine.errors import DerivationError
 from engine.indexed import Indexed
 from engine.notation import (
@@ -428,7 +428,8 @@ class ScalarMixin(LowererBase):
             if other is not None:
                 if result is not None and result.kind == other.kind == "bool":
                     result = self.floated(result)
-                first = self.fills and result is not None and other.t.kind == "binary" and other.t.head == "*"
+                several = other.t.kind == "binary" and other.t.head == "*"
+                first = self.fills and result is not None and several and fits(other.kept or other.axes, result.axes)
                 pair = (other, result) if first else (result, other)  # `a * (2 * g)` is written without parentheses
                 result = other if result is None else self.join("*", *pair)  # pyright: ignore[reportArgumentType]
             if under is not None:

@@ -119,7 +119,7 @@ def backward(saved, grad_out=None):
         grad_out = wte.new_ones(())
 
     # dlogits[i,j,k] = (logits_softmax[i,j,k] - [k = y[i,j]]) grad_out inside[i,j] / loss_sum_1
-    dlogits = (grad_out / loss_sum_1 * inside).unsqueeze(-1) * logits_softmax
+    dlogits = logits_softmax * (grad_out / loss_sum_1 * inside).unsqueeze(-1)
     dlogits.index_put_(
         (torch.arange(n).unsqueeze(-1), torch.arange(t), y), inside * (-grad_out / loss_sum_1), accumulate=True
     )

@@ -387,7 +387,7 @@ def trainer(params):
                 torch.softmax(logits, 1, out=logits_softmax)
                 torch.div(grad_out_, loss_sum_1, out=dlogits_quotient)
                 torch.mul(dlogits_quotient, inside, out=dlogits_quotient_times_inside)
-                torch.mul(dlogits_quotient_times_inside_column, logits_softmax, out=dlogits_product)
+                logits_softmax.mul_(dlogits_quotient_times_inside_column)  # dlogits_product from here on
                 torch.div(minus_one, loss_sum_1, out=dlogits_quotient_1)
                 torch.mul(inside, dlogits_quotient_1, out=inside_times_dlogits_quotient_1)
                 dlogits = torch.index_put(dlogits_product, (arange, y_flat), inside_times_dlogits_quotient_1_flat, True)
