@@ -243,7 +243,9 @@ class ScalarMixin(LowererBase):
         small = self._smallest(numerator) if sign else None
         if small is not None:
             numerator[small], sign = self.negative(numerator[small]), False
-        elif sign and not masks and scale_down and scale_down[0].is_Number and numerator and not divisor:
+        widest = max((len(v.indices) for v in numerator), default=0)
+        few = all(len(v.indices) < widest for v in divisor)
+        if sign and not masks and scale_down and scale_down[0].is_Number and numerator and few:
             scale_down, sign = [-scale_down[0], *scale_down[1:]], False
         value = self._grouped(numerator, divisor, scale_up, scale_down)
         value = self.negative(value) if sign else value
