@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from codegen.closed.regions.random import random_nodes
 from codegen.closed.write.fused import fused
-from codegen.closed.write.tidy import in_place, joined, read_by
+from codegen.closed.write.tidy import continued, in_place, joined, read_by
 from codegen.closed.write.writer import ClosedWriter
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
@@ -58,7 +58,8 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
 
     forward = joined(in_place(forward, nameless), nameless)
     forward = in_one_call(writer, [taken_back(b, drawn) for b in forward])
-    backward = in_one_call(writer, writer.backward.blocks)
+    given_back = {writer.gradients[n] for n in wanted}
+    backward = in_one_call(writer, continued(writer.backward.blocks, lambda name: name not in given_back))
     writer.emitted = tuple(forward)
     sized = forward_sizes(writer, needed) | resized
     returns = returned(graph)
