@@ -29,6 +29,29 @@ def test_what_is_no_tensor_of_floats_is_left() -> None:
     assert line("y = x + b.unsqueeze(0).T @ b.unsqueeze(0)") == "y = x + b.unsqueeze(0).T @ b.unsqueeze(0)"
 
 
+def two_activations(x, w, a):
+    h = torch.tanh(x)
+    return a * torch.log(1.5 - h**2).sum(1) - h @ w
+
+
+def test_slopes_that_terms_have_in_common_are_taken_once() -> None:
+    program = codegen.generate(two_activations, torch.randn(3, 4), torch.randn(4), torch.randn(3))
+    assert program.source.count("tanh_backward") == 1
+
+
+def pieces(x):
+    d = x[1:] - x[:-1]
+    return (d**2).sum() + x[:, 1].sum()
+
+
+def test_gradients_of_slices_are_added_to_one_tensor() -> None:
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    program = codegen.generate(pieces, x.detach())
+    assert ".clone()" not in program.source.split("def step")[0]
+    (true,) = torch.autograd.grad(pieces(x), x)
+    torch.testing.assert_close(program.value_and_grad(x.detach())[1]["x"], true)
+
+
 def mixed(x, w):
     return (x.double() * w + w).sum()
 

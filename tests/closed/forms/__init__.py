@@ -13,6 +13,7 @@ from tests.closed.forms.labels import LABELS
 from tests.closed.forms.layers import LAYERS
 from tests.closed.forms.learning import LEARNING
 from tests.closed.forms.losses import LOSSES
+from tests.closed.forms.multiples import MULTIPLES
 from tests.closed.forms.networks import NETWORKS
 from tests.closed.forms.normalisation import NORMALISATION
 from tests.closed.forms.objectives import OBJECTIVES
@@ -55,6 +56,7 @@ FORMS: tuple[Form, ...] = (
     *SCORES,
     *ROWS,
     *CELLS,
+    *MULTIPLES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
