@@ -11,7 +11,7 @@ from codegen import tensors as tt
 from codegen.formula import LONG
 from codegen.kernels import log_share
 from codegen.tensors import T
-from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, scalar, to_axes
+from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, fits, scalar, to_axes
 from engine.errors import DerivationError
 from engine.indexed import Indexed
 from engine.notation import (
@@ -245,7 +245,9 @@ class ScalarMixin(LowererBase):
         small = self._smallest(numerator) if sign else None
         if small is not None:
             numerator[small], sign = self.negative(numerator[small]), False
-        elif sign and not masks and scale_down and scale_down[0].is_Number and numerator and not divisor:
+        widest = max((len(v.indices) for v in numerator), default=0)
+        few = all(len(v.indices) < widest for v in divisor)
+        if sign and not masks and scale_down and scale_down[0].is_Number and numerator and few:
             scale_down, sign = [-scale_down[0], *scale_down[1:]], False
         value = self._grouped(numerator, divisor, scale_up, scale_down)
         value = self.negative(value) if sign else value
@@ -453,13 +455,8 @@ class ScalarMixin(LowererBase):
             if other is not None:
                 if result is not None and result.kind == other.kind == "bool":
                     result = self.floated(result)
-                first = (
-                    self.fills
-                    and result is not None
-                    and not other.indices
-                    and other.t.kind == "binary"
-                    and other.t.head == "*"
-                )
+                several = other.t.kind == "binary" and other.t.head == "*"
+                first = self.fills and result is not None and several and fits(other.kept or other.axes, result.axes)
                 pair = (other, result) if first else (result, other)  # `a * (2 * g)` is written without parentheses
                 result = other if result is None else self.join("*", *pair)  # pyright: ignore[reportArgumentType]
             if under is not None:

@@ -80,7 +80,7 @@ def closed(unit: Unit, structure: Structure, labels: Labels, before: Iterable[Cl
         if c.name not in names:
             origin = c.name.split("_")[0]
             names[c.name] = labels.namer(f"{names.get(origin, origin)}_{c.name.partition('_')[2]}")
-            labels.ranks[names[c.name]] = len(c.shape)
+            labels.note(names[c.name], c.shape, c.kind)
             structure.masks |= {names[c.name]} if c.kind == "bool" else set()
     return Closed(code, names, sizes)
 

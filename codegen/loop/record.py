@@ -42,6 +42,8 @@ FACTORIES = frozenset(
     ]
 )
 """Operators whose result depends on shapes alone."""
+APART = {torch.ops.aten.addmm.default: torch.mm, torch.ops.aten.addcmul.default: torch.mul}
+"""Calls that add a product, and how the product is made."""
 
 
 class RecordError(SymgradError):
@@ -96,6 +98,11 @@ class Recorder(TorchDispatchMode):
             while frame is not None and frame.f_code is not self.code:
                 frame = frame.f_back
             self.frame = frame
+        if func in APART and all(v == -1 for v in (kwargs or {}).values()):
+            first, *factors = args
+            with self:  # the loop's own rules put such calls in, once the sums and products are joined in other ways
+                product = APART[func](*factors)
+                return first - product if kwargs else first + product
         schema = func._schema
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise RecordError(f"{schema.name} draws random numbers, others in every step")

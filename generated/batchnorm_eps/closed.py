@@ -16,7 +16,7 @@ def forward(x, w, b):
     var = (diff ** 2).mean(0, keepdim=True)
     xhat_sqrt = (var + 1e-05).sqrt()
     xhat = diff / xhat_sqrt
-    o = xhat * w + b
+    o = torch.addcmul(b, xhat, w)
     return o, (w, xhat_sqrt, xhat)
 
 
@@ -35,7 +35,7 @@ def backward(saved, grad_out=None):
     dw = (xhat * grad_out).sum(0)
 
     # dx_uncentred[i,j] = grad_out[i,j] - dw[j] xhat[i,j] / n0
-    dx_uncentred = grad_out - xhat * (dw / n0)
+    dx_uncentred = torch.addcmul(grad_out, xhat, dw / n0, value=-1)
 
     # dx[i,j] = (dx_uncentred[i,j] - (Σ_k dx_uncentred[k,j]) / n0) w[j] / xhat_sqrt[0,j]
     dx = (dx_uncentred - dx_uncentred.mean(0)) * (w / xhat_sqrt)

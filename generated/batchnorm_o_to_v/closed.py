@@ -13,7 +13,7 @@ def forward(v, x, w, b):
     """Returns (o, saved)."""
     centred = (x - x.mean(0)).detach()
     o_sqrt = v.sqrt()
-    o = centred * (w / o_sqrt) + b
+    o = torch.addcmul(b, centred, w / o_sqrt)
     return o, (x, w, centred, o_sqrt)
 
 

@@ -13,7 +13,7 @@ def forward(x, v, w, b):
     """Returns (o, saved)."""
     o_sqrt = v.sqrt()
     o_div = (x - x.mean(0)) / o_sqrt
-    o = o_div * w + b
+    o = torch.addcmul(b, o_div, w)
     return o, (w, o_sqrt, o_div)
 
 

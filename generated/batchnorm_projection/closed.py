@@ -14,7 +14,7 @@ def forward(x, w, b):
     v_matmul_t = x - x.mean(0)
     v = (v_matmul_t ** 2).mean(0)
     o_sqrt = v.sqrt()
-    o = v_matmul_t * (w / o_sqrt) + b
+    o = torch.addcmul(b, v_matmul_t, w / o_sqrt)
     return o, (x, w, v_matmul_t, o_sqrt)
 
 

@@ -26,35 +26,35 @@ def forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, b
     centred = x_1 - mean1
     var1 = (centred ** 2).mean(0)
     h1_bn_sqrt = (var1 + 1e-05).sqrt()
-    h1_bn = centred * (bnw1 / h1_bn_sqrt) + bnb1
+    h1_bn = torch.addcmul(bnb1, centred, bnw1 / h1_bn_sqrt)
     h1 = h1_bn.tanh()
     x_2 = h1 @ w2
     mean2 = x_2.mean(0)
     centred_1 = x_2 - mean2
     var2 = (centred_1 ** 2).mean(0)
     h2_bn_sqrt = (var2 + 1e-05).sqrt()
-    h2_bn = centred_1 * (bnw2 / h2_bn_sqrt) + bnb2
+    h2_bn = torch.addcmul(bnb2, centred_1, bnw2 / h2_bn_sqrt)
     h2 = h2_bn.tanh()
     x_3 = h2 @ w3
     mean3 = x_3.mean(0)
     centred_2 = x_3 - mean3
     var3 = (centred_2 ** 2).mean(0)
     h3_bn_sqrt = (var3 + 1e-05).sqrt()
-    h3_bn = centred_2 * (bnw3 / h3_bn_sqrt) + bnb3
+    h3_bn = torch.addcmul(bnb3, centred_2, bnw3 / h3_bn_sqrt)
     h3 = h3_bn.tanh()
     x_4 = h3 @ w4
     mean4 = x_4.mean(0)
     centred_3 = x_4 - mean4
     var4 = (centred_3 ** 2).mean(0)
     h4_bn_sqrt = (var4 + 1e-05).sqrt()
-    h4_bn = centred_3 * (bnw4 / h4_bn_sqrt) + bnb4
+    h4_bn = torch.addcmul(bnb4, centred_3, bnw4 / h4_bn_sqrt)
     h4 = h4_bn.tanh()
     x_5 = h4 @ w5
     mean5 = x_5.mean(0)
     centred_4 = x_5 - mean5
     var5 = (centred_4 ** 2).mean(0)
     logits_sqrt = (var5 + 1e-05).sqrt()
-    logits = centred_4 * (bnw5 / logits_sqrt) + bnb5
+    logits = torch.addcmul(bnb5, centred_4, bnw5 / logits_sqrt)
     loss_log = logits.log_softmax(1)
     probs = loss_log.exp()
     loss = -loss_log[torch.arange(n0), y].mean()
@@ -90,7 +90,7 @@ def backward(saved, grad_out=None):
     dbnw5 = dlogits_sum / logits_sqrt
 
     # dx_5_uncentred[i,j] = dlogits[i,j] - dlogits_sum[j] centred_4[i,j] / (n0 logits_sqrt[j]^2)
-    dx_5_uncentred = dlogits - centred_4 * (dlogits_sum / (n0 * logits_sqrt ** 2))
+    dx_5_uncentred = torch.addcmul(dlogits, centred_4, dlogits_sum / (n0 * logits_sqrt ** 2), value=-1)
 
     # dx_5[i,j] = (dx_5_uncentred[i,j] - (Σ_k dx_5_uncentred[k,j]) / n0) bnw5[j] / logits_sqrt[j]
     dx_5 = (dx_5_uncentred - dx_5_uncentred.mean(0)) * (bnw5 / logits_sqrt)
@@ -111,7 +111,7 @@ def backward(saved, grad_out=None):
     dbnw4 = dh4_bn_sum / h4_bn_sqrt
 
     # dx_4_uncentred[i,j] = dh4_bn[i,j] - dh4_bn_sum[j] centred_3[i,j] / (n0 h4_bn_sqrt[j]^2)
-    dx_4_uncentred = dh4_bn - centred_3 * (dh4_bn_sum / (n0 * h4_bn_sqrt ** 2))
+    dx_4_uncentred = torch.addcmul(dh4_bn, centred_3, dh4_bn_sum / (n0 * h4_bn_sqrt ** 2), value=-1)
 
     # dx_4[i,j] = (dx_4_uncentred[i,j] - (Σ_k dx_4_uncentred[k,j]) / n0) bnw4[j] / h4_bn_sqrt[j]
     dx_4 = (dx_4_uncentred - dx_4_uncentred.mean(0)) * (bnw4 / h4_bn_sqrt)
@@ -132,7 +132,7 @@ def backward(saved, grad_out=None):
     dbnw3 = dh3_bn_sum / h3_bn_sqrt
 
     # dx_3_uncentred[i,j] = dh3_bn[i,j] - dh3_bn_sum[j] centred_2[i,j] / (n0 h3_bn_sqrt[j]^2)
-    dx_3_uncentred = dh3_bn - centred_2 * (dh3_bn_sum / (n0 * h3_bn_sqrt ** 2))
+    dx_3_uncentred = torch.addcmul(dh3_bn, centred_2, dh3_bn_sum / (n0 * h3_bn_sqrt ** 2), value=-1)
 
     # dx_3[i,j] = (dx_3_uncentred[i,j] - (Σ_k dx_3_uncentred[k,j]) / n0) bnw3[j] / h3_bn_sqrt[j]
     dx_3 = (dx_3_uncentred - dx_3_uncentred.mean(0)) * (bnw3 / h3_bn_sqrt)
@@ -153,7 +153,7 @@ def backward(saved, grad_out=None):
     dbnw2 = dh2_bn_sum / h2_bn_sqrt
 
     # dx_2_uncentred[i,j] = dh2_bn[i,j] - dh2_bn_sum[j] centred_1[i,j] / (n0 h2_bn_sqrt[j]^2)
-    dx_2_uncentred = dh2_bn - centred_1 * (dh2_bn_sum / (n0 * h2_bn_sqrt ** 2))
+    dx_2_uncentred = torch.addcmul(dh2_bn, centred_1, dh2_bn_sum / (n0 * h2_bn_sqrt ** 2), value=-1)
 
     # dx_2[i,j] = (dx_2_uncentred[i,j] - (Σ_k dx_2_uncentred[k,j]) / n0) bnw2[j] / h2_bn_sqrt[j]
     dx_2 = (dx_2_uncentred - dx_2_uncentred.mean(0)) * (bnw2 / h2_bn_sqrt)
@@ -174,7 +174,7 @@ def backward(saved, grad_out=None):
     dbnw1 = dh1_bn_sum / h1_bn_sqrt
 
     # dx_1_uncentred[i,j] = dh1_bn[i,j] - dh1_bn_sum[j] centred[i,j] / (n0 h1_bn_sqrt[j]^2)
-    dx_1_uncentred = dh1_bn - centred * (dh1_bn_sum / (n0 * h1_bn_sqrt ** 2))
+    dx_1_uncentred = torch.addcmul(dh1_bn, centred, dh1_bn_sum / (n0 * h1_bn_sqrt ** 2), value=-1)
 
     # dx_1[i,j] = (dx_1_uncentred[i,j] - (Σ_k dx_1_uncentred[k,j]) / n0) bnw1[j] / h1_bn_sqrt[j]
     dx_1 = (dx_1_uncentred - dx_1_uncentred.mean(0)) * (bnw1 / h1_bn_sqrt)

@@ -34,7 +34,7 @@ def forward(x, y, c1, b1, c2, b2, w, b):
     h2_max_pool2d_with_indices = outputs_1[1]
     h2 = outputs_1[0]
     logits_flatten = h2.flatten(1)
-    logits = b + logits_flatten @ w
+    logits = torch.addmm(b, logits_flatten, w)
     logits_softmax_log = logits.log_softmax(1)
     logits_softmax = logits_softmax_log.exp()
     loss = -logits_softmax_log[torch.arange(n0), y].mean()

@@ -16,7 +16,7 @@ def forward(x, w, b):
     var = (xshift ** 2).mean(2, keepdim=True)
     rstd = (var + 1e-05).rsqrt()
     norm = xshift * rstd
-    out = norm * w + b
+    out = torch.addcmul(b, norm, w)
     return out, (w, rstd, norm)
 
 
@@ -39,7 +39,7 @@ def backward(saved, grad_out=None):
     dw = (norm * grad_out).sum((0, 1))
 
     # dx_uncentred[i,j,k] = dnorm[i,j,k] - norm[i,j,k] (Σ_l norm[i,j,l] dnorm[i,j,l]) / n2
-    dx_uncentred = dnorm - norm * ((norm * dnorm).sum(2, keepdim=True) / n2)
+    dx_uncentred = torch.addcmul(dnorm, norm, (norm * dnorm).sum(2, keepdim=True) / n2, value=-1)
 
     # dx[i,j,k] = (dx_uncentred[i,j,k] - (Σ_l dx_uncentred[i,j,l]) / n2) rstd[i,j,0]
     dx = (dx_uncentred - dx_uncentred.mean(2, keepdim=True)) * rstd

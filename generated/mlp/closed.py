@@ -21,9 +21,9 @@ def forward(x, y, C, w1, w2, b2, bnw, bnb):
     bnstdi_matmul = hpreact - bnmeani
     bnstdi = (bnstdi_matmul ** 2).mean(0, keepdim=True).sqrt()
     hpreact_bn_div = bnstdi_matmul / bnstdi
-    hpreact_bn = hpreact_bn_div * bnw + bnb
+    hpreact_bn = torch.addcmul(bnb, hpreact_bn_div, bnw)
     h = hpreact_bn.tanh()
-    logits = b2 + h @ w2
+    logits = torch.addmm(b2, h, w2)
     nlls_log = logits.log_softmax(1)
     probs = nlls_log.exp()
     loss = -nlls_log[torch.arange(bs), y].mean()

@@ -12,10 +12,10 @@ import torch
 
 def forward(x, y, w1, b1, w2, b2, w3, b3):
     """Returns (loss, saved)."""
-    h1 = (b1 + x @ w1).relu()
+    h1 = torch.addmm(b1, x, w1).relu()
     weights_add_3 = (b1 ** 2).sum() + (w1 ** 2).sum() + (w2 ** 2).sum() + (b2 ** 2).sum()
     weights = (((w3 ** 2).sum(0) + weights_add_3).squeeze(0) + b3 ** 2).squeeze(0)
-    h2 = (b2 + h1 @ w2).relu()
+    h2 = torch.addmm(b2, h1, w2).relu()
     score_add = (h2 @ w3.squeeze(1) + b3).unsqueeze(-1)
     hinge_rsub = 1 - y * score_add.squeeze(1)
     hinge = hinge_rsub.relu().mean()
@@ -84,13 +84,13 @@ def backward(saved, grad_out=None):
     dx = dh1_add @ w1.T
 
     # dw1[i,j] = dw1_loss_mul[i,j] + Σ_k dh1_add[k,j] x[k,i]
-    dw1 = dw1_loss_mul + x.T @ dh1_add
+    dw1 = torch.addmm(dw1_loss_mul, x.T, dh1_add)
 
     # db1[i] = db1_loss_mul[i] + db1_h1[i]
     db1 = db1_loss_mul + db1_h1
 
     # dw2[i,j] = dw2_loss_mul[i,j] + Σ_k dh2_add[k,j] h1[k,i]
-    dw2 = dw2_loss_mul + h1.T @ dh2_add
+    dw2 = torch.addmm(dw2_loss_mul, h1.T, dh2_add)
 
     # db2[i] = db2_loss[i] + db2_loss_mul[i]
     db2 = db2_loss + db2_loss_mul

@@ -329,7 +329,7 @@ def backward(saved, grad_out=None):
     dwte_x_1.index_put_((x,), dh, accumulate=True)
 
     # dwte[i,j] = Σ_k dlogits_getitem[k,j] [i = k] + dwte_x_1[i,j]
-    dwte = dwte_x_1.clone()
+    dwte = dwte_x_1
     dwte[:n2 - 1].add_(dlogits_getitem)
 
     # dwqkv1[i,j,k] = [i = 0] Σ_{l,m} dq_matmul[l,m,k] x_1[l,m,j] + [i = 2] dw_2[j,k] + [i = 1] dw_1[j,k]

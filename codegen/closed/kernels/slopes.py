@@ -89,6 +89,21 @@ class ShrinkBackward(sp.Function):
     nargs = 3
 
 
+KERNELS = (
+    TanhBackward,
+    GeluBackward,
+    SiluBackward,
+    MishBackward,
+    SigmoidBackward,
+    ThresholdBackward,
+    LeakyReluBackward,
+    SoftplusBackward,
+    EluBackward,
+    ShrinkBackward,
+)
+"""All of them are linear in what they multiply by the slope."""
+
+
 def tanh_of(e: Any, cells: Mapping[str, Cell]) -> Indexed | None:
     """h of `1 - h^2`, where a cell says that it is a tanh."""
     if not isinstance(e, sp.Add) or len(e.args) != 2 or sp.S.One not in e.args:
@@ -272,7 +287,7 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
     """An expression whose terms have their slopes of tanh and gelu in kernels."""
     if isinstance(e, sp.Add):
         terms = [with_slopes(t, cells) for t in e.args]
-        return e if all(x is y for x, y in zip(terms, e.args, strict=True)) else sp.Add(*terms)
+        return e if all(x is y for x, y in zip(terms, e.args, strict=True)) else of_one_slope(terms)
     if isinstance(e, Where) and isinstance(e.args[0], Less) and e.args[1].has(Indexed):
         slope = chosen_slope(Where(e.args[0], 1, sp.cancel(e.args[2] / e.args[1])), cells)
         alike = slope is not None and running(e.args[1]) <= running(slope[1][0])
@@ -293,10 +308,12 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
             return kernel(rest, *own)
     if e.has(Delta, Less, Equal, Where):
         return e
-    slopes = [(f, h) for f in e.args for h in [tanh_of(f, cells)] if h is not None]
-    rest = sp.Mul(*[with_slopes(f, cells) for f in e.args if f not in [s for s, _ in slopes]])
+    slopes = [(f, h, sign) for f in e.args for sign in (1, -1) for h in [tanh_of(sign * f, cells)] if h is not None]
+    rest = sp.Mul(
+        *[sign for _, _, sign in slopes], *[with_slopes(f, cells) for f in e.args if f not in [s for s, _, _ in slopes]]
+    )
     if slopes and rest.has(Indexed):
-        for _, h in slopes:
+        for _, h, _ in slopes:
             rest = TanhBackward(rest, h)
         return rest
     gate = sigmoid_of(e, cells)
@@ -312,6 +329,17 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
         if gated is not None and running(gated[1]) == running(e / f):
             return gated[0](gated[2] * e / f, gated[1])
     return e
+
+
+def of_one_slope(terms: list[Any]) -> Any:
+    """A sum in which what is multiplied by the same slope is added first: `a f'(x) + b f'(x)` takes the slope once."""
+    added: dict[Any, Any] = {}
+    for t in terms:
+        number, kernel = t.as_coeff_Mul()
+        linear = isinstance(kernel, KERNELS) and not kernel.args[0].has(*KERNELS)
+        key = (kernel.func, *kernel.args[1:]) if linear else t
+        added[key] = added.get(key, 0) + (number * kernel.args[0] if linear else t)
+    return sp.Add(*[key[0](g, *key[1:]) if isinstance(key, tuple) else g for key, g in added.items()])
 
 
 def by_clamps(e: Any, cells: Mapping[str, Cell]) -> Any:

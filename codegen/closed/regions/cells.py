@@ -21,6 +21,7 @@ from codegen.closed.algebra.sums import rebuilt, resum
 from codegen.closed.regions.called import addition_name
 from codegen.closed.regions.constants import chosen
 from codegen.closed.regions.literal import literal_nodes
+from codegen.closed.regions.ones import of_ones
 from codegen.closed.regions.random import random_nodes
 from codegen.closed.regions.roots import with_roots
 from codegen.ranges import simplified
@@ -293,7 +294,7 @@ class Builder:
             self.cells[n.name] = replace(cell, expr=raw, text=n.forward_text())
             return
         inlined = self.inline(raw, n)
-        expr = raw if inlined is raw else simplified(resum(inlined, ranges), ranges)
+        expr = raw if inlined is raw else of_ones(simplified(resum(inlined, ranges), ranges))
         expr = self.looked_up(sp.sympify(expr), cell)
         cell = replace(cell, expr=expr, call=inlined is raw)
         if inlined is raw and n.call is not None and n.output is None:

@@ -66,7 +66,8 @@ class Parts:
         """What is left of the number, and a group as a factor of a product: a mean takes its count."""
         if group.parts is not None:
             label = "matmul" if group.summed else "mul"
-            return number, self.part(self.definition(sp.S.One, group), group.indices, label)
+            own = self.definition(sp.S.One, group)
+            return number, self.part(own, group.indices, label) if own.has(Indexed) else own
         if not group.summed:
             return number, cast("Expr", group.factor)
         count = Mul(*[self.ranges[i] for i in group.summed])

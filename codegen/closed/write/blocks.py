@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,14 @@ class Labels:
     """The number of dimensions of every tensor by its name."""
     letters: frozenset[str]
     """Letters that name a tensor or a size, and so no index."""
+    floats: dict[str, tuple[Expr, ...]] = field(default_factory=dict[str, "tuple[Expr, ...]"])
+    """The shapes of the tensors that hold floats, by their names."""
+
+    def note(self, name: str, shape: tuple[Expr, ...], kind: str = "float") -> None:
+        """What a tensor of some name is."""
+        self.ranks[name] = len(shape)
+        if kind == "float":
+            self.floats[name] = shape
 
     def block(self, name: str, lines: tuple[str, ...], *terms: Term) -> Block:
         """The statements of a tensor under the formula that adds up the terms."""

@@ -82,7 +82,7 @@ class Cotangents:
         """The name of a cell's cotangent."""
         if cell not in self.names:
             self.names[cell] = self.labels.namer(f"d{cell}")
-            self.labels.ranks[self.names[cell]] = len(self.by_name[cell].shape)
+            self.labels.note(self.names[cell], self.by_name[cell].shape)
         return self.names[cell]
 
     def add(self, cell: str, piece: Piece) -> None:
@@ -93,7 +93,7 @@ class Cotangents:
         """What the caller gives for a result is a part of its cotangent."""
         if cell in self.structure.live:
             self.pending.setdefault(cell, []).insert(0, named_piece(given))
-            self.labels.ranks[given] = len(self.by_name[cell].shape)
+            self.labels.note(given, self.by_name[cell].shape)
 
     def write(self, block: Block) -> None:
         """A finished tensor."""
@@ -162,7 +162,7 @@ class Cotangents:
             self.names.setdefault(cell, pieces[0].name)
             return pieces[0].name
         target = wanted_name or self.name(cell)
-        self.labels.ranks[target] = len(c.shape)
+        self.labels.note(target, c.shape)
         lines = tuple(self.summed(target, c, pieces))
         terms = [p.formula or named_term(p.name, c) for p in pieces if p.formula is not None or p.name is not None]
         self.write(self.labels.block(target, lines, *terms) if len(terms) == len(pieces) else Block(target, (), lines))

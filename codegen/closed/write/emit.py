@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from codegen.closed.regions.random import random_nodes
-from codegen.closed.write.tidy import in_place, joined, read_by
+from codegen.closed.write.fused import fused
+from codegen.closed.write.tidy import continued, in_place, joined, read_by
 from codegen.closed.write.writer import ClosedWriter
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
@@ -56,7 +57,9 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         return name not in kept and not (name in writer.by_name and writer.by_name[name].named)
 
     forward = joined(in_place(forward, nameless), nameless)
-    forward = [taken_back(b, drawn) for b in forward]
+    forward = in_one_call(writer, [taken_back(b, drawn) for b in forward])
+    given_back = {writer.gradients[n] for n in wanted}
+    backward = in_one_call(writer, continued(writer.backward.blocks, lambda name: name not in given_back))
     writer.emitted = tuple(forward)
     sized = forward_sizes(writer, needed) | resized
     returns = returned(graph)
@@ -81,11 +84,11 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         returns=returns,
         guards=guard_rows(graph),
         size_lines=size_lines(graph, sized, inputs, inputs),
-        helpers=source(line for b in (*forward, *ordered(writer)) for line in b.lines),
+        helpers=source(line for b in (*forward, *backward) for line in b.lines),
         forward=forward,
         result=sequence(saved, "," * (len(saved) == 1) + ")", 4, f"return {returns}, ("),
         unpack=[*(sequence(saved, " = saved", 4) if saved else []), *back, *seeds],
-        blocks=ordered(writer),
+        blocks=backward,
         grads=["return {" + ", ".join(f"{k}: {v}" for k, v in keys) + "}"]
         if len(keys) < 4
         else ["return {", *[f"    {k}: {v}," for k, v in keys], "}"],
@@ -247,6 +250,7 @@ def forward_sizes(writer: ClosedWriter, needed: set[str]) -> Any:
     return found
 
 
-def ordered(writer: ClosedWriter) -> list[Any]:
-    """The backward's blocks, each input's gradient right after what it needs."""
-    return list(writer.backward.blocks)
+def in_one_call(writer: ClosedWriter, blocks: Sequence[Block]) -> list[Block]:
+    """Statements with sums of products as one call each, where all floats have one precision."""
+    one = len({c.dtype for c in writer.cells if c.kind == "float"}) == 1
+    return fused(blocks, writer.labels.floats) if one else list(blocks)

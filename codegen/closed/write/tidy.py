@@ -86,6 +86,47 @@ def in_place(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[B
     return [b for b in out if b.lines]
 
 
+def continued(blocks: Sequence[Block], fresh: Callable[[str], bool]) -> list[Block]:
+    """Blocks that begin with a copy of a tensor that only they read go on with that tensor itself; what is negated there is subtracted.
+
+    The tensor has to be new memory, as sums and zeros are.
+    """
+    out = list(blocks)
+    reads = [n for b in out for line in b.lines for n in read_by(line)]
+    made = {b.name: k for k, b in enumerate(out)}
+    for k, block in enumerate(out):
+        first = value_of(block.lines[0])
+        source = first.removesuffix(".clone()")
+        lines = list(block.lines)
+        if first != source and source in made and len(lines) > 1 and fresh(source) and is_new(out[made[source]]):
+            written = sum(read_by(line).count(source) for line in out[made[source]].lines)
+            if reads.count(source) == 1 + written:
+                lines[0] = f"{block.name} = {source}"
+        for j, line in enumerate(lines[1:], 1):
+            place, called, added = line.partition(".add_(")
+            name = added.removesuffix(")")
+            if not called or name not in made or reads.count(name) != 1 or len(out[made[name]].lines) != 1:
+                continue
+            minus = value_of(out[made[name]].lines[0])
+            if fresh(name) and minus.startswith("-") and minus[1:].isidentifier():
+                lines[j] = f"{place}.sub_({minus[1:]})"
+                out[made[name]] = replace(out[made[name]], lines=())
+        out[k] = replace(block, lines=tuple(lines))
+    return [b for b in out if b.lines]
+
+
+NEW = ("zeros_like", "new_zeros", "zeros", "addcmul", "addmm")
+"""Calls that give a tensor of its own."""
+
+
+def is_new(block: Block) -> bool:
+    """Whether the tensor that a block makes is new memory."""
+    value = ast.parse(value_of(block.lines[0]), mode="eval").body
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        return value.func.attr in NEW
+    return isinstance(value, ast.BinOp)
+
+
 def value_of(line: str) -> str:
     """The right side of an assignment."""
     return line.split("=", 1)[1].strip()

@@ -34,6 +34,8 @@ class ClosedWriter:
         letters = frozenset(LETTERS) & {*self.by_name, *map(str, graph.sizes)}
         namer = Namer([*self.by_name, *(n.name for n in graph.nodes), *map(str, graph.sizes)])
         self.labels = Labels(namer, self.ranks, letters)
+        for c in self.cells:
+            self.labels.note(c.name, c.shape, c.kind)
         self.likes = Likes(self.structure, self.ranks)
         self.forward = Forward(self.structure, self.labels, self.likes)
         self.backward = Cotangents(self.structure, self.labels, self.likes)

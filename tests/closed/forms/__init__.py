@@ -2,6 +2,7 @@
 
 from tests.closed.forms.activations import ACTIVATIONS
 from tests.closed.forms.attention import ATTENTION
+from tests.closed.forms.cells import CELLS
 from tests.closed.forms.channels import CHANNELS
 from tests.closed.forms.choices import CHOICES
 from tests.closed.forms.contractions import CONTRACTIONS
@@ -14,6 +15,7 @@ from tests.closed.forms.layers import LAYERS
 from tests.closed.forms.learning import LEARNING
 from tests.closed.forms.losses import LOSSES
 from tests.closed.forms.means import MEANS
+from tests.closed.forms.multiples import MULTIPLES
 from tests.closed.forms.networks import NETWORKS
 from tests.closed.forms.normalisation import NORMALISATION
 from tests.closed.forms.objectives import OBJECTIVES
@@ -57,6 +59,8 @@ FORMS: tuple[Form, ...] = (
     *ROWS,
     *MEANS,
     *CHANNELS,
+    *CELLS,
+    *MULTIPLES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]

@@ -1,0 +1,174 @@
+"""Sums with a product in them as torch's one call for both: `b + x @ w` is `addmm`, `c + a * b` is `addcmul`.
+
+The product is then no tensor of its own, which would be written and read once more.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from sympy import S, expand
+
+from codegen.closed.write.tidy import value_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sympy import Expr
+
+    from codegen.closed.write.blocks import Block
+
+    Shape = tuple[Expr, ...]
+
+ENTRY_BY_ENTRY = frozenset(
+    ["exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "relu", "abs", "sign", "sin", "cos", "square", "reciprocal", "clamp"]
+)  # fmt: skip
+"""Methods of one tensor that keep its shape."""
+
+
+def fused(blocks: Sequence[Block], shapes: Mapping[str, Shape]) -> list[Block]:
+    """Blocks in whose expressions no product is made that is only added; `shapes` are those of all tensors of floats."""
+    writer = Fuse(shapes)
+    return [replace(b, lines=tuple(map(writer.line, b.lines))) for b in blocks]
+
+
+class Fuse(ast.NodeTransformer):
+    """Puts the calls in, inner ones first."""
+
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        self.shapes = shapes
+
+    def line(self, line: str) -> str:
+        """A statement `name = value` with its sums of products as one call each."""
+        name, assigned, _ = line.partition(" = ")
+        if not assigned or not name.isidentifier() or '"' in line:
+            return line
+        before = ast.parse(value_of(line), mode="eval")
+        text = ast.unparse(before)
+        after = ast.unparse(self.visit(before))
+        return line if after == text else f"{name} = {after}"
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """A sum of a tensor and a product, or a difference of them."""
+        node = cast("ast.BinOp", self.generic_visit(node))
+        if not isinstance(node.op, (ast.Add, ast.Sub)):
+            return node
+        minus = isinstance(node.op, ast.Sub)
+        for whole, product in ((node.left, node.right), (node.right, node.left)):
+            if minus and product is node.left:
+                break
+            call = self.in_one(whole, product, minus)
+            if call is not None:
+                return call
+        return node
+
+    def in_one(self, whole: ast.expr, product: ast.expr, minus: bool) -> ast.expr | None:
+        """`whole + product`, or less the product, as one call; None where there is none."""
+        if not isinstance(product, ast.BinOp) or not isinstance(product.op, (ast.Mult, ast.MatMult)):
+            return None
+        parts = [whole, product.left, product.right]
+        given, one, other = map(self.shape, parts)
+        if given is None or one is None or other is None:
+            return None
+        if isinstance(product.op, ast.Mult):
+            result = broadcast(one, other)
+            return called("addcmul", parts, "value", minus) if result else None
+        fits = len(one) == len(other) == 2 and broadcast(given, (one[0], other[1])) == (one[0], other[1])
+        return called("addmm", parts, "alpha", minus) if fits else None
+
+    def shape(self, e: ast.expr) -> Shape | None:
+        """The shape of a tensor of floats; None for what is none, or is not known to be one."""
+        if isinstance(e, ast.Name):
+            return self.shapes.get(e.id)
+        if isinstance(e, ast.UnaryOp) and isinstance(e.op, ast.USub):
+            return self.shape(e.operand)
+        if isinstance(e, ast.BinOp):
+            return self.combined(e)
+        if isinstance(e, ast.Attribute):
+            own = self.shape(e.value)
+            return own[::-1] if e.attr == "T" and own is not None and len(own) == 2 else None
+        return self.of_call(e) if isinstance(e, ast.Call) and isinstance(e.func, ast.Attribute) else None
+
+    def combined(self, e: ast.BinOp) -> Shape | None:
+        """The shape of what an operator gives."""
+        one, other = self.shape(e.left), self.shape(e.right)
+        if isinstance(e.op, ast.MatMult):
+            known = one is not None and other is not None and len(one) == len(other) == 2
+            return (one[0], other[1]) if known and one is not None and other is not None else None
+        if one is not None and other is not None:
+            return broadcast(one, other)
+        rest, known = (e.left, other) if one is None else (e.right, one)
+        return (
+            known if isinstance(e.op, (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)) and self.is_number(rest) else None
+        )
+
+    def is_number(self, e: ast.expr) -> bool:
+        """Whether an expression is a Python number: of constants and of sizes."""
+        inside = list(ast.walk(e))
+        calls = any(isinstance(x, (ast.Call, ast.Subscript, ast.Attribute)) for x in inside)
+        return not calls and all(is_size(x.id) for x in inside if isinstance(x, ast.Name))
+
+    def of_call(self, e: ast.Call) -> Shape | None:
+        """The shape of what a call gives."""
+        function = cast("ast.Attribute", e.func)
+        if ast.unparse(function) in ("torch.addcmul", "torch.addmm"):
+            shapes = [self.shape(a) for a in e.args]
+            one, two, three = shapes
+            if one is None or two is None or three is None:
+                return None
+            inner = broadcast(two, three) if function.attr == "addcmul" else (two[0], three[1])
+            return None if inner is None else broadcast(one, inner)
+        own = self.shape(function.value)
+        numbers = [n for a in e.args for n in [whole_number(a)] if n is not None]
+        if own is None:
+            return None
+        if function.attr in ENTRY_BY_ENTRY:
+            return own
+        if function.attr == "unsqueeze" and len(numbers) == 1:
+            at = numbers[0] if numbers[0] >= 0 else len(own) + 1 + numbers[0]
+            return (*own[:at], S.One, *own[at:])
+        if function.attr in ("sum", "mean"):
+            return self.reduced(own, e, numbers)
+        return None
+
+    def reduced(self, own: Shape, e: ast.Call, numbers: list[int]) -> Shape | None:
+        """The shape of a sum over one dimension, or over all."""
+        if not e.args and not e.keywords:
+            return ()
+        if len(numbers) != 1 or not 0 <= numbers[0] < len(own) or len(e.args) != 1:
+            return None
+        kept = (S.One,) if e.keywords else ()
+        return (*own[: numbers[0]], *kept, *own[numbers[0] + 1 :])
+
+
+def whole_number(e: ast.expr) -> int | None:
+    """The integer that is written there."""
+    minus = isinstance(e, ast.UnaryOp) and isinstance(e.op, ast.USub)
+    plain = cast("ast.UnaryOp", e).operand if minus else e
+    if not isinstance(plain, ast.Constant) or not isinstance(plain.value, int):
+        return None
+    return -plain.value if minus else plain.value
+
+
+def is_size(name: str) -> bool:
+    return name[:1] == "n" and name[1:].isdigit()
+
+
+def broadcast(one: Shape, other: Shape) -> Shape | None:
+    """The shape that two tensors have together; None where they are not known to fit."""
+    if len(one) < len(other):
+        one, other = other, one
+    padded = (*[S.One] * (len(one) - len(other)), *other)
+    both = [a if b == 1 else b if a == 1 or expand(a - b) == 0 else None for a, b in zip(one, padded, strict=True)]
+    return None if None in both else cast("Shape", tuple(both))
+
+
+def called(name: str, parts: list[ast.expr], number: str, minus: bool) -> ast.expr:
+    """The call of torch's function."""
+    keywords = [ast.keyword(number, ast.UnaryOp(ast.USub(), ast.Constant(1)))] if minus else []
+    return ast.Call(ast.Attribute(ast.Name("torch"), name), parts, keywords)
+
+
+__all__ = ["fused"]

@@ -1,0 +1,63 @@
+"""Sums with a product in them: one call of torch for both, where the product is a tensor of floats that fits."""
+
+from __future__ import annotations
+
+import torch
+from sympy import S, Symbol
+
+import codegen
+from codegen.closed.write.fused import Fuse
+
+N, K = Symbol("n", positive=True, integer=True), Symbol("k", positive=True, integer=True)
+
+
+def test_products_that_are_added_are_made_in_one_call() -> None:
+    shapes = {"x": (N, K), "w": (K, K), "b": (K,), "r": (N,), "g": ()}
+    line = Fuse(shapes).line
+    assert line("y = b + x @ w") == "y = torch.addmm(b, x, w)"
+    assert line("y = (b + x @ w).tanh()") == "y = torch.addmm(b, x, w).tanh()"
+    assert line("y = x.T @ x - w") == "y = x.T @ x - w"
+    assert line("y = w - x.T @ x") == "y = torch.addmm(w, x.T, x, alpha=-1)"
+    assert line("y = x * b + r.unsqueeze(-1)") == "y = torch.addcmul(r.unsqueeze(-1), x, b)"
+    assert line("y = x - x * (g / (2 * n0)) * b") == "y = torch.addcmul(x, x * (g / (2 * n0)), b, value=-1)"
+
+
+def test_what_is_no_tensor_of_floats_is_left() -> None:
+    line = Fuse({"x": (N, K), "w": (K, K), "b": (K,), "c": (N, S.One)}).line
+    for text in ("y = x + 2 * x", "y = x + mask * x", "y = 1 + x * x", "y = x + (x > 0) * x", "y = x + x[:, :1] * x"):
+        assert line(text) == text
+    assert line("y = x + b.unsqueeze(0).T @ b.unsqueeze(0)") == "y = x + b.unsqueeze(0).T @ b.unsqueeze(0)"
+
+
+def two_activations(x, w, a):
+    h = torch.tanh(x)
+    return a * torch.log(1.5 - h**2).sum(1) - h @ w
+
+
+def test_slopes_that_terms_have_in_common_are_taken_once() -> None:
+    program = codegen.generate(two_activations, torch.randn(3, 4), torch.randn(4), torch.randn(3))
+    assert program.source.count("tanh_backward") == 1
+
+
+def pieces(x):
+    d = x[1:] - x[:-1]
+    return (d**2).sum() + x[:, 1].sum()
+
+
+def test_gradients_of_slices_are_added_to_one_tensor() -> None:
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    program = codegen.generate(pieces, x.detach())
+    assert ".clone()" not in program.source.split("def step")[0]
+    (true,) = torch.autograd.grad(pieces(x), x)
+    torch.testing.assert_close(program.value_and_grad(x.detach())[1]["x"], true)
+
+
+def mixed(x, w):
+    return (x.double() * w + w).sum()
+
+
+def test_tensors_of_two_precisions_are_multiplied_and_added() -> None:
+    x, w = torch.randn(3, 4), torch.randn(4, dtype=torch.float64)
+    program = codegen.generate(mixed, x, w)
+    assert "addcmul" not in program.source
+    assert program.value_and_grad(x, w)[1]["w"].dtype == torch.float64
