@@ -36,7 +36,7 @@ def backward(saved, grad_out=None):
     dw = grad_out_sum / o_sqrt
 
     # dx[i,j] = (grad_out[i,j] - grad_out_sum[j] v_matmul_t[i,j] / (n o_sqrt[j]^2) - db[j] / n) w[j] / o_sqrt[j]
-    dx = (grad_out - v_matmul_t * (grad_out_sum / (n * o_sqrt ** 2)) - db / n) * (w / o_sqrt)
+    dx = (torch.addcmul(grad_out, v_matmul_t, grad_out_sum / (n * o_sqrt ** 2), value=-1) - db / n) * (w / o_sqrt)
 
     return {"x": dx, "w": dw, "b": db}
 

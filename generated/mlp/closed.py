@@ -59,7 +59,7 @@ def backward(saved, grad_out=None):
     dbnw = (hpreact_bn_div * dhpreact_bn).sum(0)
 
     # dhpreact_uncentred[i,j] = dhpreact_bn[i,j] - dbnw[j] hpreact_bn_div[i,j] / bs
-    dhpreact_uncentred = dhpreact_bn - hpreact_bn_div * (dbnw / bs)
+    dhpreact_uncentred = torch.addcmul(dhpreact_bn, hpreact_bn_div, dbnw / bs, value=-1)
 
     # dhpreact[i,j] = (dhpreact_uncentred[i,j] - (Σ_k dhpreact_uncentred[k,j]) / bs) bnw[j] / bnstdi[0,j]
     dhpreact = (dhpreact_uncentred - dhpreact_uncentred.mean(0)) * (bnw / bnstdi)

@@ -253,4 +253,5 @@ def forward_sizes(writer: ClosedWriter, needed: set[str]) -> Any:
 def in_one_call(writer: ClosedWriter, blocks: Sequence[Block]) -> list[Block]:
     """Statements with sums of products as one call each, where all floats have one precision."""
     one = len({c.dtype for c in writer.cells if c.kind == "float"}) == 1
-    return fused(blocks, writer.labels.floats) if one else list(blocks)
+    sizes = frozenset(map(str, writer.graph.sizes))
+    return fused(blocks, writer.labels.floats, sizes) if one else list(blocks)

@@ -28,17 +28,20 @@ ENTRY_BY_ENTRY = frozenset(
 """Methods of one tensor that keep its shape."""
 
 
-def fused(blocks: Sequence[Block], shapes: Mapping[str, Shape]) -> list[Block]:
-    """Blocks in whose expressions no product is made that is only added; `shapes` are those of all tensors of floats."""
-    writer = Fuse(shapes)
+def fused(blocks: Sequence[Block], shapes: Mapping[str, Shape], sizes: frozenset[str]) -> list[Block]:
+    """Blocks in whose expressions no product is made that is only added.
+
+    `shapes` are those of all tensors of floats, `sizes` the names of sizes.
+    """
+    writer = Fuse(shapes, sizes)
     return [replace(b, lines=tuple(map(writer.line, b.lines))) for b in blocks]
 
 
 class Fuse(ast.NodeTransformer):
     """Puts the calls in, inner ones first."""
 
-    def __init__(self, shapes: Mapping[str, Shape]) -> None:
-        self.shapes = shapes
+    def __init__(self, shapes: Mapping[str, Shape], sizes: frozenset[str]) -> None:
+        self.shapes, self.sizes = shapes, sizes
 
     def line(self, line: str) -> str:
         """A statement `name = value` with its sums of products as one call each."""
@@ -108,7 +111,7 @@ class Fuse(ast.NodeTransformer):
         """Whether an expression is a Python number: of constants and of sizes."""
         inside = list(ast.walk(e))
         calls = any(isinstance(x, (ast.Call, ast.Subscript, ast.Attribute)) for x in inside)
-        return not calls and all(is_size(x.id) for x in inside if isinstance(x, ast.Name))
+        return not calls and all(x.id in self.sizes for x in inside if isinstance(x, ast.Name))
 
     def of_call(self, e: ast.Call) -> Shape | None:
         """The shape of what a call gives."""
@@ -150,10 +153,6 @@ def whole_number(e: ast.expr) -> int | None:
     if not isinstance(plain, ast.Constant) or not isinstance(plain.value, int):
         return None
     return -plain.value if minus else plain.value
-
-
-def is_size(name: str) -> bool:
-    return name[:1] == "n" and name[1:].isdigit()
 
 
 def broadcast(one: Shape, other: Shape) -> Shape | None:
