@@ -27,6 +27,7 @@ from tests.closed.forms.scores import SCORES
 from tests.closed.forms.sequences import SEQUENCES
 from tests.closed.forms.shares import SHARES
 from tests.closed.forms.slopes import SLOPES
+from tests.closed.forms.tables import TABLES
 from tests.closed.forms.targets import TARGETS
 
 FORMS: tuple[Form, ...] = (
@@ -57,6 +58,7 @@ FORMS: tuple[Form, ...] = (
     *ROWS,
     *CELLS,
     *MULTIPLES,
+    *TABLES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
