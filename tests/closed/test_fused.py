@@ -52,6 +52,20 @@ def test_gradients_of_slices_are_added_to_one_tensor() -> None:
     torch.testing.assert_close(program.value_and_grad(x.detach())[1]["x"], true)
 
 
+def from_the_end(x):
+    e = torch.exp(x)
+    c = torch.cumsum(e.flip(1), 1).flip(1)
+    return (torch.log(c) * e).sum()
+
+
+def test_what_is_turned_around_and_back_is_not_copied() -> None:
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    program = codegen.generate(from_the_end, x.detach())
+    assert program.source.split("def backward")[1].count(".flip(") == 0
+    (true,) = torch.autograd.grad(from_the_end(x), x)
+    torch.testing.assert_close(program.value_and_grad(x.detach())[1]["x"], true)
+
+
 def mixed(x, w):
     return (x.double() * w + w).sum()
 

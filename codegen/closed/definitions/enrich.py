@@ -21,7 +21,7 @@ from codegen.closed.regions.called import share_name
 from codegen.closed.regions.cells import Cell, at, natural, substituted
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Index, Sigma, accesses, base, canonical, element, fresh, instantiate, name_of
+from engine.notation import Index, Sigma, accesses, base, canonical, element, free_indices, fresh, instantiate, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.regions.region import Region
@@ -102,13 +102,15 @@ def with_gates(cells: list[Cell]) -> list[Cell]:
     """sigmoid(g) after every cell that reads log(1 + exp(g)), whose derivative it is, unless some cell is sigmoid(g) or sigmoid(-g)."""
     known = {canonical(generic_of(g)) for c in cells for g in [gate_argument(c.expr)] if g is not None}
     taken = {c.name for c in cells}
+    by_name = {c.name: c for c in cells}
     out: list[Cell] = []
     for c in cells:
+        c = with_sums_by_name(c, by_name)
         out.append(c)
         for g in softplus_arguments(c.expr) if c.expr is not None and c.differentiable else []:
             g = (-g) if g.could_extract_minus_sign() else g
             sizes: dict[Any, Expr] = {**c.ranges, **{i: n for s in c.expr.atoms(Sigma) for i, n in s.limits}}  # pyright: ignore[reportOptionalMemberAccess]
-            free = [i for i in natural(g) if i in sizes]
+            free = [i for i in natural(g) if i in sizes and i in free_indices(g)]
             copy = {i: Index(f"_g{k}") for k, i in enumerate(free)}
             generic = g.xreplace(copy)
             if canonical(generic) in known or canonical(-generic) in known:
@@ -131,6 +133,13 @@ def with_gates(cells: list[Cell]) -> list[Cell]:
                 )
             )
     return out
+
+
+def with_sums_by_name(c: Cell, known: dict[str, Cell]) -> Cell:
+    """A cell that reads by their names the sums that it has log(1 + exp(g)) of: sigmoid(g) reads them too."""
+    sums = [s for g in softplus_arguments(c.expr) for s in g.atoms(Sigma)] if c.expr is not None else []
+    there = {s: a for s in sums for a in [held(s, known)] if a is not None and name_of(a) != c.name}
+    return replace(c, expr=cast("Any", c.expr).xreplace(there)) if there else c
 
 
 def generic_of(e: Expr) -> Expr:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from codegen.closed.regions.random import random_nodes
 from codegen.closed.write.fused import fused
-from codegen.closed.write.tidy import continued, in_place, joined, read_by
+from codegen.closed.write.tidy import continued, in_place, joined, read_by, unturned
 from codegen.closed.write.writer import ClosedWriter
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
@@ -56,10 +56,14 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     def nameless(name: str) -> bool:
         return name not in kept and not (name in writer.by_name and writer.by_name[name].named)
 
-    forward = joined(in_place(forward, nameless), nameless)
+    forward = joined(unturned(in_place(forward, nameless), nameless), nameless)
     forward = in_one_call(writer, [taken_back(b, drawn) for b in forward])
     given_back = {writer.gradients[n] for n in wanted}
-    backward = in_one_call(writer, continued(writer.backward.blocks, lambda name: name not in given_back))
+
+    def passing(name: str) -> bool:
+        return name not in given_back
+
+    backward = in_one_call(writer, unturned(continued(writer.backward.blocks, passing), passing))
     writer.emitted = tuple(forward)
     sized = forward_sizes(writer, needed) | resized
     returns = returned(graph)

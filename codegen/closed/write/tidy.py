@@ -97,7 +97,7 @@ def continued(blocks: Sequence[Block], fresh: Callable[[str], bool]) -> list[Blo
     for k, block in enumerate(out):
         first = value_of(block.lines[0])
         source = first.removesuffix(".clone()")
-        lines = list(block.lines)
+        lines, comment = list(block.lines), block.comment
         if first != source and source in made and len(lines) > 1 and fresh(source) and is_new(out[made[source]]):
             written = sum(read_by(line).count(source) for line in out[made[source]].lines)
             if reads.count(source) == 1 + written:
@@ -110,8 +110,29 @@ def continued(blocks: Sequence[Block], fresh: Callable[[str], bool]) -> list[Blo
             minus = value_of(out[made[name]].lines[0])
             if fresh(name) and minus.startswith("-") and minus[1:].isidentifier():
                 lines[j] = f"{place}.sub_({minus[1:]})"
+                comment = (*out[made[name]].comment, *comment)
                 out[made[name]] = replace(out[made[name]], lines=())
-        out[k] = replace(block, lines=tuple(lines))
+        out[k] = replace(block, comment=comment, lines=tuple(lines))
+    return [b for b in out if b.lines]
+
+
+def unturned(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Block]:
+    """Blocks without a `nameless` tensor that is turned around and turned back by its only reader: both are copies."""
+    out = list(blocks)
+    reads = [n for b in out for line in b.lines for n in read_by(line)]
+    for k, block in enumerate(out):
+        if len(block.lines) != 1 or not nameless(block.name) or reads.count(block.name) != 1:
+            continue
+        inner, _, axis = value_of(block.lines[0]).rpartition(".flip(")
+        again = f"{block.name}.flip({axis}"
+        where = [j for j, b in enumerate(out) if b.lines and again in b.lines[0] and len(b.lines) == 1]
+        tree = ast.parse(value_of(block.lines[0]), mode="eval").body
+        if not inner or len(where) != 1 or not isinstance(tree, ast.Call) or ast.unparse(tree.func) != f"{inner}.flip":
+            continue
+        reader = out[where[0]]
+        comment = (*block.comment, *reader.comment)
+        out[where[0]] = replace(reader, comment=comment, lines=(reader.lines[0].replace(again, inner),))
+        out[k] = replace(block, lines=())
     return [b for b in out if b.lines]
 
 

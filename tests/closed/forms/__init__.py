@@ -29,6 +29,7 @@ from tests.closed.forms.scores import SCORES
 from tests.closed.forms.sequences import SEQUENCES
 from tests.closed.forms.shares import SHARES
 from tests.closed.forms.slopes import SLOPES
+from tests.closed.forms.tables import TABLES
 from tests.closed.forms.targets import TARGETS
 
 FORMS: tuple[Form, ...] = (
@@ -61,6 +62,7 @@ FORMS: tuple[Form, ...] = (
     *CHANNELS,
     *CELLS,
     *MULTIPLES,
+    *TABLES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]

@@ -121,7 +121,23 @@ def kl_smoothed_hand(x, y, g):
     return out, (d,)
 
 
+# Xia et al., Listwise approach to learning to rank, 2008
+def listmle(s):
+    m = s.max(dim=1, keepdim=True).values
+    e = torch.exp(s - m)
+    c = torch.cumsum(e.flip(1), 1).flip(1)
+    return (torch.log(c) - (s - m)).sum(1).mean()
+
+
+def listmle_hand(s, g):
+    c = torch.logcumsumexp(s.flip(1), 1).flip(1)
+    d = s.exp() * torch.cumsum(torch.exp(-c), 1)
+    gn = g / len(s)
+    return (c - s).sum() / len(s), ((d - 1) * gn,)
+
+
 MULTIPLES = (
+    Form("listmle", listmle, lambda d, n: [d.normal(n, C)], listmle_hand, twice=False),
     Form(
         "gp mean",
         gp_mean,
