@@ -13,7 +13,7 @@ N, K = Symbol("n", positive=True, integer=True), Symbol("k", positive=True, inte
 
 def test_products_that_are_added_are_made_in_one_call() -> None:
     shapes = {"x": (N, K), "w": (K, K), "b": (K,), "r": (N,), "g": ()}
-    line = Fuse(shapes).line
+    line = Fuse(shapes, frozenset({"n0"})).line
     assert line("y = b + x @ w") == "y = torch.addmm(b, x, w)"
     assert line("y = (b + x @ w).tanh()") == "y = torch.addmm(b, x, w).tanh()"
     assert line("y = x.T @ x - w") == "y = x.T @ x - w"
@@ -23,7 +23,7 @@ def test_products_that_are_added_are_made_in_one_call() -> None:
 
 
 def test_what_is_no_tensor_of_floats_is_left() -> None:
-    line = Fuse({"x": (N, K), "w": (K, K), "b": (K,), "c": (N, S.One)}).line
+    line = Fuse({"x": (N, K), "w": (K, K), "b": (K,), "c": (N, S.One)}, frozenset()).line
     for text in ("y = x + 2 * x", "y = x + mask * x", "y = 1 + x * x", "y = x + (x > 0) * x", "y = x + x[:, :1] * x"):
         assert line(text) == text
     assert line("y = x + b.unsqueeze(0).T @ b.unsqueeze(0)") == "y = x + b.unsqueeze(0).T @ b.unsqueeze(0)"

@@ -306,7 +306,11 @@ LAYERS: list[Case] = [
     Case("embedding bag", lambda: nn.EmbeddingBag(7, 4, mode="mean"), lambda n, _: (whole(n, 3, below=7),)),
     Case("bilinear", lambda: nn.Bilinear(3, 4, 2), lambda n, draw: (draw(n, 3), draw(n, 4))),
     Case("cosine similarity", lambda: nn.CosineSimilarity(1), lambda n, draw: (draw(n, 4), draw(n, 4))),
-    Case("weight norm", lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), lambda n, draw: (draw(n, 4),)),
+    Case(
+        "weight norm of a layer",
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)),
+        lambda n, draw: (draw(n, 4),),
+    ),
     Case(
         "weight norm of a convolution",
         lambda: nn.utils.parametrizations.weight_norm(nn.Conv1d(2, 3, 2)),

@@ -51,7 +51,7 @@ def multiplied_once(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
 def scale_of(c: Cell, scale: Expr, name: str) -> Cell:
     """What a cell's tensor is multiplied by, with dimensions of size one where it has none of the cell's, but for the first ones."""
     own = {i: fresh() for i in c.indices if i in indices_of(scale)}
-    first = next(k for k, i in enumerate(c.indices) if i in own)
+    first = next((k for k, i in enumerate(c.indices) if i in own), len(c.indices))
     indices = tuple(own.get(i, sp.S.Zero) for i in c.indices[first:])
     shape = tuple(n if i in own else sp.S.One for i, n in zip(c.indices[first:], c.shape[first:], strict=True))
     return Cell(name, indices, shape, cast("Expr", scale.xreplace(own)), c.kind, c.differentiable, c.dtype)
