@@ -30,17 +30,11 @@ def scattered_apart(e: Expr, indices: Sequence[Expr] = ()) -> Expr:
         return e
     e = by_places(unchosen(e), indices)
     groups: dict[Any, list[Any]] = {}
-    outputs = {i for i in indices if i != 0}
-    apart: list[Any] = []
     for t in put_together(list(sp.Add.make_args(expanded(e))), indices):
-        if any(isinstance(f, Sigma) and put_at(f, outputs) is not None for f in Mul.make_args(t)):
-            apart.append(t)  # a statement of its own, and no part of a product
-            continue
         deltas = Mul(*[f for f in Mul.make_args(t) if isinstance(f, Delta)])
         groups.setdefault(deltas, []).append(cast("Any", t) / deltas)
     return cast(
-        "Expr",
-        sp.Add(*[d * settled(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], *apart, evaluate=False),
+        "Expr", sp.Add(*[d * settled(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], evaluate=False)
     )
 
 

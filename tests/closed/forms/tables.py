@@ -53,7 +53,6 @@ TABLES = (
         proxy_nca,
         lambda d, n: [d.normal(n, C), d.normal(K, C), d.classes(K, n)],
         proxy_nca_hand,
-        ratio=1.35,
     ),
     Form("negative sampling", nce, lambda d, n: [d.normal(n, C), d.normal(n, C), d.normal(n, 5, C)], nce_hand),
 )
