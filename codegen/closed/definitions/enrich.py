@@ -155,7 +155,7 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
     for c in cells:
         out.append(c)
         body = summand(c, known)
-        if body is None or not c.differentiable or (not isinstance(c.expr, Sigma) and not divides(c, cells)):
+        if body is None or not c.differentiable or (not isinstance(c.expr, Sigma) and not several.divides(c, cells)):
             continue
         z = element(base(c.name, True), c.indices)
         if any(
@@ -177,18 +177,6 @@ def with_shares(cells: list[Cell]) -> list[Cell]:
             Cell(name, tuple(copy[i] for i in free), shape, expr, "float", c.differentiable, c.dtype, positive=True)
         )
     return out
-
-
-def divides(z: Cell, cells: list[Cell]) -> bool:
-    """Whether all that is read of a cell is what it divides, and its logarithm: `p z` may have lost an exponential's last digits."""
-    for c in cells:
-        if c.expr is None or z.name not in c.reads:
-            continue
-        hidden = {x: sp.Dummy() for x in c.expr.atoms(sp.Pow, sp.log) if isinstance(x.args[0], Indexed)}
-        hidden = {x: d for x, d in hidden.items() if isinstance(x, sp.log) or cast("Any", x).exp.is_negative}
-        if accesses(c.expr.xreplace(hidden), z.name):
-            return False
-    return True
 
 
 def summand(c: Cell, known: dict[str, Cell]) -> Expr | None:

@@ -58,7 +58,7 @@ def with_logarithms(cells: list[Cell]) -> list[Cell]:
             continue
         out.append(c)
         terms = terms_of(c, known) if c.differentiable else []
-        if not terms or not only_logarithms(c, cells):
+        if not terms or not any(c.name in d.reads for d in cells) or not divides(c, cells):
             continue
         logarithm = logarithm_of(c.element(c.indices), known)
         if logarithm is None:
@@ -151,18 +151,16 @@ def same_share(d: Cell, e: Any, z: Cell) -> bool:
     return bool(d.expr.xreplace(there) == e / z.element(z.indices))
 
 
-def only_logarithms(z: Cell, cells: list[Cell]) -> bool:
-    """Whether all that is made of a sum is its logarithm, and what it divides."""
-    readers = [d for d in cells if d.expr is not None and z.name in d.reads]
-    for d in readers:
-        hidden = {
-            x: sp.Dummy()
-            for x in cast("Expr", d.expr).atoms(sp.Pow, sp.log)
-            if isinstance(x.args[0], Indexed) and (isinstance(x, sp.log) or cast("Any", x).exp.is_negative)
-        }
-        if accesses(cast("Expr", d.expr).xreplace(hidden), z.name):
+def divides(z: Cell, cells: list[Cell]) -> bool:
+    """Whether all that is read of a cell is what it divides, and its logarithm: `p z` may have lost an exponential's last digits."""
+    for c in cells:
+        if c.expr is None or z.name not in c.reads:
+            continue
+        hidden = {x: sp.Dummy() for x in c.expr.atoms(sp.Pow, sp.log) if isinstance(x.args[0], Indexed)}
+        hidden = {x: d for x, d in hidden.items() if isinstance(x, sp.log) or cast("Any", x).exp.is_negative}
+        if accesses(c.expr.xreplace(hidden), z.name):
             return False
-    return bool(readers)
+    return True
 
 
 def logarithm_of(z: Any, known: Mapping[str, Cell]) -> Indexed | None:

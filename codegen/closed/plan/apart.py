@@ -8,12 +8,11 @@ that nothing else reads, its own diagonal is left out, and where that is zero al
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sympy import Mul
 
 from codegen.closed.algebra.matching import determined
-from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.algebra.terms import indices_of
 from codegen.closed.plan.backward import Statement
 from codegen.closed.plan.prices import sums_of
@@ -63,15 +62,8 @@ def is_mask(f: Any) -> bool:
 
 def changed(s: Statement, change: dict[Any, Any]) -> Statement:
     """A statement with sums replaced, and the rule."""
-    change = {x: e for x, e in change.items() if e is not x}
-    return replace(s, expr=replaced(s.expr, change), rules=(*s.rules, RULE)) if change else s
-
-
-def replaced(e: Any, change: dict[Any, Any]) -> Any:
-    """An expression with sums replaced."""
-    if e in change:
-        return change[e]
-    return e if isinstance(e, Indexed) or not e.args else rebuilt(e, lambda a: replaced(a, change))
+    expr = cast("Expr", s.expr.xreplace(change))
+    return s if expr == s.expr else replace(s, expr=expr, rules=(*s.rules, RULE))
 
 
 def left_out(statements: list[Statement], gradients: Collection[str]) -> list[Statement]:

@@ -8,11 +8,10 @@ fewer than the places, what it is multiplied with is read at the places instead,
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sympy import Add, Mul
 
-from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.plan.backward import Statement
 from codegen.closed.plan.prices import is_scatter
 from engine.indexed import Indexed
@@ -51,7 +50,7 @@ def with_scatters_apart(
                 made += 1
                 found[x] = element(base(name), free)
                 out.append(Statement(name, tuple(free), shape, x, "", x, (RULE,)))
-        out.append(replace(s, expr=put(s.expr, found)) if found else s)
+        out.append(replace(s, expr=cast("Expr", s.expr.xreplace(found))) if found else s)
     return out
 
 
@@ -77,13 +76,6 @@ def inside(e: Any) -> list[Sigma]:
 def placed(total: Sigma, i: Any) -> bool:
     """Whether a free index of a sum is one that an integer tensor is compared with."""
     return any(is_scatter(total) and i in f.args for f in Mul.make_args(total.body) if not isinstance(f, Indexed))
-
-
-def put(e: Any, found: dict[Any, Any]) -> Any:
-    """An expression with sums replaced."""
-    if e in found:
-        return found[e]
-    return e if isinstance(e, Indexed) or not e.args else rebuilt(e, lambda a: put(a, found))
 
 
 __all__ = ["PLACED", "RULE", "with_scatters_apart"]
