@@ -235,6 +235,8 @@ class Writer(Ending):
             scale = f"{u.keyword}={u.scale!r}" if u.scale != 1 else ""
             if first and not u.beta:
                 self.text.body.append(f"{owner}.mul_(momentum)")
+            if not u.keyword:
+                args, scale = (args if u.scale == 1 else self.multiplied(u, repr(u.scale))), ""
             keywords = ", ".join(k for k in ("beta=momentum" if first and u.beta else "", scale) if k)
             self.text.body.append(f"{target}.{u.method}({args}{', ' + keywords if keywords else ''})")
             if final:
@@ -247,7 +249,29 @@ class Writer(Ending):
             if u.scale == float(f"{u.scale:g}")
             else f"{u.scale!r} * rate"
         )
+        if not u.keyword:
+            self.text.body.append(f"{target}.{u.method}({self.multiplied(u, rate)})")
+            return
         self.text.body.append(f"{target}.{u.method}({args}, {u.keyword}={rate})")
+
+    def multiplied(self, u: Update, by: str) -> str:
+        """The arguments of an update with the last one multiplied: in place, where nothing reads it afterwards."""
+        *others, rows = u.args
+        at = next(k for k, x in enumerate(self.layout.order) if x is u)
+        owner = root(rows)
+        after = [x for x in self.layout.order[at + 1 :] if not isinstance(x, Node) or x.write or not x.is_view]
+        later = any(root(r) is owner for x in after for r in reads_of(x))
+        again = later or sum(root(r) is owner for r in u.args if isinstance(r, Node)) > 1
+        own = owner in self.layout.place and owner not in self.rowed and owner not in self.layout.stored
+        alone = own and not again and rows.numel == owner.numel and not self.handed_out(owner)
+        text = (
+            f"{self.name(rows)}.mul_({by})"
+            if alone
+            else f"{self.name(rows)} * ({by})"
+            if "*" in by
+            else f"{self.name(rows)} * {by}"
+        )
+        return ", ".join([*map(self.plain, others), text])
 
     def is_small(self, x: Any) -> bool:
         """Whether a statement is an update that one call makes together with others."""

@@ -21,7 +21,10 @@ LISTED = ("view", "permute")
 
 @dataclass(frozen=True)
 class Update:
-    """`target += scale * what(args)`, with the target seen through `views`. `beta` says that the call can also scale the target."""
+    """`target += scale * what(args)`, with the target seen through `views`. `beta` says that the call can also scale the target.
+
+    `keyword` is what the call names the multiple by, "" where it has none: then the last argument is multiplied.
+    """
 
     name: str
     method: str
@@ -134,8 +137,10 @@ def _fold(
         out.append(Update(name, "baddbmm_", (a[0], a[1]), scale, views, "alpha", True))
     elif g.op == "sum" and len(g.args) > 1 and list(a[1]) == [0] and a[0].op == "bmm" and len(users.get(a[0], [])) == 1:
         out.append(Update(name, "addbmm_", tuple(a[0].args[:2]), scale, views, "alpha", True))
-    elif g.op == "index_add" and isinstance(a[0], Node) and a[0].constant is not None and not bool(a[0].constant.any()):
-        out.append(Update(name, "index_add_", (a[1], a[2], a[3]), scale, views, "alpha", False))
+    elif g.op in ("index_add", "scatter_add") and not g.kwargs:
+        _fold(name, a[0], scale, views, step, users, out)
+        keyword = "alpha" if g.op == "index_add" else ""
+        out.append(Update(name, f"{g.op}_", (a[1], a[2], a[3]), scale, views, keyword, False))
     elif g.op in ("add", "sub") and all(isinstance(x, Node) and x.shape == g.shape for x in a[:2]) and not g.kwargs:
         _fold(name, a[0], scale, views, step, users, out)
         _fold(name, a[1], scale if g.op == "add" else -scale, views, step, users, out)

@@ -150,37 +150,41 @@ def flattened(i: Node) -> tuple[Node, list[Node]]:
 
 
 def scatter_adds(step: Step) -> Iterator[Match]:
-    """Rows v added to zeros at i are index_add(zeros, 0, i, v)."""
+    """Rows v added to x at i are index_add(x, 0, i, v)."""
     for n in step.order:
         if n.op != "index_put" or len(n.args) < 4 or not n.args[3] or len(n.args[1]) != 1:
             continue
-        zeros, (i,), v = n.args[:3]
-        if zeros.constant is None or bool(zeros.constant.any()) or not is_row(step, i) or i.dtype != torch.int64:
+        x, (i,), v = n.args[:3]
+        if i is None or not is_row(step, i) or i.dtype != torch.int64:
             continue
         flat, nodes = flattened(i)
-        if v.shape != (*i.shape, *zeros.shape[1:]):
+        if v.shape != (*i.shape, *x.shape[1:]):
             continue
         rows = v
         if len(i.shape) != 1:
-            rows = call("reshape", v, [-1, *zeros.shape[1:]], shape=(i.numel, *zeros.shape[1:]), dtype=v.dtype)
+            rows = call("reshape", v, [-1, *x.shape[1:]], shape=(i.numel, *x.shape[1:]), dtype=v.dtype)
             rows.op = "view" if lies_in_rows(v) else "reshape"
             nodes.append(rows)
-        new = call("index_add", zeros, 0, flat, rows, shape=n.shape, dtype=n.dtype)
+        new = call("index_add", x, 0, flat, rows, shape=n.shape, dtype=n.dtype)
         yield Match([*nodes, new], [(n, new)])
 
 
 def one_hot_products(step: Step) -> Iterator[Match]:
-    """Rows v added to zeros at i are oT v, with o[k, c] = [i[k] = c] known from the batch."""
+    """Rows v added to x at i are x + oT v, with o[k, c] = [i[k] = c] known from the batch."""
     for n in step.order:
-        if n.op != "index_add" or n.args[0].constant is None or len(n.shape) != 2:
+        if n.op != "index_add" or len(n.shape) != 2:
             continue
-        _, _, flat, rows = n.args
+        x, _, flat, rows = n.args
         width = n.shape[0]
         point = torch.nn.functional.one_hot(flat.value, width).to(rows.value.dtype)
         hot = Node("onehot", (flat, width), {}, (flat.numel, width), rows.dtype, point, f"{flat.name}_onehot")
         turned = call("permute", hot, [1, 0], shape=(width, flat.numel), dtype=rows.dtype)
         new = call("mm", turned, rows, shape=n.shape, dtype=n.dtype)
-        yield Match([hot, turned, new], [(n, new)])
+        nodes = [hot, turned, new]
+        if x.constant is None or bool(x.constant.any()):
+            new = call("add", x, new, shape=n.shape, dtype=n.dtype)
+            nodes.append(new)
+        yield Match(nodes, [(n, new)])
 
 
 def rectified(step: Step) -> Iterator[Match]:
@@ -397,7 +401,7 @@ PLAIN: tuple[Rule, ...] = (
 
 RULES: tuple[Rule, ...] = (
     Rule("gather", "x[i] = index_select(x, 0, i)", gathers, always=True),
-    Rule("scatter add", "rows added to zeros at i = index_add(zeros, 0, i, rows)", scatter_adds, always=True),
+    Rule("scatter add", "rows added to x at i = index_add(x, 0, i, rows)", scatter_adds, always=True),
     Rule("shares", "exp(log_softmax(z)) = softmax(z)", shares, always=True),
     Rule("scatter", "p with p[i] - c put at i is p + s, with s known from the batch", scattered),
     Rule(
@@ -432,7 +436,7 @@ RULES: tuple[Rule, ...] = (
         "(C[x] w)[i] = Sum_t T[t, x[i,t]] with T[t] = C w[t]; backwards, cotangents of equal symbols are added up first",
         looked_up,
     ),
-    Rule("one-hot product", "index_add(zeros, 0, i, v) = onehot(i)T v", one_hot_products),
+    Rule("one-hot product", "index_add(x, 0, i, v) = x + onehot(i)T v", one_hot_products),
     Rule("column sums", "Sum_i x[i,j] = (xT 1)[j]", column_sums),
     Rule("row means", "Sum_j x[i,j] / n = (x 1)[i] / n", row_means),
 )

@@ -12,12 +12,13 @@ from codegen.loop.cost import cost, price
 from codegen.loop.doubled import multiplied
 from codegen.loop.file import loop_source
 from codegen.loop.flat import flattened
-from codegen.loop.folds import averages
+from codegen.loop.folds import Update, averages
 from codegen.loop.graph import copied
 from codegen.loop.kernels import PLAIN, RULES
 from codegen.loop.layout import at_the_end, from_batch, laid_out
 from codegen.loop.names import named_where_computed, with_free_names
 from codegen.loop.padding import widened
+from codegen.loop.places import PLACES
 from codegen.loop.plan import Plan, Rows, inputs_of, rows_of
 from codegen.loop.record import recorded
 from codegen.loop.rules import apply
@@ -71,9 +72,16 @@ def make_loop(
     named_where_computed(step)
     layout = in_order(step, plan)
     trained = trained_in(layout.step)
-    used = tuple(r.text for r in RULES if r.name in applied.used)
+    used = tuple(r.text for r in RULES if r.name in applied.used) + of_updates(layout)
     source = loop_source(layout, trained, target, name, used, plan.momentum)
     return Loop(source, trained, applied, layout)
+
+
+def of_updates(layout: Layout) -> tuple[str, ...]:
+    """What the updates of a layout use, as text."""
+    return tuple(
+        r.text for r in PLACES if any(isinstance(x, Update) and x.method == "scatter_add_" for x in layout.order)
+    )
 
 
 def trained_in(step: Step) -> tuple[str, ...]:
@@ -96,6 +104,7 @@ def in_order(step: Step, plan: Plan) -> Layout:
     step = multiplied(step, trained_in(step))
     widened(step, trained_in(step))
     if not plan.compiled:  # a compiler would copy what is computed in place here
+        apply(step, PLACES)
         joined = with_bias_rows(step)
         layout = laid_out(joined, trained_in(joined), averages(joined))
         if joined is step or not extended_and_stored(layout):

@@ -5,13 +5,13 @@ Made for the dtypes and shapes in SIZES, which decided how things are computed.
 
 Kernels that were chosen, each equal to what was derived:
     x[i] = index_select(x, 0, i)
-    rows added to zeros at i = index_add(zeros, 0, i, rows)
+    rows added to x at i = index_add(x, 0, i, rows)
     exp(log_softmax(z)) = softmax(z)
     p with p[i] - c put at i is p + s, with s known from the batch
     (x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)
     its derivative = native_batch_norm_backward
     tanh(z) = 2 sigmoid(2 z) - 1
-    index_add(zeros, 0, i, v) = onehot(i)T v
+    index_add(x, 0, i, v) = x + onehot(i)T v
 
 Kept in another form while steps are taken, as calls are faster or fewer then:
     bnw1 (200,), times 2

@@ -5,11 +5,11 @@ Made for the dtypes and shapes in SIZES, which decided how things are computed.
 
 Kernels that were chosen, each equal to what was derived:
     x[i] = index_select(x, 0, i)
-    rows added to zeros at i = index_add(zeros, 0, i, rows)
+    rows added to x at i = index_add(x, 0, i, rows)
     exp(log_softmax(z)) = softmax(z)
     (x - mean) / sqrt(var + eps) w + b of every row = native_layer_norm(x, w, b), and its derivative
     x w + b = addmm(b, x, w)
-    index_add(zeros, 0, i, v) = onehot(i)T v
+    index_add(x, 0, i, v) = scatter_add(x, 0, i for every column, v)
 """
 
 import torch
@@ -69,21 +69,19 @@ def trainer(params):
     down2 = params["down2"]
     nw = params["nw"]
     nb = params["nb"]
-    x_all = torch.empty(1088, 16, dtype=torch.int64)
-    x_rows = x_all.view(34, 32, 16).unbind()
-    y_all = torch.empty(1088, 16, dtype=torch.int64)
-    y_rows = y_all.view(34, 32, 16).unbind()
+    x_all = torch.empty(2016, 16, dtype=torch.int64)
+    x_rows = x_all.view(63, 32, 16).unbind()
+    y_all = torch.empty(2016, 16, dtype=torch.int64)
+    y_rows = y_all.view(63, 32, 16).unbind()
     x_flat_rows = [row.view(-1) for row in x_rows]
     y_flat_rows = [row.view(-1) for row in y_rows]
-    x_flat_onehot_all = torch.zeros(17408, 28, dtype=torch.float32)
-    x_flat_onehot_rows = x_flat_onehot_all.view(34, 512, 28).unbind()
-    x_flat_onehot_table = torch.eye(28, 28, dtype=torch.float32)
-    x_flat_onehot_T_rows = [row.t() for row in x_flat_onehot_rows]
-    logits_all = torch.empty(34, 512, 27, dtype=torch.float32)
+    x_column_rows = [row.unsqueeze(1) for row in x_flat_rows]
+    x_2d_rows = [row.expand(512, 32) for row in x_column_rows]
+    logits_all = torch.empty(63, 512, 27, dtype=torch.float32)
     logits_rows = logits_all.unbind()
-    inside_all = torch.empty(34, 32, 16, dtype=torch.float32)
+    inside_all = torch.empty(63, 32, 16, dtype=torch.float32)
     inside_rows = inside_all.unbind()
-    loss_sum_1_all = torch.empty(34, dtype=torch.float32)
+    loss_sum_1_all = torch.empty(63, dtype=torch.float32)
     loss_sum_1_rows = loss_sum_1_all.unbind()
     space0 = torch.empty(32768, dtype=torch.float32)
     wte_picked = space0[:16384].view(512, 32)
@@ -328,18 +326,14 @@ def trainer(params):
         losses = torch.empty(steps, dtype=torch.float32)
         done = 0
         while done < steps:
-            count = min(34, steps - done)
+            count = min(63, steps - done)
             rows = torch.randint(0, len(data[0]), (count * 32,), generator=generator)
             torch.index_select(data[0], 0, rows, out=x_all[: count * 32])
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
-            torch.index_select(
-                x_flat_onehot_table, 0, x_all.view(-1)[: count * 512], out=x_flat_onehot_all[: count * 512]
-            )
             for (
-                _, x_flat, logits, x, inside, loss_sum_1, y_flat, x_flat_onehot_T,
+                _, x_flat, logits, x, inside, loss_sum_1, y_flat, x_2d,
             ) in zip(
-                range(count), x_flat_rows, logits_rows, x_rows, inside_rows, loss_sum_1_rows, y_flat_rows,
-                x_flat_onehot_T_rows,
+                range(count), x_flat_rows, logits_rows, x_rows, inside_rows, loss_sum_1_rows, y_flat_rows, x_2d_rows,
             ):
                 torch.index_select(wte, 0, x_flat, out=wte_picked)
                 torch.add(wte_picked_3d, wpe, out=h)
@@ -473,7 +467,7 @@ def trainer(params):
                     dx_1, h_2d, (32,), h_mean, h_rstd, n11w, n11b, [True, True, True]
                 )
                 dx_2.add_(dh_normed)  # dh from here on
-                wte.addmm_(x_flat_onehot_T, dh, alpha=rate)
+                wte.scatter_add_(0, x_2d, dh * rate)
                 dlogits_T = dlogits.t()
                 wte_head.addmm_(dlogits_T, logits_layer_norm, alpha=rate)
                 torch.sum(dh_3d, 0, out=dwpe)

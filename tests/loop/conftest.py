@@ -73,6 +73,13 @@ def deep(x: Tensor, y: Tensor, c: Tensor, w: Tensor, g: Tensor, b: Tensor, v: Te
     return F.cross_entropy(h @ v, y)
 
 
+def in_context(x: Tensor, near: Tensor, far: Tensor, u: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Skip-gram with negative samples: one table is read at two places, a vector at one."""
+    h = u[x]
+    score = (h * v[near]).sum(1) + bias[near]
+    return -F.logsigmoid(score).mean() - F.logsigmoid(-torch.einsum("bd,bkd->bk", h, v[far])).sum(1).mean()
+
+
 def cases(dtype: torch.dtype = torch.float64) -> dict[str, Case]:
     g = Generator().manual_seed(5)
 
@@ -108,6 +115,11 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, Case]:
         "by column": (by_column, {"c": randn(7, 5), "v": randn(5, 5)}, (randint(7, 300, 2), randint(5, 300))),
         "scaled": (scaled, {"w": randn(4, 2), "s": randn(1)[0]}, (randn(300, 4), randn(300, 2))),
         "two slopes": (two_slopes, {"w": randn(4, 6), "v": randn(6, 2)}, (randn(300, 4), randn(300, 2))),
+        "in context": (
+            in_context,
+            {"u": randn(150, 4), "v": randn(150, 4), "bias": randn(150)},
+            (randint(150, 300), randint(150, 300), randint(150, 300, 3)),
+        ),
         "sliced": (sliced, {"w": randn(4, 6), "b": randn(6)}, (randn(300, 4), randint(3, 300))),
     }  # fmt: skip
 

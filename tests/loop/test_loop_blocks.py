@@ -70,8 +70,8 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "MOST", 64)
 
 
-WHOLE = ("convolved", "by column")
-"""Steps that have no form in blocks of rows: a convolution, and rows looked up by columns of the batch."""
+WHOLE = ("convolved", "by column", "in context")
+"""Steps that have no form in blocks of rows: a convolution, rows looked up by columns, rows added to a table that is no sum."""
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
