@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
 from codegen.loop.graph import Node, Sized
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ def has_out(n: Node) -> bool:
     if n.op in ("native_batch_norm", "spread", "onehot"):
         return True
     if n.dtype is None or n.write or n.op in ("part", "input") or n.constant is not None:
+        return False
+    if n.kwargs.get("memory_format") is torch.channels_last:
         return False
     return n.op in OUT or (n.op in NAMED and scalars_fit(n) and "dtype" not in n.kwargs) or n.op in COMPARISONS
 
@@ -233,6 +237,8 @@ def expression(n: Node, name: Callable[[Node], str]) -> str:
             + (f":{f(step)}" if step not in (None, 1) else "")
         )
         return f"{f(a[0])}[{':, ' * dim}{inside}]"
+    if n.op == "clone" and n.kwargs.get("memory_format") is not None:
+        return f"{f(a[0])}.clone(memory_format={n.kwargs['memory_format']})"
     if n.op == "index":
         return f"{f(a[0])}[{', '.join(':' if x is None else f(x) for x in a[1])}]"
     if n.op in ("sum", "mean", "amax", "amin", "logsumexp") and "dtype" not in n.kwargs:

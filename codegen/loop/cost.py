@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from codegen.loop.graph import VIEWS, Node
 
 if TYPE_CHECKING:
@@ -22,9 +24,12 @@ BLOCK = {4: 16}
 """Columns of a product that are computed together, at four bytes; a rest of more than half of them costs two blocks."""
 SCALAR = 0.015
 """What an element of a softmax costs more where a row has less than a block of columns."""
+POOLED, BY_PLACE = 0.6e-3, 4.5e-3
+"""What an element costs that is pooled, with the channels last in memory and otherwise."""
 EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
     "tanh": 2.4, "exp": 0.7, "log": 0.9, "sigmoid": 0.35, "pow": 0.1, "_softmax": 0.5, "_log_softmax": 0.45, "logsumexp": 1.0,
     "native_batch_norm": 0.3, "native_batch_norm_backward": 0.4, "index": 0.6, "index_put": 2.5, "sqrt": 0.3, "div": 0.0,
+    "where": 3.4, "le": 0.4, "gt": 0.4, "lt": 0.4, "ge": 0.4, "threshold_backward": 0.05,
     "native_layer_norm": 0.17, "native_layer_norm_backward": 0.25,
 }  # fmt: skip
 FIXED = {
@@ -68,6 +73,8 @@ def cost(n: Node) -> float:
         time += n.args[0].shape[0] * EACH[n.op, width]
     if n.op == "native_batch_norm_backward" and max(parts) * 4 > LARGE:
         time += max(parts) * 2.5e-3  # its results are new memory every time
+    if n.op == "max_pool2d_with_indices":
+        time += n.args[0].numel * (POOLED if n.args[0].kwargs.get("memory_format") is torch.channels_last else BY_PLACE)
     if n.op in ("mm", "addmm", "bmm", "addbmm", "mv", "addmv"):
         time += flops(n) / FLOPS.get(width, 90_000.0)
     return time

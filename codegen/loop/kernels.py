@@ -11,6 +11,7 @@ from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
 from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_in_rows, sizes_of, small
+from codegen.loop.images import pooled_by_channels, product_apart, seen_as
 from codegen.loop.layernorm import layer_norm
 from codegen.loop.rules import Match, Rule, depends_on, near
 from codegen.loop.softmax import softmax_backward
@@ -203,10 +204,11 @@ def rectified_backward(step: Step) -> Iterator[Match]:
         z, threshold = n.args[0].args
         if threshold != 0 or bool((z.value > 0).all()) or not bool((z.value > 0).any()):
             continue  # what is on one side only says nothing of the other
-        for g in [a for a in n.args[1:] if isinstance(a, Node) and alike(a, n) and alike(z, n)]:
-            if equal(torch.where(z.value > 0, g.value, 0.0), n.value):
-                new = call("threshold_backward", g, z, 0, shape=n.shape, dtype=n.dtype)
-                yield Match([new], [(n, new)], key=n.shape)
+        for given in [a for a in n.args[1:] if isinstance(a, Node) and a.dtype == n.dtype and alike(z, n)]:
+            seen = seen_as(given, n)
+            if seen is not None and equal(torch.where(z.value > 0, seen[0].value, 0.0), n.value):
+                new = call("threshold_backward", seen[0], z, 0, shape=n.shape, dtype=n.dtype)
+                yield Match([*seen[1], new], [(n, new)], key=n.shape)
                 break
 
 
@@ -430,6 +432,8 @@ RULES: tuple[Rule, ...] = (
     Rule("tanh by sigmoid", "tanh(z) = 2 sigmoid(2 z) - 1", tanh_by_sigmoid),
     Rule("square", "x^2 = x x", squares, always=True),
     Rule("addcmul", "c + a b = addcmul(c, a, b)", multiply_add),
+    Rule("product apart", "addcmul(c, a, b) = c + a b", product_apart, always=True),
+    Rule("pooling", "max_pool2d(x) = max_pool2d(x with channels last)", pooled_by_channels),
     Rule("reversed difference", "c - x", reversed_difference, always=True),
     Rule(
         "table",

@@ -8,6 +8,7 @@ Kernels that were chosen, each equal to what was derived:
     p with p[i] - c put at i is p + s, with s known from the batch
     relu(z) = clamp_min(z, 0)
     x w + b = addmm(b, x, w)
+    max_pool2d(x) = max_pool2d(x with channels last)
     Sum_i x[i,j] = (xT 1)[j]
 
 Kept in another form while steps are taken, as calls are faster or fewer then:
@@ -51,21 +52,30 @@ def trainer(params):
     space0 = torch.empty(16384, dtype=torch.float32)
     h1_relu = space0.view(32, 8, 8, 8)
     dh1_conv2d = space0.view(32, 8, 8, 8)
-    db2 = space0[:16]
-    space1 = torch.empty(8192, dtype=torch.float32)
-    h2_relu = space1.view(32, 16, 4, 4)
-    dh2_conv2d = space1.view(32, 16, 4, 4)
-    space2 = torch.empty(2048, dtype=torch.float32)
-    logits_softmax = space2[:512].view(32, 16)
-    dlogits_flatten = space2.view(32, 64)
-    db1 = space2[:8]
+    space1 = torch.empty(4096, dtype=torch.float32)
+    h1 = space1.view(32, 8, 4, 4)
+    db2 = space1[:16]
+    h1_max_pool2d_with_indices = torch.empty(32, 8, 4, 4, dtype=torch.int64)
+    space3 = torch.empty(8192, dtype=torch.float32)
+    h2_relu = space3.view(32, 16, 4, 4)
+    dh2_conv2d = space3.view(32, 16, 4, 4)
+    h2 = torch.empty(32, 16, 2, 2, dtype=torch.float32)
+    h2_max_pool2d_with_indices = torch.empty(32, 16, 2, 2, dtype=torch.int64)
+    space6 = torch.empty(2048, dtype=torch.float32)
+    logits_softmax = space6[:512].view(32, 16)
+    dlogits_flatten = space6.view(32, 64)
+    db1 = space6[:8]
+    logits_flatten = h2.view(32, 64)
     dlogits_T_rows = [row.t() for row in dlogits_rows]
     ones = torch.ones((32,), dtype=torch.float32)
     w_T = w.t()
+    logits_flatten_T = logits_flatten.t()
     zeros = torch.zeros((32, 16, 16), dtype=torch.float32)
+    h2_max_pool2d_with_indices_3d = h2_max_pool2d_with_indices.view(32, 16, 4)
     dh2 = dlogits_flatten.view(32, 16, 2, 2)
     dh2_3d = dh2.view(32, 16, 4)
     zeros_1 = torch.zeros((32, 8, 64), dtype=torch.float32)
+    h1_max_pool2d_with_indices_3d = h1_max_pool2d_with_indices.view(32, 8, 16)
     small = [c1, b1, c2, b2]
 
     def run(data, steps, lr, generator=None, watch=None):
@@ -90,21 +100,28 @@ def trainer(params):
                     x, c1, b1, (1, 1), (1, 1), (1, 1), False, (0, 0), 1
                 )
                 torch.clamp_min(h1_relu_convolution, 0, out=h1_relu)
-                h1, h1_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(h1_relu, (2, 2))
+                h1_relu_channels_last = h1_relu.clone(memory_format=torch.channels_last)
+                h1_channels_last, h1_max_pool2d_with_indices_channels_last = torch.ops.aten.max_pool2d_with_indices(
+                    h1_relu_channels_last, (2, 2)
+                )
+                h1.copy_(h1_channels_last)
+                h1_max_pool2d_with_indices.copy_(h1_max_pool2d_with_indices_channels_last)
                 h2_relu_convolution = torch.ops.aten.convolution.default(
                     h1, c2, b2, (1, 1), (1, 1), (1, 1), False, (0, 0), 1
                 )
                 torch.clamp_min(h2_relu_convolution, 0, out=h2_relu)
-                h2, h2_max_pool2d_with_indices = torch.ops.aten.max_pool2d_with_indices.default(h2_relu, (2, 2))
-                logits_flatten = h2.view(32, 64)
+                h2_relu_channels_last = h2_relu.clone(memory_format=torch.channels_last)
+                h2_channels_last, h2_max_pool2d_with_indices_channels_last = torch.ops.aten.max_pool2d_with_indices(
+                    h2_relu_channels_last, (2, 2)
+                )
+                h2.copy_(h2_channels_last)
+                h2_max_pool2d_with_indices.copy_(h2_max_pool2d_with_indices_channels_last)
                 torch.addmm(b, logits_flatten, w, out=logits)
                 torch.softmax(logits, 1, out=logits_softmax)
                 dlogits.add_(logits_softmax, alpha=0.03125)
                 b.addmv_(dlogits_T, ones, alpha=rate)
                 torch.mm(dlogits, w_T, out=dlogits_flatten)
-                logits_flatten_T = logits_flatten.t()
                 w.addmm_(logits_flatten_T, dlogits, alpha=rate)
-                h2_max_pool2d_with_indices_3d = h2_max_pool2d_with_indices.view(32, 16, 4)
                 dh2_relu = torch.scatter_add(zeros, -1, h2_max_pool2d_with_indices_3d, dh2_3d)
                 dh2_relu_4d = dh2_relu.view(32, 16, 4, 4)
                 threshold_backward(dh2_relu_4d, h2_relu, 0, grad_input=dh2_conv2d)
@@ -114,7 +131,6 @@ def trainer(params):
                     dh2_conv2d, dh2_conv2d_like_4d, c2, None, (1, 1), (1, 1), (1, 1), False, (0,), 1,
                     (True, False, False),
                 )
-                h1_max_pool2d_with_indices_3d = h1_max_pool2d_with_indices.view(32, 8, 16)
                 dh1_3d = dh1.view(32, 8, 16)
                 dh1_relu = torch.scatter_add(zeros_1, -1, h1_max_pool2d_with_indices_3d, dh1_3d)
                 dh1_relu_4d = dh1_relu.view(32, 8, 8, 8)

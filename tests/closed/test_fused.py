@@ -29,6 +29,13 @@ def test_what_is_no_tensor_of_floats_is_left() -> None:
     assert line("y = x + b.unsqueeze(0).T @ b.unsqueeze(0)") == "y = x + b.unsqueeze(0).T @ b.unsqueeze(0)"
 
 
+def test_what_is_the_same_along_rows_twice_is_left() -> None:
+    """torch has no vector form of such a call: a scale and a shift of every channel of an image."""
+    line = Fuse({"x": (N, K, K, N), "s": (K, S.One, S.One), "b": (K, S.One, S.One), "v": (N,)}, frozenset()).line
+    assert line("y = b + x * s") == "y = b + x * s"
+    assert line("y = v + x * s") == "y = torch.addcmul(v, x, s)"
+
+
 def two_activations(x, w, a):
     h = torch.tanh(x)
     return a * torch.log(1.5 - h**2).sum(1) - h @ w

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 LONG = 16
 """The length of a sum from which on its rounding is that of long ones."""
 LARGE = 2**18
-"""Elements of the largest tensor that accuracy is measured on, so that many dimensions are small ones."""
+"""Elements of the largest tensor that is evaluated at the sizes of the example."""
+MEASURED = 2**15
+"""Elements of the largest tensor that accuracy is measured on otherwise, so that many dimensions are small ones."""
 
 
 def size_symbols(cells: Sequence[Cell]) -> list[Symbol]:
@@ -60,7 +62,7 @@ def sizes_to_measure(cells: Sequence[Cell], values: Mapping[Any, int]) -> dict[S
     for first in (16, 8, 5):
         sizes = small_sizes(cells, values, first, 3)
         sizes = {s: max(n // times.get(s, 1), least[s]) for s, n in sizes.items()}
-        if all(math.prod(shape_at(c.shape, sizes)) <= LARGE for c in cells):
+        if all(math.prod(shape_at(c.shape, sizes)) <= MEASURED for c in cells):
             return sizes
     return least
 

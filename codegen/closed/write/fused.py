@@ -77,7 +77,10 @@ class Fuse(ast.NodeTransformer):
             return None
         if isinstance(product.op, ast.Mult):
             result = broadcast(one, other)
-            return called("addcmul", parts, "value", minus) if result else None
+            whole_result = broadcast(given, result) if result else None
+            if whole_result is None or alike_along_rows([given, one, other], whole_result):
+                return None
+            return called("addcmul", parts, "value", minus)
         fits = len(one) == len(other) == 2 and broadcast(given, (one[0], other[1])) == (one[0], other[1])
         return called("addmm", parts, "alpha", minus) if fits else None
 
@@ -144,6 +147,11 @@ class Fuse(ast.NodeTransformer):
             return None
         kept = (S.One,) if e.keywords else ()
         return (*own[: numbers[0]], *kept, *own[numbers[0] + 1 :])
+
+
+def alike_along_rows(parts: Sequence[Shape], result: Shape) -> bool:
+    """Whether two of three tensors are the same along the last dimension: `addcmul` has no vector form then."""
+    return result[-1:] != (S.One,) and sum(p[-1:] in ((), (S.One,)) for p in parts) > 1
 
 
 def whole_number(e: ast.expr) -> int | None:

@@ -1,0 +1,64 @@
+"""What is slow on images: pooling place by place, choices by a mask, sums of products of what is the same along rows."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+import codegen
+from tests.loop.conftest import stepwise
+from tests.loop.test_loop_trainer import close
+
+
+def pooled(x: Tensor, y: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    h = F.max_pool2d(F.conv2d(x, k, padding=1), 3, 2, 1)
+    return F.cross_entropy(h.flatten(1) @ v, y)
+
+
+def averaged(x: Tensor, y: Tensor, k: Tensor, g: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    h = F.batch_norm(F.conv2d(x, k, padding=1), None, None, g, b, training=True)
+    return F.cross_entropy(F.relu(h).mean((2, 3)) @ v, y)
+
+
+def given(channels: int) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    g = Generator().manual_seed(0)
+    x, y = torch.randn(60, 2, 8, 8, generator=g), torch.randint(0, 3, (60,), generator=g)
+    return {"k": torch.randn(channels, 2, 3, 3, generator=g)}, (x, y)
+
+
+def trained(forward: Callable[..., Tensor], params: dict[str, Tensor], data: tuple[Tensor, ...]) -> str:
+    """The source of a loop whose steps are those of the closed backward."""
+    program = codegen.generate(forward, *[d[:16] for d in data], *params.values())
+    trainer = program.trainer(params, batch_size=16, lr=0.05)
+    losses = trainer.run(data, steps=5, generator=Generator().manual_seed(3))
+    expected, after = stepwise(program, params, data, 16, 5, 0.05, 0.0, Generator().manual_seed(3))
+    assert close(losses, expected)
+    assert all(close(trainer.params[k], v) for k, v in after.items())
+    return trainer.source
+
+
+@pytest.mark.parametrize(("channels", "last"), [(16, True), (3, False)])
+def test_many_channels_are_pooled_at_once(channels: int, last: bool) -> None:
+    params, data = given(channels)
+    params["v"] = torch.randn(channels * 16, 3, generator=Generator().manual_seed(1))
+    source = trained(pooled, params, data)
+    assert ("clone(memory_format=torch.channels_last)" in source) is last
+    assert ("max_pool2d(x with channels last)" in source) is last
+
+
+def test_ties_are_pooled_to_the_first_of_them() -> None:
+    params, (x, y) = given(16)
+    params["v"] = torch.randn(16 * 16, 3, generator=Generator().manual_seed(1))
+    trained(pooled, params, (x.round() * 0, y))
+
+
+def test_a_mean_of_what_is_rectified_is_passed_back_without_a_mask() -> None:
+    params, data = given(16)
+    g = Generator().manual_seed(1)
+    params |= {"g": torch.rand(16, generator=g) + 0.5, "b": torch.randn(16, generator=g)}
+    params["v"] = torch.randn(16, 3, generator=g)
+    source = trained(averaged, params, data)
+    assert "torch.where" not in source
+    assert "torch.addcmul(" not in source
