@@ -159,6 +159,8 @@ def assigned(code: str, words: list[Token]) -> tuple[str, Piece]:
 def named(item: str) -> tuple[str, Piece]:
     """`dim=`, `*` or `"key": ` of an item between commas, and its value."""
     whole = Piece(item)
+    if item.isidentifier():
+        return "", whole
     stars = next((s for s in ("**", "*") if item.startswith(s)), "")
     at = next((t.end for t in whole.tokens if t.depth == 0 and t.text in ("=", ":")), len(stars))
     space = " " * item[at:].startswith(" ")

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -45,9 +45,24 @@ LARGE = 1 << 17
 FREE = frozenset(["input", "part", "constant"])
 
 
-def price(step: Step) -> float:
-    """The cost of everything in a step that is not known before it."""
-    return sum(cost(n) for n in step.order)
+Priced = tuple[Any, Any, float]
+"""What a call read when it was priced, and what it costs."""
+
+
+def price(step: Step, known: dict[Node, Priced] | None = None) -> float:
+    """The cost of everything in a step that is not known before it.
+
+    `known` holds what calls cost while only their arguments change, and is filled.
+    """
+    if known is None:
+        return sum(cost(n) for n in step.order)
+    total = 0.0
+    for n in step.order:
+        priced = known.get(n)
+        if priced is None or priced[0] is not n.args or priced[1] is not n.kwargs:
+            priced = known[n] = (n.args, n.kwargs, cost(n))
+        total += priced[2]
+    return total
 
 
 def cost(n: Node) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from codegen.loop.cost import price
+from codegen.loop.cost import Priced, price
 from codegen.loop.graph import Node, Step, equal, mapped, nodes_in
 from codegen.loop.tidy import merged
 
@@ -56,6 +56,7 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
         alive = set(step.order)
         changed = False
         instead: dict[Node, Node] = {}
+        known: dict[Node, Priced] = {}
         for match in matches:
             brought_up(match, instead)
             if not all(old in alive for old, _ in match.pairs) or not all(
@@ -70,7 +71,7 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
                 continue
             sure = rule.always or bool(decided.get(key))
             before = None if sure else snapshot(step)
-            cost = 0.0 if sure else price(step)
+            cost = 0.0 if sure else price(step, known)
             install(step, match)
             changed = True
             alive.update(match.everything)
@@ -79,7 +80,7 @@ def apply(step: Step, rules: tuple[Rule, ...]) -> Applied:
                 instead |= match.pairs
                 continue
             step.sort()
-            good = price(step) < cost
+            good = price(step, known) < cost
             if key is not None:
                 decided[key] = good
             if good:

@@ -143,6 +143,7 @@ def is_contraction(e: Expr) -> bool:
     return False
 
 
+@lru_cache(maxsize=2**13)
 def is_plain(e: Expr) -> bool:
     """Whether an expression reads tensors only at index symbols, constants and integer tensors (no index arithmetic)."""
     digits = any(x.atoms(Index, Indexed) for x in e.atoms(Quo, Rem))

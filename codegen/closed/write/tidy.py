@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ def _is_sum(e: ast.expr) -> bool:
     return isinstance(e, ast.BinOp) and isinstance(e.op, (ast.Add, ast.Sub))
 
 
-def read_by(line: str) -> list[str]:
+@lru_cache(maxsize=2**12)
+def read_by(line: str) -> tuple[str, ...]:
     """The identifiers that a statement reads, as often as they stand there; attribute names are left out."""
     statement = ast.parse(line.strip()).body[0]
     whole = statement.value if isinstance(statement, ast.Assign) else statement
-    return [x.id for x in ast.walk(whole) if isinstance(x, ast.Name)]
+    return tuple(x.id for x in ast.walk(whole) if isinstance(x, ast.Name))
 
 
 def joined(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Block]:
