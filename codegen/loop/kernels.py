@@ -13,6 +13,7 @@ from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
 from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_in_rows, sizes_of, small
 from codegen.loop.images import pooled_by_channels, product_apart, seen_as
 from codegen.loop.layernorm import layer_norm
+from codegen.loop.masks import masked
 from codegen.loop.rules import Match, Rule, depends_on, near
 from codegen.loop.softmax import softmax_backward
 from codegen.loop.tables import looked_up
@@ -412,6 +413,11 @@ RULES: tuple[Rule, ...] = (
         elementwise_backward,
     ),
     Rule("softmax backward", "p (g - Sum g p) = _softmax_backward_data(g, p)", softmax_backward),
+    Rule(
+        "mask",
+        "where(m, -inf, x) = x + z and where(m, 0, x) = x z, with z known from m, which is the same in every step",
+        masked,
+    ),
     Rule("relu", "relu(z) = clamp_min(z, 0)", rectified, always=True),
     Rule("relu backward", "g [z > 0] = threshold_backward(g, z, 0)", rectified_backward),
     Rule(
