@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,7 +17,7 @@ from engine.notation import accesses, name_of
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Sequence
 
     from sympy import Expr
 
@@ -31,7 +32,8 @@ def example_inputs(target: Target, dtype: torch.dtype | None = None, seed: int =
 
     Args:
         target: a forward. Its own `example_inputs(generator)` is used (a static method of its class), or its file's,
-            which may return more tensors than this forward takes, so that several forwards of a file can share it.
+            which may return more tensors than this forward takes, so that several forwards of a file can share it, or a
+            list of them in its order. It may leave out the generator.
         dtype: of the floating-point ones; as they come by default.
         seed: of the generator.
 
@@ -40,7 +42,7 @@ def example_inputs(target: Target, dtype: torch.dtype | None = None, seed: int =
     """
     generator = Generator().manual_seed(seed)
     own = getattr(target.forward, "example_inputs", None) or getattr(target.module, "example_inputs", None)
-    found = _given(target, own(generator)) if own is not None else _drawn(target, generator)
+    found = _given(target, _made(target, own, generator)) if own is not None else _drawn(target, generator)
     return {name: t.to(dtype) if dtype is not None and t.is_floating_point() else t for name, t in found.items()}
 
 
@@ -48,13 +50,36 @@ def _where(target: Target) -> str:
     return f"{target.path or target.name}: {getattr(target.forward, '__name__', target.name)}"
 
 
-def _given(target: Target, made: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _taken(target: Target) -> list[inspect.Parameter]:
+    """What the forward takes by position."""
     function = target.forward.forward if isinstance(target.forward, nn.Module) else target.forward
-    wanted = [
-        p
-        for p in inspect.signature(function).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    given = inspect.signature(function).parameters.values()
+    return [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _made(target: Target, own: Callable[..., Any], generator: Generator) -> dict[str, Tensor]:
+    """What a target's own function returns, by name."""
+    found = own(generator) if inspect.signature(own).parameters else own()
+    if isinstance(found, Tensor):
+        found = (found,)
+    if isinstance(found, (list, tuple)):
+        tensors = cast("Sequence[Any]", found)
+        names = [p.name for p in _taken(target)]
+        if len(tensors) > len(names):
+            raise TargetError(
+                f"{_where(target)} takes {', '.join(names)}; example_inputs makes {len(tensors)} tensors."
+            )
+        found = dict(zip(names, tensors, strict=False))
+    made = dict(cast("Mapping[str, Any]", found)) if isinstance(found, Mapping) else {"": None}
+    if not all(isinstance(t, Tensor) for t in made.values()):
+        raise TargetError(
+            f"{_where(target)}: example_inputs has to return a dict of tensors by name, or tensors in the forward's order"
+        )
+    return made
+
+
+def _given(target: Target, made: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    wanted = _taken(target)
     missing = [p.name for p in wanted if p.name not in made and p.default is p.empty]
     if missing:
         raise TargetError(

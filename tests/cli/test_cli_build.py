@@ -99,6 +99,29 @@ def test_classes_of_one_file_have_their_own_example_inputs(command: Command, tmp
         assert (tmp_path / name / "closed.py").exists()
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("(g):\n    return torch.randn(3, 2), torch.ones(2)", ""),
+        ("():\n    return {'w': torch.ones(2), 'x': torch.randn(3, 2)}", ""),
+        (
+            "(g):\n    return torch.randn(3, 2), torch.ones(2), torch.ones(1)",
+            "takes x, w; example_inputs makes 3 tensors",
+        ),
+        ("(g):\n    return [torch.randn(3, 2)]", "takes w, which example_inputs does not make"),
+        ("(g):\n    return {'x': [1.0], 'w': torch.ones(2)}", "has to return a dict of tensors by name"),
+        ("(g):\n    return None", "has to return a dict of tensors by name"),
+    ],
+)
+def test_example_inputs_by_name_or_in_order(made: str, said: str, command: Command, tmp_path: Path) -> None:
+    text = f"import torch\n\ndef example_inputs{made}\n\ndef forward(x, w):\n    return (x * w).sum()\n"
+    (tmp_path / "own.py").write_text(text)
+    done = command("build", "own.py")
+    assert done.code == (2 if said else 0)
+    assert said in " ".join(done.err.split())
+    assert "Traceback" not in done.err
+
+
 def test_an_unknown_op_names_op_file_line_and_remedy(command: Command, tmp_path: Path) -> None:
     (tmp_path / "unknown.py").write_text(
         "import torch\n\ndef example_inputs(g):\n    return {'x': torch.randn(3, 3)}\n\n"
