@@ -70,7 +70,7 @@ def _made(target: Target, own: Callable[..., Any], generator: Generator) -> dict
                 f"{_where(target)} takes {', '.join(names)}; example_inputs makes {len(tensors)} tensors."
             )
         found = dict(zip(names, tensors, strict=False))
-    made = dict(cast("Mapping[str, Any]", found)) if isinstance(found, Mapping) else {"": None}
+    made: dict[str, Any] = dict(cast("Mapping[str, Any]", found)) if isinstance(found, Mapping) else {"": None}
     if not all(isinstance(t, Tensor) for t in made.values()):
         raise TargetError(
             f"{_where(target)}: example_inputs has to return a dict of tensors by name, or tensors in the forward's order"

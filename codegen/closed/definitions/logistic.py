@@ -76,6 +76,20 @@ def quotient_of(cell: Cell, known: Mapping[str, Cell]) -> tuple[Expr, Expr] | No
     ):
         return None
     usable = {n: c for n, c in elementwise_cells(known).items() if not cast("Expr", c.expr).has(Sigma)}
+    return quotient_in(e, of_exponentials(usable)) or quotient_in(e, usable)
+
+
+def of_exponentials(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Cells, in their order, that are made of exponentials; what stands in an exponent alone is not."""
+    out: dict[str, Cell] = {}
+    for n, c in cells.items():
+        if cast("Expr", c.expr).has(sp.exp) or any(r in out for r in c.reads):
+            out[n] = c
+    return out
+
+
+def quotient_in(e: Expr, usable: Mapping[str, Cell]) -> tuple[Expr, Expr] | None:
+    """(sigmoid or tanh, other factors) of a product, with as many of these cells written out as it takes."""
     inner: Any = e
     for _ in range(DEPTH + 2):
         factors = sp.Mul.make_args(inner)

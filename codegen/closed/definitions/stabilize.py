@@ -103,6 +103,7 @@ def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:
         return e
     if isinstance(e, sp.log):
         argument = e.args[0]
+        direct = opened(argument)
         usable = elementwise_cells(known)
         inner: Any = argument
         for _ in range(DEPTH):
@@ -111,13 +112,17 @@ def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:
                 break
             inner = step
             new = opened(inner)
-            if new is not None:
+            if new is not None and not (isinstance(direct, sp.log) and only_written_out(direct, new)):
                 return new
-        direct = opened(argument)
         return e if direct is None else direct
     if isinstance(e, Indexed) or not e.args:
         return e
     return rebuilt(e, lambda a: log_parts(a, known))
+
+
+def only_written_out(direct: Expr, new: Expr) -> bool:
+    """Whether a logarithm that a kernel computes is the same again, of what its tensor is made of, which gains nothing."""
+    return isinstance(new, sp.log) and new.count(sp.exp) >= direct.count(sp.exp)
 
 
 def opened(argument: Expr) -> Expr | None:

@@ -141,9 +141,8 @@ def with_erf(e: Any, cells: Mapping[str, Cell]) -> Any:
     known = {n: c for n, c in cells.items() if c.expr is not None and (c.expr.has(sp.erf) or is_shifted(c, cells))}
     for _ in range(DEPTH):
         step = substituted(e, known)
-        step = step.xreplace(
-            {f: substituted(f, {n: c for n, c in cells.items() if is_multiple(c)}) for f in step.atoms(sp.erf)}
-        )
+        multiples = {r for f in step.atoms(sp.erf) for r in map(name_of, accesses(f)) if is_multiple_in(r, cells)}
+        step = substituted(step, {n: cells[n] for n in multiples})
         if step == e:
             break
         e = step
@@ -235,6 +234,12 @@ def is_multiple(cell: Cell) -> bool:
     """Whether a cell is a number times another one."""
     moving = [f for f in sp.Mul.make_args(cell.expr) if not f.is_number] if cell.expr is not None else []
     return len(moving) == 1 and isinstance(moving[0], Indexed)
+
+
+def is_multiple_in(name: str, cells: Mapping[str, Cell]) -> bool:
+    """Whether a tensor is a cell that is a number times another one."""
+    cell = cells.get(name)
+    return cell is not None and is_multiple(cell)
 
 
 def three_slopes(e: Where) -> tuple[Any, Any, Any] | None:

@@ -171,7 +171,7 @@ class Backward:
             parity = parity_of(expr, self.indices[name], cell.shape, self.pairs())
             if parity is not None:
                 self.pairs()[cot_name(name)] = parity
-            if self._weighs(name):
+            if self._weighs(name) or self._spreads(name):
                 self._learn_zeros(name, expr)
             known[name] = None
             if name in self.wanted:
@@ -186,7 +186,10 @@ class Backward:
         return self.parity
 
     def _learn_zeros(self, name: str, expr: Expr) -> None:
-        """That a cotangent sums to zero over an axis, where it does: as weights of differences it then leaves one tensor out."""
+        """That a cotangent sums to zero over an axis, where it does.
+
+        As weights of differences it then leaves one tensor out, and summed over further axes it is zero as well.
+        """
         if (name, expr) in self.learnt:
             return
         self.learnt.add((name, expr))
@@ -278,6 +281,11 @@ class Backward:
         """Whether a cell sums what is made of an outer difference, so that its cotangent weighs that in several sums."""
         inner = [r for r in self._operands(name) if cast("Expr", self.cells[name].expr).has(Sigma)]
         return any(r in self.algebra.outer for n in inner for r in (n, *self.cells[n].reads))
+
+    def _spreads(self, name: str) -> bool:
+        """Whether a cell reads a tensor at every place along two axes or more, so that its cotangent is summed over these."""
+        rank = sum(i != 0 for i in self.indices[name])
+        return rank > 1 and any(rank - sum(i != 0 for i in self.indices[r]) > 1 for r in self._operands(name))
 
     def _gathered(self, name: str) -> bool:
         """Whether a cell is read at places that a tensor says, so that its cotangent may be smaller than what is passed back."""

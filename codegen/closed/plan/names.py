@@ -137,7 +137,8 @@ class Names:
     def factor(self, f: Any, allowed: frozenset[str] | None) -> Any:
         """A factor with what it is made of named."""
         b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
-        return self.folded(b, allowed) ** x if isinstance(b, (Sigma, Sign, Where, sp.Add)) else f
+        inside = isinstance(b, (Sigma, Sign, Where, sp.Add)) or (b.is_Function and b.has(Indexed))
+        return self.folded(b, allowed) ** x if inside else f
 
     def weight(self, term: Expr) -> float:
         """What a product costs to read and compute: elements of every factor, more for roots, powers and functions."""

@@ -1,0 +1,73 @@
+"""What stands in front of a function is a tensor that is made once: its kernel is met behind a bias or a scale as it is without."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import codegen
+
+
+def logistic(x, w, b, y):
+    return F.binary_cross_entropy_with_logits(x @ w + b, y)
+
+
+def one_sided(x, w, b, y):
+    return -F.logsigmoid(x @ w + b).mul(y).mean()
+
+
+def swish(x, w, b, y):
+    z = x @ w + b
+    return (z / (1 + torch.exp(-z)) * y).sum()
+
+
+def scaled_sigmoid(x, w, b, y):
+    z = (x @ w) * b
+    return (torch.exp(z) / (1 + torch.exp(z)) * y).sum()
+
+
+def scaled_gelu(x, w, b, y):
+    z = (x @ w) * b
+    return (0.5 * z * (1 + torch.erf(z / math.sqrt(2))) * y).sum()
+
+
+CASES = (
+    (logistic, ("softplus(", "(out_sigmoid - y) * (grad_out / n0)", ".sum()")),
+    (one_sided, ("logsigmoid(",)),
+    (swish, ("silu(z)", "silu_backward(")),
+    (scaled_sigmoid, ("z.sigmoid()", "sigmoid_backward(")),
+    (scaled_gelu, ("gelu(z)", "gelu_backward(")),
+)
+
+
+@pytest.mark.parametrize(("forward", "parts"), CASES, ids=lambda v: getattr(v, "__name__", ""))
+def test_a_kernel_is_met_behind_what_is_in_front_of_it(forward, parts) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, w, y = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((7, 4), (4,), (7,)))
+    inputs = [x, w, torch.tensor(0.3, dtype=torch.float64), y.sigmoid()]
+    program = codegen.generate(forward, *inputs)
+    text = program.source.split("def step")[0]
+    assert [p for p in parts if p not in text] == []
+    assert len(re.findall(r"= .*\bb\b.*", text.split("def backward")[0])) == 1, "what is in front is made once"
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    true = torch.autograd.grad(forward(*leaves), leaves)
+    found = program.value_and_grad(*inputs)[1]
+    for name, t in zip(found, true, strict=True):
+        torch.testing.assert_close(found[name], t)
+
+
+def normalised(x, g, b):
+    z = x + b
+    m = z.mean(0)
+    return g * (z - m) / torch.sqrt(((z - m) ** 2).mean(0) + 1e-5)
+
+
+def test_one_number_in_front_of_a_normalisation_has_no_gradient() -> None:
+    """Its gradient is the sum over all of what sums to zero over the rows alone."""
+    inputs = [torch.randn(6, 4), torch.rand(4), torch.tensor(0.2)]
+    program = codegen.generate(normalised, *inputs)
+    assert "db = torch.zeros_like(b)" in program.source
