@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import sympy as sp
 from sympy import Expr
 
-from codegen.derive import COT, OUT, Contribution, vjp
+from codegen.derive import COT, Contribution, vjp
 from codegen.formula import latex_formula, left_side, lettered, named, text_formula
+from codegen.ownoutput import OUT
 from engine.naming import Namer
 from engine.notation import accesses
 

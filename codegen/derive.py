@@ -15,7 +15,7 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.deltas import Solver
-from codegen.ownoutput import by_output
+from codegen.ownoutput import with_output
 from codegen.ranges import simplified
 from engine.indexed import Indexed, IndexedBase
 from engine.notation import (
@@ -37,8 +37,8 @@ from engine.table import Definition, indices_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-COT, OUT = "_cot", "_out"
-"""In a template: the cotangent of the node's output, and the output itself. Operands are `_0`, `_1`, ..."""
+COT = "_cot"
+"""In a template: the cotangent of the node's output, as `OUT` is the output itself. Operands are `_0`, `_1`, ..."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def finish(term: Term, ranges: Mapping[Index, Expr], sizes_of: Mapping[Expr, Exp
     known = solver.known
     body = simplified(term.body.xreplace(solver.substitution), known)
     left = [simplified(Delta(k, e.xreplace(solver.substitution)), known) for e, k in rest]
-    body, places = only_places(gathered(Mul(body, *left), solver.limits), solver.limits)
+    body = simplified(gathered(Mul(body, *left), solver.limits), {**known, **solver.limits})
+    body, places = only_places(body, solver.limits)
     inside: list[tuple[Index, Expr]] = []
     symbols = body.free_symbols
     for j, n in solver.limits.items():
@@ -186,10 +187,10 @@ def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> 
     rules: list[str] = []
     outer = [(cast("Index", i), n) for i, n in zip(template.indices, template.shape, strict=True) if i != 0]
     for coefficient, access, limits in partials(template.expr, base):
-        local = by_output(coefficient, template)
+        there: dict[Expr, Expr] | None = None
         if limits and shape == template.shape and all(isinstance(i, Index) for i in access.indices):
             there = dict(zip(template.indices, access.indices, strict=True))
-            local = by_output(local, Definition(shape, access.indices, template.expr.xreplace(there)))
+        local = with_output(coefficient, template, there)
         rename = {i: fresh() for i, _ in outer}
         rename.update({i: fresh() for i in ordered(bound(local))})
         body = (element(cot, template.indices) * local).xreplace(rename)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import keyword
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from codegen.emit import render, sequence
 from engine.spelling import listed, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from codegen.modulestate import ModuleState
     from engine.graph import Graph
 
@@ -27,6 +30,7 @@ class Emission:
         zeros: keys of gradients that are zero whatever the inputs are.
         drawn: random tensors that the forward takes back as `drawn`, in order; all of them are saved.
         renewed: inputs that are buffers the forward changes, whose new values it puts into `buffers`.
+        lines: the statements of the forward.
     """
 
     graph: Graph
@@ -36,6 +40,7 @@ class Emission:
     zeros: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
     renewed: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -58,12 +63,46 @@ def returned(graph: Graph) -> str:
     return inside if graph.single else f"({inside}{',' * (len(graph.outputs) == 1)})"
 
 
+HANDED_BACK = frozenset((
+    "alias", "bfloat16", "conj", "contiguous", "cpu", "cuda", "double", "float", "half", "real", "resolve_conj", "resolve_neg", "to",
+    "type", "type_as",
+))  # fmt: skip
+"""Methods that may return the tensor itself."""
+VIEWS = HANDED_BACK | frozenset((
+    "T", "chunk", "detach", "diagonal", "expand", "expand_as", "flatten", "mT", "movedim", "narrow", "permute", "ravel", "reshape",
+    "select", "split", "squeeze", "swapaxes", "t", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as",
+))  # fmt: skip
+"""Methods and attributes that may return a tensor in the same memory."""
+
+
+def sharing(graph: Graph, lines: Iterable[str], methods: frozenset[str]) -> frozenset[str]:
+    """Names that the statements of an emitted forward may bind to an input as it is, or as one of `methods` gives it."""
+    found = set(graph.inputs)
+
+    def shares(e: ast.expr) -> bool:
+        if isinstance(e, ast.Name):
+            return e.id in found
+        if isinstance(e, ast.Subscript):
+            return methods is VIEWS and shares(e.value)
+        if isinstance(e, ast.Attribute):
+            return e.attr in methods and shares(e.value)
+        if not isinstance(e, ast.Call) or not isinstance(e.func, ast.Attribute):
+            return False
+        # a dropout outside of training is nothing at all
+        return shares(e.func) or ("dropout" in e.func.attr and any(map(shares, e.args)))
+
+    for statement in ast.parse("\n".join(lines)).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name) and shares(statement.value):
+            found.add(statement.targets[0].id)
+    return frozenset(found)
+
+
 def function_text(e: Emission) -> str:
     """`Function`, `ForwardMode`, `apply` and `function`."""
     graph, inputs, results = e.graph, e.graph.inputs, e.results
     position = {n: k for k, n in enumerate((*results, *e.made))}
     kept = [n for n in (*results, *e.made) if n in e.saved]
-    marked = [f"output[{position[n]}]" for n in results if not e.is_float(n)]
+    marked = [f"output[{position[n]}]" for n in results if not e.is_float(n) or not graph[n].differentiable]
     if e.made or e.renewed:
         marked.append(f"*output[{len(results)}:]")
     firsts = {n: graph.outputs.index(n) for n in results}
@@ -73,6 +112,10 @@ def function_text(e: Emission) -> str:
     moves = [next(names) if k in floats else "None" for k in range(len(results))]
     slots = [f"grads[{quoted(graph.key(n))}]" if n in e.wanted else "None" for n in inputs]
     extra = ["*buffers.values()"] if e.renewed else []
+    # What an autograd Function returns is no input, and no view of one where that is to have a derivative.
+    seen, same = (sharing(graph, e.lines, methods) for methods in (VIEWS, HANDED_BACK))
+    own = [f"{n}.clone()" if n in seen else n for n in results]
+    own += [f"{n}.view_as({n})" if n in same else n for n in e.made]
     return render(
         "function.py.j2",
         name=graph.name,
@@ -85,7 +128,7 @@ def function_text(e: Emission) -> str:
         pack=e.pack,
         made=e.made,
         unpack_saved=sequence(list(e.saved), " = saved", 8),
-        results=listed([*results, *e.made, *extra]) or "()",
+        results=listed([*own, *extra]) or "()",
         kept="".join(f", {t}" for t in taken("output", [position[n] for n in kept])),
         marked=", ".join(marked),
         unpack_kept=sequence([*inputs, *kept], " = ctx.saved_tensors", 8),

@@ -13,9 +13,10 @@ import sympy as sp
 from sympy import Expr
 
 from codegen import tensors as tt
-from codegen.derive import COT, OUT
+from codegen.derive import COT
 from codegen.kernels import stable
 from codegen.lower import Lowerer
+from codegen.ownoutput import OUT
 from codegen.values import Val
 from engine.indexed import Indexed
 from engine.notation import BRACKETS, Amax, Floor, Sigma, Sign, Where, name_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import types
@@ -80,7 +81,9 @@ def with_function(program: Program) -> dict[str, Any]:
     wanted = tuple(
         n for n in graph.inputs if graph[n].differentiable and (program.wrt is None or graph.key(n) in program.wrt)
     )
-    text = function_text(Emission(graph, wanted, fields, "Saved"))
+    parts = (s for s in ast.parse(program.source).body if isinstance(s, ast.FunctionDef) and s.name == "forward")
+    lines = tuple(map(ast.unparse, next(parts).body))
+    text = function_text(Emission(graph, wanted, fields, "Saved", lines=lines))
     module = types.ModuleType(f"{program.module.__name__}_function")
     sys.modules[module.__name__] = module  # torch.compile looks for what a frame reads by its module's name
     space = vars(module)

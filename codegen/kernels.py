@@ -10,12 +10,15 @@ the naive form overflows or cancels or is longer, the kernel is not.
 from __future__ import annotations
 
 from itertools import permutations
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr
 
 from engine.notation import Equal, Index, Less, LessEqual, Sigma, Sign, Where, canonical, ordered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Kernel = tuple[str, tuple[Any, ...]]
 
@@ -295,7 +298,9 @@ def _gelu(e: Expr) -> Expr | None:
 
 
 def with_share(e: Expr) -> Expr:
-    """exp(f) sum(c / (exp(f) + exp(g))) with exp(f) inside of the sum, where it does not overflow; other products as they are."""
+    """exp(f) sum(c / (exp(f) + exp(g))) with exp(f) inside of the sum, where it does not overflow, and exp(f) times a choice
+    of `c / sum(exp f)` with exp(f) inside of the choice; other products as they are.
+    """
     factors = list(sp.Mul.make_args(e))
     for s in factors:
         powers = [p.base for p in sp.Mul.make_args(s.body) if isinstance(p, sp.Pow)] if isinstance(s, Sigma) else []
@@ -303,7 +308,24 @@ def with_share(e: Expr) -> Expr:
         if outside:
             rest = [f for f in factors if f is not s and f != outside[0]]
             return sp.Mul(*rest, s.func(s.body * outside[0], *s.args[1:], evaluate=False), evaluate=False)
+    for w in factors:
+        top = next((g for g in factors if isinstance(w, Where) and _is_share(g, w.args[1:])), None)
+        if top is not None:
+            rest = [f for f in factors if f is not w and f is not top]
+            return sp.Mul(*rest, Where(w.args[0], *[top * branch for branch in w.args[1:]]))
     return e
+
+
+def _is_share(top: Expr, branches: Sequence[Any]) -> bool:
+    """Whether `top` is an exponential that one of the branches divides by the sum of."""
+    inner = _exponent(top)
+    factors = [f for b in branches for f in sp.Mul.make_args(b)]
+    if inner is None:
+        return False
+    if any(isinstance(f, Where) and _is_share(top, f.args[1:]) for f in factors):
+        return True
+    sums = [f.base for f in factors if isinstance(f, sp.Pow) and f.exp.is_negative and isinstance(f.base, Sigma)]
+    return any(_exponent(s.body) is not None and _same_up_to_indices(inner, s) is not None for s in sums)
 
 
 def _without(factors: list[Expr], d: Expr, b: Expr, x: Expr) -> list[Expr]:

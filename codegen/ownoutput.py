@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import sympy as sp
 from sympy import Expr
 
 from engine.indexed import Indexed
-from engine.notation import Head, base, element
+from engine.notation import Head, Where, base, element, name_of
 from engine.positive import positive
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.table import Definition
+
+OUT = "_out"
+"""In a template, the output itself."""
 
 
 def weight(e: Expr) -> tuple[int, int]:
@@ -47,15 +53,45 @@ def safe(new: Expr, old: Expr, out: Expr, definition: Expr) -> bool:
     return all(b in before and (before[b] - x).is_nonnegative for b, x in after.items())
 
 
-def by_output(derivative: Expr, template: Definition) -> Expr:
-    """The cheapest of the derivative and its rewrites by `out = definition`: as a part, a factor, or by elimination.
+def with_output(derivative: Expr, template: Definition, there: Mapping[Expr, Expr] | None) -> Expr:
+    """A derivative by the op's output, at the output's own place and, where `there` is given, at the place it says, too.
 
-    A rewrite is taken only where it divides by nothing that was not divided by before, so it holds at every point.
+    Of an output that is 0 under a condition and `d` elsewhere, a derivative that is 0 there, too, is taken by `d` if it has the
+    output as a factor then, and needs no condition of its own any more. That must be the same at both places.
     """
     definition = template.expr
+    if isinstance(definition, Where) and definition.args[1] == 0:
+        condition, zero, elsewhere = definition.args
+        factors = sp.Mul.make_args(derivative)
+        guard = next((f for f in factors if isinstance(f, Where) and f.args[:2] == (condition, zero)), None)
+        if guard is not None and (there is None or condition.xreplace(dict(there)) == condition):
+            inside = sp.Mul(*[f for f in factors if f is not guard], guard.args[2])
+            found = _at_places(inside, replace(template, expr=elsewhere), there, bool(positive(definition)))
+            if any(isinstance(f, Indexed) and name_of(f) == OUT for f in sp.Mul.make_args(found)):
+                return found
+    return _at_places(derivative, template, there, bool(positive(definition)))
+
+
+def _at_places(e: Expr, template: Definition, there: Mapping[Expr, Expr] | None, sign: bool) -> Expr:
+    """A derivative by the output at its own place, and then at another."""
+    found = by_output(e, template, sign)
+    if there is None:
+        return found
+    moved = template.expr.xreplace(dict(there))
+    return by_output(found, replace(template, indices=tuple(there.values()), expr=moved), sign)
+
+
+def by_output(derivative: Expr, template: Definition, sign: bool | None = None) -> Expr:
+    """The cheapest of the derivative and its rewrites by `out = definition`: as a part, a factor, or by elimination.
+
+    A rewrite is taken only where it divides by nothing that was not divided by before, so it holds at every point. `sign`
+    says whether the output is positive; by default it is as the definition says.
+    """
+    definition = template.expr
+    sign = positive(definition) if sign is None else sign
     if definition.is_Atom or isinstance(definition, Indexed) or definition.has(sp.S.Infinity, sp.S.NegativeInfinity):
         return derivative
-    out = element(base("_out", positive=positive(definition)), template.indices)
+    out = element(base(OUT, positive=sign), template.indices)
     candidates = [derivative, derivative.subs(definition, out)]
     ratio = sp.powsimp(sp.cancel(derivative / definition)) if not derivative.has(Head) else derivative
     if not ratio.has(Head):

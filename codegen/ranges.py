@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sympy as sp
 from sympy import Expr
 
-from engine.notation import Delta, Index, Less, LessEqual, Quo, Rem, Where
+from engine.notation import Delta, Index, Less, LessEqual, Quo, Rem, Sigma, Where, ordered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,9 +167,10 @@ def radix(e: Expr, sizes: Mapping[Index, Expr], total: Expr, rest: bool = False)
         if len(inside) != 1:
             return None
         (j,) = inside
-        if j in strides or j not in sizes:
+        stride = sp.cancel(term / j)
+        if j not in sizes or stride.has(j):
             return None
-        strides[j] = sp.cancel(term / j)
+        strides[j] = strides.get(j, sp.S.Zero) + stride  # of several terms where a size is a sum
     found: list[tuple[Index, Expr]] = []
     expected: Expr = sp.S.One
     while strides:
@@ -200,4 +202,17 @@ def simplified(e: Any, ranges: Mapping[Index, Expr]) -> Any:
     if isinstance(out, (Quo, Rem)):
         return digits(out, inner)
     decided = holds(out, inner) if isinstance(out, (Less, Delta)) else None
+    if decided is None and isinstance(out, Less) and out.args[0] == 0 and counts_itself(out.args[1], inner):
+        decided = True
     return out if decided is None else sp.Integer(int(decided))
+
+
+def counts_itself(e: Any, ranges: Mapping[Index, Expr]) -> bool:
+    """Whether a sum of brackets has one among its terms that always holds: of `Sum_l [i_j = i_l]` it is that of l = j."""
+    if not isinstance(e, Sigma) or not all(isinstance(f, Delta) for f in sp.Mul.make_args(e.body)):
+        return False
+    free = [i for i in ordered(e.free_symbols) if isinstance(i, Index)]
+    alike = [[i for i in free if i in ranges and sp.expand(ranges[i] - n) == 0] for _, n in e.limits]
+    return any(
+        e.body.xreplace(dict(zip((j for j, _ in e.limits), choice, strict=True))) == 1 for choice in product(*alike)
+    )

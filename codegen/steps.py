@@ -11,9 +11,10 @@ from sympy import Add, Expr, Symbol
 from torch.utils import _pytree as pytree
 
 from codegen import tensors as tt
-from codegen.derive import COT, OUT, vjp
+from codegen.derive import COT, vjp
 from codegen.exact import ExactLowerer, is_elementwise
 from codegen.lower import Lowered, Lowerer, Scatter
+from codegen.ownoutput import OUT
 from codegen.repeats import Repeats
 from codegen.values import TensorInfo
 from codegen.wrapping import WIDTH, broken

@@ -58,11 +58,14 @@ def symbols_of(difference: Expr) -> tuple[Symbol, Symbol] | None:
     return terms[0][1], terms[1][1]
 
 
-def without_common(difference: Expr) -> Expr:
-    """A difference of products of sizes without the sizes that all of them have."""
-    terms = [sp.Mul.make_args(t) for t in sp.Add.make_args(sp.expand(difference))]
-    common = [f for f in terms[0] if f.is_Symbol and all(f in t for t in terms)]
-    return sp.expand(difference / sp.Mul(*common)) if common else difference
+def without_common(difference: Expr, values: Mapping[Symbol, int]) -> Expr:
+    """A difference of products of sizes that is zero at the example, without the sizes that all of them have.
+
+    Of its factors these are the ones that are zero there: `a (h - 1) - b (h - 1)` is about a and b.
+    """
+    factors = sp.Mul.make_args(sp.factor(difference))
+    zero = [f for f in factors if f.free_symbols and evaluate(f, values) == 0]
+    return sp.expand(sp.Mul(*zero)) if len(zero) == 1 and len(factors) > 1 else difference
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Sizes:
 
     def _guard(self, guard: Guard) -> None:
         if guard.value == 0:
-            guard = replace(guard, expr=without_common(guard.expr))
+            guard = replace(guard, expr=without_common(guard.expr, self.values))
         known = {(g.expr, g.value) for g in self.guards}
         if (guard.expr, guard.value) not in known and (-guard.expr, -guard.value) not in known:
             self.guards.append(guard)

@@ -354,25 +354,37 @@ def register(row: Row) -> None:
             TABLE[target] = row
 
 
+def quotient(count: Expr, parts: Any) -> Expr:
+    """A number of elements over what shares it, cancelled where that leaves nothing below.
+
+    Where it does not, the factors stay as they are, so that one of them may take the divisor: cancelling multiplies
+    `c ((h - 1) // 2 + 1) / 2` out.
+    """
+    whole = sp.cancel(count / parts)
+    return whole if sp.fraction(sp.together(whole))[1] == 1 else count / parts
+
+
 def divided(missing: Expr) -> Expr | None:
     """A number of elements with a quotient for the size that takes its divisor: of c h / 2 it is (c // 2) h where c is even,
-    which is then so for good. None where no size does.
+    which is then so for good; a size of an input before one that is computed. None where no size does.
     """
-    over, under = sp.fraction(missing)
-    if not under.is_Integer:
+    over, under = sp.fraction(sp.together(missing))
+    if not under.is_Integer or under == 1:
         return None
-    sizes = [f for f in sp.Mul.make_args(over) if f.is_Symbol and value_of(f) % int(under) == 0]
+    sizes = [f for f in sp.Mul.make_args(over) if f.free_symbols and f.is_nonnegative is not False]
+    sizes = [f for f in sizes if value_of(f) % int(under) == 0]
     if not sizes:
         return None
-    part = cast("Expr", Quo(sizes[0], under))
-    equal(sizes[0], under * part)
-    return over / sizes[0] * part
+    size = min(sizes, key=lambda f: not f.is_Symbol)
+    part = cast("Expr", Quo(size, under))
+    equal(size, under * part)
+    return over / size * part
 
 
 def halves(x: Operand, dim: int) -> tuple[Shape, tuple[Expr, ...], Expr, Expr]:
     """Shape and indices of half a tensor, and the elements of both halves there."""
     d = axis(dim, x.rank)
-    half = sp.cancel(x.shape[d] / 2)
+    half = quotient(x.shape[d], 2)
     if not half.is_integer:
         half = divided(half) or Integer(value_of(x.shape[d]) // 2)
         equal(x.shape[d], 2 * half)

@@ -79,6 +79,15 @@ def _is_part(p: Any, whole: Any, item: Any) -> bool:
     )
 
 
+def moves_with(template: Definition, operands: list[Record]) -> bool:
+    """Whether an operand that has a gradient is among those whose elements a definition reads.
+
+    `x.to(y)` takes no more than a dtype from y. What reads nothing, as `0 * x`, has a gradient of zeros, as in torch.
+    """
+    places = {name_of(a) for a in accesses(template.expr)}
+    return any(o.differentiable and (not places or f"_{k}" in places) for k, o in enumerate(operands))
+
+
 class Tracer(TorchFunctionMode):
     """Records every torch call on proxies."""
 
@@ -436,7 +445,7 @@ class Tracer(TorchFunctionMode):
                 said, true = tuple(self.sizes.value(s) for s in shape), tuple(meta.shape)
                 raise ShapeError(f"{row.name} at {source}: the op table says shape {said}, torch {true}")
             template = output if isinstance(output, Definition) else None
-            moves = template is not None and row.kind != "like" and any(o.differentiable for o in operands)
+            moves = template is not None and row.kind != "like" and moves_with(template, operands)
             differentiable = grad and moves and meta.is_floating_point()
             is_positive = template is not None and positive(template.expr)
             read = (*operands, *(made[c].record for c in known.chosen)) if template is not None else tuple(operands)

@@ -209,7 +209,7 @@ def embedding_bag(
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(-1)
     if offsets is None and padding_idx is None:
-        return rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
+        return rows.max(1).values if mode == "max" else getattr(rows, mode)(1)
     if mode not in ("mean", "sum"):
         raise TraceError(
             f"embedding_bag with mode={mode!r} and offsets or padding_idx is not in the table; use a matrix"

@@ -26,6 +26,7 @@ from engine.table import (
     indices_of,
     op,
     product,
+    quotient,
     value_of,
 )
 
@@ -50,8 +51,10 @@ def completed(sizes: Sequence[Any], old: Sequence[Expr]) -> tuple[Expr, ...]:
         count, rest = product(old), product([s for s in shape if s != -1])
         missing = count / rest
         if sp.fraction(missing)[1] != 1:  # what is a product of whole dimensions has cancelled already
-            missing = sp.cancel(missing)
-        if sp.fraction(missing)[1] != 1 or any(f.is_Pow and f.exp.is_negative for f in sp.Mul.make_args(missing)):
+            missing = quotient(count, rest)
+        if sp.fraction(sp.together(missing))[1] != 1 or any(
+            f.is_Pow and f.exp.is_negative for f in sp.Mul.make_args(missing)
+        ):
             found = between(old, product(shape[:at]), product(shape[at + 1 :])) or divided(missing)
             if found is None:
                 found = Integer(value_of(count) // value_of(rest))

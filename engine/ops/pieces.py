@@ -12,7 +12,19 @@ from engine.errors import TraceError
 from engine.notation import Less, Quo, Rem, Where
 from engine.ops.layout import flat
 from engine.sizes import expression
-from engine.table import Definition, Operand, axis, composite, define, divided, equal, indices_of, op, value_of
+from engine.table import (
+    Definition,
+    Operand,
+    axis,
+    composite,
+    define,
+    divided,
+    equal,
+    indices_of,
+    op,
+    quotient,
+    value_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,7 +161,7 @@ def chunk(x: Operand, chunks: int, dim: int = 0) -> tuple[Definition, ...]:
     if total == 0:
         return cut(x, d, [x.shape[d]] * int(chunks))
     if total % chunks == 0:
-        each = sp.cancel(x.shape[d] / chunks)
+        each = quotient(x.shape[d], chunks)
         part = each if each.is_integer else divided(each)
         if part is not None:
             return cut(x, d, [part] * chunks)

@@ -202,6 +202,16 @@ def test_results_that_are_not_used_and_gradients_that_are_not_there(mode: str) -
     assert out["best"].equal(several(x, w)["best"])
 
 
+@pytest.mark.parametrize("mode", ["closed", "steps"])
+def test_what_is_detached_wants_no_gradient(mode: str) -> None:
+    def forward(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        return x.detach(), (x * w).detach().exp(), (x * w).sin()
+
+    inputs = tuple(torch.randn(3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    results = codegen.generate(forward, *inputs, mode=mode).function(*inputs)
+    assert [t.requires_grad for t in results] == [t.requires_grad for t in forward(*inputs)] == [False, False, True]
+
+
 def test_a_gradient_that_was_left_out_is_refused_and_not_none() -> None:
     torch.manual_seed(SEED)
     x, w = torch.randn(4, 3), torch.randn(3, 2, requires_grad=True)

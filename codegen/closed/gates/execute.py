@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,7 +47,7 @@ def by_the_forward(
     for c in region.cells:
         if c.expr is None:
             continue
-        value = called(c.text, {**scope, **own}) if c.text is not None else None
+        value = called(c.text, {**scope, **own}, dtype) if c.text is not None else None
         if value is None or tuple(value.shape) != shape_at(c.shape, sizes):
             execute(written.line(c), own, scope, sizes, DTYPES.get(c.kind, dtype))
         else:
@@ -56,10 +57,10 @@ def by_the_forward(
     return own
 
 
-def called(text: str, everything: Mapping[str, Any]) -> Any:
-    """What a torch call gives, None where torch refuses it."""
+def called(text: str, everything: Mapping[str, Any], dtype: torch.dtype) -> Any:
+    """What a torch call gives where floats are of `dtype`, None where torch refuses it."""
     try:
-        return torch.as_tensor(eval(compiled(text), dict(everything)))  # noqa: S307
+        return torch.as_tensor(eval(compiled(text, dtype), dict(everything)))  # noqa: S307
     except RuntimeError:
         return None
 
@@ -98,8 +99,8 @@ def execute(
     """Run one emitted line, whose value is of `dtype`, computed as `like` where it reads no floats."""
     everything = {**scope, LIKE: torch.zeros((), dtype=like or dtype), **tensors}
     shape = shape_at(line.shape, sizes)
-    low = line.value
-    dense = 0.0 if low.dense is None else eval(compiled(tt.text(low.dense.t)), everything)  # noqa: S307
+    low, kind = line.value, like or dtype
+    dense = 0.0 if low.dense is None else eval(compiled(tt.text(low.dense.t), kind), everything)  # noqa: S307
     value = torch.as_tensor(dense, dtype=dtype).expand(shape)
     if low.scatters:
         value = value.clone()
@@ -108,7 +109,7 @@ def execute(
         everything["_items"] = eval(  # noqa: S307
             f"_Keep[{', '.join(tt.argument(i) for i in s.items) or '...'}]", {**everything, "_Keep": _Keep()}
         )
-        everything["_new"] = torch.as_tensor(eval(compiled(tt.text(s.value)), everything)).to(dtype)  # noqa: S307
+        everything["_new"] = torch.as_tensor(eval(compiled(tt.text(s.value), kind), everything)).to(dtype)  # noqa: S307
         if s.diagonal and s.fills:
             value.fill_diagonal_(float(everything["_new"]))
         elif s.diagonal:
@@ -124,9 +125,25 @@ def execute(
 
 
 @lru_cache(maxsize=2**12)
-def compiled(text: str) -> CodeType:
-    """An expression for `eval`, which reads the same ones at every draw."""
-    return compile(text, "<gate>", "eval")
+def compiled(text: str, dtype: torch.dtype) -> CodeType:
+    """An expression for `eval`, which reads the same ones at every draw, with the numbers that floats of `dtype` hold.
+
+    A mask of the least float64 is one of the least float32 where that is what errors are measured in.
+    """
+    tree = ast.parse(text, "<gate>", "eval")
+    return compile(_Within(dtype).visit(tree) if dtype.is_floating_point else tree, "<gate>", "eval")
+
+
+class _Within(ast.NodeTransformer):
+    """Finite numbers beyond a dtype's largest one become that one."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.largest = torch.finfo(dtype).max
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        """A number; what is written as infinite stays so."""
+        beyond = isinstance(node.value, float) and self.largest < node.value < math.inf
+        return ast.copy_location(ast.Constant(self.largest), node) if beyond else node
 
 
 class _Keep:

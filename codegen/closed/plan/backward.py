@@ -21,7 +21,8 @@ from codegen.closed.algebra.terms import expanded, gathered, indices_of, powers,
 from codegen.closed.algebra.vanishing import without_choices
 from codegen.closed.kernels.powerslopes import by_powers
 from codegen.closed.regions.cells import Cell, at, substituted
-from codegen.derive import COT, OUT, Contribution, pulled_back
+from codegen.derive import COT, Contribution, pulled_back
+from codegen.ownoutput import OUT
 from engine.indexed import Indexed
 from engine.notation import (
     Delta,

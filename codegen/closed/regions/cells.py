@@ -34,6 +34,7 @@ from engine.notation import (
     Delta,
     Head,
     Index,
+    Less,
     Quo,
     Rem,
     Sigma,
@@ -204,6 +205,22 @@ def on_diagonal(a: Indexed) -> bool:
     return len(set(a.indices)) < len([i for i in a.indices if i != 0])
 
 
+def counts_of_puts(e: Any) -> list[Sigma]:
+    """How often each place is named, of a definition that tells what is put there by the sum of what is put at each.
+
+    Where no place is named twice, as where one of the places is a position of what is put, there is no such sum left.
+    """
+    puts = [w for w in e.atoms(Where) if isinstance(w.args[0], Less) and w.args[0].args[0] == 0]
+    counts = [(w.args[0].args[1], w.args[1]) for w in puts]
+    return [
+        count
+        for count, put in counts
+        if isinstance(count, Sigma)
+        and count.body.has(Delta)
+        and any(s.limits == count.limits for s in put.atoms(Sigma))
+    ]
+
+
 class Builder:
     """Turns a graph into cells."""
 
@@ -297,6 +314,13 @@ class Builder:
         inlined = self.inline(raw, n)
         expr = raw if inlined is raw else of_ones(simplified(resum(inlined, ranges), ranges))
         expr = self.looked_up(sp.sympify(expr), cell)
+        if n.call is not None and n.output is None and counts_of_puts(expr):  # torch's call puts one of them there
+            for o in n.operands:
+                self.resolved(o)
+            told = resum(raw, ranges)
+            counted = {count: self.part(count, cell, "count") for count in counts_of_puts(told)}
+            self.cells[n.name] = replace(cell, expr=told.xreplace(counted), text=n.forward_text())
+            return
         cell = replace(cell, expr=expr, call=inlined is raw)
         if inlined is raw and n.call is not None and n.output is None:
             cell = replace(cell, text=n.forward_text())

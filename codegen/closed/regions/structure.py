@@ -127,7 +127,7 @@ class Structure:
 
 def reads(c: Cell) -> tuple[str, ...]:
     """What a cell is computed from."""
-    return c.node.operands if c.node is not None and c.call else c.reads
+    return tuple(dict.fromkeys((*c.node.operands, *c.reads))) if c.node is not None and c.call else c.reads
 
 
 __all__ = ["Structure", "Unit", "reads"]

@@ -17,11 +17,12 @@ from codegen.closed.regroup.products import terms
 from codegen.closed.write.blocks import LONGEST, Block, Term
 from codegen.closed.write.likes import covers, expanded
 from codegen.closed.write.places import begun, concatenated, disjoint
-from codegen.derive import COT, OUT, vjp
+from codegen.derive import COT, vjp
 from codegen.lower import Lowerer
+from codegen.ownoutput import OUT
 from codegen.steps import Used, added, kind_of, lowered
 from codegen.values import TensorInfo
-from engine.notation import accesses, base, element, fresh
+from engine.notation import Less, accesses, base, element, fresh
 from engine.sizes import evaluate
 from engine.table import Definition
 
@@ -133,7 +134,9 @@ class Cotangents:
         node = c.node
         alike = c.name in self.symmetric and len(accesses(cast("Expr", c.expr), x)) > 1
         if node is not None and c.call and node.template is not None and not alike:
-            return self.pulled_by_template(node, x, cot)
+            part = vjp(node.template, node.operands.index(x), node.operand_shapes[node.operands.index(x)])
+            if {*c.reads} <= {*node.operands} or not part.expr.has(Less):  # else by what a cell of its own has counted
+                return self.pulled_by_template(node, x, cot)
         part = passed_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), x, self.by_name[x].shape)
         if alike:
             part = replace(part, expr=with_symmetric(part.expr, COT))
