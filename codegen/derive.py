@@ -169,10 +169,10 @@ def vjp(template: Definition, position: int, shape: tuple[Expr, ...]) -> Contrib
     return pulled_back(template, f"_{position}", shape)
 
 
-def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> Contribution:
+def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...], own: bool = True) -> Contribution:
     """The cotangent of the tensor `operand` (of this shape) that a definition passes back.
 
-    The output's cotangent is called `COT` and the output `OUT`. Source of the formula: the chain rule for index
+    The output's cotangent is called `COT` and the output `OUT`, which is read where that is shorter and `own`. Source of the formula: the chain rule for index
     notation; nothing is specific to an op.
     """
     base = cast("IndexedBase | None", next((a.base for a in accesses(template.expr, operand)), None))
@@ -186,8 +186,8 @@ def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> 
     rules: list[str] = []
     outer = [(cast("Index", i), n) for i, n in zip(template.indices, template.shape, strict=True) if i != 0]
     for coefficient, access, limits in partials(template.expr, base):
-        local = by_output(coefficient, template)
-        if limits and shape == template.shape and all(isinstance(i, Index) for i in access.indices):
+        local = by_output(coefficient, template) if own else coefficient
+        if own and limits and shape == template.shape and all(isinstance(i, Index) for i in access.indices):
             there = dict(zip(template.indices, access.indices, strict=True))
             local = by_output(local, Definition(shape, access.indices, template.expr.xreplace(there)))
         rename = {i: fresh() for i, _ in outer}

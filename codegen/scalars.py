@@ -196,7 +196,7 @@ class ScalarMixin(LowererBase):
 
     def product_of(self, e: Expr) -> Val:
         """A product: numbers first, factors over few indices before they meet the large ones, then divisions."""
-        for shortcut in (self.one_root, self.mean_of, self.scaled_first, self.chosen_multiple):
+        for shortcut in (self.triangle, self.one_root, self.mean_of, self.scaled_first, self.chosen_multiple):
             found = shortcut(e)
             if found is not None:
                 return found
