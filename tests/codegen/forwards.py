@@ -400,9 +400,9 @@ def diagonals_written(x, v):
     s = x @ x.T
     s.diagonal().add_(v)
     part = s.diagonal()
-    part *= v
+    part *= 2
     total = s.sum()
-    part[...] = part.sin()
+    part.sub_(v.sin())
     w = x.unsqueeze(-1) * x.unsqueeze(-2)
     w.diagonal(1, -2, -1).sub_(1)
     return (s**2).sum(1) * total + part.sum() + (w**3).sum((1, 2))
