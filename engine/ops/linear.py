@@ -133,6 +133,11 @@ def multi_dot(*matrices: Any) -> Any:
     return out
 
 
+@composite("chain_matmul")
+def chain_matmul(*matrices: Any) -> Any:
+    return multi_dot(*matrices)
+
+
 @composite("matrix_power", targets=(linalg.matrix_power,))
 def matrix_power(x: Any, n: int) -> Any:
     """n equal factors, by squares; of the inverse where n is negative."""

@@ -1,4 +1,4 @@
-"""What equations define: inverses, solutions, factors, determinants. Matrices are well conditioned."""
+"""What equations define, with well conditioned matrices; and what came to the table with it."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ def low(f: Any, *args: Any, **kwargs: Any) -> Any:
     """A call whose factor, the last tensor, is made a triangle first: torch passes back to the other one as well."""
     *before, x = args
     return f(*before, x.triu() if kwargs.get("upper") else x.tril(), **kwargs)
+
+
+def places(*args: int) -> Call:
+    """Places of a triangle, made in a forward that reads a tensor."""
+    return spelled(lambda f, x, *rest: f(*rest) + 0 * x.long(), torch.zeros(1), *args)
 
 
 SAMPLES: dict[str, list[Call]] = {
@@ -66,5 +71,17 @@ SAMPLES: dict[str, list[Call]] = {
     "linalg_tensorsolve": [
         named("linalg", r(6, 6).reshape(2, 3, 6), t(2, 3)),
         named("linalg", r(6, 6).reshape(2, 3, 3, 2).permute(0, 2, 1, 3).contiguous(), t(2, 3), dims=(0, 2)),
+    ],
+    "i0": [call(t(3, 2)), call(torch.tensor([-30.0, 0.0, 2.0]).double())],
+    "special_i1": [call(t(3, 2)), call(torch.tensor([-30.0, 0.0, 2.0]).double())],
+    "special_i0e": [call(t(3, 2)), call(torch.tensor([-300.0, 0.0, 600.0]).double())],
+    "special_i1e": [call(t(3, 2)), call(torch.tensor([-300.0, 0.0, 600.0]).double())],
+    "chain_matmul": [call(t(2, 3), t(3, 1), t(1, 4))],
+    "triu_indices": [places(4, 4), places(4, 4, 1), places(3, 5, -1), places(2, 2, 2)],
+    "tril_indices": [places(4, 4), places(4, 4, -1), places(5, 3, 1), places(1, 1)],
+    "pdist": [call(t(5, 3)), call(t(2, 3), 1.0), call(t(3, 1), 3.0)],
+    "affine_grid": [
+        call(t(2, 2, 3), (2, 1, 3, 4), align_corners=False), call(t(1, 2, 3), [1, 2, 1, 3], align_corners=True),
+        call(t(2, 3, 4), (2, 1, 2, 3, 2), align_corners=False),
     ],
 }  # fmt: skip
