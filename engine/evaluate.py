@@ -162,6 +162,7 @@ class _Evaluation:
         self.graph, self.inputs, self.numbers = graph, inputs, numbers
         self.sizes = sizes_of(graph, inputs)
         self._contractions: dict[str, Contractions] = {}
+        self._solvers: dict[str, Solver] = {}
 
     def run(self, given: dict[str, Any], only: set[str] | None = None) -> dict[str, Array]:
         """Values by node; `given` are taken as they are, except for the nodes of `only`, which are computed."""
@@ -200,7 +201,9 @@ class _Evaluation:
             value = values[node.operands[0]]
             return value if value.dtype.kind in "biu" else self.numbers.real(value)
         if node.equation is not None:
-            return Solver(node, self.sizes, self._opaque(node, values)).solve(values, self.numbers)
+            if node.name not in self._solvers:
+                self._solvers[node.name] = Solver(node, self.sizes, self._opaque(node, values))
+            return self._solvers[node.name].solve(values, self.numbers)
         if isinstance(node.implicit, Expansion):
             found = determinants(values[node.operands[node.implicit.matrix]], self.numbers)
             return of_determinant(node.implicit.expr, found, self.numbers)

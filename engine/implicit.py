@@ -30,9 +30,9 @@ DETERMINANT = sp.Symbol("det", real=True)
 class Equation:
     """An output of this shape, read as `UNKNOWN`: with it, `left` is `right` at all `indices` (0 for a dimension of size one).
 
-    There are as many equations as elements, separately for each entry of the first `lead` dimensions. The unknown of a
-    `symmetric` one is among the lower triangular matrices; left and right side are symmetric matrices, and of a matrix
-    that is not, the symmetric part is meant.
+    There are as many equations as elements, a system for each entry of the first `lead` dimensions, and for each of the
+    last one's where `columns` are apart from one another. The unknown of a `symmetric` one is among the lower triangular
+    matrices; left and right side are symmetric matrices, and of a matrix that is not, the symmetric part is meant.
     """
 
     shape: tuple[Expr, ...]
@@ -41,6 +41,7 @@ class Equation:
     right: Expr
     lead: int
     symmetric: bool = False
+    columns: bool = False
 
     @property
     def expr(self) -> Expr:

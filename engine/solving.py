@@ -34,7 +34,7 @@ CLOSE = 1e-9
 class Solver:
     """The solutions of one node's equation, by Newton's steps from an approximate one.
 
-    The slope is that of the equation at the approximation, in float64: it is measured, by a complex step in each unknown.
+    The slope is that of the equation at the approximation, in float64: it is measured once, by a complex step in each unknown.
     """
 
     def __init__(self, node: Node, sizes: Mapping[Symbol, int], approximation: Array) -> None:
@@ -42,29 +42,40 @@ class Solver:
         self.node, self.sizes, self.approximation = node, sizes, approximation
         self.equation: Equation = node.equation
         self.shape = tuple(size_of(n, sizes) for n in node.shape)
-        self.lead, self.rest = self.shape[: self.equation.lead], self.shape[self.equation.lead :]
-        self.unknowns = [at for at in np.ndindex(*self.rest) if not self.equation.symmetric or at[0] >= at[1]]
+        rest = self.shape[self.equation.lead :]
+        every = list(np.ndindex(*rest[: 1 if self.equation.columns else None]))
+        unknowns = [at for at in every if not self.equation.symmetric or at[0] >= at[1]]
+        self.places: list[Any] = [(..., *at, *([slice(None)] if self.equation.columns else [])) for at in unknowns]
+        """Where each of a system's unknowns is, in all systems."""
+        self.inverse: Array | None = None
+
+    def apart(self, a: Array) -> Array:
+        """An array of the output's shape as systems and their unknowns."""
+        return np.stack([a[place] for place in self.places], axis=-1).reshape(-1, len(self.places))
+
+    def whole(self, systems: Array) -> Array:
+        """The array of the output's shape of which these are the unknowns; 0 where there is none."""
+        out = np.zeros(self.shape, systems.dtype)
+        for k, place in enumerate(self.places):
+            out[place] = systems[:, k].reshape(out[place].shape)
+        return out
 
     def missing(self, values: Mapping[str, Array], numbers: Arithmetic, solution: Array) -> Array:
-        """Left side less right side where the output is `solution`: one row for each entry of the first dimensions."""
+        """Left side less right side of each system's equations, where the output is `solution`."""
         given = {**values, self.node.name: solution}
         e = self.equation
-        found = Interpreter(numbers, given, self.sizes).tensor(e.indices, self.shape, e.expr)
-        found = numbers.lift(found)
-        if e.symmetric:
-            found = (found + found.swapaxes(-1, -2)) / 2
-        rows = found.reshape(-1, *self.rest)
-        return np.stack([rows[(slice(None), *at)] for at in self.unknowns], axis=1) if self.unknowns else rows[:, :0]
+        found = numbers.lift(Interpreter(numbers, given, self.sizes).tensor(e.indices, self.shape, e.expr))
+        return self.apart((found + found.swapaxes(-1, -2)) / 2 if e.symmetric else found)
 
     def slope(self, values: Mapping[str, Array]) -> Array:
-        """The inverse of the matrix of the derivatives, for each entry of the first dimensions."""
+        """The inverse of each system's matrix of derivatives."""
         numbers = arithmetic("complex")
         fixed = {n: numbers.lift(np.asarray(_plain(v))) for n, v in values.items()}
         start = numbers.lift(self.approximation)
         columns: list[Array] = []
-        for at in self.unknowns:
+        for place in self.places:
             moved = start.astype(np.clongdouble)
-            moved[(..., *at)] += numbers.step
+            moved[place] += numbers.step
             columns.append(numbers.imag(self.missing(fixed, numbers, moved)) / numbers.step.imag)
         return np.linalg.inv(np.stack(columns, axis=2).astype(np.float64))
 
@@ -76,14 +87,12 @@ class Solver:
         out = numbers.lift(self.approximation)
         if not out.size:
             return out
-        inverse = numbers.lift(self.slope(values))
+        inverse = self.inverse if self.inverse is not None else numbers.lift(self.slope(values))
+        self.inverse = inverse
         parts, before = (numbers.real, numbers.imag), [np.inf, np.inf]
         for _ in range(ROUNDS):
             step = np.matmul(inverse, self.missing(values, numbers, out)[..., None])[..., 0]
-            change = np.zeros((len(step), *self.rest), step.dtype)
-            for k, at in enumerate(self.unknowns):
-                change[(slice(None), *at)] = step[:, k]
-            out = out - change.reshape(self.shape)
+            out = out - self.whole(step)
             sizes = [np.max(np.abs(part(step))) for part in parts]
             if not any(2 * size < last for size, last in zip(sizes, before, strict=True)):
                 break

@@ -9,6 +9,11 @@
         n = equal(matrix.shape[1], vector.shape[0])
         return define((matrix.shape[0],), (i,), sigma(matrix[i, j] * vector[j], (j, n)))
 
+    @op("inverse")
+    def inverse(x):
+        i, j, k = fresh(), fresh(), fresh()
+        return equate(x.shape, (i, k), sigma(x[i, j] * unknown(j, k), (j, x.shape[0])), Delta(i, k), 0)
+
 A row's function has the parameters of the torch callable. Tensors come as `Operand`s, everything else as it was given.
 """
 
@@ -174,13 +179,19 @@ def define(shape: Sequence[Expr], indices: Sequence[Expr], expr: Any) -> Definit
 
 
 def equate(
-    shape: Sequence[Expr], indices: Sequence[Expr], left: Any, right: Any, lead: int, symmetric: bool = False
+    shape: Sequence[Expr],
+    indices: Sequence[Expr],
+    left: Any,
+    right: Any,
+    lead: int,
+    symmetric: bool = False,
+    columns: bool = False,
 ) -> Equation:
     """An output of `shape` with which `left` is `right` at `indices`; see `Equation`."""
     at = tuple(sp.S.Zero if s == 1 else i for i, s in zip(indices, shape, strict=True))
     gone = {i: sp.S.Zero for i, s in zip(indices, shape, strict=True) if s == 1}
     one, other = (sp.sympify(e).xreplace(gone) for e in (left, right))
-    return Equation(tuple(shape), at, one, other, lead, symmetric)
+    return Equation(tuple(shape), at, one, other, lead, symmetric, columns)
 
 
 def broadcast_shape(*shapes: Shape) -> Shape:

@@ -52,7 +52,7 @@ def inverse(x: Operand) -> Equation:
     at, j = indices_of((*x.shape[:-2], n, n)), fresh()
     *lead, i, k = at
     left = sigma(x[(*lead, i, j)] * unknown(*lead, j, k), (j, n))
-    return equate((*x.shape[:-2], n, n), at, left, Delta(i, k), len(lead))
+    return equate((*x.shape[:-2], n, n), at, left, Delta(i, k), len(lead), columns=True)
 
 
 def is_vector(x: Operand, y: Operand) -> bool:
@@ -76,7 +76,7 @@ def system(x: Operand, y: Operand, matrix: Callable[[Expr, Expr], Expr], plain: 
     lead, i, columns = at[: len(batch)], at[len(batch)], at[len(batch) + 1 :]
     entry = x[(*lead[len(batch) - (x.rank - 2) :], i, j)]
     left = sigma(entry * matrix(i, j) * unknown(*lead, j, *columns), (j, n)) + (unknown(*at) if plain else 0)
-    return equate(shape, at, left, aligned(y, at), len(batch))
+    return equate(shape, at, left, aligned(y, at), len(batch), columns=not vector)
 
 
 @op(targets=(linalg.solve,))
@@ -140,7 +140,7 @@ def factored(x: Operand, upper: bool, shape: Sequence[Expr], right: Callable[[Se
         return x[(*of, m, row) if upper else (*of, row, m)] * LessEqual(m, row)
 
     inner = sigma(entry(j) * unknown(*lead, j, k), (j, n))
-    return equate(shape, at, sigma(entry(i) * inner, (m, n)), right(at), len(lead))
+    return equate(shape, at, sigma(entry(i) * inner, (m, n)), right(at), len(lead), columns=True)
 
 
 @op("cholesky_solve")

@@ -75,7 +75,13 @@ def batched(x: Tensor, mean: Tensor, a: Tensor) -> Tensor:
     return (first.sin() @ second).mean() + torch.det(s).log().sum() + torch.slogdet(s).logabsdet.square().sum()
 
 
-FORWARDS = (gaussian_by_cholesky, gaussian_by_solve, gaussian_by_inverse, ridge, process, batched)
+def gaussian_of_torch(x: Tensor, mean: Tensor, a: Tensor) -> Tensor:
+    """torch's own distribution."""
+    normal: Any = torch.distributions.MultivariateNormal(mean, covariance(a), validate_args=False)
+    return -normal.log_prob(x).mean()
+
+
+FORWARDS = (gaussian_of_torch, gaussian_by_cholesky, gaussian_by_solve, gaussian_by_inverse, ridge, process, batched)
 SIZES = ((5, 3), (7, 2), (4, 4), (3, 1), (2, 6))
 
 
@@ -265,7 +271,16 @@ def test_a_system_that_is_not_transposed_is_told(monkeypatch: pytest.MonkeyPatch
 def test_singular_matrices_have_no_truth() -> None:
     graph = trace(torch.linalg.inv, torch.eye(2))
     with pytest.raises((InputError, RuntimeError), match="singular"):
-        evaluate(graph, {"a": torch.ones(2, 2)})
+        evaluate(graph, {graph.inputs[0]: torch.ones(2, 2)})
+
+
+def test_truth_of_larger_systems_is_there() -> None:
+    """Columns are systems of their own, so that 40 x 40 unknowns are not one system."""
+    a = covariance(torch.randn(40, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
+    program = codegen.generate(lambda a: torch.linalg.inv(a).sin().sum(), a)
+    report = codegen.check(program, a)
+    assert report.ok
+    assert report["a"].error is not None
 
 
 def test_what_is_not_in_the_triangle_has_no_gradient() -> None:
