@@ -12,7 +12,7 @@ from codegen.distances import NAME, rows
 from codegen.kernels import stable
 from codegen.pick import picked
 from codegen.values import Axes, LowererBase, Val, permute, to_axes
-from engine.notation import Amax, Index, LessEqual, Sigma
+from engine.notation import Amax, Index, Less, LessEqual, Sigma
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ class ContractMixin(LowererBase):
                 return self.reduce(self.value(e.body), summed)
             factors = self._groups(e.body)
             groups: list[Val] | None = factors
+            left = factors
             while groups is not None and len(groups) > 2:
-                groups = self._fewer(groups)
+                left, groups = groups, self._fewer(groups)
             if groups is None:
-                return self._einsum(factors, summed, outer)
+                return self._chained(left, factors, summed, outer)
             if len(groups) == 1:
                 return self.reduce(groups[0], summed)
             return self._two(groups[0], groups[1], summed, outer)
@@ -116,12 +117,32 @@ class ContractMixin(LowererBase):
         for f in sp.Mul.make_args(body):
             found = frozenset(s for s in f.free_symbols if isinstance(s, Index) and s in self.ranges and _is_free(f, s))
             by.setdefault(found, []).append(f)
+        for found in [k for k, fs in by.items() if len(k) == 2 and all(isinstance(f, Less) for f in fs)]:
+            whole = next((k for k, fs in by.items() if k > found and any(isinstance(f, sp.Indexed) for f in fs)), None)
+            if whole is not None:  # a triangle of that tensor
+                by[whole] += by.pop(found)
         loose = by.pop(frozenset(), [])
         keys = sorted(by, key=lambda k: (self.elements(k), len(k), str(sorted(map(str, k)))))
         if not keys:
             return [self.value(body)]
         by[keys[0]] = [*loose, *by[keys[0]]]
         return [self.value(sp.Mul(*by[k])) for k in keys]
+
+    def _chained(self, groups: list[Val], factors: list[Val], summed: list[Index], outer: list[Index]) -> Val:
+        """A sum over several tensors, two at a time: first those that have an index which no other one has.
+
+        As one call of einsum where there are no such, of all factors.
+        """
+        left = list(summed)
+        while len(groups) > 2:
+            found = [(a, b, alone(a, b, groups, left)) for k, a in enumerate(groups) for b in groups[k + 1 :]]
+            pairs = [pair for pair in found if pair[2]]
+            if not pairs:
+                return self._einsum(factors, summed, outer)
+            a, b, own = pairs[0]
+            groups = [*(g for g in groups if g is not a and g is not b), self._two(a, b, own, outer)]
+            left = [i for i in left if i not in own]
+        return self._two(groups[0], groups[1], left, outer)
 
     def elements(self, indices: Iterable[Index]) -> int:
         """The number of elements over indices at the sizes of the example; 0 where there is none."""
@@ -256,6 +277,12 @@ class ContractMixin(LowererBase):
         given = ",".join("".join(letters[i] for i in v.indices) for v in values)
         spec = f'"{given}->{"".join(letters[i] for i in out)}"'
         return Val(tt.call("torch.einsum", spec, *[v.t for v in values]), tuple(out))
+
+
+def alone(a: Val, b: Val, groups: list[Val], summed: list[Index]) -> list[Index]:
+    """The summed indices that two of several tensors have, and no other one."""
+    others = {i for g in groups if g is not a and g is not b for i in g.indices}
+    return [i for i in summed if i in a.indices and i in b.indices and i not in others]
 
 
 def _is_free(f: Expr, s: Index) -> bool:

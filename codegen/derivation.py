@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 import sympy as sp
 from sympy import Expr
 
-from codegen.derive import COT, Contribution, vjp
-from codegen.formula import latex_formula, left_side, lettered, named, text_formula
+from codegen.derive import COT, Contribution
+from codegen.formula import latex_formula, left_side, lettered, lettered_sides, named, text_formula
+from codegen.implicit import helper_of, law_of, moved, passed
 from codegen.ownoutput import OUT
+from engine.implicit import DETERMINANT, Expansion
 from engine.naming import Namer
-from engine.notation import accesses
+from engine.notation import Delta, accesses, base, element, fresh, sigma
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from codegen.closed.regions.code import RegionCode
+    from codegen.implicit import Helper
     from engine.graph import Graph, Node
 
 
@@ -116,6 +119,20 @@ def steps_of(proofs: Iterable[Proof]) -> tuple[Step, ...]:
     return tuple(Step(p.cell or p.name, rule, p) for p in proofs for rule in (*p.rules, "common factors in front"))
 
 
+@dataclass(frozen=True)
+class Law:
+    """An equation between tensors, at indices, and what it is in words."""
+
+    caption: str
+    left: Expr
+    right: Expr
+    indices: tuple[Expr, ...]
+
+    def lettered(self, avoid: Iterable[str]) -> Law:
+        """The same with readable indices."""
+        return Law(self.caption, *lettered_sides(self.left, self.right, self.indices, avoid))
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """What one consumer adds to a node's cotangent: a template over the consumer's operands, shared by equal nodes."""
@@ -127,12 +144,16 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Cotangent:
-    """The cotangent of one node: `d<name>` and the parts that add up to it. A result of the forward is `seeded`."""
+    """The cotangent of one node: `d<name>` and the parts that add up to it. A result of the forward is `seeded`.
+
+    A node that an equation defines has a `helper`, which is computed from the cotangent and passed back in its place.
+    """
 
     node: Node
     name: str
     parts: tuple[Part, ...]
     seeded: bool = False
+    helper: Helper | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,14 +197,19 @@ class Derivation:
         """The number of dimensions of every tensor a formula may name."""
         ranks = {n.name: len(n.shape) for n in self.graph.nodes}
         ranks.update({c.name: len(c.node.shape) for c in self.cotangents.values()})
+        helpers = [c.helper for c in self.cotangents.values() if c.helper is not None]
+        ranks.update({h.name: len(h.auxiliary.shape) for h in helpers})
+        expansions = [(n, n.implicit) for n in self.graph.nodes if isinstance(n.implicit, Expansion)]
+        ranks.update({f"det_{n.operands[law.matrix]}": len(n.shape) for n, law in expansions})
         return ranks
 
     def names(self, part: Part) -> dict[str, str]:
         """What a template's placeholders stand for."""
         names = {f"_{k}": o for k, o in enumerate(part.consumer.operands)}
         names[OUT] = part.consumer.name
-        names[COT] = self.cotangents[part.consumer.name].name
-        return names
+        through = self.cotangents[part.consumer.name]
+        names[COT] = through.name
+        return names if through.helper is None else {**names, through.helper.auxiliary.name: through.helper.name}
 
     def part_expr(self, part: Part, at: Sequence[Expr]) -> Expr:
         """A part with this graph's names and sizes, at the given indices."""
@@ -239,6 +265,32 @@ class Derivation:
         seed = r"\mathrm{grad\_out} + " if c.seeded else ""
         return f"{latex_formula(left, self.ranks)} = {seed}{latex_formula(right, self.ranks)}"
 
+    def laws(self, name: str) -> tuple[Law, ...]:
+        """What a node follows from that has no index notation; () for every other one.
+
+        For the output of an equation that is the equation, and how the output moves with what the equation reads (δ): both
+        sides stay equal. For a function of determinants these are the expansions along the rows.
+        """
+        node = self.graph[name]
+        e = node.equation
+        if e is not None:
+            steps = {o: f"δ{o}" for o in (name, *node.operands) if o == name or self.graph[o].differentiable}
+            found = [
+                Law(f"`{name}` solves:", e.left, e.right, e.indices),
+                Law("Both sides stay equal as its tensors move:", moved(e, steps), sp.S.Zero, e.indices),
+            ]
+        else:
+            found = expansion_of(node, node.implicit) if isinstance(node.implicit, Expansion) else []
+        return tuple(law.lettered(self.taken) for law in found)
+
+    def adjoint(self, name: str) -> Law | None:
+        """The equation of the tensor that a node's backward computes from its cotangent, where there is one."""
+        c = self.cotangents.get(name)
+        if c is None or c.helper is None:
+            return None
+        rule = c.helper.auxiliary.rule
+        return Law(f"{rule[0].upper()}{rule[1:]}:", *c.helper.formula).lettered(self.taken)
+
     def definition_text(self, name: str) -> str | None:
         """A node's index notation as one line."""
         known = self.definition(name)
@@ -252,6 +304,25 @@ class Derivation:
         )
 
 
+def expansion_of(node: Node, law: Expansion) -> list[Law]:
+    """What is known of a determinant: it is the sum along any row i, and zero with the cofactors of another row k."""
+    matrix, sizes = node.operands[law.matrix], dict(node.sizes)
+    lead = tuple(sp.S.Zero if n == 1 else fresh() for n in node.shape)
+    i, j, k = fresh(), fresh(), fresh()
+    value = element(base(f"det_{matrix}"), lead)
+    row = element(base(matrix), [*lead, i, j]) * element(base(f"cofactor_{matrix}"), [*lead, k, j])
+    own = element(base(node.name), lead)
+    return [
+        Law(f"`{node.name}` is:", own, law.expr.xreplace({DETERMINANT: value}), lead),
+        Law(
+            "The expansions of a determinant, whose cofactors do not read their row:",
+            sigma(row, (j, law.size.xreplace(sizes))),
+            value * Delta(i, k),
+            (*lead, i, k),
+        ),
+    ]
+
+
 def derive(graph: Graph) -> Derivation:
     """The cotangents of every differentiable node and input that the result depends on, last node first.
 
@@ -260,7 +331,7 @@ def derive(graph: Graph) -> Derivation:
     namer = Namer([*(n.name for n in graph.nodes), *map(str, graph.sizes)])
     consumers: dict[str, list[tuple[Node, int]]] = {}
     for n in graph.nodes:
-        if n.template is not None and n.differentiable:
+        if law_of(n) is not None and n.differentiable:
             for k, o in enumerate(n.operands):
                 consumers.setdefault(o, []).append((n, k))
     cotangents: dict[str, Cotangent] = {}
@@ -270,18 +341,23 @@ def derive(graph: Graph) -> Derivation:
             continue
         parts: list[Part] = []
         for consumer, k in reversed(consumers.get(n.name, [])):
-            if consumer.name not in cotangents or consumer.template is None:
+            law = law_of(consumer)
+            if consumer.name not in cotangents or law is None:
                 continue
-            template = vjp(consumer.template, k, consumer.operand_shapes[k])
+            template = passed(law, k, consumer.operand_shapes[k])
             if template.expr != 0:
                 parts.append(Part(consumer, k, template))
         seeded = n.name in graph.outputs
         if not parts and not seeded and not n.is_input:
             continue
-        cotangents[n.name] = Cotangent(n, namer(f"d{n.name}"), tuple(parts), seeded)
+        label = namer(f"d{n.name}")
+        helper = helper_of(graph, n, label, namer)
+        cotangents[n.name] = Cotangent(n, label, tuple(parts), seeded, helper)
         rules = [f"chain rule through {p.consumer.name}" for p in parts]
         if len(parts) > 1:
             rules.append(f"fan-out: {len(parts)} paths add up")
+        if helper is not None:
+            rules.append(helper.auxiliary.rule)
         trail.extend(Step(n.name, r) for r in rules)
     return Derivation(graph, scheduled(graph, cotangents, consumers), tuple(trail))
 

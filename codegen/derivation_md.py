@@ -21,6 +21,13 @@ READING = (
     "summed over its indices. $`\\delta_{i,j}`$ is 1 where $`i = j`$ and 0 elsewhere; a dimension of size one is read at 0."
 )
 
+EQUATIONS = (
+    " Where a node `X` is what an equation defines, `X_equation` is its left side less its right one, which stays zero as tensors "
+    "move. So the cotangent of what it reads is minus the sum of `X_adjoint` times the derivative of `X_equation`, for the adjoint "
+    "with which the derivative by `X` itself gives the cotangent of `X`."
+)
+"""What is to be known of a derivation with equations."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -72,7 +79,7 @@ def derivation_markdown(derivation: Derivation, target: str) -> str:
         name=target,
         intro=intro,
         inputs=[{"name": i, "dtype": told[i].dtype, "shape": told[i].shape} for i in graph.inputs],
-        reading=READING,
+        reading=READING + (EQUATIONS if any(n.equation is not None for n in graph.nodes) else ""),
         sections=sections,
     )
 
@@ -96,6 +103,7 @@ def node_section(e: Explanation) -> NodeSection:
         blocks.append(Block("", "python", (e.forward,)))
     if e.definition is not None:
         blocks.append(Block("", "math", (e.definition.latex,)))
+    blocks.extend(Block(caption, "math", (law.latex,)) for caption, law in e.laws)
     if e.cotangent is not None:
         for p in e.paths:
             scattered = ", scattered back along its index" if p.scattered else ""
@@ -103,6 +111,9 @@ def node_section(e: Explanation) -> NodeSection:
         rules = f" ({'; '.join(e.rules)})" if e.rules else ""
         blocks.append(Block(f"Cotangent{rules}:", "math", (e.cotangent.latex,)))
         blocks.append(Block("", "python", e.statements))
+    if e.adjoint is not None:
+        caption, law, lines = e.adjoint
+        blocks += [Block(caption, "math", (law.latex,)), *([Block("", "python", lines)] if lines else [])]
     return NodeSection(e.name, (f"{kind}, {e.dtype} `{e.shape}`{place}",), tuple(blocks))
 
 

@@ -170,10 +170,10 @@ def vjp(template: Definition, position: int, shape: tuple[Expr, ...]) -> Contrib
     return pulled_back(template, f"_{position}", shape)
 
 
-def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> Contribution:
+def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...], own: bool = True) -> Contribution:
     """The cotangent of the tensor `operand` (of this shape) that a definition passes back.
 
-    The output's cotangent is called `COT` and the output `OUT`. Source of the formula: the chain rule for index
+    The output's cotangent is called `COT` and the output `OUT`, which is read where that is shorter and `own`. Source of the formula: the chain rule for index
     notation; nothing is specific to an op.
     """
     base = cast("IndexedBase | None", next((a.base for a in accesses(template.expr, operand)), None))
@@ -190,7 +190,7 @@ def pulled_back(template: Definition, operand: str, shape: tuple[Expr, ...]) -> 
         there: dict[Expr, Expr] | None = None
         if limits and shape == template.shape and all(isinstance(i, Index) for i in access.indices):
             there = dict(zip(template.indices, access.indices, strict=True))
-        local = with_output(coefficient, template, there)
+        local = with_output(coefficient, template, there) if own else coefficient
         rename = {i: fresh() for i, _ in outer}
         rename.update({i: fresh() for i in ordered(bound(local))})
         body = (element(cot, template.indices) * local).xreplace(rename)

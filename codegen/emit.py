@@ -60,10 +60,9 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
     graph = derivation.graph
     writer = StepsWriter(derivation)
     blocks = writer.blocks()
-    names = {c.name for c in derivation.cotangents.values()}
     sized = Used()
     lines = forward_lines(graph, sized)
-    reads = writer.used.names - names
+    reads = writer.used.names - writer.made
     wanted = {n.name for n in graph.nodes if n.named and not n.is_input} | reads | set(graph.buffers.values())
     unsized = [s for s in writer.used.sizes if not any(size == s for name in wanted for size in graph[name].shape)]
     for s in unsized:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from codegen.derive import partials
+from codegen.derive import COT, partials
 from codegen.formula import latex_formula, left_side, lettered, named, text_formula
 from codegen.ownoutput import by_output
 from codegen.steps import StepsWriter
-from engine.notation import accesses
+from engine.implicit import Expansion
+from engine.notation import accesses, base, element
 from engine.spelling import size_text
+from engine.table import Definition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,10 +21,9 @@ if TYPE_CHECKING:
 
     from sympy import Expr
 
-    from codegen.derivation import Derivation, Part
+    from codegen.derivation import Derivation, Law, Part
     from engine.graph import Graph, Node
     from engine.indexed import Indexed, IndexedBase
-    from engine.table import Definition
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,8 @@ class Explanation:
         paths: what the cotangent is summed from.
         rules: the other rules that were used.
         statements: the emitted lines.
+        laws: what it follows from where that is no definition, each with a caption.
+        adjoint: the equation of what its backward computes from the cotangent, with a caption and the lines.
     """
 
     name: str
@@ -80,13 +83,15 @@ class Explanation:
     paths: tuple[Path, ...]
     rules: tuple[str, ...]
     statements: tuple[str, ...]
+    laws: tuple[tuple[str, Formula], ...] = ()
+    adjoint: tuple[str, Formula, tuple[str, ...]] | None = None
 
 
 def explanations(derivation: Derivation) -> dict[str, Explanation]:
     """Every node by name: those with a cotangent in backward order, then the rest in order of execution."""
     statements = {b.name: b.lines for b in StepsWriter(derivation).blocks()}
     rest = [n.name for n in derivation.graph.nodes if n.name not in derivation.cotangents]
-    return {name: _explained(derivation, name, statements.get(name, ())) for name in (*derivation.nodes, *rest)}
+    return {name: _explained(derivation, name, statements) for name in (*derivation.nodes, *rest)}
 
 
 def shape_of(node: Node) -> str:
@@ -94,7 +99,7 @@ def shape_of(node: Node) -> str:
     return "(" + ", ".join(size_text(s) for s in node.shape) + ("," if len(node.shape) == 1 else "") + ")"
 
 
-def _explained(derivation: Derivation, name: str, statements: tuple[str, ...]) -> Explanation:
+def _explained(derivation: Derivation, name: str, statements: Mapping[str, tuple[str, ...]]) -> Explanation:
     graph = derivation.graph
     node = graph[name]
     known = derivation.cotangents.get(name)
@@ -113,8 +118,29 @@ def _explained(derivation: Derivation, name: str, statements: tuple[str, ...]) -
         cotangent=None if known is None else cotangent,
         paths=() if known is None else tuple(p for part in known.parts for p in _paths(derivation, part)),
         rules=() if known is None else tuple(_rules(derivation, name)),
-        statements=tuple(statements),
+        statements=statements.get(name, ()),
+        laws=tuple((law.caption, formula_of(law, derivation.ranks)) for law in derivation.laws(name)),
+        adjoint=_adjoint(derivation, name, statements),
     )
+
+
+def formula_of(law: Law, ranks: Mapping[str, int]) -> Formula:
+    """Both sides of an equation."""
+    left, right = law.left, law.right
+    return Formula(
+        lambda: f"{text_formula(left, ranks)} = {text_formula(right, ranks)}",
+        lambda: f"{latex_formula(left, ranks)} = {latex_formula(right, ranks)}",
+    )
+
+
+def _adjoint(
+    derivation: Derivation, name: str, statements: Mapping[str, tuple[str, ...]]
+) -> tuple[str, Formula, tuple[str, ...]] | None:
+    law, c = derivation.adjoint(name), derivation.cotangents.get(name)
+    if law is None or c is None or c.helper is None:
+        return None
+    lines = statements.get(c.helper.name, ()) if c.helper.statements else ()
+    return law.caption, formula_of(law, derivation.ranks), lines
 
 
 def _forward(graph: Graph, node: Node) -> str:
@@ -130,7 +156,12 @@ def _rules(derivation: Derivation, name: str) -> list[str]:
 
 def _paths(derivation: Derivation, part: Part) -> list[Path]:
     """The derivatives of a consumer's element by each access that it makes to the node."""
+    if isinstance(part.consumer.implicit, Expansion):
+        return [_of_expansion(derivation, part)]
+    equation = part.consumer.implicit
     template = part.consumer.template
+    if equation is not None:  # what its left side less its right one moves by
+        template = Definition(equation.shape, equation.indices, equation.expr)
     found = next((a.base for a in accesses(template.expr, f"_{part.position}")), None) if template is not None else None
     if template is None or found is None:
         return []
@@ -138,13 +169,24 @@ def _paths(derivation: Derivation, part: Part) -> list[Path]:
     names = derivation.names(part)
     scattered = any("scattered" in rule for rule in part.template.rules)
     paths: list[Path] = []
+    name = part.consumer.name if equation is None else f"{part.consumer.name}_equation"
     for local, access in local_derivatives(template, found):
-        output = left_side(part.consumer.name, template.indices)
+        output = left_side(name, template.indices)
         bottom = named(access.xreplace(sizes), names)
         right = named(local.xreplace(sizes), names)
         parts, _ = _lettered([output, bottom, right], template.indices, derivation.taken)
         paths.append(Path(part.consumer.name, _partial(parts, derivation.ranks), scattered, parts))
     return paths
+
+
+def _of_expansion(derivation: Derivation, part: Part) -> Path:
+    """The derivative of a function of determinants by an entry of the matrix."""
+    names, at = derivation.names(part), part.template.indices
+    lead = at[: len(part.consumer.shape)]
+    slope = part.template.expr / element(base(COT), lead)
+    exprs = [left_side(part.consumer.name, lead), left_side(names[f"_{part.position}"], at), named(slope, names)]
+    parts, _ = _lettered(exprs, at, derivation.taken)
+    return Path(part.consumer.name, _partial(parts, derivation.ranks), False, parts)
 
 
 @lru_cache(maxsize=4096)

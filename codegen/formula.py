@@ -383,3 +383,20 @@ def latex_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
 def left_side(name: str, indices: Sequence[Expr]) -> Expr:
     """`name[i,j]` as an expression."""
     return element(IndexedBase(sp.Symbol(name, real=True)), indices)
+
+
+def lettered_sides(
+    left: Expr, right: Expr, indices: Sequence[Expr], avoid: Iterable[str] = ()
+) -> tuple[Expr, Expr, tuple[Expr, ...]]:
+    """Both sides of an equation and its indices, with the letters that `lettered` gives."""
+    both, at = lettered(cast("Any", sp.Tuple(left, right)), indices, avoid)
+    one, other = cast("Any", both).args
+    return one, other, at
+
+
+def equation_text(
+    left: Expr, right: Expr, indices: Sequence[Expr], ranks: Mapping[str, int], avoid: Iterable[str] = ()
+) -> str:
+    """An equation with readable indices, as one line of text."""
+    one, other, _ = lettered_sides(left, right, indices, avoid)
+    return f"{text_formula(one, ranks)} = {text_formula(other, ranks)}"

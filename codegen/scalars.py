@@ -196,7 +196,14 @@ class ScalarMixin(LowererBase):
 
     def product_of(self, e: Expr) -> Val:
         """A product: numbers first, factors over few indices before they meet the large ones, then divisions."""
-        for shortcut in (self.one_root, self.mean_of, self.scaled_first, self.chosen_multiple):
+        for shortcut in (
+            self.triangle,
+            self.scaled_bessel,
+            self.one_root,
+            self.mean_of,
+            self.scaled_first,
+            self.chosen_multiple,
+        ):
             found = shortcut(e)
             if found is not None:
                 return found
@@ -532,6 +539,8 @@ class ScalarMixin(LowererBase):
         if isinstance(e, sp.polygamma):
             v = self.typed(self.value(e.args[1]))
             return Val(tt.method(v.t, "polygamma", self.value(e.args[0]).t), v.axes)
+        if isinstance(e, sp.besseli):
+            return self.bessel(e)
         if isinstance(e, sp.log) and isinstance(e.args[0], sp.gamma):  # what sympy makes of loggamma for whole numbers
             return self.map_method("lgamma", e.args[0].args[0])
         if e.func.__name__ in OF_TWO:

@@ -11,8 +11,10 @@ from sympy import Add, Expr, Symbol
 from torch.utils import _pytree as pytree
 
 from codegen import tensors as tt
-from codegen.derive import COT, vjp
+from codegen.derive import COT
 from codegen.exact import ExactLowerer, is_elementwise
+from codegen.formula import equation_text
+from codegen.implicit import ADJOINT, INVERSE, law_of, passed
 from codegen.lower import Lowered, Lowerer, Scatter
 from codegen.ownoutput import OUT
 from codegen.repeats import Repeats
@@ -22,12 +24,14 @@ from engine.errors import DerivationError
 from engine.notation import in_wholes, sizes_in
 from engine.own import reachable
 from engine.spelling import Ref, SizeArg, is_slice, listed, quoted, render_call, size_text
+from engine.table import Definition
 
 if TYPE_CHECKING:
     from codegen.derivation import Cotangent, Derivation, Part
+    from codegen.implicit import Helper
     from codegen.tensors import T
     from engine.graph import Graph, Node
-    from engine.table import Definition
+    from engine.implicit import Implicit
 
 
 def kind_of(dtype: torch.dtype) -> str:
@@ -41,13 +45,14 @@ MOST_TERMS = 32
 
 @cache
 def lowered(
-    template: Definition, position: int, shapes: tuple[tuple[Expr, ...], ...], kinds: tuple[str, ...]
+    law: Definition | Implicit, position: int, shapes: tuple[tuple[Expr, ...], ...], kinds: tuple[str, ...]
 ) -> Lowered:
     """The torch form of what one op passes back to one operand, over placeholders; made once per structure."""
-    contribution = vjp(template, position, shapes[position])
+    contribution = passed(law, position, shapes[position])
     tensors = {f"_{k}": TensorInfo(s, kind) for k, (s, kind) in enumerate(zip(shapes, kinds, strict=True))}
-    tensors[OUT] = tensors[COT] = TensorInfo(template.shape)
-    lowerer = ExactLowerer if is_elementwise(template) else Lowerer
+    tensors[OUT] = tensors[COT] = tensors[ADJOINT] = TensorInfo(law.shape)
+    tensors[INVERSE] = TensorInfo(shapes[position])
+    lowerer = ExactLowerer if isinstance(law, Definition) and is_elementwise(law) else Lowerer
     return lowerer(tensors, {}).lower(contribution.expr, contribution.indices, contribution.shape)
 
 
@@ -100,6 +105,7 @@ class StepsWriter:
         self.derivation = derivation
         self.graph: Graph = derivation.graph
         self.used = Used()
+        self.made = {c.name for c in derivation.cotangents.values()}
         cotangents = (c.name for c in derivation.cotangents.values())
         sizes = map(str, self.graph.sizes)
         self.repeats = Repeats((*self.graph.by_name, *sizes, *cotangents))
@@ -115,7 +121,18 @@ class StepsWriter:
                 heading = f"{source.text}  (line {source.line})"
                 place = source
             out.append(Block(name, heading, tuple(wrapped(self.derivation.text(name))), self._lines(c)))
+            if c.helper is not None and c.helper.statements:
+                out.append(self._helper(c.helper))
         return out
+
+    def _helper(self, helper: Helper) -> Block:
+        """The statements of a tensor that solves an equation, under that equation."""
+        for name, t in helper.statements:
+            self.used.see(t)
+            self.made.add(name)
+        text = equation_text(*helper.formula, self.derivation.ranks, self.derivation.taken)
+        lines = tuple(f"{name} = {tt.text(t)}" for name, t in helper.statements)
+        return Block(helper.name, "", tuple(wrapped(f"{helper.name} solves {text}")), lines)
 
     def _lines(self, c: Cotangent) -> tuple[str, ...]:
         """The statements as they stand in the file, where they are indented once."""
@@ -182,8 +199,9 @@ class StepsWriter:
     def _lowered(self, part: Part) -> Lowered:
         consumer = part.consumer
         kinds = tuple(kind_of(self.graph[o].dtype) for o in consumer.operands)
-        assert consumer.template is not None
-        return lowered(consumer.template, part.position, consumer.operand_shapes, kinds)
+        law = law_of(consumer)
+        assert law is not None
+        return lowered(law, part.position, consumer.operand_shapes, kinds)
 
     def _filled(self, t: Any, part: Part) -> Any:
         return tt.rename(t, self.derivation.names(part), dict(part.consumer.sizes))

@@ -107,7 +107,8 @@ def _finite(a: Any) -> Tensor:
 def masks_of(graph: Graph, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What has no definition (an argmax, a random mask), as it came out on the side that is compared."""
     known = ("constant", "detach")
-    return {n.name: values[n.name] for n in graph.nodes if n.template is None and not n.is_input and n.op not in known}
+    opaque = (n for n in graph.nodes if n.template is None and n.implicit is None and not n.is_input)
+    return {n.name: values[n.name] for n in opaque if n.op not in known}
 
 
 def chosen_entries(shape: Sequence[int], excess: Tensor, count: int, seed: int) -> list[Entry]:

@@ -163,6 +163,18 @@ class LowererBase:
         """A stable kernel found by `kernels.stable`."""
         raise NotImplementedError(type(self).__name__)
 
+    def bessel(self, e: Expr, scaled: bool = False) -> Val:
+        """A modified Bessel function, times exp(-|x|) where it is scaled."""
+        raise NotImplementedError(type(self).__name__)
+
+    def scaled_bessel(self, e: Expr) -> Val | None:
+        """A product with a modified Bessel function that does not overflow; None for any other."""
+        raise NotImplementedError(type(self).__name__)
+
+    def triangle(self, e: Expr) -> Val | None:
+        """A product that is a triangle of a matrix; None for any other."""
+        raise NotImplementedError(type(self).__name__)
+
     def rank(self, i: Index) -> int:
         """The place of an index in the order of axes; unknown ones come last."""
         if i not in self.order:

@@ -16,9 +16,11 @@ from torch.utils import _pytree as pytree
 from engine.arithmetic import Arithmetic, arithmetic
 from engine.errors import InputError
 from engine.fixedpoint import Contractions
+from engine.implicit import Expansion
 from engine.interpret import Interpreter
 from engine.notation import Part
 from engine.sizes import evaluate as size_of
+from engine.solving import Solver, determinants, of_determinant
 from engine.spelling import Ref, SizeArg
 
 if TYPE_CHECKING:
@@ -160,6 +162,7 @@ class _Evaluation:
         self.graph, self.inputs, self.numbers = graph, inputs, numbers
         self.sizes = sizes_of(graph, inputs)
         self._contractions: dict[str, Contractions] = {}
+        self._solvers: dict[str, Solver] = {}
 
     def run(self, given: dict[str, Any], only: set[str] | None = None) -> dict[str, Array]:
         """Values by node; `given` are taken as they are, except for the nodes of `only`, which are computed."""
@@ -179,7 +182,7 @@ class _Evaluation:
         """The nodes that move with a node. Opaque ones do not: they see real parts only, and are drawn once."""
         found: set[str] = set()
         for node in self.graph.nodes:
-            if node.template is not None and any(o == name or o in found for o in node.operands):
+            if (node.template or node.implicit) is not None and any(o == name or o in found for o in node.operands):
                 found.add(node.name)
         return found
 
@@ -197,6 +200,13 @@ class _Evaluation:
         if node.op == "detach":
             value = values[node.operands[0]]
             return value if value.dtype.kind in "biu" else self.numbers.real(value)
+        if node.equation is not None:
+            if node.name not in self._solvers:
+                self._solvers[node.name] = Solver(node, self.sizes, self._opaque(node, values))
+            return self._solvers[node.name].solve(values, self.numbers)
+        if isinstance(node.implicit, Expansion):
+            found = determinants(values[node.operands[node.implicit.matrix]], self.numbers)
+            return of_determinant(node.implicit.expr, found, self.numbers)
         return self._opaque(node, values)
 
     def _opaque(self, node: Node, values: dict[str, Array]) -> Array:

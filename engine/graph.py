@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from torch.utils import _pytree as pytree
 
+from engine.implicit import UNKNOWN, Equation
 from engine.indexed import IndexedBase
 from engine.notation import base, instantiate
 from engine.spelling import render_call, shape_text
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from sympy import Expr, Symbol
 
+    from engine.implicit import Implicit
     from engine.sizes import Guard
     from engine.table import Definition
 
@@ -46,7 +48,7 @@ class Call:
 @lru_cache(maxsize=2**12)
 def placeholders(e: Expr) -> tuple[tuple[IndexedBase, int, bool, bool], ...]:
     """The tensors of a template: which operand each stands for, and whether it is positive or an integer."""
-    labels = [(tensor, tensor.label) for tensor in e.atoms(IndexedBase)]
+    labels = [(tensor, tensor.label) for tensor in e.atoms(IndexedBase) if str(tensor.label) != UNKNOWN]
     return tuple((t, int(str(n)[1:]), bool(n.is_positive), bool(n.is_integer)) for t, n in labels)
 
 
@@ -56,7 +58,7 @@ class Node:
 
     `operands` are the names of the tensors its op reads, `template` its definition over operands `_0, _1, ...` (None
     for an input, a constant and what has no definition, such as an argmax), shared by every node of the same
-    structure. `sizes` maps the template's size symbols to this graph's.
+    structure. What an equation defines has that as `implicit`, over the same operands. `sizes` maps the template's size symbols to this graph's.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Node:
     positive: bool = False
     operand_shapes: tuple[tuple[Expr, ...], ...] = ()
     named: bool = False
+    implicit: Implicit | None = None
 
     @property
     def is_input(self) -> bool:
@@ -90,6 +93,17 @@ class Node:
         for tensor, k, positive, integer in placeholders(self.template.expr):
             mapping[tensor] = base(self.operands[k], positive, integer)
         return self.template.indices, instantiate(self.template.expr, mapping)
+
+    @cached_property
+    def equation(self) -> Equation | None:
+        """The equation that defines this node, with the names of this graph; None for what has none."""
+        if not isinstance(self.implicit, Equation):
+            return None
+        mapping: dict[Any, Any] = {**dict(self.sizes), base(UNKNOWN): base(self.name)}
+        for tensor, k, positive, integer in placeholders(self.implicit.expr):
+            mapping[tensor] = base(self.operands[k], positive, integer)
+        left, right = (instantiate(e, mapping) for e in (self.implicit.left, self.implicit.right))
+        return replace(self.implicit, shape=self.shape, left=left, right=right)
 
     def forward_text(self) -> str:
         """The torch call, with operands by name."""

@@ -14,6 +14,46 @@ from engine.ops import TABLE
 DEVICES = frozenset(("cuda", "xpu", "mps", "ipu", "pin_memory"))
 """Methods that move a tensor elsewhere."""
 
+SPECTRUM = (
+    "eigenvalues and singular values have no rows. What they are often taken for has: torch.logdet, torch.linalg.inv, "
+    "torch.linalg.solve, torch.linalg.cholesky (which whitens, too), the Frobenius norm. Or pass what they give as an input."
+)
+SQUARES = (
+    "Solve the normal equations, torch.linalg.solve(A.mT @ A, A.mT @ B), or with a penalty on the diagonal of A.mT @ A."
+)
+COMPLEX = "complex numbers are outside of what is derived. Transform outside of the forward, or multiply with a matrix of cosines."
+REMEDIES = {
+    **dict.fromkeys(
+        (
+            "linalg_eigh", "linalg_eigvalsh", "linalg_eig", "linalg_eigvals", "linalg_svd", "linalg_svdvals", "svd", "lobpcg",
+            "nuclear_norm", "linalg_cond", "linalg_matrix_rank", "pca_lowrank", "svd_lowrank",
+        ),
+        SPECTRUM,
+    ),
+    **dict.fromkeys(("linalg_lstsq", "linalg_pinv", "pinverse"), SQUARES),
+    **dict.fromkeys(
+        (
+            "linalg_qr", "qr", "linalg_lu", "lu", "linalg_lu_factor", "linalg_lu_solve", "lu_solve", "linalg_ldl_factor",
+            "linalg_ldl_solve", "linalg_householder_product",
+        ),
+        "of the factorizations Cholesky's has a row: torch.linalg.cholesky(A.mT @ A) is the R of A = Q R, transposed, up to signs. "
+        "A system is solved by torch.linalg.solve, without factors.",
+    ),
+    **dict.fromkeys(
+        ("linalg_inv_ex", "linalg_cholesky_ex", "linalg_solve_ex"),
+        "Leave out `_ex`: the one without it raises where there is no result.",
+    ),
+    **dict.fromkeys(
+        ("linalg_matrix_exp", "matrix_exp"), "Write out as many terms of its series as you need: x @ x / 2 is the second one."
+    ),
+    **dict.fromkeys(
+        ("masked_select", "nonzero", "unique", "_unique2", "unique_consecutive", "argwhere"),
+        "how large its result is depends on values, and a trace has none. Use torch.where(mask, x, 0).",
+    ),
+    **dict.fromkeys(("stft", "istft", "view_as_complex", "complex", "polar"), COMPLEX),
+}  # fmt: skip
+"""What to do instead of ops that are not in the table."""
+
 
 def here() -> Source | None:
     """Where the user's forward is now."""
@@ -46,6 +86,9 @@ def unknown_op(name: str) -> str:
     text = f"\n  {source.text}" if source and source.text else ""
     if name in DEVICES:
         return f".{name}() at {located()}: leave devices out. Emitted code runs on the device that its inputs are on.{text}"
+    remedy = COMPLEX if name.startswith("fft_") else REMEDIES.get(name)
+    if remedy is not None:
+        return f"op {name!r} is not in the op table, at {located()}: {remedy}{text}"
     return (
         f"op {name!r} is not in the op table, at {located()}.{nearest} "
         f"Write it with supported ops, or add a row with engine.op(...) / engine.elementwise(...).{text}"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sympy import Expr, Symbol
 
     from engine.graph import Call, Source
+    from engine.implicit import Implicit
     from engine.table import Definition, Shape
 
 _INTERNALS: Any = vars(torch)["_C"]  # torch has no public names for these two
@@ -35,8 +36,19 @@ class SymbolicShape(tuple[int, ...]):
         return count
 
 
+@dataclass(frozen=True)
+class Diagonal:
+    """Which diagonals of a whole a tensor is: the arguments of `diagonal` after it."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
 class Proxy(torch.Tensor):
-    """A tensor of the trace: a meta tensor that knows its record, and what it is a part of where it is `whole[item]`."""
+    """A tensor of the trace: a meta tensor that knows its record, and what it is a part of where it is `whole[item]`.
+
+    So are diagonals of a whole, with a `Diagonal` for the item.
+    """
 
     record: Record
     part_of: tuple[Proxy, Any] | None
@@ -82,6 +94,7 @@ class Record:
     """Integers and truth values as they are at the example, where nothing but such is read."""
     signed: bool = False
     """Whether these are integers that may be below zero."""
+    implicit: Implicit | None = None
 
     def look_at(self, t: torch.Tensor) -> None:
         """Keep what an input or a constant holds, if it is integers."""

@@ -9,6 +9,11 @@
         n = equal(matrix.shape[1], vector.shape[0])
         return define((matrix.shape[0],), (i,), sigma(matrix[i, j] * vector[j], (j, n)))
 
+    @op("inverse")
+    def inverse(x):
+        i, j, k = fresh(), fresh(), fresh()
+        return equate(x.shape, (i, k), sigma(x[i, j] * unknown(j, k), (j, x.shape[0])), Delta(i, k), 0)
+
 A row's function has the parameters of the torch callable. Tensors come as `Operand`s, everything else as it was given.
 """
 
@@ -25,6 +30,7 @@ import torch
 from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
+from engine.implicit import Equation, Implicit
 from engine.notation import BINDERS, Index, Quo, accesses, base, element, fresh, name_of
 from engine.own import keys_of
 from engine.sizes import Sized, evaluate, expression
@@ -51,7 +57,7 @@ class Opaque:
     shape: Shape
 
 
-Output = Definition | Opaque
+Output = Definition | Implicit | Opaque
 
 
 class Operand:
@@ -100,10 +106,10 @@ class Scope:
         self.padded = padded
         self.chosen: list[tuple[int, Shape]] = []
         self.same: list[tuple[Expr, Expr]] = []
-        self._substitution: dict[Any, Expr] = {}
+        self.substitution: dict[Any, Expr] = {}
 
     def resolve(self, e: Expr) -> Expr:
-        return e.xreplace(self._substitution) if self._substitution else e
+        return e.xreplace(self.substitution) if self.substitution else e
 
     def value(self, e: Expr) -> int:
         return evaluate(e, self.values)
@@ -120,8 +126,8 @@ class Scope:
         self.same.append((a, b))
         for one, other in ((b, a), (a, b)):
             if one.is_Symbol and one not in other.free_symbols:
-                self._substitution = {k: v.xreplace({one: other}) for k, v in self._substitution.items()}
-                self._substitution[one] = other
+                self.substitution = {k: v.xreplace({one: other}) for k, v in self.substitution.items()}
+                self.substitution[one] = other
                 return other
         return a
 
@@ -170,6 +176,22 @@ def define(shape: Sequence[Expr], indices: Sequence[Expr], expr: Any) -> Definit
     body = sp.sympify(expr)
     gone = {i: sp.S.Zero for i, s in zip(indices, shape, strict=True) if s == 1}
     return Definition(tuple(shape), at, body.xreplace(gone) if gone else body)
+
+
+def equate(
+    shape: Sequence[Expr],
+    indices: Sequence[Expr],
+    left: Any,
+    right: Any,
+    lead: int,
+    symmetric: bool = False,
+    columns: bool = False,
+) -> Equation:
+    """An output of `shape` with which `left` is `right` at `indices`; see `Equation`."""
+    at = tuple(sp.S.Zero if s == 1 else i for i, s in zip(indices, shape, strict=True))
+    gone = {i: sp.S.Zero for i, s in zip(indices, shape, strict=True) if s == 1}
+    one, other = (sp.sympify(e).xreplace(gone) for e in (left, right))
+    return Equation(tuple(shape), at, one, other, lead, symmetric, columns)
 
 
 def broadcast_shape(*shapes: Shape) -> Shape:
@@ -318,7 +340,9 @@ _SPREAD = ("dims", "size", "sizes", "shape", "repeats")
 
 def _resolved(o: Output, scope: Scope) -> Output:
     shape = tuple(scope.resolve(s) for s in o.shape)
-    return Opaque(shape) if isinstance(o, Opaque) else define(shape, o.indices, scope.resolve(o.expr))
+    if isinstance(o, Definition):
+        return define(shape, o.indices, scope.resolve(o.expr))
+    return Opaque(shape) if isinstance(o, Opaque) else o.replaced(scope.substitution)
 
 
 TABLE: dict[Any, Row] = {}

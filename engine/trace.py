@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from sympy import Expr, Symbol
 
+    from engine.implicit import Implicit
+
 EXAMPLE_SIZES = (5, 7, 3, 11, 6, 13, 4, 9)
 
 
@@ -377,13 +379,17 @@ def _size_names(
     return {s: size_symbol(namer(wanted.get(s, f"n{k}"))) for k, s in enumerate(used)}
 
 
-def _specialised(r: Record, fixed: dict[Any, Expr]) -> tuple[Definition | None, tuple[tuple[Expr, ...], ...]]:
+def _specialised(
+    r: Record, fixed: dict[Any, Expr]
+) -> tuple[Definition | None, Implicit | None, tuple[tuple[Expr, ...], ...]]:
     """A record's template and operand shapes with the sizes that the forward fixed after the op was recorded."""
-    if r.template is None or not fixed:
-        return r.template, r.operand_shapes
-    t = r.template
-    known = define(tuple(s.xreplace(fixed) for s in t.shape), t.indices, t.expr.xreplace(fixed))
-    return known, tuple(tuple(s.xreplace(fixed) for s in shape) for shape in r.operand_shapes)
+    t, implicit = r.template, r.implicit
+    if (t is None and implicit is None) or not fixed:
+        return t, implicit, r.operand_shapes
+    shapes = tuple(tuple(s.xreplace(fixed) for s in shape) for shape in r.operand_shapes)
+    if t is None:
+        return None, None if implicit is None else implicit.replaced(fixed), shapes
+    return define(tuple(s.xreplace(fixed) for s in t.shape), t.indices, t.expr.xreplace(fixed)), None, shapes
 
 
 def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr], calls: dict[int, Call]) -> Node:
@@ -401,7 +407,7 @@ def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr], ca
             calls[id(call)] = Call(call.function, args, tuple(kwargs.items()))
         call = calls[id(call)]
     sizes = {p: final(e) for p, e in r.sizes}
-    template, shapes = _specialised(r, {p: n for p, n in sizes.items() if n.is_Integer})
+    template, implicit, shapes = _specialised(r, {p: n for p, n in sizes.items() if n.is_Integer})
     return Node(
         name=names[r],
         op=r.op,
@@ -420,4 +426,5 @@ def _node(r: Record, names: dict[Record, str], final: Callable[[Expr], Expr], ca
         positive=r.positive,
         operand_shapes=shapes,
         named=bool(r.wanted),
+        implicit=implicit,
     )

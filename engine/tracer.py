@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from engine.arguments import as_tuple, fixed, form, hashable, out_of_place, with_values, without_values
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
+from engine.implicit import Equation, Expansion
 from engine.indexed import Indexed
 from engine.literals import plain
 from engine.located import here, located, unknown_op
@@ -26,7 +27,7 @@ from engine.ops import TABLE
 from engine.ops.assignment import setitem
 from engine.ops.indexing import selects
 from engine.positive import positive
-from engine.proxy import Proxy, Record, SymbolicShape, without_modes
+from engine.proxy import Diagonal, Proxy, Record, SymbolicShape, without_modes
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, decimals, is_slice, with_bounds
 from engine.table import BroadcastError, Definition, Operand, Output, Row, Scope, Shape, row_of
@@ -66,6 +67,11 @@ _memo: dict[Any, _Defined] = {}
 def memory(t: torch.Tensor) -> int:
     """What is equal for tensors that share memory, also where they have no values."""
     return t.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
+
+
+def diagonals(whole: Any, new: Any, at: Diagonal) -> Any:
+    """A tensor with other values on its diagonals."""
+    return torch.diagonal_scatter(whole, new, *at.args, **at.kwargs)
 
 
 def _is_part(p: Any, whole: Any, item: Any) -> bool:
@@ -175,6 +181,8 @@ class Tracer(TorchFunctionMode):
         result = self._apply(row, func, args, kwargs)
         if name == "__getitem__" and result.record.view and isinstance(args[0], Proxy):
             result.part_of = (args[0], args[1])
+        if name == "diagonal" and isinstance(args[0], Proxy):
+            result.part_of = (args[0], Diagonal(args[1:], kwargs))
         return result
 
     def _as_held(self, a: Any) -> Any:
@@ -316,8 +324,15 @@ class Tracer(TorchFunctionMode):
             row.signature.bind(*args, **named)
         except TypeError as error:
             raise TraceError(f"{row.name} at {located()}: an argument the op table does not know: {error}") from error
-        with self:
-            return row.define(*args, **named)
+        try:
+            with self:
+                return row.define(*args, **named)
+        except TraceError as error:
+            place, source = located(), here()
+            if place in str(error):
+                raise
+            text = f"\n  {source.text}" if source and source.text else ""
+            raise type(error)(f"{error} ({row.name} at {place}){text}") from error
 
     def rebind(self, target: Proxy, new: Proxy) -> None:
         """From now on `target` is `new`: what an in-place write comes to. A buffer's last value is an output."""
@@ -373,7 +388,8 @@ class Tracer(TorchFunctionMode):
             return
         whole, item = target.part_of
         with self:
-            self._write(whole, setitem(whole, item, new))
+            diagonal = isinstance(item, Diagonal)
+            self._write(whole, diagonals(whole, new, item) if diagonal else setitem(whole, item, new))
         target.record = new.record
         whole.record.views.append(new.record)
 
@@ -445,7 +461,12 @@ class Tracer(TorchFunctionMode):
                 said, true = tuple(self.sizes.value(s) for s in shape), tuple(meta.shape)
                 raise ShapeError(f"{row.name} at {source}: the op table says shape {said}, torch {true}")
             template = output if isinstance(output, Definition) else None
-            moves = template is not None and row.kind != "like" and moves_with(template, operands)
+            implicit = output if isinstance(output, (Equation, Expansion)) else None
+            moves = row.kind != "like" and (
+                moves_with(template, operands)
+                if template is not None
+                else implicit is not None and any(o.differentiable for o in operands)
+            )
             differentiable = grad and moves and meta.is_floating_point()
             is_positive = template is not None and positive(template.expr)
             read = (*operands, *(made[c].record for c in known.chosen)) if template is not None else tuple(operands)
@@ -453,6 +474,7 @@ class Tracer(TorchFunctionMode):
                 row.name, read, template, mapping, shape, meta, differentiable, source, call,
                 k if several else None, len(metas), view, None, is_positive, known.shapes, known=values[k],
                 signed=counts_from_end(row.name, values[k], output, meta, [o.signed for o in operands], not several),
+                implicit=implicit,
             )  # fmt: skip
             made[k] = self.proxy(record)
             if view:

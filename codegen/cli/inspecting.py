@@ -146,6 +146,9 @@ def _panel(console: Console, e: Explanation, forward: list[Part], parts: list[Pa
     if e.definition is not None:
         heading("definition")
         lines(e.definition.text)
+    for caption, law in e.laws:
+        heading(caption.replace("`", "").removesuffix(":"))
+        lines(law.text)
     for p in e.paths:
         heading(f"through {p.consumer}" + (", scattered back along its index" if p.scattered else ""))
         lines(p.derivative.text)
@@ -156,6 +159,12 @@ def _panel(console: Console, e: Explanation, forward: list[Part], parts: list[Pa
     lines(e.cotangent.text if e.cotangent is not None else "none: no gradient goes through it")
     if e.cotangent is not None:
         code("emitted in steps.py", *e.statements)
+    if e.adjoint is not None:
+        caption, law, statements = e.adjoint
+        heading(caption.removesuffix(":"))
+        lines(law.text)
+        if statements:
+            code("emitted in steps.py", *statements)
     for part in (*forward, *parts):
         title = f"{part.name} in the forward of closed.py" if part in forward else f"closed form of {part.name}"
         heading(title + (f", by the same steps as {part.like}" if part.like else ""))

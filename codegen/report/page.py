@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from codegen.check import Report
-    from codegen.derivation import Derivation
+    from codegen.derivation import Derivation, Law
     from codegen.explain import Explanation, Path
     from codegen.judge import Row
     from codegen.program import Program
@@ -84,6 +84,8 @@ class Told:
     rules: tuple[str, ...]
     cotangent: Markup
     statements: tuple[str, ...]
+    laws: tuple[tuple[str, Markup], ...]
+    adjoint: tuple[str, Markup, tuple[str, ...]] | None
     rewritten: tuple[Closed, ...]
     closed: tuple[Closed, ...]
     saved: str
@@ -189,7 +191,8 @@ def node_told(
 ) -> Told:
     """One node's panel."""
     math = MathML(derivation.ranks)
-    known = derivation.definition(e.name)
+    known, adjoint = derivation.definition(e.name), derivation.adjoint(e.name)
+    shown = Markup("" if adjoint is None else math.equation(adjoint.left, adjoint.right))
     return Told(
         name=e.name,
         anchor=anchor(e.name),
@@ -203,11 +206,18 @@ def node_told(
         rules=e.rules,
         cotangent=cotangent_told(derivation, math, e.name),
         statements=e.statements,
+        laws=tuple((said(law), Markup(math.equation(law.left, law.right))) for law in derivation.laws(e.name)),
+        adjoint=None if adjoint is None or e.adjoint is None else (said(adjoint), shown, e.adjoint[2]),
         rewritten=rewritten,
         closed=closed,
         saved="" if saved is None else f"saved for the backward, {saved:,} elements at the example",
         checks=checks,
     )
+
+
+def said(law: Law) -> str:
+    """The caption of an equation."""
+    return law.caption.replace("`", "").removesuffix(":")
 
 
 def path_told(math: MathML, path: Path) -> PathTold:

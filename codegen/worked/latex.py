@@ -19,9 +19,17 @@ SPECIAL = re.compile(r"([_#%&${}])")
 
 def node_latex(told: Sequence[Explanation], parts: Sequence[Part]) -> str:
     """Definitions, local derivatives and cotangents of nodes, then closed forms state by state, for amsmath."""
-    rows = [
-        f.latex for e in told for f in (e.definition, *(p.derivative for p in e.paths), e.cotangent) if f is not None
-    ]
+    formulas = (
+        (
+            e.definition,
+            *(law for _, law in e.laws),
+            *(p.derivative for p in e.paths),
+            e.cotangent,
+            None if e.adjoint is None else e.adjoint[1],
+        )
+        for e in told
+    )
+    rows = [f.latex for several in formulas for f in several if f is not None]
     blocks = [aligned(r.replace(" = ", " &= ", 1) for r in rows)]
     blocks += [aligned(states(p)) for p in parts]
     return "\n\n".join(b for b in blocks if b) + "\n"

@@ -178,12 +178,7 @@ def kept_by_autograd(graph: Graph) -> tuple[Kept, ...]:
 
     Memory that several of them share counts once, with the node that owns it; what belongs to no node is an op's own.
     """
-    inputs: list[torch.Tensor] = []
-    for name in graph.inputs:
-        node = graph[name]
-        shape = [evaluate(s, graph.example) for s in node.shape]
-        make = torch.ones if node.dtype.is_floating_point else torch.zeros
-        inputs.append(make(shape, dtype=node.dtype).requires_grad_(node.differentiable))
+    inputs = [regular(graph, name).requires_grad_(graph[name].differentiable) for name in graph.inputs]
     own = {t.untyped_storage().data_ptr() for t in inputs}
     kept: dict[int, tuple[int, torch.Tensor]] = {}
 
@@ -208,6 +203,17 @@ def kept_by_autograd(graph: Graph) -> tuple[Kept, ...]:
         if owners.get(p) not in graph.inputs
     ]
     return tuple(sorted(found, key=lambda k: (order.get(k.name, len(order)), k.shape)))
+
+
+def regular(graph: Graph, name: str) -> torch.Tensor:
+    """An input at which everything can be computed: positive numbers, and positive definite ones where they are square matrices."""
+    node = graph[name]
+    shape = [evaluate(s, graph.example) for s in node.shape]
+    if not node.dtype.is_floating_point:
+        return torch.zeros(shape, dtype=node.dtype)
+    if len(shape) < 2:
+        return torch.ones(shape, dtype=node.dtype)
+    return torch.ones(shape, dtype=node.dtype) + torch.eye(*shape[-2:], dtype=node.dtype)
 
 
 __all__ = ["Kept", "Memory", "Part", "backward_story", "forward_story", "memory"]

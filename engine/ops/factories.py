@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import sympy as sp
 import torch
-from sympy import Expr
+from sympy import Expr, Integer
 
-from engine.notation import Delta
+from engine.notation import Delta, Quo
 from engine.ops.layout import flat
 from engine.sizes import expression
-from engine.table import Definition, Operand, composite, define, indices_of, op, value_of
+from engine.table import Definition, Opaque, Operand, composite, define, equal, indices_of, op, value_of
 
 
 def constant(shape: tuple[Expr, ...], value: Any) -> Definition:
@@ -110,6 +110,27 @@ def arange(start: Any, end: Any = None, step: Any = 1, **_: Any) -> Definition:
         length = sp.ceiling(length) if length.is_number else sp.Integer(-(-value_of(last - first) // value_of(by)))
     at = indices_of((length,))
     return define((length,), at, first + by * at[0])
+
+
+def triangle_places(row: Any, col: Any, offset: int, upper: bool) -> Opaque:
+    """Two rows of places. How many there are is known of a square up to its diagonal, or next to it; other sizes get fixed."""
+    n, m = expression(row), expression(col)
+    beyond = offset if upper else -offset
+    if n == m and beyond in (0, 1):
+        return Opaque((Integer(2), cast("Expr", Quo(n * (n - 2 * beyond + 1), 2))))
+    rows, columns = (int(equal(k, Integer(value_of(k)))) for k in (n, m))
+    inside = (j - i >= offset if upper else j - i <= offset for i in range(rows) for j in range(columns))
+    return Opaque((Integer(2), Integer(sum(inside))))
+
+
+@op("triu_indices", kind="factory")
+def triu_indices(row: Any, col: Any, offset: int = 0, **_: Any) -> Opaque:
+    return triangle_places(row, col, offset, upper=True)
+
+
+@op("tril_indices", kind="factory")
+def tril_indices(row: Any, col: Any, offset: int = 0, **_: Any) -> Opaque:
+    return triangle_places(row, col, offset, upper=False)
 
 
 @op("linspace", kind="factory")

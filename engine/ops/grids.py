@@ -103,3 +103,19 @@ def grid_sample(
 def grid_sampler(input: Any, grid: Any, interpolation_mode: int, padding_mode: int, align_corners: bool) -> Any:
     """The same with numbers for the modes."""
     return grid_sample(input, grid, MODES[interpolation_mode], PADDINGS[padding_mode], align_corners)
+
+
+@composite("affine_grid", "affine_grid_generator")
+def affine_grid(theta: Any, size: Any, align_corners: bool | None = False) -> Any:
+    """The places of an affine map of a regular grid: of the entries' centres, -1 and 1 being the outer ones or their outer edges."""
+    sizes = [int(n) for n in size[2:]]
+    rank = len(sizes)
+    total = theta[..., -1].reshape(theta.shape[0], *[1] * rank, rank)
+    for k in range(rank):
+        d = rank - 1 - k  # x is the last dimension
+        n = sizes[d]
+        line = torch.linspace(-1, 1, n, dtype=theta.dtype) if n > 1 else torch.zeros(1, dtype=theta.dtype)
+        line = line if align_corners else line * ((n - 1) / n)
+        along = line.reshape([n if a == d + 1 else 1 for a in range(rank + 2)])
+        total = total + along * theta[..., k].reshape(theta.shape[0], *[1] * rank, rank)
+    return total

@@ -133,11 +133,16 @@ def multi_dot(*matrices: Any) -> Any:
     return out
 
 
+@composite("chain_matmul")
+def chain_matmul(*matrices: Any) -> Any:
+    return multi_dot(*matrices)
+
+
 @composite("matrix_power", targets=(linalg.matrix_power,))
 def matrix_power(x: Any, n: int) -> Any:
-    """n equal factors, by squares."""
+    """n equal factors, by squares; of the inverse where n is negative."""
     if n < 0:
-        raise TraceError("matrix_power with a negative exponent needs an inverse, which is not in the table")
+        return matrix_power(linalg.inv(x), -n)
     out: Any = None
     while n:
         if n & 1:

@@ -97,6 +97,13 @@ def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
     return linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
 
 
+@composite("pdist")
+def pdist(x: Any, p: float = 2.0) -> Any:
+    """The distance of every row from every later one."""
+    first, second = torch.triu_indices(x.shape[0], x.shape[0], 1)
+    return linalg.vector_norm(x[first] - x[second], p, -1)
+
+
 @composite(targets=(F.normalize,))
 def normalize(x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any = None) -> Any:
     """`x` over its norm along `dim`, or over `eps` where that is larger."""

@@ -11,6 +11,7 @@ from sympy import Expr
 
 from engine.errors import TraceError
 from engine.notation import Equal, Less, LessEqual, Where
+from engine.ops.choice import magnitude
 from engine.ops.pointwise import POSITIVE, REALS
 from engine.table import Definition, Operand, composite, elementwise, op, pointwise
 
@@ -63,6 +64,26 @@ def mvlgamma(x: Any, p: int) -> Any:
     for j in range(1, p):
         total = total + torch.lgamma(x - j / 2)
     return total + p * (p - 1) / 4 * math.log(math.pi)
+
+
+@elementwise("i0", targets=(SPECIAL.i0,), probes=REALS)
+def i0(x: Expr) -> Any:
+    return sp.besseli(0, x)
+
+
+@elementwise(targets=(SPECIAL.i1,), probes=REALS)
+def i1(x: Expr) -> Any:
+    return sp.besseli(1, x)
+
+
+@elementwise(targets=(SPECIAL.i0e,), probes=REALS)
+def i0e(x: Expr) -> Any:
+    return sp.exp(-magnitude(x)) * sp.besseli(0, x)
+
+
+@elementwise(targets=(SPECIAL.i1e,), probes=REALS)
+def i1e(x: Expr) -> Any:
+    return sp.exp(-magnitude(x)) * sp.besseli(1, x)
 
 
 @elementwise("ndtr", probes=REALS)

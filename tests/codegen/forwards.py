@@ -395,6 +395,19 @@ def diagonals_filled(x):
     return s.square().sum(1) + w.exp().sum(1)
 
 
+@forward(lambda d, n: (d.randn(n, 4), d.randn(n)))
+def diagonals_written(x, v):
+    s = x @ x.T
+    s.diagonal().add_(v)
+    part = s.diagonal()
+    part *= 2
+    total = s.sum()
+    part.sub_(v.sin())
+    w = x.unsqueeze(-1) * x.unsqueeze(-2)
+    w.diagonal(1, -2, -1).sub_(1)
+    return (s**2).sum(1) * total + part.sum() + (w**3).sum((1, 2))
+
+
 @forward(lambda d, n: (d.randn(n, 3),))
 def filled(x):
     y = x.new_zeros(x.shape[0], 4)

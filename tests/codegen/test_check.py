@@ -225,14 +225,14 @@ def test_a_corrupted_vjp_template_fails(monkeypatch: pytest.MonkeyPatch, change:
     """The rule for tanh is wrong; everything after it is emitted from it in good faith."""
     import codegen.steps as steps
 
-    plain = steps.vjp
+    plain = steps.passed
 
     def wrong(template: Any, position: int, shape: Any) -> Contribution:
         right = plain(template, position, shape)
         return replace(right, expr=change(right.expr)) if "tanh" in str(template.expr) else right
 
     inputs = small_inputs()
-    monkeypatch.setattr(steps, "vjp", wrong)
+    monkeypatch.setattr(steps, "passed", wrong)
     steps.lowered.cache_clear()
     try:
         report = check(generate(small, *inputs, mode="steps"), *inputs)

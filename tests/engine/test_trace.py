@@ -214,13 +214,37 @@ def located(error: pytest.ExceptionInfo[BaseException], line: str) -> bool:
 
 def test_an_unknown_op() -> None:
     def forward(x):
-        return torch.linalg.svdvals(x) * 2
+        return torch.special.airy_ai(x) * 2
 
     with pytest.raises(
-        TraceError, match=r"svdvals.*not in the op table.*Write it with supported ops, or add a row"
+        TraceError, match=r"airy_ai.*not in the op table.*Write it with supported ops, or add a row"
     ) as error:
         trace(forward, RANDN(3, 3))
-    assert located(error, "return torch.linalg.svdvals(x) * 2")
+    assert located(error, "return torch.special.airy_ai(x) * 2")
+
+
+@pytest.mark.parametrize(
+    ("refused", "remedy"),
+    [
+        (lambda x: torch.linalg.eigh(x)[0], "Or pass what they give as an input"),
+        (lambda x: torch.svd(x)[1], "torch.linalg.cholesky"),
+        (lambda x: torch.linalg.qr(x)[1], r"torch.linalg.cholesky\(A.mT @ A\)"),
+        (lambda x: torch.linalg.lstsq(x, x)[0], r"torch.linalg.solve\(A.mT @ A, A.mT @ B\)"),
+        (lambda x: torch.linalg.pinv(x), "Solve the normal equations"),  # noqa: PLW0108
+        (lambda x: torch.linalg.inv_ex(x)[0], "Leave out `_ex`"),
+        (lambda x: torch.linalg.matrix_exp(x), "as many terms of its series"),  # noqa: PLW0108
+        (lambda x: x.masked_select(x > 0), r"torch.where\(mask, x, 0\)"),
+        (lambda x: torch.fft.fft(x).abs(), "complex numbers are outside"),
+        (lambda x: torch.linalg.matrix_norm(x, 2), "needs singular values"),
+    ],
+)
+def test_an_op_without_a_row_says_what_to_do_instead(refused: Any, remedy: str) -> None:
+    def forward(x):
+        return refused(x).sum()
+
+    with pytest.raises(TraceError, match=remedy) as error:
+        trace(forward, RANDN(3, 3))
+    assert located(error, "")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ def with_equal_sizes(graph: Graph) -> Graph:
 
 def multiplies(node: Node) -> bool:
     """Whether a dimension of a node or of an operand is a product of sizes."""
-    shapes = () if node.template is None else (node.template.shape, *node.operand_shapes)
+    law = node.template or node.implicit
+    shapes = () if law is None else (law.shape, *node.operand_shapes)
     return any(isinstance(n, Mul) for shape in shapes for n in shape)
 
 
@@ -43,9 +44,10 @@ def renamed(node: Node, same: dict[Expr, Expr]) -> Node:
     """A node in the sizes that are left, with a template in which what became equal has one name."""
     sizes: dict[Any, Expr] = {s: e.xreplace(same) for s, e in node.sizes}
     shape = tuple(n.xreplace(same) for n in node.shape)
-    if node.template is None:
+    law = node.template or node.implicit
+    if law is None:
         return replace(node, sizes=tuple(sizes.items()), shape=shape)
-    shapes = (node.template.shape, *node.operand_shapes)
+    shapes = (law.shape, *node.operand_shapes)
     parts = dict.fromkeys(a for s in shapes for n in s for a in sorted(n.atoms(sp.Symbol, Quo), key=str))
     first: dict[Expr, Any] = {}
     values = {a: a.xreplace(dict(node.sizes)).xreplace(same) for a in parts}
@@ -67,14 +69,13 @@ def renamed(node: Node, same: dict[Expr, Expr]) -> Node:
     def at(of: tuple[Expr, ...]) -> tuple[Expr, ...]:
         return tuple(n.xreplace(there) for n in of)
 
-    template = Definition(at(node.template.shape), node.template.indices, node.template.expr.xreplace(there))
-    return replace(
-        node,
-        sizes=tuple(sizes.items()),
-        shape=shape,
-        template=template if there else node.template,
-        operand_shapes=tuple(map(at, node.operand_shapes)),
-    )
+    if there and node.implicit is not None:
+        node = replace(node, implicit=node.implicit.replaced(there))
+    elif there and node.template is not None:
+        expr = node.template.expr.xreplace(there)
+        node = replace(node, template=Definition(at(node.template.shape), node.template.indices, expr))
+    shapes = tuple(map(at, node.operand_shapes))
+    return replace(node, sizes=tuple(sizes.items()), shape=shape, operand_shapes=shapes)
 
 
 def recalled(node: Node, same: dict[Expr, Expr]) -> Node:

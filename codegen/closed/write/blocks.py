@@ -46,12 +46,14 @@ class Block:
     """What the formula adds up, where there is one."""
     avoid: frozenset[str] = frozenset()
     """Letters that are no index here."""
+    solves: tuple[Expr, Expr] | None = None
+    """The equation that defines the tensor, where there is one instead of a formula."""
 
     @cached_property
     def equation(self) -> tuple[Expr, Expr] | None:
         """Left and right side of the formula, where there is one."""
         if not self.terms:
-            return None
+            return self.solves
         at = self.terms[0].indices
         total = Add(*[t.named(at) for t in self.terms])
         right, at = lettered(total, at, self.avoid)

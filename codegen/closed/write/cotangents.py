@@ -18,9 +18,11 @@ from codegen.closed.write.blocks import LONGEST, Block, Term
 from codegen.closed.write.likes import covers, expanded
 from codegen.closed.write.places import begun, concatenated, disjoint
 from codegen.derive import COT, vjp
+from codegen.formula import equation_text, lettered_sides
+from codegen.implicit import helper_of, law_of, passed
 from codegen.lower import Lowerer
 from codegen.ownoutput import OUT
-from codegen.steps import Used, added, kind_of, lowered
+from codegen.steps import Used, added, kind_of, lowered, wrapped
 from codegen.values import TensorInfo
 from engine.notation import Less, accesses, base, element, fresh
 from engine.sizes import evaluate
@@ -62,6 +64,14 @@ def named_term(name: str | None, c: Cell) -> Term:
     """A tensor of a cotangent's shape as a formula."""
     at = tuple(S.Zero if n == 1 else fresh() for n in c.shape)
     return Term(at, element(base(cast("str", name)), at), {})
+
+
+def counted(c: Cell, node: Node, x: str) -> bool:
+    """Whether the derivative of a node's own definition counts what a tensor of its own has counted for the cell."""
+    if node.template is None or {*c.reads} <= {*node.operands}:
+        return False
+    at = node.operands.index(x)
+    return bool(vjp(node.template, at, node.operand_shapes[at]).expr.has(Less))
 
 
 class Cotangents:
@@ -106,11 +116,12 @@ class Cotangents:
     def call(self, c: Cell) -> None:
         """What a contraction, a view or another call passes back."""
         cot = self.finish(c.name)
+        known = self.helper(c, cot)
         sizes = dict(c.node.sizes) if c.node is not None and c.call else {}
         for x in dict.fromkeys(reads(c)):
             if x not in self.structure.live:
                 continue
-            low, names, formula = self.pulled(c, x, cot)
+            low, names, formula = self.pulled(c, x, {COT: cot, **known})
             scatters = tuple(s.renamed(names, sizes) for s in low.scatters)
             v = low.dense
             if v is None:
@@ -122,37 +133,55 @@ class Cotangents:
                 t = tt.method(t, "to", tt.name(str(self.by_name[x].dtype)))
             full = covers(v, self.by_name[x].shape)
             if (
-                full and not scatters and not other and t == tt.name(cot)
+                full and not scatters and not other and t.kind == "name" and t.head in (cot, *known.values())
             ):  # as it is, so that it needs no name of its own
-                self.add(x, named_piece(cot))
+                self.add(x, named_piece(t.head))
                 continue
             product = full and not scatters and not other and c.expr is not None and is_contraction(c.expr)
             self.add(x, Piece(t, full, scatters, formula, number=v.is_number, product=product))
 
-    def pulled(self, c: Cell, x: str, cot: str) -> tuple[Lowered, dict[str, str], Term]:
+    def helper(self, c: Cell, cot: str) -> dict[str, str]:
+        """The tensor that the backward through an equation computes first, as placeholder and name; {} where there is none."""
+        found = None if c.node is None else helper_of(self.structure.graph, c.node, cot, self.labels.namer)
+        if found is None:
+            return {}
+        sizes = {} if c.node is None else dict(c.node.sizes)
+        shape = tuple(n.xreplace(sizes) for n in found.auxiliary.shape)
+        for name, t in found.statements:
+            self.used.see(t)
+            self.labels.note(name, shape)
+        if found.statements:
+            text = equation_text(*found.formula, self.labels.ranks, self.labels.letters)
+            lines = tuple(f"{name} = {tt.text(t)}" for name, t in found.statements)
+            comment = tuple(wrapped(f"{found.name} solves {text}", 112))
+            left, right, _ = lettered_sides(*found.formula, self.labels.letters)
+            self.write(Block(found.name, comment, lines, solves=(left, right)))
+            self.made |= {name for name, _ in found.statements}
+        return {found.auxiliary.name: found.name}
+
+    def pulled(self, c: Cell, x: str, known: dict[str, str]) -> tuple[Lowered, dict[str, str], Term]:
         """The part of x's cotangent that comes through c: in torch, the names it uses, and its formula."""
         node = c.node
-        alike = c.name in self.symmetric and len(accesses(cast("Expr", c.expr), x)) > 1
-        if node is not None and c.call and node.template is not None and not alike:
-            part = vjp(node.template, node.operands.index(x), node.operand_shapes[node.operands.index(x)])
-            if {*c.reads} <= {*node.operands} or not part.expr.has(Less):  # else by what a cell of its own has counted
-                return self.pulled_by_template(node, x, cot)
+        alike = c.name in self.symmetric and c.expr is not None and len(accesses(c.expr, x)) > 1
+        if node is not None and c.call and law_of(node) is not None and not alike and not counted(c, node, x):
+            return self.pulled_by_template(node, x, known)
         part = passed_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), x, self.by_name[x].shape)
         if alike:
             part = replace(part, expr=with_symmetric(part.expr, COT))
         infos = {**self.structure.infos, COT: TensorInfo(c.shape), OUT: TensorInfo(c.shape)}
         low = Lowerer(infos, {}).lower(part.expr, part.indices, part.shape)
-        names = {COT: cot, OUT: c.name}
+        names = {**known, OUT: c.name}
         return low, names, Term(part.indices, part.expr, names)
 
-    def pulled_by_template(self, node: Node, x: str, cot: str) -> tuple[Lowered, dict[str, str], Term]:
+    def pulled_by_template(self, node: Node, x: str, known: dict[str, str]) -> tuple[Lowered, dict[str, str], Term]:
         """The same by the definition that all calls of a node's kind share."""
         position = node.operands.index(x)
         graph = self.structure.graph
         kinds = tuple(kind_of(graph[o].dtype) for o in node.operands)
-        low = lowered(cast("Definition", node.template), position, node.operand_shapes, kinds)
-        names = {**{f"_{k}": o for k, o in enumerate(node.operands)}, COT: cot, OUT: node.name}
-        part = vjp(cast("Definition", node.template), position, node.operand_shapes[position])
+        law = cast("Definition", law_of(node))
+        low = lowered(law, position, node.operand_shapes, kinds)
+        names = {**{f"_{k}": o for k, o in enumerate(node.operands)}, **known, OUT: node.name}
+        part = passed(law, position, node.operand_shapes[position])
         return low, names, Term(part.indices, part.expr.xreplace(dict(node.sizes)), names)
 
     # -- sums of pieces --------------------------------------------------------------------------------------------

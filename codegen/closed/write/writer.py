@@ -16,6 +16,7 @@ from codegen.formula import LETTERS
 from engine.naming import Namer
 
 if TYPE_CHECKING:
+    from codegen.closed.regions.cells import Cell
     from codegen.derivation import Proof
     from codegen.emitfunction import Emission
     from engine.graph import Graph
@@ -59,7 +60,7 @@ class ClosedWriter:
                 through = Through(u, self.regions[u], self.backward)
                 through.write()
                 self.proofs.extend(through.proofs)
-            elif u.root.name in self.live and u.root.expr is not None and u.root.name in self.backward.pending:
+            elif u.root.name in self.live and passes_back(u.root) and u.root.name in self.backward.pending:
                 self.backward.call(u.root)
         for name in self.wanted:
             self.gradients[name] = self.backward.finish_input(name)
@@ -73,6 +74,11 @@ class ClosedWriter:
     def refused(self) -> list[str]:
         """Why simpler forms were not taken, in this graph's names."""
         return [reason for region in self.regions.values() for reason in region.refused]
+
+
+def passes_back(c: Cell) -> bool:
+    """Whether a call has a definition, or an equation that defines it."""
+    return c.expr is not None or (c.node is not None and c.node.implicit is not None)
 
 
 __all__ = ["ClosedWriter"]

@@ -2,6 +2,7 @@
 
 from tests.ops.samples import (  # in the order they are drawn
     elementwise,
+    equations,
     layers,
     layout,
     losses,
@@ -21,6 +22,7 @@ _FIRST: dict[str, list[Call]] = {
     **layers.SAMPLES,
     **recurrent.SAMPLES,
 }
-SAMPLES = {name: [*_FIRST.get(name, ()), *variants.SAMPLES.get(name, ())] for name in {**_FIRST, **variants.SAMPLES}}
+_ALL = (_FIRST, variants.SAMPLES, equations.SAMPLES)
+SAMPLES = {name: [c for part in _ALL for c in part.get(name, ())] for name in {n: None for part in _ALL for n in part}}
 
 __all__ = ["SAMPLES", "Call"]
