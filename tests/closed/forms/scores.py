@@ -41,6 +41,21 @@ def leave_one_out_hand(lp, r, g):
     return (-(a * lp).mean(), (a * (-g / lp.numel()),))
 
 
+# Of two normal distributions by their means and the logarithms of their variances
+def normals(m, lv, mu, lw):
+    return (0.5 * (lw - lv) + (lv.exp() + (m - mu) ** 2) / (2 * lw.exp()) - 0.5).sum(1).mean()
+
+
+def normals_hand(m, lv, mu, lw, g):
+    r, d = m - mu, lv - lw
+    e, i = d.exp(), (-lw).exp()
+    ri = r * i
+    t = e + r * ri
+    c = g / len(m)
+    dm = ri * c
+    return ((t - d - 1).sum() / (2 * len(m)), (dm, (e - 1) * (c / 2), -dm, (1 - t) * (c / 2)))
+
+
 SCORES = (
     Form("crps of a normal", crps, lambda d, n: [d.normal(n), d.normal(n), d.normal(n)], crps_hand, wrt=("mu", "ls")),
     Form(
@@ -51,4 +66,5 @@ SCORES = (
         wrt=("lp",),
         twice=False,
     ),
+    Form("kl of two normals", normals, lambda d, n: [d.normal(n, 12) for _ in range(4)], normals_hand),
 )
