@@ -34,10 +34,16 @@ class Likes:
         return "grad_out" if self.graph.single else f"grad_out_{k}"
 
     def from_inputs(self, dtype: Any) -> str:
-        """The input that constants of the forward are made from: the smallest of the same dtype if there is one."""
+        """The input that constants of the forward are made from: of the same dtype if there is one."""
         inputs = self.graph.inputs
-        alike = [n for n in inputs if self.graph[n].dtype == dtype]
-        return min(alike, key=lambda n: self.elements(self.graph[n].shape), default=inputs[0])
+        return next((n for n in inputs if self.graph[n].dtype == dtype), inputs[0])
+
+    def smallest(self, like: str) -> str:
+        """The smallest input that has the dtype of an input: what is made from it is not made from more than that."""
+        if like not in self.graph.inputs:
+            return like
+        alike = [n for n in self.graph.inputs if self.graph[n].dtype == self.graph[like].dtype]
+        return min(alike, key=lambda n: self.elements(self.graph[n].shape))
 
     def elements(self, shape: tuple[Expr, ...]) -> int:
         """The number of elements of a shape at the sizes of the example."""
@@ -64,6 +70,7 @@ class Likes:
     def constant(self, value: T, shape: tuple[Expr, ...], dtype: Any, like: str) -> T:
         """A number as a tensor: of `shape` and `dtype`, where the tensor `like` is."""
         keywords = {} if self.dtype_of(like) == dtype else {"dtype": tt.name(str(dtype))}
+        like = self.smallest(like)
         sizes = tuple(tt.size(n) for n in shape)
         if value == tt.number(0):
             return tt.method(tt.name(like), "new_zeros", sizes, **keywords)
@@ -72,7 +79,7 @@ class Likes:
     def zeros(self, shape: tuple[Expr, ...], values: list[T], like: str) -> T:
         """Zeros of a shape, like the smallest floating-point tensor that the values for them read."""
         floats = [x for v in values for x in tt.walk(v) if self.is_float(x)]
-        least = min(floats, key=lambda x: self.size_of(str(x.head)), default=tt.name(like))
+        least = min(floats, key=lambda x: self.size_of(str(x.head)), default=tt.name(self.smallest(like)))
         return tt.method(least, "new_zeros", tuple(tt.size(s) for s in shape))
 
     def size_of(self, name: str) -> float:
