@@ -32,8 +32,9 @@ def with_exponents(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     """The cells, with each such product as an exponential; none of those `kept`, which are read as they are."""
     known = {c.name: c for c in cells}
     found: dict[str, tuple[Cell, ...]] = {}
+    read = {r for c in cells for r in c.reads}.difference(kept)
     for c in cells:
-        for e in added(c, cells, known):
+        for e in added(c, cells, known) if c.name in read else ():
             cell = known[name_of(e)] if isinstance(e, Indexed) else None
             if cell is None or cell.name in kept or cell.expr is None or cell.call:
                 continue
