@@ -9,7 +9,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen import tensors as tt
-from codegen.ranges import digit_of, extreme, nonnegative, radix
+from codegen.ranges import digit_of, extreme, nonnegative, radix, shift_of
 from codegen.values import LowererBase, Val, permute, to_axes
 from engine.indexed import Indexed
 from engine.notation import Index, Quo, Rem, free_indices, name_of
@@ -41,6 +41,7 @@ class AccessMixin(LowererBase):
         t, dims = self._merged(*self._neighbours(t, dims))
         t, dims = self._split(t, dims)
         t, dims = self._basic_items(t, dims)
+        t, dims = self._rolled(t, dims)
         if not all(self._whole(d) for d in dims):
             return self._gathered(t, dims, info.kind)
         return self._diagonals(t, [cast("Index", d.at) for d in dims], info.kind)
@@ -164,6 +165,25 @@ class AccessMixin(LowererBase):
         if flipped:
             t = tt.method(t, "flip", *flipped)
         return t, out
+
+    def _rolled(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
+        """All of a dimension read at `(j + c) mod n`, which is a cyclic shift by -c."""
+        out: list[Dim] = []
+        shifts: dict[int, Expr] = {}
+        for k, d in enumerate(dims):
+            by = shift_of(d.at)
+            whole = by is not None and all(sp.expand(m - by[2]) == 0 for m in (d.size, self.ranges.get(by[0], 0)))
+            if by is None or not whole:
+                out.append(d)
+                continue
+            j, c, n = by
+            shifts[k] = -c
+            out.append(Dim(j, n))
+        if not shifts:
+            return t, dims
+        one = len(shifts) == 1
+        by_all, at_all = tuple(tt.size(s) for s in shifts.values()), tuple(shifts)
+        return tt.method(t, "roll", *((by_all[0], at_all[0]) if one else (by_all, at_all))), out
 
     def _slice(self, d: Dim) -> tuple[T, bool] | None:
         """The slice that reads a dimension at `s*j + c`, and whether it is read backwards; None if it is no slice."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import sympy as sp
 from sympy import Expr
 
-from codegen.ranges import Digit, digit_of, extreme, nonnegative, radix, simplified
+from codegen.ranges import Digit, digit_of, extreme, nonnegative, radix, shift_of, simplified
 from engine.indexed import Indexed
 from engine.notation import Index, Quo, Rem, fresh, ordered
 
@@ -45,7 +45,7 @@ class Solver:
             changed = False
             left = [(simplified(e.xreplace(self.substitution), self.known), k, n) for e, k, n in left]
             for number, (e, k, n) in enumerate(left):
-                if self._linear(e, k, n) or self._mixed(e, k, n):
+                if self._linear(e, k, n) or self._cyclic(e, k, n) or self._mixed(e, k, n):
                     del left[number]
                     changed = True
                     break
@@ -74,6 +74,17 @@ class Solver:
             self.put(j, value)
             return True
         return False
+
+    def _cyclic(self, e: Expr, k: Expr, n: Expr) -> bool:
+        """e = (j + c) mod n with j in [0, n): a cyclic shift, undone by the opposite one, j = (k - c) mod n."""
+        by = shift_of(e)
+        if by is None or by[0] not in self.limits:
+            return False
+        j, c, modulus = by
+        if any(sp.expand(m - modulus) != 0 for m in (self.limits[j], n)) or c.atoms(Index) & set(self.limits):
+            return False
+        self.put(j, cast("Expr", Rem(k - c, modulus)))
+        return True
 
     def _mixed(self, e: Expr, k: Expr, n: Expr) -> bool:
         """e = a*B + b with b < B, a*B + b covering all of k: the digits of k."""

@@ -101,7 +101,7 @@ def finish(term: Term, ranges: Mapping[Index, Expr], sizes_of: Mapping[Expr, Exp
     known = solver.known
     body = simplified(term.body.xreplace(solver.substitution), known)
     left = [simplified(Delta(k, e.xreplace(solver.substitution)), known) for e, k in rest]
-    body = simplified(gathered(Mul(body, *left), solver.limits), {**known, **solver.limits})
+    body = simplified(gathered(Mul(body, *left), solver.limits, ranges), {**known, **solver.limits})
     body, places = only_places(body, solver.limits)
     inside: list[tuple[Index, Expr]] = []
     symbols = body.free_symbols
@@ -115,8 +115,8 @@ def finish(term: Term, ranges: Mapping[Index, Expr], sizes_of: Mapping[Expr, Exp
     return distribute(body, inside), bool(left)
 
 
-def gathered(body: Expr, limits: dict[Index, Expr]) -> Expr:
-    """A product with each summed index put in that a delta says to be the value of an integer tensor.
+def gathered(body: Expr, limits: dict[Index, Expr], ranges: Mapping[Index, Expr]) -> Expr:
+    """A product with each summed index put in that a delta says to be the value of an integer tensor, or an index of the same range.
 
     `Sum_k f_k [k = c_i]` is `f_{c_i}`: a value that torch takes as an index is one. The index is a summed one no more.
     """
@@ -124,9 +124,11 @@ def gathered(body: Expr, limits: dict[Index, Expr]) -> Expr:
         if not isinstance(f, Delta):
             continue
         for j, e in (f.args, f.args[::-1]):
-            if j in limits and isinstance(e, Indexed) and not e.free_symbols & {*limits}:
+            if j not in limits or e.free_symbols & {*limits}:
+                continue
+            if isinstance(e, Indexed) or (isinstance(e, Index) and ranges.get(e) == limits[cast("Index", j)]):
                 del limits[cast("Index", j)]
-                return gathered((body / f).xreplace({j: e}), limits)
+                return gathered((body / f).xreplace({j: e}), limits, ranges)
     return body
 
 

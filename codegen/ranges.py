@@ -152,6 +152,21 @@ def digit_of(e: Expr) -> Digit | None:
     return None
 
 
+def shift_of(e: Expr) -> tuple[Index, Expr, Expr] | None:
+    """(j, c, n) of `Rem(j + c, n)`, a place that a cyclic shift moves, c without multiples of n; None for anything else."""
+    if not isinstance(e, Rem) or e.has(sp.Indexed):
+        return None
+    position, n = e.args
+    inside = position.atoms(Index)
+    if len(inside) != 1 or any(q.atoms(Index) for q in position.atoms(Quo, Rem)):
+        return None
+    (j,) = inside
+    c = sp.expand(position - j)
+    wholes = c.coeff(n) if n.is_Symbol else sp.S.Zero
+    c = sp.expand(c - wholes * n) if wholes.is_Integer else c
+    return None if c.has(j) or c == 0 else (j, c, n)
+
+
 def radix(e: Expr, sizes: Mapping[Index, Expr], total: Expr, rest: bool = False) -> list[tuple[Index, Expr]] | None:
     """Index and stride of every digit of `e = a*B*C + b*C + c`, least significant first.
 

@@ -148,6 +148,9 @@ class ScalarMixin(LowererBase):
             if done is not None:
                 return done
         terms = list(e.as_ordered_terms())
+        numbers = [t for t in terms if not t.free_symbols]
+        if 1 < len(numbers) < len(terms):  # as log(2) and log(pi)
+            terms = [*(t for t in terms if t.free_symbols), sp.Add(*numbers)]
         if len(terms) == 2 and terms.count(sp.S.One) == 1:
             other = terms[0] if terms[1] == 1 else terms[1]
             if isinstance(-other, (Less, Equal, Delta, Indexed)):

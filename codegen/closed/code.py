@@ -19,7 +19,7 @@ from codegen.closed.gates import (
     accurate,
     equal,
     faithful,
-    finite_at_large,
+    not_finite,
     sizes_given,
     sizes_to_measure,
     small_sizes,
@@ -84,10 +84,12 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         return passing(region, enriched(stabilized(start, kept), kept), values)
 
     code = best(start)
-    careful = scaled(start, kept) if code.statements and overflows(code, values) else None
+    left = overflowing(code, values) if code.statements else frozenset[str]()
+    careful = scaled(start, kept) if left else None
     if careful is not None:
         finite = best(careful)
-        code = code if overflows(finite, values) else replace(finite, refused=(*code.refused, *finite.refused))
+        if overflowing(finite, values) < left:
+            code = replace(finite, refused=(*code.refused, *finite.refused))
     return code
 
 
@@ -193,15 +195,15 @@ def trial(region: Region, code: RegionCode, sizes: dict[Any, int]) -> Trial:
     return Trial(region, code.cells, code.forward, code.backward, code.gradients, sizes)
 
 
-def overflows(code: RegionCode, values: dict[Any, int]) -> bool:
-    """Whether exponentials in a region's code overflow."""
+def overflowing(code: RegionCode, values: dict[Any, int]) -> frozenset[str]:
+    """The inputs of a region for large values of which exponentials in its code are not finite, nor is what is made of them."""
     assert code.region is not None
     if not any(c.expr is not None and c.expr.has(sp.exp) for c in code.region.cells):
-        return False
+        return frozenset()
     try:
-        return not finite_at_large(trial(code.region, code, small_sizes(code.cells, values)))
+        return not_finite(trial(code.region, code, small_sizes(code.cells, values)))
     except Exception:  # noqa: BLE001  # the code has passed its gates, and is used unless another one is better
-        return False
+        return frozenset()
 
 
 def above_autograd(region: Region, code: RegionCode, values: dict[Any, int]) -> str:

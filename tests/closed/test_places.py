@@ -34,10 +34,14 @@ def agrees(forward, *inputs, wrt=None) -> str:
 def test_a_sum_over_what_an_integer_tensor_says_is_a_gather() -> None:
     x, c, i, k = base("x"), base("c", integer=True), Index("i"), Index("k")
     limits = {k: N}
-    assert gathered(x[k] * Delta(k, c[i]), limits) == x[c[i]]
+    assert gathered(x[k] * Delta(k, c[i]), limits, {}) == x[c[i]]
     assert limits == {}
+    limits = {k: N}
+    assert gathered(x[k] * Delta(k, i), limits, {i: N}) == x[i]
+    limits = {k: N}  # an index that runs further names places that the sum does not have
+    assert gathered(x[k] * Delta(k, i), limits, {i: N + 1}) == x[k] * Delta(k, i)
     both = {k: N, i: N}  # what the place depends on is summed over too
-    assert gathered(x[k] * Delta(k, c[i]), both) == x[k] * Delta(k, c[i])
+    assert gathered(x[k] * Delta(k, c[i]), both, {}) == x[k] * Delta(k, c[i])
     assert both == {k: N, i: N}
 
 
@@ -207,3 +211,26 @@ def test_windows_are_put_back_once_and_where_they_are_compared_once(forward, wid
 def test_the_sign_of_a_multiple_is_that_of_the_tensor(scale: float) -> None:
     source = agrees(lambda x: torch.maximum(scale * x, -0.1 * x).sum(), torch.randn(7, dtype=torch.float64))
     assert "x.sign()" in source
+
+
+def shifted_rows(x):
+    step = x - x.roll(1, 1)
+    return (step**2 / (1 + step**2)).sum() + (x.roll((-2, 1), (1, 0)) * x.exp()).mean()
+
+
+def shifted_by_half(x):
+    return (x.roll(x.shape[1] // 2, 1) * x.exp()).sum()
+
+
+@pytest.mark.parametrize("forward", [shifted_rows, shifted_by_half])
+def test_cyclic_shifts_are_undone_by_the_opposite_ones(forward) -> None:
+    x = torch.randn(4, 5, dtype=torch.float64)
+    source = agrees(forward, x)
+    assert ".roll(" in source.split("def backward")[1]
+    assert "index_put" not in source
+    assert "% " not in "".join(line for line in source.splitlines() if "#" not in line)
+    program = codegen.generate(forward, x)
+    for shape in ((3, 3), (7, 8)):
+        other = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        (true,) = torch.autograd.grad(forward(other), other)
+        torch.testing.assert_close(program.value_and_grad(other.detach())[1]["x"], true)

@@ -151,3 +151,16 @@ def test_a_weight_that_is_zero_has_its_gradient(total) -> None:
     program = codegen.generate(lambda s, w: total(s.exp() * w).square(), s, weight)
     (true,) = torch.autograd.grad(total(s.exp() * weight).square(), weight)
     torch.testing.assert_close(program.value_and_grad(s, weight.detach())[1]["w"], true)
+
+
+def collision(x):
+    e = x.exp()
+    return ((e / e.sum(1, keepdim=True)) ** 2).sum()
+
+
+def test_products_of_exponentials_that_are_merely_summed_stay_products() -> None:
+    program = codegen.generate(collision, torch.randn(3, 4, dtype=torch.float64))
+    forward = program.source.split("def backward")[0]
+    assert ".exp()" not in forward
+    assert "log" not in forward
+    assert "softmax(1)" in forward

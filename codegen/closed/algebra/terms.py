@@ -122,13 +122,16 @@ def with_short_numbers(scale: Expr, terms: list[Expr]) -> Expr:
 
 
 def undivided(scale: Expr, terms: list[Expr]) -> Expr:
-    """A scalar without the sizes that not all of the terms have, so that none of these is divided by one."""
-    sizes = {s: x for s, x in scale.as_powers_dict().items() if s.is_Symbol and x.is_positive}
+    """A scalar without the sizes that not all of the terms have, so that none of these is divided or multiplied by one."""
+    sizes = {s: x for s, x in scale.as_powers_dict().items() if s.is_Symbol and x.is_number}
     if not sizes:
         return scale
     there = [scalar_part(t).as_powers_dict() for t in terms]
-    least = {s: min([x, *[t.get(s, ZERO) for t in there]]) for s, x in sizes.items()}
-    return cast("Expr", scale * Mul(*[s ** (max(ZERO, least[s]) - x) for s, x in sizes.items()]))
+    shared: dict[Any, Any] = {}
+    for s, x in sizes.items():
+        all_of_them = [x, *[t.get(s, ZERO) for t in there]]
+        shared[s] = max(ZERO, min(all_of_them)) if x.is_positive else min(ZERO, max(all_of_them))
+    return cast("Expr", scale * Mul(*[s ** (shared[s] - x) for s, x in sizes.items()]))
 
 
 __all__ = ["expanded", "gathered", "indices_of", "is_monomial", "powers", "scalar_part"]

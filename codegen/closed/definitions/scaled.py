@@ -223,8 +223,11 @@ def written(scaling: Scaling, cells: list[Cell], kept: tuple[str, ...], exponent
 
 
 def summed_positions(origin: Cell, cells: list[Cell]) -> tuple[int, ...]:
-    """Over which positions an exponential, or a product with it, is summed: by all sums alike, else none."""
-    products = {c.name: c for c in cells if c.expr is not None and origin.name in c.reads and isinstance(c.expr, Mul)}
+    """Over which positions an exponential, or a product with it, or one with that, is summed: by all sums alike, else none."""
+    products: dict[str, Cell] = {}
+    for c in cells:
+        if isinstance(c.expr, Mul) and any(r == origin.name or r in products for r in c.reads):
+            products[c.name] = replace(c, expr=cast("Expr", substituted(c.expr, products)))
     found: set[tuple[int, ...]] = set()
     for c in cells:
         for s in c.expr.atoms(Sigma) if c.expr is not None else ():

@@ -53,6 +53,7 @@ def with_logarithms(cells: list[Cell]) -> list[Cell]:
     cells = with_sums(flattened(cells))
     known = {c.name: c for c in cells}
     out: list[Cell] = []
+    logarithms: dict[str, Cell] = {}
     for c in cells:
         if any(c is d for d in out):  # a logarithm that came before
             continue
@@ -65,6 +66,7 @@ def with_logarithms(cells: list[Cell]) -> list[Cell]:
             name = free_name(f"{c.name}_log", known)
             known[name] = made(c, name, sp.log(c.element(c.indices)), positive=False)
             out.append(known[name])
+            logarithms[c.name] = known[name]
         elif known[name_of(logarithm)].reads == (c.name,):
             out.append(known[name_of(logarithm)])
         for new in without_scale(c, known):
@@ -76,6 +78,19 @@ def with_logarithms(cells: list[Cell]) -> list[Cell]:
             name = free_name(share_name(e, known, c.name), known)
             known[name] = made(c, name, e / c.element(c.indices), positive=True)
             out.append(known[name])
+    return reading_logarithms(out, logarithms)
+
+
+def reading_logarithms(cells: list[Cell], logarithms: Mapping[str, Cell]) -> list[Cell]:
+    """The cells, reading the logarithm of a sum where that is a cell of its own by now."""
+    out: list[Cell] = []
+    for c in cells:
+        there: dict[Any, Any] = {
+            x: logarithms[name_of(x.args[0])].element(x.args[0].indices)
+            for x in (c.expr.atoms(sp.log) if c.expr is not None else ())
+            if isinstance(x.args[0], Indexed) and logarithms.get(name_of(x.args[0]), c) is not c
+        }
+        out.append(replace(c, expr=cast("Any", c.expr).xreplace(there), text=None) if there else c)
     return out
 
 

@@ -59,6 +59,14 @@ def shifted(known: Mapping[str, Cell], name: str, kept: tuple[str, ...]) -> dict
     if fixed == 0:
         return None
     change = {name: replace(e, expr=cast("Expr", sp.exp(exponent - fixed)))}
+    alone = inner is not None and [c.name for c in known.values() if inner.name in c.reads] == [name]
+    if inner is not None and alone and inner.name not in kept and isinstance(exponent - fixed, sp.Add):
+        e_at: Any = cast("Expr", e.expr).args[0]
+        own = {j: i for i, j in zip(inner.indices, e_at.indices, strict=True) if i != 0}
+        change = {
+            name: replace(e, expr=sp.exp(e_at)),
+            inner.name: replace(inner, expr=cast("Any", exponent - fixed).xreplace(own)),
+        }
     inverses = {c.name: c for c in known.values() if c.name not in kept and inverse_of(c) in sums}
     for c in known.values():
         if c.name in sums or c.name in inverses or not {name, *sums, *inverses} & set(c.reads):
@@ -69,6 +77,8 @@ def shifted(known: Mapping[str, Cell], name: str, kept: tuple[str, ...]) -> dict
         change[c.name] = replace(c, expr=new)
     change.update(dict((*sums.items(), *inverses.items())))
     names = {n: f"{n}_unshifted" for n in (name, *sums, *inverses)}
+    if inner is not None and inner.name in change and (inner.node is not None or inner.named):
+        names[inner.name] = f"{inner.name}_unshifted"
     return {
         n: replace(
             c, name=names.get(n, n), expr=named(cast("Expr", c.expr), names), node=None if n in names else c.node

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.algebra.matching import holding
 from codegen.closed.algebra.sums import rebuilt
-from codegen.closed.definitions import beside, completed, several, shift
+from codegen.closed.definitions import beside, completed, exponents, several, shift
 from codegen.closed.definitions.logistic import DEPTH, QUOTIENT, elementwise_cells, quotients
 from codegen.closed.definitions.shares import reduction
 from codegen.closed.regions.cells import Cell, substituted
@@ -35,6 +36,7 @@ def stabilized(region: Region, kept: tuple[str, ...] = ()) -> Region:
 
     Exponentials that nothing reads any more are left out, except for those in `kept`.
     """
+    region = region.by(exponents.RULE, lambda cells: exponents.with_exponents(cells, kept))
     region = region.by(completed.RULE, lambda cells: completed.completed(cells, kept))
     region = region.by(beside.RULE, lambda cells: beside.beside_one(cells, kept))
     region = (
@@ -49,12 +51,28 @@ def logs_apart(cells: list[Cell]) -> list[Cell]:
     out: list[Cell] = []
     for cell in cells:
         if cell.expr is not None and not cell.call and cell.expr.has(sp.log):
-            new = log_parts(cell.expr, known)
+            new = by_cells(log_parts(cell.expr, known), known)
             if new != cell.expr:
                 cell = replace(cell, expr=new)
         known[cell.name] = cell
         out.append(cell)
     return out
+
+
+def by_cells(e: Any, known: Mapping[str, Cell]) -> Any:
+    """An expression in which the logarithm of what a cell adds up is that of the cell: several logarithms read one sum then.
+
+    Not where a kernel computes the logarithm of what is written out.
+    """
+    sums = [c for c in known.values() if isinstance(c.expr, sp.Add) and c.kind == "float" and not c.call]
+    there: dict[Any, Any] = {}
+    for x in sorted(e.atoms(sp.log), key=str):
+        for c in sums if isinstance(x.args[0], sp.Add) and stable(x) is None else ():
+            own = holding(c, cast("Expr", c.expr), x.args[0])
+            if own is not None:
+                there[x] = sp.log(own)
+                break
+    return e.xreplace(there) if there else e
 
 
 def means_apart(cells: list[Cell]) -> list[Cell]:

@@ -7,10 +7,10 @@ from codegen.closed.gates.accuracy import above, accurate
 from codegen.closed.gates.equality import equal
 from codegen.closed.gates.errors import Trial
 from codegen.closed.gates.faithful import faithful
-from codegen.closed.gates.large import finite_at_large
+from codegen.closed.gates.large import not_finite
 from codegen.closed.gates.sizes import sizes_given, sizes_to_measure, small_sizes
 from codegen.closed.gates.verdict import Verdict
 
 __all__ = [
-    "Trial", "Verdict", "above", "accurate", "equal", "faithful", "finite_at_large", "sizes_given", "sizes_to_measure", "small_sizes",
+    "Trial", "Verdict", "above", "accurate", "equal", "faithful", "not_finite", "sizes_given", "sizes_to_measure", "small_sizes",
 ]  # fmt: skip

@@ -21,15 +21,24 @@ HUGE = 1e4
 """What inputs are multiplied by so that exponentials of them overflow."""
 
 
-def finite_at_large(trial: Trial) -> bool:
-    """Whether a plan's results and gradients stay finite where inputs of both signs are so large that exponentials of them are not."""
+def not_finite(trial: Trial) -> frozenset[str]:
+    """The inputs that a plan's results and gradients are not finite for where they alone are so large that exponentials of them are not.
+
+    They have both signs then, and all others are positive; "" stands for all of them at once, of any sign.
+    """
     region, cells, sizes = trial.region, trial.cells, trial.sizes
     wide = in_exponents(region.cells)
     values = inputs_at(region, cells, sizes, 0.0, kind=1)
     any_sign = inputs_at(region, cells, sizes, 0.0)
-    values |= {k: v * HUGE for k, v in any_sign.items() if k in wide and v.is_floating_point()}
+    large = {k: v * HUGE for k, v in any_sign.items() if k in wide and v.is_floating_point()}
+    found = {""} if not is_finite(trial, values | large) else set[str]()
+    return frozenset(found | {k for k, v in large.items() if not is_finite(trial, values | {k: v})})
+
+
+def is_finite(trial: Trial, values: dict[str, torch.Tensor]) -> bool:
+    """Whether results and gradients are finite for values of the inputs."""
     made = trial.run(values, torch.float64)
-    told = [made[name] for name in (*region.needed, *[g for _, g in trial.gradients])]
+    told = [made[name] for name in (*trial.region.needed, *[g for _, g in trial.gradients])]
     return all(bool(torch.as_tensor(t).isfinite().all()) for t in told)
 
 
@@ -43,4 +52,4 @@ def in_exponents(cells: Sequence[Cell]) -> set[str]:
     return found
 
 
-__all__ = ["finite_at_large"]
+__all__ = ["not_finite"]

@@ -239,10 +239,20 @@ class Names:
                     continue
                 indices = [i.xreplace(mapping) for i in pattern.product.indices]
                 named = pattern.cell.element(indices)
-                new = e / at(pattern.product, indices) ** exponent * named**exponent
+                new = quotient(e, at(pattern.product, indices), exponent) * named**exponent
                 if not self.divides_by_more(new, e):
                     out.append(new)
         return out
+
+
+def quotient(e: Expr, product: Expr, power: Any) -> Expr:
+    """A product divided by a power of another one, exponentials of sums too, of which sympy does not see that they cancel."""
+    if not product.has(sp.exp):
+        return e / product**power
+    table = dict(powers(e))
+    for b, x in powers(product).items():
+        table[b] = table.get(b, ZERO) - power * x
+    return cast("Expr", scalar_part(e) / scalar_part(product) ** power * Mul(*[b**x for b, x in table.items()]))
 
 
 __all__ = ["Names", "Pattern"]

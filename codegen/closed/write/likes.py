@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from codegen import tensors as tt
 from codegen.closed.write.places import put
 from codegen.values import Val, is_scalar
+from engine.sizes import evaluate
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -36,6 +38,17 @@ class Likes:
         inputs = self.graph.inputs
         return next((n for n in inputs if self.graph[n].dtype == dtype), inputs[0])
 
+    def smallest(self, like: str) -> str:
+        """The smallest input that has the dtype of an input: what is made from it is not made from more than that."""
+        if like not in self.graph.inputs:
+            return like
+        alike = [n for n in self.graph.inputs if self.graph[n].dtype == self.graph[like].dtype]
+        return min(alike, key=lambda n: self.elements(self.graph[n].shape))
+
+    def elements(self, shape: tuple[Expr, ...]) -> int:
+        """The number of elements of a shape at the sizes of the example."""
+        return math.prod(evaluate(n, self.graph.example) for n in shape)
+
     def from_cotangents(self, dtype: Any) -> str:
         """The cotangent that constants of the backward are made from: of the same dtype if there is one."""
         live = [k for k, o in enumerate(self.graph.outputs) if o in self.structure.live]
@@ -57,15 +70,22 @@ class Likes:
     def constant(self, value: T, shape: tuple[Expr, ...], dtype: Any, like: str) -> T:
         """A number as a tensor: of `shape` and `dtype`, where the tensor `like` is."""
         keywords = {} if self.dtype_of(like) == dtype else {"dtype": tt.name(str(dtype))}
+        like = self.smallest(like)
         sizes = tuple(tt.size(n) for n in shape)
         if value == tt.number(0):
             return tt.method(tt.name(like), "new_zeros", sizes, **keywords)
         return tt.method(tt.name(like), "new_full", sizes, value, **keywords)
 
     def zeros(self, shape: tuple[Expr, ...], values: list[T], like: str) -> T:
-        """Zeros of a shape, like the first floating-point tensor that the values for them read."""
-        first = next((x for v in values for x in tt.walk(v) if self.is_float(x)), tt.name(like))
-        return tt.method(first, "new_zeros", tuple(tt.size(s) for s in shape))
+        """Zeros of a shape, like the smallest floating-point tensor that the values for them read."""
+        floats = [x for v in values for x in tt.walk(v) if self.is_float(x)]
+        least = min(floats, key=lambda x: self.size_of(str(x.head)), default=tt.name(self.smallest(like)))
+        return tt.method(least, "new_zeros", tuple(tt.size(s) for s in shape))
+
+    def size_of(self, name: str) -> float:
+        """The number of elements of a tensor at the example's sizes; of one that is none of the graph's, more than any."""
+        cell = self.structure.by_name.get(name)
+        return float("inf") if cell is None else self.elements(cell.shape)
 
     def zero_cotangent(self, c: Cell, values: list[T]) -> T:
         """Zeros of a cell's shape, with the dtype of a tensor that is there."""

@@ -133,6 +133,24 @@ def on_the_sphere_hand(h, f, alpha, g):
     return o, (dz - du, (du - u * (du * u).sum(-1, keepdim=True)) * i, (dz * e).sum(0))
 
 
+# Davidson 1970: Bradley and Terry's comparisons with ties, whose weight is the geometric mean of the two strengths'
+def ties(a, b, t):
+    one, other = a.exp(), b.exp()
+    tie = t.exp() * (one * other).sqrt()
+    z = one + other + tie
+    return -(one / z).log().mean() - (tie / z).log().mean()
+
+
+def ties_hand(a, b, t, g):
+    e = torch.stack([a, b, t + (a + b) / 2])
+    z = e.logsumexp(0)
+    out = (2 * z - e[0] - e[2]).mean()
+    p = (e - z).exp() * (2 * g / len(a))
+    c = g / len(a)
+    dt = p[2] - c
+    return (out, (p[0] - c + dt / 2, p[1] + dt / 2, dt.sum()))
+
+
 RANKINGS = (
     Form(
         "lambda loss",
@@ -182,4 +200,11 @@ RANKINGS = (
         large=16,
     ),
     Form("on the sphere", on_the_sphere, lambda d, n: [d.normal(n, 8), d.normal(n, 8), d.unit(8)], on_the_sphere_hand),
+    Form(
+        "comparisons with ties",
+        ties,
+        lambda d, n: [d.normal(n), d.normal(n), d.normal(1)[0]],
+        ties_hand,
+        extreme=True,
+    ),
 )
