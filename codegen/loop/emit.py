@@ -260,10 +260,18 @@ class Writer(Ending):
         at = next(k for k, x in enumerate(self.layout.order) if x is u)
         owner = root(rows)
         after = [x for x in self.layout.order[at + 1 :] if not isinstance(x, Node) or x.write or not x.is_view]
-        later = any(root(r) is owner for x in after for r in reads_of(x))
+        results = [r for k, r in self.step.results.items() if not k.startswith("grad.")]
+        results += [a.value for a in self.layout.averages if a.value is not None]
+        later = any(root(r) is owner for r in (*results, *[r for x in after for r in reads_of(x)]))
         again = later or sum(root(r) is owner for r in u.args if isinstance(r, Node)) > 1
         own = owner in self.layout.place and owner not in self.rowed and owner not in self.layout.stored
-        alone = own and not again and rows.numel == owner.numel and not self.handed_out(owner)
+        alone = (
+            own
+            and not again
+            and rows.numel == owner.numel
+            and not self.handed_out(owner)
+            and owner not in self.layout.kept
+        )
         text = (
             f"{self.name(rows)}.mul_({by})"
             if alone

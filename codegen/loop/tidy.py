@@ -25,6 +25,7 @@ def tidied(step: Step) -> None:
     step.sort()
     numbers(step)
     step.readers = None
+    without_effect(step)
     merged(step)
     step.sort()
 
@@ -65,6 +66,29 @@ def numbers(step: Step) -> None:
                 if isinstance(other, Node) and other.constant is None:
                     n.args = (other, value, *n.args[2:])
                     break
+
+
+def without_effect(step: Step) -> None:
+    """A product with one and a sum with zeros are what they are of: the cotangents of a loss, and of other results."""
+    for n in list(step.order):
+        if n.op not in SCALARS or n.write or n.constant is not None or len(n.args) != 2:
+            continue
+        x, other = n.args
+        if n.op == "add" and is_zero(x):
+            x, other = other, x
+        if not isinstance(x, Node) or (x.shape, x.value.shape, x.dtype) != (n.shape, n.value.shape, n.dtype):
+            continue
+        one = n.op in ("mul", "div") and not isinstance(other, (Node, Sized)) and other == 1
+        if one or (n.op in ("add", "sub") and is_zero(other)):
+            x.name = x.name or n.name
+            step.replace(n, x)
+
+
+def is_zero(a: Any) -> bool:
+    """Whether an operand is zero in every step."""
+    if not isinstance(a, Node):
+        return not isinstance(a, Sized) and a == 0
+    return a.constant is not None and not bool(a.constant.any())
 
 
 def merged(step: Step) -> None:

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+import codegen
 from codegen.loop.graph import Step
 from codegen.loop.kernels import RULES
+from codegen.loop.make import Plan, make_loop, rows_of
 from codegen.loop.rules import apply
 from tests.loop.conftest import stepwise
 from tests.loop.test_loop_rules import step_of
@@ -53,3 +55,20 @@ def test_few_rows_are_added_one_by_one() -> None:
     trainer = program_of("in context").trainer(params, batch_size=8, lr=0.05)
     trainer.run(data, steps=1)
     assert "u.index_add_(0, x, du_sum, alpha=rate)" in trainer.source
+
+
+def rows_themselves(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of the rows is the rows, which are handed out as well."""
+    rows = u[x]
+    return rows.square().sum() / 2, rows
+
+
+@pytest.mark.parametrize("keep", [(), ("rows",)])
+def test_what_is_handed_out_is_not_scaled_in_place(keep: tuple[str, ...]) -> None:
+    g = Generator().manual_seed(0)
+    u, x = torch.randn(500, 8, generator=g), torch.randint(0, 500, (200,), generator=g)
+    module = codegen.generate(rows_themselves, x[:64], u).module
+    plan = Plan(outputs=2, keep=keep)
+    source = make_loop(module, {"x": rows_of((x,))[0]}, {"u": u}, 64, plan, "rows", "rows").source
+    assert "u.scatter_add_(0, x_2d, rows_1 * rate)" in source
+    assert "grad_out" not in source, "the other result has no cotangent"
