@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from codegen.closed.algebra.algebra import Algebra
 
 ZERO, ONE = sp.S.Zero, sp.S.One
+UNARY = (sp.erf, sp.tanh, sp.log, sp.sin, sp.cos)
 FUNCTION = 50_000
 """What a function of tensors weighs, in elements."""
 
@@ -137,8 +138,15 @@ class Names:
     def factor(self, f: Any, allowed: frozenset[str] | None) -> Any:
         """A factor with what it is made of named."""
         b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
-        inside = isinstance(b, (Sigma, Sign, Where, sp.Add)) or (b.is_Function and b.has(Indexed))
-        return self.folded(b, allowed) ** x if inside else f
+        return self.folded(b, allowed) ** x if isinstance(b, (Sigma, Sign, Where, sp.Add)) else f
+
+    def within(self, e: Any, allowed: frozenset[str] | None) -> Any:
+        """An expression that is named, with what the functions that are left in it are of named as well."""
+        if not e.args or isinstance(e, (Indexed, Delta)) or not e.has(sp.exp, sp.Function):
+            return e
+        if isinstance(e, sp.exp) or (isinstance(e, sp.Function) and e.func in UNARY):
+            return e.func(self.within(self.folded(e.args[0], allowed), allowed))
+        return rebuilt(e, lambda a: self.within(a, allowed))
 
     def weight(self, term: Expr) -> float:
         """What a product costs to read and compute: elements of every factor, more for roots, powers and functions."""

@@ -129,7 +129,7 @@ class Naming:
         key = e, self.names.choice(e, allowed)
         if key not in self.known:
             self.algebra.rules = []
-            expr = arranged(self.names.folded(e, allowed), self.algebra)
+            expr = arranged(self.names.within(self.names.folded(e, allowed), allowed), self.algebra)
             self.known[key] = expr, tuple(self.algebra.rules)
         return self.known[key]
 
