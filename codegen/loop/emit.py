@@ -257,29 +257,23 @@ class Writer(Ending):
     def multiplied(self, u: Update, by: str) -> str:
         """The arguments of an update with the last one multiplied: in place, where nothing reads it afterwards."""
         *others, rows = u.args
-        at = next(k for k, x in enumerate(self.layout.order) if x is u)
-        owner = root(rows)
-        after = [x for x in self.layout.order[at + 1 :] if not isinstance(x, Node) or x.write or not x.is_view]
-        results = [r for k, r in self.step.results.items() if not k.startswith("grad.")]
-        results += [a.value for a in self.layout.averages if a.value is not None]
-        later = any(root(r) is owner for r in (*results, *[r for x in after for r in reads_of(x)]))
-        again = later or sum(root(r) is owner for r in u.args if isinstance(r, Node)) > 1
-        own = owner in self.layout.place and owner not in self.rowed and owner not in self.layout.stored
-        alone = (
-            own
-            and not again
-            and rows.numel == owner.numel
-            and not self.handed_out(owner)
-            and owner not in self.layout.kept
-        )
-        text = (
-            f"{self.name(rows)}.mul_({by})"
-            if alone
-            else f"{self.name(rows)} * ({by})"
-            if "*" in by
-            else f"{self.name(rows)} * {by}"
-        )
+        number = f"({by})" if "*" in by else by
+        text = f"{self.name(rows)}.mul_({by})" if self.is_done(rows, u) else f"{self.name(rows)} * {number}"
         return ", ".join([*map(self.plain, others), text])
+
+    def is_done(self, n: Node, u: Update) -> bool:
+        """Whether a value is all of memory that the loop owns, and nothing but an update reads that from there on."""
+        owner, layout = root(n), self.layout
+        elsewhere = {*self.rowed, *layout.stored, *layout.kept}
+        if owner not in layout.place or owner in elsewhere or self.handed_out(owner) or n.numel != owner.numel:
+            return False
+        at = next(k for k, x in enumerate(layout.order) if x is u)
+        after = [x for x in layout.order[at + 1 :] if not isinstance(x, Node) or x.write or not x.is_view]
+        reads = [r for k, r in self.step.results.items() if not k.startswith("grad.")]
+        reads += [a.value for a in layout.averages if a.value is not None]
+        reads += [r for x in after for r in reads_of(x)]
+        reads += [r for r in reads_of(u) if r is not n]
+        return not any(root(r) is owner for r in reads)
 
     def is_small(self, x: Any) -> bool:
         """Whether a statement is an update that one call makes together with others."""

@@ -281,6 +281,21 @@ def sizes_of(n: Node) -> list[Any]:
     return [a if a == b else Sized(a, b) for a, b in zip(n.shape, n.value.shape, strict=True)]
 
 
+def seen_as(g: Node, n: Node) -> tuple[Node, list[Node]] | None:
+    """A tensor with the shape of another, and the view that gives it that; None where it has no such view."""
+    if g.shape == n.shape and g.value.shape == n.value.shape:
+        return g, []
+    together = cast("Any", torch).broadcast_shapes
+    try:
+        fits = all(together(a, b) == b for a, b in ((g.shape, n.shape), (g.value.shape, n.value.shape)))
+    except RuntimeError:
+        return None
+    if not fits or not g.shape:
+        return None
+    wide = call("expand", g, sizes_of(n), shape=n.shape, dtype=g.dtype)
+    return wide, [wide]
+
+
 def lies_in_rows(n: Node) -> bool:
     """Whether a value surely lies in memory row by row."""
     while n.is_view and n.op in ("view", "_unsafe_view", "squeeze", "unsqueeze"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from codegen.loop.graph import Node, call, called, sizes_of
+from codegen.loop.graph import Node, call, called
 from codegen.loop.rules import Match
 
 if TYPE_CHECKING:
@@ -72,18 +72,4 @@ def spread(n: Node) -> bool:
     return bool(n.shape) and n.shape[-1] > 1 and last.count(1) >= 2
 
 
-def seen_as(g: Node, n: Node) -> tuple[Node, list[Node]] | None:
-    """A tensor with the shape of another, and the view that gives it that; None where it has no such view."""
-    if g.shape == n.shape and g.value.shape == n.value.shape:
-        return g, []
-    try:
-        fits = all(torch.broadcast_shapes(a, b) == b for a, b in ((g.shape, n.shape), (g.value.shape, n.value.shape)))
-    except RuntimeError:
-        return None
-    if not fits or not g.shape:
-        return None
-    wide = call("expand", g, sizes_of(n), shape=n.shape, dtype=g.dtype)
-    return wide, [wide]
-
-
-__all__ = ["pooled_by_channels", "product_apart", "seen_as"]
+__all__ = ["pooled_by_channels", "product_apart"]

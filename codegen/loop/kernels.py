@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
-from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_in_rows, sizes_of, small
-from codegen.loop.images import pooled_by_channels, product_apart, seen_as
+from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_in_rows, seen_as, sizes_of, small
+from codegen.loop.images import pooled_by_channels, product_apart
 from codegen.loop.layernorm import layer_norm
 from codegen.loop.masks import masked
 from codegen.loop.rules import Match, Rule, depends_on, near

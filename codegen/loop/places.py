@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 FROM = 32
 """Rows from which on that is faster."""
-TEXT = "index_add(x, 0, i, v) = scatter_add(x, 0, i for every column, v)"
 
 
 def by_entries(step: Step) -> Iterator[Match]:
@@ -39,6 +38,8 @@ def by_entries(step: Step) -> Iterator[Match]:
         yield Match([*nodes, new], [(n, new)])
 
 
-PLACES = (Rule("rows at places", TEXT, by_entries, always=True),)
+PLACES = (
+    Rule("rows at places", "index_add(x, 0, i, v) = scatter_add(x, 0, i for every column, v)", by_entries, always=True),
+)
 
-__all__ = ["PLACES", "TEXT"]
+__all__ = ["PLACES"]

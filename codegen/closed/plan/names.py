@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from codegen.closed.algebra.algebra import Algebra
 
 ZERO, ONE = sp.S.Zero, sp.S.One
-UNARY = (sp.erf, sp.tanh, sp.log, sp.sin, sp.cos)
+FUNCTIONS = (sp.exp, sp.erf, sp.tanh, sp.log, sp.sin, sp.cos)
+"""What is computed of one argument."""
 FUNCTION = 50_000
 """What a function of tensors weighs, in elements."""
 
@@ -142,9 +143,9 @@ class Names:
 
     def within(self, e: Any, allowed: frozenset[str] | None) -> Any:
         """An expression that is named, with what the functions that are left in it are of named as well."""
-        if not e.args or isinstance(e, (Indexed, Delta)) or not e.has(sp.exp, sp.Function):
+        if isinstance(e, (Indexed, Delta)) or not e.has(*FUNCTIONS):
             return e
-        if isinstance(e, sp.exp) or (isinstance(e, sp.Function) and e.func in UNARY):
+        if isinstance(e, FUNCTIONS):
             return e.func(self.within(self.folded(e.args[0], allowed), allowed))
         return rebuilt(e, lambda a: self.within(a, allowed))
 
