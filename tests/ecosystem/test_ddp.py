@@ -34,7 +34,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str,
     finally:
         for worker in workers:
             worker.kill()
-            worker.wait()
+            worker.communicate()  # waits, and closes its pipe
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
