@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from codegen.closed.regions.region import Region
 
 
+ROUNDING = 1e-9
+"""Costs that differ by no more of them are one: they are sums of the same numbers in another order."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """Statements in order with shared sums as statements of their own; for every wanted cell the name of its gradient."""
@@ -76,6 +80,10 @@ class Choice:
     cost: float
     allowed: frozenset[str]
 
+    def cheaper(self, other: Choice) -> bool:
+        """Whether it costs less than another by more than the rounding of sums."""
+        return self.cost < other.cost * (1 - ROUNDING)
+
 
 def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
     """The cheapest backward found: cuts are dropped while that does not cost more, then the cells that name things are chosen.
@@ -96,14 +104,14 @@ def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
         changed = False
         for name in [n for n in candidates if n in best.cuts]:
             trial = tried(best.cuts - {name})
-            if trial.cost <= best.cost:
+            if not best.cheaper(trial):
                 best, changed = trial, True
     none = tried(frozenset()) if simplify and len(best.cuts) > 1 else best
-    if none.cost < best.cost:
+    if none.cheaper(best):
         best = none
         for name in candidates:
             trial = tried(best.cuts | {name})
-            best = trial if trial.cost < best.cost else best
+            best = trial if trial.cheaper(best) else best
     named = [naming.refolded(s, best.allowed) for s in best.plan.statements]
     statements = by_results([replace(s, expr=chosen_first(s.expr)) for s in named], region)
     gradients = tuple(best.plan.gradients.items())
