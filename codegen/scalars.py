@@ -235,11 +235,14 @@ class ScalarMixin(LowererBase):
             chosen = sp.Mul(*numbers)
             sign, top = sign != bool(chosen.is_negative), [f for f in top if f not in numbers]
             coefficient *= abs(chosen)
-        up, down = self._scale(coefficient)
-        scale_up, scale_down = [*up, *scale_up], [*down, *scale_down]
         top = self._cot_first(top)
         with self.under_condition(bool(masks)):
             numerator = [self.value(f) for f in top]
+        mean = self._mean_among(top, numerator, sp.Mul(coefficient, *scale_up, *[1 / f for f in scale_down]))
+        if mean is not None:
+            coefficient, scale_up, scale_down, numerator = mean
+        up, down = self._scale(coefficient)
+        scale_up, scale_down = [*up, *scale_up], [*down, *scale_down]
         if not any(v.kind == "float" for v in numerator):
             numerator, masks = [*numerator, *masks], []
         divisor = [self.value(f) for f in bottom]
@@ -379,6 +382,24 @@ class ScalarMixin(LowererBase):
             return mean if rest == 1 else self.negative(mean)
         return self.join("*", self.value(rest), mean)
 
+    def _mean_among(
+        self, factors: list[Expr], values: list[Val], scale: Expr
+    ) -> tuple[Any, list[Expr], list[Expr], list[Val]] | None:
+        """Factors beside a number in which a sum over n is `mean`, for 1/n in the number, and what is left of that."""
+        for k, (f, v) in enumerate(zip(factors, values, strict=True)):
+            if not isinstance(f, Sigma) or v.t.kind != "method" or v.t.head != "sum" or v.kind != "float":
+                continue
+            count = sp.Mul(*[n for _, n in f.limits])
+            rest = sp.cancel(scale * count)
+            number, sizes = rest.as_coeff_Mul()
+            if not count.free_symbols or sizes.free_symbols & count.free_symbols or not number.is_positive:
+                continue
+            up, down = sizes.as_numer_denom()
+            mean = Val(T("method", "mean", v.t.args, v.t.keywords), v.axes, v.kind, v.kept)
+            sides = [[x for x in sp.Mul.make_args(side) if x != 1] for side in (up, down)]
+            return number, sides[0], sides[1], [*values[:k], mean, *values[k + 1 :]]
+        return None
+
     def scaled_first(self, e: Expr) -> Val | None:
         """`c a @ b` for a number c as `(c a) @ b`, where a has less than half as many elements as the product."""
         sums = [f for f in e.args if isinstance(f, Sigma)]
@@ -453,6 +474,8 @@ class ScalarMixin(LowererBase):
         scalars = [self.value(x) for x in up], [self.value(x) for x in down]
         if not ordered:
             return self._ratio(*scalars)
+        if self.fills and all(scalars) and ordered[0][0]:  # one pass over a tensor
+            scalars = [self._ratio(*scalars)], list[Val]()
         ordered[0] = (ordered[0][0], ([*scalars[0], *ordered[0][1][0]], [*scalars[1], *ordered[0][1][1]]))
         built: list[tuple[Val | None, Val | None]] = []
         for over, under in self._small_ones_first(ordered):
@@ -678,8 +701,13 @@ class ScalarMixin(LowererBase):
         return Val(tt.method(v.t, name), v.axes)
 
     def compare(self, symbol: str, e: Any) -> Val:
-        """A bracket as a tensor of truth values."""
-        a, b = (self.value(x) for x in e.args)
+        """A bracket as a tensor of truth values; `i + 1 <= j` of whole numbers is `i < j`, `i < j + 1` is `i <= j`."""
+        sides = e.args
+        if symbol != "==" and all(x.is_integer for x in sides):
+            constants = [x.as_coeff_Add()[0] for x in sides]
+            if constants[0] - constants[1] == (1 if symbol == "<=" else -1):
+                symbol, sides = "<" if symbol == "<=" else "<=", [x.as_coeff_Add()[1] for x in sides]
+        a, b = (self.value(x) for x in sides)
         if a.is_number and not b.is_number:
             turned = {"<": ">", "<=": ">=", "==": "=="}[symbol]
             return self.join(turned, b, a, "bool")

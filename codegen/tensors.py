@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Expr
+from sympy import Expr, Integer, N
 
 from engine.notation import Part, Quo, in_wholes
 from engine.spelling import listed, size_text
@@ -103,8 +103,8 @@ def rename(t: Any, names: Mapping[str, str], sizes: Mapping[Any, Expr]) -> Any:
         if not t.args and not t.keywords:
             return t
         args = tuple(rename(a, names, sizes) for a in t.args)
-        if t.kind == "binary" and t.head == "*" and args[0].kind == "number" and args[1].kind == "size":
-            whole = times(args[0], args[1])
+        if t.kind == "binary" and t.head in ("*", "/"):
+            whole = of_wholes(t.head, *args)
             if whole is not None:
                 return whole
         return T(t.kind, t.head, args, tuple((k, rename(v, names, sizes)) for k, v in t.keywords))
@@ -113,9 +113,28 @@ def rename(t: Any, names: Mapping[str, str], sizes: Mapping[Any, Expr]) -> Any:
     return t.xreplace(sizes) if isinstance(t, Expr) and sizes else t
 
 
-def times(n: T, part: T) -> T | None:
-    """So many parts of a size as one size, where they are sizes of the forward: 4 of `d // 4` are d. None for others."""
-    if not n.head.isdigit():
+def of_wholes(symbol: str, a: T, b: T) -> T | None:
+    """A product or quotient with so many parts of a size as one size: 4 of `d // 4` are d. None for others."""
+    if a.kind == "number" and b.kind == "size":
+        whole = times(a, b, 1 if symbol == "*" else -1)
+        return whole if whole is None or symbol == "*" else binary("/", number(1), whole)
+    if symbol == "*" and a.kind == "binary" and a.head == "/" and a.args[0] == number(1) and b.kind != "size":
+        return binary("/", b, a.args[1]) if root_of_whole(a.args[1]) else None
+    return None
+
+
+def root_of_whole(t: T) -> bool:
+    """Whether it is a root of one of the forward's sizes."""
+    return t.kind == "size" and t.args[0].is_Pow and t.args[0].base.is_Symbol and not t.args[0].exp.is_Integer
+
+
+def times(n: T, part: T, sign: int) -> T | None:
+    """So many parts of a size, or so many per part (a sign of -1), where they are sizes of the forward; roots of them likewise."""
+    base, power = part.args[0].as_base_exp()
+    if isinstance(base, Part) and power.is_Rational and not power.is_Integer:
+        same = float(n.head) == float(N(Integer(base.count) ** (sign * power), 30))
+        return size(base.whole**power) if same else None
+    if sign < 0 or not n.head.isdigit():
         return None
     whole = in_wholes(int(n.head) * part.args[0])
     return size(whole) if part.args[0].atoms(Part) and not whole.atoms(Quo) else None

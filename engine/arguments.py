@@ -22,6 +22,25 @@ def without_values(v: Any) -> Any:
     return torch.empty(v.shape, dtype=v.dtype, device="meta") if isinstance(v, torch.Tensor) else v
 
 
+def anywhere(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call's arguments without where its result is kept: emitted code runs on the device that its inputs are on."""
+    kept = {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking", "pin_memory")}
+    if name == "to":
+        args = (*args[:1], *[a for a in args[1:] if not is_device(a)])
+    return args, kept
+
+
+def is_device(a: Any) -> bool:
+    """Whether an argument names a device: `torch.device("cpu")`, `"cuda:0"`."""
+    if not isinstance(a, str):
+        return isinstance(a, torch.device)
+    try:
+        torch.device(a)
+    except RuntimeError:
+        return False
+    return True
+
+
 def as_tuple(v: Any) -> Any:
     """An argument with every `SymbolicShape` in it as a plain tuple, whose entries pytree finds."""
     if v is None or isinstance(v, (torch.Tensor, int, float, str)):

@@ -67,10 +67,18 @@ def in_wholes(e: Any) -> Any:
         return e
     if not isinstance(e, sp.Mul):
         return e.func(*map(in_wholes, e.args))
-    times, rest = e.as_coeff_Mul()
+    times = sp.Mul(*[f for f in e.args if f.is_number])
     factors: list[Any] = []
-    for f in sp.Mul.make_args(rest):
+    for f in e.args:
+        if f.is_number:
+            continue
         part, power = f.as_base_exp()
+        if isinstance(part, Part) and power.is_Rational and not power.is_Integer:
+            left = times / Integer(part.count) ** power
+            if left.is_Rational and (not times.is_Rational or (left if power > 0 else 1 / left).is_Integer):
+                times = left
+                factors.append(part.whole**power)
+                continue
         if not isinstance(part, Part) or not power.is_Integer:
             factors.append(in_wholes(f))
             continue

@@ -15,7 +15,7 @@ from sympy import Expr, Symbol
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from engine.arguments import as_tuple, fixed, form, hashable, out_of_place, with_values, without_values
+from engine.arguments import anywhere, as_tuple, fixed, form, hashable, out_of_place, with_values, without_values
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
 from engine.implicit import Equation, Expansion
@@ -147,7 +147,7 @@ class Tracer(TorchFunctionMode):
         if not proxies:
             row = TABLE.get(func)
             if row is not None and row.kind == "factory":
-                return self._record(row, func, args, kwargs)
+                return self._record(row, func, *anywhere(name, args, kwargs))
             return func(*pytree.tree_map(fixed, args), **pytree.tree_map(fixed, kwargs))
         answer = self._python(name, args, kwargs)
         if answer is not None:
@@ -175,6 +175,10 @@ class Tracer(TorchFunctionMode):
             if inplace is not None and inplace in TABLE:
                 return self._inplace(TABLE[inplace], inplace, args, kwargs)
             raise TraceError(unknown_op(name))
+        if row.bundled:
+            args, kwargs = anywhere(name, args, kwargs)
+            if name == "to" and len(args) == 1 and not kwargs:
+                return args[0]
         if "inplace" in kwargs:
             rest = {k: v for k, v in kwargs.items() if k != "inplace"}
             return self._inplace(row, func, args, rest) if kwargs["inplace"] else self._apply(row, func, args, rest)

@@ -41,7 +41,7 @@ def forward(x, wq, wk, wv):
     scores_transpose = k.transpose(-2, -1)
     scores_matmul = q @ scores_transpose
     scores = scores_matmul * (h ** -0.5)
-    past_ones = torch.ones(t, t, dtype=x.dtype)
+    past_ones = torch.ones(t, t, dtype=x.dtype, device=x.device)
     past = torch.tril(past_ones)
     masked_eq = past == 0
     masked = scores.masked_fill(masked_eq, -float("inf"))

@@ -81,7 +81,7 @@ def backward(saved, grad_out=None):
     dx_part_1 = x_centred_squared.mean(0) == 0
     dx = (
         torch.where(dx_part_1, 0, (2 * x - 2 * x.mean(0)) * (do_std * dx_part / 2))
-        - torch.where(dx_part_1, 0, do_std * x_centred.sum(0) * dx_part / n0)
+        - torch.where(dx_part_1, 0, do_std * x_centred.mean(0) * dx_part)
         + do_sub
         + do_mean / n0
     )

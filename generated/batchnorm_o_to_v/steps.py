@@ -27,8 +27,8 @@ def forward(v, x, w, b):
     """Returns (o, saved)."""
     d = v.shape[0]
     n = x.shape[0]
-    P_eye = torch.eye(n, dtype=v.dtype)
-    P_ones = torch.ones(n, n, dtype=v.dtype)
+    P_eye = torch.eye(n, dtype=v.dtype, device=v.device)
+    P_ones = torch.ones(n, n, dtype=v.dtype, device=v.device)
     P_div = P_ones / n
     P = P_eye - P_div
     centred_matmul = P @ x

@@ -25,8 +25,8 @@ def forward(x, v, w, b):
     """Returns (o, saved)."""
     n = x.shape[0]
     d = x.shape[1]
-    P_eye = torch.eye(n, dtype=x.dtype)
-    P_ones = torch.ones(n, n, dtype=x.dtype)
+    P_eye = torch.eye(n, dtype=x.dtype, device=x.device)
+    P_ones = torch.ones(n, n, dtype=x.dtype, device=x.device)
     P_div = P_ones / n
     P = P_eye - P_div
     o_matmul = P @ x

@@ -22,8 +22,8 @@ class Saved(NamedTuple):
 def forward(x):
     """Returns (v, saved)."""
     n = x.shape[0]
-    P_eye = torch.eye(n, dtype=x.dtype)
-    P_ones = torch.ones(n, n, dtype=x.dtype)
+    P_eye = torch.eye(n, dtype=x.dtype, device=x.device)
+    P_ones = torch.ones(n, n, dtype=x.dtype, device=x.device)
     P_div = P_ones / n
     P = P_eye - P_div
     v_t = x.T
@@ -48,7 +48,9 @@ def backward(saved, grad_out=None):
     dv_diag = dv / n
 
     # dv_matmul_1[i,j] = [i = j] dv_diag[i]
-    dv_matmul_1 = torch.where(torch.arange(n1).unsqueeze(-1) == torch.arange(n1), dv_diag.unsqueeze(-1), 0)
+    dv_matmul_1 = torch.where(
+        torch.arange(n1, device=x.device).unsqueeze(-1) == torch.arange(n1, device=x.device), dv_diag.unsqueeze(-1), 0
+    )
 
     # dv_matmul[i,j] = Σ_k dv_matmul_1[i,k] x[j,k]
     dv_matmul = dv_matmul_1 @ x.T

@@ -31,7 +31,7 @@ def forward(logits, y):
     counts = logits.exp()
     probs_sum = counts.sum(dim=1, keepdim=True)
     probs = counts / probs_sum
-    loss_arange = torch.arange(n0)
+    loss_arange = torch.arange(n0, device=logits.device)
     loss_getitem = probs[loss_arange, y]
     loss_log = loss_getitem.log()
     loss_mean = loss_log.mean()

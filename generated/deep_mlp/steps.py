@@ -147,7 +147,7 @@ def forward(x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, b
     probs_sum = exp_l.sum(dim=-1, keepdim=True)
     probs = exp_l / probs_sum
     loss_log = probs.log()
-    loss_arange = torch.arange(n0)
+    loss_arange = torch.arange(n0, device=x.device)
     loss_getitem = loss_log[loss_arange, y]
     loss_mean = loss_getitem.mean()
     loss = -loss_mean

@@ -39,7 +39,7 @@ def backward(saved, grad_out=None):
     dw = (norm * grad_out).sum((0, 1))
 
     # dx_uncentred[i,j,k] = dnorm[i,j,k] - norm[i,j,k] (Σ_l norm[i,j,l] dnorm[i,j,l]) / n2
-    dx_uncentred = torch.addcmul(dnorm, norm, (norm * dnorm).sum(2, keepdim=True) / n2, value=-1)
+    dx_uncentred = torch.addcmul(dnorm, norm, (norm * dnorm).mean(2, keepdim=True), value=-1)
 
     # dx[i,j,k] = (dx_uncentred[i,j,k] - (Σ_l dx_uncentred[i,j,l]) / n2) rstd[i,j,0]
     dx = (dx_uncentred - dx_uncentred.mean(2, keepdim=True)) * rstd

@@ -45,9 +45,9 @@ def forward(x, y, C, w1, w2, b2, bnw, bnb):
     if y.shape[0] != x.shape[0]:
         raise ValueError(f"y.shape[0] = {y.shape[0]} and x.shape[0] = {x.shape[0]} must be equal")
     bs = x.shape[0]
-    mean_proj_ones = torch.ones(1, bs, dtype=C.dtype)
+    mean_proj_ones = torch.ones(1, bs, dtype=C.dtype, device=C.device)
     mean_proj = mean_proj_ones / bs
-    var_proj_eye = torch.eye(bs, dtype=C.dtype)
+    var_proj_eye = torch.eye(bs, dtype=C.dtype, device=C.device)
     var_proj = var_proj_eye - mean_proj
     emb_getitem = C[x]
     emb = emb_getitem.view(bs, -1)
@@ -69,7 +69,7 @@ def forward(x, y, C, w1, w2, b2, bnw, bnb):
     probs = exp_l / count
     nlls_log = probs.log()
     nlls = -nlls_log
-    loss_arange = torch.arange(bs)
+    loss_arange = torch.arange(bs, device=x.device)
     loss_getitem = nlls[loss_arange, y]
     loss = loss_getitem.mean()
     return loss, Saved(

@@ -47,7 +47,9 @@ def forward(
     k_view = (x_1 @ w_1).view(n, t, 4, d // 4)
     v_view = (x_1 @ w_2).view(n, t, 4, d // 4)
     scores = q_view.transpose(1, 2) @ k_view.permute(0, 2, 3, 1) / (d // 4) ** 0.5
-    weights_masked_fill = torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), -float("inf"), scores)
+    weights_masked_fill = torch.where(
+        torch.arange(t, device=x.device).unsqueeze(-1) < torch.arange(t, device=x.device), -float("inf"), scores
+    )
     weights = weights_masked_fill.softmax(3)
     x_2_matmul = weights @ v_view.transpose(1, 2)
     x_2_view = x_2_matmul.transpose(1, 2).flatten(2, 3)
@@ -69,7 +71,9 @@ def forward(
     k_1_view = (x_3 @ w_4).view(n, t, 4, d // 4)
     v_1_view = (x_3 @ w_5).view(n, t, 4, d // 4)
     scores_1 = q_1_view.transpose(1, 2) @ k_1_view.permute(0, 2, 3, 1) / (d // 4) ** 0.5
-    weights_1_masked_fill = torch.where((torch.arange(t) + 1).unsqueeze(-1) <= torch.arange(t), -float("inf"), scores_1)
+    weights_1_masked_fill = torch.where(
+        torch.arange(t, device=x.device).unsqueeze(-1) < torch.arange(t, device=x.device), -float("inf"), scores_1
+    )
     weights_1 = weights_1_masked_fill.softmax(3)
     x_4_matmul = weights_1 @ v_1_view.transpose(1, 2)
     x_4_view = x_4_matmul.transpose(1, 2).flatten(2, 3)

@@ -110,7 +110,7 @@ def forward(
     scores_transpose = k.transpose(-2, -1)
     scores_matmul = q @ scores_transpose
     scores = scores_matmul / ((d // 4) ** 0.5)
-    ahead_ones = torch.ones(t, t, dtype=torch.bool)
+    ahead_ones = torch.ones(t, t, dtype=torch.bool, device=x.device)
     ahead = ahead_ones.triu(1)
     weights_masked_fill = scores.masked_fill(ahead, -float("inf"))
     weights = weights_masked_fill.softmax(dim=-1)
@@ -139,7 +139,7 @@ def forward(
     scores_1_transpose = k_1.transpose(-2, -1)
     scores_1_matmul = q_1 @ scores_1_transpose
     scores_1 = scores_1_matmul / ((d // 4) ** 0.5)
-    ahead_1_ones = torch.ones(t, t, dtype=torch.bool)
+    ahead_1_ones = torch.ones(t, t, dtype=torch.bool, device=x.device)
     ahead_1 = ahead_1_ones.triu(1)
     weights_1_masked_fill = scores_1.masked_fill(ahead_1, -float("inf"))
     weights_1 = weights_1_masked_fill.softmax(dim=-1)

@@ -9,6 +9,7 @@ from codegen.closed.regions.random import random_nodes
 from codegen.closed.write.fused import fused
 from codegen.closed.write.tidy import continued, in_place, joined, read_by, unturned
 from codegen.closed.write.writer import ClosedWriter
+from codegen.devices import on_device
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
 from codegen.helpers import source
@@ -64,6 +65,8 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         return name not in given_back
 
     backward = in_one_call(writer, unturned(continued(writer.backward.blocks, passing), passing))
+    forward = [on(b, inputs[0]) for b in forward]
+    backward = [on(b, (*saved, inputs[0])[0]) for b in backward]
     writer.emitted = tuple(forward)
     sized = forward_sizes(writer, needed) | resized
     returns = returned(graph)
@@ -108,6 +111,11 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         step_lines=step_docstring(trained),
         own=own,
     )
+
+
+def on(block: Block, like: str) -> Block:
+    """Statements that make what they make of nothing where the tensor `like` is."""
+    return replace(block, lines=tuple(on_device(line, like) for line in block.lines))
 
 
 def step_docstring(trained: Sequence[str]) -> list[str]:
