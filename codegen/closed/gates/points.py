@@ -108,10 +108,16 @@ def stilled(values: Any, region: Region, seed: str) -> Any:
 
 
 def given_at_random(given: Sequence[Cell], cells: Sequence[Cell]) -> tuple[dict[str, Any], dict[Any, int]]:
-    """Random values between 0 and 1 of what cells are computed from, and sizes that are all different."""
+    """Random values between 0 and 1 of what cells are computed from, whole ones of integers, and sizes that are all different."""
     sizes: dict[Any, int] = {s: 3 + k for k, s in enumerate(size_symbols([*cells, *given]))}
     numbers, rng = arithmetic(DIGITS), np.random.default_rng(0)
-    drawn = {c.name: boxed(numbers.lift(rng.uniform(0.1, 0.9, size=shape_at(c.shape, sizes)))) for c in given}
+    drawn: dict[str, Any] = {}
+    for c in given:
+        shape = shape_at(c.shape, sizes)
+        whole = c.kind != "float"
+        drawn[c.name] = boxed(
+            rng.integers(0, 2, size=shape) if whole else numbers.lift(rng.uniform(0.1, 0.9, size=shape))
+        )
     return drawn, sizes
 
 

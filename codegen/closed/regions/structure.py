@@ -13,7 +13,7 @@ from codegen.closed.regions.region import AGAIN, grouped, near_readers
 from codegen.closed.regions.rewrites import compared
 from codegen.closed.regions.symmetric import symmetric_among
 from codegen.closed.regroup import RULE as ORDER
-from codegen.closed.regroup import angles, regrouped
+from codegen.closed.regroup import angles, picked, regrouped
 from codegen.values import TensorInfo
 
 if TYPE_CHECKING:
@@ -46,13 +46,15 @@ class Structure:
         builder = Builder(graph)
         self.traced = builder.build()
         """The forward's own tensors."""
-        added = angles.with_angles_apart(self.traced, graph.outputs, builder.literal, graph.example)
+        picks = picked.with_picks_apart(self.traced, graph.outputs, builder.literal, graph.example)
+        added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
         ordered = regrouped(added, graph.outputs, builder.literal, graph.example)
         shared = rows.with_shares_in_products(ordered, graph.outputs)
         stilled = without_indifferent(shared, graph.outputs)
         self.cells = near_readers(stilled, graph.outputs)
         self.notes = (
-            *compared(angles.RULE, self.traced, added),
+            *compared(picked.RULE, self.traced, picks),
+            *compared(angles.RULE, picks, added),
             *compared(ORDER, added, ordered),
             *compared(rows.RULE, ordered, shared),
             *told(shared, stilled),

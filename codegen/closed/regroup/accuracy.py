@@ -14,6 +14,7 @@ from codegen.closed.gates.errors import autograd, inputs_at
 from codegen.closed.gates.execute import scope_of
 from codegen.closed.gates.sizes import sizes_to_measure
 from codegen.closed.regions.region import Region
+from engine.notation import Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ def as_accurate(old: Sequence[Cell], new: Sequence[Cell], given: Sequence[Cell],
         for cells in (old, new)
     )
     sizes = sizes_to_measure([*one.cells, *other.cells], example)
-    scope = scope_of(sizes)
+    scope = scope_of(sizes) | {str(s.whole): n * s.count for s, n in sizes.items() if isinstance(s, Part)}
     for offset in OFFSETS:
         lost: dict[str, float] = {}
         for draw in range(DRAWS):

@@ -16,6 +16,7 @@ from tests.closed.forms.learning import LEARNING
 from tests.closed.forms.losses import LOSSES
 from tests.closed.forms.means import MEANS
 from tests.closed.forms.multiples import MULTIPLES
+from tests.closed.forms.nearest import NEAREST
 from tests.closed.forms.networks import NETWORKS
 from tests.closed.forms.normalisation import NORMALISATION
 from tests.closed.forms.objectives import OBJECTIVES
@@ -63,6 +64,7 @@ FORMS: tuple[Form, ...] = (
     *CELLS,
     *MULTIPLES,
     *TABLES,
+    *NEAREST,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
