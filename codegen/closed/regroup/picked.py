@@ -36,14 +36,16 @@ def with_picks_apart(
     cells: list[Cell], outputs: Collection[str], fixed: Collection[str], example: Mapping[Any, int]
 ) -> list[Cell]:
     """The cells with sums that are read at places alone, as far as gradients go, computed at these places."""
+    if not any(is_pick(a) for c in cells if c.expr is not None for a in accesses(c.expr)):
+        return cells
+    among = Among(cells, outputs, fixed, example)
     for name in [c.name for c in reversed(cells) if c.expr is not None and c.expr.has(Sigma)]:
-        known = {c.name: c for c in cells}
-        if name not in known or name in {*outputs, *fixed}:
+        if name not in among.known or name in {*outputs, *fixed}:
             continue
-        trial = Picked(known[name], Among(cells, outputs, fixed, example))
+        trial = Picked(among.known[name], among)
         if trial.made() and trial.passes_gates():
-            cells = alive(trial.cells, outputs)
-    return cells
+            among = Among(alive(trial.cells, outputs), outputs, fixed, example)
+    return among.cells
 
 
 class Picked:
@@ -89,8 +91,8 @@ class Picked:
             if not self.may_go(c):
                 return None
             found[c.name] = c
-            for r in self.live(c):
-                if r.name in found:
+            for r in self.among.readers.get(c.name, []):
+                if r.name in found or not r.differentiable:
                     continue
                 if r.expr is not None and all(map(is_pick, read_of(r, c))):
                     picks = True
@@ -129,8 +131,8 @@ class Picked:
         """Whether the sums at all places have fewer elements than the whole, and none of them is a matrix product."""
         total, names = 0, {c.name for c in above}
         for c in above:
-            for r in self.live(c):
-                for a in read_of(r, c) if r.name not in names else []:
+            for r in self.among.readers[c.name]:
+                for a in read_of(r, c) if r.differentiable and r.name not in names else []:
                     if is_contraction(at(self.whole, a.indices)):
                         return False
                     total += self.among.size(tuple(self.ranges(r)[i] for i in indices_of(a))) * self.summed()
