@@ -71,3 +71,25 @@ def test_one_number_in_front_of_a_normalisation_has_no_gradient() -> None:
     inputs = [torch.randn(6, 4), torch.rand(4), torch.tensor(0.2)]
     program = codegen.generate(normalised, *inputs)
     assert "db = torch.zeros_like(b)" in program.source
+
+
+def discrepancy(x, y, b):
+    """Of two samples, one of them moved."""
+    z = x + b
+    kxx, kyy, kxy = (torch.exp(-(u[:, None] - v[None]).square().sum(-1) / 2) for u, v in ((z, z), (y, y), (z, y)))
+    return kxx.mean() + kyy.mean() - 2 * kxy.mean()
+
+
+@pytest.mark.parametrize("shape", [(), (24,)])
+def test_a_sum_over_a_gradient_leaves_out_what_cancels_in_it(shape) -> None:
+    """Rows of one sample pull each other to no side; summed all the same, what rounding leaves of them has the whole plan refused."""
+    g = torch.Generator().manual_seed(0)
+    x, y = (0.7 * torch.randn(n, 24, generator=g) for n in (16, 13))
+    inputs = [x, y, 0.2 * torch.randn(shape, generator=g)]
+    program = codegen.generate(discrepancy, *inputs)
+    assert ".unsqueeze(1) - " not in program.source.split("def forward")[1], "no differences of all pairs are made"
+    exact = [t.double().requires_grad_() for t in inputs]
+    true = torch.autograd.grad(discrepancy(*exact), exact)
+    found = program.value_and_grad(*inputs)[1]
+    for name, t in zip(found, true, strict=True):
+        assert (found[name] - t).norm() <= 1e-4 * t.norm()
