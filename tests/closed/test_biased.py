@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 
@@ -10,6 +11,9 @@ import torch
 import torch.nn.functional as F
 
 import codegen
+from tests.closed.forms import FORMS
+from tests.closed.forms.counter import count
+from tests.closed.forms.form import Draw
 
 
 def logistic(x, w, b, y):
@@ -93,3 +97,42 @@ def test_a_sum_over_a_gradient_leaves_out_what_cancels_in_it(shape) -> None:
     found = program.value_and_grad(*inputs)[1]
     for name, t in zip(found, true, strict=True):
         assert (found[name] - t).norm() <= 1e-4 * t.norm()
+
+
+BEHIND = {form.name: form for form in FORMS}
+NAMES = (
+    "bce of probabilities", "tversky", "confidence penalty", "symmetric cross-entropy", "mean cosine of differences",
+    "bonds of atoms", "proxy nca", "prototypes",
+)  # fmt: skip
+PASSES = 3.2
+"""Over the first tensor: to add the bias, which reads and writes it, and to sum the gradient."""
+
+
+@pytest.mark.parametrize("row", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_form_behind_a_bias_is_the_form_and_the_bias(name, row) -> None:
+    form = BEHIND[name]
+    inputs = form.inputs(Draw(0), form.large)
+    first, *others = inspect.signature(form.forward).parameters
+
+    def biased(x, *rest):
+        return form.forward(x + rest[-1], *rest[:-1])
+
+    parameters = [inspect.Parameter(p, inspect.Parameter.POSITIONAL_ONLY) for p in (first, *others, "bias")]
+    biased.__signature__ = inspect.Signature(parameters)
+    bias = torch.zeros(inputs[0].shape[-1:] if row else (), dtype=inputs[0].dtype)
+    wrt = (form.wrt or None) and [*form.wrt, "bias"]
+    alone = moved(codegen.generate(form.forward, *inputs, wrt=form.wrt or None), inputs)
+    behind = moved(codegen.generate(biased, *inputs, bias, wrt=wrt), [*inputs, bias])
+    assert behind - alone <= PASSES * inputs[0].numel()
+
+
+def moved(program, inputs) -> int:
+    """The elements that a forward and its backward read and write."""
+    given = torch.ones_like(program.forward(*inputs)[0])
+
+    def both() -> None:
+        _, saved = program.module.forward(*inputs)
+        program.module.backward(saved, given)
+
+    return count(both).elements
