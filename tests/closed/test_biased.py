@@ -39,7 +39,24 @@ def scaled_gelu(x, w, b, y):
     return (0.5 * z * (1 + torch.erf(z / math.sqrt(2))) * y).sum()
 
 
+def squared_silu(x, w, b, y):
+    z = (x @ w + b) ** 2
+    return (z / (1 + torch.exp(-z)) * y).sum()
+
+
+def squared_gelu(x, w, b, y):
+    return (F.gelu((x @ w + b) ** 2) * y).sum()
+
+
+def cooled_gelu(x, w, b, y):
+    z = (x @ w + b) / 0.07
+    return (0.5 * z * (1 + torch.erf(z / math.sqrt(2))) * y).sum()
+
+
 CASES = (
+    (squared_silu, ("silu(", "silu_backward(")),
+    (squared_gelu, ("gelu(", "gelu_backward(")),
+    (cooled_gelu, ("gelu(z)", "gelu_backward(")),
     (logistic, ("softplus(", "(out_sigmoid - y) * (grad_out / n0)", ".sum()")),
     (one_sided, ("logsigmoid(",)),
     (swish, ("silu(z)", "silu_backward(")),
