@@ -82,7 +82,9 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
         if moved is None:
             return None
         tensors |= {n: boxed(numbers.lift(t.numpy())) for n, t in moved.items() if t is not plain[n]}
-    for c in (c for c in cells if c.expr is not None):
+    for c in cells:
+        if c.expr is None:
+            continue
         shape = shape_at(c.shape, sizes)
         value = boxed(Interpreter(numbers, tensors, sizes).tensor(c.indices, shape, c.expr))
         if any(isinstance(x, mpmath.mpc) or mpmath.isnan(x) for x in value.flat):
