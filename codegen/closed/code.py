@@ -27,7 +27,7 @@ from codegen.closed.gates import (
 from codegen.closed.kernels.norms import SQUARED, squared
 from codegen.closed.plan.complement import complemented, replaces
 from codegen.closed.plan.deviations import centred_again
-from codegen.closed.plan.planner import Planned, knowledge, planned, unsimplified
+from codegen.closed.plan.planner import Planned, knowledge, plans, unsimplified
 from codegen.closed.plan.recentre import recentred
 from codegen.closed.write.region import written
 from engine.errors import DerivationError
@@ -134,9 +134,9 @@ def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Fo
 
     def closing(
         folds: bool, simplify: bool, apart: bool = False, masked: bool = False
-    ) -> tuple[Region, Planned, Algebra]:
+    ) -> Iterator[tuple[Region, Planned, Algebra | None]]:
         algebra = knowledge(closed, values, folds, apart, masked)
-        return closed, planned(closed, algebra, simplify), algebra
+        return ((closed, plan, algebra) for plan in plans(closed, algebra, simplify))
 
     outer = outer_differences({c.name: c for c in closed.cells})
     attempts = (
@@ -145,33 +145,38 @@ def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Fo
         lambda: closing(folds=True, simplify=True),
         lambda: closing(folds=False, simplify=True),
         lambda: closing(folds=True, simplify=False),
-        lambda: (region, unsimplified(region), None),
+        lambda: iter([(region, unsimplified(region), None)]),
     )
     for attempt in attempts:
         try:
-            own, plan, algebra = attempt()
-            later: list[tuple[Region, Planned]] = []
-            centred = recentred(own, plan, algebra) if algebra is not None else None
-            plain = replace(own, summed=centred[0].summed if centred is not None else ())
-            everywhere = recentred(plain, plan, algebra, everywhere=True) if algebra is not None else None
-            last = [(plain, everywhere[1])] if everywhere is not None else []
-            for form in ((plain, plan), centred):
-                if form is not None:
-                    twice = centred_again(form[0], algebra) if algebra is not None else None
-                    more = [(twice, form[1])] if twice is not None else []
-                    later += more
-                    careful = complemented(*form) if plan.simplified else None
-                    repairs = (*(last if form[1] is plan else ()), *more)
-                    if careful is not None and not repairs and replaces(form[1], careful):
-                        yield Form(*careful)
-                    yield Form(*form, repairs=repairs)
-                    if careful is not None:
-                        yield Form(*careful)
-            for form in (*last, *later):
-                yield Form(*form)
+            for own, plan, algebra in attempt():
+                yield from with_repairs(own, plan, algebra)
         except UNWRITTEN:
             continue
     yield Form(region, unsimplified(region), literal=True)
+
+
+def with_repairs(own: Region, plan: Planned, algebra: Algebra | None) -> Iterator[Form]:
+    """A plan as it is, and with its gradients centred last, its deviations centred twice, or its complements kept."""
+    later: list[tuple[Region, Planned]] = []
+    centred = recentred(own, plan, algebra) if algebra is not None else None
+    plain = replace(own, summed=centred[0].summed if centred is not None else ())
+    everywhere = recentred(plain, plan, algebra, everywhere=True) if algebra is not None else None
+    last = [(plain, everywhere[1])] if everywhere is not None else []
+    for form in ((plain, plan), centred):
+        if form is not None:
+            twice = centred_again(form[0], algebra) if algebra is not None else None
+            more = [(twice, form[1])] if twice is not None else []
+            later += more
+            careful = complemented(*form) if plan.simplified else None
+            repairs = (*(last if form[1] is plan else ()), *more)
+            if careful is not None and not repairs and replaces(form[1], careful):
+                yield Form(*careful)
+            yield Form(*form, repairs=repairs)
+            if careful is not None:
+                yield Form(*careful)
+    for form in (*last, *later):
+        yield Form(*form)
 
 
 def judged(region: Region, code: RegionCode, values: dict[Any, int], simplified: bool) -> Verdict:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import mpmath
 import numpy as np
 
-from codegen.closed.gates.points import DIGITS, TOLERANCE, boxed, point, relate, rewritten, run
+from codegen.closed.gates.points import DIGITS, SEEDS, TOLERANCE, boxed, point, relate, rewritten, run
 from codegen.closed.gates.sizes import shape_at, small_sizes
 from engine.arithmetic import arithmetic
 from engine.interpret import Interpreter
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from codegen.closed.regions.code import RegionCode
     from codegen.closed.regions.region import Region
 
-TRIES = 4
-
 
 class Points:
     """Values of everything that a region's formulas name, at one random point in 50-digit arithmetic."""
@@ -31,7 +29,7 @@ class Points:
         self.sizes = small_sizes(code.cells, dict(code.values))
         self.tensors: dict[str, Any] = {}
         with mpmath.workdps(DIGITS):
-            for seed in range(TRIES):
+            for seed in range(SEEDS):
                 tensors = point(region, region.cells, self.sizes, seed)
                 if tensors is None or rewritten(code.cells, tensors, self.sizes):
                     continue

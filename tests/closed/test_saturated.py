@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import mpmath
 import pytest
 import torch
 
@@ -54,3 +55,33 @@ def test_a_slope_of_almost_nothing_keeps_its_digits_where_that_costs_nothing() -
         found = program.backward(program.forward(*given)[1])
         for own, other in zip(found.values(), true, strict=True):
             torch.testing.assert_close(own, other, rtol=1e-12, atol=0)
+
+
+def guessed(z: torch.Tensor, c: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The three-parameter model of item response theory: who does not know still guesses right with probability c."""
+    p = c + (1 - c) * torch.sigmoid(z)
+    return -(y * torch.log(p) + (1 - y) * torch.log(1 - p)).sum()
+
+
+def test_what_a_mixture_lacks_of_one_is_told_where_it_rounds_to_one() -> None:
+    """`1 - (c + (1 - c) sigmoid(z))` is `(1 - c) sigmoid(-z)`, whose logarithm is finite at any z; autograd has nan from 40 on."""
+    z = torch.tensor([-1e4, -40.0, -3.0, 0.2, 3.0, 40.0, 1e4], dtype=torch.float64).repeat(2)
+    y = torch.arange(2, dtype=torch.float64).repeat_interleave(7)
+    c = torch.tensor(0.2, dtype=torch.float64)
+    loss, found = codegen.generate(guessed, z, c, y).value_and_grad(z, c, y)
+    with mpmath.workdps(50):
+        true = [exact_slopes(mpmath.mpf(float(a)), mpmath.mpf(float(c)), int(b)) for a, b in zip(z, y, strict=True)]
+    torch.testing.assert_close(loss, torch.tensor(float(sum(t[0] for t in true)), dtype=torch.float64))
+    torch.testing.assert_close(found["z"], torch.tensor([float(t[1]) for t in true], dtype=torch.float64))
+    torch.testing.assert_close(found["c"], torch.tensor(float(sum(t[2] for t in true)), dtype=torch.float64))
+
+
+def exact_slopes(z: Any, c: Any, y: int) -> tuple[Any, Any, Any]:
+    """The loss of one answer, and its slopes in z and c by differences in 50 digits of what is defined everywhere."""
+
+    def loss(z: Any, c: Any) -> Any:
+        down = 1 / (1 + mpmath.exp(z))
+        return -mpmath.log(c + (1 - c) * (1 - down)) if y else -mpmath.log((1 - c) * down)
+
+    slopes = (mpmath.diff(loss, (z, c), n) for n in ((1, 0), (0, 1)))
+    return (loss(z, c), *slopes)

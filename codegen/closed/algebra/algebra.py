@@ -22,7 +22,7 @@ from codegen.closed.algebra.facts import Facts, divisors, learn_axes, learn_sum,
 from codegen.closed.algebra.gated import gated, sigmoid_cells
 from codegen.closed.algebra.masks import at_places, unmasked, within_choice
 from codegen.closed.algebra.matching import by_shape
-from codegen.closed.algebra.sums import rebuilt, summed_term
+from codegen.closed.algebra.sums import PUT, gathered_up, rebuilt, summed_term
 from codegen.closed.algebra.terms import expanded, is_monomial
 from codegen.closed.algebra.ties import RULE, as_sign
 from codegen.closed.definitions.outer import RULE as APART
@@ -200,6 +200,11 @@ class Algebra:
         if parts is not None:
             self.note(APART)
             return cast("Expr", sp.Add(*[self.sum_term(p, limits, ranges) for p in parts]))
+        there, places = gathered_up(term, limits)
+        if places is not limits:
+            self.note(PUT)
+            whole = Sigma(there, *[sp.Tuple(i, n) for i, n in places]) if places else there
+            return self.normal_form(cast("Expr", whole), dict(ranges))
         out = summed_term(term, limits, ranges)
         out = cast("Expr", Mul(*[self.intern(f) if isinstance(f, Sigma) else f for f in Mul.make_args(out)]))
         return self.by_facts(out, ranges)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+PUT = "a sum over all places of what is put at them is one over what is put there"
+"""The rule of `gathered_up`."""
+
+
 def rebuilt(e: Any, f: Callable[[Any], Any]) -> Any:
     """An expression with `f` applied to its arguments."""
     if not e.args or isinstance(e, (sp.Indexed, sp.IndexedBase)):
@@ -72,6 +76,25 @@ def summed_term(term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[In
     left = [(i, n) for i, n in solver.limits.items() if i in body.free_symbols]
     unused = [n for i, n in solver.limits.items() if i not in body.free_symbols]
     return Mul(*unused) * distribute(body, left)
+
+
+def gathered_up(term: Any, limits: list[tuple[Index, Expr]]) -> tuple[Any, list[tuple[Index, Expr]]]:
+    """A product and what it is summed over, where a sum over all places of what is put at them is one over what is put there.
+
+    `Sum_i Sum_m [i = y_m] x_m` is `Sum_m x_m`: every place is one of the dimension that the integer tensor reads.
+    """
+    for i, _ in limits:
+        factors = [f for f in Mul.make_args(term) if f.has(i)]
+        if len(factors) != 1 or not isinstance(factors[0], Sigma):
+            continue
+        (total,) = factors
+        inside = [f for f in Mul.make_args(total.body) if f.has(i)]
+        places = [p for f in inside if isinstance(f, Delta) for p in f.args if p != i]
+        if len(inside) == 1 and len(places) == 1 and isinstance(places[0], sp.Indexed) and not places[0].has(i):
+            rest = total.body.xreplace({inside[0]: sp.S.One})
+            inner = [(k, n) for k, n in total.limits]
+            return gathered_up(term / total * rest, [*[(k, n) for k, n in limits if k != i], *inner])
+    return term, limits
 
 
 def resum(e: Any, ranges: Mapping[Index, Expr]) -> Any:

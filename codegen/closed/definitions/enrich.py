@@ -63,8 +63,22 @@ def shares_by_logs(cells: list[Cell]) -> list[Cell]:
 
 def share_by_log(c: Cell, known: dict[str, Cell]) -> Expr | None:
     """exp(f)/z of a cell that is exp(f - log z); None where it is something else."""
-    inner: Any = cast("Any", c.expr).args[0]
     usable = {n: d for n, d in elementwise_cells(known).items() if isinstance(d.expr, (sp.Add, sp.log))}
+    return share_within(c, known, of_logarithms(usable)) or share_within(c, known, usable)
+
+
+def of_logarithms(cells: dict[str, Cell]) -> dict[str, Cell]:
+    """Cells, in their order, that are made of logarithms; what stands in front of the tensors beside these is not."""
+    out: dict[str, Cell] = {}
+    for n, c in cells.items():
+        if cast("Expr", c.expr).has(sp.log) or any(r in out for r in c.reads):
+            out[n] = c
+    return out
+
+
+def share_within(c: Cell, known: dict[str, Cell], usable: dict[str, Cell]) -> Expr | None:
+    """The share that a cell is with as many of the usable cells written out as it takes."""
+    inner: Any = cast("Any", c.expr).args[0]
     for _ in range(DEPTH):
         for t in sp.Add.make_args(inner):
             total = cast("Any", -t).args[0] if isinstance(-t, sp.log) else None

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 from sympy import Expr, Mul
@@ -17,6 +18,9 @@ from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Sigma, base, element, fresh, name_of
 
+if TYPE_CHECKING:
+    from collections.abc import Container
+
 RULE = "a sum is told by sums that are there already"
 DEPTH = 2
 """How far the summands are written out."""
@@ -27,10 +31,19 @@ def by_known_sums(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
 
     Where sums are subtracted digits may be lost, so that this is done only where in all that reads them they are added up:
     `t + 0.3 (Sum p - t)` is fine, `Sum p - t` by itself is not. Cells that are `kept` are read from elsewhere.
+
+    Tensors that several cells read, as the `p + b` of `Sum (p + b) y` and `Sum (p + b) (1 - y)`, stay as they are, unless more
+    sums are told where they are written out.
     """
-    out = rewritten(cells)
-    changed = {c.name for c, d in ((c, d) for c in cells for d in out if d.name == c.name) if c.expr != d.expr}
-    return out if changed and adds_up(out, changed, kept) else cells
+    readers = Counter(r for c in cells for r in c.reads)
+    several = {n for n, count in readers.items() if count > 1}
+    best, most = cells, 0
+    for whole in (several, set[str]()) if several else (set[str](),):
+        out = rewritten(cells, whole)
+        changed = {c.name for c, d in ((c, d) for c in cells for d in out if d.name == c.name) if c.expr != d.expr}
+        if len(changed) > most and adds_up(out, changed, kept):
+            best, most = out, len(changed)
+    return best
 
 
 def adds_up(cells: list[Cell], changed: set[str], kept: tuple[str, ...]) -> bool:
@@ -71,19 +84,19 @@ def linear(e: Expr | None) -> dict[str, Any] | None:
     return found or None
 
 
-def rewritten(cells: list[Cell]) -> list[Cell]:
-    """The cells with every sum that is told by others so."""
+def rewritten(cells: list[Cell], whole: Container[str]) -> list[Cell]:
+    """The cells with every sum that is told by others so. Those of the names `whole` are not written out."""
     taken = {c.name for c in cells}
-    before: dict[str, Cell] = {}
+    inside: dict[str, Cell] = {}
     sums: dict[Any, tuple[Cell, tuple[Any, ...], Expr]] = {}
     out: list[Cell] = []
     for c in cells:
         scale, total = reduction(c.expr)
         if total is not None:
-            parts = told(total, before, sums)
+            parts = told(total, inside, sums)
             if parts is not None:
                 known, left = parts
-                whole: Any = known
+                value: Any = known
                 for body, number in left:
                     name = free_name(f"{c.name}_sum", taken)
                     taken.add(name)
@@ -93,12 +106,13 @@ def rewritten(cells: list[Cell]) -> list[Cell]:
                         c, name=name, indices=own, expr=body.xreplace(there), node=None, named=False, text=None
                     )
                     out.append(extra)
-                    remember(extra, before, sums)
-                    whole += number * element(base(name), list(c.indices))
-                c = replace(c, expr=scale * whole)
+                    remember(extra, inside, sums)
+                    value += number * element(base(name), list(c.indices))
+                c = replace(c, expr=scale * value)
             else:
-                remember(c, before, sums)
-        before[c.name] = c
+                remember(c, inside, sums)
+        if c.name not in whole:
+            inside[c.name] = c
         out.append(c)
     return out
 

@@ -144,9 +144,14 @@ def only_written_out(direct: Expr, new: Expr) -> bool:
 
 
 def opened(argument: Expr) -> Expr | None:
-    """log of a product of positive factors, exponentials and sums of exponentials, as a sum; None where nothing is gained."""
+    """log of a product of positive factors, exponentials and sums of exponentials, as a sum; None where nothing is gained.
+
+    Factors of any sign have one logarithm together, which is real where that of the product is.
+    """
     whole = sp.factor_terms(sp.together(argument)) if argument.is_Add or argument.has(sp.Pow) else argument
+    whole = sp.Mul(*[plainer(f) for f in sp.Mul.make_args(whole)])
     total: Any = sp.S.Zero
+    signed: Any = sp.S.One
     gained = False
     exponentials = argument.atoms(sp.exp)
     for f in sp.Mul.make_args(whole):
@@ -168,9 +173,19 @@ def opened(argument: Expr) -> Expr | None:
                 return None  # an exponential that nothing keeps from overflowing
             gained = gained or (kernel is not None and bool(b.has(sp.exp)))
             total += x * logarithm
-        else:
+        elif f.has(sp.exp) or not f.has(Indexed):
             return None
-    return cast("Expr", total) if gained else None
+        else:
+            signed *= f
+    return cast("Expr", total + sp.log(signed)) if gained else None
+
+
+def plainer(f: Any) -> Any:
+    """A sum without the exponentials that cancel in it: what a mixture `c + (1 - c) sigmoid(z)` lacks of one is (1 - c) sigmoid(-z)."""
+    if not isinstance(f, sp.Add) or not f.has(sp.exp) or f.has(Sigma):
+        return f
+    new = sp.factor_terms(sp.expand(f))
+    return new if len(new.atoms(sp.exp)) < len(f.atoms(sp.exp)) else f
 
 
 def turned(b: sp.Add, given: set[Any]) -> Expr | None:

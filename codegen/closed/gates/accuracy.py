@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from codegen.closed.gates.errors import Trial, errors
-from codegen.closed.gates.points import KINDS, MIXED
+from codegen.closed.gates.points import SEEDS
 from codegen.closed.gates.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def accurate(trial: Trial) -> Verdict:
         if not verdict.passed:
             return verdict
         told = told or verdict.judged
-    for kind in range(1, len(KINDS) + MIXED) if not told else ():
+    for kind in range(1, SEEDS) if not told else ():
         verdict = at_offset(trial, 0.0, kind)
         if not verdict.passed or verdict.judged:
             return verdict

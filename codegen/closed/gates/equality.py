@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import mpmath
 import numpy as np
 
-from codegen.closed.gates.points import DIGITS, KINDS, MIXED, TOLERANCE, boxed, point, relate, rewritten, run
+from codegen.closed.gates.points import DIGITS, SEEDS, TOLERANCE, boxed, point, relate, rewritten, run
 from codegen.closed.gates.sizes import small_sizes
 from codegen.closed.gates.verdict import Verdict
 from codegen.closed.plan.backward import Backward, Statement, cot_name
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from codegen.closed.regions.cells import Cell
     from codegen.closed.regions.region import Region
-
-SEEDS = len(KINDS) + MIXED
-"""How many random points are tried until the derivation is finite at one."""
 
 
 def equal(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from codegen.closed.gates.domains import within_domains
 from codegen.closed.gates.execute import DTYPES, by_the_forward, execute, scope_of
-from codegen.closed.gates.points import of_kind, relate, stilled, whole
+from codegen.closed.gates.points import DRAWN, of_kind, relate, stilled, whole
 from codegen.closed.gates.sizes import shape_at
 from codegen.closed.plan.backward import cot_name
 from engine.arithmetic import arithmetic
@@ -123,6 +124,8 @@ def inputs_at(
                 places = torch.nn.functional.one_hot(values[name].int().argmax(axis), shape[axis])
                 values[name] = places.movedim(-1, axis).to(values[name].dtype)
     values |= {one: values[other] for one, other in region.copies}
+    if kind >= DRAWN:
+        values = within_domains(region, values, sizes) or values
     for name in region.seeds:
         shape = shape_at(next(c.shape for c in cells if c.name == name), sizes)
         drawn = torch.randn(shape, generator=g, dtype=torch.float64)

@@ -45,16 +45,27 @@ def by_the_forward(
     """
     own, written = dict(given), definitions(region.cells)
     for c in region.cells:
-        if c.expr is None:
-            continue
-        value = called(c.text, {**scope, **own}, dtype) if c.text is not None else None
-        if value is None or tuple(value.shape) != shape_at(c.shape, sizes):
-            execute(written.line(c), own, scope, sizes, DTYPES.get(c.kind, dtype))
-        else:
-            own[c.name] = value
-        if not c.differentiable:  # nothing is passed back to it, whatever it is computed from
-            own[c.name] = own[c.name].detach()
+        if c.expr is not None:
+            one_by_the_forward(c, own, written, scope, sizes, dtype)
     return own
+
+
+def one_by_the_forward(
+    c: Cell,
+    own: dict[str, Any],
+    written: Definitions,
+    scope: Mapping[str, Any],
+    sizes: dict[Symbol, int],
+    dtype: torch.dtype,
+) -> None:
+    """A cell's value, made of those it reads."""
+    value = called(c.text, {**scope, **own}, dtype) if c.text is not None else None
+    if value is None or tuple(value.shape) != shape_at(c.shape, sizes):
+        execute(written.line(c), own, scope, sizes, DTYPES.get(c.kind, dtype))
+    else:
+        own[c.name] = value
+    if not c.differentiable:  # nothing is passed back to it, whatever it is computed from
+        own[c.name] = own[c.name].detach()
 
 
 def called(text: str, everything: Mapping[str, Any], dtype: torch.dtype) -> Any:
@@ -158,4 +169,4 @@ def as_tuple(items: Any) -> tuple[Any, ...]:
     return cast("tuple[Any, ...]", items) if isinstance(items, tuple) else (items,)
 
 
-__all__ = ["DTYPES", "by_the_forward", "execute", "scope_of"]
+__all__ = ["DTYPES", "by_the_forward", "definitions", "execute", "one_by_the_forward", "scope_of"]

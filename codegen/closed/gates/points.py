@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import mpmath
 import numpy as np
+import torch
 
+from codegen.closed.gates.domains import within_domains
 from codegen.closed.gates.sizes import shape_at, size_symbols
 from codegen.closed.plan.backward import Statement, cot_name
 from engine.arithmetic import arithmetic
@@ -36,6 +38,10 @@ MIXED = 12
 
 Then integers may be such that a pair of them, of two tensors or of two rows, is of two different things everywhere.
 """
+DRAWN = len(KINDS) + MIXED
+"""How many draws there are by kinds alone. What is drawn by later ones is moved to where the region's functions are defined."""
+SEEDS = DRAWN + 3
+"""How many there are in all."""
 DIGITS = 50
 TOLERANCE = mpmath.mpf(10) ** -40
 
@@ -62,16 +68,24 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
     numbers = arithmetic(DIGITS)
     tensors: dict[str, Any] = {}
     same, drawn = dict(region.copies), dict[str, Any]()
-    for k, c in enumerate(cells):
+    for k, c in ((k, c) for k, c in enumerate(cells) if c.expr is None):
         shape = shape_at(c.shape, sizes)
+        if c.kind == "float":
+            tensors[c.name] = boxed(numbers.lift(of_kind(rng.normal(size=shape), seed, k)))
+        else:  # truth values are the numbers 0 and 1
+            tensors[c.name] = whole(rng.integers(0, 2, size=shape), seed, k)
+        tensors[c.name] = with_sum(tensors[c.name], region, c)
+        tensors[c.name] = drawn.setdefault(same.get(c.name, c.name), tensors[c.name])
+    if seed >= DRAWN:
+        plain = {c.name: as_torch(tensors[c.name], c.kind) for c in cells if c.expr is None}
+        moved = within_domains(region, plain, sizes)
+        if moved is None:
+            return None
+        tensors |= {n: boxed(numbers.lift(t.numpy())) for n, t in moved.items() if t is not plain[n]}
+    for c in cells:
         if c.expr is None:
-            if c.kind == "float":
-                tensors[c.name] = boxed(numbers.lift(of_kind(rng.normal(size=shape), seed, k)))
-            else:  # truth values are the numbers 0 and 1
-                tensors[c.name] = whole(rng.integers(0, 2, size=shape), seed, k)
-            tensors[c.name] = with_sum(tensors[c.name], region, c)
-            tensors[c.name] = drawn.setdefault(same.get(c.name, c.name), tensors[c.name])
             continue
+        shape = shape_at(c.shape, sizes)
         value = boxed(Interpreter(numbers, tensors, sizes).tensor(c.indices, shape, c.expr))
         if any(isinstance(x, mpmath.mpc) or mpmath.isnan(x) for x in value.flat):
             return None
@@ -81,6 +95,12 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
         passed = stilled(rng.normal(size=shape), region, name)
         tensors[cot_name(name)] = tensors[f"{cot_name(name)}_out"] = boxed(numbers.lift(passed))
     return tensors
+
+
+def as_torch(values: Any, kind: str) -> torch.Tensor:
+    """Numbers of a kind, floats as float64."""
+    dtype = {"float": torch.float64, "bool": torch.bool}.get(kind, torch.int64)
+    return torch.from_numpy(np.asarray(values, dtype=np.float64 if kind == "float" else np.int64)).to(dtype)
 
 
 def with_sum(values: Any, region: Region, c: Cell) -> Any:
@@ -176,6 +196,6 @@ def run(statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Sy
 
 
 __all__ = [
-    "DIGITS", "KINDS", "MIXED", "TOLERANCE", "boxed", "given_at_random", "of_kind", "point", "relate", "rewritten", "run",
+    "DIGITS", "DRAWN", "SEEDS", "TOLERANCE", "boxed", "given_at_random", "of_kind", "point", "relate", "rewritten", "run",
     "stilled", "whole",
 ]  # fmt: skip

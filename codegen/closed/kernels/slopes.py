@@ -130,10 +130,40 @@ def gelu_of(e: Any, cells: Mapping[str, Cell]) -> tuple[Indexed, Any] | None:
         return None
     whole = sp.expand(with_erf(e, cells))
     for f in sorted(whole.atoms(sp.erf), key=str):
-        x, number = sp.sqrt(2) * f.args[0], 2 * whole.coeff(f)
-        if isinstance(x, Indexed) and number.is_number and sp.expand(whole - number * slope_of_gelu(x)) == 0:
+        x, number = named(sp.sqrt(2) * f.args[0], cells), 2 * whole.coeff(f)
+        if x is not None and number.is_number and same(whole, number * slope_of_gelu(x), cells):
             return x, number
     return None
+
+
+def named(e: Any, cells: Mapping[str, Cell]) -> Indexed | None:
+    """The element of a tensor that an expression is, or that holds it: `x / 0.07` may have a name."""
+    if isinstance(e, Indexed):
+        return e
+    found = (holding(c, cast("Any", c.expr), e) for c in products(cells).values())
+    return next((x for x in found if x is not None), None)
+
+
+def same(a: Any, b: Any, cells: Mapping[str, Cell]) -> bool:
+    """Whether two expressions are equal where cells that are products are written out."""
+    rest, written = sp.expand(a - b), products(cells)
+    for _ in range(DEPTH):
+        if rest == 0:
+            return True
+        rest = sp.expand(substituted(rest, written))
+    return rest == 0
+
+
+def products(cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """Cells that are products of powers of tensors, as `x^2` and multiples are."""
+    return {
+        n: c
+        for n, c in cells.items()
+        if c.expr is not None
+        and isinstance(c.expr, (sp.Mul, sp.Pow))
+        and not isinstance(c.expr, sp.exp)
+        and all(f.is_number or isinstance(f.as_base_exp()[0], Indexed) for f in sp.Mul.make_args(c.expr))
+    }
 
 
 def with_erf(e: Any, cells: Mapping[str, Cell]) -> Any:
@@ -170,11 +200,18 @@ def gated_slope(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Indexed, Any] |
         slopes: list[tuple[Any, Any, Any]] = [(SiluBackward, s, s + x * s * (1 - s))]
         if t is not None:
             slopes.append((MishBackward, t, t + x * s * (1 - t**2)))
+        zero = dict.fromkeys((x, *made_from(x, cells)), sp.S.Zero)
         for kernel, leading, slope in slopes:
-            number = sp.sympify(whole.coeff(leading)).xreplace({x: sp.S.Zero})
-            if number.is_number and number != 0 and sp.expand(whole - number * slope) == 0:
+            number = sp.sympify(whole.coeff(leading)).xreplace(zero)
+            if number.is_number and number != 0 and same(whole, number * slope, cells):
                 return kernel, x, number
     return None
+
+
+def made_from(x: Indexed, cells: Mapping[str, Cell]) -> list[Indexed]:
+    """What a tensor that is a product is made of."""
+    cell = products(cells).get(name_of(x))
+    return accesses(at(cell, x.indices)) if cell is not None else []
 
 
 def made_of(cell: Cell, x: Indexed, cells: Mapping[str, Cell]) -> bool:
@@ -330,10 +367,17 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
         found = gelu_of(f, cells)
         if found is not None and running(found[0]) == running(e / f):
             return GeluBackward(found[1] * e / f, found[0])
-        gated = gated_slope(f, cells)
-        if gated is not None and running(gated[1]) == running(e / f):
-            return gated[0](gated[2] * e / f, gated[1])
+        for beside in (sp.S.One, *[s for s in e.args if isinstance(f, sp.Add) and is_gate_of(s, cells)]):
+            gated = gated_slope(f if beside == 1 else sp.expand(f * beside), cells)
+            if gated is not None and running(gated[1]) == running(e / f / beside):
+                return gated[0](gated[2] * e / f / beside, gated[1])
     return e
+
+
+def is_gate_of(s: Any, cells: Mapping[str, Cell]) -> bool:
+    """Whether a factor is an element of a cell that is a sigmoid or a tanh."""
+    cell = cells.get(name_of(s)) if isinstance(s, Indexed) else None
+    return cell is not None and is_gate(cell)
 
 
 def of_one_slope(terms: list[Any]) -> Any:

@@ -16,6 +16,8 @@ from codegen.closed.algebra.floors import by_floors
 from codegen.closed.algebra.guarded import affine, chosen_again, guarded
 from codegen.closed.algebra.mirrored import RULE as MIRRORED
 from codegen.closed.algebra.mirrored import mirrored, parities, parity_of
+from codegen.closed.algebra.opposites import RULE as OPPOSITES
+from codegen.closed.algebra.opposites import without_opposites
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.algebra.terms import expanded, gathered, indices_of, powers, scalar_part
 from codegen.closed.algebra.vanishing import without_choices
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from codegen.closed.algebra.algebra import Algebra
 
+BEYOND = "what cancels in a sum over a gradient is not summed"
 LARGE = 100
 """Operations of a cotangent at most that are written out in the next one: a long chain of them doubles at every step."""
 
@@ -180,6 +183,23 @@ class Backward:
         else:
             known[name] = expr
 
+    def beyond_sums(self, plan: Plan) -> Plan | None:
+        """The plan with every gradient that is a sum over a statement summed over those of its terms whose sum is not zero.
+
+        None where no terms cancel: what is left of them by rounding is no error then.
+        """
+        by_cell = {s.cell: s for s in plan.statements}
+        out: list[Statement] = []
+        for s in plan.statements:
+            read = {c: by_cell[c] for c in self._consumers(s.cell, by_cell)}
+            if isinstance(s.expr, Sigma) and len(read) == 1 and isinstance(s.expr.body, Indexed):
+                (of,) = read.values()
+                expr, naive, rules = self.derived(s.cell, {of.cell: of.expr})
+                if len(sp.Add.make_args(expr)) < len(sp.Add.make_args(sp.expand_mul(of.expr))):
+                    s = replace(s, expr=expr, naive=naive, rules=(*rules, BEYOND))
+            out.append(s)
+        return replace(plan, statements=out) if out != plan.statements else None
+
     def pairs(self) -> dict[str, int]:
         """The tensors of pairs, symmetric (1) or antisymmetric (-1): cells, and cotangents as they are known."""
         if self.parity is None:
@@ -223,7 +243,10 @@ class Backward:
         turned = mirrored(normal, self.pairs())
         if turned != normal:
             self.algebra.note(MIRRORED)
-        return turned, total, tuple(self.algebra.rules)
+        left = without_opposites(turned, self.pairs())
+        if left is not turned:
+            self.algebra.note(OPPOSITES)
+        return left, total, tuple(self.algebra.rules)
 
     def _total(self, name: str, known: Mapping[str, Expr | None]) -> Expr:
         """What comes from outside and what every consumer passes back."""

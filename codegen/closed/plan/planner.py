@@ -29,6 +29,8 @@ from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, base, bound, canonical, element, fresh, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sympy import Expr
 
     from codegen.closed.regions.cells import Cell
@@ -85,8 +87,10 @@ class Choice:
         return self.cost < other.cost * (1 - ROUNDING)
 
 
-def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
-    """The cheapest backward found: cuts are dropped while that does not cost more, then the cells that name things are chosen.
+def plans(region: Region, algebra: Algebra, simplify: bool = True) -> Iterator[Planned]:
+    """The cheapest backward found, and where it sums what cancels in a gradient, the one that does not, which costs more.
+
+    Of cuts it is the cheapest choice: cuts are dropped while that does not cost more, then the cells that name things are chosen.
 
     What cancels between several cuts shows only where all of them are gone: where that costs less, cuts are added to none
     while that pays. Without `simplify` every cut stays.
@@ -112,6 +116,16 @@ def planned(region: Region, algebra: Algebra, simplify: bool = True) -> Planned:
         for name in candidates:
             trial = tried(best.cuts | {name})
             best = trial if trial.cheaper(best) else best
+    yield finished(best, naming, region)
+    apart = backward.beyond_sums(best.plan)
+    if apart is not None:
+        cost, allowed = naming.chosen(apart.statements)
+        yield finished(Choice(best.cuts, apart, cost, allowed), naming, region)
+
+
+def finished(best: Choice, naming: Naming, region: Region) -> Planned:
+    """A choice with its products named by cells and its sums shared."""
+    algebra = naming.algebra
     named = [naming.refolded(s, best.allowed) for s in best.plan.statements]
     statements = by_results([replace(s, expr=chosen_first(s.expr)) for s in named], region)
     gradients = tuple(best.plan.gradients.items())
@@ -304,4 +318,4 @@ def ordered_statements(statements: list[Statement]) -> list[Statement]:
     return out
 
 
-__all__ = ["Planned", "knowledge", "planned", "share", "unsimplified"]
+__all__ = ["Planned", "knowledge", "plans", "share", "unsimplified"]

@@ -82,7 +82,7 @@ class Prices:
     def _price(self, e: Expr) -> Price:
         once: dict[Any, float] = {}
         for x in sums_of(e):
-            once.setdefault(fact_key(x)[0], self.expression(x.body) + self.reach(x.body) + self.masked(x))
+            once.setdefault(fact_key(x)[0], self.expression(x.body) + self.summed(x) + self.masked(x))
         for name in dict.fromkeys(name_of(a) for a in accesses(e)):
             cell = self.algebra.cells.get(name)
             if cell is not None and cell.expr is not None:
@@ -90,18 +90,31 @@ class Prices:
                 once[name] = size + (OVERFLOWS if self.sums_exponentials(cell) else 0.0)
         return Price(self.expression(e), tuple(once.items()))
 
+    def summed(self, s: Sigma) -> float:
+        """How many elements a sum reads: of another sum, such as a matrix product, all that come of it."""
+        sizes = self.ranges(s)
+        free = {i for i in s.body.free_symbols if isinstance(i, Index)} - bound(s.body)
+        if isinstance(s.body, Sigma) and free <= sizes.keys():
+            return float(self.size(tuple(sizes[i] for i in free)))
+        return self.reach(s.body)
+
     def masked(self, s: Sigma) -> float:
         """What it costs beyond that to multiply with brackets in a sum, which is no matrix product: a tensor over all indices."""
         factors = [f for f in sp.Mul.make_args(s.body) if f.has(Indexed)]
         if not any(isinstance(f, Delta) for f in factors) or len(factors) < 2:
             return 0.0
-        sizes: dict[Any, Any] = {}
-        for a in accesses(s.body):
+        sizes = self.ranges(s.body)
+        every = {i for i in s.body.free_symbols if isinstance(i, Index)}
+        return 3.0 * max(0.0, self.size(tuple(sizes[i] for i in every if i in sizes)) - self.reach(s.body))
+
+    def ranges(self, e: Expr) -> dict[Any, Expr]:
+        """The sizes of indices, by the tensors that are read at them."""
+        sizes: dict[Any, Expr] = {}
+        for a in accesses(e):
             cell = self.algebra.cells.get(name_of(a).removeprefix("d_").removesuffix("_out"))
             if cell is not None:
                 sizes.update(zip(a.indices, cell.shape, strict=False))
-        every = {i for i in s.body.free_symbols if isinstance(i, Index)}
-        return 3.0 * max(0.0, self.size(tuple(sizes[i] for i in every if i in sizes)) - self.reach(s.body))
+        return sizes
 
     def sums_exponentials(self, cell: Cell) -> bool:
         """Whether a cell is a sum of exponentials, which overflows where its logarithm and its shares do not."""

@@ -7,7 +7,7 @@ no matrix is left, where nothing else is one.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import mpmath
@@ -48,26 +48,42 @@ def with_angles_apart(
 
 def apart(c: Cell, known: Mapping[str, Cell]) -> list[Cell] | None:
     """A sine or cosine of a sum of two angles, each with an index that the other has not, as products, after the cells that these read."""
-    inside = written_out(cast("Any", c.expr).args[0], known)
-    groups: dict[frozenset[Any], list[Any]] = {}
-    for t in sp.Add.make_args(inside):
-        if not isinstance(t.as_coeff_Mul()[1], Indexed):
-            return None
-        groups.setdefault(indices_of(t), []).append(t)
-    if len(groups) != 2 or any(a <= b for a in groups for b in groups if a is not b):
+    angle = written_out(c, known)
+    if angle is None:
         return None
     new: list[Cell] = []
-    (sin_a, cos_a), (sin_b, cos_b) = (of_angle(sp.Add(*terms), c, known, new) for terms in groups.values())
+    (sin_a, cos_a), (sin_b, cos_b) = (of_angle(sp.Add(*terms), c, known, new) for terms in angle.groups)
     whole = sin_a * cos_b + cos_a * sin_b if isinstance(c.expr, sp.sin) else cos_a * cos_b - sin_a * sin_b
     return [*new, replace(c, expr=cast("Expr", whole), call=False, text=None)]
 
 
-def written_out(e: Any, known: Mapping[str, Cell]) -> Any:
-    """An angle with tensors that are sums or multiples of others, over more indices than these, as what they are."""
+@dataclass(frozen=True)
+class Angle:
+    """The terms of two angles that are added, each with an index that the other has not, and the cells that were written out."""
+
+    groups: tuple[list[Any], list[Any]]
+    taken: tuple[Cell, ...]
+
+
+def written_out(c: Cell, known: Mapping[str, Cell]) -> Angle | None:
+    """The angle of a cell with tensors that are sums or multiples of others written out, so far that it has the fewest terms."""
+    e: Any = cast("Any", c.expr).args[0]
+    taken: dict[str, Cell] = {}
+    best: Angle | None = None
     while True:
+        groups: dict[frozenset[Any], list[Any]] = {}
+        terms = sp.Add.make_args(e)
+        for t in terms:
+            groups.setdefault(indices_of(t), []).append(t)
+        apart = len(groups) == 2 and not any(a <= b for a in groups for b in groups if a is not b)
+        if apart and all(isinstance(t.as_coeff_Mul()[1], Indexed) for t in terms):
+            one, other = groups.values()
+            if best is None or len(terms) <= len([*best.groups[0], *best.groups[1]]):
+                best = Angle((one, other), tuple(taken.values()))
         linear = {n: known[n] for n in map(name_of, e.atoms(Indexed)) if is_linear(known[n])}
         if not linear:
-            return e
+            return best
+        taken |= linear
         e = sp.expand(substituted(e, linear))
 
 
@@ -123,12 +139,9 @@ def passes(c: Cell, trial: Without, angles: list[Cell], among: Among) -> bool:
 
 def before(c: Cell, among: Among) -> list[Cell]:
     """A cell after those that its angle was written out from."""
-    stack, found = [c], dict[str, Cell]()
-    while stack:
-        d = stack.pop()
-        found[d.name] = d
-        stack.extend(among.known[r] for r in d.reads if is_linear(among.known[r]))
-    return sorted(found.values(), key=lambda d: among.place[d.name])
+    angle = written_out(c, among.known)
+    taken = angle.taken if angle is not None else ()
+    return sorted([*taken, c], key=lambda d: among.place[d.name])
 
 
 __all__ = ["RULE", "with_angles_apart"]
