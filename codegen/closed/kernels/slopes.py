@@ -203,7 +203,12 @@ def slope_of_gelu(x: Any) -> Any:
 
 def chosen_slope(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Any, Any] | None:
     """(kernel, x, its number) and what is in front of it, of `c if t < x else c k` and `c if t < x else c sigmoid(x)`."""
-    if isinstance(e, Where) and isinstance(e.args[0], LessEqual) and e.args[0].args[1].is_number and e.args[2].is_number:
+    if (
+        isinstance(e, Where)
+        and isinstance(e.args[0], LessEqual)
+        and e.args[0].args[1].is_number
+        and e.args[2].is_number
+    ):
         (x, bound), below, above = e.args[0].args, *e.args[1:]
         e = Where(Less(bound, x), above, below)
     if isinstance(e, Where) and isinstance(e.args[2], (Where, Less)):

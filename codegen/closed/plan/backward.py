@@ -163,7 +163,7 @@ class Backward:
         if name in self.seeds and not consumers:
             known[name] = None
             return
-        key = (name, tuple((c, known[c]) for c in consumers))
+        key = (name, tuple((c, known[c], self.pairs().get(cot_name(c))) for c in consumers))
         if key not in self.memo:
             self.memo[key] = self.derived(name, {c: known[c] for c in consumers})
         expr, naive, rules = self.memo[key]
