@@ -63,10 +63,12 @@ class Algebra:
         sums: Sums = (),
         kept: Collection[str] = (),
         masked: bool = False,
+        signs: bool = True,
     ) -> None:
         """With `folds` a sum over what a cell of the region sums is that cell; without, it is summed anew.
 
         With `apart` a sum of outer differences is a difference of sums, which are `masked` where the difference is zero.
+        With `signs` a choice by which of two is larger is made of the sign of their difference.
         `sums` are known from elsewhere.
         The cells `kept` are tensors in the forward in any case, as others read them.
         """
@@ -74,6 +76,7 @@ class Algebra:
         self.cells = dict(cells)
         self.values = dict(values)
         self.folds = folds
+        self.signs = signs
         self.outer = outer_differences(self.cells, masked) if apart else {}
         self.down: dict[str, Cell] = {}
         """Cells that are products of powers, by what they are in generators."""
@@ -195,7 +198,7 @@ class Algebra:
                 places = [f for f in Mul.make_args(out.args[2]) if isinstance(f, Delta)]
                 rest = Mul(*[f for f in Mul.make_args(out.args[2]) if f not in places])
                 return Mul(*places, Where(condition, 0, rest))
-            sign = as_sign(out) if isinstance(out, Where) else None
+            sign = as_sign(out) if self.signs and isinstance(out, Where) else None
             if sign is None:
                 return out
             self.note(RULE)

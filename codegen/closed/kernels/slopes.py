@@ -18,7 +18,7 @@ from codegen.closed.definitions.logistic import DEPTH, gate_argument
 from codegen.closed.regions.cells import at, substituted
 from codegen.kernels import three_pieces
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Index, Less, LessEqual, Sigma, Where, accesses, bound, name_of
+from engine.notation import BRACKETS, Delta, Equal, Index, Less, LessEqual, Sigma, Sign, Where, accesses, bound, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -369,6 +369,16 @@ def by_clamps(e: Any, cells: Mapping[str, Cell]) -> Any:
                 if own is not None:
                     return Equal(x, own)
     return e if isinstance(e, Indexed) or not e.args or not e.has(Where) else rebuilt(e, lambda a: by_clamps(a, cells))
+
+
+def by_sizes(e: Any) -> Any:
+    """An expression with `1 if x <= -d else [d <= x]` as `[d <= |x|]`."""
+    if isinstance(e, Where):
+        (x, low), one, other = e.args[0].args if isinstance(e.args[0], Less) else (e, e), *e.args[1:]
+        high = other.args if isinstance(other, Less) else ()
+        if high == (-low, x) and one == 1 and low.is_number and low.is_negative and type(other) is type(e.args[0]):
+            return type(other)(-low, Sign(x) * x)
+    return e if isinstance(e, Indexed) or not e.args or not e.has(Where) else rebuilt(e, by_sizes)
 
 
 def running(e: Any) -> frozenset[Any]:

@@ -18,6 +18,7 @@ from codegen.closed.algebra.mirrored import RULE as MIRRORED
 from codegen.closed.algebra.mirrored import mirrored, parities, parity_of
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.algebra.terms import expanded, gathered, indices_of, powers, scalar_part
+from codegen.closed.algebra.ties import chosen_together
 from codegen.closed.algebra.vanishing import without_choices
 from codegen.closed.kernels.powerslopes import by_powers
 from codegen.closed.regions.cells import Cell, at, substituted
@@ -220,6 +221,8 @@ class Backward:
         normal = by_powers(self.algebra.normal(opened, ranges), self.algebra)
         normal = cancelled(guarded(normal, self.algebra), self.algebra)
         normal = chosen_again(by_one_comparison(normal, self.algebra), total, self.algebra)
+        if not self.algebra.signs:
+            normal = chosen_together(normal)
         turned = mirrored(normal, self.pairs())
         if turned != normal:
             self.algebra.note(MIRRORED)
