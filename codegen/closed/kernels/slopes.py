@@ -304,7 +304,8 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
     if isinstance(e, Where) and isinstance(e.args[0], Less) and e.args[1].has(Indexed):
         slope = chosen_slope(Where(e.args[0], 1, sp.cancel(e.args[2] / e.args[1])), cells)
         alike = slope is not None and running(e.args[1]) <= running(slope[1][0])
-        return slope[0](e.args[1], *slope[1]) if slope is not None and alike and not e.args[1].has(*CHOICES) else e
+        if slope is not None and alike and not e.args[1].has(*CHOICES):
+            return slope[0](e.args[1], *slope[1])
     if isinstance(e, Where) and isinstance(e.args[0], LessEqual) and e.args[1] == 0 and e.args[2].has(Indexed):
         (x, bound), rest = e.args[0].args, e.args[2]
         if isinstance(x, Indexed) and bound.is_number and running(x) == running(rest) and not rest.has(*CHOICES):
