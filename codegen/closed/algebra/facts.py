@@ -12,7 +12,7 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.algebra.matching import fact_key
-from codegen.closed.algebra.mirrored import mirrored
+from codegen.closed.algebra.mirrored import turned
 from codegen.closed.algebra.terms import powers
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, instantiate, name_of
@@ -40,7 +40,7 @@ class Facts:
 
     def add(self, total: Sigma, value: Expr, why: str) -> None:
         """`total` equals `value`, unless something is known of it already."""
-        sign, own = self.turned(total)
+        sign, own = turned(total, self.pairs)
         key, free = fact_key(own)
         self.known.setdefault(key, (free, sign * value, why))
         if isinstance(total.body, Mul):
@@ -48,18 +48,13 @@ class Facts:
 
     def of(self, total: Sigma) -> tuple[Expr, str] | None:
         """What a sum is, and why."""
-        sign, total = self.turned(total)
+        sign, total = turned(total, self.pairs)
         key, free = fact_key(total)
         known = self.known.get(key)
         if known is None or (self.usable is not None and known[2] not in self.usable):
             return None
         own, value, why = known
         return sign * instantiate(value, dict(zip(own, free, strict=True))), why
-
-    def turned(self, total: Sigma) -> tuple[Any, Sigma]:
-        """A sum over the first of a pair as one over the second, and the sign in front of it."""
-        sign, out = cast("Any", mirrored(total, self.pairs)).as_coeff_Mul()
-        return sign, out
 
     def told(self, total: Sigma) -> tuple[Any, str] | None:
         """A sum by what is known of it, or of the factors that one of several summed indices is in; None for nothing."""

@@ -97,4 +97,10 @@ def mirrored(e: Expr, known: Mapping[str, int]) -> Expr:
     return cast("Expr", turned(e)) if known and e.has(Sigma) else e
 
 
-__all__ = ["RULE", "mirrored", "parities", "parity_of"]
+def turned(total: Sigma, known: Mapping[str, int]) -> tuple[Any, Sigma]:
+    """A sum over the first of a pair as one over the second, and the sign in front of it."""
+    sign, out = cast("Any", mirrored(total, known)).as_coeff_Mul()
+    return sign, out
+
+
+__all__ = ["RULE", "mirrored", "parities", "parity_of", "turned"]

@@ -11,15 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from codegen.closed.algebra.matching import fact_key
-from codegen.closed.algebra.mirrored import mirrored, parities
+from codegen.closed.algebra.mirrored import parities, turned
 from codegen.closed.definitions.shares import exponential, reduction
 from codegen.closed.regions.cells import substituted
 from engine.notation import Sigma
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
-
-    from sympy import Expr
 
     from codegen.closed.regions.cells import Cell
 
@@ -40,16 +38,17 @@ def with_one_sum(cells: list[Cell], kept: Container[str] = ()) -> list[Cell]:
         if total is None or exponential(total.body, known):
             out.append(c)
             continue
-        shape, free = fact_key(cast("Any", mirrored(total, pairs)))
+        sign, own_total = turned(total, pairs)
+        shape, free = fact_key(own_total)
         key = shape, c.dtype
         if key not in first:
             c = of_sums(c, total, first, pairs)
-            first[key] = c, number, free
+            first[key] = c, number * sign, free
             out.append(c)
             continue
         one, its, own = first[key]
         there = dict(zip(own, free, strict=True))
-        same = cast("Any", number) / its * one.element([there.get(i, i) for i in one.indices])
+        same = cast("Any", number) * sign / its * one.element([there.get(i, i) for i in one.indices])
         if c.name in kept or c.named:
             out.append(replace(c, expr=same, text=None))
         else:
@@ -63,12 +62,13 @@ def of_sums(
     """A cell that sums over several axes as the sum of one that sums over some of them, where that is there."""
     for k in range(len(total.limits)) if len(total.limits) > 1 else ():
         rest = [x for m, x in enumerate(total.limits) if m != k]
-        shape, free = fact_key(cast("Any", mirrored(cast("Expr", Sigma(total.body, total.limits[k])), pairs)))
+        sign, part = turned(cast("Sigma", Sigma(total.body, total.limits[k])), pairs)
+        shape, free = fact_key(part)
         if (shape, c.dtype) in first:
             one, its, own = first[shape, c.dtype]
             there = dict(zip(own, free, strict=True))
             inner = one.element([there.get(i, i) for i in one.indices])
-            return replace(c, expr=cast("Any", c.expr) / total / its * Sigma(inner, *rest), text=None)
+            return replace(c, expr=cast("Any", c.expr) / total * sign / its * Sigma(inner, *rest), text=None)
     return c
 
 
