@@ -23,6 +23,7 @@ from engine.notation import (
     Delta,
     Index,
     Less,
+    LessEqual,
     Sigma,
     accesses,
     bound,
@@ -139,11 +140,17 @@ FEW = 16
 def only_places(body: Expr, limits: Mapping[Index, Expr]) -> tuple[Expr, set[Index]]:
     """A product to be summed over `limits`, with the indices put in that have one place where its brackets hold, and those.
 
-    `Sum_j [j < 1] f_j` is f_0, and with three places `Sum_j (1 - [j < 2]) f_j` is f_2.
+    `Sum_j [j < 1] f_j` is f_0, and with three places `Sum_j (1 - [j < 2]) f_j` is f_2; with n, `Sum_j (1 - [j < n - 1]) f_j` is
+    f_(n - 1).
     """
     found = set[Index]()
     for j, n in limits.items():
         if not n.is_Integer or n > FEW:
+            told = [f for f in Mul.make_args(body) if f.free_symbols & {j} and (1 - f if f.is_Add else f).has(Less)]
+            end = end_of(told[0], j, n) if len(told) == 1 else None
+            if end is not None:
+                body = (body / told[0]).xreplace({j: end})
+                found.add(j)
             continue
         told = Mul(*[f for f in Mul.make_args(body) if f.free_symbols == {j} and f.has(Less) and not f.has(Indexed)])
         held = [(k, told.xreplace({j: sp.Integer(k)})) for k in range(int(n))] if told != 1 else []
@@ -153,6 +160,17 @@ def only_places(body: Expr, limits: Mapping[Index, Expr]) -> tuple[Expr, set[Ind
             body = value * (body / told).xreplace({j: sp.Integer(at)})
             found.add(j)
     return body, found
+
+
+def end_of(bracket: Expr, j: Index, n: Expr) -> Expr | None:
+    """0 of `[j < 1]`, and n - 1 of `1 - [j < n - 1]`, for an index below n; None of any other bracket."""
+    after = 1 - bracket if bracket.is_Add else bracket
+    if not isinstance(after, Less) or after.args[0] != j:
+        return None
+    first = sp.expand(after.args[1] + (1 if isinstance(after, LessEqual) else 0))
+    if bracket.is_Add:
+        return first if sp.expand(n - first) == 1 else None
+    return sp.S.Zero if first == 1 else None
 
 
 def distribute(body: Expr, limits: list[tuple[Index, Expr]]) -> Expr:

@@ -133,11 +133,15 @@ def _elu(e: Where) -> Kernel | None:
     return "elu", (x, sp.cancel(c / scale), scale, k)
 
 
-def three_pieces(e: Where) -> tuple[Any, Any, Any, tuple[Any, Any, Any]] | None:
-    """(x, l, h, pieces) of a choice between what stands for x below l, from l to h and above h."""
+def three_pieces(e: Where, continuous: bool = False) -> tuple[Any, Any, Any, tuple[Any, Any, Any]] | None:
+    """(x, l, h, pieces) of a choice between what stands for x below l, from l to h and above h.
+
+    Where what stands on both sides is the same at l and at h, either may be told to belong to either side.
+    """
     condition, below, rest = e.args
     second, above, within = rest.args if isinstance(rest, Where) else (rest, sp.S.One, sp.S.Zero)
-    if type(condition) is not Less or type(second) is not Less:
+    kinds = (Less, LessEqual) if continuous else (Less,)
+    if type(condition) not in kinds or type(second) not in kinds:
         return None
     (x, low), (high, again) = condition.args, second.args
     if x != again or not (low.is_number and high.is_number and low < high):
@@ -147,12 +151,12 @@ def three_pieces(e: Where) -> tuple[Any, Any, Any, tuple[Any, Any, Any]] | None:
 
 def _shrunk(e: Where) -> Kernel | None:
     """Nothing within d of zero; beyond, x itself or x less d."""
-    three = three_pieces(e)
+    three = three_pieces(e, continuous=True)
     if three is None or three[1] != -three[2] or three[3][1] != 0:
         return None
     x, _, d, (below, _, above) = three
     if (below, above) == (x, x):
-        return "hardshrink", (x, d)
+        return ("hardshrink", (x, d)) if three_pieces(e) else None
     return ("softshrink", (x, d)) if (sp.expand(below - x - d), sp.expand(above - x + d)) == (0, 0) else None
 
 

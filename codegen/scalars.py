@@ -9,7 +9,7 @@ from sympy import Expr
 
 from codegen import tensors as tt
 from codegen.formula import LONG
-from codegen.kernels import log_share
+from codegen.kernels import log_share, stable
 from codegen.tensors import T
 from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, fits, scalar, to_axes
 from engine.errors import DerivationError
@@ -157,6 +157,9 @@ class ScalarMixin(LowererBase):
                 v = self.value(-other)
                 if v.kind == "bool":
                     return self._inverted(v)
+        half = {abs(t.as_coeff_Mul()[0]) for t in terms} == {sp.S.Half}
+        if half and all(t.has(Indexed) for t in terms):  # exact, and one division for all of them
+            return self.join("/", self.value(sp.Add(*[2 * t for t in terms])), self.constant(sp.Integer(2)))
         signed = [(bool(t.could_extract_minus_sign()), t) for t in terms]
         signed.sort(key=lambda s: (s[0], -len(s[1].atoms(Indexed)) if not s[1].is_number else 1))
         values: list[tuple[bool, Val]] = []
@@ -280,7 +283,10 @@ class ScalarMixin(LowererBase):
         while left:
             f = left.pop()
             chosen = f.args if isinstance(f, Where) and 0 in f.args[1:] else None
-            if chosen is not None and not passed_back and any(vanishes_with(f, d) for d in divisors):
+            one_call = (
+                chosen is not None and not passed_back and stable(f) is not None
+            )  # as relu: no mask is made for it
+            if one_call or (chosen is not None and not passed_back and any(vanishes_with(f, d) for d in divisors)):
                 rest.append(f)
                 continue
             masking = chosen is not None or isinstance(f, (Less, Equal, Delta, sp.Add, Indexed))

@@ -31,6 +31,7 @@ from codegen.closed.plan.planner import Planned, knowledge, plans, unsimplified
 from codegen.closed.plan.recentre import recentred
 from codegen.closed.write.region import written
 from engine.errors import DerivationError
+from engine.notation import Less, Where
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,9 +134,9 @@ def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Fo
     """Forms from the most to the least simplified; one that cannot be made is passed over."""
 
     def closing(
-        folds: bool, simplify: bool, apart: bool = False, masked: bool = False
+        folds: bool, simplify: bool, apart: bool = False, masked: bool = False, signs: bool = True
     ) -> Iterator[tuple[Region, Planned, Algebra | None]]:
-        algebra = knowledge(closed, values, folds, apart, masked)
+        algebra = knowledge(closed, values, folds, apart, masked, signs)
         return ((closed, plan, algebra) for plan in plans(closed, algebra, simplify))
 
     outer = outer_differences({c.name: c for c in closed.cells})
@@ -144,6 +145,7 @@ def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Fo
         *((lambda: closing(folds=True, simplify=True, apart=True, masked=True),) if among_rows(outer) else ()),
         lambda: closing(folds=True, simplify=True),
         lambda: closing(folds=False, simplify=True),
+        *((lambda: closing(folds=True, simplify=True, signs=False),) if by_size(closed) else ()),
         lambda: closing(folds=True, simplify=False),
         lambda: iter([(region, unsimplified(region), None)]),
     )
@@ -177,6 +179,13 @@ def with_repairs(own: Region, plan: Planned, algebra: Algebra | None) -> Iterato
                 yield Form(*careful)
     for form in (*last, *later):
         yield Form(*form)
+
+
+def by_size(region: Region) -> bool:
+    """Whether a cell of a region is the larger or the smaller of two."""
+    chosen = (w for c in region.cells if c.expr is not None and c.expr.has(Where) for w in c.expr.atoms(Where))
+    inner = ((w.args[0], w.args[2].args[0]) for w in chosen if isinstance(w.args[2], Where))
+    return any(isinstance(a, Less) and isinstance(b, Less) and a.args == b.args[::-1] for a, b in inner)
 
 
 def judged(region: Region, code: RegionCode, values: dict[Any, int], simplified: bool) -> Verdict:

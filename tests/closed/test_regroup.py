@@ -206,3 +206,36 @@ def test_a_tensor_that_does_not_sum_to_zero_is_refused(monkeypatch: pytest.Monke
 
 def test_random_products_of_products() -> None:
     assert [d for d in map(differs, range(40)) if d] == []
+
+
+def running(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    states = (k[:, :, None] * v[:, None, :]).cumsum(0)
+    return (q[:, None, :] @ states).squeeze(1)
+
+
+def test_a_running_sum_of_products_is_a_triangle_of_a_product_where_that_is_smaller() -> None:
+    short = [randn(9, 8), randn(9, 8), randn(9, 7)]
+    source = emitted(running, *short)
+    assert ".tri" in source
+    assert "cumsum" not in source
+    assert "cumsum" in emitted(running, randn(400, 2), randn(400, 2), randn(400, 3))
+
+
+def test_triangles_are_those_of_other_sizes_too() -> None:
+    program = codegen.generate(running, randn(9, 8), randn(9, 8), randn(9, 7))
+    for rows in (2, 5, 30):
+        inputs = [randn(rows, 8), randn(rows, 8), randn(rows, 7)]
+        leaves = [t.clone().requires_grad_() for t in inputs]
+        wanted = running(*leaves)
+        out, grads = program.value_and_grad(*inputs)
+        torch.testing.assert_close(out, wanted.detach())
+        for mine, true in zip(grads.values(), torch.autograd.grad(wanted.sum(), leaves), strict=True):
+            torch.testing.assert_close(mine, true)
+
+
+def test_what_reads_a_running_sum_otherwise_keeps_it() -> None:
+    def both(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        states = (k[:, :, None] * v[:, None, :]).cumsum(0)
+        return (q[:, None, :] @ states).sum() + states.tanh().sum()
+
+    assert "cumsum" in emitted(both, randn(9, 8), randn(9, 8), randn(9, 7))

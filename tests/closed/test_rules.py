@@ -8,7 +8,7 @@ import torch
 import codegen
 from codegen.closed.algebra.matching import fact_key
 from codegen.derive import only_places
-from engine.notation import Index, Less, Sigma, base
+from engine.notation import Index, Less, LessEqual, Sigma, base
 
 N = sp.Symbol("n", positive=True, integer=True)
 
@@ -213,3 +213,85 @@ def test_products_of_sizes_are_one_size() -> None:
     source = closed(shared_heads, torch.randn(3, 4, 5, 6), torch.randn(3, 2, 6, 7))
     assert "index_put_" not in source
     assert "[:, :2" not in source
+
+
+def test_the_first_and_the_last_place_of_any_size() -> None:
+    x, j = base("x"), Index("j")
+    limits = {j: N}
+    assert only_places(x[j] * Less(j, 1), limits) == (x[sp.Integer(0)], {j})
+    assert only_places(x[j] * LessEqual(j, 0), limits) == (x[sp.Integer(0)], {j})
+    assert only_places(x[j] * (1 - Less(j, N - 1)), limits) == (x[N - 1], {j})
+    for bracket in (Less(j, 2), 1 - Less(j, N - 2), 1 - Less(j, 1), Less(0, j)):
+        assert only_places(x[j] * bracket, limits) == (x[j] * bracket, set())
+
+
+def test_a_row_put_in_front_gets_what_is_passed_back_there() -> None:
+    def forward(x, c):
+        return (torch.cat([c, x], 1) ** 3).sum()
+
+    source = closed(forward, torch.randn(4, 6, 3).double(), torch.randn(4, 1, 3).double())
+    assert "arange" not in source
+    assert "dz[:, 0]" in source.replace("dout_cat", "dz")
+
+
+def test_signs_of_differences_are_taken_once() -> None:
+    source = closed(lambda x, y, z: (torch.maximum(x * z, y) * z).sum(), *torch.randn(3, 7).double())
+    assert source.count(".sign()") == 1
+
+
+def weighted(x, w):
+    m = (w * x).sum() / w.sum()
+    return (w * (x - m) ** 4).sum() + (w * (x - m) ** 2).sum()
+
+
+def test_deviations_from_a_weighted_mean_have_none() -> None:
+    """The gradients at an offset of 1e6 are those without it."""
+    x, w = torch.randn(50, generator=torch.Generator().manual_seed(0)).double(), torch.rand(50).double() + 0.5
+    program = codegen.generate(weighted, x, w)
+    leaves = [t.clone().requires_grad_() for t in (x, w)]
+    true = torch.autograd.grad(weighted(*leaves), leaves)
+    for offset in (0.0, 1e6):
+        _, grads = program.value_and_grad(x + offset, w)
+        for mine, wanted in zip(grads.values(), true, strict=True):
+            torch.testing.assert_close(mine, wanted, rtol=1e-7, atol=1e-7)
+
+
+def centred_twice(x, y):
+    a, b = (x[:, None] - x[None]).abs(), (y[:, None] - y[None]).abs()
+    a, b = (c - c.mean(0) - c.mean(1, keepdim=True) + c.mean() for c in (a, b))
+    return (a * b).sum()
+
+
+def test_what_is_centred_by_rows_and_columns_sums_to_zero_over_both() -> None:
+    source = closed(centred_twice, *torch.randn(2, 9).double())
+    backward = source[source.index("def backward(") : source.index("class Function")]
+    assert backward.count(".sum(") == 2
+    assert ".mean(" not in backward
+
+
+def opposite(x):
+    s = torch.sin(x[:, None] - x[None])
+    return (s.sum(0) ** 3 * s.sum(1)).sum() + s.mean(0).exp().sum()
+
+
+def test_sums_over_the_first_of_an_antisymmetric_pair_have_the_opposite_sign() -> None:
+    x = torch.randn(6, generator=torch.Generator().manual_seed(1)).double()
+    program = codegen.generate(opposite, x)
+    leaf = x.clone().requires_grad_()
+    wanted = opposite(leaf)
+    out, grads = program.value_and_grad(x)
+    torch.testing.assert_close(out, wanted.detach())
+    torch.testing.assert_close(grads["x"], torch.autograd.grad(wanted, leaf)[0])
+
+
+def policy(x, old, r):
+    a = (r - r.mean()) / (r.std() + 1e-4)
+    w = torch.exp(x - old)
+    return torch.min(w * a, torch.clamp(w, 0.8, 1.2) * a).mean()
+
+
+def test_quotients_in_choices_keep_what_they_divide_by() -> None:
+    source = closed(policy, *torch.randn(3, 30).double(), wrt=("x",))
+    backward = source[source.index("def backward(") : source.index("class Function")]
+    assert "10000" not in backward
+    assert ".sign()" not in backward

@@ -18,10 +18,20 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.algebra.facts import Facts, divisors, learn_axes, learn_sum, single_sum, summed_together
+from codegen.closed.algebra.facts import (
+    Facts,
+    divisors,
+    learn_axes,
+    learn_means,
+    learn_sum,
+    learn_weighted,
+    single_sum,
+    summed_together,
+)
 from codegen.closed.algebra.gated import gated, sigmoid_cells
 from codegen.closed.algebra.masks import at_places, unmasked, within_choice
 from codegen.closed.algebra.matching import by_shape
+from codegen.closed.algebra.mirrored import parities
 from codegen.closed.algebra.sums import PUT, gathered_up, rebuilt, summed_term
 from codegen.closed.algebra.terms import expanded, is_monomial
 from codegen.closed.algebra.ties import RULE, as_sign
@@ -53,10 +63,12 @@ class Algebra:
         sums: Sums = (),
         kept: Collection[str] = (),
         masked: bool = False,
+        signs: bool = True,
     ) -> None:
         """With `folds` a sum over what a cell of the region sums is that cell; without, it is summed anew.
 
         With `apart` a sum of outer differences is a difference of sums, which are `masked` where the difference is zero.
+        With `signs` a choice by which of two is larger is made of the sign of their difference.
         `sums` are known from elsewhere.
         The cells `kept` are tensors in the forward in any case, as others read them.
         """
@@ -64,6 +76,7 @@ class Algebra:
         self.cells = dict(cells)
         self.values = dict(values)
         self.folds = folds
+        self.signs = signs
         self.outer = outer_differences(self.cells, masked) if apart else {}
         self.down: dict[str, Cell] = {}
         """Cells that are products of powers, by what they are in generators."""
@@ -73,12 +86,14 @@ class Algebra:
         self.memo: dict[Any, Expr] = {}
         self.interned: dict[Any, Sigma] = {}
         self.facts = Facts()
+        self.facts.pairs = parities(self.cells.values())
         self.shares = Shares(self.cells)
         self.sigmoids = sigmoid_cells(self.cells)
         learn(self, sums)
         together = summed_together(self.cells.values())
         for cell in self.cells.values():
             self.learn(cell, together)
+        self.learn_of_means(together)
         for left, right in relations:
             self.relate(left, right)
 
@@ -104,6 +119,18 @@ class Algebra:
             self.ups.append(cell)
         if total is None and cell.shape:
             learn_axes(self, cell, together)
+            if isinstance(e, sp.Add) and self.facts.products:
+                learn_weighted(self, cell)
+
+    def learn_of_means(self, together: list[tuple[int, ...]]) -> None:
+        """What the mean of all says of the means of rows, and what then follows for sums of these: deviations from both."""
+        found = [(c, *reduction(c.expr)) for c in self.cells.values() if c.expr is not None and c.kind == "float"]
+        told = [learn_means(self, c, number, total) for c, number, total in found if total is not None]
+        sums = {c.name for c, _, total in found if total is not None}
+        nested = any(name_of(total.body) in sums for _, _, total in found if total and isinstance(total.body, Indexed))
+        for cell, _, _ in found if nested or any(told) else []:
+            if isinstance(cell.expr, sp.Add) and cell.shape:
+                learn_axes(self, cell, together)
 
     def relate(self, left: Expr, right: Expr) -> None:
         """A sum that equals another one because of what reads the region: sums exchanged and folded into a tensor that exists."""
@@ -171,7 +198,7 @@ class Algebra:
                 places = [f for f in Mul.make_args(out.args[2]) if isinstance(f, Delta)]
                 rest = Mul(*[f for f in Mul.make_args(out.args[2]) if f not in places])
                 return Mul(*places, Where(condition, 0, rest))
-            sign = as_sign(out) if isinstance(out, Where) else None
+            sign = as_sign(out) if self.signs and isinstance(out, Where) else None
             if sign is None:
                 return out
             self.note(RULE)

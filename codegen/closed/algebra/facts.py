@@ -1,5 +1,8 @@
 # pyright: basic
-"""Facts about sums, found by summing definitions: `Sum_j p = 1`, `Sum_i (x - m) = 0`, `Sum_i xhat^2 = n v r^2`."""
+"""Facts about sums, found by summing definitions: `Sum_j p = 1`, `Sum_i (x - m) = 0`, `Sum_i xhat^2 = n v r^2`.
+
+So is `Sum_i w (x - m) = 0` for a mean m of x by weights w, and that the means of rows have the mean of all as theirs.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.algebra.matching import fact_key
+from codegen.closed.algebra.mirrored import turned
 from codegen.closed.algebra.terms import powers
-from engine.notation import Index, Sigma, accesses, instantiate
+from engine.indexed import Indexed
+from engine.notation import Index, Sigma, accesses, instantiate, name_of
 
 ZERO = sp.S.Zero
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from codegen.closed.algebra.algebra import Algebra
     from codegen.closed.regions.cells import Cell
@@ -26,22 +31,30 @@ class Facts:
 
     def __init__(self) -> None:
         self.known: dict[Any, tuple[tuple[Index, ...], Expr, str]] = {}
+        self.products: list[Expr] = []
+        """The sums of products that are known: what may be a weight is a factor there."""
+        self.pairs: Mapping[str, int] = {}
+        """The symmetric and antisymmetric tensors of pairs, of which the sums over the first say those over the second."""
         self.usable: frozenset[str] | None = None
         """The facts that may be used, by what they follow from; None for all of them."""
 
     def add(self, total: Sigma, value: Expr, why: str) -> None:
         """`total` equals `value`, unless something is known of it already."""
-        key, free = fact_key(total)
-        self.known.setdefault(key, (free, value, why))
+        sign, own = turned(total, self.pairs)
+        key, free = fact_key(own)
+        self.known.setdefault(key, (free, sign * value, why))
+        if isinstance(total.body, Mul):
+            self.products.append(total)
 
     def of(self, total: Sigma) -> tuple[Expr, str] | None:
         """What a sum is, and why."""
+        sign, total = turned(total, self.pairs)
         key, free = fact_key(total)
         known = self.known.get(key)
         if known is None or (self.usable is not None and known[2] not in self.usable):
             return None
         own, value, why = known
-        return instantiate(value, dict(zip(own, free, strict=True))), why
+        return sign * instantiate(value, dict(zip(own, free, strict=True))), why
 
     def told(self, total: Sigma) -> tuple[Any, str] | None:
         """A sum by what is known of it, or of the factors that one of several summed indices is in; None for nothing."""
@@ -70,6 +83,51 @@ def learn_sum(algebra: Algebra, cell: Cell, coefficient: Expr, total: Sigma) -> 
     value = cell.element(cell.indices) / coefficient / (whole / one)
     if divisors(value, algebra) <= divisors(cast("Expr", cell.expr), algebra):
         algebra.add_fact(one, value, f"definition of {cell.name}")
+
+
+def learn_means(algebra: Algebra, cell: Cell, coefficient: Expr, total: Sigma) -> bool:
+    """`z = c Sum_ij a` says what `y_i = b Sum_j a` sums to, where that is known, and so for each of its indices; whether any is."""
+    any_known = False
+    for k in range(len(total.limits)) if len(total.limits) > 1 else ():
+        inner = algebra.facts.of(cast("Sigma", Sigma(total.body, total.limits[k])))
+        if inner is None:
+            continue
+        (value, _), any_known = inner, True
+        rest = [x for m, x in enumerate(total.limits) if m != k]
+        whole = algebra.normal(cast("Expr", Sigma(value, *rest)), {**cell.ranges, **dict(rest)})
+        one = single_sum(whole)
+        if one is not None and not (whole / one).has(Indexed):
+            told = cell.element(cell.indices) / coefficient / (whole / one)
+            algebra.add_fact(one, told, f"definition of {cell.name}")
+    return any_known
+
+
+def learn_weighted(algebra: Algebra, cell: Cell) -> None:
+    """The deviations from a weighted mean sum to zero with these weights: tensors whose sums over an axis are known are tried."""
+    ranges = cell.ranges
+    definition = algebra.normal(cast("Expr", cell.expr), ranges)
+    own = algebra.normal(cell.element(cell.indices), ranges)
+    for k, i in enumerate(cell.indices):
+        for weight in weights_at(algebra, cell, k) if i != 0 else ():
+            limits = sp.Tuple(i, cell.shape[k])
+            target = single_sum(algebra.normal(cast("Expr", Sigma(weight * own, limits)), ranges))
+            if target is not None and algebra.normal(cast("Expr", Sigma(weight * definition, limits)), ranges) == 0:
+                algebra.add_fact(target, ZERO, f"{cell.name} summed with its weights {name_of(weight)}")
+
+
+def weights_at(algebra: Algebra, cell: Cell, axis: int) -> list[Indexed]:
+    """The tensors over one axis of a cell, or over all of its axes, whose sums over it are known."""
+    i, n = cell.indices[axis], cell.shape[axis]
+    inside = {name_of(a) for s in algebra.facts.products for a in accesses(s)}
+    found: list[Indexed] = []
+    for c in algebra.cells.values():
+        if c.name not in inside or c.kind != "float" or c.name == cell.name:
+            continue
+        at = [i] if c.shape == (n,) else list(cell.indices) if c.shape == cell.shape else None
+        weight = None if at is None else c.element(at)
+        if weight is not None and algebra.facts.of(cast("Sigma", Sigma(weight, sp.Tuple(i, n)))) is not None:
+            found.append(weight)
+    return found
 
 
 def learn_axes(algebra: Algebra, cell: Cell, together: list[tuple[int, ...]]) -> None:
@@ -121,4 +179,14 @@ def summed_together(cells: Iterable[Cell]) -> list[tuple[int, ...]]:
     return list(found)
 
 
-__all__ = ["Facts", "divisors", "learn_axes", "learn_sum", "single_sum", "summed_together"]
+__all__ = [
+    "Facts",
+    "divisors",
+    "learn_axes",
+    "learn_means",
+    "learn_sum",
+    "learn_weighted",
+    "single_sum",
+    "summed_together",
+    "weights_at",
+]

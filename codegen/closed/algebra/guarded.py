@@ -121,16 +121,21 @@ def resolved(e: Expr, known: Mapping[Any, bool], algebra: Algebra) -> Expr:
     change = {a: new for a in accesses(e) for new in [left(a, known, algebra)] if new is not None}
     if not change:
         return e
+    shifted = dict(change)
     for a in accesses(e):
         cell = algebra.cells.get(name_of(a))
         if a not in change and cell is not None and cell.expr is not None and affine(cell.expr):
-            change[a] = at(cell, a.indices)
-    written = put(e, change)
-    atoms = sorted(atoms_of(written), key=str)
-    symbols = {a: sp.Dummy(f"x{k}", positive=a.is_positive) for k, a in enumerate(atoms)}
-    plain = sp.cancel(written.xreplace(symbols))
-    new = cast("Expr", expanded(sp.expand(plain.xreplace({v: k for k, v in symbols.items()}))))
+            shifted[a] = at(cell, a.indices)
+    new = min((cancelled(put(e, c)) for c in (change, shifted)), key=size)  # of equals, what reads cells by their names
     return new if size(new) < size(e) and not new.has(sp.zoo, sp.nan) else e
+
+
+def cancelled(e: Expr) -> Expr:
+    """A rational function of what it reads with common factors cancelled, multiplied out."""
+    atoms = sorted(atoms_of(e), key=str)
+    symbols = {a: sp.Dummy(f"x{k}", positive=a.is_positive) for k, a in enumerate(atoms)}
+    plain = sp.cancel(e.xreplace(symbols))
+    return cast("Expr", expanded(sp.expand(plain.xreplace({v: k for k, v in symbols.items()}))))
 
 
 def left(a: Any, known: Mapping[Any, bool], algebra: Algebra) -> Any:

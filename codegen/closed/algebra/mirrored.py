@@ -7,6 +7,7 @@ g made of distances `Sum_j g_ij x_j + Sum_j g_ji x_j` is twice the first, and of
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -14,24 +15,33 @@ from sympy import Expr
 
 from codegen.closed.algebra.matching import fact_key
 from codegen.closed.algebra.sums import rebuilt
+from codegen.closed.regions.cells import substituted
 from engine.indexed import Indexed
-from engine.notation import Sigma, name_of
+from engine.notation import Sigma, Sign, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from codegen.closed.regions.cells import Cell
 
+TERMS = 4
+"""Terms at most of a sum that is written out to tell what it is with others, as `a_ij - m_j` is with `m_i` taken from it."""
 RULE = "what pairs say of one another is the same, or the opposite"
 
 
 def parities(cells: Iterable[Cell]) -> dict[str, int]:
     """1 for every cell that is symmetric in its first two indices, -1 for every one that is antisymmetric."""
     found: dict[str, int] = {}
+    sums: dict[str, Cell] = {}
     for c in cells:
-        parity = None if c.expr is None else parity_of(c.expr, c.indices, c.shape, found)
+        if c.expr is None:
+            continue
+        e = cast("Expr", substituted(c.expr, sums))
+        parity = parity_of(e, c.indices, c.shape, found)
         if parity is not None:
             found[c.name] = parity
+        elif isinstance(e, sp.Add) and len(e.args) <= TERMS:
+            sums[c.name] = replace(c, expr=e)
     return found
 
 
@@ -57,6 +67,8 @@ def in_order(e: Any, known: Mapping[str, int]) -> Any:
     if not e.args:
         return e
     out = rebuilt(e, lambda a: in_order(a, known))
+    if isinstance(out, Sign) and out.args[0].could_extract_minus_sign():
+        return -Sign(-out.args[0])
     if isinstance(out, Sigma):
         key, free = fact_key(out)
         return cast("Any", sp.Function("sum_of"))(key, sp.Tuple(*free))
@@ -85,4 +97,10 @@ def mirrored(e: Expr, known: Mapping[str, int]) -> Expr:
     return cast("Expr", turned(e)) if known and e.has(Sigma) else e
 
 
-__all__ = ["RULE", "mirrored", "parities", "parity_of"]
+def turned(total: Sigma, known: Mapping[str, int]) -> tuple[Any, Sigma]:
+    """A sum over the first of a pair as one over the second, and the sign in front of it."""
+    sign, out = cast("Any", mirrored(total, known)).as_coeff_Mul()
+    return sign, out
+
+
+__all__ = ["RULE", "mirrored", "parities", "parity_of", "turned"]

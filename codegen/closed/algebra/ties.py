@@ -3,17 +3,20 @@
 
 This is how a maximum passes back, half to each where they are equal; choices by the same comparison add up so. It holds for
 `inf - inf` too, which torch gives the sign 0, and where a nan makes both comparisons false.
+
+A sign multiplies what is infinite by 0, which is nan. Where that is met, what is passed back is chosen instead, for all terms at once.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import sympy as sp
-from sympy import Expr
+from sympy import Expr, Mul
 
 from engine.notation import Less, Sign, Where
 
+CHOSEN = "what goes to the larger of two is chosen by one comparison"
 RULE = "which of two is larger is the sign of their difference"
 
 
@@ -27,6 +30,44 @@ def as_sign(e: Where) -> Expr | None:
         return None
     sign = sign_of_difference(condition.args[1], condition.args[0]) if mean == (one + other) / 2 else None
     return None if sign is None else mean + (one - other) / 2 * sign
+
+
+def is_by_size(e: Any) -> bool:
+    """Whether an expression chooses between numbers by which of two is larger, with a third where neither is."""
+    if not (isinstance(e, Where) and isinstance(e.args[0], Less) and isinstance(e.args[2], Where)):
+        return False
+    turned, other, neither = e.args[2].args
+    compared = isinstance(turned, Less) and turned.args == e.args[0].args[::-1]
+    return bool(compared and e.args[1].is_number and other.is_number and neither.is_number)
+
+
+def chosen_together(e: Expr) -> Expr:
+    """A sum in which all terms that such a choice by the same two is a factor of are one choice between what they are then."""
+    terms = [(t, [f for f in Mul.make_args(t) if is_by_size(f)]) for t in sp.Add.make_args(e)]
+    groups: dict[Any, list[tuple[Any, Any]]] = {}
+    others: list[Any] = []
+    for t, found in terms:
+        if len(found) == 1:
+            (f,) = found
+            groups.setdefault(frozenset(f.args[0].args), []).append((t / f, f))
+        else:
+            others.append(t)
+    for pairs in groups.values():
+        first = pairs[0][1].args[0]
+        values: list[list[Any]] = [[], [], []]
+        for rest, (condition, one, inner) in ((rest, f.args) for rest, f in pairs):
+            numbers = (one, inner.args[1]) if condition == first else (inner.args[1], one)
+            for into, number in zip(values, (*numbers, inner.args[2]), strict=True):
+                into.append(number * rest)
+        larger, smaller, same = (sp.Add(*v) for v in values)
+        turned = first.func(*first.args[::-1])
+        if larger == 0:
+            others.append(Where(first, 0, Where(turned, smaller, same)))
+        elif smaller == 0:
+            others.append(Where(turned, 0, Where(first, larger, same)))
+        else:
+            others.append(Where(first, larger, Where(turned, smaller, same)))
+    return cast("Expr", sp.Add(*others)) if groups else e
 
 
 def sign_of_difference(x: Any, y: Any) -> Any:
@@ -44,4 +85,4 @@ def sign_of_difference(x: Any, y: Any) -> Any:
     return -Sign(-difference) if difference.could_extract_minus_sign() else Sign(difference)
 
 
-__all__ = ["RULE", "as_sign"]
+__all__ = ["CHOSEN", "RULE", "as_sign", "chosen_together", "is_by_size"]

@@ -1,5 +1,9 @@
 # pyright: basic
-"""Sums of the same, which differ in a number in front alone, as one: a sum beside its mean is that mean times how many there are."""
+"""Sums of the same, which differ in a number in front alone, as one: a sum beside its mean is that mean times how many there are.
+
+Of what is symmetric in a pair, the sum over the first is that over the second. A sum over rows and columns beside one over
+rows is the sum of that.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from codegen.closed.algebra.matching import fact_key
+from codegen.closed.algebra.mirrored import parities, turned
 from codegen.closed.definitions.shares import exponential, reduction
 from codegen.closed.regions.cells import substituted
+from engine.notation import Sigma
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
 
     from codegen.closed.regions.cells import Cell
 
@@ -24,6 +30,7 @@ def with_one_sum(cells: list[Cell], kept: Container[str] = ()) -> list[Cell]:
     first: dict[Any, tuple[Cell, Any, tuple[Any, ...]]] = {}
     gone: dict[str, Cell] = {}
     out: list[Cell] = []
+    pairs = parities(cells)
     for c in cells:
         if c.expr is not None and any(r in gone for r in c.reads):
             c = replace(c, expr=substituted(c.expr, gone), text=None)
@@ -31,20 +38,38 @@ def with_one_sum(cells: list[Cell], kept: Container[str] = ()) -> list[Cell]:
         if total is None or exponential(total.body, known):
             out.append(c)
             continue
-        shape, free = fact_key(total)
+        sign, own_total = turned(total, pairs)
+        shape, free = fact_key(own_total)
         key = shape, c.dtype
         if key not in first:
-            first[key] = c, number, free
+            c = of_sums(c, total, first, pairs)
+            first[key] = c, number * sign, free
             out.append(c)
             continue
         one, its, own = first[key]
         there = dict(zip(own, free, strict=True))
-        same = cast("Any", number) / its * one.element([there.get(i, i) for i in one.indices])
+        same = cast("Any", number) * sign / its * one.element([there.get(i, i) for i in one.indices])
         if c.name in kept or c.named:
             out.append(replace(c, expr=same, text=None))
         else:
             gone[c.name] = replace(c, expr=same)
     return out
+
+
+def of_sums(
+    c: Cell, total: Sigma, first: Mapping[Any, tuple[Cell, Any, tuple[Any, ...]]], pairs: Mapping[str, int]
+) -> Cell:
+    """A cell that sums over several axes as the sum of one that sums over some of them, where that is there."""
+    for k in range(len(total.limits)) if len(total.limits) > 1 else ():
+        rest = [x for m, x in enumerate(total.limits) if m != k]
+        sign, part = turned(cast("Sigma", Sigma(total.body, total.limits[k])), pairs)
+        shape, free = fact_key(part)
+        if (shape, c.dtype) in first:
+            one, its, own = first[shape, c.dtype]
+            there = dict(zip(own, free, strict=True))
+            inner = one.element([there.get(i, i) for i in one.indices])
+            return replace(c, expr=cast("Any", c.expr) / total * sign / its * Sigma(inner, *rest), text=None)
+    return c
 
 
 __all__ = ["RULE", "with_one_sum"]

@@ -64,17 +64,18 @@ class Scaling:
     mixed: bool = False
     weight: Any = sp.S.One
     """What every reader multiplies the exponential by, at its own indices."""
+    indicates: bool = False
+    """Whether that is zero or one."""
 
-    @property
-    def masked(self) -> Any:
-        """Where that is zero; 0 where it never is."""
-        if self.weight == 1:
-            return sp.S.Zero
-        return 1 - self.weight if truth(self.weight) else Equal(self.weight, 0)
+    def masked(self, known: Mapping[str, Cell]) -> Any:
+        """Where that is zero, by the comparison that a cell holds as a number, if it is one."""
+        cell = known.get(name_of(self.weight)) if isinstance(self.weight, Indexed) else None
+        held = at(cell, self.weight.indices) if cell is not None and cell.expr is not None else self.weight
+        return 1 - held if truth(held) else Equal(self.weight, 0)
 
     def unweighted(self, c: Cell) -> Any:
         """A reader's definition without a weight that is zero or one: the exponential is zero then."""
-        if not truth(self.weight) or self.origin.name not in c.reads:
+        if not self.indicates or self.origin.name not in c.reads:
             return c.expr
         (a,) = accesses(cast("Expr", c.expr), self.origin.name)
         return cast("Any", c.expr) / at(replace(self.origin, expr=self.weight), a.indices)
@@ -154,10 +155,10 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...], moving: s
     smooth = weight.xreplace({b: sp.Dummy() for b in weight.atoms(*BRACKETS)})  # no gradient goes through a comparison
     weight = sp.S.One if any(name_of(a) in moving for a in accesses(smooth)) else weight
     top = free_name(f"{name}_max", known)
-    scaling = Scaling(origin, rows, top, weight=weight)
+    scaling = Scaling(origin, rows, top, weight=weight, indicates=indicates(weight, known))
     exponent, off = cast("Any", origin.expr).args[0], list[Cell]()
     if weight != 1:
-        filled = Where(scaling.masked, -sp.oo, exponent)
+        filled = Where(scaling.masked(known), -sp.oo, exponent)
         off.append(replace(origin, name=f"{top}_off", expr=filled, node=None, text=None, named=False, positive=False))
         exponent = off[0].element(origin.indices)
     try:
@@ -259,6 +260,15 @@ def weight_of(origin: Cell, cells: list[Cell]) -> Any:
 def truth(e: Any) -> bool:
     """Whether an expression is zero or one."""
     return isinstance(e, (*BRACKETS, Delta)) or isinstance(1 - e, (*BRACKETS, Delta))
+
+
+def indicates(e: Any, known: Mapping[str, Cell]) -> bool:
+    """Whether an expression is zero or one: a product of truths, or of cells that are such products."""
+    cells = (known.get(name_of(f)) if isinstance(f, Indexed) else None for f in Mul.make_args(e))
+    return all(
+        truth(f) or (c is not None and c.expr is not None and indicates(c.expr, known))
+        for f, c in zip(Mul.make_args(e), cells, strict=True)
+    )
 
 
 def largest_of(scaling: Scaling, exponent: Any, over: tuple[int, ...], name: str) -> Cell:

@@ -1,5 +1,8 @@
 # pyright: basic
-"""Sums in statements that a saved cell holds already: `1 - p` beside a cell `q = 1 - p` that is read all the same is q."""
+"""Sums in statements that a saved cell holds already: `1 - p` beside a cell `q = 1 - p` that is read all the same is q.
+
+So are signs that the forward took itself.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from codegen.closed.algebra.matching import holding
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.regions.cells import substituted
 from engine.indexed import Indexed
-from engine.notation import BINDERS, accesses, name_of
+from engine.notation import BINDERS, Sign, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,7 +27,20 @@ def with_named_sums(statements: Mapping[str, Expr], cells: Iterable[Cell]) -> di
     """The statements by name, with every factor that is a sum that a cell they read holds, or less it, as that cell."""
     read = {name_of(a) for e in statements.values() for a in accesses(e)}
     sums = [c for c in cells if c.name in read and isinstance(c.expr, sp.Add)]
-    return {name: cast("Expr", named(e, sums)) for name, e in statements.items()} if sums else dict(statements)
+    signs = [c for c in cells if isinstance(c.expr, Sign)]
+    out = {name: with_named_signs(e, signs) for name, e in statements.items()} if signs else dict(statements)
+    return {name: cast("Expr", named(e, sums)) for name, e in out.items()} if sums else out
+
+
+def with_named_signs(e: Any, signs: list[Cell]) -> Any:
+    """An expression with every sign that a cell holds as that cell, in front of what is chosen or compared as well."""
+    if isinstance(e, Sign):
+        found = (holding(c, cast("Expr", c.expr), e) for c in signs)
+        return next((own for own in found if own is not None), e)
+    sizes = [f for f in sp.Mul.make_args(e) if isinstance(f, Sign) and f.args[0] in e.args]
+    if sizes or isinstance(e, Indexed) or not e.has(Sign):  # |x| is a kernel of x
+        return e
+    return rebuilt(e, lambda a: with_named_signs(a, signs))
 
 
 def undone(e: Any, sums: list[Cell]) -> Expr | None:

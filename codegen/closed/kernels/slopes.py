@@ -18,7 +18,7 @@ from codegen.closed.definitions.logistic import DEPTH, gate_argument
 from codegen.closed.regions.cells import at, substituted
 from codegen.kernels import three_pieces
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Index, Less, LessEqual, Sigma, Where, accesses, bound, name_of
+from engine.notation import BRACKETS, Delta, Equal, Index, Less, LessEqual, Sigma, Sign, Where, accesses, bound, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -240,6 +240,14 @@ def slope_of_gelu(x: Any) -> Any:
 
 def chosen_slope(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Any, Any] | None:
     """(kernel, x, its number) and what is in front of it, of `c if t < x else c k` and `c if t < x else c sigmoid(x)`."""
+    if (
+        isinstance(e, Where)
+        and isinstance(e.args[0], LessEqual)
+        and e.args[0].args[1].is_number
+        and e.args[2].is_number
+    ):
+        (x, bound), below, above = e.args[0].args, *e.args[1:]
+        e = Where(Less(bound, x), above, below)
     if isinstance(e, Where) and isinstance(e.args[2], (Where, Less)):
         return three_slopes(e)
     if not isinstance(e, Where) or not isinstance(e.args[0], Less) or not e.args[1].is_number or e.args[1] == 0:
@@ -333,7 +341,8 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
     if isinstance(e, Where) and isinstance(e.args[0], Less) and e.args[1].has(Indexed):
         slope = chosen_slope(Where(e.args[0], 1, sp.cancel(e.args[2] / e.args[1])), cells)
         alike = slope is not None and running(e.args[1]) <= running(slope[1][0])
-        return slope[0](e.args[1], *slope[1]) if slope is not None and alike and not e.args[1].has(*CHOICES) else e
+        if slope is not None and alike and not e.args[1].has(*CHOICES):
+            return slope[0](e.args[1], *slope[1])
     if isinstance(e, Where) and isinstance(e.args[0], LessEqual) and e.args[1] == 0 and e.args[2].has(Indexed):
         (x, bound), rest = e.args[0].args, e.args[2]
         if isinstance(x, Indexed) and bound.is_number and running(x) == running(rest) and not rest.has(*CHOICES):
@@ -405,6 +414,16 @@ def by_clamps(e: Any, cells: Mapping[str, Cell]) -> Any:
                 if own is not None:
                     return Equal(x, own)
     return e if isinstance(e, Indexed) or not e.args or not e.has(Where) else rebuilt(e, lambda a: by_clamps(a, cells))
+
+
+def by_sizes(e: Any) -> Any:
+    """An expression with `1 if x <= -d else [d <= x]` as `[d <= |x|]`."""
+    if isinstance(e, Where):
+        (x, low), one, other = e.args[0].args if isinstance(e.args[0], Less) else (e, e), *e.args[1:]
+        high = other.args if isinstance(other, Less) else ()
+        if high == (-low, x) and one == 1 and low.is_number and low.is_negative and type(other) is type(e.args[0]):
+            return type(other)(-low, Sign(x) * x)
+    return e if isinstance(e, Indexed) or not e.args or not e.has(Where) else rebuilt(e, by_sizes)
 
 
 def running(e: Any) -> frozenset[Any]:

@@ -20,6 +20,7 @@ from codegen.closed.algebra.opposites import RULE as OPPOSITES
 from codegen.closed.algebra.opposites import without_opposites
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.algebra.terms import expanded, gathered, indices_of, powers, scalar_part
+from codegen.closed.algebra.ties import chosen_together
 from codegen.closed.algebra.vanishing import without_choices
 from codegen.closed.kernels.powerslopes import by_powers
 from codegen.closed.regions.cells import Cell, at, substituted
@@ -166,7 +167,7 @@ class Backward:
         if name in self.seeds and not consumers:
             known[name] = None
             return
-        key = (name, tuple((c, known[c]) for c in consumers))
+        key = (name, tuple((c, known[c], self.pairs().get(cot_name(c))) for c in consumers))
         if key not in self.memo:
             self.memo[key] = self.derived(name, {c: known[c] for c in consumers})
         expr, naive, rules = self.memo[key]
@@ -240,6 +241,8 @@ class Backward:
         normal = by_powers(self.algebra.normal(opened, ranges), self.algebra)
         normal = cancelled(guarded(normal, self.algebra), self.algebra)
         normal = chosen_again(by_one_comparison(normal, self.algebra), total, self.algebra)
+        if not self.algebra.signs:
+            normal = chosen_together(normal)
         turned = mirrored(normal, self.pairs())
         if turned != normal:
             self.algebra.note(MIRRORED)

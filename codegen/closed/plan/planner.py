@@ -22,6 +22,7 @@ from codegen.closed.plan.byresult import by_results
 from codegen.closed.plan.naming import Naming
 from codegen.closed.plan.prices import Prices, sums_of
 from codegen.closed.plan.scatters import with_scatters_apart
+from codegen.closed.plan.sharedsigns import with_signs_once
 from codegen.closed.plan.sumsofwholes import by_wholes
 from codegen.closed.regions.constants import sums_of_cells
 from codegen.derive import distribute
@@ -66,11 +67,16 @@ def unsimplified(region: Region) -> Planned:
 
 
 def knowledge(
-    region: Region, values: dict[Any, int], folds: bool = True, apart: bool = True, masked: bool = False
+    region: Region,
+    values: dict[Any, int],
+    folds: bool = True,
+    apart: bool = True,
+    masked: bool = False,
+    signs: bool = True,
 ) -> Algebra:
     """What is known of a region's cells at the sizes of the example; without `folds` no sum is exchanged for another."""
     relations, kept = region.relations if folds else (), {*region.needed, *region.seeds}
-    return Algebra({c.name: c for c in region.cells}, values, relations, folds, apart, region.sums, kept, masked)
+    return Algebra({c.name: c for c in region.cells}, values, relations, folds, apart, region.sums, kept, masked, signs)
 
 
 @dataclass(frozen=True)
@@ -195,6 +201,7 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
 
         out.append(replace(s, expr=replaced(s.expr)))
     out = with_scatters_apart(out, lambda e, s: ranges_of(e, s, algebra), Prices(algebra).size)
+    out = with_signs_once(out, lambda e, s: ranges_of(e, s, algebra))
     return ordered_statements(alike_by_name(out))
 
 

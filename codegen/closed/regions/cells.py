@@ -470,8 +470,11 @@ class Builder:
         """A definition with aliases put in, and contractions of which only a diagonal is read."""
         known = {o: self.aliases[o] for o in n.operands if o in self.aliases}
         if not is_plain(e):  # a concatenation stays the call that it is, of tensors
+            views = n.op != "cat"
             known = {
-                o: c for o, c in known.items() if isinstance(c.expr, Indexed) or not accesses(cast("Expr", c.expr))
+                o: c
+                for o, c in known.items()
+                if (views and isinstance(c.expr, Indexed)) or not accesses(cast("Expr", c.expr))
             }
         for o in n.operands:
             cell = self.cells.get(o)

@@ -2,6 +2,7 @@
 """In which order a product of several tensors is multiplied and summed: two at a time, so that least is moved and computed.
 
 `Sum_jc q[i,c] k[j,c] v[j,d]` is `q (kᵀ v)` where that costs less than `(q kᵀ) v`: found over all subsets of the factors.
+With `[j <= i]` among them it is `tril(q kᵀ) v`, or the product of q and a running sum, whichever costs less.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sympy as sp
 
 from codegen.closed.algebra.terms import indices_of
 from codegen.closed.regions.cells import natural
+from codegen.closed.regroup.products import is_bracket
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, canonical, name_of
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 MOST = 8
 """Factors whose order is looked for: it takes steps as three to the power of their number."""
+NEVER = float("inf")
+"""What it costs to make a tensor of a bracket by itself, or of one and what has neither of its indices."""
 FLOPS = 32.0
 """Additions and multiplications that take about as long as one element that is read or written."""
 
@@ -74,6 +78,8 @@ class Order:
         kept = self.own[k] & self.outside(frozenset((k,)))
         summed = self.own[k] - kept
         cost = self.count(self.own[k]) + self.count(kept) if summed else 0.0
+        if summed and is_bracket(self.product.factors[k]):
+            cost = NEVER
         return Group(kept, summed, factor=self.product.factors[k], cost=cost)
 
     def joined(self, chosen: tuple[int, ...]) -> Group:
@@ -87,12 +93,24 @@ class Order:
                 two = self.best[whole - {first, *others}]
                 every = one.indices | two.indices
                 kept = every & outside
-                moved = self.count(one.indices) + self.count(two.indices) + self.count(kept)
+                moved = self.moved(one, two, kept)
                 both = one.cost if self.equal((first, *others), rest, others) else one.cost + two.cost
                 cost = both + moved + 2 * self.count(every) * bool(every - kept) / FLOPS
                 if best is None or cost < best.cost:
                     best = Group(kept, every - kept, parts=(one, two), cost=cost)
         return cast("Group", best)
+
+    def moved(self, one: Group, two: Group, kept: frozenset[Index]) -> float:
+        """The elements that are read and written to make one of two groups, of which one may be a bracket."""
+        brackets = [g for g in (one, two) if g.factor is not None and is_bracket(g.factor)]
+        if not brackets:
+            return self.count(one.indices) + self.count(two.indices) + self.count(kept)
+        other = two if brackets[0] is one else one
+        both = brackets[0].indices & other.indices
+        if len(brackets) == 2 or not both or (len(both) == 1 and both & kept):
+            return NEVER
+        triangle = 2 * self.count(other.indices) if len(both) == 2 and kept != other.indices else 0.0
+        return triangle + self.count(other.indices) + self.count(kept)
 
     def equal(self, one: tuple[int, ...], rest: tuple[int, ...], others: tuple[int, ...]) -> bool:
         """Whether the other factors are as the first ones, so that both are one tensor."""

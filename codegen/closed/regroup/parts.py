@@ -11,7 +11,7 @@ from sympy import Expr, Mul, Tuple
 from codegen.closed.regions.called import addition_name
 from codegen.closed.regions.cells import Cell, is_positive, natural
 from codegen.closed.regroup.among import signed
-from codegen.closed.regroup.products import product_terms
+from codegen.closed.regroup.products import is_bracket, product_terms
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Index, Sigma, accesses, fresh, instantiate, name_of
@@ -65,7 +65,8 @@ class Parts:
     def access(self, number: Expr, group: Group) -> tuple[Expr, Expr]:
         """What is left of the number, and a group as a factor of a product: a mean takes its count."""
         if group.parts is not None:
-            label = "matmul" if group.summed else "mul"
+            masks = any(map(is_masking, group.parts))
+            label = ("cumsum" if masks else "matmul") if group.summed else "masked" if masks else "mul"
             own = self.definition(sp.S.One, group)
             return number, self.part(own, group.indices, label) if own.has(Indexed) else own
         if not group.summed:
@@ -117,11 +118,16 @@ class Parts:
         name = f"{owner}_{label}"
         if label == "add":
             name = addition_name(e, owner, {**self.among.known, **self.made})
-        elif label in ("mean", "sum"):
+        elif label in ("mean", "sum", "cumsum"):
             name = f"{tensors[0]}_{label}" if len(tensors) == 1 else name
         elif len(tensors) < 3:
             name = "_".join(tensors) if len(tensors) == 2 else f"{tensors[0]}_{'gram' if label == 'matmul' else label}"
         return name if len(name) <= LONGEST else f"{owner}_{label}"
+
+
+def is_masking(group: Group) -> bool:
+    """Whether a group is a bracket, of whose product with a tensor a triangle is left."""
+    return group.factor is not None and is_bracket(group.factor)
 
 
 def in_rows(e: Expr) -> tuple[Indexed, Indexed] | None:

@@ -11,7 +11,7 @@ from sympy import Expr
 
 from codegen.closed.algebra.terms import indices_of
 from engine.indexed import Indexed
-from engine.notation import BINDERS, Head, Index, Sigma, accesses, fresh, name_of
+from engine.notation import BINDERS, Head, Index, Less, Sigma, accesses, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -86,6 +86,8 @@ def product_terms(e: Expr) -> tuple[Product, ...] | None:
             factors.extend([power.base] * int(power.exp))
         elif not accesses(f) and not indices_of(f):
             number = number * f
+        elif is_bracket(f):
+            factors.append(f)
         elif f.has(Head, *BINDERS) or not all(map(read_plainly, accesses(f))):
             return None
         else:
@@ -94,10 +96,15 @@ def product_terms(e: Expr) -> tuple[Product, ...] | None:
     return (one,) if inner is None else tuple(one.put(len(one.factors), p) for p in inner)
 
 
+def is_bracket(f: Expr) -> bool:
+    """Whether a factor is `[i <= j]` or `[i < j]` of two indices: a triangle of what has both, a running sum of what has one."""
+    return isinstance(f, Less) and all(isinstance(i, Index) for i in f.args) and len(set(f.args)) == 2
+
+
 def read_plainly(a: Indexed) -> bool:
     """Whether a tensor is read at index symbols, each once, or at the only place of a dimension of size one."""
     at = [i for i in cast("Any", a.indices) if i != 0]
     return all(isinstance(i, Index) for i in at) and len(set(at)) == len(at)
 
 
-__all__ = ["Limits", "Product", "product_terms", "terms"]
+__all__ = ["Limits", "Product", "is_bracket", "product_terms", "terms"]

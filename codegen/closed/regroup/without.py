@@ -17,7 +17,7 @@ from codegen.closed.regroup.accuracy import as_accurate
 from codegen.closed.regroup.factored import as_one, open_indices
 from codegen.closed.regroup.order import Order
 from codegen.closed.regroup.parts import Parts
-from codegen.closed.regroup.products import Product, terms
+from codegen.closed.regroup.products import Product, is_bracket, terms
 from engine.indexed import Indexed
 from engine.notation import Sigma, accesses, name_of
 
@@ -72,8 +72,8 @@ class Without:
         return ends and bool(self.gone[self.product.name])
 
     def passes(self, c: Cell) -> bool:
-        """Whether a cell is no sum over what it reads, or one that is read to be summed again alone."""
-        if not cast("Expr", c.expr).has(Sigma):
+        """Whether a cell is no sum over what it reads, a running one, or one that is read to be summed again alone."""
+        if not cast("Expr", c.expr).has(Sigma) or is_running(cast("Expr", c.expr)):
             return True
         mine = self.among.readers.get(c.name, [])
         if len(mine) != 1 or c.name in self.among.outputs or mine[0].expr is None or not mine[0].expr.has(Sigma):
@@ -248,6 +248,12 @@ def is_square(e: Expr) -> bool:
     (rest,) = [f for f in Mul.make_args(e) if not f.is_number and accesses(f)][:1] or [e]
     body: Any = rest.body if isinstance(rest, Sigma) else rest
     return bool(body.is_Pow and body.exp == 2)
+
+
+def is_running(e: Expr) -> bool:
+    """Whether an expression is a sum up to each place, as a cumulative sum is."""
+    products = terms(e)
+    return products is not None and len(products) == 1 and any(map(is_bracket, products[0].factors))
 
 
 def multiplies(c: Cell, name: str) -> bool:

@@ -17,7 +17,7 @@ from codegen.closed.kernels.kinks import CLAMP, clamped
 from codegen.closed.kernels.namedsums import with_named_sums
 from codegen.closed.kernels.norms import NORM, by_lengths, length_in_whole
 from codegen.closed.kernels.powerslopes import slopes_alone
-from codegen.closed.kernels.slopes import by_clamps, with_slopes, written_out
+from codegen.closed.kernels.slopes import by_clamps, by_sizes, with_slopes, written_out
 from codegen.closed.kernels.softmaxslope import with_softmax_slopes, without_kernels
 from codegen.closed.plan.backward import cot_name
 from codegen.closed.regions import copies
@@ -88,7 +88,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
 def kernels_of(e: Expr, known: dict[str, Cell]) -> Any:
     """An expression with the kernels that torch has for slopes."""
     e = slopes_alone(by_lengths(e, known), known)
-    return with_softmax_slopes(with_slopes(by_clamps(e, known), known), known)
+    return with_softmax_slopes(by_sizes(with_slopes(by_clamps(e, known), known)), known)
 
 
 def forward_lines(

@@ -9,6 +9,7 @@ from codegen.closed.plan.apart import WITHOUT
 from codegen.closed.plan.backward import cot_name
 from codegen.closed.plan.recentre import PART
 from codegen.closed.plan.scatters import PLACED
+from codegen.closed.plan.sharedsigns import SIGN
 from codegen.closed.regions.symmetric import is_symmetric, symmetric_among
 from codegen.closed.write.blocks import Term
 from codegen.closed.write.cotangents import Piece, named_piece
@@ -136,6 +137,8 @@ class Through:
         first = min((self.local[n] for n in read if n in self.local), default="")
         if line.name.startswith(WITHOUT):
             return f"{first or 'weights'}_off"
+        if line.name.startswith(SIGN):
+            return f"{first or 'difference'}_sign"
         if line.name.startswith(PLACED) and not any(n.startswith("d_") for n in read):
             return f"{first}_sum" if first else "counts"
         cots = sorted(label for n, label in self.local.items() if n.startswith("d_") and n in read)

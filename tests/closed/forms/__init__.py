@@ -6,6 +6,7 @@ from tests.closed.forms.cells import CELLS
 from tests.closed.forms.channels import CHANNELS
 from tests.closed.forms.choices import CHOICES
 from tests.closed.forms.contractions import CONTRACTIONS
+from tests.closed.forms.deviations import DEVIATIONS
 from tests.closed.forms.distances import DISTANCES
 from tests.closed.forms.form import Draw, Form
 from tests.closed.forms.graphs import GRAPHS
@@ -26,12 +27,14 @@ from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.rankings import RANKINGS
 from tests.closed.forms.robust import ROBUST
 from tests.closed.forms.rows import ROWS
+from tests.closed.forms.running import RUNNING
 from tests.closed.forms.scores import SCORES
 from tests.closed.forms.sequences import SEQUENCES
 from tests.closed.forms.shares import SHARES
 from tests.closed.forms.slopes import SLOPES
 from tests.closed.forms.tables import TABLES
 from tests.closed.forms.targets import TARGETS
+from tests.closed.forms.thresholds import THRESHOLDS
 
 FORMS: tuple[Form, ...] = (
     *LOSSES,
@@ -65,6 +68,9 @@ FORMS: tuple[Form, ...] = (
     *MULTIPLES,
     *TABLES,
     *NEAREST,
+    *RUNNING,
+    *THRESHOLDS,
+    *DEVIATIONS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
