@@ -12,7 +12,8 @@ from codegen.closed.write.writer import ClosedWriter
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
 from codegen.helpers import source
-from codegen.steps import Used, forward_text, guard_rows, size_lines
+from codegen.steps import Used, forward_lines, forward_text, guard_rows, size_lines
+from codegen.stops import has_stops, needed
 from engine.naming import free_name
 from engine.notation import in_wholes
 from engine.spelling import entries, size_text
@@ -69,7 +70,8 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     returns = returned(graph)
     zeros = tuple(graph.key(n) for n in wanted if zero_block(writer, writer.gradients[n]))
     lines = tuple(line for b in forward for line in b.lines)
-    emission = Emission(graph, tuple(wanted), tuple(saved), "", zeros, drawn, tuple(graph.buffers), lines)
+    written = as_written(graph, drawn) if has_stops(graph) else ()
+    emission = Emission(graph, tuple(wanted), tuple(saved), "", zeros, drawn, tuple(graph.buffers), lines, written)
     writer.emission = emission
     back = size_lines(graph, sizes, [n for n in saved if n in graph.inputs], [n for n in saved if n in graph.by_name])
     keys = [(quoted(graph.key(n)), writer.gradients[n]) for n in wanted]
@@ -108,6 +110,14 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         step_lines=step_docstring(trained),
         own=own,
     )
+
+
+def as_written(graph: Graph, drawn: tuple[str, ...]) -> tuple[str, ...]:
+    """Statements that compute the results by the forward's own calls."""
+    used = Used()
+    inputs = list(graph.inputs)
+    lines = forward_lines(graph, used, needed(graph), drawn)
+    return (*size_lines(graph, used.sizes, inputs, inputs), *lines)
 
 
 def step_docstring(trained: Sequence[str]) -> list[str]:
