@@ -23,14 +23,17 @@ _PACKAGES = (
     str(Path(sympy.__file__).parent),
     str(Path(__file__).parent),
     str(Path(__file__).parents[1] / "codegen"),
-    "<",
 )
+_TYPED = ("<stdin", "<string>", "<console>", "<python-input", "<ipython-input")
+"""How the names of what was typed at a prompt begin, and of what was given to `python -c` or `exec`."""
 _STDLIB = str(Path(sysconfig.get_paths()["stdlib"]))
 
 
 @lru_cache(maxsize=2**12)
 def is_user_code(filename: str) -> bool:
     """Whether a frame of this file belongs to the user's forward rather than to torch, Python or this project."""
+    if filename.startswith("<"):
+        return filename.startswith(_TYPED)
     if filename.startswith(_PACKAGES):
         return False
     return "-packages" in filename or not filename.startswith(_STDLIB)
