@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from types import CellType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Snapshot = tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[tuple[CellType, Any]]]
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What cells of a closure held, and lists, dicts and sets (attributes are such a dict) with what was in them."""
+
+    cells: list[tuple[CellType, Any]]
+    collections: list[tuple[Any, Any]]
+
+    def restore(self) -> None:
+        """Put back all of it."""
+        for cell, value in self.cells:
+            cell.cell_contents = value
+        for now, before in self.collections:
+            if isinstance(now, list):
+                now[:] = before
+            elif list(now) != list(before) or (
+                isinstance(now, dict) and any(now[k] is not v for k, v in cast("dict[Any, Any]", before).items())
+            ):
+                cast("Any", now).clear()
+                cast("Any", now).update(before)
 
 
 def snapshot(forward: Callable[..., Any]) -> Snapshot:
-    """What is held by a module and those inside of it, by the object of a bound method, by a closure and modules in it."""
+    """What is held by a module and those inside of it, by the object of a bound method, and by a closure and modules in it."""
     function: Any = forward.__func__ if isinstance(forward, MethodType) else forward
-    cells = (function.__closure__ or ()) if isinstance(function, FunctionType) else ()
-    held: list[tuple[CellType, Any]] = []
-    for cell in cells:
+    cells: list[tuple[CellType, Any]] = []
+    for cell in (function.__closure__ or ()) if isinstance(function, FunctionType) else ():
         with contextlib.suppress(ValueError):  # nothing was put into it
-            held.append((cell, cell.cell_contents))
-    owners: list[Any] = [forward, getattr(forward, "__self__", None), *[value for _, value in held]]
+            cells.append((cell, cell.cell_contents))
+    held = [value for _, value in cells]
+    owners: list[Any] = [forward, getattr(forward, "__self__", None), *held]
     inside = [m for o in owners if isinstance(o, nn.Module) for m in o.modules()]
     plain = [
-        o for o in owners[:2] if hasattr(o, "__dict__") and not isinstance(o, (nn.Module, FunctionType, MethodType))
+        o for o in owners if hasattr(o, "__dict__") and not isinstance(o, (nn.Module, FunctionType, MethodType, type))
     ]
-    return [(vars(o), dict(vars(o))) for o in {id(o): o for o in [*inside, *plain]}.values()], held
-
-
-def restore(taken: Snapshot) -> None:
-    """Put back what was held."""
-    for now, before in taken[0]:
-        if any(now.get(k) is not v for k, v in before.items()) or len(now) != len(before):
-            now.clear()
-            now.update(before)
-    for cell, value in taken[1]:
-        cell.cell_contents = value
+    attributes = [vars(o) for o in (*inside, *plain)]
+    values = [*held, *[v for d in attributes for v in d.values()]]
+    found = [v for v in (*attributes, *values) if type(v) in (list, dict, set)]
+    return Snapshot(cells, [(c, cast("Any", c).copy()) for c in {id(c): c for c in found}.values()])

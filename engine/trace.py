@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import re
 import traceback
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from engine.own import functions_seen
 from engine.proxy import Proxy, Record
 from engine.sizes import Dim, Guard, symbolic_python
 from engine.spelling import SizeArg, is_slice, with_bounds
-from engine.state import restore, snapshot
+from engine.state import snapshot
 from engine.table import Definition, define
 from engine.tracer import Tracer
 
@@ -65,9 +66,10 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
     fixed: dict[tuple[int, int], str] = {}
     before = snapshot(forward)
     while True:
-        run = _run(forward, inputs, static, Tracer(fixed=fixed))
+        with contextlib.redirect_stdout(io.StringIO()) if fixed else contextlib.nullcontext():  # it has printed already
+            run = _run(forward, inputs, static, Tracer(fixed=fixed))
         after = snapshot(forward)
-        restore(before)
+        before.restore()
         found = taken_for_numbers(run.tracer, run.given, lambda shapes: _at_shapes(forward, inputs, static, shapes))
         shapes = enumerate([[run.tracer.sizes.resolve(s) for s in r.shape] for r in run.given])
         dims = {
@@ -76,9 +78,9 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
             for d, s in enumerate(r)
         }
         if not found or all(where is None for where in dims.values()):
-            restore(after)
+            after.restore()
             return _finish(run, forward)
-        restore(before)
+        before.restore()
         fixed |= {place: where for place, where in dims.items() if where is not None}
 
 
@@ -107,11 +109,12 @@ def _at_shapes(
     tracer = Tracer(shapes)
     before = snapshot(forward)
     try:
-        _run(forward, inputs, static, tracer)
+        with contextlib.redirect_stdout(io.StringIO()):
+            _run(forward, inputs, static, tracer)
     except Exception:  # noqa: BLE001  # whatever a forward raises at sizes that it is not made for
         return None
     finally:
-        restore(before)
+        before.restore()
     return tracer
 
 

@@ -133,3 +133,33 @@ def test_sizes_from_annotations_and_in_lists_are_seen() -> None:
     assert [(str(g.expr), g.value) for g in graph.guards] == [(str(graph["parts_1"].shape[1]), 5)] or graph[
         "parts_1"
     ].shape[1] == 5
+
+
+class Remembers(nn.Module):
+    """What it has seen, and how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls, self.seen, self.kept = 0, [0], {"last": 0}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen.append(self.calls)
+        self.kept["last"] = self.calls
+        self.extra = self.calls
+        return x.sum() * SCALES[len(x)] / x.shape[1]
+
+
+def test_a_forward_leaves_behind_what_one_run_leaves(capsys: pytest.CaptureFixture[str]) -> None:
+    model, seen, count = Remembers(), list[str](), 0
+
+    def forward(x: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        seen.append("called")
+        print("called")
+        return model(x) + 1 / len(x)
+
+    assert trace(forward, torch.ones(4, 3)).guards
+    assert (count, seen, capsys.readouterr().out) == (1, ["called"], "called\n")
+    assert (model.calls, model.seen, model.kept, model.extra) == (1, [0, 1], {"last": 1}, 1)
