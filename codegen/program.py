@@ -267,7 +267,7 @@ class Program:
             compile: hand several steps at once to `torch.compile`.
 
         Raises:
-            InputError: a name that is no input, no batch input left, or a result that is no loss.
+            InputError: a name that is no input, no batch input left, a result that is no loss, or a `batch_size` below one.
         """
         from codegen.loop.trainer import program_trainer
 
