@@ -31,6 +31,7 @@ class Emission:
         drawn: random tensors that the forward takes back as `drawn`, in order; all of them are saved.
         renewed: inputs that are buffers the forward changes, whose new values it puts into `buffers`.
         lines: the statements of the forward.
+        written: statements that compute the results by the forward's own calls, where second derivatives need these.
     """
 
     graph: Graph
@@ -41,6 +42,7 @@ class Emission:
     drawn: tuple[str, ...] = ()
     renewed: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -64,37 +66,40 @@ def returned(graph: Graph) -> str:
 
 
 HANDED_BACK = frozenset((
-    "alias", "bfloat16", "conj", "contiguous", "cpu", "cuda", "double", "float", "half", "real", "resolve_conj", "resolve_neg", "to",
-    "type", "type_as",
+    "alias", "atleast_1d", "atleast_2d", "atleast_3d", "bfloat16", "conj", "contiguous", "cpu", "cuda", "diff", "double", "flatten", "float",
+    "half", "positive", "real", "resolve_conj", "resolve_neg", "to", "type", "type_as",
 ))  # fmt: skip
-"""Methods that may return the tensor itself."""
+"""Methods and functions that may return the tensor itself."""
 VIEWS = HANDED_BACK | frozenset((
-    "T", "chunk", "detach", "diagonal", "expand", "expand_as", "flatten", "mT", "movedim", "narrow", "permute", "ravel", "reshape",
+    "T", "chunk", "detach", "diagonal", "expand", "expand_as", "mT", "movedim", "narrow", "permute", "ravel", "reshape",
     "select", "split", "squeeze", "swapaxes", "t", "transpose", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as",
 ))  # fmt: skip
-"""Methods and attributes that may return a tensor in the same memory."""
+"""Methods, functions and attributes that may return a tensor in the same memory."""
 
 
-def sharing(graph: Graph, lines: Iterable[str], methods: frozenset[str]) -> frozenset[str]:
-    """Names that the statements of an emitted forward may bind to an input as it is, or as one of `methods` gives it."""
-    found = set(graph.inputs)
+def origins(graph: Graph, lines: Iterable[str], methods: frozenset[str]) -> dict[str, str]:
+    """By name, the first tensor that a statement of an emitted forward may bind it to as it is, or as one of `methods` gives it."""
+    found = {n: n for n in graph.inputs}
 
-    def shares(e: ast.expr) -> bool:
+    def origin(e: ast.expr) -> str:
         if isinstance(e, ast.Name):
-            return e.id in found
+            return found.get(e.id, "")
         if isinstance(e, ast.Subscript):
-            return methods is VIEWS and shares(e.value)
+            return origin(e.value) if methods is VIEWS else ""
         if isinstance(e, ast.Attribute):
-            return e.attr in methods and shares(e.value)
+            return origin(e.value) if e.attr in methods else ""
         if not isinstance(e, ast.Call) or not isinstance(e.func, ast.Attribute):
-            return False
+            return ""
         # a dropout outside of training is nothing at all
-        return shares(e.func) or ("dropout" in e.func.attr and any(map(shares, e.args)))
+        of_function = ast.unparse(e.func).startswith("torch.") and (e.func.attr in methods or "dropout" in e.func.attr)
+        found_in = [origin(a) for a in (e.func, *(e.args if of_function else ()))]
+        return next((n for n in found_in if n), "")
 
     for statement in ast.parse("\n".join(lines)).body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name) and shares(statement.value):
-            found.add(statement.targets[0].id)
-    return frozenset(found)
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            name = statement.targets[0].id
+            found[name] = origin(statement.value) or name
+    return found
 
 
 def function_text(e: Emission) -> str:
@@ -112,10 +117,15 @@ def function_text(e: Emission) -> str:
     moves = [next(names) if k in floats else "None" for k in range(len(results))]
     slots = [f"grads[{quoted(graph.key(n))}]" if n in e.wanted else "None" for n in inputs]
     extra = ["*buffers.values()"] if e.renewed else []
-    # What an autograd Function returns is no input, and no view of one where that is to have a derivative.
-    seen, same = (sharing(graph, e.lines, methods) for methods in (VIEWS, HANDED_BACK))
-    own = [f"{n}.clone()" if n in seen else n for n in results]
-    own += [f"{n}.view_as({n})" if n in same else n for n in e.made]
+    # What an autograd Function returns is no input, and no view of one where that is to have a derivative; nor is it returned
+    # twice, as a result and as a tensor that is saved.
+    seen, same = (origins(graph, e.lines, methods) for methods in (VIEWS, HANDED_BACK))
+    others = {same.get(n, n) for n in e.made}
+    own: list[str] = []
+    for n in results:
+        own.append(f"{n}.clone()" if seen.get(n, n) in inputs or same.get(n, n) in others else n)
+        others.add(same.get(n, n))
+    own += [f"{n}.view_as({n})" if same.get(n, n) in inputs else n for n in e.made]
     return render(
         "function.py.j2",
         name=graph.name,
@@ -135,6 +145,12 @@ def function_text(e: Emission) -> str:
         pack_saved=packed(e),
         drawn=f", drawn=({', '.join(e.drawn)},)" if e.drawn else "",
         drawn_saved="".join(f"ctx.saved_tensors[{len(inputs) + kept.index(n)}], " for n in e.drawn).strip(),
+        written=[*e.written, f"return ({listed(results[k] for k in floats)})"] if e.written else [],
+        inputs_tuple=listed(inputs),
+        moved_at=f"({listed(str(k) for k, n in enumerate(inputs) if n in e.wanted)})",
+        grads_of_floats=f"grad_out[:{len(floats)}]"
+        if floats == list(range(len(floats)))
+        else f"[{', '.join(f'grad_out[{k}]' for k in floats)}]",
         grad_out=seeds[0] if graph.single else f"[{', '.join(seeds)}]",
         zeros=[quoted(k) for k in e.zeros],
         slots=listed(slots) or "()",

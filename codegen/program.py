@@ -22,6 +22,7 @@ from codegen.function import differentiable
 from codegen.modulestate import module_state
 from codegen.operator import custom_op
 from codegen.second import differentiable_inputs, gradient_along, hvp
+from codegen.stops import has_stops
 from codegen.worked.rewritten import rewritten_steps
 from engine import Graph, trace
 from engine.collection import few_collections
@@ -266,7 +267,7 @@ class Program:
             compile: hand several steps at once to `torch.compile`.
 
         Raises:
-            InputError: a name that is no input, no batch input left, or a result that is no loss.
+            InputError: a name that is no input, no batch input left, a result that is no loss, or a `batch_size` below one.
         """
         from codegen.loop.trainer import program_trainer
 
@@ -439,6 +440,7 @@ def generate(
     if order == 2:
         if isinstance(forward, Graph):
             raise InputError("order=2 needs example tensors; pass the forward and its inputs instead of a graph")
-        along, example = gradient_along(program, program.tensors(inputs))
+        first = generate(graph, mode="steps", wrt=wrt) if mode == "closed" and has_stops(graph) else program
+        along, example = gradient_along(first, program.tensors(inputs))
         program.second = generate(along, *example, mode=mode, wrt=differentiable_inputs(graph), name=name)
     return program

@@ -18,15 +18,18 @@ from codegen.implicit import ADJOINT, INVERSE, law_of, passed
 from codegen.lower import Lowered, Lowerer, Scatter
 from codegen.ownoutput import OUT
 from codegen.repeats import Repeats
+from codegen.stops import without_gradient
 from codegen.values import TensorInfo
 from codegen.wrapping import WIDTH, broken
 from engine.errors import DerivationError
 from engine.notation import in_wholes, sizes_in
 from engine.own import reachable
-from engine.spelling import Ref, SizeArg, is_slice, listed, quoted, render_call, size_text
+from engine.spelling import Ref, SizeArg, is_slice, listed, operand, quoted, render_call, size_text
 from engine.table import Definition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from codegen.derivation import Cotangent, Derivation, Part
     from codegen.implicit import Helper
     from codegen.tensors import T
@@ -335,29 +338,47 @@ def definition_text(graph: Graph, n: Node) -> str:
     return tt.text(value.t if whole else tt.method(value.t, "expand", tuple(tt.size(s) for s in n.shape)))
 
 
-def forward_lines(graph: Graph, used: Used) -> list[str]:
-    """The forward's torch calls, one per node; the outputs of one call are unpacked together."""
+def forward_lines(
+    graph: Graph, used: Used, nodes: Iterable[Node] | None = None, drawn: tuple[str, ...] = ()
+) -> list[str]:
+    """The forward's torch calls, one per node; the outputs of one call are unpacked together.
+
+    What was computed without a gradient from what has one is detached.
+
+    Args:
+        graph: the traced forward.
+        used: notes the sizes that the calls read.
+        nodes: those that are computed, all by default.
+        drawn: random tensors that are taken from a tuple of this name where it is not None.
+    """
     lines: list[str] = []
     done: set[int] = set()
     made: dict[int, list[str]] = {}
-    for n in graph.nodes:
+    chosen = graph.nodes if nodes is None else tuple(nodes)
+    for n in chosen:
         if n.call is not None and n.output is not None:
             made.setdefault(id(n.call), ["_"] * n.outputs)[n.output] = n.name
-    for n in graph.nodes:
+    for n in chosen:
         if n.call is None:
             continue
         text = forward_text(graph, n)
+        held = without_gradient(graph, n)
         used.see_size(n.call.args)
         used.see_size(dict(n.call.kwargs))
         if not reachable(n.call.function):
             used.see_size(n.shape)
             used.sizes |= {s for o in n.operands for size in graph[o].shape for s in sizes_in(size)}
+        if n.name in drawn:
+            text = f"{text} if drawn is None else drawn[{drawn.index(n.name)}]"
         if n.output is None:
-            lines.append(f"{n.name} = {text}")
-        elif id(n.call) not in done:
+            lines.append(f"{n.name} = {f'{operand(text)}.detach()' if held else text}")
+            continue
+        if id(n.call) not in done:
             done.add(id(n.call))
             names = made[id(n.call)]
             lines.append(f"{listed(names)} = {text}")
+        if held:
+            lines.append(f"{n.name} = {n.name}.detach()")
     return lines
 
 

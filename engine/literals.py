@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from torch import nn
 
 from engine.naming import is_user_code
@@ -21,6 +22,9 @@ from engine.sizes import Sized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+
+
+NUMPY = (np.number, np.bool_)
 
 
 class Literal(float):
@@ -58,8 +62,10 @@ def literal(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A literal as the float that it is; anything else as it is."""
-    return float(value) if isinstance(value, Literal) else value
+    """A literal as the float that it is, a number of numpy's as Python's; anything else as it is."""
+    if isinstance(value, Literal):
+        return float(value)
+    return cast("Any", value).item() if isinstance(value, NUMPY) else value
 
 
 def _with_literals(code: CodeType) -> CodeType:

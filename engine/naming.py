@@ -23,14 +23,17 @@ _PACKAGES = (
     str(Path(sympy.__file__).parent),
     str(Path(__file__).parent),
     str(Path(__file__).parents[1] / "codegen"),
-    "<",
 )
+_TYPED = ("<stdin", "<string>", "<console>", "<python-input", "<ipython-input")
+"""How the names of what was typed at a prompt begin, and of what was given to `python -c` or `exec`."""
 _STDLIB = str(Path(sysconfig.get_paths()["stdlib"]))
 
 
 @lru_cache(maxsize=2**12)
 def is_user_code(filename: str) -> bool:
     """Whether a frame of this file belongs to the user's forward rather than to torch, Python or this project."""
+    if filename.startswith("<"):
+        return filename.startswith(_TYPED)
     if filename.startswith(_PACKAGES):
         return False
     return "-packages" in filename or not filename.startswith(_STDLIB)
@@ -93,7 +96,7 @@ RESERVED = frozenset((
     "Function", "Module", "NamedTuple", "Tensor", "self", "cls", "ctx", "dict", "float", "int", "len", "range", "tuple",
     "list", "zip", "min", "max", "sum", "abs", "ValueError", "RuntimeError", "getattr", "apply", "hold", "renew", "renewed",
     "followed", "squared_distances", "silu_backward", "mish_backward", "softmax_backward",
-    "drawn", "buffers", "next", "grad_given", "results", "lr", "generator",
+    "drawn", "buffers", "next", "grad_given", "results", "lr", "generator", "as_written", "pulled_back", "batched_alike",
 ))  # fmt: skip
 """What emitted files call their own things, and the builtins they use."""
 

@@ -113,12 +113,12 @@ class Sizes:
         """The number that a size had at the example."""
         return evaluate(e, self.values)
 
-    def fix(self, e: Expr, value: int) -> None:
+    def fix(self, e: Expr, value: int, where: str = "") -> None:
         """Remember that `e` must be `value` for the trace to hold."""
         e = self.resolve(e)
         if e.is_Integer:
             return
-        where = self._locate()
+        where = where or self._locate()
         symbols = sorted(e.free_symbols, key=str)
         if len(symbols) == 1:  # shapes that contain the size must know that it is a number now
             (symbol,) = symbols
@@ -233,7 +233,10 @@ def _fix(*numbers: Any) -> None:
 def _arithmetic(name: str, symbolic: Callable[[Expr, Expr], Expr | None], reflected: bool) -> Callable[[Any, Any], Any]:
     plain = getattr(int, f"__{name}__")
 
-    def method(self: Any, other: Any) -> Any:
+    def method(self: Any, other: Any, modulus: Any = None) -> Any:
+        if modulus is not None:
+            _fix(self, other, modulus)
+            return cast("Any", pow)(number(self), number(other), number(modulus))
         if isinstance(other, bool) or not isinstance(other, (int, float, Real)):
             if isinstance(other, (list, tuple, str)):  # repeated that often
                 self.plain()
@@ -300,6 +303,11 @@ def _fixing(name: str) -> Callable[..., Any]:
     return method
 
 
+def _plain_method(name: str) -> Callable[[Any], Any]:
+    """A method of numbers that Python computes from the number itself."""
+    return lambda self: getattr(self.plain(), name)()
+
+
 _DIVMOD: dict[str, Callable[[Any, Any], Any]] = {
     "divmod": lambda self, other: (self // other, self % other),
     "rdivmod": lambda self, other: (other // self, other % self),
@@ -327,6 +335,10 @@ def _install() -> None:
             setattr(cls, f"__{name}__", method)
         for name in _FIXING:
             setattr(cls, f"__{name}__", _fixing(name))
+        for name in ("is_integer", "as_integer_ratio", "conjugate"):
+            setattr(cls, name, _plain_method(name))
+    for cls, name in ((Dim, "bit_length"), (Real, "hex")):
+        setattr(cls, name, _plain_method(name))
     for name in ("invert", *_BITS, *(f"r{name}" for name in _BITS)):
         setattr(Dim, f"__{name}__", _fixing(name))
     for name in ("floor", "ceil", "trunc"):

@@ -217,7 +217,8 @@ def item_text(item: Any, names: Sequence[str]) -> str:
     return value_text(item, names)
 
 
-def _operand(text: str) -> str:
+def operand(text: str) -> str:
+    """An expression as it stands in a larger one: in parentheses if it needs them."""
     simple = all(c.isalnum() or c in "_." for c in text.replace("e-", "e", 1)) and not text.startswith("-")
     closed = (
         text.endswith((")", "]"))
@@ -239,7 +240,7 @@ def render_call(
         return f"{value_text(args[0], names)}[{item_text(args[1], names)}]"
     given = [value_text(a, names) for a in args]
     if name in _BINARY and not kwargs and len(args) == _BINARY[name].count("{"):
-        return _BINARY[name].format(*[_operand(g) for g in given])
+        return _BINARY[name].format(*[operand(g) for g in given])
     usual = defaults(function)
     extra = [
         f"{k}={value_text(v, names)}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import io
 import re
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
@@ -23,10 +25,12 @@ from engine.light import without_compiler
 from engine.literals import literal, literals
 from engine.naming import LocalsWatcher, Namer, is_user_code
 from engine.notation import size_symbol
+from engine.othersizes import taken_for_numbers
 from engine.own import functions_seen
 from engine.proxy import Proxy, Record
 from engine.sizes import Dim, Guard, symbolic_python
 from engine.spelling import SizeArg, is_slice, with_bounds
+from engine.state import snapshot
 from engine.table import Definition, define
 from engine.tracer import Tracer
 
@@ -42,7 +46,7 @@ EXAMPLE_SIZES = (5, 7, 3, 11, 6, 13, 4, 9)
 
 @few_collections()
 def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) -> Graph:
-    """Record a forward, run once on symbolic tensors.
+    """Record a forward, run on symbolic tensors; where it reads sizes once more, on tensors of other sizes.
 
     Args:
         forward: a function of tensors, or an `nn.Module`; ordinary torch, never changed.
@@ -59,7 +63,65 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
         TraceError: an unknown op, control flow on a tensor's value, a tensor that is not an input; with file and line.
         ShapeError: shapes that do not fit.
     """
-    tracer = Tracer()
+    fixed: dict[tuple[int, int], str] = {}
+    before = snapshot(forward)
+    while True:
+        with contextlib.redirect_stdout(io.StringIO()) if fixed else contextlib.nullcontext():  # it has printed already
+            run = _run(forward, inputs, static, Tracer(fixed=fixed))
+        after = snapshot(forward)
+        before.restore()
+        found = taken_for_numbers(run.tracer, run.given, lambda shapes: _at_shapes(forward, inputs, static, shapes))
+        shapes = enumerate([[run.tracer.sizes.resolve(s) for s in r.shape] for r in run.given])
+        dims = {
+            (k, d): next((w for e, w in found.items() if e in s.free_symbols), None)
+            for k, r in shapes
+            for d, s in enumerate(r)
+        }
+        if not found or all(where is None for where in dims.values()):
+            after.restore()
+            return _finish(run, forward)
+        before.restore()
+        fixed |= {place: where for place, where in dims.items() if where is not None}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A forward that has run: what was recorded, its inputs and what it returned.
+
+    `given` are the inputs in the order in which they were made.
+    """
+
+    name: str
+    tracer: Tracer
+    watcher: _Names
+    inputs: list[Record]
+    given: list[Record]
+    out: Any
+
+
+def _at_shapes(
+    forward: Callable[..., Any] | nn.Module,
+    inputs: tuple[Any, ...],
+    static: dict[str, Any],
+    shapes: tuple[tuple[int, ...], ...],
+) -> Tracer | None:
+    """What a forward calls for inputs of other shapes; None where it, or torch, refuses those."""
+    tracer = Tracer(shapes)
+    before = snapshot(forward)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            _run(forward, inputs, static, tracer)
+    except Exception:  # noqa: BLE001  # whatever a forward raises at sizes that it is not made for
+        return None
+    finally:
+        before.restore()
+    return tracer
+
+
+def _run(
+    forward: Callable[..., Any] | nn.Module, inputs: tuple[Any, ...], static: dict[str, Any], tracer: Tracer
+) -> _Run:
+    """One run of a forward under a tracer."""
     watcher = _Names()
     with contextlib.ExitStack() as stack:
         if isinstance(forward, nn.Module):
@@ -75,9 +137,10 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
         arguments, proxies = _proxies(tracer, names, given, signature_of)
         graph_inputs = [p.record for p in (*proxies, *parameters)]
         stack.enter_context(symbolic_python())
-        stack.enter_context(literals(forward))
         stack.enter_context(without_compiler())
-        stack.enter_context(LocalsWatcher(lambda v: isinstance(v, (Proxy, Dim)), watcher.seen))
+        if tracer.shapes is None:
+            stack.enter_context(literals(forward))
+            stack.enter_context(LocalsWatcher(lambda v: isinstance(v, (Proxy, Dim)), watcher.seen))
         stack.enter_context(functions_seen(lambda v: isinstance(v, Proxy), tracer.function_called))
         stack.enter_context(tracer)
         try:
@@ -87,7 +150,8 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
                 f"{_title(forward)} calls deeper than Python goes, at {_deepest(error)}. A call of itself needs an end "
                 "that does not depend on a tensor's value."
             ) from error
-    return _finish(name, tracer, watcher, graph_inputs, out, forward)
+    made = [p.record for p in (*parameters, *proxies)]
+    return _Run(name, tracer, watcher, graph_inputs, made, out)
 
 
 class _Names:
@@ -253,7 +317,8 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
     return order, swapped()
 
 
-def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], out: Any, forward: Any) -> Graph:
+def _finish(run: _Run, forward: Any) -> Graph:
+    tracer, inputs, out = run.tracer, run.inputs, run.out
     everything, spec = pytree.tree_flatten(out)
     leaves = [v for v in everything if isinstance(v, torch.Tensor)]
     wrong = [v for v in everything if not isinstance(v, (torch.Tensor, NoneType, str, bool))]
@@ -274,7 +339,7 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
     updates = tracer.buffer_updates
     needed = _reachable([*results, *[u for _, u in updates], *inputs], tracer.records)
     names = _names(needed, inputs, results)
-    rename = _size_names(tracer, watcher, [(names[r], r) for r in inputs], set(names.values()))
+    rename = _size_names(tracer, run.watcher, [(names[r], r) for r in inputs], set(names.values()))
 
     renamed = dict(rename)
     kept = set(renamed.values())
@@ -301,7 +366,7 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
     constants = tuple((k, v) for k, v in enumerate(everything) if not isinstance(v, torch.Tensor))
     structure = None if isinstance(out, torch.Tensor) else Structure(spec, constants)
     return Graph(
-        name=name,
+        name=run.name,
         nodes=nodes,
         inputs=tuple(names[r] for r in inputs),
         outputs=tuple(names[r] for r in results),

@@ -7,7 +7,7 @@ The tensors are on torch's meta device, so torch itself says shapes and dtypes a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 import torch
@@ -32,6 +32,9 @@ from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, decimals, is_slice, with_bounds
 from engine.table import BroadcastError, Definition, Operand, Output, Row, Scope, Shape, row_of
 from engine.wholes import computed, counts_from_end
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CONSTANT_LIMIT = 64
 META_PROPERTIES = frozenset((
@@ -69,6 +72,14 @@ def memory(t: torch.Tensor) -> int:
     return t.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
+def resized(t: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor of another shape with the entries of this one, again and again."""
+    for d, size in enumerate(shape):
+        if size != t.shape[d] and not t.is_meta:
+            t = t.index_select(d, torch.arange(size, device=t.device) % t.shape[d])
+    return t.new_empty(shape) if t.is_meta else t
+
+
 def diagonals(whole: Any, new: Any, at: Diagonal) -> Any:
     """A tensor with other values on its diagonals."""
     return torch.diagonal_scatter(whole, new, *at.args, **at.kwargs)
@@ -95,10 +106,21 @@ def moves_with(template: Definition, operands: list[Record]) -> bool:
 
 
 class Tracer(TorchFunctionMode):
-    """Records every torch call on proxies."""
+    """Records every torch call on proxies.
 
-    def __init__(self) -> None:
+    Args:
+        shapes: the sizes of the inputs, in order, instead of the examples'. They are plain numbers then, and calls are
+            recorded without what defines them.
+        fixed: sizes that are numbers, by input and dimension, and where the forward took them for one.
+    """
+
+    def __init__(
+        self, shapes: tuple[tuple[int, ...], ...] | None = None, fixed: Mapping[tuple[int, int], str] | None = None
+    ) -> None:
         super().__init__()
+        self.shapes, self.fixed = shapes, fixed or {}
+        self.count = 0
+        self.read: set[Expr] = set()
         self.sizes = Sizes()
         self.sizes.locate_with(located)
         self.records: list[Record] = []
@@ -122,7 +144,17 @@ class Tracer(TorchFunctionMode):
         """A proxy for an input tensor; dimensions of size one stay 1, the others get a symbol."""
         if t.is_complex():
             raise TraceError(f"input {name!r} is complex; keep real and imaginary parts as real tensors")
-        shape = tuple(self.sizes.new(f"{name}%{d}", int(s)) for d, s in enumerate(t.shape))
+        number, self.count = self.count, self.count + 1
+        shape: Shape
+        if self.shapes is None:
+            shape = tuple(self.sizes.new(f"{name}%{d}", int(s)) for d, s in enumerate(t.shape))
+            for d, size in enumerate(shape):
+                if (number, d) in self.fixed:
+                    self.sizes.fix(size, int(t.shape[d]), self.fixed[number, d])
+        else:
+            with without_modes():
+                t = resized(t, self.shapes[number])
+            shape = tuple(map(sp.Integer, t.shape))
         meta = torch.empty(t.shape, dtype=t.dtype, device="meta")
         record = Record("input", (), None, (), shape, meta, t.is_floating_point(), None)
         with without_modes():
@@ -241,6 +273,7 @@ class Tracer(TorchFunctionMode):
 
     def _dim(self, e: Expr) -> int:
         e = self.sizes.resolve(e)
+        self.read.add(e)
         return int(e) if e.is_Integer else Dim(self.sizes.value(e), e, self.sizes)
 
     def _python(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any] | None:
@@ -445,8 +478,6 @@ class Tracer(TorchFunctionMode):
         metas: list[Any] = [*result] if several else [result]
         if any(isinstance(m, torch.Tensor) and m.is_complex() for m in metas):
             raise TraceError(f"{row.name} at {source} makes complex numbers, which are outside of what is derived")
-        known, mapping = self._define(row, operands, call_args, call_kwargs, source)
-        self._same_as_counted(known, operands)
         grad = torch.is_grad_enabled()
         call = Call(func, call_args, tuple(call_kwargs.items()))
         # torch copies what it gathers; an integer tensor without dimensions selects, as an int does
@@ -457,6 +488,19 @@ class Tracer(TorchFunctionMode):
             with without_modes():
                 values = computed(row.name, func, known_leaves, spec, metas)
         made: dict[int, Proxy] = {}
+        if self.shapes is not None:
+            moves = grad and any(o.differentiable for o in operands)
+            for k, meta in enumerate(metas):
+                record = Record(
+                    row.name, tuple(operands), None, (), tuple(map(sp.Integer, meta.shape)), meta, moves and meta.is_floating_point(),
+                    source, call, k if several else None, len(metas), view, known=values[k],
+                )  # fmt: skip
+                made[k] = self.proxy(record)
+                if view:
+                    operands[0].views.append(record)
+            return collection([made[k] for k in range(len(metas))]) if several else made[0]
+        known, mapping = self._define(row, operands, call_args, call_kwargs, source)
+        self._same_as_counted(known, operands)
         pairs = list(enumerate(zip(known.outputs, metas, strict=True)))
         for k, (output, meta) in sorted(pairs, key=lambda p: p[0] not in known.chosen):
             back = dict(mapping)

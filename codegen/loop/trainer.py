@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -47,6 +48,7 @@ class LoopTrainer:
         """`keys` gives an input's name in `params` where it has another one; `ready` finds a loop that was emitted before;
         `fits` raises InputError for inputs that the forward was not traced for.
         """
+        batch_size = whole("trainer: batch_size", batch_size, 1)
         self.module, self.batch_size, self.lr, self.momentum, self.compile = module, batch_size, lr, momentum, compile
         self.plan = plan or Plan()
         self.name = name
@@ -94,7 +96,8 @@ class LoopTrainer:
             watch: told of every run of steps: how many, and the values that the plan keeps, a row for each.
 
         Raises:
-            InputError: another number of tensors than the forward has batch inputs, or of unequal lengths.
+            InputError: another number of tensors than the forward has batch inputs, or of unequal lengths; `steps` is no
+                whole number or below zero.
         """
         tensors = tuple(data)
         if len(tensors) != len(self.batch):
@@ -105,7 +108,8 @@ class LoopTrainer:
             raise InputError(
                 f"run: the data have {', '.join(str(len(t)) for t in tensors)} rows; they must be as many, and not none"
             )
-        if steps < 1:
+        steps = whole("run: steps", steps, 0)
+        if not steps:
             return torch.empty(0, dtype=next(iter(self.params.values())).dtype)
         rate = self.lr if lr is None else lr
         with torch.inference_mode(mode=False):
@@ -196,6 +200,17 @@ class LoopTrainer:
         from dataclasses import replace
 
         return replace(self.plan, momentum=self.momentum != 0, compiled=self.compile)
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """A whole number that is at least so large. Raises InputError."""
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = least - 1
+    if found < least:
+        raise InputError(f"{name} is {value!r}; it is a whole number from {least}")
+    return found
 
 
 def program_trainer(

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 import codegen
 from engine.errors import InputError
+from tests.codegen.random_forwards import RandomForward
 from tests.ecosystem.models import CASES, gathers, loss_of, several, tensors_of
 
 EXACT = [name for name, case in CASES.items() if not case.random]
@@ -299,3 +300,26 @@ def test_running_statistics_are_the_modules() -> None:
         twin(*inputs)
     assert forward.bn.num_batches_tracked == 3
     torch.testing.assert_close(dict(forward.named_buffers()), dict(twin.named_buffers()), rtol=1e-12, atol=1e-12)
+
+
+SAME = (
+    "x.tanh().double()", "x.tanh().mean(1, keepdim=True)", "x.exp().expand(3, 1)", "x.tanh()[:, 0].flatten()", "+x.tanh()",
+    "torch.atleast_2d(x.tanh())", "F.dropout(x.tanh(), 0.5, False)", "torch.flatten(x[:, 0].exp())", "x.exp().real", "x.contiguous()",
+    "(x.tanh(), x.tanh().double())", "(x.tanh().contiguous(), x.tanh().double())", "x.exp().diff(n=0)", "x.exp().sum(1)",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["closed", "steps"])
+@pytest.mark.parametrize("text", SAME)
+def test_a_result_that_is_the_tensor_that_is_saved_has_a_gradient(text: str, mode: str) -> None:
+    forward = RandomForward(f"def forward(x):\n    return {text}\n", ()).function()
+    x = torch.randn(3, 1, dtype=torch.float64)
+    function = codegen.generate(forward, x, mode=mode).function
+    found: list[Tensor] = []
+    for call in (function, forward):
+        leaf = x.clone().requires_grad_()
+        out = call(leaf)
+        outs = out if isinstance(out, tuple) else (out,)
+        assert all(o.requires_grad for o in outs)
+        found += torch.autograd.grad(sum((k + 1) * o.square().sum() for k, o in enumerate(outs)), leaf)
+    torch.testing.assert_close(*found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -177,3 +178,22 @@ def test_what_the_forward_changes_stays_changed() -> None:
     trace(module, draw(24))
     assert module.average == 3.5
     assert [type(v) for v in (module.average, module.share)] == [float, float]
+
+
+@pytest.mark.parametrize("file", ["<stdin>", "<string>", "<ipython-input-1-ab>"])
+def test_floats_of_what_was_typed_at_a_prompt(file: str) -> None:
+    space: dict[str, Any] = {}
+    exec(compile("def forward(x):\n    h = x.tanh() * (0.5 / len(x))\n    return h.sum()\n", file, "exec"), space)
+    program = generate(space["forward"], torch.ones(4, 3), mode="steps")
+    assert program.graph["h"].source is not None
+    torch.testing.assert_close(program.forward(torch.ones(9, 3))[0], space["forward"](torch.ones(9, 3)))
+
+
+@pytest.mark.parametrize("mode", ["closed", "steps"])
+def test_numbers_of_numpys_are_written_as_pythons(mode: str) -> None:
+    def forward(x: Tensor) -> Tensor:
+        return (x / np.sqrt(2.0)).sum(np.int64(0)) * np.float32(0.5)
+
+    x = torch.randn(4, 3, dtype=torch.float64)
+    program = generate(forward, x, mode=mode)
+    torch.testing.assert_close(program.forward(x)[0], forward(x))

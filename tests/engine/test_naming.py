@@ -47,7 +47,12 @@ def test_many_equal_names_take_no_longer_than_many_different_ones() -> None:
         (keyword.__file__, False),
         (engine.tracer.__file__, False),
         (codegen.emit.__file__, False),
-        ("<string>", False),
+        ("<string>", True),
+        ("<stdin>", True),
+        ("<ipython-input-3-0a1b>", True),
+        ("<python-input-2>", True),
+        ("<frozen importlib._bootstrap>", False),
+        ("<generated forward 0a1b2c3d4e5f>", False),
     ],
 )
 def test_whose_code_it_is(file: str, users: bool) -> None:

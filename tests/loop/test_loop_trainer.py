@@ -379,6 +379,18 @@ def test_a_tensor_that_was_written_into_is_there_when_losses_are_computed(
     torch.testing.assert_close(trainer.params["w"], leaf.detach(), rtol=1e-9, atol=1e-10)
 
 
+def test_what_is_no_number_of_steps_or_rows_is_refused() -> None:
+    _, params, data = cases()["mlp"]
+    for batch in (0, -1, 2.5, None):
+        with pytest.raises(InputError, match="batch_size is .*; it is a whole number from 1"):
+            program_of("mlp").trainer(params, batch_size=batch)  # pyright: ignore[reportArgumentType]
+    trainer = program_of("mlp").trainer(params, batch_size=5)
+    for steps in (-1, 2.5):
+        with pytest.raises(InputError, match="steps is .*; it is a whole number from 0"):
+            trainer.run(data, steps=steps)  # pyright: ignore[reportArgumentType]
+    assert trainer.run(data, steps=0).shape == (0,)
+
+
 def test_a_batch_of_another_size_than_a_fixed_one_is_refused() -> None:
     """A size of one broadcasts, so that a trace at one row is for one row."""
     x, y, w = torch.randn(9, 6), torch.randn(9, 3), torch.randn(6, 3)

@@ -13,7 +13,8 @@ from codegen.devices import on_device
 from codegen.emit import quoted, render, sequence, shape_text
 from codegen.emitfunction import Emission, emission_options, function_text, module_text, returned
 from codegen.helpers import source
-from codegen.steps import Used, forward_text, guard_rows, size_lines
+from codegen.steps import Used, forward_lines, forward_text, guard_rows, size_lines
+from codegen.stops import has_stops, needed
 from engine.naming import free_name
 from engine.notation import in_wholes
 from engine.spelling import entries, size_text
@@ -72,7 +73,8 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     returns = returned(graph)
     zeros = tuple(graph.key(n) for n in wanted if zero_block(writer, writer.gradients[n]))
     lines = tuple(line for b in forward for line in b.lines)
-    emission = Emission(graph, tuple(wanted), tuple(saved), "", zeros, drawn, tuple(graph.buffers), lines)
+    written = as_written(graph, drawn) if has_stops(graph) else ()
+    emission = Emission(graph, tuple(wanted), tuple(saved), "", zeros, drawn, tuple(graph.buffers), lines, written)
     writer.emission = emission
     back = size_lines(graph, sizes, [n for n in saved if n in graph.inputs], [n for n in saved if n in graph.by_name])
     keys = [(quoted(graph.key(n)), writer.gradients[n]) for n in wanted]
@@ -116,6 +118,14 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
 def on(block: Block, like: str) -> Block:
     """Statements that make what they make of nothing where the tensor `like` is."""
     return replace(block, lines=tuple(on_device(line, like) for line in block.lines))
+
+
+def as_written(graph: Graph, drawn: tuple[str, ...]) -> tuple[str, ...]:
+    """Statements that compute the results by the forward's own calls."""
+    used = Used()
+    inputs = list(graph.inputs)
+    lines = [on_device(line, inputs[0]) for line in forward_lines(graph, used, needed(graph), drawn)]
+    return (*size_lines(graph, used.sizes, inputs, inputs), *lines)
 
 
 def step_docstring(trained: Sequence[str]) -> list[str]:
