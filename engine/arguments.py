@@ -52,11 +52,11 @@ def hashable(v: Any) -> Any:
 
 
 def out_of_place(name: str) -> Any:
-    """The out-of-place callable behind `add_` or `__iadd__`, None where there is none."""
+    """The out-of-place callable behind `add_` or `__iadd__`, None where there is none or it takes other arguments."""
     dunder = name.startswith("__") and name.endswith("__")
     if dunder and name.startswith("__i") and name not in ("__index__", "__int__", "__invert__", "__iter__"):
         plain = name.replace("__i", "__", 1)
         return getattr(torch.Tensor, "__truediv__" if plain == "__div__" else plain, None)
-    if name.endswith("_") and not name.endswith("__") and name != "bernoulli_":  # bernoulli takes probabilities
+    if name.endswith("_") and not name.endswith("__") and name not in ("bernoulli_", "normal_"):
         return getattr(torch.Tensor, name[:-1], getattr(torch, name[:-1], None))
     return None

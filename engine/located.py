@@ -50,6 +50,15 @@ REMEDIES = {
         ("masked_select", "nonzero", "unique", "_unique2", "unique_consecutive", "argwhere"),
         "how large its result is depends on values, and a trace has none. Use torch.where(mask, x, 0).",
     ),
+    "_is_all_true": "validate_args=True looks into values, and a trace has none. Leave it out: emitted code validates nothing.",
+    **dict.fromkeys(
+        ("_standard_gamma", "_sample_dirichlet", "_Dirichlet"),
+        "what is drawn by rejection has no formula to differentiate. Draw outside of the forward and pass it as an input, or "
+        "from a distribution that transforms its noise: Normal, LogNormal, Kumaraswamy, Weibull.",
+    ),
+    **dict.fromkeys(
+        ("tensor",), "it copies values, and a trace has none. Use torch.stack for tensors of the forward, x.detach() for a copy."
+    ),
     **dict.fromkeys(("stft", "istft", "view_as_complex", "complex", "polar"), COMPLEX),
 }  # fmt: skip
 """What to do instead of ops that are not in the table."""
@@ -81,7 +90,7 @@ def unknown_op(name: str) -> str:
     """The message for an op outside the table: op, place, nearest supported op, remedy."""
     names = sorted({r.name for r in TABLE.values()})
     close = difflib.get_close_matches(name.strip("_").removeprefix("special_"), names, n=1, cutoff=0.6)
-    nearest = f" The nearest supported op is {close[0]!r}." if close else ""
+    nearest = f" The nearest supported op is {close[0]!r}." if close and close[0] != name else ""
     source = here()
     text = f"\n  {source.text}" if source and source.text else ""
     if name in DEVICES:

@@ -21,7 +21,7 @@ from engine.graph import Call, Source
 from engine.implicit import Equation, Expansion
 from engine.indexed import Indexed
 from engine.literals import plain
-from engine.located import here, located, unknown_op
+from engine.located import REMEDIES, here, located, unknown_op
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
 from engine.ops.assignment import setitem
@@ -31,7 +31,7 @@ from engine.proxy import Diagonal, Proxy, Record, SymbolicShape, without_modes
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, decimals, is_slice, with_bounds
 from engine.table import BroadcastError, Definition, Operand, Output, Row, Scope, Shape, row_of
-from engine.wholes import computed, counts_from_end
+from engine.wholes import DRAWN, computed, counts_from_end
 
 CONSTANT_LIMIT = 64
 META_PROPERTIES = frozenset((
@@ -148,7 +148,11 @@ class Tracer(TorchFunctionMode):
             row = TABLE.get(func)
             if row is not None and row.kind == "factory":
                 return self._record(row, func, args, kwargs)
-            return func(*pytree.tree_map(fixed, args), **pytree.tree_map(fixed, kwargs))
+            sized = any(isinstance(a, Sized) for a in flat)  # torch.tensor(0.0).expand(n), which stays symbolic
+            if row is not None and (sized or row.name in DRAWN or row.name == "normal") and name not in IN_PLACE:
+                args, kwargs = pytree.tree_map_only(torch.Tensor, self._constant, (args, kwargs))
+                return self._apply(row, func, args, kwargs)
+            return self._outside(name, func, args, kwargs)
         answer = self._python(name, args, kwargs)
         if answer is not None:
             return answer[0]
@@ -185,6 +189,17 @@ class Tracer(TorchFunctionMode):
             result.part_of = (args[0], Diagonal(args[1:], kwargs))
         return result
 
+    def _outside(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call on no tensor of the trace, made as it is: what it gives is a constant, which random numbers are not."""
+        before = torch.get_rng_state()
+        result = func(*pytree.tree_map(fixed, args), **pytree.tree_map(fixed, kwargs))
+        if not torch.equal(before, torch.get_rng_state()):
+            raise TraceError(
+                f"{name!r} at {located()} draws random numbers into a tensor that is not part of the trace, where they would "
+                "be the same in every call. Draw with torch.rand, torch.randn, torch.randint, torch.randperm or torch.normal."
+            )
+        return result
+
     def _as_held(self, a: Any) -> Any:
         """The proxy of a module's own parameter."""
         return self.held.get(id(a), a)
@@ -192,6 +207,8 @@ class Tracer(TorchFunctionMode):
     def function_called(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An autograd Function that was applied: by its row, for its own backward is not derived from anything."""
         row = TABLE.get(function)
+        if row is None and function.__name__ in REMEDIES:
+            raise TraceError(unknown_op(function.__name__))
         if row is None:
             raise TraceError(
                 f"the autograd Function {function.__name__!r} has a backward of its own, at {located()}, and symgrad "
