@@ -25,10 +25,12 @@ from engine.naming import LocalsWatcher, Namer, is_user_code
 from engine.notation import size_symbol
 from engine.own import functions_seen
 from engine.proxy import Proxy, Record
+from engine.shapes import symbolic_shapes
 from engine.sizes import Dim, Guard, symbolic_python
 from engine.spelling import SizeArg, is_slice, with_bounds
 from engine.table import Definition, define
 from engine.tracer import Tracer
+from engine.validation import without_validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -75,8 +77,10 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
         arguments, proxies = _proxies(tracer, names, given, signature_of)
         graph_inputs = [p.record for p in (*proxies, *parameters)]
         stack.enter_context(symbolic_python())
+        stack.enter_context(symbolic_shapes())
         stack.enter_context(literals(forward))
         stack.enter_context(without_compiler())
+        stack.enter_context(without_validation())
         stack.enter_context(LocalsWatcher(lambda v: isinstance(v, (Proxy, Dim)), watcher.seen))
         stack.enter_context(functions_seen(lambda v: isinstance(v, Proxy), tracer.function_called))
         stack.enter_context(tracer)
