@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -10,6 +10,9 @@ from torch.utils import _pytree as pytree
 from engine.proxy import SymbolicShape
 from engine.sizes import Sized
 from engine.spelling import is_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def with_values(v: Any) -> Any:
@@ -49,6 +52,23 @@ def hashable(v: Any) -> Any:
     except TypeError:
         return repr(v)
     return (type(v).__name__, v)
+
+
+def devices(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[str]:
+    """The kinds of devices that a method's call names: `x.to(0)`, `x.to("cuda", torch.float64)`, `x.new_zeros(3, device="cpu")`."""
+    given = [a for a in args[1:] if _is_device(a)] if name == "to" else []
+    named = [a for a in (*given, kwargs.get("device")) if a is not None]
+    return ["accelerator" if isinstance(a, int) else torch.device(a).type for a in named]
+
+
+def without_devices(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A method's arguments without devices, and without how they are moved there."""
+    kept = tuple(a for k, a in enumerate(args) if not (name == "to" and k and _is_device(a)))
+    return kept, {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking")}
+
+
+def _is_device(a: Any) -> bool:
+    return isinstance(a, (torch.device, str)) or (isinstance(a, int) and not isinstance(a, bool))
 
 
 def out_of_place(name: str) -> Any:

@@ -86,6 +86,13 @@ def located() -> str:
     return str(source) if source else "the forward"
 
 
+def device(name: str) -> str:
+    """The message for a tensor that is moved elsewhere."""
+    source = here()
+    text = f"\n  {source.text}" if source and source.text else ""
+    return f".{name}() at {located()}: leave devices out. Emitted code runs on the device that its inputs are on.{text}"
+
+
 def unknown_op(name: str) -> str:
     """The message for an op outside the table: op, place, nearest supported op, remedy."""
     names = sorted({r.name for r in TABLE.values()})
@@ -94,7 +101,7 @@ def unknown_op(name: str) -> str:
     source = here()
     text = f"\n  {source.text}" if source and source.text else ""
     if name in DEVICES:
-        return f".{name}() at {located()}: leave devices out. Emitted code runs on the device that its inputs are on.{text}"
+        return device(name)
     remedy = COMPLEX if name.startswith("fft_") else REMEDIES.get(name)
     if remedy is not None:
         return f"op {name!r} is not in the op table, at {located()}: {remedy}{text}"

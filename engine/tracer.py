@@ -6,6 +6,7 @@ The tensors are on torch's meta device, so torch itself says shapes and dtypes a
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,13 +16,23 @@ from sympy import Expr, Symbol
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from engine.arguments import as_tuple, fixed, form, hashable, out_of_place, with_values, without_values
+from engine.arguments import (
+    as_tuple,
+    devices,
+    fixed,
+    form,
+    hashable,
+    out_of_place,
+    with_values,
+    without_devices,
+    without_values,
+)
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
 from engine.implicit import Equation, Expansion
 from engine.indexed import Indexed
 from engine.literals import plain
-from engine.located import REMEDIES, here, located, unknown_op
+from engine.located import REMEDIES, device, here, located, unknown_op
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
 from engine.ops.assignment import setitem
@@ -156,6 +167,12 @@ class Tracer(TorchFunctionMode):
         answer = self._python(name, args, kwargs)
         if answer is not None:
             return answer[0]
+        if name == "to" or "device" in kwargs:
+            if any(kind != "cpu" for kind in devices(name, args, kwargs)):
+                raise TraceError(device(name))
+            args, kwargs = without_devices(name, args, kwargs)
+            if name == "to" and len(args) == 1 and not kwargs:
+                return args[0]
         if name in ("__getitem__", "__setitem__"):
             args = (args[0], self._item(args[1]), *args[2:])
             if name == "__getitem__" and any(
@@ -239,10 +256,18 @@ class Tracer(TorchFunctionMode):
     def _item(self, item: Any) -> Any:
         """What stands in the brackets of an indexing, with lists and ranges as integer tensors."""
         if isinstance(item, tuple):
-            return tuple(self._item(i) for i in cast("tuple[Any, ...]", item))
+            found: list[Any] = []
+            for i in cast("tuple[Any, ...]", item):
+                made = self._item(i)
+                found.extend(made if isinstance(made, tuple) else (made,))
+            return tuple(found)
         if isinstance(item, (SizedRange, range)):
             bounds = item.args if isinstance(item, SizedRange) else (item.start, item.stop, item.step)
             return self._record(TABLE[torch.arange], torch.arange, tuple(bounds), {})
+        if isinstance(item, torch.Tensor) and not isinstance(item, Proxy) and item.dtype == torch.bool:
+            with without_modes():
+                places = item.nonzero(as_tuple=True)
+            return tuple(self._constant(p) for p in places)
         if isinstance(item, list):
             items = cast("list[Any]", item)
             if all(isinstance(i, int) and not isinstance(i, bool) for i in items):
@@ -450,6 +475,8 @@ class Tracer(TorchFunctionMode):
         try:
             result, shown = self._shaped(row, func, meta_leaves, spec)
         except (RuntimeError, IndexError, ValueError, TypeError, AssertionError) as error:
+            with contextlib.suppress(ShapeError, RuntimeError, IndexError, ValueError, TypeError):
+                self._define(row, operands, call_args, call_kwargs, source)  # a row may say better what is wrong
             shapes = ", ".join(str(tuple(r.meta.shape)) for r in operands)
             text = f"  {source.text}" if source and source.text else ""
             message = f"{row.name} on shapes {shapes or 'none'} at {source or 'the forward'}: {error}\n{text}"

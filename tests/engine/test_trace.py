@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from engine import ShapeError, TraceError, trace
+from engine.evaluate import evaluate
 from examples import mlp
 
 RANDN = torch.randn
@@ -251,6 +252,33 @@ def test_an_op_without_a_row_says_what_to_do_instead(refused: Any, remedy: str) 
     with pytest.raises(TraceError, match=remedy) as error:
         trace(forward, RANDN(3, 3))
     assert located(error, "")
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        lambda x: x.to(x.device),
+        lambda x: x.to("cpu"),
+        lambda x: x.to(device=torch.device("cpu"), non_blocking=True),
+        lambda x: x.to("cpu", x.dtype),
+        lambda x: x.cpu(),
+        lambda x: x + x.new_zeros(3, device=x.device),
+        lambda x: x + torch.zeros(3, device=x.device),
+    ],
+)
+def test_a_tensor_is_moved_to_where_the_others_are(moved: Any) -> None:
+    graph = trace(lambda x: moved(x) * 2, RANDN(4, 3))
+    value = RANDN(2, 3)
+    out = evaluate(graph, {"x": value})[graph.outputs[0]]
+    torch.testing.assert_close(torch.from_numpy(out), 2 * value.double())
+
+
+@pytest.mark.parametrize(
+    "moved", [lambda x: x.to("cuda"), lambda x: x.to(0), lambda x: x.to(device="cuda"), lambda x: x.cuda()]
+)
+def test_a_tensor_is_not_moved_elsewhere(moved: Any) -> None:
+    with pytest.raises(TraceError, match="leave devices out"):
+        trace(moved, RANDN(3))
 
 
 @pytest.mark.parametrize(
