@@ -56,6 +56,7 @@ REMEDIES = {
         "what is drawn by rejection has no formula to differentiate. Draw outside of the forward and pass it as an input, or "
         "from a distribution that transforms its noise: Normal, LogNormal, Kumaraswamy, Weibull.",
     ),
+    "grad": "a gradient inside of a forward is not traced. Write it out, or generate code for what it is of: generate(..., order=2).",
     **dict.fromkeys(
         ("tensor",), "it copies values, and a trace has none. Use torch.stack for tensors of the forward, x.detach() for a copy."
     ),
@@ -91,6 +92,14 @@ def device(name: str) -> str:
     source = here()
     text = f"\n  {source.text}" if source and source.text else ""
     return f".{name}() at {located()}: leave devices out. Emitted code runs on the device that its inputs are on.{text}"
+
+
+def transformed(name: str) -> str:
+    """The message for a tensor without values that the trace does not know."""
+    return (
+        f"{name!r} at {located()} is called inside of torch.func or torch.vmap, through which a trace does not see. Write a batch "
+        "with broadcasting, torch.einsum or torch.stack, and put torch.func around the emitted function."
+    )
 
 
 def unknown_op(name: str) -> str:

@@ -270,7 +270,7 @@ def _finish(name: str, tracer: Tracer, watcher: _Names, inputs: list[Record], ou
     for v in leaves:
         if not isinstance(v, Proxy):
             raise TraceError(f"{_title(forward)} returns a tensor that does not depend on its inputs")
-        if v.record.stale:
+        if tracer.current(v) is None:
             raise TraceError(
                 f"{_title(forward)} returns a view of a tensor that was written in place since; take it after the write"
             )

@@ -32,13 +32,13 @@ from engine.graph import Call, Source
 from engine.implicit import Equation, Expansion
 from engine.indexed import Indexed
 from engine.literals import plain
-from engine.located import REMEDIES, device, here, located, unknown_op
+from engine.located import REMEDIES, device, here, located, transformed, unknown_op
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
-from engine.ops.assignment import setitem
 from engine.ops.indexing import selects
+from engine.parts import part
 from engine.positive import positive
-from engine.proxy import Diagonal, Proxy, Record, SymbolicShape, without_modes
+from engine.proxy import Proxy, Record, SymbolicShape, without_modes
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, decimals, is_slice, with_bounds
 from engine.table import BroadcastError, Definition, Operand, Output, Row, Scope, Shape, row_of
@@ -80,16 +80,11 @@ def memory(t: torch.Tensor) -> int:
     return t.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
-def diagonals(whole: Any, new: Any, at: Diagonal) -> Any:
-    """A tensor with other values on its diagonals."""
-    return torch.diagonal_scatter(whole, new, *at.args, **at.kwargs)
-
-
 def _is_part(p: Any, whole: Any, item: Any) -> bool:
     """Whether a tensor is `whole[item]`, as it is now."""
-    if not isinstance(p, Proxy) or p.part_of is None or p.record.stale or p.part_of[0] is not whole:
+    if not isinstance(p, Proxy) or p.part_of is None or p.record.stale or p.part_of.whole is not whole:
         return False
-    (given, spec), (own, own_spec) = pytree.tree_flatten(item), pytree.tree_flatten(p.part_of[1])
+    (given, spec), (own, own_spec) = pytree.tree_flatten((item,)), pytree.tree_flatten(p.part_of.args)
     return spec == own_spec and all(
         a is b or (type(a) is type(b) and not isinstance(a, torch.Tensor) and bool(a == b))
         for a, b in zip(given, own, strict=True)
@@ -118,6 +113,7 @@ class Tracer(TorchFunctionMode):
         self.keep: list[Any] = []
         self.annotated: dict[Expr, str] = {}
         self.buffers: dict[int, Record] = {}
+        self.written: set[int] = set()
         self.buffer_updates: list[tuple[Record, Record]] = []
         self.held: dict[int, Proxy] = {}
         self.shaped: dict[Any, Any] = {}
@@ -199,15 +195,12 @@ class Tracer(TorchFunctionMode):
         if "inplace" in kwargs:
             rest = {k: v for k, v in kwargs.items() if k != "inplace"}
             return self._inplace(row, func, args, rest) if kwargs["inplace"] else self._apply(row, func, args, rest)
-        result = self._apply(row, func, args, kwargs)
-        if name == "__getitem__" and result.record.view and isinstance(args[0], Proxy):
-            result.part_of = (args[0], args[1])
-        if name == "diagonal" and isinstance(args[0], Proxy):
-            result.part_of = (args[0], Diagonal(args[1:], kwargs))
-        return result
+        return self._apply(row, func, args, kwargs)
 
     def _outside(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call on no tensor of the trace, made as it is: what it gives is a constant, which random numbers are not."""
+        if any(isinstance(a, torch.Tensor) and a.is_meta for a in pytree.tree_leaves((args, kwargs))):
+            raise TraceError(transformed(name))
         before = torch.get_rng_state()
         result = func(*pytree.tree_map(fixed, args), **pytree.tree_map(fixed, kwargs))
         if not torch.equal(before, torch.get_rng_state()):
@@ -256,11 +249,8 @@ class Tracer(TorchFunctionMode):
     def _item(self, item: Any) -> Any:
         """What stands in the brackets of an indexing, with lists and ranges as integer tensors."""
         if isinstance(item, tuple):
-            found: list[Any] = []
-            for i in cast("tuple[Any, ...]", item):
-                made = self._item(i)
-                found.extend(made if isinstance(made, tuple) else (made,))
-            return tuple(found)
+            made = [self._item(i) for i in cast("tuple[Any, ...]", item)]
+            return tuple(e for m in made for e in (cast("tuple[Any, ...]", m) if isinstance(m, tuple) else (m,)))
         if isinstance(item, (SizedRange, range)):
             bounds = item.args if isinstance(item, SizedRange) else (item.start, item.stop, item.step)
             return self._record(TABLE[torch.arange], torch.arange, tuple(bounds), {})
@@ -322,7 +312,7 @@ class Tracer(TorchFunctionMode):
         return None
 
     def _detach(self, p: Proxy) -> Proxy:
-        old = p.record
+        old = self._read(p, "detach")
         call = Call(torch.Tensor.detach, (Ref(0),))
         record = Record(
             "detach", (old,), None, (), old.shape, old.meta, False, here(), call, view=True, positive=old.positive
@@ -336,6 +326,8 @@ class Tracer(TorchFunctionMode):
         known = self.captured.get(id(t))
         if known is not None:
             return known
+        if t.is_meta:
+            raise TraceError(transformed("a tensor"))
         if t.numel() > CONSTANT_LIMIT or t.requires_grad:
             shape = tuple(t.shape)
             raise TraceError(
@@ -368,7 +360,12 @@ class Tracer(TorchFunctionMode):
             raise TraceError(f"{row.name} at {located()}: an argument the op table does not know: {error}") from error
         try:
             with self:
-                return row.define(*args, **named)
+                result = row.define(*args, **named)
+            given = [id(a) for a in pytree.tree_leaves((args, named))]
+            for p in pytree.tree_leaves(result):
+                if isinstance(p, Proxy) and id(p) not in given:
+                    p.part_of = None  # whether torch makes a copy is not said by what the composite makes
+            return result
         except TraceError as error:
             place, source = located(), here()
             if place in str(error):
@@ -383,6 +380,7 @@ class Tracer(TorchFunctionMode):
         if old.op == "input":
             self.buffers[id(target)] = old
         self.keep.append(target)
+        self.written.add(id(target))
         self.buffer_updates = [(b, u) for b, u in self.buffer_updates if b is not first]
         if first.op == "input":
             self.buffer_updates.append((first, new.record))
@@ -399,8 +397,9 @@ class Tracer(TorchFunctionMode):
         target = args[0]
         if not isinstance(target, Proxy) or not self._writable(target):
             raise TraceError(
-                f"an in-place write at {located()} changes an input, or a tensor through a view of it. "
-                f"Write a new tensor, x = x.{row.name}(...), or into a part of one that the forward made, x[...] = ...."
+                f"an in-place write at {located()} changes an input, or a tensor through what may be a view of it or a copy "
+                "(reshape, flatten), or through one of several views (split, chunk, unbind). Write into a copy of an input, "
+                "x = x.clone(), and through x.view(...) or x[...]."
             )
         result = self._apply(row, func, args, kwargs)
         made, wanted = result.record.meta, target.record.meta
@@ -416,11 +415,11 @@ class Tracer(TorchFunctionMode):
         return target
 
     def _writable(self, target: Proxy) -> bool:
-        """Whether nothing outside of the forward sees a write: into what it made, or a buffer, or `x[item]` of those."""
-        if id(target) in self.buffers or target.record.is_buffer:
+        """Whether nothing outside of the forward sees a write: into what it made, or a buffer, or a part of those."""
+        if id(target) in self.written or target.record.is_buffer:
             return True
         if target.part_of is not None:
-            return self._writable(target.part_of[0])
+            return self._writable(target.part_of.whole)
         return not target.record.view and target.record.op != "input"
 
     def _write(self, target: Proxy, new: Proxy) -> None:
@@ -428,12 +427,32 @@ class Tracer(TorchFunctionMode):
         if target.part_of is None:
             self.rebind(target, new)
             return
-        whole, item = target.part_of
+        part = target.part_of
         with self:
-            diagonal = isinstance(item, Diagonal)
-            self._write(whole, diagonals(whole, new, item) if diagonal else setitem(whole, item, new))
+            whole = part.put(new)
+        self._write(part.whole, whole)
         target.record = new.record
-        whole.record.views.append(new.record)
+        part.whole.record.views.append(new.record)
+
+    def _read(self, p: Proxy, name: str) -> Record:
+        """A tensor's record for a call that reads it."""
+        record = self.current(p)
+        if record is None:
+            raise TraceError(
+                f"{name} at {located()} reads a view of a tensor that was written in place since. "
+                "Take the view again after the write."
+            )
+        return record
+
+    def current(self, p: Proxy) -> Record | None:
+        """A tensor's record, taken anew where it shows a part of one that was written since; None where that is not known."""
+        if p.record.stale:
+            known = p.part_of
+            if known is None or self.current(known.whole) is None:
+                return None
+            with torch.set_grad_enabled(known.grad):
+                p.record = self._apply(known.row, known.call, (known.whole, *known.args), known.kwargs).record
+        return p.record
 
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         source = here()
@@ -451,11 +470,7 @@ class Tracer(TorchFunctionMode):
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor):
                 p = leaf if isinstance(leaf, Proxy) else self._constant(leaf)
-                if p.record.stale:
-                    raise TraceError(
-                        f"{row.name} at {located()} reads a view of a tensor that was written in place since. "
-                        "Take the view again after the write."
-                    )
+                self._read(p, row.name)
                 if p.record not in operands:
                     operands.append(p.record)
                 chosen_by = row.name == "__getitem__" and bool(meta_leaves) and selects(p.record.meta)
@@ -523,6 +538,8 @@ class Tracer(TorchFunctionMode):
             made[k] = self.proxy(record)
             if view:
                 operands[0].views.append(record)
+        if view and not several and isinstance(args[0], Proxy) and (shown or row.name == "__getitem__"):
+            made[0].part_of = part(row, func, args, kwargs)
         return collection([made[k] for k in range(len(metas))]) if several else made[0]
 
     def _shaped(self, row: Row, func: Any, leaves: list[Any], spec: Any) -> tuple[Any, bool]:

@@ -141,8 +141,12 @@ def setitem(x: Any, item: Any, value: Any) -> Any:
     if not any(gathers):
         return written(x, items, 0, value)
     part = x  # what ints and slices leave of it, in which torch then looks for the places
-    outer = [slice(None) if at else i for i, at in zip(items, gathers, strict=True) for _ in range(dimensions(i))]
-    inner = [i if at else slice(None) for i, at in zip(items, gathers, strict=True) if at or isinstance(i, slice)]
+    outer: list[Any] = [
+        slice(None) if at else i for i, at in zip(items, gathers, strict=True) for _ in range(dimensions(i))
+    ]
+    inner: list[Any] = [
+        i if at else slice(None) for i, at in zip(items, gathers, strict=True) if at or isinstance(i, slice)
+    ]
     if any(i != slice(None) for i in outer):
         part = x[tuple(outer)]
     masks = [k for k, i in enumerate(inner) if isinstance(i, torch.Tensor) and i.dtype == torch.bool]
