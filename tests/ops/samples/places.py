@@ -8,6 +8,8 @@ import torch
 
 from tests.ops.samples.call import Call, b, call, i, named, p, permutation, spelled, t, ties
 
+EXTREMES = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 1.5], dtype=torch.float64)
+
 
 def made(target: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
     """A constant beside a tensor of the forward, of its first size where `args` say None."""
@@ -111,6 +113,14 @@ SAMPLES: dict[str, list[Call]] = {
     "bitwise_or": [call(b(3, 4), b(4)), call(i(9, 3), i(9, 3))],
     "bitwise_xor": [call(b(3, 4), b(4)), call(i(9, 3), i(9, 3))],
     "bitwise_not": [call(b(3, 4)), call(i(9, 3))],
+    "nan_to_num": [
+        call(EXTREMES), call(EXTREMES, 1.5), call(EXTREMES, posinf=2.0), call(EXTREMES, 1.5, 2.0, -2.0), call(t(3, 2)),
+        call(i(5, 3)),
+    ],
+    "signbit": [call(ties(3, 4)), call(-ties(3, 4)), call(EXTREMES)],
+    "bincount": [
+        call(i(4, 7), minlength=4), call(i(4, 3), minlength=6), Call((i(3, 5), t(5), 3), {}, constant=(1,)),
+    ],
     "isin": [call(ties(3, 4), ties(2))],
     "searchsorted": [spelled(lambda f, x, v: f(x.sort().values, v), t(5), t(3, 2))],
     "to": [
