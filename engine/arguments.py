@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -10,6 +10,9 @@ from torch.utils import _pytree as pytree
 from engine.proxy import SymbolicShape
 from engine.sizes import Sized
 from engine.spelling import is_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def with_values(v: Any) -> Any:
@@ -20,25 +23,6 @@ def with_values(v: Any) -> Any:
 
 def without_values(v: Any) -> Any:
     return torch.empty(v.shape, dtype=v.dtype, device="meta") if isinstance(v, torch.Tensor) else v
-
-
-def anywhere(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A call's arguments without where its result is kept: emitted code runs on the device that its inputs are on."""
-    kept = {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking", "pin_memory")}
-    if name == "to":
-        args = (*args[:1], *[a for a in args[1:] if not is_device(a)])
-    return args, kept
-
-
-def is_device(a: Any) -> bool:
-    """Whether an argument names a device: `torch.device("cpu")`, `"cuda:0"`."""
-    if not isinstance(a, str):
-        return isinstance(a, torch.device)
-    try:
-        torch.device(a)
-    except RuntimeError:
-        return False
-    return True
 
 
 def as_tuple(v: Any) -> Any:
@@ -70,12 +54,29 @@ def hashable(v: Any) -> Any:
     return (type(v).__name__, v)
 
 
+def devices(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> list[str]:
+    """The kinds of devices that a method's call names: `x.to(0)`, `x.to("cuda", torch.float64)`, `x.new_zeros(3, device="cpu")`."""
+    given = [a for a in args[1:] if _is_device(a)] if name == "to" else []
+    named = [a for a in (*given, kwargs.get("device")) if a is not None]
+    return ["accelerator" if isinstance(a, int) else torch.device(a).type for a in named]
+
+
+def without_devices(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A method's arguments without devices, and without how they are moved there."""
+    kept = tuple(a for k, a in enumerate(args) if not (name == "to" and k and _is_device(a)))
+    return kept, {k: v for k, v in kwargs.items() if k not in ("device", "non_blocking", "pin_memory")}
+
+
+def _is_device(a: Any) -> bool:
+    return isinstance(a, (torch.device, str)) or (isinstance(a, int) and not isinstance(a, bool))
+
+
 def out_of_place(name: str) -> Any:
-    """The out-of-place callable behind `add_` or `__iadd__`, None where there is none."""
+    """The out-of-place callable behind `add_` or `__iadd__`, None where there is none or it takes other arguments."""
     dunder = name.startswith("__") and name.endswith("__")
     if dunder and name.startswith("__i") and name not in ("__index__", "__int__", "__invert__", "__iter__"):
         plain = name.replace("__i", "__", 1)
         return getattr(torch.Tensor, "__truediv__" if plain == "__div__" else plain, None)
-    if name.endswith("_") and not name.endswith("__") and name != "bernoulli_":  # bernoulli takes probabilities
+    if name.endswith("_") and not name.endswith("__") and name not in ("bernoulli_", "normal_"):
         return getattr(torch.Tensor, name[:-1], getattr(torch, name[:-1], None))
     return None

@@ -50,6 +50,16 @@ REMEDIES = {
         ("masked_select", "nonzero", "unique", "_unique2", "unique_consecutive", "argwhere"),
         "how large its result is depends on values, and a trace has none. Use torch.where(mask, x, 0).",
     ),
+    "_is_all_true": "validate_args=True looks into values, and a trace has none. Leave it out: emitted code validates nothing.",
+    **dict.fromkeys(
+        ("_standard_gamma", "_sample_dirichlet", "_Dirichlet"),
+        "what is drawn by rejection has no formula to differentiate. Draw outside of the forward and pass it as an input, or "
+        "from a distribution that transforms its noise: Normal, LogNormal, Kumaraswamy, Weibull.",
+    ),
+    "grad": "a gradient inside of a forward is not traced. Write it out, or generate code for what it is of: generate(..., order=2).",
+    **dict.fromkeys(
+        ("tensor",), "it copies values, and a trace has none. Use torch.stack for tensors of the forward, x.detach() for a copy."
+    ),
     **dict.fromkeys(("stft", "istft", "view_as_complex", "complex", "polar"), COMPLEX),
 }  # fmt: skip
 """What to do instead of ops that are not in the table."""
@@ -77,15 +87,30 @@ def located() -> str:
     return str(source) if source else "the forward"
 
 
+def device(name: str) -> str:
+    """The message for a tensor that is moved elsewhere."""
+    source = here()
+    text = f"\n  {source.text}" if source and source.text else ""
+    return f".{name}() at {located()}: leave devices out. Emitted code runs on the device that its inputs are on.{text}"
+
+
+def transformed(name: str) -> str:
+    """The message for a tensor without values that the trace does not know."""
+    return (
+        f"{name!r} at {located()} is called inside of torch.func or torch.vmap, through which a trace does not see. Write a batch "
+        "with broadcasting, torch.einsum or torch.stack, and put torch.func around the emitted function."
+    )
+
+
 def unknown_op(name: str) -> str:
     """The message for an op outside the table: op, place, nearest supported op, remedy."""
     names = sorted({r.name for r in TABLE.values()})
     close = difflib.get_close_matches(name.strip("_").removeprefix("special_"), names, n=1, cutoff=0.6)
-    nearest = f" The nearest supported op is {close[0]!r}." if close else ""
+    nearest = f" The nearest supported op is {close[0]!r}." if close and close[0] != name else ""
     source = here()
     text = f"\n  {source.text}" if source and source.text else ""
     if name in DEVICES:
-        return f".{name}() at {located()}: leave devices out. Emitted code runs on the device that its inputs are on.{text}"
+        return device(name)
     remedy = COMPLEX if name.startswith("fft_") else REMEDIES.get(name)
     if remedy is not None:
         return f"op {name!r} is not in the op table, at {located()}: {remedy}{text}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from engine.graph import Call, Source
     from engine.implicit import Implicit
+    from engine.parts import Part
     from engine.table import Definition, Shape
 
 _INTERNALS: Any = vars(torch)["_C"]  # torch has no public names for these two
@@ -36,22 +37,11 @@ class SymbolicShape(tuple[int, ...]):
         return count
 
 
-@dataclass(frozen=True)
-class Diagonal:
-    """Which diagonals of a whole a tensor is: the arguments of `diagonal` after it."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
 class Proxy(torch.Tensor):
-    """A tensor of the trace: a meta tensor that knows its record, and what it is a part of where it is `whole[item]`.
-
-    So are diagonals of a whole, with a `Diagonal` for the item.
-    """
+    """A tensor of the trace: a meta tensor that knows its record, and what it is a part of."""
 
     record: Record
-    part_of: tuple[Proxy, Any] | None
+    part_of: Part | None
     __torch_function__ = plain_subclass
 
     def sized_len(self) -> Any:

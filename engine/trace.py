@@ -28,11 +28,13 @@ from engine.notation import size_symbol
 from engine.othersizes import taken_for_numbers
 from engine.own import functions_seen
 from engine.proxy import Proxy, Record
+from engine.shapes import symbolic_shapes
 from engine.sizes import Dim, Guard, symbolic_python
 from engine.spelling import SizeArg, is_slice, with_bounds
 from engine.state import snapshot
 from engine.table import Definition, define
 from engine.tracer import Tracer
+from engine.validation import without_validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -137,7 +139,9 @@ def _run(
         arguments, proxies = _proxies(tracer, names, given, signature_of)
         graph_inputs = [p.record for p in (*proxies, *parameters)]
         stack.enter_context(symbolic_python())
+        stack.enter_context(symbolic_shapes())
         stack.enter_context(without_compiler())
+        stack.enter_context(without_validation())
         if tracer.shapes is None:
             stack.enter_context(literals(forward))
             stack.enter_context(LocalsWatcher(lambda v: isinstance(v, (Proxy, Dim)), watcher.seen))
@@ -331,7 +335,7 @@ def _finish(run: _Run, forward: Any) -> Graph:
     for v in leaves:
         if not isinstance(v, Proxy):
             raise TraceError(f"{_title(forward)} returns a tensor that does not depend on its inputs")
-        if v.record.stale:
+        if tracer.current(v) is None:
             raise TraceError(
                 f"{_title(forward)} returns a view of a tensor that was written in place since; take it after the write"
             )

@@ -6,6 +6,7 @@ The tensors are on torch's meta device, so torch itself says shapes and dtypes a
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,23 +16,33 @@ from sympy import Expr, Symbol
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from engine.arguments import anywhere, as_tuple, fixed, form, hashable, out_of_place, with_values, without_values
+from engine.arguments import (
+    as_tuple,
+    devices,
+    fixed,
+    form,
+    hashable,
+    out_of_place,
+    with_values,
+    without_devices,
+    without_values,
+)
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
 from engine.implicit import Equation, Expansion
 from engine.indexed import Indexed
 from engine.literals import plain
-from engine.located import here, located, unknown_op
+from engine.located import REMEDIES, device, here, located, transformed, unknown_op
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
-from engine.ops.assignment import setitem
 from engine.ops.indexing import selects
+from engine.parts import part
 from engine.positive import positive
-from engine.proxy import Diagonal, Proxy, Record, SymbolicShape, without_modes
+from engine.proxy import Proxy, Record, SymbolicShape, without_modes
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, decimals, is_slice, with_bounds
 from engine.table import BroadcastError, Definition, Operand, Output, Row, Scope, Shape, row_of
-from engine.wholes import computed, counts_from_end
+from engine.wholes import DRAWN, computed, counts_from_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,16 +91,11 @@ def resized(t: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return t.new_empty(shape) if t.is_meta else t
 
 
-def diagonals(whole: Any, new: Any, at: Diagonal) -> Any:
-    """A tensor with other values on its diagonals."""
-    return torch.diagonal_scatter(whole, new, *at.args, **at.kwargs)
-
-
 def _is_part(p: Any, whole: Any, item: Any) -> bool:
     """Whether a tensor is `whole[item]`, as it is now."""
-    if not isinstance(p, Proxy) or p.part_of is None or p.record.stale or p.part_of[0] is not whole:
+    if not isinstance(p, Proxy) or p.part_of is None or p.record.stale or p.part_of.whole is not whole:
         return False
-    (given, spec), (own, own_spec) = pytree.tree_flatten(item), pytree.tree_flatten(p.part_of[1])
+    (given, spec), (own, own_spec) = pytree.tree_flatten((item,)), pytree.tree_flatten(p.part_of.args)
     return spec == own_spec and all(
         a is b or (type(a) is type(b) and not isinstance(a, torch.Tensor) and bool(a == b))
         for a, b in zip(given, own, strict=True)
@@ -129,6 +135,7 @@ class Tracer(TorchFunctionMode):
         self.keep: list[Any] = []
         self.annotated: dict[Expr, str] = {}
         self.buffers: dict[int, Record] = {}
+        self.written: set[int] = set()
         self.buffer_updates: list[tuple[Record, Record]] = []
         self.held: dict[int, Proxy] = {}
         self.shaped: dict[Any, Any] = {}
@@ -179,11 +186,21 @@ class Tracer(TorchFunctionMode):
         if not proxies:
             row = TABLE.get(func)
             if row is not None and row.kind == "factory":
-                return self._record(row, func, *anywhere(name, args, kwargs))
-            return func(*pytree.tree_map(fixed, args), **pytree.tree_map(fixed, kwargs))
+                return self._record(row, func, *without_devices(name, args, kwargs))
+            sized = any(isinstance(a, Sized) for a in flat)  # torch.tensor(0.0).expand(n), which stays symbolic
+            if row is not None and (sized or row.name in DRAWN or row.name == "normal") and name not in IN_PLACE:
+                args, kwargs = pytree.tree_map_only(torch.Tensor, self._constant, (args, kwargs))
+                return self._apply(row, func, args, kwargs)
+            return self._outside(name, func, args, kwargs)
         answer = self._python(name, args, kwargs)
         if answer is not None:
             return answer[0]
+        if name == "to" or "device" in kwargs:
+            if any(kind != "cpu" for kind in devices(name, args, kwargs)):
+                raise TraceError(device(name))
+            args, kwargs = without_devices(name, args, kwargs)
+            if name == "to" and len(args) == 1 and not kwargs:
+                return args[0]
         if name in ("__getitem__", "__setitem__"):
             args = (args[0], self._item(args[1]), *args[2:])
             if name == "__getitem__" and any(
@@ -207,18 +224,22 @@ class Tracer(TorchFunctionMode):
             if inplace is not None and inplace in TABLE:
                 return self._inplace(TABLE[inplace], inplace, args, kwargs)
             raise TraceError(unknown_op(name))
-        if row.bundled:
-            args, kwargs = anywhere(name, args, kwargs)
-            if name == "to" and len(args) == 1 and not kwargs:
-                return args[0]
         if "inplace" in kwargs:
             rest = {k: v for k, v in kwargs.items() if k != "inplace"}
             return self._inplace(row, func, args, rest) if kwargs["inplace"] else self._apply(row, func, args, rest)
-        result = self._apply(row, func, args, kwargs)
-        if name == "__getitem__" and result.record.view and isinstance(args[0], Proxy):
-            result.part_of = (args[0], args[1])
-        if name == "diagonal" and isinstance(args[0], Proxy):
-            result.part_of = (args[0], Diagonal(args[1:], kwargs))
+        return self._apply(row, func, args, kwargs)
+
+    def _outside(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call on no tensor of the trace, made as it is: what it gives is a constant, which random numbers are not."""
+        if any(isinstance(a, torch.Tensor) and a.is_meta for a in pytree.tree_leaves((args, kwargs))):
+            raise TraceError(transformed(name))
+        before = torch.get_rng_state()
+        result = func(*pytree.tree_map(fixed, args), **pytree.tree_map(fixed, kwargs))
+        if not torch.equal(before, torch.get_rng_state()):
+            raise TraceError(
+                f"{name!r} at {located()} draws random numbers into a tensor that is not part of the trace, where they would "
+                "be the same in every call. Draw with torch.rand, torch.randn, torch.randint, torch.randperm or torch.normal."
+            )
         return result
 
     def _as_held(self, a: Any) -> Any:
@@ -228,6 +249,8 @@ class Tracer(TorchFunctionMode):
     def function_called(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An autograd Function that was applied: by its row, for its own backward is not derived from anything."""
         row = TABLE.get(function)
+        if row is None and function.__name__ in REMEDIES:
+            raise TraceError(unknown_op(function.__name__))
         if row is None:
             raise TraceError(
                 f"the autograd Function {function.__name__!r} has a backward of its own, at {located()}, and symgrad "
@@ -258,10 +281,15 @@ class Tracer(TorchFunctionMode):
     def _item(self, item: Any) -> Any:
         """What stands in the brackets of an indexing, with lists and ranges as integer tensors."""
         if isinstance(item, tuple):
-            return tuple(self._item(i) for i in cast("tuple[Any, ...]", item))
+            made = [self._item(i) for i in cast("tuple[Any, ...]", item)]
+            return tuple(e for m in made for e in (cast("tuple[Any, ...]", m) if isinstance(m, tuple) else (m,)))
         if isinstance(item, (SizedRange, range)):
             bounds = item.args if isinstance(item, SizedRange) else (item.start, item.stop, item.step)
             return self._record(TABLE[torch.arange], torch.arange, tuple(bounds), {})
+        if isinstance(item, torch.Tensor) and not isinstance(item, Proxy) and item.dtype == torch.bool:
+            with without_modes():
+                places = item.nonzero(as_tuple=True)
+            return tuple(self._constant(p) for p in places)
         if isinstance(item, list):
             items = cast("list[Any]", item)
             if all(isinstance(i, int) and not isinstance(i, bool) for i in items):
@@ -317,7 +345,7 @@ class Tracer(TorchFunctionMode):
         return None
 
     def _detach(self, p: Proxy) -> Proxy:
-        old = p.record
+        old = self._read(p, "detach")
         call = Call(torch.Tensor.detach, (Ref(0),))
         record = Record(
             "detach", (old,), None, (), old.shape, old.meta, False, here(), call, view=True, positive=old.positive
@@ -331,6 +359,8 @@ class Tracer(TorchFunctionMode):
         known = self.captured.get(id(t))
         if known is not None:
             return known
+        if t.is_meta:
+            raise TraceError(transformed("a tensor"))
         if t.numel() > CONSTANT_LIMIT or t.requires_grad:
             shape = tuple(t.shape)
             raise TraceError(
@@ -363,7 +393,12 @@ class Tracer(TorchFunctionMode):
             raise TraceError(f"{row.name} at {located()}: an argument the op table does not know: {error}") from error
         try:
             with self:
-                return row.define(*args, **named)
+                result = row.define(*args, **named)
+            given = [id(a) for a in pytree.tree_leaves((args, named))]
+            for p in pytree.tree_leaves(result):
+                if isinstance(p, Proxy) and id(p) not in given:
+                    p.part_of = None  # whether torch makes a copy is not said by what the composite makes
+            return result
         except TraceError as error:
             place, source = located(), here()
             if place in str(error):
@@ -378,6 +413,7 @@ class Tracer(TorchFunctionMode):
         if old.op == "input":
             self.buffers[id(target)] = old
         self.keep.append(target)
+        self.written.add(id(target))
         self.buffer_updates = [(b, u) for b, u in self.buffer_updates if b is not first]
         if first.op == "input":
             self.buffer_updates.append((first, new.record))
@@ -394,8 +430,9 @@ class Tracer(TorchFunctionMode):
         target = args[0]
         if not isinstance(target, Proxy) or not self._writable(target):
             raise TraceError(
-                f"an in-place write at {located()} changes an input, or a tensor through a view of it. "
-                f"Write a new tensor, x = x.{row.name}(...), or into a part of one that the forward made, x[...] = ...."
+                f"an in-place write at {located()} changes an input, or a tensor through what may be a view of it or a copy "
+                "(reshape, flatten), or through one of several views (split, chunk, unbind). Write into a copy of an input, "
+                "x = x.clone(), and through x.view(...) or x[...]."
             )
         result = self._apply(row, func, args, kwargs)
         made, wanted = result.record.meta, target.record.meta
@@ -411,11 +448,11 @@ class Tracer(TorchFunctionMode):
         return target
 
     def _writable(self, target: Proxy) -> bool:
-        """Whether nothing outside of the forward sees a write: into what it made, or a buffer, or `x[item]` of those."""
-        if id(target) in self.buffers or target.record.is_buffer:
+        """Whether nothing outside of the forward sees a write: into what it made, or a buffer, or a part of those."""
+        if id(target) in self.written or target.record.is_buffer:
             return True
         if target.part_of is not None:
-            return self._writable(target.part_of[0])
+            return self._writable(target.part_of.whole)
         return not target.record.view and target.record.op != "input"
 
     def _write(self, target: Proxy, new: Proxy) -> None:
@@ -423,12 +460,32 @@ class Tracer(TorchFunctionMode):
         if target.part_of is None:
             self.rebind(target, new)
             return
-        whole, item = target.part_of
+        part = target.part_of
         with self:
-            diagonal = isinstance(item, Diagonal)
-            self._write(whole, diagonals(whole, new, item) if diagonal else setitem(whole, item, new))
+            whole = part.put(new)
+        self._write(part.whole, whole)
         target.record = new.record
-        whole.record.views.append(new.record)
+        part.whole.record.views.append(new.record)
+
+    def _read(self, p: Proxy, name: str) -> Record:
+        """A tensor's record for a call that reads it."""
+        record = self.current(p)
+        if record is None:
+            raise TraceError(
+                f"{name} at {located()} reads a view of a tensor that was written in place since. "
+                "Take the view again after the write."
+            )
+        return record
+
+    def current(self, p: Proxy) -> Record | None:
+        """A tensor's record, taken anew where it shows a part of one that was written since; None where that is not known."""
+        if p.record.stale:
+            known = p.part_of
+            if known is None or self.current(known.whole) is None:
+                return None
+            with torch.set_grad_enabled(known.grad):
+                p.record = self._apply(known.row, known.call, (known.whole, *known.args), known.kwargs).record
+        return p.record
 
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         source = here()
@@ -446,11 +503,7 @@ class Tracer(TorchFunctionMode):
         for leaf in leaves:
             if isinstance(leaf, torch.Tensor):
                 p = leaf if isinstance(leaf, Proxy) else self._constant(leaf)
-                if p.record.stale:
-                    raise TraceError(
-                        f"{row.name} at {located()} reads a view of a tensor that was written in place since. "
-                        "Take the view again after the write."
-                    )
+                self._read(p, row.name)
                 if p.record not in operands:
                     operands.append(p.record)
                 chosen_by = row.name == "__getitem__" and bool(meta_leaves) and selects(p.record.meta)
@@ -470,6 +523,8 @@ class Tracer(TorchFunctionMode):
         try:
             result, shown = self._shaped(row, func, meta_leaves, spec)
         except (RuntimeError, IndexError, ValueError, TypeError, AssertionError) as error:
+            with contextlib.suppress(ShapeError, RuntimeError, IndexError, ValueError, TypeError):
+                self._define(row, operands, call_args, call_kwargs, source)  # a row may say better what is wrong
             shapes = ", ".join(str(tuple(r.meta.shape)) for r in operands)
             text = f"  {source.text}" if source and source.text else ""
             message = f"{row.name} on shapes {shapes or 'none'} at {source or 'the forward'}: {error}\n{text}"
@@ -527,6 +582,8 @@ class Tracer(TorchFunctionMode):
             made[k] = self.proxy(record)
             if view:
                 operands[0].views.append(record)
+        if view and not several and isinstance(args[0], Proxy) and (shown or row.name == "__getitem__"):
+            made[0].part_of = part(row, func, args, kwargs)
         return collection([made[k] for k in range(len(metas))]) if several else made[0]
 
     def _shaped(self, row: Row, func: Any, leaves: list[Any], spec: Any) -> tuple[Any, bool]:

@@ -26,8 +26,8 @@ LARGEST = 1 << 20
 """Elements of the largest tensor that is looked at."""
 PLACES = frozenset(("argmax", "argmin", "argsort", "bucketize", "isin", "searchsorted"))
 """Ops whose integers are places, from the start; so are the indices beside the values that an op picks."""
-DRAWN = frozenset(("bernoulli", "empty", "empty_like", "randint", "randint_like", "random_"))
-"""Ops of integers whose result another call does not repeat."""
+DRAWN = frozenset(("mask", "multinomial", "normal_", "poisson", "rand", "rand_like", "randint", "randperm"))
+"""Names of rows whose result another call does not repeat."""
 
 
 def kept(t: torch.Tensor) -> torch.Tensor | None:
@@ -74,4 +74,4 @@ def from_start(index: Operand, place: Expr, size: Expr) -> Expr:
     return wrapped(place, size) if index.signed else place
 
 
-__all__ = ["computed", "counts_from_end", "from_start", "kept", "wrapped"]
+__all__ = ["DRAWN", "computed", "counts_from_end", "from_start", "kept", "wrapped"]

@@ -11,6 +11,7 @@ from sympy import Expr
 from engine.errors import TraceError
 from engine.notation import Delta, Equal, Index, Less, LessEqual, Quo, Rem, Where, sigma
 from engine.ops.indexing import selects, sliced
+from engine.shapes import broadcast_shapes
 from engine.sizes import expression
 from engine.table import (
     Definition,
@@ -129,30 +130,64 @@ def filled_diagonal(x: Any, fill_value: Any, wrap: bool = False) -> Any:
 @composite(targets=(Tensor.__setitem__,))
 def setitem(x: Any, item: Any, value: Any) -> Any:
     """`x[item] = value` as a new tensor: dimension by dimension for ints and slices, by `where` for a mask."""
-    if isinstance(item, torch.Tensor) and item.dtype == torch.bool:
-        mask = item.reshape([*item.shape, *[1] * (x.dim() - item.dim())])
-        if isinstance(value, torch.Tensor) and value.dim() > 0:
-            raise TraceError(
-                "x[mask] = values puts values in the order of the mask; use torch.where with tensors of one shape"
-            )
-        return torch.where(mask, value, x)
     items = list(cast("tuple[Any, ...]", item)) if isinstance(item, tuple) else [item]
     if any(i is None or isinstance(i, bool) for i in items):
         raise TraceError("an assignment to x[None] or x[True]; use an index without new dimensions")
     where = next((k for k, i in enumerate(items) if i is Ellipsis), len(items))
-    fill = [slice(None)] * (x.dim() - sum(1 for i in items if i is not Ellipsis))
+    fill = [slice(None)] * (x.dim() - sum(dimensions(i) for i in items if i is not Ellipsis))
     items = items[:where] + fill + items[where + 1 :]
     value = value if isinstance(value, torch.Tensor) else x.new_full((), value)
-    if any(isinstance(i, torch.Tensor) and not selects(i) for i in items):
-        if any(not isinstance(i, torch.Tensor) and i != slice(None) for i in items):
-            raise TraceError(
-                "an assignment that mixes integer tensors with slices or ints; use index_put, or torch.where"
-            )
-        places = tuple(i for i in items if isinstance(i, torch.Tensor))
-        if not all(isinstance(i, torch.Tensor) for i in items[: len(places)]):
-            raise TraceError("an assignment to x[:, index]; use index_copy or scatter, which take a dim")
+    gathers = [isinstance(i, torch.Tensor) and not selects(i) for i in items]
+    if not any(gathers):
+        return written(x, items, 0, value)
+    part = x  # what ints and slices leave of it, in which torch then looks for the places
+    outer: list[Any] = [
+        slice(None) if at else i for i, at in zip(items, gathers, strict=True) for _ in range(dimensions(i))
+    ]
+    inner: list[Any] = [
+        i if at else slice(None) for i, at in zip(items, gathers, strict=True) if at or isinstance(i, slice)
+    ]
+    if any(i != slice(None) for i in outer):
+        part = x[tuple(outer)]
+    masks = [k for k, i in enumerate(inner) if isinstance(i, torch.Tensor) and i.dtype == torch.bool]
+    new = masked(part, inner, masks, value) if masks else put(part, inner, value)
+    return new if part is x else written(x, outer, 0, new)
+
+
+def dimensions(i: Any) -> int:
+    """How many dimensions an index is for."""
+    return i.dim() if isinstance(i, torch.Tensor) and i.dtype == torch.bool else 1
+
+
+def masked(x: Any, items: list[Any], masks: list[int], value: Any) -> Any:
+    """`x` with a value where a mask of some dimensions holds; the value may differ along the dimensions behind those."""
+    (k, *others) = masks
+    mask, behind = items[k], items[k + 1 :]
+    if others or any(i != slice(None) for i in (*items[:k], *behind)):
+        raise TraceError(
+            "an assignment at a mask beside another tensor; write the mask for all dimensions, and torch.where"
+        )
+    if value.dim() > len(behind):
+        raise TraceError(
+            "x[mask] = values puts values in the order of the mask; use torch.where with tensors of one shape"
+        )
+    return torch.where(mask.reshape([*mask.shape, *[1] * len(behind)]), value, x)
+
+
+def put(x: Any, items: list[Any], value: Any) -> Any:
+    """`x` with values at the places that integer tensors name in some of its dimensions, which come first for that."""
+    named = [k for k, i in enumerate(items) if isinstance(i, torch.Tensor)]
+    places = tuple(items[k] for k in named)
+    front = list(range(len(named)))
+    if named == front:
         return x.index_put(places, value)
-    return written(x, items, 0, value)
+    shape = broadcast_shapes(*[i.shape for i in places])
+    if named == list(range(named[0], named[-1] + 1)) and value.dim() > x.dim() - named[-1] - 1:
+        ahead, behind = [x.shape[k] for k in range(named[0])], [x.shape[k] for k in range(named[-1] + 1, x.dim())]
+        new = list(range(len(ahead), len(ahead) + len(shape)))
+        value = value.expand([*ahead, *shape, *behind]).movedim(new, list(range(len(shape))))
+    there, back = (named[0], 0) if len(named) == 1 else (named, front)
+    return x.movedim(there, back).index_put(places, value).movedim(back, there)
 
 
 def written(x: Any, items: list[Any], dim: int, value: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from engine.errors import TraceError
 from engine.ops.comparison import truth
 from engine.ops.pointwise import REALS
-from engine.table import Definition, Opaque, Operand, elementwise, op, pointwise
+from engine.table import Definition, Opaque, Operand, composite, elementwise, op, pointwise
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -76,6 +76,13 @@ def to(x: Operand, *args: Any, dtype: Any = None, **_: Any) -> Definition | Opaq
 @op("type_as")
 def type_as(x: Operand, other: Operand) -> Definition | Opaque:
     return converted(x, other.dtype)
+
+
+@composite("as_tensor", "asarray")
+def as_tensor(data: Any, dtype: Any = None, **_: Any) -> Any:
+    if not isinstance(data, torch.Tensor):
+        raise TraceError("a list of tensors is copied without gradients; use torch.stack")
+    return data if dtype is None else data.to(dtype)
 
 
 def _to(name: str, dtype: torch.dtype) -> None:

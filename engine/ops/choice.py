@@ -11,7 +11,7 @@ from sympy import Expr
 from engine.errors import TraceError
 from engine.notation import Equal, Fixed, Less, LessEqual, Sign, Where
 from engine.ops.pointwise import REALS
-from engine.table import Definition, Operand, elementwise, op, pointwise
+from engine.table import Definition, Opaque, Operand, Row, composite, elementwise, op, pointwise, recorded_as
 
 Tensor = torch.Tensor
 
@@ -29,6 +29,11 @@ def absolute(x: Expr) -> Any:
 @elementwise("sign", "sgn", probes=REALS)
 def sign(x: Expr) -> Any:
     return Sign(x)
+
+
+@op("signbit")
+def signbit(x: Operand) -> Opaque:
+    return Opaque(x.shape)
 
 
 @elementwise("copysign", probes=REALS)
@@ -102,10 +107,30 @@ def masked_fill(x: Operand, mask: Operand, value: Any) -> Definition:
     return chosen(mask, value, x)
 
 
-@elementwise("nan_to_num", probes=REALS)
-def nan_to_num(x: Expr, nan: Expr | None = None, posinf: Expr | None = None, neginf: Expr | None = None) -> Any:
-    """Infinities must be given their replacements: torch's depend on the dtype."""
-    if posinf is None or neginf is None:
-        raise TraceError("nan_to_num replaces infinities by numbers of the dtype; pass posinf and neginf")
+def replaced(x: Expr, nan: Expr | None = None, posinf: Expr = sp.S.Zero, neginf: Expr = sp.S.Zero) -> Any:
     finite = Where(Equal(x, sp.S.Infinity), posinf, Where(Equal(x, sp.S.NegativeInfinity), neginf, x))
     return Where(Equal(x, x), finite, sp.S.Zero if nan is None else nan)
+
+
+def replaced_by_numbers(x: Operand, **numbers: Any) -> Definition:
+    return pointwise(replaced, x, **numbers)
+
+
+def replaced_by_dtype(x: Operand, *_: Any, **__: Any) -> Opaque:
+    return Opaque(x.shape)
+
+
+BY_NUMBERS = Row("nan_to_num", (), replaced_by_numbers)
+BY_DTYPE = Row("nan_to_num", (), replaced_by_dtype)
+"""The row of the largest numbers of a dtype, in place of infinities: constants, which depend on the dtype."""
+
+
+@composite("nan_to_num")
+def nan_to_num(x: Any, nan: Any = None, posinf: Any = None, neginf: Any = None) -> Any:
+    """What is no number, or infinite, is replaced and has no derivative."""
+    if posinf is not None and neginf is not None:
+        with recorded_as(BY_NUMBERS):
+            return x.nan_to_num(nan=nan, posinf=posinf, neginf=neginf)
+    with recorded_as(BY_DTYPE):
+        largest = x.detach().nan_to_num(nan, posinf, neginf)
+    return torch.where(x.isfinite(), x, largest) if x.is_floating_point() else largest

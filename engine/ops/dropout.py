@@ -1,4 +1,4 @@
-"""Dropout and random tensors. A mask is drawn once, as torch draws it, and is a constant of the algebra."""
+"""Dropout. A mask is drawn once, as torch draws it, and is a constant of the algebra."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 
-from engine.ops.factories import sized
-from engine.table import DRAWN, Opaque, Operand, composite, op, recorded_as
+from engine.table import DRAWN, composite, recorded_as
 
 F = torch.nn.functional
-Tensor = torch.Tensor
 SATURATION = 1.7580993408473766
 """Minus what a SELU tends to at minus infinity: its scale times its alpha."""
 
@@ -84,22 +82,6 @@ def saturated(x: Any, p: float, training: bool, shape: Any) -> Any:
     return x * (kept * slope) + ((kept - 1) * (SATURATION * slope) + SATURATION * slope * p)
 
 
-@op("rand_like", "randn_like", "randint_like", "bernoulli", "empty_like")
-def drawn_like(x: Operand, *_: Any, **__: Any) -> Opaque:
-    return Opaque(x.shape)
-
-
-@op(
-    targets=(
-        Tensor.normal_, Tensor.uniform_, Tensor.exponential_, Tensor.bernoulli_, Tensor.random_, Tensor.cauchy_,
-        Tensor.geometric_, Tensor.log_normal_,
-    )
-)  # fmt: skip
-def filled(x: Operand, *_: Any, **__: Any) -> Opaque:
-    """A tensor that the forward made, filled with random numbers."""
-    return Opaque(x.shape)
-
-
 @composite(targets=(F.gumbel_softmax,))
 def gumbel_softmax(logits: Any, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Any:
     """The softmax of the logits with Gumbel noise; if `hard`, its largest entry as a one, with the softmax's derivative."""
@@ -109,13 +91,3 @@ def gumbel_softmax(logits: Any, tau: float = 1, hard: bool = False, eps: float =
         return soft
     place = soft.argmax(dim, keepdim=True)
     return torch.zeros_like(logits).scatter(dim, place, 1.0) - soft.detach() + soft
-
-
-@op("rand", "randn", "empty", kind="factory")
-def drawn(*size: Any, **_: Any) -> Opaque:
-    return Opaque(sized(size))
-
-
-@op("randint", kind="factory")
-def drawn_integers(*args: Any, size: Any = None, **_: Any) -> Opaque:
-    return Opaque(sized(tuple(args[-1] if size is None else size)))

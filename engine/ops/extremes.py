@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import sympy as sp
+import torch
 from sympy import Expr
 
-from engine.errors import TraceError
 from engine.notation import Amax, Equal, Where, fresh, instantiate, sigma
 from engine.ops.choice import maximum, minimum
 from engine.sizes import expression
@@ -16,6 +16,7 @@ from engine.table import (
     Opaque,
     Operand,
     Output,
+    Row,
     axes,
     axis,
     composite,
@@ -24,6 +25,7 @@ from engine.table import (
     op,
     own_output,
     pointwise,
+    recorded_as,
     reduced,
 )
 
@@ -88,11 +90,36 @@ def smallest(x: Operand, dim: Any = None, keepdim: bool = False) -> Output | tup
     return selected(x, dim, keepdim, -1)
 
 
-@op("median", "nanmedian")
-def median(x: Operand, dim: Any = None, keepdim: bool = False) -> Output | tuple[Output, ...]:
-    if dim is None:
-        raise TraceError("the median of a whole tensor shares its derivative among ties; flatten and pass dim=0")
-    return picked(x, dim, keepdim)
+def middle(x: Any, name: str, dim: Any, keepdim: bool) -> Any:
+    """Along a dimension an entry of it; of a whole tensor a number, whose derivative those share that are equal to it."""
+    if dim is not None:
+        with recorded_as(MIDDLE):
+            return getattr(torch, name)(x, dim, keepdim)
+    with recorded_as(MIDDLE_OF_ALL):
+        found = getattr(torch, name)(x.detach())
+    if not x.is_floating_point():
+        return found
+    alike = (x == found) | (x.isnan() & found.isnan())
+    return torch.where(alike, x, 0).sum() / alike.sum()
+
+
+def _of_all(x: Operand) -> Opaque:
+    return Opaque(())
+
+
+MIDDLE = Row("median", (), picked)
+MIDDLE_OF_ALL = Row("median", (), _of_all)
+"""The row of the median itself, which is compared with and not differentiated."""
+
+
+@composite("median")
+def median(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return middle(x, "median", dim, keepdim)
+
+
+@composite("nanmedian")
+def nanmedian(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return middle(x, "nanmedian", dim, keepdim)
 
 
 @composite("msort")

@@ -10,6 +10,7 @@ from sympy import Expr, Integer
 
 from engine.errors import ShapeError, TraceError
 from engine.notation import Quo, Rem
+from engine.shapes import broadcast_shapes
 from engine.sizes import expression
 from engine.table import (
     BroadcastError,
@@ -247,9 +248,7 @@ def _expanded(x: Operand, shape: Sequence[Expr]) -> Definition:
 def broadcast_tensors(*xs: Any) -> Any:
     """Tensors expanded to their common shape."""
     xs = flat(xs)
-    shape: list[Any] = list(cast("Any", torch).broadcast_shapes(*[tuple(int.__int__(s) for s in x.shape) for x in xs]))
-    for d in range(1, len(shape) + 1):
-        shape[-d] = next((x.shape[-d] for x in xs if x.dim() >= d and int.__int__(x.shape[-d]) == shape[-d]), shape[-d])
+    shape = broadcast_shapes(*[x.shape for x in xs])
     return tuple(x.expand(shape) for x in xs)
 
 

@@ -129,6 +129,16 @@ def index_reduce(x: Any, dim: int, index: Any, source: Any, reduce: str, *, incl
     return x.scatter_reduce(dim, places, source, reduce, include_self=include_self)
 
 
+@composite("bincount")
+def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
+    """How often each integer below `minlength` is there, or what those with it weigh. A larger one is an error, in each run."""
+    if not minlength:
+        raise TraceError("bincount without minlength has as many entries as values say; pass minlength")
+    if weights is None:
+        return torch.zeros(minlength, dtype=torch.int64).scatter_add(0, x, torch.ones_like(x, dtype=torch.int64))
+    return weights.new_zeros(minlength).index_add(0, x, weights)
+
+
 @composite("put")
 def put(x: Any, index: Any, source: Any, accumulate: bool = False) -> Any:
     """At places in the order of all elements; each is to be named at most once unless values are added up."""

@@ -148,6 +148,9 @@ RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
     "dropout": lambda x: nn.functional.dropout(x, 0.5).square(),
     "uniform": lambda x: x * torch.rand(x.shape[0], 1),
     "normal": lambda x: (x + torch.randn_like(x) + torch.randn(5)).tanh(),
+    "shuffled": lambda x: x * x[torch.randperm(x.shape[0])],
+    "around": lambda x: x * torch.normal(0.5, 2.0, (5,)) + torch.normal(x, 0.5),
+    "picked": lambda x: x.gather(1, torch.multinomial(x.softmax(1), 2)),
     "mask": lambda x: x.square() * (torch.rand(8, 5) > 0.5),
 }
 

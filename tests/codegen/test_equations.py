@@ -77,7 +77,7 @@ def batched(x: Tensor, mean: Tensor, a: Tensor) -> Tensor:
 
 def gaussian_of_torch(x: Tensor, mean: Tensor, a: Tensor) -> Tensor:
     """torch's own distribution."""
-    normal: Any = torch.distributions.MultivariateNormal(mean, covariance(a), validate_args=False)
+    normal: Any = torch.distributions.MultivariateNormal(mean, covariance(a))
     return -normal.log_prob(x).mean()
 
 

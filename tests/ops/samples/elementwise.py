@@ -20,7 +20,6 @@ NUMBERS: dict[str, list[dict[str, float]]] = {
     "hardshrink": [{}, {"lambd": 1.0}],
     "softshrink": [{}, {"lambd": 1.0}],
     "logit": [{}, {"eps": 0.3}],
-    "nan_to_num": [{"nan": 1.5, "posinf": 2.0, "neginf": -2.0}],
     "rrelu": [{}],
     "clamp": [{"min": -0.5, "max": 1.0}, {"min": 0.0}, {"max": 0.5}, {"min": 1.0, "max": -1.0}],
     "add": [{}, {"alpha": 2.5}],

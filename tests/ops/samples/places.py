@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-from tests.ops.samples.call import Call, b, call, i, named, permutation, spelled, t, ties
+from tests.ops.samples.call import Call, b, call, i, named, p, permutation, spelled, t, ties
+
+EXTREMES = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 0.0, 1.5], dtype=torch.float64)
 
 
 def made(target: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -111,6 +113,14 @@ SAMPLES: dict[str, list[Call]] = {
     "bitwise_or": [call(b(3, 4), b(4)), call(i(9, 3), i(9, 3))],
     "bitwise_xor": [call(b(3, 4), b(4)), call(i(9, 3), i(9, 3))],
     "bitwise_not": [call(b(3, 4)), call(i(9, 3))],
+    "nan_to_num": [
+        call(EXTREMES), call(EXTREMES, 1.5), call(EXTREMES, posinf=2.0), call(EXTREMES, 1.5, 2.0, -2.0), call(t(3, 2)),
+        call(i(5, 3)),
+    ],
+    "signbit": [call(ties(3, 4)), call(-ties(3, 4)), call(EXTREMES)],
+    "bincount": [
+        call(i(4, 7), minlength=4), call(i(4, 3), minlength=6), Call((i(3, 5), t(5), 3), {}, constant=(1,)),
+    ],
     "isin": [call(ties(3, 4), ties(2))],
     "searchsorted": [spelled(lambda f, x, v: f(x.sort().values, v), t(5), t(3, 2))],
     "to": [
@@ -119,6 +129,7 @@ SAMPLES: dict[str, list[Call]] = {
         named("Tensor.to", ties(3), dtype=torch.bool), named("Tensor.type", t(3), torch.float32),
         named("Tensor.type", ties(3), torch.int32),
     ],
+    "as_tensor": [call(t(3)), call(t(3), dtype=torch.float32), call(i(4, 3), dtype=torch.float64)],
     "type_as": [call(t(3), t(2)), call(i(4, 3), t(1)), call(t(3), i(4, 1))],
     **{name: [call(ties(3, 2)), call(t(3)), call(b(2))] for name in ("long", "int", "short", "char", "bool")},
     "byte": [call(i(9, 3).double()), call(b(2))],
@@ -144,6 +155,18 @@ SAMPLES: dict[str, list[Call]] = {
     ],
     "randint": [
         spelled(lambda f, x: (x, f(0, 9, (x.shape[0], 2))), t(3, 2)), spelled(lambda f, x: (x, f(5, (2,))), t(3)),
+    ],
+    "randperm": [constant(None), constant(5)],
+    "multinomial": [call(p(3, 4), 2), call(p(4), 9, replacement=True), call(p(2, 3), num_samples=1)],
+    "poisson": [call(p(3, 2)), call(ties(4) + 1)],
+    "normal": [
+        call(t(3, 2), p(2)), call(t(3), 0.5), call(1.5, p(2, 3)), call(t(2)),
+        constant(0.5, 2.0, (3, 2), dtype=torch.float64), constant(0.0, 1.0, size=(4,)),
+    ],
+    "new_empty": [spelled(lambda f, x: (x, f(x, x.shape[0], 2)), t(3), values=False)],
+    "new": [
+        spelled(lambda f, x: x * f(x, x.shape).normal_(), t(3, 2)),
+        spelled(lambda f, x: x * f(x, 3, 2).uniform_(), t(3, 2)),
     ],
     "ones_like": [call(t(2, 3)), call(i(3, 1))],
     "zeros_like": [call(t(2, 3)), call(i(3, 1))],
