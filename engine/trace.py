@@ -22,14 +22,14 @@ from engine.errors import ExampleError, TraceError
 from engine.graph import Call, Graph, Node, Structure
 from engine.layers import traceable
 from engine.light import without_compiler
-from engine.literals import literal, literals
+from engine.literals import literal, literals, plain
 from engine.naming import LocalsWatcher, Namer, is_user_code
 from engine.notation import size_symbol
 from engine.othersizes import taken_for_numbers
 from engine.own import functions_seen
 from engine.proxy import Proxy, Record
 from engine.shapes import symbolic_shapes
-from engine.sizes import Dim, Guard, symbolic_python
+from engine.sizes import Dim, Guard, number, symbolic_python
 from engine.spelling import SizeArg, is_slice, with_bounds
 from engine.state import snapshot
 from engine.table import Definition, define
@@ -329,7 +329,7 @@ def _finish(run: _Run, forward: Any) -> Graph:
     if not leaves or wrong:
         raise TraceError(
             f"{_title(forward)} must return a tensor, or a tuple, list or dict of tensors (and None, where there is "
-            f"none), and returned {type(wrong[0] if wrong else out).__name__}"
+            f"none), and returned {type(plain(number(wrong[0] if wrong else out))).__name__}"
         )
     results: list[Record] = []
     for v in leaves:

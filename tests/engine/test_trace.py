@@ -443,8 +443,10 @@ def test_a_tensor_that_is_not_an_input() -> None:
 
 
 def test_what_is_not_a_tensor_cannot_be_returned() -> None:
-    with pytest.raises(TraceError, match="must return a tensor"):
+    with pytest.raises(TraceError, match=r"must return a tensor.*returned int"):
         trace(lambda x: x.shape[0], RANDN(3))
+    with pytest.raises(TraceError, match="returned float"):
+        trace(lambda x: 3.0, RANDN(3))
 
 
 def test_a_trace_leaves_python_as_it_was() -> None:
