@@ -26,6 +26,7 @@ _PACKAGES = (
 )
 _TYPED = ("<stdin", "<string>", "<console>", "<python-input", "<ipython-input")
 """How the names of what was typed at a prompt begin, and of what was given to `python -c` or `exec`."""
+_MODULES = frozenset(("torch", "sympy", "engine", "codegen"))
 _STDLIB = str(Path(sysconfig.get_paths()["stdlib"]))
 
 
@@ -39,10 +40,18 @@ def is_user_code(filename: str) -> bool:
     return "-packages" in filename or not filename.startswith(_STDLIB)
 
 
+def is_users(frame: FrameType) -> bool:
+    """Whether a frame belongs to the user's forward; what Python writes for a dataclass belongs to the module that has the class."""
+    name = frame.f_code.co_filename
+    if not is_user_code(name):
+        return False
+    return not name.startswith("<") or str(frame.f_globals.get("__name__")).partition(".")[0] not in _MODULES
+
+
 def user_frame() -> FrameType | None:
     """The innermost frame of the user's own code."""
     frame = inspect.currentframe()
-    while frame is not None and not is_user_code(frame.f_code.co_filename):
+    while frame is not None and not is_users(frame):
         frame = frame.f_back
     return frame
 
@@ -69,7 +78,7 @@ class LocalsWatcher:
         sys.settrace(self._previous)
 
     def _call(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if not is_user_code(frame.f_code.co_filename):
+        if not is_users(frame):
             return None
         self._depth[id(frame)] = self._level
         self._known[id(frame)] = {}

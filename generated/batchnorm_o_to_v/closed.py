@@ -124,8 +124,8 @@ def as_written(v, x, w, b):
     """
     d = v.shape[0]
     n = x.shape[0]
-    P_eye = torch.eye(n, dtype=v.dtype)
-    P_ones = torch.ones(n, n, dtype=v.dtype)
+    P_eye = torch.eye(n, dtype=v.dtype, device=v.device)
+    P_ones = torch.ones(n, n, dtype=v.dtype, device=v.device)
     P_div = P_ones / n
     P = P_eye - P_div
     centred_matmul = P @ x
