@@ -422,8 +422,9 @@ class Tracer(TorchFunctionMode):
         stack = list(old.views)
         while stack:
             view = stack.pop()
-            view.stale = True
-            stack.extend(view.views)
+            if not view.stale:  # what was written through a view is a view of it, too
+                view.stale = True
+                stack.extend(view.views)
         target.record = new.record
 
     def _inplace(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -132,6 +132,16 @@ def rows(y: Tensor, v: Tensor) -> Tensor:
     return out
 
 
+def again_and_again(y: Tensor, v: Tensor) -> Tensor:
+    turned = y.T
+    for k in range(2):
+        y.T[k].mul_(v[:, 0])
+        turned[0].add_(1)
+        y.view(-1)[k] = v[0, k]
+        y[0][1].sub_(turned[2, 1])
+    return y * turned.T
+
+
 def squeezed(y: Tensor, v: Tensor) -> Tensor:
     y.unsqueeze(1).squeeze(1)[1] = v[1]
     torch.diagonal(y, 1).add_(v[0, 0])
@@ -167,7 +177,10 @@ def after(write: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], 
 
 VIEWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **{name: after(write) for name, write in WRITES.items()},
-    **{f.__name__: f for f in (chain, two_views, read_before, kept, of_the_whole, of_a_constant, rows, squeezed)},
+    **{
+        f.__name__: f
+        for f in (again_and_again, chain, two_views, read_before, kept, of_the_whole, of_a_constant, rows, squeezed)
+    },
 }
 
 
