@@ -86,6 +86,15 @@ class Record:
     """Whether these are integers that may be below zero."""
     implicit: Implicit | None = None
 
+    @property
+    def stored(self) -> list[int]:
+        """The dimensions in the order in which torch stores them, outermost first."""
+        with without_modes():
+            if self.meta.is_contiguous():
+                return list(range(self.meta.dim()))
+            strides = self.meta.stride()
+        return sorted(range(len(strides)), key=lambda d: -strides[d])
+
     def look_at(self, t: torch.Tensor) -> None:
         """Keep what an input or a constant holds, if it is integers."""
         self.known = kept(t)

@@ -28,9 +28,8 @@ def ones_as_stored(x: Any) -> tuple[Any, list[int] | None]:
 
     A program that computes `x` by other means, and stores it in another order, draws the same mask for it.
     """
-    strides: tuple[int, ...] = x.record.meta.stride()
-    stored = sorted(range(len(strides)), key=lambda d: -strides[d])
-    if x.record.meta.is_contiguous() or stored == sorted(stored):
+    stored: list[int] = x.record.stored
+    if stored == sorted(stored):
         return x.new_ones(x.shape), None
     return x.new_ones([x.shape[d] for d in stored]), [stored.index(d) for d in range(len(stored))]
 
