@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,8 +70,6 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
         wanted.add(graph.sizes[s][0])
     saved = [n.name for n in graph.nodes if n.name in wanted]
     sizes_back = size_lines(graph, writer.used.sizes, [n for n in saved if graph[n].is_input], saved)
-    like = (*saved, "grad_out")[0]
-    blocks = [replace(b, lines=tuple(on_device(line, like) for line in b.lines)) for b in blocks]
     unpack = sequence(saved, " = saved", 4)
     fields = [{"name": n, "comment": shape_text(graph, n)} for n in saved]
     returns = graph.outputs[0] if graph.single else f"({listed(graph.outputs)})"
@@ -89,7 +86,7 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
         returns=returns,
         guards=guard_rows(graph),
         size_lines=size_lines(graph, sized.sizes, list(graph.inputs), list(graph.inputs)),
-        forward=[on_device(line, graph.inputs[0]) for line in lines],
+        forward=[on_device(line, graph.inputs[0], {*map(str, graph.sizes)}) for line in lines],
         unpack=unpack + sizes_back,
         result=sequence(saved, ")", 4, f"return {returns}, Saved("),
         blocks=blocks,

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from codegen import tensors as tt
 from codegen.derive import COT
+from codegen.devices import on_device, tensor_in
 from codegen.exact import ExactLowerer, is_elementwise
 from codegen.formula import equation_text
 from codegen.implicit import ADJOINT, INVERSE, law_of, passed
@@ -139,9 +140,17 @@ class StepsWriter:
 
     def _lines(self, c: Cotangent) -> tuple[str, ...]:
         """The statements as they stand in the file, where they are indented once."""
-        return tuple(
-            line for s in self._statements(c) for line in (broken(s, WIDTH - 4) if len(s) > WIDTH - 4 else [s])
-        )
+        placed = (self._on_device(s, c) for s in self._statements(c))
+        return tuple(line for s in placed for line in (broken(s, WIDTH - 4) if len(s) > WIDTH - 4 else [s]))
+
+    def _on_device(self, line: str, c: Cotangent) -> str:
+        """A statement that makes what it makes of nothing where the first tensor is that it reads, else where the node is."""
+        sizes = {*map(str, self.graph.sizes)}
+        like = tensor_in(line, sizes) or c.node.name
+        placed = on_device(line, like, sizes)
+        if placed != line and like == c.node.name:
+            self.used.names.add(like)
+        return placed
 
     def _statements(self, c: Cotangent) -> list[str]:
         dense: list[T] = []

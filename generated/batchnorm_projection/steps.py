@@ -94,7 +94,9 @@ def backward(saved, grad_out=None):
 
     # dv_matmul_1[i,j] = [i = j] dv_diag[i]
     dv_matmul_1 = torch.where(
-        torch.arange(d, device=x.device).unsqueeze(-1) == torch.arange(d, device=x.device), dv_diag.unsqueeze(-1), 0
+        torch.arange(d, device=dv_diag.device).unsqueeze(-1) == torch.arange(d, device=dv_diag.device),
+        dv_diag.unsqueeze(-1),
+        0,
     )
 
     # dv_matmul[i,j] = Σ_k dv_matmul_1[i,k] x[j,k]

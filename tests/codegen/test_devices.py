@@ -77,10 +77,11 @@ def test_forward_and_backward_stay_on_the_device_of_the_inputs(name: str, mode: 
         ("a = p[torch.arange(n), y]", "a = p[torch.arange(n), y]"),
         ("a.index_put_((torch.arange(n), y), b, accumulate=True)", "a.index_put_((torch.arange(n), y), b, accumulate=True)"),
         ("a = torch.ones(n, device=y.device) + torch.tensor(2.0)", "a = torch.ones(n, device=y.device) + torch.tensor(2.0, device=x.device)"),
+        ("a.index_put((torch.arange(n) % m, y), b)", "a.index_put((torch.arange(n) % m, y), b)"),
         ("a = p[torch.arange(n).unsqueeze(-1), y[torch.arange(n)]]", "a = p[torch.arange(n).unsqueeze(-1), y[torch.arange(n)]]"),
         ("if torch.arange(n).any():", "if torch.arange(n).any():"),
-        ("a = p[torch.where(torch.arange(n) < m, y, 0)]", "a = p[torch.where(torch.arange(n, device=x.device) < m, y, 0)]"),
+        ("a = p[torch.where(torch.arange(n) < z, y, 0)]", "a = p[torch.where(torch.arange(n, device=x.device) < z, y, 0)]"),
     ],
 )  # fmt: skip
 def test_what_is_made_of_nothing_is_told_where(line: str, written: str) -> None:
-    assert on_device(line, "x") == written
+    assert on_device(line, "x", ("n", "m")) == written

@@ -66,8 +66,8 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         return name not in given_back
 
     backward = in_one_call(writer, unturned(continued(writer.backward.blocks, passing), passing))
-    forward = [on(b, inputs[0]) for b in forward]
-    backward = [on(b, (*saved, inputs[0])[0]) for b in backward]
+    forward = [on(b, inputs[0], graph) for b in forward]
+    backward = [on(b, (*saved, inputs[0])[0], graph) for b in backward]
     writer.emitted = tuple(forward)
     sized = forward_sizes(writer, needed) | resized
     returns = returned(graph)
@@ -115,16 +115,20 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     )
 
 
-def on(block: Block, like: str) -> Block:
+def on(block: Block, like: str, graph: Graph) -> Block:
     """Statements that make what they make of nothing where the tensor `like` is."""
-    return replace(block, lines=tuple(on_device(line, like) for line in block.lines))
+    sizes = {*map(str, graph.sizes)}
+    return replace(block, lines=tuple(on_device(line, like, sizes) for line in block.lines))
 
 
 def as_written(graph: Graph, drawn: tuple[str, ...]) -> tuple[str, ...]:
     """Statements that compute the results by the forward's own calls."""
     used = Used()
     inputs = list(graph.inputs)
-    lines = [on_device(line, inputs[0]) for line in forward_lines(graph, used, needed(graph), drawn)]
+    lines = [
+        on_device(line, inputs[0], {*map(str, graph.sizes)})
+        for line in forward_lines(graph, used, needed(graph), drawn)
+    ]
     return (*size_lines(graph, used.sizes, inputs, inputs), *lines)
 
 
