@@ -71,6 +71,7 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
     saved = [n.name for n in graph.nodes if n.name in wanted]
     sizes_back = size_lines(graph, writer.used.sizes, [n for n in saved if graph[n].is_input], saved)
     unpack = sequence(saved, " = saved", 4)
+    named = frozenset(map(str, graph.sizes))
     fields = [{"name": n, "comment": shape_text(graph, n)} for n in saved]
     returns = graph.outputs[0] if graph.single else f"({listed(graph.outputs)})"
     place = next((n.source.file for n in graph.nodes if n.source is not None), "")
@@ -86,7 +87,7 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
         returns=returns,
         guards=guard_rows(graph),
         size_lines=size_lines(graph, sized.sizes, list(graph.inputs), list(graph.inputs)),
-        forward=[on_device(line, graph.inputs[0], {*map(str, graph.sizes)}) for line in lines],
+        forward=[on_device(line, graph.inputs[0], named) for line in lines],
         unpack=unpack + sizes_back,
         result=sequence(saved, ")", 4, f"return {returns}, Saved("),
         blocks=blocks,

@@ -111,8 +111,8 @@ class StepsWriter:
         self.used = Used()
         self.made = {c.name for c in derivation.cotangents.values()}
         cotangents = (c.name for c in derivation.cotangents.values())
-        sizes = map(str, self.graph.sizes)
-        self.repeats = Repeats((*self.graph.by_name, *sizes, *cotangents))
+        self.sizes = frozenset(map(str, self.graph.sizes))
+        self.repeats = Repeats((*self.graph.by_name, *self.sizes, *cotangents))
 
     def blocks(self) -> list[Block]:
         """One block per cotangent, in backward order."""
@@ -145,9 +145,8 @@ class StepsWriter:
 
     def _on_device(self, line: str, c: Cotangent) -> str:
         """A statement that makes what it makes of nothing where the first tensor is that it reads, else where the node is."""
-        sizes = {*map(str, self.graph.sizes)}
-        like = tensor_in(line, sizes) or c.node.name
-        placed = on_device(line, like, sizes)
+        like = tensor_in(line, self.sizes) or c.node.name
+        placed = on_device(line, like, self.sizes)
         if placed != line and like == c.node.name:
             self.used.names.add(like)
         return placed

@@ -20,7 +20,7 @@ from engine.notation import in_wholes
 from engine.spelling import entries, size_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from sympy import Expr
 
@@ -66,8 +66,9 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
         return name not in given_back
 
     backward = in_one_call(writer, unturned(continued(writer.backward.blocks, passing), passing))
-    forward = [on(b, inputs[0], graph) for b in forward]
-    backward = [on(b, (*saved, inputs[0])[0], graph) for b in backward]
+    named = frozenset(map(str, graph.sizes))
+    forward = [on(b, inputs[0], named) for b in forward]
+    backward = [on(b, (*saved, inputs[0])[0], named) for b in backward]
     writer.emitted = tuple(forward)
     sized = forward_sizes(writer, needed) | resized
     returns = returned(graph)
@@ -115,9 +116,8 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     )
 
 
-def on(block: Block, like: str, graph: Graph) -> Block:
+def on(block: Block, like: str, sizes: Collection[str]) -> Block:
     """Statements that make what they make of nothing where the tensor `like` is."""
-    sizes = {*map(str, graph.sizes)}
     return replace(block, lines=tuple(on_device(line, like, sizes) for line in block.lines))
 
 
