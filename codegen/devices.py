@@ -1,6 +1,6 @@
 """Tensors that emitted code makes of nothing, as `torch.arange(n)`: they are made where its other tensors are.
 
-Not those that stand between brackets alone: torch takes whole numbers from anywhere as places in a tensor.
+Not places between brackets that are made of sizes alone: torch takes whole numbers from anywhere as places in a tensor.
 """
 
 from __future__ import annotations
@@ -79,4 +79,4 @@ def factory(tree: ast.AST) -> ast.Call | None:
     return tree if isinstance(tree.func.value, ast.Name) and tree.func.value.id == "torch" else None
 
 
-__all__ = ["on_device"]
+__all__ = ["on_device", "tensor_in"]

@@ -480,7 +480,7 @@ class ScalarMixin(LowererBase):
         scalars = [self.value(x) for x in up], [self.value(x) for x in down]
         if not ordered:
             return self._ratio(*scalars)
-        if self.fills and all(scalars) and ordered[0][0]:  # one pass over a tensor
+        if self.fills and all(scalars) and len(ordered) == 1 and ordered[0][0]:  # one pass over a tensor
             scalars = [self._ratio(*scalars)], list[Val]()
         ordered[0] = (ordered[0][0], ([*scalars[0], *ordered[0][1][0]], [*scalars[1], *ordered[0][1][1]]))
         built: list[tuple[Val | None, Val | None]] = []

@@ -26,7 +26,7 @@ def backward(saved, grad_out=None):
         grad_out = v_matmul_t.new_ones((n1,))
 
     # dx[i,j] = 2 grad_out[j] v_matmul_t[i,j] / n
-    dx = 2 / n * grad_out * v_matmul_t
+    dx = v_matmul_t * (2 * grad_out / n)
 
     return {"x": dx}
 
