@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FACTORIES = (
     "arange", "bartlett_window", "blackman_window", "empty", "eye", "full", "hamming_window", "hann_window", "linspace",
-    "logspace", "ones", "rand", "randint", "randn", "randperm", "tensor", "tril_indices", "triu_indices", "zeros",
+    "logspace", "normal", "ones", "rand", "randint", "randn", "randperm", "tensor", "tril_indices", "triu_indices", "zeros",
 )  # fmt: skip
 PUTS = ("index_put", "index_put_")
 CALLED = re.compile(rf"\btorch\.({'|'.join(FACTORIES)})\(")

@@ -184,11 +184,11 @@ class Tracer(TorchFunctionMode):
         if name == "__get__" and proxies:
             return self._property(func, args[0])
         if not proxies:
-            row = TABLE.get(func)
+            row = row_of(func)
             if row is not None and row.kind == "factory":
                 return self._record(row, func, *without_devices(name, args, kwargs))
             sized = any(isinstance(a, Sized) for a in flat)  # torch.tensor(0.0).expand(n), which stays symbolic
-            if row is not None and (sized or row.name in DRAWN or row.name == "normal") and name not in IN_PLACE:
+            if row is not None and (sized or row.name in DRAWN) and name not in IN_PLACE:
                 args, kwargs = pytree.tree_map_only(torch.Tensor, self._constant, (args, kwargs))
                 return self._apply(row, func, args, kwargs)
             return self._outside(name, func, args, kwargs)

@@ -26,7 +26,7 @@ LARGEST = 1 << 20
 """Elements of the largest tensor that is looked at."""
 PLACES = frozenset(("argmax", "argmin", "argsort", "bucketize", "isin", "searchsorted"))
 """Ops whose integers are places, from the start; so are the indices beside the values that an op picks."""
-DRAWN = frozenset(("mask", "multinomial", "normal_", "poisson", "rand", "rand_like", "randint", "randperm"))
+DRAWN = frozenset(("mask", "multinomial", "normal", "normal_", "poisson", "rand", "rand_like", "randint", "randperm"))
 """Names of rows whose result another call does not repeat."""
 
 

@@ -9,7 +9,7 @@ import torch
 from engine.errors import TraceError
 from engine.ops.factories import sized, wanted
 from engine.sizes import expression
-from engine.table import Opaque, Operand, composite, op
+from engine.table import Opaque, Operand, Row, composite, op, recorded_as
 
 Tensor = torch.Tensor
 
@@ -30,8 +30,14 @@ def filled(x: Operand, *_: Any, **__: Any) -> Opaque:
     return Opaque(x.shape)
 
 
-@op("rand", "randn", "empty", kind="factory")
+@op("rand", "randn", kind="factory")
 def drawn(*size: Any, **_: Any) -> Opaque:
+    return Opaque(sized(size))
+
+
+@op("empty", kind="factory")
+def empty(*size: Any, **_: Any) -> Opaque:
+    """Not drawn: no number of it is read before it is written."""
     return Opaque(sized(size))
 
 
@@ -55,14 +61,26 @@ def counts(x: Operand) -> Opaque:
     return Opaque(x.shape)
 
 
+def drawn_around(mean: Any, std: Any, size: Any, **_: Any) -> Opaque:
+    return Opaque(sized(tuple(size)))
+
+
+AROUND_A_NUMBER = Row("normal", (), drawn_around, kind="factory")
+
+
 @composite("normal")
-def normal(mean: Any, std: Any = 1.0, size: Any = None, *, dtype: Any = None) -> Any:
-    """Numbers around a mean, through which torch takes no derivative."""
+def normal(mean: Any, std: Any = 1.0, size: Any = None, **given: Any) -> Any:
+    """Numbers around a mean, through which torch takes no derivative; drawn and rounded in torch's own order."""
     mean, std = (v.detach() if isinstance(v, torch.Tensor) and v.requires_grad else v for v in (mean, std))
     tensors = [v for v in (mean, std) if isinstance(v, torch.Tensor)]
-    like: Any = sum(tensors) if tensors else None
-    noise = torch.randn(size if like is None else like.shape, dtype=dtype if like is None else like.dtype)
-    return noise * std + mean
+    if not tensors:
+        with recorded_as(AROUND_A_NUMBER):
+            return torch.normal(mean, std, size, **given)
+    like: Any = sum(tensors)
+    noise = torch.empty(like.shape, dtype=like.dtype)
+    if isinstance(std, torch.Tensor):
+        return noise.normal_() * std + mean
+    return noise.normal_(0.0, std) + mean
 
 
 @op("new_empty", kind="like")

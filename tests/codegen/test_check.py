@@ -164,6 +164,25 @@ def test_random_numbers_are_the_same_on_all_sides(name: str, dtype: torch.dtype)
         assert report.ok, report.failures
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["around a number", "around a tensor", "as wide as a tensor", "both", "filled"])
+def test_numbers_around_a_mean_are_torchs_to_the_last_bit(name: str, dtype: torch.dtype) -> None:
+    forward: Callable[[Tensor], Tensor] = {
+        "around a number": lambda x: x * torch.normal(0.3, 1.7, (40, 5)),
+        "around a tensor": lambda x: x * torch.normal(x, 0.3),
+        "as wide as a tensor": lambda x: x * torch.normal(0.3, x.abs()),
+        "both": lambda x: x * torch.normal(x, x.abs()),
+        "filled": lambda x: x * torch.empty(5).normal_(0.3, 1.7),
+    }[name]
+    x = torch.randn(40, 5, dtype=dtype)
+    program = generate(forward, x, mode="closed")
+    torch.manual_seed(1)
+    expected = forward(x)
+    torch.manual_seed(1)
+    assert torch.equal(program.function(x), expected)
+    assert "drawn[1]" not in program.source  # what is filled is not kept beside what fills it
+
+
 def test_a_module_is_left_as_it_is() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Tanh())
