@@ -184,9 +184,9 @@ class Tracer(TorchFunctionMode):
         if name == "__get__" and proxies:
             return self._property(func, args[0])
         if not proxies:
-            row = row_of(func)
-            if row is not None and row.kind == "factory":
-                return self._record(row, func, *without_devices(name, args, kwargs))
+            row, made = TABLE.get(func), row_of(func)
+            if made is not None and made.kind == "factory":
+                return self._record(made, func, *without_devices(name, args, kwargs))
             sized = any(isinstance(a, Sized) for a in flat)  # torch.tensor(0.0).expand(n), which stays symbolic
             if row is not None and (sized or row.name in DRAWN) and name not in IN_PLACE:
                 args, kwargs = pytree.tree_map_only(torch.Tensor, self._constant, (args, kwargs))
