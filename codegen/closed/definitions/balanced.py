@@ -12,7 +12,7 @@ import mpmath
 import numpy as np
 import sympy as sp
 
-from codegen.closed.gates.points import DIGITS, TOLERANCE, given_at_random, rewritten
+from codegen.closed.gates.points import DIGITS, TOLERANCE, given_at_random, given_to, rewritten
 from codegen.closed.regions.called import averaged
 from codegen.closed.regions.cells import Cell, is_contraction
 from codegen.closed.regroup.products import product_terms
@@ -65,10 +65,8 @@ def mean_taken(e: Any, i: Any, by_name: Mapping[str, Cell]) -> Cell | None:
 
 def proven(reasons: tuple[Cell, ...], axis: int, by_name: Mapping[str, Cell]) -> bool:
     """Whether the last of these cells sums to zero over an axis at a random point of the others in 50-digit arithmetic."""
-    inside = {c.name for c in reasons}
-    given = [by_name[r] for r in dict.fromkeys(r for c in reasons for r in c.reads if r not in inside)]
     with mpmath.workdps(DIGITS):
-        tensors, sizes = given_at_random(given, reasons)
+        tensors, sizes = given_at_random(given_to(reasons, by_name), reasons)
         rewritten(reasons, tensors, sizes)
         return all(abs(x) <= TOLERANCE for x in np.ravel(tensors[reasons[-1].name].sum(axis)))
 

@@ -17,7 +17,7 @@ from engine.interpret import Interpreter
 from engine.notation import Index, accesses, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sympy import Symbol
 
@@ -155,6 +155,20 @@ def rewritten(cells: Sequence[Cell], tensors: dict[str, Any], sizes: dict[Symbol
     return ""
 
 
+def given_to(cells: Sequence[Cell], known: Mapping[str, Cell]) -> list[Cell]:
+    """What cells are computed from beside each other."""
+    inside = {c.name for c in cells}
+    return [known[r] for r in dict.fromkeys(r for c in cells for r in c.reads if r not in inside)]
+
+
+def one_value(old: Sequence[Cell], new: Sequence[Cell], given: Sequence[Cell]) -> bool:
+    """Whether cells that are written in two ways have one value, at a random point in 50-digit arithmetic."""
+    with mpmath.workdps(DIGITS):
+        tensors, sizes = given_at_random(given, [*old, *new])
+        rewritten(old, tensors, sizes)
+        return not rewritten(new, tensors, sizes)
+
+
 def boxed(a: Any) -> Any:
     """An array even of a single number; truth values are the numbers 0 and 1."""
     whole = np.asarray(a, dtype=object) if not isinstance(a, np.ndarray) else a
@@ -196,6 +210,6 @@ def run(statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Sy
 
 
 __all__ = [
-    "DIGITS", "DRAWN", "SEEDS", "TOLERANCE", "boxed", "given_at_random", "of_kind", "point", "relate", "rewritten", "run",
+    "DIGITS", "DRAWN", "SEEDS", "TOLERANCE", "boxed", "given_at_random", "given_to", "of_kind", "one_value", "point", "relate", "rewritten", "run",
     "stilled", "whole",
 ]  # fmt: skip

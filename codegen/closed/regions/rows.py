@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-import mpmath
 import sympy as sp
 from sympy import Mul
 
 from codegen.closed.definitions.shares import reduction
-from codegen.closed.gates.points import DIGITS, given_at_random, rewritten
+from codegen.closed.gates.points import given_to, one_value
 from codegen.closed.regions.cells import Cell, at, is_contraction
 from engine.indexed import Indexed
 from engine.naming import free_name
@@ -103,12 +102,7 @@ def sums(total: Cell, read: Any, e: Any, limit: Any) -> bool:
 def proven(found: Quotient, known: dict[str, Cell]) -> bool:
     """Whether both ways of writing it give one value, at a random point in 50-digit arithmetic."""
     old, new = (found.product, found.total, found.cell), found.parts
-    inside = {c.name for c in (*old, *new)}
-    given = dict.fromkeys(r for c in (*old, *new) for r in c.reads if r not in inside)
-    with mpmath.workdps(DIGITS):
-        tensors, sizes = given_at_random([known[r] for r in given], [*old, *new])
-        rewritten(old, tensors, sizes)
-        return not rewritten(new, tensors, sizes)
+    return one_value(old, new, given_to([*old, *new], known))
 
 
 __all__ = ["RULE", "with_shares_in_products"]

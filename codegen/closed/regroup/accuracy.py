@@ -1,5 +1,5 @@
 # pyright: basic
-"""The accuracy gate of another order: float32 errors of both orders and of their gradients at offsets, as the mean over draws."""
+"""The gates of another order: one value in 50 digits, and float32 errors of both orders and of their gradients at offsets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from codegen.closed.gates.accuracy import FLOOR, SLACK
 from codegen.closed.gates.errors import autograd, inputs_at
 from codegen.closed.gates.execute import scope_of
+from codegen.closed.gates.points import given_to, one_value
 from codegen.closed.gates.sizes import sizes_to_measure
 from codegen.closed.regions.region import Region
 from engine.notation import Part
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from codegen.closed.regions.cells import Cell
+    from codegen.closed.regroup.among import Among
 
 OFFSETS = (0.0, 10.0, 100.0, 1000.0)
 DRAWS = 3
@@ -60,4 +62,16 @@ def error(found: torch.Tensor, exact: torch.Tensor) -> float:
     return float((found - exact).square().mean().sqrt()) / (float(exact.square().mean().sqrt()) + 1e-30)
 
 
-__all__ = ["as_accurate"]
+def passes_gates(old: Sequence[Cell], new: Sequence[Cell], among: Among) -> bool:
+    """Whether cells in another order have the values that they had, at a random point and in float32 around several offsets.
+
+    A gate that cannot be evaluated lets nothing pass.
+    """
+    given = given_to([*old, *new], among.known)
+    try:
+        return one_value(old, new, given) and as_accurate(old, new, given, among.example)
+    except Exception:  # noqa: BLE001  # whatever went wrong in it
+        return False
+
+
+__all__ = ["as_accurate", "passes_gates"]

@@ -11,12 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-import mpmath
-
 from codegen.closed.algebra.terms import indices_of
-from codegen.closed.gates.points import DIGITS, given_at_random, rewritten
 from codegen.closed.regions.cells import Cell, at, is_contraction
-from codegen.closed.regroup.accuracy import as_accurate
+from codegen.closed.regroup.accuracy import passes_gates
 from codegen.closed.regroup.among import Among, alive
 from engine.indexed import Indexed
 from engine.naming import free_name
@@ -183,17 +180,7 @@ class Picked:
         own = {t.name for t in self.twins.values()}
         old = sorted((*self.gone.values(), *self.readers.values()), key=lambda c: self.among.place[c.name])
         new = [c for c in self.cells if c.name in own or c.name in self.readers]
-        names = {c.name for c in (*old, *new)}
-        read = dict.fromkeys(r for c in (*old, *new) for r in c.reads if r not in names)
-        given = [self.among.known[r] for r in read]
-        try:
-            with mpmath.workdps(DIGITS):
-                tensors, sizes = given_at_random(given, [*old, *new])
-                rewritten(old, tensors, sizes)
-                same = not rewritten(new, tensors, sizes)
-            return same and as_accurate(old, new, given, self.among.example)
-        except Exception:  # noqa: BLE001  # a gate that cannot be evaluated lets nothing pass
-            return False
+        return passes_gates(old, new, self.among)
 
 
 def read_of(r: Cell, c: Cell) -> list[Any]:
