@@ -100,6 +100,22 @@ class LocalsWatcher:
         return self._line
 
 
+class unwatched:  # noqa: N801  # read as a statement
+    """Where nothing of the forward runs: a watcher of locals looks at none of the calls in here, which would take time."""
+
+    __slots__ = ("_watcher",)
+
+    def __enter__(self) -> None:
+        watcher = sys.gettrace()
+        self._watcher = watcher if isinstance(getattr(watcher, "__self__", None), LocalsWatcher) else None
+        if self._watcher is not None:
+            sys.settrace(None)
+
+    def __exit__(self, *_: object) -> None:
+        if self._watcher is not None:
+            sys.settrace(self._watcher)
+
+
 RESERVED = frozenset((
     "torch", "math", "saved", "Saved", "grad_out", "grads", "forward", "backward", "value_and_grad", "step", "function",
     "Function", "Module", "NamedTuple", "Tensor", "self", "cls", "ctx", "dict", "float", "int", "len", "range", "tuple",

@@ -32,12 +32,20 @@ class Index(Symbol):
         return Symbol.__new__(cls, name, integer=True, nonnegative=True)
 
 
+_ANY = Index("any")
+_ASSUMED = [s for s in ("_assumptions", "_assumptions_orig", "_assumptions0") if hasattr(_ANY, s)]
+
+
 def fresh(prefix: str = "i") -> Index:
     """A new index, different from every other one of this process. Names sort as they were made, for any number of them.
 
     sympy orders by name, so what is emitted would else depend on what was derived before.
     """
-    return Index(f"{prefix}_{next(_counter):09d}")
+    index: Any = sp.Expr.__new__(Index)
+    index.name = f"{prefix}_{next(_counter):09d}"
+    for slot in _ASSUMED:  # what is known of one index is known of all: deriving it anew is most of what making one takes
+        setattr(index, slot, getattr(_ANY, slot))
+    return cast("Index", index)
 
 
 def size_symbol(name: str) -> Symbol:

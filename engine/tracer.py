@@ -33,6 +33,7 @@ from engine.implicit import Equation, Expansion
 from engine.indexed import Indexed
 from engine.literals import plain
 from engine.located import REMEDIES, device, here, located, transformed, unknown_op
+from engine.naming import unwatched
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
 from engine.ops.indexing import selects
@@ -173,6 +174,10 @@ class Tracer(TorchFunctionMode):
     # -- what the mode sees ------------------------------------------------------------------------------------
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with unwatched():
+            return self._called(func, args, kwargs)
+
+    def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
         given: dict[str, Any] = kwargs or {}
         kwargs = {k: v for k, v in given.items() if k != "out" or v is not None}
         name = getattr(func, "__name__", str(func))
