@@ -46,7 +46,8 @@ class Fuse(ast.NodeTransformer):
     def line(self, line: str) -> str:
         """A statement `name = value` with its sums of products as one call each."""
         name, assigned, _ = line.partition(" = ")
-        if not assigned or not name.isidentifier() or '"' in line:
+        summed, multiplied = "+" in line or "-" in line, "*" in line or "@" in line
+        if not assigned or not name.isidentifier() or '"' in line or not (summed and multiplied):
             return line
         before = ast.parse(value_of(line), mode="eval")
         text = ast.unparse(before)
