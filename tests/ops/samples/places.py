@@ -149,10 +149,8 @@ SAMPLES: dict[str, list[Call]] = {
         constant(0.0, 1.0, 5, dtype=torch.float64), constant(-2.0, 3.0, None, dtype=torch.float64),
         constant(1.0, 2.0, 1),
     ],
-    "rand": [
-        spelled(made, t(3, 2), None, 4, only="torch.rand"),
-        spelled(made, t(3, 2), 2, only="torch.empty", values=False),
-    ],
+    "rand": [constant(None, 4)],
+    "empty": [spelled(made, t(3, 2), 2, values=False)],
     "randint": [
         spelled(lambda f, x: (x, f(0, 9, (x.shape[0], 2))), t(3, 2)), spelled(lambda f, x: (x, f(5, (2,))), t(3)),
     ],
