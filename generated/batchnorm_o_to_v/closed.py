@@ -3,7 +3,7 @@
 
 v (d,); x (n, d); w (d,); b (d,)
 
-Saved for the backward: x (n, d), w (d,), centred (n, d), o_sqrt (d,).
+Saved for the backward: v (d,), x (n, d), w (d,), o_div (n, d).
 """
 
 import torch
@@ -11,31 +11,27 @@ import torch
 
 def forward(v, x, w, b):
     """Returns (o, saved)."""
-    centred = (x - x.mean(0)).detach()
-    o_sqrt = v.sqrt()
-    o = torch.addcmul(b, centred, w / o_sqrt)
-    return o, (x, w, centred, o_sqrt)
+    o_div = (x - x.mean(0)) / v.sqrt()
+    o = torch.addcmul(b, o_div, w)
+    return o, (v, x, w, o_div)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    x, w, centred, o_sqrt = saved
-    d = x.shape[1]
+    v, x, w, o_div = saved
+    d = v.shape[0]
     n = x.shape[0]
     if grad_out is None:
-        grad_out = x.new_ones((n, d))
+        grad_out = v.new_ones((n, d))
 
     # db[i] = Σ_j grad_out[j,i]
     db = grad_out.sum(0)
 
-    # grad_out_sum[i] = Σ_j centred[j,i] grad_out[j,i]
-    grad_out_sum = (centred * grad_out).sum(0)
+    # dw[i] = Σ_j o_div[j,i] grad_out[j,i]
+    dw = (o_div * grad_out).sum(0)
 
-    # dw[i] = grad_out_sum[i] / o_sqrt[i]
-    dw = grad_out_sum / o_sqrt
-
-    # dv[i] = -w[i] grad_out_sum[i] / (2 o_sqrt[i]^3)
-    dv = -w * grad_out_sum / (2 * o_sqrt ** 3)
+    # dv[i] = -w[i] dw[i] / (2 v[i])
+    dv = -w * dw / (2 * v)
 
     # dx = 0: x has no influence on the result
     dx = torch.zeros_like(x)
@@ -62,12 +58,12 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(v, x, w, b):
         o, saved = forward(v, x, w, b)
-        x, w, centred, o_sqrt = saved
-        return o, centred, o_sqrt
+        v, x, w, o_div = saved
+        return o, o_div
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, output[1], output[2])
+        ctx.save_for_backward(*inputs, output[1])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -76,8 +72,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 4
-        v, x, w, b, centred, o_sqrt = ctx.saved_tensors
-        saved = (x, w, centred, o_sqrt)
+        v, x, w, b, o_div = ctx.saved_tensors
+        saved = (v, x, w, o_div)
         with torch.autocast(grad_given.device.type, enabled=False):
             if torch.is_grad_enabled():
                 return pulled_back((v, x, w, b), grad_out)
@@ -100,7 +96,7 @@ class ForwardMode(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, output[1], output[2])
+        ctx.save_for_forward(*inputs, output[1])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -114,7 +110,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None, None
+        return moved_0, None
 
 
 def as_written(v, x, w, b):

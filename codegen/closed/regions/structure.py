@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from codegen.closed.regions import rows
 from codegen.closed.regions.cells import Builder, Cell
 from codegen.closed.regions.indifferent import told, without_indifferent
+from codegen.closed.regions.largest import DETACHED, LARGEST, without_detached, without_places
 from codegen.closed.regions.region import AGAIN, grouped, near_readers
 from codegen.closed.regions.rewrites import compared
 from codegen.closed.regions.symmetric import symmetric_among
@@ -50,15 +51,19 @@ class Structure:
         added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
         ordered = regrouped(added, graph.outputs, builder.literal, graph.example)
         shared = rows.with_shares_in_products(ordered, graph.outputs)
-        stilled = without_indifferent(shared, graph.outputs)
-        self.cells = near_readers(stilled, graph.outputs)
+        attached = without_detached(shared, graph.outputs)
+        stilled = without_indifferent(attached, graph.outputs)
+        values = without_places(stilled, graph)
+        self.cells = near_readers(values, graph.outputs)
         self.notes = (
             *compared(picked.RULE, self.traced, picks),
             *compared(angles.RULE, picks, added),
             *compared(ORDER, added, ordered),
             *compared(rows.RULE, ordered, shared),
-            *told(shared, stilled),
-            *compared(AGAIN, stilled, self.cells),
+            *compared(DETACHED, shared, attached),
+            *told(attached, stilled),
+            *compared(LARGEST, stilled, values),
+            *compared(AGAIN, values, self.cells),
         )
         """What became of them before regions were closed."""
         self.by_name = {c.name: c for c in self.cells}
