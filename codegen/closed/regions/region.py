@@ -77,7 +77,8 @@ def depths(cells: list[Cell]) -> dict[str, int]:
 def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
     """The depths, with cells that only later ones read brought to those, where nothing with a gradient lies between.
 
-    So are outer differences: what reads them may do without them. The logarithm of a sum stays where the sum does, so that
+    So are outer differences: what reads them may do without them, and exponentials that are added to something, whose sum has a
+    logarithm that does not overflow. The logarithm of a sum stays where the sum does, so that
     both are one logsumexp.
     """
     by_name, readers, first = {c.name: c for c in cells}, readers_of(cells), dict(depth)
@@ -90,7 +91,8 @@ def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
         mine = readers.get(c.name, [])
         if not mine or not c.is_local or not c.differentiable or not all(by_name[r].is_local for r in mine):
             continue
-        if operands(c) is not None or shifted(c) or all(passed[r] == passed[c.name] for r in mine):
+        beside = isinstance(c.expr, sp.exp) and all(isinstance(by_name[r].expr, sp.Add) for r in mine)
+        if operands(c) is not None or shifted(c) or beside or all(passed[r] == passed[c.name] for r in mine):
             depth[c.name] = max(depth[c.name], min(depth[r] for r in mine))
     for c in cells:
         if depth[c.name] != first[c.name] and any(depth[n] == first[c.name] for n in logarithms(c, by_name)):
