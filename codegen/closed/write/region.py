@@ -206,9 +206,9 @@ def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any
     """
     (reader,) = [local[n] for n in live if cell.name in local[n].reads]
     whole = cast("Expr", reader.expr)
-    if any(x.has(sp.exp) for x in cast("Expr", cell.expr).atoms(sp.log)):
-        if any(accesses(x, cell.name) for x in whole.atoms(sp.exp)):
-            return False
+    summed = any(x.has(sp.exp) for x in cast("Expr", cell.expr).atoms(sp.log))
+    if summed and any(accesses(x, cell.name) for x in whole.atoms(sp.exp)):
+        return False
     if isinstance(cell.expr, sp.Add) and adds(whole, cell.name):
         return False
     placed = scattered.by_places(cell.expr, cell.indices) is not cell.expr
