@@ -136,6 +136,18 @@ def sampson_hand(f, x, y, g):
     return ((q * e).mean(), (df,))
 
 
+def lattice(p):
+    near = torch.roll(p, -1, 0) + torch.roll(p, -1, 1)
+    return (2 * p**2 - p * near + 0.3 * p**2 + 0.1 * p**4).sum()
+
+
+def lattice_hand(p, g):
+    near = torch.roll(p, -1, 0) + torch.roll(p, -1, 1)
+    q = p * p
+    around = near + torch.roll(p, 1, 0) + torch.roll(p, 1, 1)
+    return ((q * (2.3 + 0.1 * q) - p * near).sum(), ((p * (4.6 + 0.4 * q) - around) * g,))
+
+
 UNEQUAL = [
     Form("momentum contrast", moco, lambda d, n: [d.normal(n, 8), d.normal(n, 8), d.normal(40, 8)], moco_hand, wrt=("q",), extreme=True),
     Form("boxes and classes", detection, lambda d, n: [d.normal(n, 20), d.normal(n, 4), d.classes(16, n)], detection_hand, wrt=("x",), twice=False),
@@ -144,4 +156,5 @@ UNEQUAL = [
     Form("importance weighted bound", iwae, lambda d, n: [d.normal(n, 6), d.normal(n, 6), d.normal(5, n, 6), d.normal(5, n)], iwae_hand, wrt=("m", "s", "lx")),
     Form("demodulated weights", demodulated, lambda d, n: [d.normal(n, 8, 12), d.normal(n, 8), d.normal(6, 8)], demodulated_hand),
     Form("sampson distance", sampson, lambda d, n: [d.normal(3, 3), d.normal(n, 3), d.normal(n, 3)], sampson_hand, wrt=("f",)),
+    Form("lattice action", lattice, lambda d, n: [d.normal(n, 16)], lattice_hand, batches=(3, 5)),
 ]  # fmt: skip
