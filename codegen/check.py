@@ -194,11 +194,16 @@ def _run(program: Program, inputs: Sequence[Any], seeds: list[Tensor | None]) ->
             _made(program, out, saved),
             program.backward(saved, given(seeds)),
             program.backward(saved),
-            program.backward(saved, given([torch.ones_like(r) if r.is_floating_point() else None for r in results])),
+            program.backward(saved, given([_ones(r) if r.is_floating_point() else None for r in results])),
             program.backward(saved, given([None if g is None else 2 * g for g in seeds])),
         )
     except CRASHES as error:
         return f"the emitted code raised {type(error).__name__}: {error}"
+
+
+def _ones(result: Tensor) -> Tensor:
+    """Ones in rows, as `backward` makes them: in a result's own order of memory a product may be rounded otherwise."""
+    return torch.ones(result.shape, dtype=result.dtype, device=result.device)
 
 
 def _made(program: Program, out: Any, saved: Any) -> dict[str, Tensor]:
@@ -256,7 +261,10 @@ def _trace_differences(
     own = own_run(program.graph, forward, inputs, tensors, seeds if known else [None] * len(seeds))
     problems: list[str] = []
     for name, value in own.values.items():
-        if not _alike(value, reference.values[name]):
+        kinds = [str(t.dtype).removeprefix("torch.") for t in (value, reference.values[name])]
+        if kinds[0] != kinds[1]:
+            problems.append(f"{name}: the forward itself returns it in {kinds[0]}, what was recorded in {kinds[1]}")
+        elif not _alike(value, reference.values[name]):
             problems.append(f"{name}: the recorded forward does not compute what the forward itself does")
     for name, gradient in own.gradients.items() if known else ():
         recorded = reference.gradients[name]

@@ -25,6 +25,7 @@ from codegen.second import differentiable_inputs, gradient_along, hvp
 from codegen.stops import has_stops
 from codegen.worked.rewritten import rewritten_steps
 from engine import Graph, trace
+from engine.bounds import checked
 from engine.collection import few_collections
 from engine.errors import InputError
 
@@ -428,11 +429,13 @@ def generate(
     writer: ClosedWriter | None = None
     if mode == "closed":
         names = tuple(n for n in graph.inputs if graph[n].differentiable and (wrt is None or graph.key(n) in wrt))
-        source, writer = closed_source(graph, names, name or graph.name)
+        with checked(b.expr for b in graph.bounds):
+            source, writer = closed_source(graph, names, name or graph.name)
         trail = (*derivation.trail, *rewritten_steps(writer), *steps_of(writer.proofs))
         derivation = replace(derivation, proofs=tuple(writer.proofs), trail=trail)
     else:
-        source = steps_source(derivation, name or graph.name)
+        with checked(b.expr for b in graph.bounds):
+            source = steps_source(derivation, name or graph.name)
     program = Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))
     program.writer = writer
     program.from_start = {} if isinstance(forward, Graph) else from_start(graph, program.tensors(inputs))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sympy as sp
 from sympy import Expr
 
+from engine.bounds import nonnegative
 from engine.notation import Delta, Index, Less, LessEqual, Quo, Rem, Sigma, Where, ordered
 
 if TYPE_CHECKING:
@@ -49,30 +50,6 @@ def extreme(e: Expr, ranges: Mapping[Index, Expr], largest: bool) -> Expr | None
 def free(e: Expr) -> bool:
     """Whether an expression depends on any index or tensor."""
     return bool(e.atoms(Index)) or e.has(sp.Indexed)
-
-
-def nonnegative(e: Expr) -> bool:
-    """Whether an expression in sizes (each at least 1) is certainly at least 0."""
-    e = below(sp.expand(e))
-    if e.is_nonnegative:
-        return True
-    e = e.xreplace({q: sp.Dummy(nonnegative=True) for q in e.atoms(Quo, Rem)})
-    # sizes are >= 1: substitute s = 1 + t, t >= 0
-    shifted = sp.expand(e.xreplace({s: s + 1 for s in e.free_symbols if not isinstance(s, sp.Dummy)}))
-    return (
-        all(c.is_nonnegative for c in sp.Poly(shifted, *e.free_symbols).coeffs())
-        if e.free_symbols and shifted.is_polynomial()
-        else False
-    )
-
-
-def below(e: Expr) -> Expr:
-    """A lower bound of an expression: quotients that are subtracted are at most what was divided by what divides it."""
-    for q in sorted(e.atoms(Quo), key=str):
-        slope = e.coeff(q)
-        if slope.is_number and slope.is_negative and not (e - slope * q).has(q):
-            e = sp.expand(e - slope * q + slope * q.args[0] / q.args[1])
-    return e
 
 
 def holds(condition: Expr, ranges: Mapping[Index, Expr]) -> bool | None:

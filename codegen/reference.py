@@ -94,6 +94,8 @@ class _Replay:
         self._results: dict[int, Any] = {}
         self.by_definition: list[str] = []
         self._like = next((i for i in graph.inputs if graph[i].differentiable), None)
+        self._recorded = None if self._like is None else graph[self._like].dtype
+        """What `x.dtype` was in the forward: it is the dtype of what is given now, as in the emitted code."""
 
     def execute(self, node: Node) -> None:
         """Compute one node and, where autograd goes through it, keep its gradient."""
@@ -149,6 +151,8 @@ class _Replay:
         if isinstance(v, slice):
             s = cast("slice[Any, Any, Any]", v)
             return slice(*[self._argument(p, node) for p in (s.start, s.stop, s.step)])
+        if v == self._recorded:
+            return self.given[cast("str", self._like)].dtype
         return v
 
     def _follows_inputs(self, node: Node) -> bool:

@@ -27,6 +27,7 @@ from engine.notation import (
     Where,
     bound,
     canonical,
+    free_indices,
     fresh,
     name_of,
 )
@@ -665,8 +666,10 @@ class ScalarMixin(LowererBase):
             kept = tuple(None if d in dims else a for d, a in enumerate(v.axes))
             return Val(t, tuple(a for d, a in enumerate(v.axes) if d not in dims), "float", kept)
         if name == "scaled":
-            kernel, rest = self.kernel(args[0]), args[1]
-            return kernel if rest == 1 else self._times([kernel, self.value(rest)])
+            kernel, factors = self.kernel(args[0]), sp.Mul.make_args(args[1])
+            few = sp.Mul(*[f for f in factors if free_indices(f) <= {*kernel.indices}])
+            rest = [f for f in (few, sp.Mul(args[1], 1 / few)) if f != 1]
+            return self._times([kernel, *[self.value(f) for f in rest]])
         if name == "power":
             return self.join("**", self.value(args[0]), self.value(args[1]))
         if name == "neg":

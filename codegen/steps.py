@@ -22,6 +22,7 @@ from codegen.repeats import Repeats
 from codegen.stops import without_gradient
 from codegen.values import TensorInfo
 from codegen.wrapping import WIDTH, broken
+from engine.bounds import checked
 from engine.errors import DerivationError
 from engine.notation import in_wholes, sizes_in
 from engine.own import reachable
@@ -57,7 +58,8 @@ def lowered(
     tensors[OUT] = tensors[COT] = tensors[ADJOINT] = TensorInfo(law.shape)
     tensors[INVERSE] = TensorInfo(shapes[position])
     lowerer = ExactLowerer if isinstance(law, Definition) and is_elementwise(law) else Lowerer
-    return lowerer(tensors, {}).lower(contribution.expr, contribution.indices, contribution.shape)
+    with checked(law.bounds if isinstance(law, Definition) else ()):
+        return lowerer(tensors, {}).lower(contribution.expr, contribution.indices, contribution.shape)
 
 
 @dataclass(frozen=True)
@@ -391,7 +393,7 @@ def forward_lines(
 
 
 def guard_rows(graph: Graph) -> list[dict[str, str]]:
-    """Checks of what the forward fixed: a size that it used as a number."""
+    """Checks of what the forward fixed: a size that it used as a number, and of what its slices took for granted."""
     rows: list[dict[str, str]] = []
     for g in graph.guards:
         if g.equal is not None:
@@ -410,4 +412,25 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
             expr, value = (side.replace(f"⟦{k}⟧", text) for side in (expr, value))
         message = f"the forward fixed {expr} = {value}" + (f" at {g.where}" if g.where else "")
         rows.append({"test": f"{expr} != {value}", "message": quoted(message)})
+    return [*rows, *bound_rows(graph)]
+
+
+def bound_rows(graph: Graph) -> list[dict[str, str]]:
+    """Checks of sizes that a slice took for at least, or at most, others: it has as many rows then as the trace says."""
+    rows: list[dict[str, str]] = []
+    for bound in graph.bounds:
+        places = {s: graph.sizes.get(s) for s in sorted(bound.expr.free_symbols, key=str)}
+        reads = {s: Symbol(f"{at[0]}.shape[{at[1]}]") for s, at in places.items() if at is not None}
+        if len(reads) != len(places):
+            continue
+        terms = Add.make_args(bound.expr.xreplace(reads))
+        less = [t for t in terms if t.could_extract_minus_sign()]
+        more, least = size_text(Add(*[t for t in terms if t not in less])), size_text(-Add(*less))
+        said = (
+            f"{more} is at least {least}"
+            if len(less) < len(terms) and not more.isdigit()
+            else f"{least} is at most {more}"
+        )
+        test = f"{more} < {least}" if "at least" in said else f"{least} > {more}"
+        rows.append({"test": test, "message": quoted(f"the trace holds where {said}, for a slice at {bound.where}")})
     return rows

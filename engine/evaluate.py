@@ -152,6 +152,9 @@ def sizes_of(graph: Graph, inputs: Mapping[str, Any]) -> dict[Symbol, int]:
     for guard in graph.guards:
         if guard.equal is None and size_of(guard.expr, sizes) != guard.value:
             raise InputError(f"the forward fixed {guard.expr} to {guard.value} at {guard.where}")
+    for bound in graph.bounds:
+        if size_of(bound.expr, sizes) < 0:
+            raise InputError(f"a slice at {bound.where} was traced where {bound.expr} is at least 0")
     return sizes
 
 

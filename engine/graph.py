@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from sympy import Expr, Symbol
 
+    from engine.bounds import Bound
     from engine.implicit import Implicit
     from engine.sizes import Guard
     from engine.table import Definition
@@ -131,7 +132,7 @@ class Structure:
 class Graph:
     """A forward, recorded. `repr` reads as a program.
 
-    `sizes` says for every size symbol which input's dimension it is; `guards` what the forward fixed; `keys` maps a
+    `sizes` says for every size symbol which input's dimension it is; `guards` what the forward fixed, `bounds` what its slices took for granted; `keys` maps a
     node's name to the key of its gradient where they differ (`fc1_weight` to `fc1.weight`). `state` says what the module
     holds that was recorded, if whoever asked for the graph wanted to know (`codegen.modulestate`).
     """
@@ -147,6 +148,7 @@ class Graph:
     example: dict[Symbol, int] = field(default_factory=dict["Symbol", int])
     buffers: dict[str, str] = field(default_factory=dict[str, str])
     parameters: tuple[str, ...] = ()
+    bounds: tuple[Bound, ...] = ()
     state: Any = None
 
     @cached_property

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex, cast
 import sympy as sp
 from sympy import Expr, Symbol
 
+from engine.bounds import Bound, nonnegative
 from engine.errors import ShapeError, TraceError
 from engine.notation import Part, Quo, in_wholes, size_symbol
 
@@ -87,6 +88,7 @@ class Sizes:
     def __init__(self) -> None:
         self.values: dict[Symbol, int] = {}
         self.guards: list[Guard] = []
+        self.bounds: list[Bound] = []
         self.same_by_count: list[tuple[Expr, Expr, str]] = []
         self._same: dict[Symbol, Expr] = {}
         self._locate: Callable[[], str] = lambda: ""
@@ -132,6 +134,11 @@ class Sizes:
         known = {(g.expr, g.value) for g in self.guards}
         if (guard.expr, guard.value) not in known and (-guard.expr, -guard.value) not in known:
             self.guards.append(guard)
+
+    def keep_bound(self, e: Expr) -> None:
+        """Remember that `e` must not be negative for the trace to hold."""
+        if not nonnegative(self.resolve(e)) and all(b.expr != e for b in self.bounds):
+            self.bounds.append(Bound(e, self._locate()))
 
     def unify(self, a: Expr, b: Expr) -> Expr:
         """The common size of two dimensions that an op needs to be equal. Raises ShapeError where they differ."""

@@ -22,13 +22,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 import torch
 from sympy import Expr, Integer
 
+from engine.bounds import nonnegative
 from engine.errors import ShapeError, TraceError
 from engine.implicit import Equation, Implicit
 from engine.notation import BINDERS, Index, Quo, accesses, base, element, fresh, name_of
@@ -43,11 +44,15 @@ Shape = tuple[Expr, ...]
 
 @dataclass(frozen=True)
 class Definition:
-    """One output of an op: its shape and the expression of its element at `indices` (0 for a dimension of size one)."""
+    """One output of an op: its shape and the expression of its element at `indices` (0 for a dimension of size one).
+
+    It holds where none of the `bounds` is negative, which whoever runs it has checked.
+    """
 
     shape: Shape
     indices: tuple[Expr, ...]
     expr: Expr
+    bounds: tuple[Expr, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ class Scope:
         self.padded = padded
         self.chosen: list[tuple[int, Shape]] = []
         self.same: list[tuple[Expr, Expr]] = []
+        self.bounds: list[Expr] = []
         self.substitution: dict[Any, Expr] = {}
 
     def resolve(self, e: Expr) -> Expr:
@@ -138,6 +144,17 @@ _scopes: list[Scope] = []
 def equal(a: Expr, b: Expr) -> Expr:
     """Two sizes that the op needs to be equal, as one. Raises ShapeError where they differ at the example."""
     return _scopes[-1].equal(a, b)
+
+
+def at_least(size: Expr, least: Expr) -> bool:
+    """Whether one size is not below another one at the example, as it has to be in any run then, or not above it.
+
+    Where they are equal either answer has to do.
+    """
+    difference = size - least
+    holds = value_of(difference) >= 0
+    _scopes[-1].bounds.append(difference if holds else -difference)
+    return holds
 
 
 def value_of(size: Expr) -> int:
@@ -341,7 +358,8 @@ _SPREAD = ("dims", "size", "sizes", "shape", "repeats")
 def _resolved(o: Output, scope: Scope) -> Output:
     shape = tuple(scope.resolve(s) for s in o.shape)
     if isinstance(o, Definition):
-        return define(shape, o.indices, scope.resolve(o.expr))
+        bounds = tuple(e for e in map(scope.resolve, scope.bounds) if not nonnegative(e))
+        return replace(define(shape, o.indices, scope.resolve(o.expr)), bounds=bounds)
     return Opaque(shape) if isinstance(o, Opaque) else o.replaced(scope.substitution)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
+from engine.bounds import Bound, nonnegative
 from engine.collection import few_collections
 from engine.errors import ExampleError, TraceError
 from engine.graph import Call, Graph, Node, Structure
@@ -367,6 +368,7 @@ def _finish(run: _Run, forward: Any) -> Graph:
     for a, b, where in tracer.sizes.same_by_count:
         if a in dimensions and b in dimensions:
             guards = (*guards, Guard(a, 0, where, (dimensions[a], dimensions[b])))
+    bounds = tuple(Bound(final(b.expr), b.where) for b in tracer.sizes.bounds)
     constants = tuple((k, v) for k, v in enumerate(everything) if not isinstance(v, torch.Tensor))
     structure = None if isinstance(out, torch.Tensor) else Structure(spec, constants)
     return Graph(
@@ -376,6 +378,7 @@ def _finish(run: _Run, forward: Any) -> Graph:
         outputs=tuple(names[r] for r in results),
         sizes=sources,
         guards=guards,
+        bounds=tuple(b for b in dict.fromkeys(bounds) if not nonnegative(b.expr)),
         structure=structure,
         keys=keys,
         example={rename[s]: v for s, v in tracer.sizes.values.items() if s in rename},

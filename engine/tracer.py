@@ -65,12 +65,13 @@ IN_PLACE = frozenset((
 class _Defined:
     """What a row said of one structure of call.
 
-    Outputs, equal sizes, placeholders, the operands' shapes, and which of the call's own outputs (`chosen`) the
+    Outputs, equal sizes, what is not negative, placeholders, the operands' shapes, and which of the call's own outputs (`chosen`) the
     definitions read as further operands.
     """
 
     outputs: tuple[Output, ...]
     same: tuple[tuple[Expr, Expr], ...]
+    bounds: tuple[Expr, ...]
     placeholders: tuple[Symbol, ...]
     shapes: tuple[Shape, ...]
     chosen: tuple[int, ...]
@@ -707,9 +708,11 @@ class Tracer(TorchFunctionMode):
             read = (*shapes, *(shape for _, shape in scope.chosen))
             resolved = tuple(tuple(scope.resolve(s) for s in shape) for shape in read)
             chosen = tuple(c for c, _ in scope.chosen)
-            _memo[key] = _Defined(outputs, tuple(scope.same), tuple(values), resolved, chosen)
+            _memo[key] = _Defined(outputs, tuple(scope.same), tuple(scope.bounds), tuple(values), resolved, chosen)
         known = _memo[key]
         back: dict[Symbol, Expr] = {p: s for s, p in names.items()}
         for a, b in known.same:
             self.sizes.unify(a.xreplace(dict(back)), b.xreplace(dict(back)))
+        for e in known.bounds:
+            self.sizes.keep_bound(e.xreplace(dict(back)))
         return known, tuple((p, back[p]) for p in known.placeholders)

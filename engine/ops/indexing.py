@@ -17,6 +17,7 @@ from engine.table import (
     Operand,
     Shape,
     aligned,
+    at_least,
     axis,
     broadcast_shape,
     composite,
@@ -34,22 +35,20 @@ Tensor = torch.Tensor
 def sliced(s: slice, size: Expr) -> tuple[Expr, int, Expr]:
     """(start, step, length) of a slice of a dimension, symbolic where its bounds are."""
     step = 1 if s.step is None else int(s.step)
-    total = value_of(size)
-    if total == 0:
+    if value_of(size) == 0:
         return sp.S.Zero, step, sp.S.Zero
 
     def bound(given: Any, default: Expr) -> Expr:
         if given is None:
             return default
         e = expression(given)
-        v = value_of(e)
-        if v < 0:
-            return (size + e) if v + total > 0 else sp.S.Zero
-        return e if v < total else size
+        if value_of(e) < 0:
+            return sp.S.Zero if at_least(-e, size) else size + e
+        return size if at_least(e, size) else e
 
     start, stop = bound(s.start, sp.S.Zero), bound(s.stop, size)
     span = stop - start
-    if value_of(span) <= 0:
+    if at_least(start, stop):
         return start, step, sp.S.Zero
     return start, step, span if step == 1 else steps(span - 1, step)
 

@@ -39,7 +39,8 @@ def backward(saved, grad_out=None):
     # dh2_add[i,j] = 0 if h2[i,j] ≤ 0 else w3[j,0] dscore_add[i,0]
     dh2_add = torch.ops.aten.threshold_backward(dscore_add * w3.T, h2, 0)
 
-    dloss_mul = grad_out
+    # dweights = 0.0001 grad_out
+    dweights = grad_out / 10000
 
     # dy[i] = dhinge_mul[i] score_add[i,0]
     dy = dhinge_mul * score_add.squeeze(1)
@@ -53,23 +54,23 @@ def backward(saved, grad_out=None):
     # db2_loss[i] = Σ_j dh2_add[j,i]
     db2_loss = dh2_add.sum(0)
 
-    # db3_loss_mul[0] = 0.0002 b3[0] dloss_mul
-    db3_loss_mul = b3 * dloss_mul / 5000
+    # db3_weights[0] = 2 b3[0] dweights
+    db3_weights = 2 * b3 * dweights
 
-    # dw3_loss_mul[i,0] = 0.0002 dloss_mul w3[i,0]
-    dw3_loss_mul = w3 * (dloss_mul / 5000)
+    # dw3_weights[i,0] = 2 dweights w3[i,0]
+    dw3_weights = 2 * dweights * w3
 
-    # db2_loss_mul[i] = 0.0002 b2[i] dloss_mul
-    db2_loss_mul = b2 * (dloss_mul / 5000)
+    # db2_weights[i] = 2 b2[i] dweights
+    db2_weights = 2 * dweights * b2
 
-    # dw2_loss_mul[i,j] = 0.0002 dloss_mul w2[i,j]
-    dw2_loss_mul = w2 * (dloss_mul / 5000)
+    # dw2_weights[i,j] = 2 dweights w2[i,j]
+    dw2_weights = 2 * dweights * w2
 
-    # db1_loss_mul[i] = 0.0002 b1[i] dloss_mul
-    db1_loss_mul = b1 * (dloss_mul / 5000)
+    # db1_weights[i] = 2 b1[i] dweights
+    db1_weights = 2 * dweights * b1
 
-    # dw1_loss_mul[i,j] = 0.0002 dloss_mul w1[i,j]
-    dw1_loss_mul = w1 * (dloss_mul / 5000)
+    # dw1_weights[i,j] = 2 dweights w1[i,j]
+    dw1_weights = 2 * dweights * w1
 
     # dh1[i,j] = Σ_k dh2_add[i,k] w2[j,k]
     dh1 = dh2_add @ w2.T
@@ -83,23 +84,23 @@ def backward(saved, grad_out=None):
     # dx[i,j] = Σ_k dh1_add[i,k] w1[j,k]
     dx = dh1_add @ w1.T
 
-    # dw1[i,j] = dw1_loss_mul[i,j] + Σ_k dh1_add[k,j] x[k,i]
-    dw1 = torch.addmm(dw1_loss_mul, x.T, dh1_add)
+    # dw1[i,j] = dw1_weights[i,j] + Σ_k dh1_add[k,j] x[k,i]
+    dw1 = torch.addmm(dw1_weights, x.T, dh1_add)
 
-    # db1[i] = db1_loss_mul[i] + db1_h1[i]
-    db1 = db1_loss_mul + db1_h1
+    # db1[i] = db1_weights[i] + db1_h1[i]
+    db1 = db1_weights + db1_h1
 
-    # dw2[i,j] = dw2_loss_mul[i,j] + Σ_k dh2_add[k,j] h1[k,i]
-    dw2 = torch.addmm(dw2_loss_mul, h1.T, dh2_add)
+    # dw2[i,j] = dw2_weights[i,j] + Σ_k dh2_add[k,j] h1[k,i]
+    dw2 = torch.addmm(dw2_weights, h1.T, dh2_add)
 
-    # db2[i] = db2_loss[i] + db2_loss_mul[i]
-    db2 = db2_loss + db2_loss_mul
+    # db2[i] = db2_loss[i] + db2_weights[i]
+    db2 = db2_loss + db2_weights
 
-    # dw3[i,0] = dw3_loss[i,0] + dw3_loss_mul[i,0]
-    dw3 = dw3_loss + dw3_loss_mul
+    # dw3[i,0] = dw3_loss[i,0] + dw3_weights[i,0]
+    dw3 = dw3_loss + dw3_weights
 
-    # db3[0] = db3_loss[0] + db3_loss_mul[0]
-    db3 = db3_loss + db3_loss_mul
+    # db3[0] = db3_loss[0] + db3_weights[0]
+    db3 = db3_loss + db3_weights
 
     return {
         "x": dx,

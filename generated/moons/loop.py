@@ -52,13 +52,13 @@ def trainer(params):
     b2_squared = space1[:16]
     w3_squared = space1[:16].view(16, 1)
     h2 = space1.view(50, 16)
-    dw2_loss_mul = space1[:256].view(16, 16)
+    dw2_weights = space1[:256].view(16, 16)
     space2 = torch.empty(50, dtype=torch.float32)
     weights_add_3 = space2[:1].view(())
     score_add = space2
     dhinge_mul = space2
     dscore_add = space2
-    dw1_loss_mul = space2[:32].view(2, 16)
+    dw1_weights = space2[:32].view(2, 16)
     space3 = torch.empty(800, dtype=torch.float32)
     sum_w1_squared = space3[:1].view(())
     sum_w2_squared = space3[:1].view(())
@@ -148,15 +148,15 @@ def trainer(params):
                 threshold_backward(dscore_add_times_w3, h2, 0, grad_input=dh2_add)
                 b2.add_(b2, alpha=0.0002 * rate)
                 b2.addmv_(dh2_add_T, ones_1, alpha=rate)
-                torch.mul(w2, number_0_0002, out=dw2_loss_mul)
-                torch.mul(w1, number_0_0002, out=dw1_loss_mul)
+                torch.mul(w2, number_0_0002, out=dw2_weights)
+                torch.mul(w1, number_0_0002, out=dw1_weights)
                 torch.mm(dh2_add, w2_T, out=dh1)
                 threshold_backward(dh1, h1, 0, grad_input=dh1_add)
                 b1.add_(b1, alpha=0.0002 * rate)
                 b1.addmv_(dh1_add_T, ones_1, alpha=rate)
-                torch.addmm(dw1_loss_mul, x_T, dh1_add, out=dw1)
+                torch.addmm(dw1_weights, x_T, dh1_add, out=dw1)
                 w1.add_(dw1, alpha=rate)
-                torch.addmm(dw2_loss_mul, h1_T, dh2_add, out=dw2)
+                torch.addmm(dw2_weights, h1_T, dh2_add, out=dw2)
                 w2.add_(dw2, alpha=rate)
             loss_of, = torch.vmap(at_end)(weights_all[:count], hinge_rsub_all[:count])
             losses[done : done + count] = loss_of

@@ -236,3 +236,18 @@ def test_cyclic_shifts_are_undone_by_the_opposite_ones(forward) -> None:
         other = torch.randn(shape, dtype=torch.float64, requires_grad=True)
         (true,) = torch.autograd.grad(forward(other), other)
         torch.testing.assert_close(program.value_and_grad(other.detach())[1]["x"], true)
+
+
+def test_what_is_passed_back_to_a_slice_is_added_there() -> None:
+    """How many columns there are is checked; no positions are counted, and none is held within the dimension."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return (x[:, :4] ** 2).sum() + (x[:, -3:] ** 3).sum() + (x**4).sum()
+
+    x = torch.randn(5, 9, dtype=torch.float64)
+    program = codegen.generate(forward, x)
+    assert "[:, :4].add_(" in program.source
+    assert "arange" not in program.source
+    for n in (9, 6, 4):
+        report = codegen.check(program, torch.randn(5, n, dtype=torch.float64))
+        assert report.ok, report.failures

@@ -164,3 +164,60 @@ def test_products_of_exponentials_that_are_merely_summed_stay_products() -> None
     assert ".exp()" not in forward
     assert "log" not in forward
     assert "softmax(1)" in forward
+
+
+def beside_a_sum(q, n):
+    return (torch.log(torch.exp(q) + torch.exp(n).sum(1)) - q).mean()
+
+
+def beside_a_mean(q, n):
+    return (torch.log(2 * torch.exp(q) + torch.exp(n / 2).mean(1)) - q).sum()
+
+
+def two_sums(q, n):
+    return torch.log(torch.exp(q).sum() + 3 * torch.exp(n).sum())
+
+
+def two_sums_and_one(q, n):
+    return torch.log(torch.exp(q) + torch.exp(n[:, :4]).sum(1) + torch.exp(n[:, 4]))
+
+
+def share_of_one(q, n):
+    return torch.exp(q) / (torch.exp(q) + torch.exp(2 * n).sum(1))
+
+
+def beside_a_product(q, n):
+    """The exponential is made before the product is, and added to what is made of it."""
+    own = (q[:, None] * n).sum(1) / 0.2
+    return (torch.log(torch.exp(own) + torch.exp(n @ n.T / 0.2).sum(1)) - own).mean()
+
+
+BESIDE = [beside_a_sum, beside_a_mean, two_sums, two_sums_and_one, share_of_one, beside_a_product]
+
+
+@pytest.mark.parametrize("forward", BESIDE)
+def test_a_sum_of_exponentials_beside_another_does_not_overflow(forward) -> None:
+    """The larger one may be either of them."""
+    draw = torch.Generator().manual_seed(0)
+    q, n = torch.randn(4, generator=draw, dtype=torch.float64), torch.randn(4, 6, generator=draw, dtype=torch.float64)
+    program = codegen.generate(forward, q, n)
+    report = codegen.check(program, q, n)
+    assert report.ok, report.failures
+    factors = (1e2, -1e2) if forward is beside_a_product else (1e4, -1e4)
+    for factor in factors:
+        out, grads = program.value_and_grad(factor * q, factor * n)
+        assert out.isfinite().all()
+        assert all(g.isfinite().all() for g in grads.values())
+
+
+def sum_read_elsewhere(q, n):
+    e = torch.exp(n)
+    s = e.sum(1)
+    return (torch.log(torch.exp(q) + s) + (e / s[:, None]).square().sum(1)).mean()
+
+
+def test_a_sum_of_exponentials_that_shares_are_made_of_stays() -> None:
+    q, n = torch.randn(4, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
+    program = codegen.generate(sum_read_elsewhere, q, n)
+    assert program.source.count("logsumexp") == 0
+    assert codegen.check(program, q, n).ok

@@ -463,3 +463,43 @@ def test_a_small_gradient_is_not_taken_for_noise() -> None:
     program = generate(forward, x, mode="steps")
     assert check(program, x, truth=False).ok
     assert not check(corrupted(program, "dx = ", "dx = -"), x, truth=False).ok
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+def test_what_has_the_dtype_of_an_input_follows_it(mode: str) -> None:
+    """The forward reads `x.dtype`: what was recorded in float64 is no mismatch, and no error, in float32."""
+
+    def forward(x: Tensor, w: Tensor, i: Tensor) -> Tensor:
+        picked = nn.functional.one_hot(i, x.shape[1]).to(x.dtype)
+        far = torch.eye(x.shape[0], dtype=x.dtype) * 3
+        return torch.dot((x * picked).sum(0), picked.mean(0)) + (far @ (x.abs() < 1).to(x.dtype) @ w).exp().sum()
+
+    x, w, i = torch.randn(4, 3, dtype=torch.float64), torch.randn(3, dtype=torch.float64), torch.tensor([0, 2, 1, 1])
+    program = generate(forward, x, w, i, mode=mode)
+    for dtype in (torch.float64, torch.float32):
+        report = check(program, x.to(dtype), w.to(dtype), i)
+        assert report.ok, report.failures
+
+
+def test_a_dtype_that_is_not_that_of_the_inputs_is_said_to_differ() -> None:
+    def forward(x: Tensor) -> Tensor:
+        return (x * 3).to(torch.float64).sin()
+
+    x = torch.randn(5, dtype=torch.float64)
+    assert check(generate(forward, x), x).ok
+    problems = check(generate(forward, x), x.float()).problems
+    assert problems == ("out: the forward itself returns it in float64, what was recorded in float32",)
+
+
+def test_ones_are_those_that_backward_makes_where_the_result_lies_in_columns() -> None:
+    """An einsum may return its result in columns, and a product with ones in columns is rounded otherwise."""
+
+    def forward(x: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        reach = a.cumsum(0)
+        decay = torch.tril(torch.exp(reach[:, None] - reach[None, :]))
+        return torch.einsum("ij,is,js,jd->id", decay, c, b, x)
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(s, generator=generator, dtype=torch.float64) for s in ((5, 8), (5,), (5, 4), (5, 4))]
+    report = check(generate(forward, *inputs), *inputs)
+    assert report.ok, report.failures

@@ -16,6 +16,7 @@ from torch import Tensor
 from codegen import generate
 from engine import ShapeError, TraceError, trace
 from engine.errors import InputError
+from engine.evaluate import sizes_of
 from engine.graph import Graph
 from engine.notation import Quo
 from engine.sizes import Dim, Real, Sizes, evaluate, exact
@@ -252,3 +253,66 @@ def test_a_loop_over_the_rows_is_told_where_it_is() -> None:
 
 def without_dimensions(x: Tensor) -> Tensor:
     return x / len(x.sum())
+
+
+# -- slices that end where a dimension does ------------------------------------------------------------------------
+
+
+SLICES: dict[str, Callable[[Tensor], Tensor]] = {
+    "first": lambda x: (x[:, :4] ** 2).mean(),
+    "last": lambda x: (x[:, -4:] ** 2).mean(),
+    "rest": lambda x: (x[:, 4:] ** 2).sum() + x.sum(),
+    "between": lambda x: (x[:, 2:6] * x[:, 1:5]).mean(),
+    "every second": lambda x: (x[:, 1:5:2] ** 2).mean(),
+    "rows of": lambda x: x[..., :4].mean(1).exp().sum(),
+    "written": lambda x: torch.slice_scatter(x, x[:, :4] ** 2, 1, 0, 4).mean(),
+}
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("traced", [9, 3])
+@pytest.mark.parametrize("name", SLICES)
+def test_a_slice_holds_for_the_sizes_that_it_was_traced_for_or_says_so(name: str, traced: int, mode: str) -> None:
+    """torch cuts a slice off where the dimension ends; what was recorded does not, and was silently wrong there."""
+    forward = SLICES[name]
+    if name == "between" and traced == 3:
+        pytest.skip("2 to 6 and 1 to 5 of three columns are not as many")
+    program = generate(forward, torch.randn(4, traced, dtype=torch.float64), mode=mode)
+    refused = held = 0
+    for n in (11, 9, 6, 5, 4, 3, 2):
+        x = torch.randn(4, n, dtype=torch.float64, requires_grad=True)
+        try:
+            out = forward(x)
+        except RuntimeError:
+            continue
+        (true,) = torch.autograd.grad(out, x)
+        try:
+            mine, grads = program.value_and_grad(x.detach())
+        except ValueError as error:
+            if n == traced or "for a slice at" not in str(error):
+                raise
+            refused += 1
+            continue
+        torch.testing.assert_close(mine, out.detach())
+        torch.testing.assert_close(grads["x"], true)
+        held += 1
+    assert refused
+    assert held
+
+
+def test_what_a_slice_took_for_granted_is_said() -> None:
+    longer = generate(SLICES["first"], torch.randn(4, 9))
+    with pytest.raises(ValueError, match=r"x.shape\[1\] is at least 4, for a slice at .*test_sizes.py"):
+        longer.module.forward(torch.randn(4, 3))
+    shorter = generate(SLICES["first"], torch.randn(4, 3))
+    with pytest.raises(ValueError, match=r"x.shape\[1\] is at most 4, for a slice at .*test_sizes.py"):
+        shorter.module.forward(torch.randn(4, 9))
+    with pytest.raises(InputError, match="a slice at .*test_sizes.py"):
+        sizes_of(longer.graph, {"x": torch.randn(4, 3)})
+
+
+def test_slices_that_fit_whatever_the_size_is_take_nothing_for_granted() -> None:
+    def forward(x: Tensor) -> Tensor:
+        return (x[:, :-1] * x[:, 1:]).sum() + x[: x.shape[0] // 2].sum() + x[:, ::2].sum() + x[:].sum()
+
+    assert trace(forward, torch.randn(4, 9)).bounds == ()

@@ -4,7 +4,8 @@ exp(a), exp(b) and exp((a + b) / 2), and the density of a mixture, `Sum_k p_k ex
 that of exp(l_k - log Sum exp l + q_k - d g_k). The logarithms and shares of such sums do not overflow, nor are they lost to zeros.
 
 Only where all that reads the sum divides by it or takes its logarithm, and where one factor runs over all that the product does: an outer
-product of exponentials is cheaper than the exponentials of all sums.
+product of exponentials is cheaper than the exponentials of all sums. A sum over an axis beside another exponential, as in
+`exp(a) + Sum_j exp(b_j)`, is the exponential of its logarithm.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ def with_exponents(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
             if cell is None or cell.name in kept or cell.expr is None or cell.call:
                 continue
             exponent = exponent_in(cell.expr, known)
-            if exponent is not None and spans(cell.expr, {*cell.ranges}, known):
+            if total_in(cell, known) is not None:
+                if all(
+                    isinstance(d.expr, sp.Add) for d in cells if cell.name in d.reads
+                ):  # its shares are told by it else
+                    found[cell.name] = by_logarithm(cell, {*known, *found})
+                    known[cell.name] = found[cell.name][-1]
+            elif exponent is not None and spans(cell.expr, {*cell.ranges}, known):
                 found[cell.name] = as_exponential(cell, sp.factor_terms(exponent), {*known, *found})
                 known[cell.name] = found[cell.name][-1]
     return [d for c in cells for d in found.get(c.name, (c,))]
@@ -50,13 +57,30 @@ def as_exponential(cell: Cell, exponent: Any, taken: set[str]) -> tuple[Cell, ..
     whole = replace(cell, text=None, positive=True)
     if not isinstance(exponent, sp.Add) and not any(isinstance(f, sp.Add) for f in Mul.make_args(exponent)):
         return (replace(whole, expr=sp.exp(exponent)),)
-    own = {i: fresh() for i in cell.indices if i != 0}
-    indices = tuple(own.get(i, i) for i in cell.indices)
+    indices, own = fresh_of(cell)
     name = free_name(f"{cell.name}_exponent", taken)
     inner = replace(
         cell, name=name, indices=indices, expr=exponent.xreplace(own), node=None, text=None, named=False, positive=False
     )
     return inner, replace(whole, expr=sp.exp(inner.element(cell.indices)))
+
+
+def by_logarithm(total: Cell, taken: set[str]) -> tuple[Cell, ...]:
+    """A multiple of a sum of exponentials as the exponential of a logarithm; that and the sum are cells before it."""
+    number, terms = reduction(total.expr)
+    inner, outer = fresh_of(total), fresh_of(total)
+    plain = replace(total, name=free_name(f"{total.name}_sum", taken), node=None, text=None, named=False, positive=True)
+    summed = replace(plain, indices=inner[0], expr=cast("Any", terms).xreplace(inner[1]))
+    name = free_name(f"{total.name}_exponent", taken)
+    logarithm = sp.log(summed.element(outer[0])) + sp.log(number)
+    exponent = replace(plain, name=name, indices=outer[0], expr=logarithm, positive=False)
+    return summed, exponent, replace(total, expr=sp.exp(exponent.element(total.indices)), text=None, positive=True)
+
+
+def fresh_of(cell: Cell) -> tuple[tuple[Any, ...], dict[Any, Any]]:
+    """Indices of its own for a copy of a cell, and which of the cell's they stand for."""
+    own = {i: fresh() for i in cell.indices if i != 0}
+    return tuple(own.get(i, i) for i in cell.indices), own
 
 
 def added(c: Cell, cells: list[Cell], known: Mapping[str, Cell]) -> list[Any]:
@@ -76,7 +100,23 @@ def added(c: Cell, cells: list[Cell], known: Mapping[str, Cell]) -> list[Any]:
         else:
             terms.append(e)
     others = [e for e in terms if exponent_of(e, known) is None]
-    return others if len(others) < len(terms) else []
+    return others if len(others) < len(terms) or all(is_power(e, known) for e in terms) else []
+
+
+def is_power(e: Any, known: Mapping[str, Cell]) -> bool:
+    """Whether an element of a cell is a product of powers of exponentials, or a multiple of a sum of exponentials."""
+    cell = known.get(name_of(e)) if isinstance(e, Indexed) else None
+    if cell is None or cell.expr is None or cell.call:
+        return False
+    return total_in(cell, known) is not None or (
+        exponent_in(cell.expr, known) is not None and spans(cell.expr, {*cell.ranges}, known)
+    )
+
+
+def total_in(cell: Cell, known: Mapping[str, Cell]) -> Sigma | None:
+    """The sum of exponentials that a cell is a positive multiple of; None for any other cell."""
+    number, total = reduction(cell.expr)
+    return total if total is not None and number.is_positive and exponential(total.body, known) else None
 
 
 def exponent_in(e: Any, known: Mapping[str, Cell]) -> Any:
@@ -111,7 +151,8 @@ def spans(e: Any, own: set[Any], known: Mapping[str, Cell]) -> bool:
     for f in Mul.make_args(e):
         b = f if isinstance(f, sp.exp) else f.as_base_exp()[0]
         cell = known.get(name_of(b)) if isinstance(b, Indexed) else None
-        if exponent_of(b, known) is not None:
+        total = cell is not None and total_in(cell, known) is not None
+        if total or exponent_of(b, known) is not None:
             if own <= b.free_symbols:
                 return True
         elif cell is not None and isinstance(cell.expr, (Mul, sp.Pow)) and spans(at(cell, b.indices), own, known):

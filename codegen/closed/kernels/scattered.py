@@ -31,10 +31,18 @@ def scattered_apart(e: Expr, indices: Sequence[Expr] = ()) -> Expr:
     e = by_places(unchosen(e), indices)
     groups: dict[Any, list[Any]] = {}
     for t in put_together(list(sp.Add.make_args(expanded(e))), indices):
-        deltas = Mul(*[f for f in Mul.make_args(t) if isinstance(f, Delta)])
+        deltas = Mul(*[f for f in Mul.make_args(t) if isinstance(f, Delta) or puts(f, indices)])
         groups.setdefault(deltas, []).append(cast("Any", t) / deltas)
     return cast(
         "Expr", sp.Add(*[d * settled(cast("Expr", sp.Add(*parts))) for d, parts in groups.items()], evaluate=False)
+    )
+
+
+def puts(f: Any, indices: Sequence[Expr]) -> bool:
+    """Whether a sum is what is put at places of the output, `Sum_k [j = k] a_k`: it is zero elsewhere, and no tensor of ones."""
+    outputs = {i for i in indices if i != 0}
+    return isinstance(f, Sigma) and any(
+        isinstance(d, Delta) and any(a in outputs for a in d.args) for d in Mul.make_args(f.body)
     )
 
 

@@ -77,8 +77,9 @@ def depths(cells: list[Cell]) -> dict[str, int]:
 def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
     """The depths, with cells that only later ones read brought to those, where nothing with a gradient lies between.
 
-    So are outer differences: what reads them may do without them. The logarithm of a sum stays where the sum does, so that
-    both are one logsumexp.
+    So are outer differences, for what reads them may do without them, and functions of one tensor, which is kept as well as
+    they are: of exponentials that are added up there is a logarithm then that does not overflow. The logarithm of a sum stays
+    where the sum does, so that both are one logsumexp.
     """
     by_name, readers, first = {c.name: c for c in cells}, readers_of(cells), dict(depth)
     passed: dict[str, int] = {}
@@ -90,8 +91,12 @@ def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
         mine = readers.get(c.name, [])
         if not mine or not c.is_local or not c.differentiable or not all(by_name[r].is_local for r in mine):
             continue
-        if operands(c) is not None or shifted(c) or all(passed[r] == passed[c.name] for r in mine):
+        near = all(passed[r] == passed[c.name] for r in mine)
+        together = len({depth[r] for r in mine}) == 1 and of_one(c, by_name)
+        if operands(c) is not None or shifted(c) or together or near:
             depth[c.name] = max(depth[c.name], min(depth[r] for r in mine))
+        if together and not near:  # what it is made of stays
+            passed[c.name] = min(passed[r] for r in mine)
     for c in cells:
         if depth[c.name] != first[c.name] and any(depth[n] == first[c.name] for n in logarithms(c, by_name)):
             depth[c.name] = first[c.name]
@@ -102,6 +107,12 @@ def logarithms(c: Cell, by_name: dict[str, Cell]) -> list[str]:
     """The sums that a cell is a logarithm of."""
     taken = [] if c.expr is None else [name_of(a) for f in c.expr.atoms(sp.log) for a in accesses(f)]
     return [n for n in taken if n in by_name and isinstance(by_name[n].expr, Sigma)]
+
+
+def of_one(c: Cell, by_name: dict[str, Cell]) -> bool:
+    """Whether a cell is a function of one other tensor of its own shape."""
+    moving = [by_name[r] for r in c.reads if r in by_name and by_name[r].differentiable]
+    return len(moving) == 1 and moving[0].shape == c.shape and not cast("Expr", c.expr).has(*BINDERS)
 
 
 def shifted(c: Cell) -> bool:

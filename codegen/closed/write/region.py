@@ -201,10 +201,14 @@ def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any
     """Whether a cell read once is written out: unless it has a name of its own and its reader reads all of it.
 
     Nor is what is read at more places than it has, as the mean of every class. A sum is not written out in a sum either:
-    `(a - b) - (c - d)` loses digits as `a - b - c + d`.
+    `(a - b) - (c - d)` loses digits as `a - b - c + d`, nor the logarithm of a sum of exponentials in an exponential, in
+    which both would cancel.
     """
     (reader,) = [local[n] for n in live if cell.name in local[n].reads]
     whole = cast("Expr", reader.expr)
+    summed = any(x.has(sp.exp) for x in cast("Expr", cell.expr).atoms(sp.log))
+    if summed and any(accesses(x, cell.name) for x in whole.atoms(sp.exp)):
+        return False
     if isinstance(cell.expr, sp.Add) and adds(whole, cell.name):
         return False
     placed = scattered.by_places(cell.expr, cell.indices) is not cell.expr

@@ -35,6 +35,7 @@ from tests.closed.forms.slopes import SLOPES
 from tests.closed.forms.tables import TABLES
 from tests.closed.forms.targets import TARGETS
 from tests.closed.forms.thresholds import THRESHOLDS
+from tests.closed.forms.unequal import UNEQUAL
 
 FORMS: tuple[Form, ...] = (
     *LOSSES,
@@ -71,6 +72,7 @@ FORMS: tuple[Form, ...] = (
     *RUNNING,
     *THRESHOLDS,
     *DEVIATIONS,
+    *UNEQUAL,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
