@@ -260,14 +260,16 @@ class Program:
         """Gradient descent on copies of `params` through an emitted loop without autograd (closed mode).
 
         Args:
-            params: tensors by name. The forward's inputs that are not among them are the batch, in the forward's order.
+            params: tensors by name. The forward's inputs that are not among them are the batch, in the forward's order. Each
+                name has a copy of its own, also where two were given one tensor: what is to stay one is one input.
             batch_size: rows of a step.
             lr: the learning rate, where `run` is not given one.
             momentum: of the velocity v = momentum v + gradient; the parameters then move by -lr v.
             compile: hand several steps at once to `torch.compile`.
 
         Raises:
-            InputError: a name that is no input, no batch input left, a result that is no loss, or a `batch_size` below one.
+            InputError: a name that is no input, no batch input left, a result that is no loss, a `batch_size` below one, or what
+                is no tensor or no number.
         """
         from codegen.loop.trainer import program_trainer
 
