@@ -102,6 +102,19 @@ def origins(graph: Graph, lines: Iterable[str], methods: frozenset[str]) -> dict
     return found
 
 
+def writes(lines: Iterable[str]) -> bool:
+    """Whether statements of an emitted forward write into a tensor."""
+    for statement in ast.parse("\n".join(lines)).body:
+        if isinstance(statement, (ast.Assign, ast.AugAssign)):
+            into = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
+            if isinstance(into, ast.Subscript):
+                return True
+        calls = (n.func for n in ast.walk(statement) if isinstance(n, ast.Call))
+        if any(isinstance(f, ast.Attribute) and f.attr.endswith("_") and not f.attr.endswith("__") for f in calls):
+            return True
+    return False
+
+
 def function_text(e: Emission) -> str:
     """`Function`, `ForwardMode`, `apply` and `function`."""
     graph, inputs, results = e.graph, e.graph.inputs, e.results
@@ -137,6 +150,7 @@ def function_text(e: Emission) -> str:
         renewed=e.renewed,
         pack=e.pack,
         made=e.made,
+        call="computed" if writes(e.lines) else "forward",
         unpack_saved=sequence(list(e.saved), " = saved", 8),
         results=listed([*own, *extra]) or "()",
         kept="".join(f", {t}" for t in taken("output", [position[n] for n in kept])),

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from codegen.closed.write.emit import closed_source
 from codegen.derivation import derive, steps_of
 from codegen.emit import steps_source
+from codegen.fromstart import refuse_below_zero
 from codegen.function import differentiable
 from codegen.modulestate import module_state
 from codegen.operator import custom_op
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from codegen.derivation import Derivation
     from codegen.loop.quick import Selection
     from codegen.loop.trainer import LoopTrainer
-    from engine.graph import Source
 
 MODES = ("steps", "closed")
 
@@ -85,7 +85,7 @@ class Program:
         self.owner = module
         self.original: Callable[..., Any] | None = None
         self.wrt = wrt
-        self.from_start: dict[str, Source | None] = {}
+        self.from_start: dict[str, str] = {}
         self.second: Program | None = None
         self.writer: ClosedWriter | None = None
         self._selection: Selection | None = None
@@ -125,10 +125,11 @@ class Program:
                     )
         check_equal_sizes(self.graph, given)
         for name, t in zip(self.graph.inputs, given, strict=True):
-            if name in self.from_start and not t.is_meta and bool((t < 0).any()):
-                raise InputError(
+            if name in self.from_start:
+                refuse_below_zero(
+                    t,
                     f"{self.graph.name}: {name} has places below zero, which count from the end; the example had none, and "
-                    f"what is written at {self.from_start[name]} was derived without: generate again with an example that has one."
+                    f"what is written at {self.from_start[name]} was derived without: generate again with an example that has one.",
                 )
         return given
 
@@ -261,14 +262,16 @@ class Program:
         """Gradient descent on copies of `params` through an emitted loop without autograd (closed mode).
 
         Args:
-            params: tensors by name. The forward's inputs that are not among them are the batch, in the forward's order.
+            params: tensors by name. The forward's inputs that are not among them are the batch, in the forward's order. Each
+                name has a copy of its own, also where two were given one tensor: what is to stay one is one input.
             batch_size: rows of a step.
             lr: the learning rate, where `run` is not given one.
             momentum: of the velocity v = momentum v + gradient; the parameters then move by -lr v.
             compile: hand several steps at once to `torch.compile`.
 
         Raises:
-            InputError: a name that is no input, no batch input left, a result that is no loss, or a `batch_size` below one.
+            InputError: a name that is no input, no batch input left, a result that is no loss, a `batch_size` below one, or what
+                is no tensor or no number.
         """
         from codegen.loop.trainer import program_trainer
 
@@ -347,20 +350,20 @@ def check_equal_sizes(graph: Graph, tensors: Sequence[Tensor]) -> None:
                     )
 
 
-def from_start(graph: Graph, tensors: Sequence[Tensor]) -> dict[str, Source | None]:
+def from_start(graph: Graph, tensors: Sequence[Tensor]) -> dict[str, str]:
     """The integer inputs without a number below zero that tell where something is written, and where that is.
 
     What is written there hides what was there before, by a comparison with these numbers. A gather's derivative is a scatter
     by torch, which counts from the end as the gather does.
     """
     whole = {n: t for n, t in zip(graph.inputs, tensors, strict=True) if not (t.is_floating_point() or t.is_meta)}
-    found: dict[str, Source | None] = {}
+    found: dict[str, str] = {}
     for put in (n for n in graph.nodes if n.op in ("index_put", "index_fill")):
         stack = [o for o in put.operands if not graph[o].dtype.is_floating_point]
         while stack:
             name = stack.pop()
             if name in whole and whole[name].dtype != torch.bool and not bool((whole[name] < 0).any()):
-                found.setdefault(name, put.source)
+                found.setdefault(name, str(put.source))
             stack.extend(o for o in graph[name].operands if not graph[o].dtype.is_floating_point)
     return found
 

@@ -122,6 +122,7 @@ RESERVED = frozenset((
     "list", "zip", "min", "max", "sum", "abs", "ValueError", "RuntimeError", "getattr", "apply", "hold", "renew", "renewed",
     "followed", "squared_distances", "silu_backward", "mish_backward", "softmax_backward",
     "drawn", "buffers", "next", "grad_given", "results", "lr", "generator", "as_written", "pulled_back", "batched_alike",
+    "computed", "kind_of",
 ))  # fmt: skip
 """What emitted files call their own things, and the builtins they use."""
 

@@ -216,10 +216,12 @@ class Less(Head):
             return sp.S.Zero
         if not (counts(a) and counts(b)):
             return None
+        if a == b:  # infinities have no difference
+            return sp.S.Zero
         difference = b - a
-        if difference.is_positive:
+        if difference.is_extended_positive:
             return sp.S.One
-        if difference.is_nonpositive:
+        if difference.is_extended_nonpositive:
             return sp.S.Zero
         return None
 
@@ -247,10 +249,12 @@ class LessEqual(Less):
             return sp.S.One
         if not (counts(a) and counts(b)):
             return None
-        difference = b - a
-        if difference.is_nonnegative:
+        if a == b:
             return sp.S.One
-        if difference.is_negative:
+        difference = b - a
+        if difference.is_extended_nonnegative:
+            return sp.S.One
+        if difference.is_extended_negative:
             return sp.S.Zero
         return None
 
@@ -266,9 +270,9 @@ class Equal(Head):
         if not (counts(a) and counts(b)):
             return None
         difference = a - b
-        if difference == 0:
+        if a == b or difference == 0:
             return sp.S.One
-        return sp.S.Zero if difference.is_positive or difference.is_negative else None
+        return sp.S.Zero if difference.is_extended_positive or difference.is_extended_negative else None
 
     def _eval_is_nonnegative(self) -> bool:
         return True

@@ -219,21 +219,24 @@ class Compiled:
         rate = torch.tensor(lr, dtype=self.layout.step.results["loss"].dtype)
         losses: list[Tensor] = []
         together = max(1, self.layout.chunk // self.count)
-        with torch.inference_mode():
-            for first in range(0, calls, together):
-                several = min(together, calls - first)
-                rows = torch.randint(0, len(data[0]), (several * self.count * self.size,), generator=generator)
-                drawn = [
-                    t.index_select(0, rows).view(several, self.count, self.size, *t.shape[1:]).unbind() for t in data
-                ]
-                for picked in zip(*drawn, strict=True):
-                    out = self.call([*now, *picked, rate])
-                    now, found, kept = out[: len(now)], out[len(now)], out[len(now) + 1 :]
-                    losses.append(found)
-                    if watch is not None:
-                        names = [k.removeprefix("keep.") for k in self.steps.kept]
-                        watch(self.count, dict(zip(names, kept, strict=True)))
-        self.give_back(now)
+        try:
+            with torch.inference_mode():
+                for first in range(0, calls, together):
+                    several = min(together, calls - first)
+                    rows = torch.randint(0, len(data[0]), (several * self.count * self.size,), generator=generator)
+                    drawn = [
+                        t.index_select(0, rows).view(several, self.count, self.size, *t.shape[1:]).unbind()
+                        for t in data
+                    ]
+                    for picked in zip(*drawn, strict=True):
+                        out = self.call([*now, *picked, rate])
+                        now, found, kept = out[: len(now)], out[len(now)], out[len(now) + 1 :]
+                        losses.append(found)
+                        if watch is not None:
+                            names = [k.removeprefix("keep.") for k in self.steps.kept]
+                            watch(self.count, dict(zip(names, kept, strict=True)))
+        finally:  # however the steps end
+            self.give_back(now)
         return torch.cat(losses)
 
     def give_back(self, now: Sequence[Tensor]) -> None:

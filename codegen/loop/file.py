@@ -64,7 +64,7 @@ def loop_source(
         loop=loop_lines(names, [rows for _, rows in text.rows]),
         body=text.body,
         ends=at_end_lines(ends, [f"{rows}[:count]" for _, rows in text.late_args]),
-        ends_loss=ends[0],
+        ends_loss=ends[0] if not step.results["loss"].shape else f"{ends[0]}.flatten()",
         kept="{" + ", ".join(f'"{k}": {e}' for k, e in zip(kept, ends[1:], strict=True)) + "}",
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -13,7 +15,7 @@ from engine.collection import few_collections
 from engine.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from types import ModuleType
 
     from codegen.program import Program
@@ -44,17 +46,21 @@ class LoopTrainer:
         keys: Mapping[str, str] | None = None,
         ready: Callable[[Sequence[Tensor]], ModuleType | None] | None = None,
         fits: Callable[[Sequence[Tensor]], object] | None = None,
+        mixed: Callable[[Sequence[Tensor]], str] | None = None,
     ) -> None:
         """`keys` gives an input's name in `params` where it has another one; `ready` finds a loop that was emitted before;
-        `fits` raises InputError for inputs that the forward was not traced for.
+        `fits` raises InputError for inputs that the forward was not traced for; `mixed` says which two of them differ in
+        dtype and did not in the trace.
         """
         batch_size = whole("trainer: batch_size", batch_size, 1)
+        lr, momentum = real("trainer: lr", lr), real("trainer: momentum", momentum)
         self.module, self.batch_size, self.lr, self.momentum, self.compile = module, batch_size, lr, momentum, compile
         self.plan = plan or Plan()
         self.name = name
         self.keys = dict(keys or {})
-        self.ready, self.fits = ready, fits
+        self.ready, self.fits, self.mixed = ready, fits, mixed
         self.inputs = inputs_of(module)
+        only_tensors("trainer", params)
         held = {n: self.keys.get(n, n) for n in self.inputs if self.keys.get(n, n) in params}
         unknown = [k for k in params if k not in held.values()]
         if unknown:
@@ -68,9 +74,9 @@ class LoopTrainer:
             )
         own = set(self.plan.buffers)
         self.values = {n: params[k].detach().clone(memory_format=torch.contiguous_format) for n, k in held.items()}
-        order = {k: n for n, k in held.items()}
-        self.params = {k: self.values[order[k]] for k in params if order[k] not in own}
-        self.buffers = {k: self.values[order[k]] for k in params if order[k] in own}
+        self.order = {k: n for n, k in held.items()}
+        self.params = {k: self.values[self.order[k]] for k in params if self.order[k] not in own}
+        self.buffers = {k: self.values[self.order[k]] for k in params if self.order[k] in own}
         self.source = ""
         self.path = ""
         self.velocities = {n: torch.zeros_like(v) for n, v in self.values.items() if self.trains(n, v)}
@@ -95,15 +101,18 @@ class LoopTrainer:
             generator: of the rows: each step's are `torch.randint(0, len(X), (batch_size,), generator=generator)`.
             watch: told of every run of steps: how many, and the values that the plan keeps, a row for each.
 
+        Whatever ends it, an error or an interruption, the parameters are those after the last step that was taken.
+
         Raises:
-            InputError: another number of tensors than the forward has batch inputs, or of unequal lengths; `steps` is no
-                whole number or below zero.
+            InputError: another number of tensors than the forward has batch inputs, or of unequal lengths; dtypes that do not
+                fit each other; `steps` is no whole number or below zero; a parameter was replaced by one of another shape.
         """
         tensors = tuple(data)
         if len(tensors) != len(self.batch):
             raise InputError(
                 f"run: {self.name} takes rows of {len(self.batch)} tensors ({', '.join(self.batch)}) and was given {len(tensors)}"
             )
+        only_tensors("run", dict(zip(self.batch, tensors, strict=True)))
         if any(len(t) != len(tensors[0]) for t in tensors) or not len(tensors[0]):
             raise InputError(
                 f"run: the data have {', '.join(str(len(t)) for t in tensors)} rows; they must be as many, and not none"
@@ -111,7 +120,20 @@ class LoopTrainer:
         steps = whole("run: steps", steps, 0)
         if not steps:
             return torch.empty(0, dtype=next(iter(self.params.values())).dtype)
-        rate = self.lr if lr is None else lr
+        rate = self.lr if lr is None else real("run: lr", lr)
+        self.take_over()
+        try:
+            return self.taken(tensors, steps, rate, generator, watch)
+        except RuntimeError as error:
+            reason = "" if self.mixed is None else self.mixed(self.given(tensors))
+            if reason:
+                raise InputError(f"run: {reason} (torch: {error})") from error
+            raise
+
+    def taken(
+        self, tensors: tuple[Tensor, ...], steps: int, rate: float, generator: Generator | None, watch: Any
+    ) -> Tensor:
+        """The losses of steps, by compiled ones first."""
         with torch.inference_mode(mode=False):
             self.prepare(tensors)
             first: list[Tensor] = []
@@ -122,6 +144,24 @@ class LoopTrainer:
             with torch.inference_mode():
                 first.append(self.runner(tensors, steps, rate, generator, watch))
         return torch.cat([t.clone() for t in first])
+
+    def take_over(self) -> None:
+        """What was put into `params` or `buffers` in place of their tensors is copied into these. Raises InputError."""
+        for held in (self.params, self.buffers):
+            for key, value in held.items():
+                if key not in self.order:
+                    raise InputError(f"run: {key!r} was put into the trainer's tensors, which has none of this name")
+                own = self.values[self.order[key]]
+                if value is own:
+                    continue
+                only_tensors("run", {key: value})
+                if (value.shape, value.dtype) != (own.shape, own.dtype):
+                    raise InputError(
+                        f"run: {key} was replaced by {kind_of(value)}; the trainer's is {kind_of(own)}. Make another trainer for it"
+                    )
+                with torch.no_grad():
+                    own.copy_(value)
+                held[key] = own
 
     def trains(self, name: str, value: Tensor) -> bool:
         """Whether an input is moved by its gradient."""
@@ -137,11 +177,7 @@ class LoopTrainer:
         if kind == self.made_for:
             return
         if self.fits is not None:
-            rows = {
-                n: torch.empty((self.batch_size, *t.shape[1:]), dtype=t.dtype, device="meta")
-                for n, t in zip(self.batch, data, strict=True)
-            }
-            self.fits([rows[n] if n in rows else self.values[n] for n in self.inputs])
+            self.fits(self.given(data))
         module = self.ready(data) if self.ready is not None and not self.compile else None
         self.path = "the emitted loop"
         trainer: Any = module.trainer if module is not None else self.made(data)
@@ -151,6 +187,14 @@ class LoopTrainer:
         except RuntimeError as error:  # a view that its memory does not allow
             self.runner = self.single(error)(self.values, *options)
         self.made_for = kind
+
+    def given(self, data: Sequence[Tensor]) -> list[Tensor]:
+        """The forward's inputs, rows of the data as tensors without values."""
+        rows = {
+            n: torch.empty((self.batch_size, *t.shape[1:]), dtype=t.dtype, device="meta")
+            for n, t in zip(self.batch, data, strict=True)
+        }
+        return [rows[n] if n in rows else self.values[n] for n in self.inputs]
 
     @few_collections()
     def made(self, data: Sequence[Tensor]) -> Any:
@@ -185,11 +229,13 @@ class LoopTrainer:
         """Bytes that the loop holds between runs besides parameters, buffers and velocities; 0 before the first."""
         own = {t.untyped_storage().data_ptr() for t in [*self.values.values(), *self.velocities.values()]}
         found: dict[int, int] = {}
-        stack: list[Any] = [c.cell_contents for c in getattr(self.runner, "__closure__", None) or ()]
+        stack: list[Any] = [self.runner]
         while stack:
             x = stack.pop()
             if isinstance(x, (list, tuple)):
                 stack.extend(cast("list[Any]", x))
+            elif isinstance(x, FunctionType):
+                stack.extend(c.cell_contents for c in x.__closure__ or ())
             elif isinstance(x, Tensor):
                 memory = x.untyped_storage()
                 found[memory.data_ptr()] = memory.nbytes()
@@ -213,10 +259,35 @@ def whole(name: str, value: Any, least: int) -> int:
     return found
 
 
+def real(name: str, value: Any) -> float:
+    """A number. Raises InputError."""
+    try:
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise InputError(f"{name} is {value!r}; it is a number")
+
+
+def only_tensors(what: str, values: Any) -> None:
+    """Refuse values by name of which one is no tensor, and what has no names. Raises InputError."""
+    if not isinstance(values, Mapping):
+        raise InputError(f"{what}: a {type(values).__name__} was given; give a dict of tensors by the forward's names")
+    for name, value in cast("Mapping[Any, Any]", values).items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{what}: {name} is a {type(value).__name__}; give a tensor, torch.as_tensor(...)")
+
+
+def kind_of(t: Tensor) -> str:
+    """Dtype and shape, to be read."""
+    return f"{t.dtype} {tuple(t.shape)}".removeprefix("torch.")
+
+
 def program_trainer(
     program: Program, params: Mapping[str, Tensor], batch_size: int, lr: float, momentum: float, compile: bool
 ) -> LoopTrainer:
     """See `Program.trainer`."""
+    from codegen.program import mixed_dtypes
     from codegen.reference import values_of
 
     graph = program.graph
@@ -242,10 +313,15 @@ def program_trainer(
 
     buffers = tuple(graph.buffers)
     plan = Plan(outputs, buffers, renew if buffers else None, graph.key, wanted=wanted)
+    only_tensors("trainer", params)
     given = {**held(program), **params}
     keys = {n: graph.key(n) for n in graph.inputs}
+
+    def mixed(tensors: Sequence[Tensor]) -> str:
+        return mixed_dtypes(graph, tensors)
+
     return LoopTrainer(
-        program.module, given, batch_size, lr, momentum, compile, plan, graph.name, keys, fits=program.tensors
+        program.module, given, batch_size, lr, momentum, compile, plan, graph.name, keys, None, program.tensors, mixed
     )
 
 

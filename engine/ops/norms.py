@@ -94,14 +94,23 @@ def dist(x: Any, y: Any, p: Any = 2) -> Any:
 @composite("cdist")
 def cdist(x1: Any, x2: Any, p: float = 2.0, compute_mode: Any = None) -> Any:
     """The distance of every row of one from every row of the other."""
-    return linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+    return lengths(x1.unsqueeze(-2) - x2.unsqueeze(-3), p)
 
 
 @composite("pdist")
 def pdist(x: Any, p: float = 2.0) -> Any:
     """The distance of every row from every later one."""
     first, second = torch.triu_indices(x.shape[0], x.shape[0], 1)
-    return linalg.vector_norm(x[first] - x[second], p, -1)
+    return lengths(x[first] - x[second], p)
+
+
+def lengths(d: Any, p: float) -> Any:
+    """Norms of differences. Where several coordinates are the largest, torch passes all of a gradient to each, not its share."""
+    if p != math.inf:
+        return linalg.vector_norm(d, p, -1)
+    found = d.detach().abs().amax(-1)
+    tied = (d.abs() == found.unsqueeze(-1)) & found.isfinite().unsqueeze(-1)
+    return found + torch.where(tied, d.abs() - found.unsqueeze(-1), 0).sum(-1)
 
 
 @composite(targets=(F.normalize,))

@@ -294,7 +294,7 @@ class Function(torch.autograd.Function):
             x, y, C, w1, bnw1, w2, bnw2, w3, bnw3, w4, bnw4, w5, bnw5, emb, centred, h1_bn_sqrt, h1, centred_1,
             h2_bn_sqrt, h2, centred_2, h3_bn_sqrt, h3, centred_3, h4_bn_sqrt, h4, centred_4, logits_sqrt, probs,
         )
-        with torch.autocast(grad_given.device.type, enabled=False):
+        with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(
                     x, y, C, w1, bnw1, bnb1, w2, bnw2, bnb2, w3, bnw3, bnb3, w4, bnw4, bnb4, w5, bnw5, bnb5
@@ -344,9 +344,14 @@ def batched_alike(tensors, *others):
     return [t + link.to(t.dtype) if t is not None and t.is_floating_point() else t for t in tensors]
 
 
+def kind_of(t):
+    """The type of a tensor's device, as autocast knows it: it has nothing for tensors without values."""
+    return "cpu" if t.is_meta else t.device.type
+
+
 def apply(*inputs):
     """What `Function` returns. Under autocast it is computed in float32 or wider, there and back."""
-    kind = inputs[2].device.type
+    kind = kind_of(inputs[2])
     if torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
             return apply(*[t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in inputs])

@@ -173,17 +173,9 @@ def trainer(params):
         loss = mean_loss_log_picked.neg()
         return loss, x_1_mean, x_2_mean, x_3_mean, x_4_mean, x_5_mean, var1, var2, var3, var4, var5
 
-    def run(data, steps, lr, generator=None, watch=None):
+    def take(data, steps, lr, generator=None, watch=None):
         """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
         rate = -lr
-        bnw1.copy_(params["bnw1"] * 2)
-        bnb1.copy_(params["bnb1"] * 2)
-        bnw2.copy_(params["bnw2"] * 2)
-        bnb2.copy_(params["bnb2"] * 2)
-        bnw3.copy_(params["bnw3"] * 2)
-        bnb3.copy_(params["bnb3"] * 2)
-        bnw4.copy_(params["bnw4"] * 2)
-        bnb4.copy_(params["bnb4"] * 2)
         losses = torch.empty(steps, dtype=torch.float64)
         done = 0
         while done < steps:
@@ -290,14 +282,28 @@ def trainer(params):
                     },
                 )
             done += count
-        params["bnw1"].copy_(bnw1 / 2)
-        params["bnb1"].copy_(bnb1 / 2)
-        params["bnw2"].copy_(bnw2 / 2)
-        params["bnb2"].copy_(bnb2 / 2)
-        params["bnw3"].copy_(bnw3 / 2)
-        params["bnb3"].copy_(bnb3 / 2)
-        params["bnw4"].copy_(bnw4 / 2)
-        params["bnb4"].copy_(bnb4 / 2)
         return losses
+
+    def run(data, steps, lr, generator=None, watch=None):
+        """`take`, with what is kept in another form copied before, and copied back, however the steps end."""
+        bnw1.copy_(params["bnw1"] * 2)
+        bnb1.copy_(params["bnb1"] * 2)
+        bnw2.copy_(params["bnw2"] * 2)
+        bnb2.copy_(params["bnb2"] * 2)
+        bnw3.copy_(params["bnw3"] * 2)
+        bnb3.copy_(params["bnb3"] * 2)
+        bnw4.copy_(params["bnw4"] * 2)
+        bnb4.copy_(params["bnb4"] * 2)
+        try:
+            return take(data, steps, lr, generator, watch)
+        finally:
+            params["bnw1"].copy_(bnw1 / 2)
+            params["bnb1"].copy_(bnb1 / 2)
+            params["bnw2"].copy_(bnw2 / 2)
+            params["bnb2"].copy_(bnb2 / 2)
+            params["bnw3"].copy_(bnw3 / 2)
+            params["bnb3"].copy_(bnb3 / 2)
+            params["bnw4"].copy_(bnw4 / 2)
+            params["bnb4"].copy_(bnb4 / 2)
 
     return run

@@ -78,11 +78,9 @@ def trainer(params):
     h1_max_pool2d_with_indices_3d = h1_max_pool2d_with_indices.view(32, 8, 16)
     small = [c1, b1, c2, b2]
 
-    def run(data, steps, lr, generator=None, watch=None):
+    def take(data, steps, lr, generator=None, watch=None):
         """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
         rate = -lr
-        w_own.copy_(params["w"])
-        b_own.copy_(params["b"])
         losses = torch.empty(steps, dtype=torch.float32)
         done = 0
         while done < steps:
@@ -159,8 +157,16 @@ def trainer(params):
             if watch is not None:
                 watch(count, {})
             done += count
-        params["w"].copy_(w_own)
-        params["b"].copy_(b_own)
         return losses
+
+    def run(data, steps, lr, generator=None, watch=None):
+        """`take`, with what is kept in another form copied before, and copied back, however the steps end."""
+        w_own.copy_(params["w"])
+        b_own.copy_(params["b"])
+        try:
+            return take(data, steps, lr, generator, watch)
+        finally:
+            params["w"].copy_(w_own)
+            params["b"].copy_(b_own)
 
     return run

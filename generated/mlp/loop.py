@@ -88,15 +88,9 @@ def trainer(params):
     h_one_T = h_one.t()
     demb_T_2d = demb_T.view(10, 96)
 
-    def run(data, steps, lr, generator=None, watch=None):
+    def take(data, steps, lr, generator=None, watch=None):
         """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
         rate = -lr
-        C_own.copy_(params["C"])
-        w1_own.copy_(params["w1"].reshape(3, 10, 200))
-        bnw.copy_(params["bnw"] * 2)
-        bnb.copy_(params["bnb"] * 2)
-        w2_own.copy_(params["w2"])
-        b2_own.copy_(params["b2"])
         losses = torch.empty(steps, dtype=torch.float32)
         done = 0
         while done < steps:
@@ -152,12 +146,24 @@ def trainer(params):
             if watch is not None:
                 watch(count, {"bnmeani": bnmeani_of, "bnstdi": bnstdi_2d_of})
             done += count
-        params["C"].copy_(C_own)
-        params["w1"].copy_(w1_own.reshape(30, 200))
-        params["bnw"].copy_(bnw / 2)
-        params["bnb"].copy_(bnb / 2)
-        params["w2"].copy_(w2_own)
-        params["b2"].copy_(b2_own)
         return losses
+
+    def run(data, steps, lr, generator=None, watch=None):
+        """`take`, with what is kept in another form copied before, and copied back, however the steps end."""
+        C_own.copy_(params["C"])
+        w1_own.copy_(params["w1"].reshape(3, 10, 200))
+        bnw.copy_(params["bnw"] * 2)
+        bnb.copy_(params["bnb"] * 2)
+        w2_own.copy_(params["w2"])
+        b2_own.copy_(params["b2"])
+        try:
+            return take(data, steps, lr, generator, watch)
+        finally:
+            params["C"].copy_(C_own)
+            params["w1"].copy_(w1_own.reshape(30, 200))
+            params["bnw"].copy_(bnw / 2)
+            params["bnb"].copy_(bnb / 2)
+            params["w2"].copy_(w2_own)
+            params["b2"].copy_(b2_own)
 
     return run

@@ -163,7 +163,7 @@ class Function(torch.autograd.Function):
             return (None,) * 8
         x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub = ctx.saved_tensors
         saved = (x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub)
-        with torch.autocast(grad_given.device.type, enabled=False):
+        with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, y, w1, b1, w2, b2, w3, b3)
             try:
@@ -207,9 +207,14 @@ def batched_alike(tensors, *others):
     return [t + link.to(t.dtype) if t is not None and t.is_floating_point() else t for t in tensors]
 
 
+def kind_of(t):
+    """The type of a tensor's device, as autocast knows it: it has nothing for tensors without values."""
+    return "cpu" if t.is_meta else t.device.type
+
+
 def apply(*inputs):
     """What `Function` returns. Under autocast it is computed in float32 or wider, there and back."""
-    kind = inputs[0].device.type
+    kind = kind_of(inputs[0])
     if torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
             return apply(*[t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in inputs])

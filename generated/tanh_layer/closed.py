@@ -93,7 +93,7 @@ class Function(torch.autograd.Function):
             return (None,) * 4
         x, w, b, y, h, loss_sub = ctx.saved_tensors
         saved = (x, w, h, loss_sub)
-        with torch.autocast(grad_given.device.type, enabled=False):
+        with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, w, b, y)
             try:
@@ -137,9 +137,14 @@ def batched_alike(tensors, *others):
     return [t + link.to(t.dtype) if t is not None and t.is_floating_point() else t for t in tensors]
 
 
+def kind_of(t):
+    """The type of a tensor's device, as autocast knows it: it has nothing for tensors without values."""
+    return "cpu" if t.is_meta else t.device.type
+
+
 def apply(*inputs):
     """What `Function` returns. Under autocast it is computed in float32 or wider, there and back."""
-    kind = inputs[0].device.type
+    kind = kind_of(inputs[0])
     if torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
             return apply(*[t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in inputs])

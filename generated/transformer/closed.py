@@ -492,7 +492,7 @@ class Function(torch.autograd.Function):
             weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred,
             h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1, logits_softmax,
         )
-        with torch.autocast(grad_given.device.type, enabled=False):
+        with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(
                     x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w,
@@ -544,9 +544,14 @@ def batched_alike(tensors, *others):
     return [t + link.to(t.dtype) if t is not None and t.is_floating_point() else t for t in tensors]
 
 
+def kind_of(t):
+    """The type of a tensor's device, as autocast knows it: it has nothing for tensors without values."""
+    return "cpu" if t.is_meta else t.device.type
+
+
 def apply(*inputs):
     """What `Function` returns. Under autocast it is computed in float32 or wider, there and back."""
-    kind = inputs[2].device.type
+    kind = kind_of(inputs[2])
     if torch.is_autocast_enabled(kind):
         with torch.autocast(kind, enabled=False):
             return apply(*[t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in inputs])

@@ -365,3 +365,39 @@ def test_the_sign_of_a_zero_that_is_known(mode: str) -> None:
     out, saved = program.forward(x)
     assert torch.equal(out, x.abs() * x)
     assert torch.equal(program.backward(saved)["x"], 2 * x.abs())
+
+
+PAIRS: dict[str, Callable[..., Any]] = {
+    "cdist": lambda x, y: torch.cdist(x, y, p=INF),
+    "pdist": lambda x, y: torch.pdist(x + 0 * y.sum(), p=INF),
+    "cdist of batches": lambda x, y: torch.cdist(torch.stack([x, 2 * x]), y, p=INF),
+}
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_coordinates_that_are_the_largest_together_have_all_of_a_gradient(name: str, mode: str) -> None:
+    """torch's distances pass it whole to each of them, where its norms share it out; equal points have none."""
+    forward = PAIRS[name]
+    x = torch.tensor([[0.0, 0.0, 1.0], [1.0, 1.0, 0.0], [2.0, 0.0, -2.0], [0.3, 0.1, 0.2]], dtype=torch.float64)
+    y = torch.tensor([[1.0, -1.0, 0.5], [1.0, 1.0, 0.0], [0.5, 0.0, 4.0]], dtype=torch.float64)
+    program = codegen.generate(forward, x, y, mode=mode)
+    found: list[Any] = []
+    for f in (program.function, forward):
+        leaves = [t.clone().requires_grad_() for t in (x, y)]
+        out = f(*leaves)
+        weights = torch.arange(1.0, 1.0 + out.numel(), dtype=torch.float64).view_as(out)
+        found.append((out.detach(), torch.autograd.grad((out * weights).sum(), leaves)))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+def test_numbers_that_are_compared_with_infinity(mode: str) -> None:
+    def forward(x: Tensor) -> Tensor:
+        return (x * torch.isclose(x, x)).sum() + (x * torch.isclose(x, x + 0.5)).square().sum()
+
+    x = torch.tensor([-2.0, 0.0, 3.0, 1e300, 1e6], dtype=torch.float64)
+    program = codegen.generate(forward, torch.randn(5, dtype=torch.float64), mode=mode)
+    leaf = x.clone().requires_grad_()
+    (theirs,) = torch.autograd.grad(forward(leaf), leaf)
+    torch.testing.assert_close(program.value_and_grad(x)[1]["x"], theirs)

@@ -76,6 +76,40 @@ def test_what_a_mixture_lacks_of_one_is_told_where_it_rounds_to_one() -> None:
     torch.testing.assert_close(found["c"], torch.tensor(float(sum(t[2] for t in true)), dtype=torch.float64))
 
 
+def of_shares(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.binary_cross_entropy(torch.sigmoid(z), y, reduction="sum")
+
+
+def by_hand(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    p = 1 / (1 + torch.exp(-z))
+    return -(y * p.log().clamp(min=-100) + (1 - y) * (1 - p).log().clamp(min=-100)).sum()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("forward", [of_shares, by_hand])
+def test_a_bounded_logarithm_of_a_sigmoid_is_told_where_it_rounds(
+    forward: Callable[..., Any], dtype: torch.dtype
+) -> None:
+    """The loss is -100 at the most, and its slope 0 from there on; float64 autograd has that from 37 on, and float32's from 17 on."""
+    at = [-1e4, -120.0, -95.0, -40.0, -20.0, -3.0, 0.2, 3.0, 20.0, 40.0, 95.0, 120.0, 1e4]
+    z = torch.tensor(at, dtype=dtype).repeat(3)
+    y = torch.tensor([0.0, 0.25, 1.0], dtype=dtype).repeat_interleave(len(at))
+    loss, found = codegen.generate(forward, z, y).value_and_grad(z, y)
+    with mpmath.workdps(60):
+        true = [bounded(mpmath.mpf(float(a)), mpmath.mpf(float(b))) for a, b in zip(z, y, strict=True)]
+    torch.testing.assert_close(loss, torch.tensor(float(sum(t[0] for t in true)), dtype=dtype))
+    for name, k in (("z", 1), ("y", 2)):
+        torch.testing.assert_close(found[name], torch.tensor([float(t[k]) for t in true], dtype=dtype))
+
+
+def bounded(z: Any, y: Any) -> tuple[Any, Any, Any]:
+    """The loss and its slopes in z and y."""
+    p = 1 / (1 + mpmath.exp(-z))
+    one, other = -mpmath.log(1 + mpmath.exp(-z)), -mpmath.log(1 + mpmath.exp(z))
+    slope = (1 - y) * p * (other > -100) - y * (1 - p) * (one > -100)
+    return -y * max(one, -100) - (1 - y) * max(other, -100), slope, max(other, -100) - max(one, -100)
+
+
 def exact_slopes(z: Any, c: Any, y: int) -> tuple[Any, Any, Any]:
     """The loss of one answer, and its slopes in z and c by differences in 50 digits of what is defined everywhere."""
 

@@ -67,6 +67,12 @@ def test_forward_and_backward_stay_on_the_device_of_the_inputs(name: str, mode: 
     out, saved = program.forward(*[t.detach().to("meta") for t in inputs])
     assert out.is_meta
     assert all(g.is_meta for g in program.backward(saved).values())
+    there = [t.detach().to("meta").requires_grad_(t.requires_grad) for t in inputs]
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # which has no part in what is on another device
+        result = program.function(*there)
+    assert (result.is_meta, result.shape, result.dtype) == (True, out.shape, out.dtype)
+    found = torch.autograd.grad(result.sum(), [t for t in there if t.requires_grad])
+    assert all(g.is_meta and g.shape == t.shape for g, t in zip(found, leaves, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,68 @@ def test_gradients_of_every_sample() -> None:
     torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-11)
 
 
+WRITTEN = {
+    "rows added": lambda x, i, z: z.index_add(0, i[:, 0], x[:, :4]).sin(),
+    "places added": lambda x, i, z: z.scatter_add(1, i, x).square(),
+    "rows put": lambda x, i, z: z.index_put((i[:, 0],), x[:, :1].expand(6, 4) + i[:, :1]).exp().sum(1),
+    "a part": lambda x, i, z: torch.cat([z[:, :1] * 2, x[:, :3] * i[:, :3]], 1).cos(),
+}
+
+
+@pytest.mark.parametrize("mode", ["closed", "steps"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_to_need_not_be_batched(name: str, mode: str) -> None:
+    """vmap over any one of the inputs, of the result, its gradient and a gradient's derivative."""
+    forward = WRITTEN[name]
+    g = torch.Generator().manual_seed(SEED)
+    x, z = (torch.randn(6, n, generator=g, dtype=torch.float64) for n in (5, 4))
+    i = torch.stack([torch.randperm(4, generator=g)[torch.arange(6) % 4]] * 5, 1)
+    if name == "rows put":
+        i = torch.randperm(6, generator=g)[:, None].expand(6, 5).clone()
+    given = (x, i, z)
+    program = codegen.generate(forward, *given, mode=mode)
+    for at in range(3):
+        dims = tuple(0 if k == at else None for k in range(3))
+        some = tuple(torch.stack([t, t.flip(0)]) if k == at else t for k, t in enumerate(given))
+        found = [
+            (
+                torch.vmap(f, dims)(*some),
+                torch.vmap(torch.func.grad(lambda *a, f=f: f(*a).sum(), (0, 2)), dims)(*some),
+                torch.vmap(torch.func.jacfwd(lambda *a, f=f: f(*a).sum(), (0, 2)), dims)(*some),
+            )
+            for f in (program.function, forward)
+        ]
+        torch.testing.assert_close(*found, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("mode", ["closed", "steps"])
+def test_places_below_zero_are_refused_wherever_they_come_in(mode: str) -> None:
+    """The example had none. Under vmap their values are looked at, in compiled code when it is run."""
+    g = torch.Generator().manual_seed(SEED)
+    x, v = torch.randn(6, 4, generator=g), torch.randn(3, 4, generator=g)
+    i = torch.tensor([4, 0, 2])
+
+    def forward(x: Tensor, i: Tensor, v: Tensor) -> Tensor:
+        return x.index_put((i,), v).exp().sum(1)
+
+    program = codegen.generate(forward, x, i, v, mode=mode)
+    torch.compiler.reset()
+    compiled = torch.compile(program.function, fullgraph=True, backend="aot_eager")
+    some = torch.stack([i, i.flip(0)])
+    for function in (program.function, compiled):
+        torch.testing.assert_close(function(x, i, v), forward(x, i, v))
+    torch.testing.assert_close(
+        torch.vmap(program.function, (None, 0, None))(x, some, v), torch.vmap(forward, (None, 0, None))(x, some, v)
+    )
+    message = "i has places below zero, which count from the end"
+    with pytest.raises(InputError, match=message):
+        program.function(x, i - 6, v)
+    with pytest.raises(InputError, match=message):
+        torch.vmap(program.function, (None, 0, None))(x, some - 1, v)
+    with pytest.raises(RuntimeError, match=message):
+        compiled(x, i - 6, v)
+
+
 @pytest.mark.parametrize("mode", ["closed", "steps"])
 @pytest.mark.parametrize("name", EXACT)
 def test_compiled_without_a_break(name: str, mode: str) -> None:

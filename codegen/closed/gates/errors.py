@@ -1,5 +1,8 @@
 # pyright: basic
-"""float32 errors of emitted statements and of autograd's, with float64 autograd of the unsimplified cells as the truth."""
+"""float32 errors of emitted statements and of autograd's, with float64 autograd of the unsimplified cells as the truth.
+
+Where the emitted statements in float64 say something else, many digits decide what it is.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from codegen.closed.gates.domains import within_domains
 from codegen.closed.gates.execute import DTYPES, by_the_forward, execute, scope_of
 from codegen.closed.gates.points import DRAWN, of_kind, relate, stilled, whole
 from codegen.closed.gates.sizes import shape_at
+from codegen.closed.gates.truth import apart, in_many_digits
 from codegen.closed.plan.backward import cot_name
 from engine.arithmetic import arithmetic
 from engine.notation import accesses, name_of
@@ -30,6 +34,8 @@ RELATED = "longdouble"
 """The arithmetic in which values are found that float64 values are to be related by."""
 ZEROS = 0.3
 """The share of zeros among the inputs that show what divides by one: a product's factor is not its value by the other."""
+SEEN = 1e-6
+"""The float32 error from which on it is asked whether the truth is one."""
 READERS = 16
 """How many tensors a gradient is summed against, so that luck averages out."""
 
@@ -70,25 +76,42 @@ def errors(
     truth, exact_values = autograd(region, values, scope, sizes, torch.float64)
     theirs, their_values = autograd(region, values, scope, sizes, torch.float32)
     ours = trial.run(values, torch.float32)
-    pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
-    if with_values:
-        made = [cell for cell in region.seeds if cell in ours]
-        pairs += [(f"the value of {cell}", exact_values[cell], their_values[cell], ours[cell]) for cell in made]
-    pairs += [
-        p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)
-    ]
-    out: list[tuple[str, float, float]] = []
-    for what, exact, autograds, emitted in pairs:
-        told = exact.isfinite()
-        if bool(told.any()) or not exact.numel():
-            true = exact[told]
-            scale = float(true.square().mean().sqrt()) + 1e-30
-            mine, other = (
-                float((torch.as_tensor(g).double().expand(exact.shape)[told] - true).square().mean().sqrt()) / scale
-                for g in (emitted, autograds)
-            )
-            out.append((what, mine, other))
-    return out
+
+    def found(truth: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+        """Errors of gradients whose truth is given."""
+        pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
+        if with_values:
+            made = [cell for cell in region.seeds if cell in ours]
+            pairs += [(f"the value of {cell}", exact_values[cell], their_values[cell], ours[cell]) for cell in made]
+        pairs += [
+            p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)
+        ]
+        return [e for what, *tensors in pairs for e in relative(what, *tensors)]
+
+    out = found(truth)
+    if with_values or not any(mine > max(other, SEEN) for _, mine, other in out):
+        return out
+    wide = trial.run(values, torch.float64)
+    if not any(apart(truth[cell], torch.as_tensor(wide[name]).expand(truth[cell].shape)) for cell, name in gradients):
+        return out
+    exact = in_many_digits(region, values, sizes)
+    return out if exact is None else found(truth | exact)
+
+
+def relative(
+    what: str, exact: torch.Tensor, autograds: torch.Tensor, emitted: torch.Tensor
+) -> list[tuple[str, float, float]]:
+    """(what, our error, autograd's) where the truth is finite; none where it is nowhere."""
+    told = exact.isfinite()
+    if not bool(told.any()) and exact.numel():
+        return []
+    true = exact[told]
+    scale = float(true.square().mean().sqrt()) + 1e-30
+    mine, other = (
+        float((torch.as_tensor(g).double().expand(exact.shape)[told] - true).square().mean().sqrt()) / scale
+        for g in (emitted, autograds)
+    )
+    return [(what, mine, other)]
 
 
 def inputs_at(

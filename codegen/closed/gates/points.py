@@ -200,9 +200,11 @@ def relate(
         tensors[out_name] = boxed(direction * (want / have)) if free else direction
 
 
-def run(statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Symbol, int]) -> None:
+def run(
+    statements: Sequence[Statement], tensors: dict[str, Any], sizes: dict[Symbol, int], digits: int = DIGITS
+) -> None:
     """Evaluate statements in order."""
-    numbers = arithmetic(DIGITS)
+    numbers = arithmetic(digits)
     for s in statements:
         tensors[s.name] = boxed(
             Interpreter(numbers, tensors, sizes).tensor(s.indices, shape_at(s.shape, sizes), s.expr)
