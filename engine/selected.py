@@ -35,7 +35,7 @@ BY_CLASS = frozenset(("cross_entropy", "nll_loss"))
 
 
 class Selected(torch.Tensor):
-    """`x[mask]` in a trace, for a mask of the first dimension.
+    """`x[mask]` in a trace, for a mask of the dimension `at`.
 
     `raw` are all entries as they are, `full` all of them with one that is chosen in the place of those that are not (None
     until something is computed with it). `by` is the mask as it was given, of which `mask` is one dimension.
@@ -45,6 +45,7 @@ class Selected(torch.Tensor):
     full: Any
     mask: Any
     by: Record
+    at: int
     __torch_function__ = plain_subclass
 
     @property
@@ -69,27 +70,28 @@ def refused(what: str) -> TraceError:
     )
 
 
-def selected(tracer: Tracer, x: Proxy, mask: Proxy) -> Selected:
-    """What a mask of the first dimensions of `x` chooses. Raises TraceError where it has other dimensions."""
+def selected(tracer: Tracer, x: Proxy, mask: Proxy, at: int = 0) -> Selected:
+    """What a mask of dimensions of `x` from `at` on chooses. Raises TraceError where it has other dimensions."""
     of, by, rank = tracer.current(x), tracer.current(mask), mask.record.meta.dim()
     if of is None or by is None:
         raise refused("a mask of a view that was written in place since")
-    if not rank or of.meta.shape[:rank] != by.meta.shape or 1 in of.shape[:rank]:
+    sizes = of.shape[at : at + rank]
+    if not rank or of.meta.shape[at : at + rank] != by.meta.shape or 1 in sizes:
         raise refused(f"a mask of shape {tuple(by.meta.shape)}")
-    for a, b in zip(of.shape, by.shape, strict=False):
+    for a, b in zip(sizes, by.shape, strict=True):
         tracer.sizes.unify(a, b)
     raw, flat = Proxy.of(of), Proxy.of(by)
     if rank > 1:
         with as_written(tracer):
-            raw, flat = cast("Any", raw).flatten(0, rank - 1), cast("Any", flat).flatten()
-    return chosen(raw, None, flat, by)
+            raw, flat = cast("Any", raw).flatten(at, at + rank - 1), cast("Any", flat).flatten()
+    return chosen(raw, None, flat, by, at)
 
 
-def chosen(raw: Any, full: Any, mask: Any, by: Record) -> Selected:
+def chosen(raw: Any, full: Any, mask: Any, by: Record, at: int) -> Selected:
     """Entries, of which a mask chooses."""
     with without_modes():
         s = raw.record.meta.detach().as_subclass(Selected)
-    s.raw, s.full, s.mask, s.by = raw, full, mask, by
+    s.raw, s.full, s.mask, s.by, s.at = raw, full, mask, by, at
     return s
 
 
@@ -114,24 +116,25 @@ def _spelled(r: Record) -> Any:
     return id(r) if r.call is None else (r.call.function, r.call.args, r.call.kwargs)
 
 
-def beside(mask: Any, x: Any) -> Any:
-    """A mask of the first dimensions of `x`, with ones for the others."""
-    return mask.reshape([*mask.shape, *[1] * (x.dim() - mask.dim())]) if x.dim() > mask.dim() else mask
+def beside(mask: Any, x: Any, at: int) -> Any:
+    """A mask of the dimensions of `x` from `at` on, with ones for those behind."""
+    behind = x.dim() - at - mask.dim()
+    return mask.reshape([*mask.shape, *[1] * behind]) if behind else mask
 
 
 def filled(s: Selected) -> Any:
     """All entries, the first chosen one in the place of those that are not."""
     if s.full is None:
-        first = s.raw.detach().index_select(0, s.mask.int().argmax().reshape(1))
+        first = s.raw.detach().index_select(s.at, s.mask.int().argmax().reshape(1))
         if not s.raw.is_floating_point():  # where none is chosen 0 is a place for sure
             first = first * s.mask.any()
-        s.full = torch.where(beside(s.mask, s.raw), s.raw, first)
+        s.full = torch.where(beside(s.mask, s.raw, s.at), s.raw, first)
     return s.full
 
 
-def _put(x: Any, mask: Any, value: Any) -> Any:
+def _put(x: Any, mask: Any, value: Any, at: int) -> Any:
     value = value.reshape(x.shape)
-    return torch.where(beside(mask, x), value if value.dtype == x.dtype else value.to(x.dtype), x)
+    return torch.where(beside(mask, x, at), value if value.dtype == x.dtype else value.to(x.dtype), x)
 
 
 PUT = Row("__setitem__", (), _put, kind="composite")
@@ -157,7 +160,7 @@ def called(tracer: Tracer, name: str, func: Any, args: tuple[Any, ...], kwargs: 
     if name in ("detach", "clone", "contiguous"):
         with as_written(tracer):
             full = getattr(filled(s), name)()
-        return chosen(full, full, s.mask, s.by)
+        return chosen(full, full, s.mask, s.by, s.at)
     if "inplace" in kwargs:
         made = called(tracer, name, func, args, {k: v for k, v in kwargs.items() if k != "inplace"})
         if kwargs["inplace"] and isinstance(made, Selected):
@@ -176,21 +179,29 @@ def called(tracer: Tracer, name: str, func: Any, args: tuple[Any, ...], kwargs: 
     return _applied(tracer, row, func, args, kwargs, s)
 
 
-def mask_of(item: Any) -> Any:
-    """The mask in the brackets, where it stands alone or before dimensions that are taken whole."""
-    items = cast("tuple[Any, ...]", item) if isinstance(item, tuple) else (item,)
-    return items[0] if all(i is Ellipsis or i == slice(None) for i in items[1:]) else None
+def mask_of(item: Any, rank: int) -> tuple[Proxy, int] | None:
+    """The mask in the brackets and its first dimension, where it stands beside dimensions that are taken whole alone."""
+    items: list[Any] = list(cast("tuple[Any, ...]", item)) if isinstance(item, tuple) else [item]
+    places = [k for k, i in enumerate(items) if isinstance(i, Proxy)]
+    others = [i for i in items if not isinstance(i, Proxy)]
+    if len(places) != 1 or not all(i is Ellipsis or (isinstance(i, slice) and i == slice(None)) for i in others):
+        return None
+    (k,) = places
+    mask, behind = items[k], len(items) - k - 1
+    ahead = items[:k]
+    return mask, (rank - mask.record.meta.dim() - behind if Ellipsis in ahead else k)
 
 
 def _assigned(tracer: Tracer, x: Any, item: Any, value: Any) -> None:
     """`x[mask] = y[mask]`, or what was made of it."""
-    at = mask_of(item)
-    known = isinstance(x, Proxy) and isinstance(at, Proxy) and isinstance(value, Selected)
-    if not known or at.record.meta.dtype != torch.bool or not alike(at.record, value.by):
+    found = mask_of(item, x.record.meta.dim()) if isinstance(x, Proxy) and isinstance(value, Selected) else None
+    if found is None or found[0].record.meta.dtype != torch.bool or found[1] != value.at:
+        raise refused("an assignment of chosen entries")
+    if not alike(found[0].record, value.by):
         raise refused("an assignment of entries that another mask chooses")
     with as_written(tracer):
         full = filled(value)
-    tracer.inplace(PUT, None, (x, at, full), {})
+    tracer.inplace(PUT, None, (x, found[0], full, value.at), {})
 
 
 def _applied(tracer: Tracer, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], s: Selected) -> Any:
@@ -200,7 +211,7 @@ def _applied(tracer: Tracer, row: Row, func: Any, args: tuple[Any, ...], kwargs:
         s = given["x"]
         with as_written(tracer):
             over = axes(given.get("dim"), s.raw.dim())
-            if 0 in over:
+            if s.at in over:
                 return REDUCED[row.name](s, list(over), given)
     if "reduction" in row.signature.parameters:
         how = reduction_of(given.get("size_average"), given.get("reduce"), given.get("reduction", "mean"))
@@ -208,7 +219,7 @@ def _applied(tracer: Tracer, row: Row, func: Any, args: tuple[Any, ...], kwargs:
         with as_written(tracer):
             if row.name in BY_CLASS and isinstance(target, Selected) and not target.is_floating_point():
                 out = _by_class(tracer, func, args, kwargs, target, given.get("ignore_index", -100))
-                return chosen(out, out, s.mask, s.by) if how == "none" else out
+                return chosen(out, out, s.mask, s.by, target.at) if how == "none" else out
             if how != "none":
                 old = ("size_average", "reduce", "reduction")
                 if how not in ("sum", "mean") or any(k in given and k not in kwargs for k in old):
@@ -225,7 +236,9 @@ def _by_class(
 ) -> Any:
     """A loss of classes, of which it leaves out those that are not chosen."""
     tracer.padded = tracer.padded or ignored == -100
-    classes = torch.where(beside(target.mask, target.raw), target.raw if target.full is None else target.full, ignored)
+    classes = torch.where(
+        beside(target.mask, target.raw, target.at), target.raw if target.full is None else target.full, ignored
+    )
 
     def all_of(v: Any) -> Any:
         return classes if v is target else filled(v) if isinstance(v, Selected) else v
@@ -236,43 +249,51 @@ def _by_class(
 
 def _each(tracer: Tracer, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], s: Selected) -> Selected:
     """A call that works on each entry by itself. Raises TraceError where its definition says something else."""
-    full: list[Record] = []
+    full: list[tuple[Record, int]] = []
 
     def all_of(v: Any) -> Any:
         if not isinstance(v, Selected):
             return v
         with as_written(tracer):
             entries = filled(v)
-        full.append(entries.record)
+        full.append((entries.record, v.at))
         return entries
 
     args, kwargs = pytree.tree_map(all_of, (args, kwargs))
     out = tracer.apply(row, func, args, kwargs)
-    if not isinstance(out, Proxy) or (tracer.shapes is None and not by_itself(tracer, out.record, full)):
+    at = max(full, key=lambda f: f[0].meta.dim())[1]
+    # a second run, at other sizes, is without definitions: the same calls were looked at in the first
+    if not isinstance(out, Proxy) or (tracer.shapes is None and not by_itself(tracer, out.record, full, at)):
         raise refused(row.name)
-    return chosen(out, out, s.mask, s.by)
+    return chosen(out, out, s.mask, s.by, at)
 
 
-def by_itself(tracer: Tracer, made: Record, full: list[Record]) -> bool:
-    """Whether each entry of a call's result is made of the same entry of `full` alone, and the same way for all."""
+def by_itself(tracer: Tracer, made: Record, full: list[tuple[Record, int]], at: int) -> bool:
+    """Whether each entry of a call's result along `at` is made of the same entry of `full` alone, and the same way for all."""
     definition = made.template
-    if definition is None or not definition.indices or not isinstance(definition.indices[0], Index):
+    index = definition.indices[at] if definition is not None and at < len(definition.indices) else None
+    if definition is None or not isinstance(index, Index):
         return False
-    own = {f"_{k}" for k, o in enumerate(made.operands) if any(o is r for r in full)}
-    if len({tracer.sizes.resolve(r.shape[0]) for r in (made, *full)}) > 1:
+    if len({tracer.sizes.resolve(r.shape[k]) for r, k in ((made, at), *full)}) > 1:
         return False
-    at, expr = definition.indices[0], definition.expr
-    while found := [
-        a
-        for a in accesses(expr)
-        if name_of(a) in own and a.indices[0] == at and not any(i.has(at) for i in a.indices[1:])
-    ]:
+    own = {f"_{n}": k for n, o in enumerate(made.operands) for r, k in full if o is r}
+
+    def of_the_entry(a: Any) -> bool:
+        k = own.get(name_of(a))
+        return (
+            k is not None
+            and a.indices[k] == index
+            and not any(i.has(index) for i in (*a.indices[:k], *a.indices[k + 1 :]))
+        )
+
+    expr = definition.expr
+    while found := [a for a in accesses(expr) if of_the_entry(a)]:
         expr = expr.xreplace({a: sp.Dummy() for a in found})
-    return not expr.has(at) and all(name_of(a) not in own for a in accesses(expr))
+    return not expr.has(index) and all(name_of(a) not in own for a in accesses(expr))
 
 
 def _entries(s: Selected, other: Any) -> Any:
-    return torch.where(beside(s.mask, s.raw), s.raw if s.full is None else s.full, other)
+    return torch.where(beside(s.mask, s.raw, s.at), s.raw if s.full is None else s.full, other)
 
 
 def _sum(s: Selected, over: list[int], given: dict[str, Any]) -> Any:
@@ -283,7 +304,7 @@ def _sum(s: Selected, over: list[int], given: dict[str, Any]) -> Any:
 def _mean(s: Selected, over: list[int], given: dict[str, Any]) -> Any:
     count: Any = s.mask.sum()
     for d in over:
-        count = count * s.raw.shape[d] if d else count
+        count = count if d == s.at else count * s.raw.shape[d]
     return _sum(s, over, given) / count
 
 

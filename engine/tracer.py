@@ -215,10 +215,10 @@ class Tracer(TorchFunctionMode):
             if name == "__getitem__" and any(
                 i.dtype == torch.bool for i in pytree.tree_leaves(args[1]) if isinstance(i, Proxy)
             ):
-                mask = mask_of(args[1])
-                if not isinstance(mask, Proxy):
+                found = mask_of(args[1], args[0].record.meta.dim())
+                if found is None:
                     raise refused("a mask beside other indices")
-                return selected(self, args[0], mask)
+                return selected(self, args[0], *found)
         if name == "__setitem__":
             if not _is_part(
                 args[2], args[0], args[1]

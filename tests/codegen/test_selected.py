@@ -96,9 +96,19 @@ def of_two_dimensions(x: Tensor, w: Tensor, y: Tensor, m: Tensor) -> tuple[Tenso
     return cube[mask].norm(dim=-1).mean(), (flat * cube.flatten(0, 1)[mask.reshape(-1)]).sum(0)
 
 
+def behind_others(x: Tensor, w: Tensor, y: Tensor, m: Tensor) -> tuple[Tensor, ...]:
+    cube = x.T[:, :, None] * w[0]
+    z = cube.clone()
+    z[:, m] += 1
+    z[:, m, :] = z[:, m].exp() * m.double()[m][:, None]
+    last = x.T.clone()
+    last[..., m] *= 3
+    return cube[:, m].mean(1), cube[:, m].log_softmax(-1).mean((0, 1)), x.T[..., m].sum(-1), z, last
+
+
 FORWARDS = (
     added_and_scaled, written_back, rows_of_a_layer, in_the_order_of_the_mask, sums_and_means, undefined_elsewhere, losses, classes,
-    of_two_dimensions,
+    of_two_dimensions, behind_others,
 )  # fmt: skip
 
 
@@ -157,7 +167,9 @@ def sums_of_none(x: Tensor, w: Tensor, y: Tensor, m: Tensor) -> Tensor:
         lambda x, m: x[m].reshape(-1).sum(),
         lambda x, m: torch.cat([x[m], x[~m]]).sum(),
         lambda x, m: F.dropout(x[m]).sum(),
-        lambda x, m: x[:, m[:3]].sum(),
+        lambda x, m: x[:, m[:3]].sum(0).sum(),
+        lambda x, m: x[:2, m[:3]].sum(),
+        lambda x, m: x.T[:, m].softmax(1).sum(),
         lambda x, m: x.clone().index_put_((m,), x[x[:, 0] > 0]),
     ],
 )
