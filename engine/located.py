@@ -47,7 +47,7 @@ REMEDIES = {
         ("linalg_matrix_exp", "matrix_exp"), "Write out as many terms of its series as you need: x @ x / 2 is the second one."
     ),
     **dict.fromkeys(
-        ("masked_select", "nonzero", "unique", "_unique2", "unique_consecutive", "argwhere"),
+        ("nonzero", "unique", "_unique2", "unique_consecutive", "argwhere"),
         "how large its result is depends on values, and a trace has none. Use torch.where(mask, x, 0).",
     ),
     "_is_all_true": "validate_args=True looks into values, and a trace has none. Leave it out: emitted code validates nothing.",

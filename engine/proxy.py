@@ -44,6 +44,14 @@ class Proxy(torch.Tensor):
     part_of: Part | None
     __torch_function__ = plain_subclass
 
+    @staticmethod
+    def of(record: Record) -> Proxy:
+        """A tensor of its own for a record: later writes into others are not seen."""
+        with without_modes():
+            p = record.meta.detach().as_subclass(Proxy)
+        p.record, p.part_of = record, None
+        return p
+
     def sized_len(self) -> Any:
         """What `len` of it is during a trace: the first size as a symbol."""
         own = cast("Any", self)

@@ -480,12 +480,12 @@ def composite(*names: str, targets: Sequence[Any] = ()) -> Callable[[Callable[..
     return op(*names, targets=targets, kind="composite")
 
 
-_recording: list[Row] = []
+_recording: list[Row | None] = []
 
 
 @contextlib.contextmanager
-def recorded_as(row: Row) -> Generator[None]:
-    """In a composite: a torch call in here is recorded by this row, whatever the table says of it."""
+def recorded_as(row: Row | None) -> Generator[None]:
+    """In a composite: a torch call in here is recorded by this row, whatever the table says of it; for None as it says."""
     _recording.append(row)
     try:
         yield
@@ -495,7 +495,8 @@ def recorded_as(row: Row) -> Generator[None]:
 
 def row_of(target: Any) -> Row | None:
     """The row of a torch callable, None if it has none."""
-    return _recording[-1] if _recording else TABLE.get(target)
+    row = _recording[-1] if _recording else None
+    return TABLE.get(target) if row is None else row
 
 
 def several(value: Any) -> list[Any] | None:

@@ -29,6 +29,7 @@ from engine.notation import size_symbol
 from engine.othersizes import taken_for_numbers
 from engine.own import functions_seen
 from engine.proxy import Proxy, Record
+from engine.selected import Selected, refused
 from engine.shapes import symbolic_shapes
 from engine.sizes import Dim, Guard, number, symbolic_python
 from engine.spelling import SizeArg, is_slice, with_bounds
@@ -335,6 +336,8 @@ def _finish(run: _Run, forward: Any) -> Graph:
     results: list[Record] = []
     for v in leaves:
         if not isinstance(v, Proxy):
+            if isinstance(v, Selected):
+                raise refused(f"{_title(forward)} returns x[mask]")
             raise TraceError(f"{_title(forward)} returns a tensor that does not depend on its inputs")
         if tracer.current(v) is None:
             raise TraceError(

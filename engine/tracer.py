@@ -40,6 +40,7 @@ from engine.ops.indexing import selects
 from engine.parts import part
 from engine.positive import positive
 from engine.proxy import Proxy, Record, SymbolicShape, without_modes
+from engine.selected import Selected, called, mask_of, refused, selected
 from engine.sizes import Dim, Real, Sized, SizedRange, Sizes, exact, number
 from engine.spelling import Ref, SizeArg, decimals, is_slice, with_bounds
 from engine.table import BroadcastError, Definition, Operand, Output, Row, Scope, Shape, row_of
@@ -186,8 +187,10 @@ class Tracer(TorchFunctionMode):
         if self.held and any(id(a) in self.held for a in flat):  # a parameter that was kept elsewhere in the module
             args, kwargs = pytree.tree_map(self._as_held, (args, kwargs))
             flat = pytree.tree_leaves((args, kwargs))
-        proxies = [a for a in flat if isinstance(a, Proxy)]
+        proxies = [a for a in flat if isinstance(a, (Proxy, Selected))]
         if name == "__get__" and proxies:
+            if isinstance(args[0], Selected):
+                return called(self, name, func, args, kwargs)
             return self._property(func, args[0])
         if not proxies:
             row, made = TABLE.get(func), row_of(func)
@@ -196,7 +199,7 @@ class Tracer(TorchFunctionMode):
             sized = any(isinstance(a, Sized) for a in flat)  # torch.tensor(0.0).expand(n), which stays symbolic
             if row is not None and (sized or row.name in DRAWN) and name not in IN_PLACE:
                 args, kwargs = pytree.tree_map_only(torch.Tensor, self._constant, (args, kwargs))
-                return self._apply(row, func, args, kwargs)
+                return self.apply(row, func, args, kwargs)
             return self._outside(name, func, args, kwargs)
         answer = self._python(name, args, kwargs)
         if answer is not None:
@@ -207,33 +210,39 @@ class Tracer(TorchFunctionMode):
             args, kwargs = without_devices(name, args, kwargs)
             if name == "to" and len(args) == 1 and not kwargs:
                 return args[0]
+        if any(isinstance(a, Selected) for a in proxies):
+            return called(self, name, func, args, kwargs)
+        if name == "masked_select":
+            with self:
+                both = cast("Any", torch).broadcast_tensors(*args, *kwargs.values())
+            return selected(self, *both)
         if name in ("__getitem__", "__setitem__"):
             args = (args[0], self._item(args[1]), *args[2:])
             if name == "__getitem__" and any(
                 i.dtype == torch.bool for i in pytree.tree_leaves(args[1]) if isinstance(i, Proxy)
             ):
-                raise TraceError(
-                    f"x[mask] at {located()} has as many entries as the mask's values say, and a trace has no values. "
-                    "Use torch.where(mask, x, 0), and divide by mask.sum() for a mean."
-                )
+                found = mask_of(args[1], args[0].record.meta.dim())
+                if found is None:
+                    raise refused("a mask beside other indices")
+                return selected(self, args[0], *found)
         if name == "__setitem__":
             if not _is_part(
                 args[2], args[0], args[1]
             ):  # else `x[item] += y`, which has written through x[item] already
-                self._inplace(TABLE[func], func, args, kwargs)
+                self.inplace(TABLE[func], func, args, kwargs)
             return None
         if name in IN_PLACE and func in TABLE:
-            return self._inplace(TABLE[func], func, args, kwargs)
+            return self.inplace(TABLE[func], func, args, kwargs)
         row = row_of(func)
         if row is None:
             inplace = out_of_place(name)
             if inplace is not None and inplace in TABLE:
-                return self._inplace(TABLE[inplace], inplace, args, kwargs)
+                return self.inplace(TABLE[inplace], inplace, args, kwargs)
             raise TraceError(unknown_op(name))
         if "inplace" in kwargs:
             rest = {k: v for k, v in kwargs.items() if k != "inplace"}
-            return self._inplace(row, func, args, rest) if kwargs["inplace"] else self._apply(row, func, args, rest)
-        return self._apply(row, func, args, kwargs)
+            return self.inplace(row, func, args, rest) if kwargs["inplace"] else self.apply(row, func, args, rest)
+        return self.apply(row, func, args, kwargs)
 
     def _outside(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call on no tensor of the trace, made as it is: what it gives is a constant, which random numbers are not."""
@@ -264,7 +273,7 @@ class Tracer(TorchFunctionMode):
                 f"@engine.op(targets=({function.__name__},)) above its index notation."
             )
         with without_modes():
-            return self._apply(row, function.apply, args, kwargs)
+            return self.apply(row, function.apply, args, kwargs)
 
     def _property(self, func: Any, p: Proxy) -> Any:
         name = func.__self__.__name__
@@ -388,7 +397,7 @@ class Tracer(TorchFunctionMode):
         self.keep.append(t)
         return p
 
-    def _apply(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def apply(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call as a node, or as what a composite makes of it."""
         if row.kind != "composite":
             return self._record(row, func, args, kwargs)
@@ -433,7 +442,7 @@ class Tracer(TorchFunctionMode):
                 stack.extend(view.views)
         target.record = new.record
 
-    def _inplace(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def inplace(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         target = args[0]
         if not isinstance(target, Proxy) or not self._writable(target):
             raise TraceError(
@@ -441,7 +450,7 @@ class Tracer(TorchFunctionMode):
                 "(reshape, flatten), or through one of several views (split, chunk, unbind). Write into a copy of an input, "
                 "x = x.clone(), and through x.view(...) or x[...]."
             )
-        result = self._apply(row, func, args, kwargs)
+        result = self.apply(row, func, args, kwargs)
         made, wanted = result.record.meta, target.record.meta
         if made.shape != wanted.shape or not torch.can_cast(made.dtype, wanted.dtype):
             raise ShapeError(
@@ -491,7 +500,7 @@ class Tracer(TorchFunctionMode):
             if known is None or self.current(known.whole) is None:
                 return None
             with torch.set_grad_enabled(known.grad):
-                p.record = self._apply(known.row, known.call, (known.whole, *known.args), known.kwargs).record
+                p.record = self.apply(known.row, known.call, (known.whole, *known.args), known.kwargs).record
         return p.record
 
     def _record(self, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

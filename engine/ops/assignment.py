@@ -12,7 +12,7 @@ from engine.errors import TraceError
 from engine.notation import Delta, Equal, Index, Less, LessEqual, Quo, Rem, Where, sigma
 from engine.ops.indexing import selects, sliced
 from engine.shapes import broadcast_shapes
-from engine.sizes import expression
+from engine.sizes import expression, number
 from engine.table import (
     Definition,
     Operand,
@@ -167,9 +167,14 @@ def masked(x: Any, items: list[Any], masks: list[int], value: Any) -> Any:
         raise TraceError(
             "an assignment at a mask beside another tensor; write the mask for all dimensions, and torch.where"
         )
-    if value.dim() > len(behind):
+    if value.dim() == len(behind) + 1 and number(value.shape[0]) == 1:
+        value = value.squeeze(0)
+    if value.dim() == len(behind) + 1:  # one after the other where the mask holds
+        place = (mask.flatten().cumsum(0) - 1).clamp(min=0)
+        value = value.index_select(0, place).reshape([*mask.shape, *value.shape[1:]])
+    elif value.dim() > len(behind):
         raise TraceError(
-            "x[mask] = values puts values in the order of the mask; use torch.where with tensors of one shape"
+            "x[mask] = values with more dimensions than x has behind the mask; use torch.where with tensors of one shape"
         )
     return torch.where(mask.reshape([*mask.shape, *[1] * len(behind)]), value, x)
 

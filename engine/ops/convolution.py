@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import sympy as sp
 import torch
-from sympy import Expr
+from sympy import Expr, Integer
 
 from engine.errors import TraceError
 from engine.notation import Delta, Index, Quo, Rem, sigma
@@ -18,10 +18,12 @@ from engine.table import (
     Row,
     composite,
     define,
+    divided,
     equal,
     fresh_of,
     indices_of,
     op,
+    quotient,
     recorded_as,
     value_of,
 )
@@ -198,3 +200,31 @@ def unfold(x: Operand, kernel_size: Any, dilation: Any = 1, padding: Any = 0, st
     for w in windows:
         value = w.guarded(value)
     return define(shape, at, value.xreplace(where))
+
+
+@op(targets=(torch.nn.functional.fold,))
+def fold(
+    x: Operand, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Definition:
+    """Every column added where `unfold` reads it: (n, c*kh*kw, windows) to (n, c, h, w)."""
+    sizes, extents, dilations, pads, strides = (
+        numbers(v, 2) for v in (output_size, kernel_size, dilation, padding, stride)
+    )
+    windows = [window(n, k, s, p, p, d) for n, k, s, p, d in zip(sizes, extents, strides, pads, dilations, strict=True)]
+    area = extents[0] * extents[1]
+    channels = quotient(x.shape[-2], area)
+    if not channels.is_integer:
+        channels = divided(channels) or Integer(value_of(x.shape[-2]) // value_of(area))
+        equal(x.shape[-2], channels * area)
+    equal(x.shape[-1], windows[0].size * windows[1].size)
+    shape = (*x.shape[:-2], channels, *sizes)
+    at = indices_of(shape)
+    row = (at[-3] * extents[0] + windows[0].within) * extents[1] + windows[1].within
+    column = windows[0].out * windows[1].size + windows[1].out
+    meets: Any = sp.S.One
+    for w, place in zip(windows, at[-2:], strict=True):
+        meets = meets * Delta(w.place, place)
+    within = [w.limits for w in windows]
+    across = [[(cast("Index", w.out), w.size)] if w.size != 1 else [] for w in windows]
+    limits = [pair for pairs in (*within, *across) for pair in pairs]
+    return define(shape, at, sigma(meets * x.element(*at[:-3], sp.expand(row), sp.expand(column)), *limits))

@@ -14,7 +14,7 @@ from engine.table import Opaque, Operand, Row, composite, op, recorded_as
 Tensor = torch.Tensor
 
 
-@op("rand_like", "randn_like", "randint_like", "bernoulli", "empty_like")
+@op("rand_like", "randn_like", "randint_like", "bernoulli")
 def drawn_like(x: Operand, *_: Any, **__: Any) -> Opaque:
     return Opaque(x.shape)
 
@@ -81,6 +81,11 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, **given: Any) -> Any:
     if isinstance(std, torch.Tensor):
         return noise.normal_() * std + mean
     return noise.normal_(0.0, std) + mean
+
+
+@op("empty_like", kind="like")
+def empty_like(x: Operand, **_: Any) -> Opaque:
+    return Opaque(x.shape)
 
 
 @op("new_empty", kind="like")

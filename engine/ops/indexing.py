@@ -15,6 +15,7 @@ from engine.sizes import expression
 from engine.table import (
     Definition,
     Operand,
+    Row,
     Shape,
     aligned,
     at_least,
@@ -25,6 +26,7 @@ from engine.table import (
     indices_of,
     op,
     product,
+    recorded_as,
     value_of,
 )
 from engine.wholes import from_start, wrapped
@@ -138,11 +140,8 @@ def gather(x: Operand, dim: int, index: Operand, *, sparse_grad: bool = False) -
     return define(index.shape, at, x[tuple(index[at] if k == d else i for k, i in enumerate(at))] if x.rank else x[()])
 
 
-@op("take_along_dim")
-def take_along_dim(x: Operand, indices: Operand, dim: Any = None) -> Definition:
+def along_dimension(x: Operand, indices: Operand, dim: int) -> Definition:
     """A gather whose other dimensions broadcast."""
-    if dim is None:
-        raise TraceError("take_along_dim without dim flattens first; flatten both and pass dim=0")
     d = axis(dim, x.rank)
     alike = broadcast_shape(*[tuple(sp.S.One if k == d else s for k, s in enumerate(t.shape)) for t in (x, indices)])
     shape = [indices.shape[d] if k == d else s for k, s in enumerate(alike)]
@@ -150,6 +149,18 @@ def take_along_dim(x: Operand, indices: Operand, dim: Any = None) -> Definition:
     given = indices.element(*at)
     place = wrapped(given, x.shape[d])
     return define(shape, at, x.element(*[place if k == d else i for k, i in enumerate(at)]))
+
+
+TAKEN = Row("take_along_dim", (), along_dimension)
+
+
+@composite("take_along_dim")
+def take_along_dim(x: Any, indices: Any, dim: Any = None) -> Any:
+    """Entries along a dimension, or of the flattened tensor without one."""
+    if dim is None:
+        return x.reshape(-1).gather(0, indices.reshape(-1))
+    with recorded_as(TAKEN):
+        return torch.take_along_dim(x, indices, dim)
 
 
 @op("take")

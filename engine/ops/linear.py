@@ -219,3 +219,20 @@ def einsum(equation: str, *given: Any) -> Definition:
         body = body * x.element(*[at[c] for c in term])
     summed = [(at[c], sizes[c]) for c in dict.fromkeys("".join(terms)) if c not in out and sizes[c] != 1]
     return define([sizes[c] for c in out], [at[c] for c in out], sigma(body, *summed))
+
+
+@composite(targets=(linalg.vander,))
+def linalg_vander(x: Any, *, N: Any = None) -> Any:
+    """The powers 0, 1, ... of each entry, as a new last dimension; as many as there are entries unless `N` says so."""
+    count = int(x.shape[-1] if N is None else N)
+    powers = [torch.ones_like(x)]
+    for _ in range(count - 1):
+        powers.append(powers[-1] * x)
+    return torch.stack(powers, -1)
+
+
+@composite("vander")
+def vander(x: Any, N: Any = None, increasing: bool = False) -> Any:
+    """`torch.linalg.vander` of a vector, with the highest power first unless `increasing`."""
+    found = linalg_vander(x, N=N)
+    return found if increasing else found.flip(1)

@@ -119,6 +119,14 @@ def normalize(x: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, out: Any
     return x / linalg.vector_norm(x, p, dim, keepdim=True).clamp_min(eps)
 
 
+@composite("renorm")
+def renorm(x: Any, p: float, dim: int, maxnorm: float) -> Any:
+    """Slices along a dimension, each whose norm is larger than `maxnorm` scaled down to it."""
+    others = [d for d in range(x.dim()) if d != dim % x.dim()]
+    size = linalg.vector_norm(x, p, others, keepdim=True)
+    return x * torch.where(size > maxnorm, maxnorm / (size + 1e-7), 1.0)
+
+
 @composite("pairwise_distance")
 def pairwise_distance(x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Any:
     return linalg.vector_norm(x1 - x2 + eps, p, -1, keepdim=keepdim)

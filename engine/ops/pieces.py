@@ -11,10 +11,12 @@ from sympy import Expr, Integer
 from engine.errors import TraceError
 from engine.notation import Less, Quo, Rem, Where
 from engine.ops.layout import flat
+from engine.shapes import broadcast_shapes
 from engine.sizes import expression
 from engine.table import (
     Definition,
     Operand,
+    Row,
     axis,
     composite,
     define,
@@ -23,6 +25,7 @@ from engine.table import (
     indices_of,
     op,
     quotient,
+    recorded_as,
     value_of,
 )
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Tensor = torch.Tensor
+PAD_SEQUENCE: Any = vars(torch)["_C"]._nn.pad_sequence  # what torch.nn.utils.rnn.pad_sequence calls
 
 
 def choose(at: Expr, ends: Sequence[Expr], pieces: Sequence[Expr]) -> Expr:
@@ -240,15 +244,46 @@ def tile(x: Operand, *dims: Any) -> Definition:
     return tiled(x, [Integer(1)] * (x.rank - len(times)) + times)
 
 
-@op("repeat_interleave")
-def repeat_interleave(x: Operand, repeats: Any, dim: Any = None, *, output_size: Any = None) -> Definition:
+def each_repeated(x: Operand, repeats: Any, dim: int) -> Definition:
     """Every entry of a dimension a number of times."""
-    if isinstance(repeats, Operand) or dim is None:
-        raise TraceError("repeat_interleave needs a number of repeats and a dim; flatten first, or use index_select")
     d, times = axis(dim, x.rank), expression(repeats)
     shape = [(s * times) if k == d else s for k, s in enumerate(x.shape)]
     at = indices_of(shape)
     return define(shape, at, x.element(*[cast("Expr", Quo(i, times)) if k == d else i for k, i in enumerate(at)]))
+
+
+REPEATED = Row("repeat_interleave", (), each_repeated)
+
+
+@composite("repeat_interleave")
+def repeat_interleave(x: Any, repeats: Any, dim: Any = None, *, output_size: Any = None) -> Any:
+    """Every entry of a dimension (of the flattened tensor without one) a number of times, or each as often as a tensor says."""
+    if dim is None:
+        x, dim = x.reshape(-1), 0
+    if not isinstance(repeats, torch.Tensor):
+        with recorded_as(REPEATED):
+            return torch.repeat_interleave(x, repeats, dim)
+    if output_size is None:
+        raise TraceError("repeat_interleave by a tensor has as many entries as its values add up to; pass output_size")
+    ends = repeats.expand(x.shape[dim]).cumsum(0)
+    return x.index_select(dim, torch.searchsorted(ends, torch.arange(output_size), right=True))
+
+
+@composite(targets=(PAD_SEQUENCE,))
+def pad_sequence(
+    sequences: Any, batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right"
+) -> Any:
+    """Sequences of several lengths as one tensor. Lengths that differ get fixed."""
+    given = list(sequences)
+    longest = max((x.shape[0] for x in given), default=0)
+    padded: list[Any] = []
+    for x in given:
+        missing = longest - x.shape[0]
+        if missing:
+            ends = (missing, 0) if padding_side == "left" else (0, missing)
+            x = torch.nn.functional.pad(x, (*[0, 0] * (x.dim() - 1), *ends), value=padding_value)
+        padded.append(x)
+    return torch.stack(padded, 0 if batch_first else 1)
 
 
 @composite("block_diag")
@@ -272,3 +307,24 @@ def cartesian_prod(*tensors: Any) -> Any:
     if len(given) == 1:
         return given[0]
     return torch.stack([g.reshape(-1) for g in cast("Any", torch).meshgrid(*given, indexing="ij")], 1)
+
+
+@composite("combinations")
+def combinations(x: Any, r: int = 2, with_replacement: bool = False) -> Any:
+    """Every choice of two entries of a vector in their order, as rows."""
+    if r != 2:
+        raise TraceError(
+            f"combinations of {r} are not in the table; stack x[first], x[second], ... at indices of your own"
+        )
+    n = x.shape[0]
+    first, second = torch.triu_indices(n, n, 0 if with_replacement else 1)
+    return torch.stack([x[first], x[second]], 1)
+
+
+@composite("masked_scatter")
+def masked_scatter(x: Any, mask: Any, source: Any) -> Any:
+    """Where a mask holds, the next entry of `source` in the order of all elements."""
+    shape = broadcast_shapes(x.shape, mask.shape)
+    chosen = mask.expand(shape)
+    place = (chosen.reshape(-1).cumsum(0) - 1).clamp(min=0)
+    return torch.where(chosen, source.reshape(-1)[place].reshape(shape), x)

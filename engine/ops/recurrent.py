@@ -54,6 +54,12 @@ def lstm_cell(x: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
     return o.sigmoid() * c.tanh(), c
 
 
+def projected(x: Any, hx: Any, *weights: Any) -> Any:
+    """An LSTM's next state and cell, the state projected by the last of its weights."""
+    h, c = lstm_cell(x, hx, *weights[:-1])
+    return F.linear(h, weights[-1]), c
+
+
 def kinds_of(state: Any) -> tuple[Any, ...]:
     """A state as a tuple: that of an LSTM is a pair."""
     return cast("tuple[Any, ...]", state) if isinstance(state, tuple) else (state,)
@@ -85,7 +91,7 @@ def layered(
     each = 4 if biases else 2
     ways = 2 if bidirectional else 1
     if len(weights) != each * layers * ways:
-        raise TraceError("a recurrent layer with projections is not in the table; project the output of a plain one")
+        each, cell = each + 1, projected
     x = x.transpose(0, 1) if batch_first else x
     last: list[list[Any]] = [[] for _ in states]
     for layer in range(layers):

@@ -9,7 +9,7 @@ import torch
 from sympy import Expr
 
 from engine.notation import Index, LessEqual, Where, fresh, sigma
-from engine.table import Definition, Operand, axis, composite, define, indices_of, op
+from engine.table import Definition, Operand, axis, composite, define, each_of, indices_of, op
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,3 +93,36 @@ def diff(x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = N
         size = x.shape[dim]
         x = x.narrow(dim, 1, size - 1) - x.narrow(dim, 0, size - 1)
     return x
+
+
+@composite("gradient")
+def gradient(x: Any, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) -> Any:
+    """Central differences along each dimension, and one-sided ones of `edge_order` at both ends.
+
+    `spacing` is a distance or the places themselves, the same for all dimensions or one of each.
+    """
+    dims = list(range(x.dim())) if dim is None else each_of(dim, 1)
+    given = each_of(spacing, len(dims))
+    return tuple(slope(x, d, h, edge_order) for d, h in zip(dims, given, strict=True))
+
+
+def slope(x: Any, dim: int, spacing: Any, edge_order: int) -> Any:
+    """The slope at each entry along a dimension: of the parabola through it and its neighbours, or at an end of a line."""
+    n = x.shape[dim]
+    rises = x.narrow(dim, 1, n - 1) - x.narrow(dim, 0, n - 1)
+    steps: Any = spacing
+    if isinstance(spacing, torch.Tensor) and spacing.dim():
+        steps = spacing.diff().reshape([-1 if d == dim % x.dim() else 1 for d in range(x.dim())])
+
+    def step(first: Any, count: Any) -> Any:
+        return steps.narrow(dim, first, count) if steps is not spacing else steps
+
+    slopes = rises / steps
+    one, two = slopes.narrow(dim, 0, n - 2), slopes.narrow(dim, 1, n - 2)
+    left, right = step(0, n - 2), step(1, n - 2)
+    inner = (right * one + left * two) / (left + right)
+    first, last = slopes.narrow(dim, 0, 1), slopes.narrow(dim, n - 2, 1)
+    if edge_order == 2:
+        first = first + (first - slopes.narrow(dim, 1, 1)) * (step(0, 1) / (step(0, 1) + step(1, 1)))
+        last = last + (last - slopes.narrow(dim, n - 3, 1)) * (step(n - 2, 1) / (step(n - 2, 1) + step(n - 3, 1)))
+    return torch.cat([first, inner, last], dim)

@@ -40,7 +40,13 @@ def straight_through(z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     return (c - z.detach() + z).tanh()
 
 
-FORWARDS = (codebook, balanced_divergence, gated_twice, straight_through)
+def viewed_twice(z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """The same view is taken twice, and each is held once."""
+    first, second = z.flatten(), z.flatten()
+    return (1 + (first * first.detach()).square()).log().sum() + (second * second.detach()).cos().sum() * c
+
+
+FORWARDS = (codebook, balanced_divergence, gated_twice, straight_through, viewed_twice)
 
 
 @pytest.mark.parametrize("forward", FORWARDS, ids=lambda f: f.__name__)

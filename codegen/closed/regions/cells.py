@@ -443,7 +443,9 @@ class Builder:
         assert cell.expr is not None
         key, order = signature(cell)
         if key in self.same and cell.name not in self.graph.outputs:
-            self.aliases[cell.name] = replace(cell, expr=self.twin(key, order, cell.differentiable))
+            self.aliases[cell.name] = replace(
+                cell, expr=self.twin(key, order, cell.differentiable), text=None, call=False
+            )
             return
         self.same.setdefault(key, (cell.name, order))
         if not cell.call:

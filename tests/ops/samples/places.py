@@ -161,6 +161,7 @@ SAMPLES: dict[str, list[Call]] = {
         call(t(3, 2), p(2)), call(t(3), 0.5), call(1.5, p(2, 3)), call(t(2)),
         constant(0.5, 2.0, (3, 2), dtype=torch.float64), constant(0.0, 1.0, size=(4,)),
     ],
+    "empty_like": [spelled(lambda f, x: f(x), t(3), values=False)],
     "new_empty": [spelled(lambda f, x: (x, f(x, x.shape[0], 2)), t(3), values=False)],
     "new": [
         spelled(lambda f, x: x * f(x, x.shape).normal_(), t(3, 2)),
@@ -180,6 +181,5 @@ SAMPLES: dict[str, list[Call]] = {
     "rand_like": [
         named("rand_like", t(3, 2)), named("randn_like", t(3, 2)), named("randint_like", t(3, 2), 5),
         named("bernoulli", t(3, 2).sigmoid()),
-        spelled(lambda f, x: f(x), t(3), only="torch.empty_like", values=False),
     ],
 }  # fmt: skip

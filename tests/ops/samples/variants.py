@@ -85,4 +85,32 @@ SAMPLES: dict[str, list[Call]] = {
         call(i(5, 2, 3), t(5, 4), padding_idx=1), call(i(5, 6), t(5, 4), torch.tensor([0, 2]), mode="sum", padding_idx=-1),
         call(i(5, 6), t(5, 4), torch.tensor([0, 4]), mode="sum", per_sample_weights=p(6)),
     ],
+    "fold": [
+        call(t(2, 12, 9), 4, 2), call(t(1, 12, 12), (5, 4), (2, 3), 1, 1, (2, 1)), call(t(2, 8, 4), (6, 5), 2, (4, 3)),
+        call(t(8, 4), 4, 2, stride=2), call(t(2, 6, 1), (2, 3), (2, 3)),
+    ],
+    "take_along_dim": [call(t(3, 4), i(12, 2, 5)), call(t(3), i(3, 1))],
+    "repeat_interleave": [
+        call(t(2, 3), 2), call(t(2, 3), torch.tensor([2, 0, 3]), 1, output_size=5), call(t(4), torch.tensor([0, 1, 0, 2]), output_size=3),
+        call(t(2, 2), torch.tensor([3]), 0, output_size=6),
+    ],
+    "pad_sequence": [
+        call([t(2, 3), t(4, 3), t(1, 3)]), call([t(2), t(3)], True, -1.0), call([t(2), t(3)], True, 0.5, "left"), call([t(2, 1), t(2, 1)]),
+    ],
+    "combinations": [call(t(4)), call(t(2)), call(t(3), 2, True)],
+    "masked_scatter": [
+        call(t(2, 3), torch.tensor([[True, False, True], [False, True, True]]), t(2, 2)), call(t(3, 2), torch.tensor([True, False]), t(7)),
+        call(t(3), torch.tensor([False, False, True]), t(1)),
+    ],
+    "gradient": [
+        call(t(5)), call(t(4, 3)), call(t(4, 3), spacing=0.5, dim=0), call(t(4, 3), spacing=(2.0, 0.1), edge_order=2),
+        call(t(2, 5), spacing=(p(5).cumsum(0),), dim=-1, edge_order=2), call(t(3, 4), spacing=(p(3).cumsum(0), p(4).cumsum(0))), call(t(2), dim=0),
+    ],
+    "renorm": [call(t(4, 3), 2, 0, 1.0), call(t(2, 3, 2), 1, 1, 2.5), call(t(2, 2), math.inf, -1, 0.1), call(torch.zeros(2, 2, dtype=torch.float64), 2, 0, 1.0)],
+    "linalg_vander": [call(t(4)), call(torch.tensor([0.0, 2.0], dtype=torch.float64), N=4), call(t(2, 3), N=2)],
+    "vander": [Call((t(n),), {"N": N, "increasing": up}, constant=(0,)) for n, N, up in ((3, None, False), (3, 4, True), (2, 1, False))],
+    "lstm": [
+        call(t(3, 2, 3), [t(2, 2, 2), t(2, 2, 4)], [w for _ in range(2) for w in (t(16, 3), t(16, 2), t(16), t(16), t(2, 4))], True, 1, 0.0, False, True, False),
+        call(t(2, 3, 3), [t(1, 2, 2), t(1, 2, 4)], [t(16, 3), t(16, 2), t(2, 4)], False, 1, 0.0, False, False, True),
+    ],
 }  # fmt: skip
