@@ -43,7 +43,9 @@ def fresh(prefix: str = "i") -> Index:
     """
     index: Any = sp.Expr.__new__(Index)
     index.name = f"{prefix}_{next(_counter):09d}"
-    for slot in _ASSUMED:  # what is known of one index is known of all: deriving it anew is most of what making one takes
+    for (
+        slot
+    ) in _ASSUMED:  # what is known of one index is known of all: deriving it anew is most of what making one takes
         setattr(index, slot, getattr(_ANY, slot))
     return cast("Index", index)
 
