@@ -164,9 +164,11 @@ class Recorder(TorchDispatchMode):
         """A call that changes a tensor: what owns its memory becomes a new node, and views of it are read from that."""
         everyone = self.sharing.get(memory(target), [target])
         base = everyone[0]
-        node = self.known[id(base)]
-        if node.is_view:
-            raise RecordError("it changes the values of a tensor whose shape it changed in place")
+        seen: list[tuple[Node, Tensor]] = [(self.known[id(t)], t) for t in everyone]
+        node = seen[0][0]
+        while node.is_view:  # its shape was changed in place: what it was before is written through what it is seen as
+            node = cast("Node", node.args[0])
+            seen.insert(0, (node, base))
         path: list[tuple[str, tuple[Any, ...]]] = []
         n = self.known[id(target)]
         while n is not node:
@@ -178,7 +180,7 @@ class Recorder(TorchDispatchMode):
             named,
             node.shape,
             node.dtype,
-            base.clone(),
+            as_seen(node, base),
             overload=overload,
             write=True,
             path=tuple(path),
@@ -187,8 +189,7 @@ class Recorder(TorchDispatchMode):
         self.nodes.append(made)
         renewed = {node: made}
         self.known[id(base)] = made
-        for t in everyone[1:]:
-            old = self.known[id(t)]
+        for old, t in seen[1:]:
             parent = renewed.get(old.args[0])
             if parent is not None:
                 again = Node(
@@ -197,7 +198,7 @@ class Recorder(TorchDispatchMode):
                     old.kwargs,
                     old.shape,
                     old.dtype,
-                    t.clone(),
+                    as_seen(old, t),
                     old.name,
                     old.overload,
                     stride=old.stride,
@@ -205,6 +206,11 @@ class Recorder(TorchDispatchMode):
                 renewed[old] = again
                 self.known[id(t)] = again
                 self.nodes.append(again)
+
+
+def as_seen(n: Node, t: Tensor) -> Tensor:
+    """A copy of a tensor as a node shows it, whose shape may have been changed in place since."""
+    return (t.as_strided(n.value.shape, n.stride, t.storage_offset()) if n.stride else t).clone()
 
 
 def memory(t: Tensor) -> int:

@@ -70,8 +70,9 @@ def blocked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "MOST", 64)
 
 
-WHOLE = ("convolved", "by column", "in context")
-"""Steps that have no form in blocks of rows: a convolution, rows looked up by columns, rows added to a table that is no sum."""
+WHOLE = ("convolved", "by column", "in context", "embedded")
+"""Steps that have no form in blocks of rows: a convolution, rows looked up by columns, rows or numbers put into a table that is
+no sum."""
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
