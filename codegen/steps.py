@@ -416,14 +416,15 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
 
 
 def bound_rows(graph: Graph) -> list[dict[str, str]]:
-    """Checks of sizes that a slice took for at least, or at most, others: it has as many rows then as the trace says."""
+    """Checks of sizes that a slice or a comparison took for at least, or at most, others."""
     rows: list[dict[str, str]] = []
     for bound in graph.bounds:
-        places = {s: graph.sizes.get(s) for s in sorted(bound.expr.free_symbols, key=str)}
+        whole = in_wholes(bound.expr)
+        places = {s: graph.sizes.get(s) for s in sorted(whole.free_symbols, key=str)}
         reads = {s: Symbol(f"{at[0]}.shape[{at[1]}]") for s, at in places.items() if at is not None}
         if len(reads) != len(places):
             continue
-        terms = Add.make_args(bound.expr.xreplace(reads))
+        terms = Add.make_args(whole.xreplace(reads))
         less = [t for t in terms if t.could_extract_minus_sign()]
         more, least = size_text(Add(*[t for t in terms if t not in less])), size_text(-Add(*less))
         said = (
@@ -432,5 +433,5 @@ def bound_rows(graph: Graph) -> list[dict[str, str]]:
             else f"{least} is at most {more}"
         )
         test = f"{more} < {least}" if "at least" in said else f"{least} > {more}"
-        rows.append({"test": test, "message": quoted(f"the trace holds where {said}, for a slice at {bound.where}")})
+        rows.append({"test": test, "message": quoted(f"the trace holds where {said}, for {bound.of} at {bound.where}")})
     return rows

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Bound:
-    """What a slice at `where` took for granted: that `expr` is not negative, as `n - 4` where `x[:4]` has four rows."""
+    """What a trace took for granted at `where`: that `expr` is not negative.
+
+    As `n - 4` is where `x[:4]` has four rows, or where the forward asked whether n < 4, and it was not. `of` says which it was.
+    """
 
     expr: Expr
     where: str
+    of: str = "a slice"
 
 
 _checked: ContextVar[tuple[Expr, ...]] = ContextVar("_checked", default=())

@@ -154,7 +154,7 @@ def sizes_of(graph: Graph, inputs: Mapping[str, Any]) -> dict[Symbol, int]:
             raise InputError(f"the forward fixed {guard.expr} to {guard.value} at {guard.where}")
     for bound in graph.bounds:
         if size_of(bound.expr, sizes) < 0:
-            raise InputError(f"a slice at {bound.where} was traced where {bound.expr} is at least 0")
+            raise InputError(f"{bound.of} at {bound.where} was traced where {bound.expr} is at least 0")
     return sizes
 
 

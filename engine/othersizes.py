@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sympy import Expr, Symbol
 
     from engine.proxy import Record
+    from engine.sizes import Sizes
     from engine.tracer import Tracer
 
     Values = Mapping[Symbol, int]
@@ -86,6 +87,20 @@ def unlike(tracer: Tracer, other: Tracer, values: Values) -> Record | None:
     return None if len(mine) == len(theirs) else (mine or theirs)[-1]
 
 
+def others(sizes: Sizes, example: Values, varied: Sequence[Symbol]) -> Iterator[dict[Symbol, int]]:
+    """Other values of some sizes for which a trace holds: multiples of the example's, or its neighbours where bounds allow none."""
+    for k in range(len(TIMES)):
+        values = dict(example)
+        for s in varied:
+            n = example[s]
+            multiples = [n * t for t in (*TIMES[k:], *TIMES[:k])]
+            apart = [m for m in multiples if m not in values.values()] or multiples[:1]
+            near = [m for m in (n // 2, n - 1, n + 1) if m > 1]
+            values[s] = next((m for m in (*apart, *near) if sizes.within_bounds({**values, s: m})), n)
+        if values != example or not varied:
+            yield values
+
+
 def taken_for_numbers(
     tracer: Tracer, inputs: Sequence[Record], again: Callable[[Shapes], Tracer | None]
 ) -> dict[Expr, str]:
@@ -101,11 +116,7 @@ def taken_for_numbers(
     read = [s for s in example if any(s in sizes.resolve(r).free_symbols for r in tracer.read)]
 
     def difference(varied: Sequence[Symbol]) -> Record | None:
-        for k in range(len(TIMES)):
-            values = dict(example)
-            for s in varied:
-                times = (t for t in (*TIMES[k:], *TIMES[:k]) if t * example[s] not in values.values())
-                values[s] = example[s] * next(times, TIMES[k])
+        for values in others(sizes, example, varied):
             shapes = tuple(tuple(evaluate(sizes.resolve(s), values) for s in r.shape) for r in inputs)
             other = again(shapes)
             if other is not None:

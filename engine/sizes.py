@@ -135,10 +135,14 @@ class Sizes:
         if (guard.expr, guard.value) not in known and (-guard.expr, -guard.value) not in known:
             self.guards.append(guard)
 
-    def keep_bound(self, e: Expr) -> None:
+    def keep_bound(self, e: Expr, of: str = "a slice") -> None:
         """Remember that `e` must not be negative for the trace to hold."""
         if not nonnegative(self.resolve(e)) and all(b.expr != e for b in self.bounds):
-            self.bounds.append(Bound(e, self._locate()))
+            self.bounds.append(Bound(e, self._locate(), of))
+
+    def within_bounds(self, values: Mapping[Symbol, int]) -> bool:
+        """Whether the trace holds for sizes of these values, as far as bounds say."""
+        return all(evaluate(self.resolve(b.expr), values) >= 0 for b in self.bounds)
 
     def unify(self, a: Expr, b: Expr) -> Expr:
         """The common size of two dimensions that an op needs to be equal. Raises ShapeError where they differ."""
@@ -185,6 +189,46 @@ class Dim(int):
         """The number itself; from now on the trace holds for it only."""
         self.sizes.fix(self.expr, int.__int__(self))
         return int.__int__(self)
+
+
+class Remainder(Dim):
+    """What is left of a size that is divided by another: whether it is zero is asked without fixing either, all else fixes both."""
+
+    divided: Expr
+    by: Expr
+
+    def __new__(cls, value: int, divided: Expr, by: Expr, sizes: Sizes) -> Self:
+        self = int.__new__(cls, value)
+        self.divided, self.by, self.sizes = divided, by, sizes
+        return self
+
+    @property
+    def expr(self) -> Expr:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The number; from now on the trace holds for it only."""
+        return sp.Integer(self.plain())
+
+    def plain(self) -> int:
+        """The number itself; from now on the trace holds for the sizes of the example only."""
+        for symbol in sorted(
+            self.sizes.resolve(self.divided).free_symbols | self.sizes.resolve(self.by).free_symbols, key=str
+        ):
+            self.sizes.fix(symbol, self.sizes.values[symbol])
+        return int.__int__(self)
+
+    def __bool__(self) -> bool:
+        if int.__int__(self):
+            return bool(self.plain())
+        self.sizes.unify(self.divided, self.by * Quo(self.divided, self.by))
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return not self if other == 0 else self.plain() == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.plain())
 
 
 class Real(float):
@@ -256,6 +300,8 @@ def _arithmetic(name: str, symbolic: Callable[[Expr, Expr], Expr | None], reflec
         expr = symbolic(expression(a), expression(b))
         if expr is not None:
             return _wrap(value, expr, self.sizes)
+        if name == "mod" and isinstance(value, int):
+            return Remainder(value, expression(a), expression(b), self.sizes)
         _fix(a, b)
         return value
 
@@ -289,12 +335,19 @@ def _comparison(name: str) -> Callable[[Any, Any], Any]:
         if not isinstance(other, (int, float, Real)):
             return NotImplemented
         a, b = expression(self), expression(other)
-        if self.sizes.resolve(a) != self.sizes.resolve(b):
-            if name in ("eq", "ne") and isinstance(other, Sized) and number(self) == number(other):
-                self.sizes.unify(a, b)  # the trace holds for all sizes that are equal too
-            else:
-                _fix(self, other)
-        return getattr(float, f"__{name}__")(float(number(self)), float(number(other)))
+        x, y = number(self), number(other)
+        answer = getattr(float, f"__{name}__")(float(x), float(y))
+        if self.sizes.resolve(a) == self.sizes.resolve(b):
+            return answer
+        if name in ("eq", "ne") and isinstance(other, Sized) and x == y:
+            self.sizes.unify(a, b)  # the trace holds for all sizes that are equal too
+        elif isinstance(x, int) and isinstance(y, int) and (name not in ("eq", "ne") or x != y):
+            below = x < y if name in ("eq", "ne") else answer == (name in ("lt", "le"))
+            apart = name in ("eq", "ne") or answer == (name in ("lt", "gt"))
+            self.sizes.keep_bound((b - a if below else a - b) - int(apart), "a comparison")
+        else:
+            _fix(self, other)
+        return answer
 
     return method
 
@@ -325,7 +378,7 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "hash": lambda self: hash(number(self)),
     "float": lambda self: float(self.plain()),
     "int": lambda self: int(self.plain()),
-    "bool": lambda self: bool(self.plain()),
+    "bool": lambda self: self != 0,
 }
 _FIXING = ("abs", "round", "floor", "ceil", "trunc")
 _BITS = ("lshift", "rshift", "and", "or", "xor")

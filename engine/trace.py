@@ -7,7 +7,7 @@ import inspect
 import io
 import re
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from engine.bounds import Bound, nonnegative
+from engine.bounds import nonnegative
 from engine.collection import few_collections
 from engine.errors import ExampleError, TraceError
 from engine.graph import Call, Graph, Node, Structure
@@ -366,12 +366,16 @@ def _finish(run: _Run, forward: Any) -> Graph:
     nodes = tuple(_node(r, names, final, calls) for r in needed)
     given = {names[r]: r.value[1] if r.value else min(r.wanted)[2] for r in inputs}
     keys = {name: key for name, key in given.items() if key != name}
-    guards = tuple(Guard(g.expr.xreplace(dict(rename)), g.value, g.where) for g in tracer.sizes.guards)
+    guards = tuple(
+        Guard(g.expr.xreplace(dict(rename)), g.value, g.where)
+        for g in tracer.sizes.guards
+        if g.expr.is_Symbol or not final(g.expr).is_Integer  # else its sizes are fixed each by itself
+    )
     dimensions = {size: (names[r], d) for r in reversed(inputs) for d, size in reversed(list(enumerate(r.shape)))}
     for a, b, where in tracer.sizes.same_by_count:
         if a in dimensions and b in dimensions:
             guards = (*guards, Guard(a, 0, where, (dimensions[a], dimensions[b])))
-    bounds = tuple(Bound(final(b.expr), b.where) for b in tracer.sizes.bounds)
+    bounds = tuple(replace(b, expr=final(b.expr)) for b in tracer.sizes.bounds)
     constants = tuple((k, v) for k, v in enumerate(everything) if not isinstance(v, torch.Tensor))
     structure = None if isinstance(out, torch.Tensor) else Structure(spec, constants)
     return Graph(

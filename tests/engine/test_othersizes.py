@@ -163,3 +163,27 @@ def test_a_forward_leaves_behind_what_one_run_leaves(capsys: pytest.CaptureFixtu
     assert trace(forward, torch.ones(4, 3)).guards
     assert (count, seen, capsys.readouterr().out) == (1, ["called"], "called\n")
     assert (model.calls, model.seen, model.kept, model.extra) == (1, [0, 1], {"last": 1}, 1)
+
+
+def test_a_size_that_is_bounded_is_varied_within_its_bounds() -> None:
+    def forward(x: Tensor) -> Tensor:
+        assert x.shape[0] <= 9
+        return x * float(f"{x.shape[0]}")
+
+    program = generate(forward, torch.randn(9, 3), mode="closed")
+    with pytest.raises(InputError, match="dimension 0 of x is 8, the trace had 9"):
+        program.function(torch.randn(8, 3))
+
+
+def test_halves_of_a_size_are_compared() -> None:
+    def forward(x: Tensor) -> Tensor:
+        n = x.shape[0]
+        while n > 1:
+            n = n // 2
+            x = x[:n].sin() + x[n : 2 * n]
+        return x.sum()
+
+    program = generate(forward, torch.randn(8, 3), mode="closed")
+    torch.testing.assert_close(program.function(x := torch.randn(8, 2)), forward(x))
+    with pytest.raises(ValueError, match="a comparison at"):
+        program.function(torch.randn(16, 3))

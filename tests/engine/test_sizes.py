@@ -19,7 +19,7 @@ from engine.errors import InputError
 from engine.evaluate import sizes_of
 from engine.graph import Graph
 from engine.notation import Quo
-from engine.sizes import Dim, Real, Sizes, evaluate, exact
+from engine.sizes import Dim, Real, Remainder, Sizes, evaluate, exact
 
 
 def dims(*values: int) -> tuple[Sizes, list[Dim]]:
@@ -36,7 +36,7 @@ OPERATORS = [add, sub, mul, truediv, floordiv, mod]
 def test_arithmetic_is_pythons(op: Callable[[Any, Any], Any], n: int, other: float, turned: bool) -> None:
     sizes, (d,) = dims(n)
     found, plain = (op(other, d), op(other, n)) if turned else (op(d, other), op(n, other))
-    assert type(found) in (int, float, Dim, Real)
+    assert type(found) in (int, float, Dim, Real, Remainder)
     assert math.isclose(float(found), plain)
     if isinstance(found, Dim):
         assert sizes.value(found.expr) == plain
@@ -68,13 +68,12 @@ def test_what_stays_symbolic_fixes_nothing() -> None:
 @pytest.mark.parametrize(
     "read",
     [
-        lambda n: n > 3,
         lambda n: n == 6,
+        lambda n: n < 6.5,
         lambda n: [0] * n,
         lambda n: n % 4,
         int,
         float,
-        bool,
         lambda n: "ab" * n,
         lambda n: math.ceil(n / 4),
         lambda n: math.floor(n * 0.3),
@@ -187,9 +186,46 @@ def test_the_root_of_a_size_stays_symbolic() -> None:
     assert "log(n0)" in repr(graph)
 
 
-def test_a_comparison_fixes() -> None:
-    _, found = guards(lambda x: x * 2 if x.shape[0] > 2 else x, 4, 3)
-    assert found == [("n0", 4)]
+COMPARED: list[tuple[Callable[[Any], Any], list[int]]] = [
+    (lambda n: n > 2, [3, 4, 9]), (lambda n: n >= 4, [4, 9]), (lambda n: n < 9, [2, 3, 4]), (lambda n: n <= 4, [2, 3, 4]),
+    (lambda n: n > 4, [2, 3, 4]), (lambda n: n < 4, [4, 9]), (lambda n: n <= 3, [4, 9]), (lambda n: n >= 9, [2, 3, 4]),
+    (lambda n: n != 3, [4, 9]), (lambda n: n == 9, [2, 3, 4]), (lambda n: 2 * n - 1 > 5, [4, 9]), (lambda n: 3 < n < 8, [4]),
+    (lambda n: not n, [2, 3, 4, 9]), (lambda n: n > 0, [2, 3, 4, 9]), (lambda n: n % 2 == 0, [2, 4]), (lambda n: n % 2, [2, 4]),
+    (lambda n: n == 4, [4]), (lambda n: n % 3 == 1, [4]), (lambda n: n > 3.5, [4]), (lambda n: n % 3 != 0, [4]),
+    (lambda n: min(n, 6) == n, [2, 3, 4]),
+]  # fmt: skip
+"""Questions about a size of 4, and the sizes among 2, 3, 4 and 9 for which a trace then holds."""
+
+
+@pytest.mark.parametrize(("asked", "held"), COMPARED)
+def test_what_is_compared_holds_as_long_as_the_answer_does(asked: Callable[[Any], Any], held: list[int]) -> None:
+    def forward(x: Tensor) -> Tensor:
+        return x.sin() * x.shape[0] if asked(x.shape[0]) else x.cos()
+
+    program = generate(forward, torch.randn(4, 3), mode="closed")
+    for n in (2, 3, 4, 9):
+        x = torch.randn(n, 3)
+        if n in held:
+            torch.testing.assert_close(program.function(x), forward(x))
+            continue
+        with pytest.raises((InputError, ValueError), match=r"test_sizes\.py:\d+"):
+            program.function(x)
+        if all("fixed" not in line for line in program.source.splitlines()):
+            with pytest.raises(InputError, match=r"a comparison at \S*test_sizes\.py:\d+ was traced where"):
+                sizes_of(program.graph, {"x": x})
+
+
+def test_two_sizes_are_compared() -> None:
+    def forward(x: Tensor, table: Tensor) -> Tensor:
+        assert x.shape[1] <= table.shape[0], f"{x.shape[1]} are too many"
+        return x + table[: x.shape[1]]
+
+    program = generate(forward, torch.randn(4, 3), torch.randn(7), mode="closed")
+    for width, rows in ((3, 7), (5, 5), (2, 3)):
+        x, table = torch.randn(4, width), torch.randn(rows)
+        torch.testing.assert_close(program.function(x, table), forward(x, table))
+    with pytest.raises(ValueError, match=r"table\.shape\[0\] is at least x\.shape\[1\]"):
+        program.function(torch.randn(4, 6), torch.randn(5))
 
 
 def test_python_is_left_as_it_was() -> None:

@@ -252,14 +252,9 @@ def with_sizes_by_position(region: Region) -> tuple[Region, dict[Any, Expr]]:
     for c in region.cells:
         meet([f.xreplace(compound) for n in c.shape for f in factors_of(n) if f.is_Symbol])
         if c.expr is not None:
-            free = sorted(c.expr.xreplace(compound).free_symbols - {*compound.values()}, key=str)
-            meet(
-                [
-                    s
-                    for s in free
-                    if not isinstance(s, Index) and str(s) not in labels and s.is_integer and s.is_positive
-                ]
-            )
+            expr = cast("Any", c.expr.xreplace(compound) if compound else c.expr)
+            free = [s for s in expr.free_symbols - {*compound.values()} if not isinstance(s, Index) and s not in found]
+            meet(sorted((s for s in free if s.is_integer and s.is_positive and str(s) not in labels), key=str))
 
     def numbered(e: Expr) -> Expr:
         return (e.xreplace(compound) if compound else e).xreplace(found)
