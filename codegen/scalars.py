@@ -716,6 +716,8 @@ class ScalarMixin(LowererBase):
             constants = [x.as_coeff_Add()[0] for x in sides]
             if constants[0] - constants[1] == (1 if symbol == "<=" else -1):
                 symbol, sides = "<" if symbol == "<=" else "<=", [x.as_coeff_Add()[1] for x in sides]
+        if symbol != "==" and sides[0] != sides[1] and all(isinstance(x, Index) and x in self.ranges for x in sides):
+            return self.triangle_of_truths(*sides, strict=symbol == "<")
         a, b = (self.value(x) for x in sides)
         if a.is_number and not b.is_number:
             turned = {"<": ">", "<=": ">=", "==": "=="}[symbol]

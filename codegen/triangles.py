@@ -37,10 +37,19 @@ class TriangleMixin(LowererBase):
             return None
         if {*v.axes[-2:]} != {one, other}:
             v = to_axes(v, order)
-        upper = v.axes[-2] == one
-        strict = 0 if isinstance(brackets[0], LessEqual) else 1 if upper else -1
-        shift = [tt.number(strict)] if strict else []
-        return Val(tt.method(v.t, "triu" if upper else "tril", *shift), v.axes)
+        return Val(triangle_of(v.t, upper=v.axes[-2] == one, strict=not isinstance(brackets[0], LessEqual)), v.axes)
+
+    def triangle_of_truths(self, one: Index, other: Index, strict: bool) -> Val:
+        """`[i <= j]`, or `[i < j]`, as a triangle of a matrix of ones."""
+        rows, columns = self.ranked([one, other])
+        ones = tt.call("torch.ones", self.ranges[rows], self.ranges[columns], dtype=tt.name("torch.bool"))
+        return Val(triangle_of(ones, upper=rows == one, strict=strict), (rows, columns), "bool")
+
+
+def triangle_of(matrix: tt.T, upper: bool, strict: bool) -> tt.T:
+    """The triangle on one side of a matrix's diagonal, with it or without."""
+    shift = [tt.number(1 if upper else -1)] if strict else []
+    return tt.method(matrix, "triu" if upper else "tril", *shift)
 
 
 __all__ = ["TriangleMixin"]

@@ -175,6 +175,10 @@ class LowererBase:
         """A product that is a triangle of a matrix; None for any other."""
         raise NotImplementedError(type(self).__name__)
 
+    def triangle_of_truths(self, one: Index, other: Index, strict: bool) -> Val:
+        """A bracket between two indices."""
+        raise NotImplementedError(type(self).__name__)
+
     def rank(self, i: Index) -> int:
         """The place of an index in the order of axes; unknown ones come last."""
         if i not in self.order:

@@ -23,9 +23,7 @@ def forward(x, wq, wk, wv):
     k = x @ wk
     v = x @ wv
     scores = q @ k.mT / h ** 0.5
-    masked = torch.where(
-        torch.arange(t, device=x.device) <= torch.arange(t, device=x.device).unsqueeze(-1), scores, -float("inf")
-    )
+    masked = torch.where(torch.ones(t, t, dtype=torch.bool, device=x.device).tril(), scores, -float("inf"))
     att = masked.softmax(2)
     out = att @ v
     return out, (x, wq, wk, wv, q, k, v, att)

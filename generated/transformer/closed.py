@@ -48,7 +48,7 @@ def forward(
     v_view = (x_1 @ w_2).view(n, t, 4, d // 4)
     scores = q_view.transpose(1, 2) @ k_view.permute(0, 2, 3, 1) / (d // 4) ** 0.5
     weights_masked_fill = torch.where(
-        torch.arange(t, device=x.device).unsqueeze(-1) < torch.arange(t, device=x.device), -float("inf"), scores
+        torch.ones(t, t, dtype=torch.bool, device=x.device).triu(1), -float("inf"), scores
     )
     weights = weights_masked_fill.softmax(3)
     x_2_matmul = weights @ v_view.transpose(1, 2)
@@ -72,7 +72,7 @@ def forward(
     v_1_view = (x_3 @ w_5).view(n, t, 4, d // 4)
     scores_1 = q_1_view.transpose(1, 2) @ k_1_view.permute(0, 2, 3, 1) / (d // 4) ** 0.5
     weights_1_masked_fill = torch.where(
-        torch.arange(t, device=x.device).unsqueeze(-1) < torch.arange(t, device=x.device), -float("inf"), scores_1
+        torch.ones(t, t, dtype=torch.bool, device=x.device).triu(1), -float("inf"), scores_1
     )
     weights_1 = weights_1_masked_fill.softmax(3)
     x_4_matmul = weights_1 @ v_1_view.transpose(1, 2)
