@@ -11,6 +11,7 @@ import types
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import sympy as sp
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -29,6 +30,7 @@ from engine import Graph, trace
 from engine.bounds import checked
 from engine.collection import few_collections
 from engine.errors import InputError
+from engine.notation import in_wholes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -348,6 +350,16 @@ def check_equal_sizes(graph: Graph, tensors: Sequence[Tensor]) -> None:
                         f"{graph.name}: dimension {d} of {name} is {t.shape[d]} and dimension {e} of {other} is {n}; "
                         "the forward needs them to be equal"
                     )
+    known = {s: sp.Integer(n) for s, (_, _, n) in first.items()}
+    for name, t in zip(graph.inputs, tensors, strict=True):
+        for d, size in enumerate(graph[name].shape):
+            whole = in_wholes(size)
+            if not whole.free_symbols <= known.keys() or whole.xreplace(known).doit() == t.shape[d]:
+                continue
+            told = ", ".join(f"{s} = {known[s]}" for s in sorted(whole.free_symbols, key=str))
+            raise InputError(
+                f"{graph.name}: dimension {d} of {name} is {t.shape[d]}; the forward needs it to be {whole}, for {told}"
+            )
 
 
 def from_start(graph: Graph, tensors: Sequence[Tensor]) -> dict[str, str]:

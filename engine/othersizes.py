@@ -101,6 +101,17 @@ def others(sizes: Sizes, example: Values, varied: Sequence[Symbol]) -> Iterator[
             yield values
 
 
+def smaller(sizes: Sizes, example: Values, varied: Sequence[Symbol]) -> Iterator[dict[Symbol, int]]:
+    """Values below the example's, that divide it if there are any: a table that ends, or a name, may be another one there only."""
+    values = dict(example)
+    for s in varied:
+        n = example[s]
+        less = [*(n // t for t in TIMES if n % t == 0), n // 2, n - 1]
+        values[s] = next((m for m in less if m > 1 and sizes.within_bounds({**values, s: m})), n)
+    if values != example:
+        yield values
+
+
 def taken_for_numbers(
     tracer: Tracer, inputs: Sequence[Record], again: Callable[[Shapes], Tracer | None]
 ) -> dict[Expr, str]:
@@ -116,11 +127,15 @@ def taken_for_numbers(
     read = [s for s in example if any(s in sizes.resolve(r).free_symbols for r in tracer.read)]
 
     def difference(varied: Sequence[Symbol]) -> Record | None:
-        for values in others(sizes, example, varied):
-            shapes = tuple(tuple(evaluate(sizes.resolve(s), values) for s in r.shape) for r in inputs)
-            other = again(shapes)
-            if other is not None:
-                return unlike(tracer, other, values)
+        for choices in (others, smaller):
+            for values in choices(sizes, example, varied):
+                shapes = tuple(tuple(evaluate(sizes.resolve(s), values) for s in r.shape) for r in inputs)
+                other = again(shapes)
+                if other is not None:
+                    found = unlike(tracer, other, values)
+                    if found is not None:
+                        return found
+                    break
         return None
 
     first = difference(read) if read else None
