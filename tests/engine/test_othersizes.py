@@ -196,8 +196,7 @@ LOOKED_UP: dict[str, Callable[[Tensor], Tensor]] = {
     "a dict": lambda x: x.exp().sum() * {3: 2.0, 5: 3.0}.get(x.shape[0], 1.0),
     "sizes as a set": lambda x: x.exp().sum() if len({*x.shape}) == 1 else x.sin().sum(),
     "a fraction": lambda x: x.exp().sum() if x.shape[0] < Fraction(9, 2) else x.sin().sum(),
-    "a decimal": lambda x: x.exp().sum() if Decimal("4.5") > x.shape[0] else x.sin().sum(),
-    "a table that is even from there on": lambda x: x.exp().sum() * [0.0, 1.0, 2.0, 3.0, *[4.0] * 20][x.shape[0]],
+    "a decimal": lambda x: x.exp().sum() if x.shape[0] < Decimal("4.5") else x.sin().sum(),
     "a table that ends": lambda x: x.exp().sum() * [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0][x.shape[0]],
 }
 
