@@ -11,6 +11,7 @@ import types
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import sympy as sp
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -28,7 +29,8 @@ from codegen.worked.rewritten import rewritten_steps
 from engine import Graph, trace
 from engine.bounds import checked
 from engine.collection import few_collections
-from engine.errors import InputError
+from engine.errors import InputError, TraceError
+from engine.notation import in_wholes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -298,6 +300,27 @@ class Program:
         return custom_op(self, name)
 
 
+def second_of(program: Program, inputs: Sequence[Any], wrt: Sequence[str] | None, name: str | None) -> Program:
+    """The program of a program's gradient along vectors.
+
+    A closed form may call kernels of torch's that nothing derives, such as a softmax's backward: then the gradient is the
+    one in steps mode, of which closed forms are found in their turn.
+    """
+    graph, names = program.graph, differentiable_inputs(program.graph)
+
+    def of(first: Program) -> Program:
+        along, example = gradient_along(first, program.tensors(inputs))
+        return generate(along, *example, mode=program.mode, wrt=names, name=name)
+
+    if program.mode == "steps" or not has_stops(graph):
+        try:
+            return of(program)
+        except TraceError:
+            if program.mode == "steps":
+                raise
+    return of(generate(graph, mode="steps", wrt=wrt))
+
+
 @contextlib.contextmanager
 def told(why: Callable[[], str]) -> Generator[None]:
     """Where torch refuses to run what was emitted, what it was given that does not fit, if that is known."""
@@ -348,6 +371,16 @@ def check_equal_sizes(graph: Graph, tensors: Sequence[Tensor]) -> None:
                         f"{graph.name}: dimension {d} of {name} is {t.shape[d]} and dimension {e} of {other} is {n}; "
                         "the forward needs them to be equal"
                     )
+    known = {s: sp.Integer(n) for s, (_, _, n) in first.items()}
+    for name, t in zip(graph.inputs, tensors, strict=True):
+        for d, size in enumerate(graph[name].shape):
+            whole = in_wholes(size)
+            if not whole.free_symbols <= known.keys() or whole.xreplace(known).doit() == t.shape[d]:
+                continue
+            told = ", ".join(f"{s} = {known[s]}" for s in sorted(whole.free_symbols, key=str))
+            raise InputError(
+                f"{graph.name}: dimension {d} of {name} is {t.shape[d]}; the forward needs it to be {whole}, for {told}"
+            )
 
 
 def from_start(graph: Graph, tensors: Sequence[Tensor]) -> dict[str, str]:
@@ -446,7 +479,5 @@ def generate(
     if order == 2:
         if isinstance(forward, Graph):
             raise InputError("order=2 needs example tensors; pass the forward and its inputs instead of a graph")
-        first = generate(graph, mode="steps", wrt=wrt) if mode == "closed" and has_stops(graph) else program
-        along, example = gradient_along(first, program.tensors(inputs))
-        program.second = generate(along, *example, mode=mode, wrt=differentiable_inputs(graph), name=name)
+        program.second = second_of(program, inputs, wrt, name)
     return program

@@ -397,7 +397,7 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
     rows: list[dict[str, str]] = []
     for g in graph.guards:
         if g.equal is not None:
-            a, b = (f"{name}.shape[{d}]" for name, d in g.equal)
+            a, b = map(size_text, g.equal)
             rows.append({"test": f"{a} != {b}", "message": f'f"{a} = {{{a}}} and {b} = {{{b}}} must be equal"'})
             continue
         sources = [graph.sizes.get(s) for s in sorted(g.expr.free_symbols, key=str)]

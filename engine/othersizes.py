@@ -8,6 +8,7 @@ what the trace says of these sizes.
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import sympy as sp
@@ -101,6 +102,25 @@ def others(sizes: Sizes, example: Values, varied: Sequence[Symbol]) -> Iterator[
             yield values
 
 
+def smaller(tracer: Tracer, example: Values, varied: Sequence[Symbol]) -> Iterator[dict[Symbol, int]]:
+    """Values below the example's, that divide it if there are any, for a forward that refuses all above: a table may end there.
+
+    None at which a tensor has a size of one or less, which would be broadcast.
+    """
+    sizes, values = tracer.sizes, dict(example)
+    shapes = {sizes.resolve(n) for r in tracer.records for n in r.shape}
+
+    def held(values: Values) -> bool:
+        return sizes.within_bounds(values) and all(n.is_Integer or evaluate(n, values) > 1 for n in shapes)
+
+    for s in varied:
+        n = example[s]
+        less = [*(n // t for t in TIMES if n % t == 0), n // 2, n - 1]
+        values[s] = next((m for m in less if m > 1 and held({**values, s: m})), n)
+    if values != example:
+        yield values
+
+
 def taken_for_numbers(
     tracer: Tracer, inputs: Sequence[Record], again: Callable[[Shapes], Tracer | None]
 ) -> dict[Expr, str]:
@@ -116,7 +136,7 @@ def taken_for_numbers(
     read = [s for s in example if any(s in sizes.resolve(r).free_symbols for r in tracer.read)]
 
     def difference(varied: Sequence[Symbol]) -> Record | None:
-        for values in others(sizes, example, varied):
+        for values in chain(others(sizes, example, varied), smaller(tracer, example, varied)):
             shapes = tuple(tuple(evaluate(sizes.resolve(s), values) for s in r.shape) for r in inputs)
             other = again(shapes)
             if other is not None:

@@ -11,6 +11,7 @@ import builtins
 import contextlib
 import math
 from dataclasses import dataclass, replace
+from numbers import Number
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, cast
 
 import sympy as sp
@@ -73,13 +74,13 @@ def without_common(difference: Expr, values: Mapping[Symbol, int]) -> Expr:
 class Guard:
     """A size that the forward fixed: `expr` was read as the number `value` at `where`.
 
-    Where `equal` is given it is about two dimensions of inputs instead, which must be equal.
+    Where `equal` is given it is about two sizes instead, in symbols like `x.shape[0]`, which must be equal.
     """
 
     expr: Expr
     value: int
     where: str
-    equal: tuple[tuple[str, int], tuple[str, int]] | None = None
+    equal: tuple[Expr, Expr] | None = None
 
 
 class Sizes:
@@ -89,7 +90,7 @@ class Sizes:
         self.values: dict[Symbol, int] = {}
         self.guards: list[Guard] = []
         self.bounds: list[Bound] = []
-        self.same_by_count: list[tuple[Expr, Expr, str]] = []
+        self.same_unseen: list[tuple[Expr, Expr, str]] = []
         self._same: dict[Symbol, Expr] = {}
         self._locate: Callable[[], str] = lambda: ""
 
@@ -141,8 +142,10 @@ class Sizes:
             self.bounds.append(Bound(e, self._locate(), of))
 
     def within_bounds(self, values: Mapping[Symbol, int]) -> bool:
-        """Whether the trace holds for sizes of these values, as far as bounds say."""
-        return all(evaluate(self.resolve(b.expr), values) >= 0 for b in self.bounds)
+        """Whether the trace holds for sizes of these values, as far as bounds and guards say."""
+        return all(evaluate(self.resolve(b.expr), values) >= 0 for b in self.bounds) and all(
+            evaluate(self.resolve(g.expr), values) == g.value for g in self.guards
+        )
 
     def unify(self, a: Expr, b: Expr) -> Expr:
         """The common size of two dimensions that an op needs to be equal. Raises ShapeError where they differ."""
@@ -167,11 +170,19 @@ class Sizes:
                 return other
         equal = symbols_of(a - b)
         if equal is not None:
-            self.same_by_count.append((*equal, self._locate()))
+            self.same_unseen.append((*equal, self._locate()))
             self.unify(*equal)
             return self.resolve(a)
         self._guard(Guard(a - b, 0, self._locate()))
         return a
+
+    def found_equal(self, a: Expr, b: Expr) -> None:
+        """Two sizes that Python compared, and found equal: the trace holds where they are, and no op asks for it."""
+        known = len(self.guards) + len(self.same_unseen)
+        if self.resolve(a) != self.resolve(b):
+            self.unify(a, b)
+            if len(self.guards) + len(self.same_unseen) == known:
+                self.same_unseen.append((a, b, self._locate()))
 
 
 class Dim(int):
@@ -218,7 +229,7 @@ class Remainder(Dim):
     def __bool__(self) -> bool:
         if int.__int__(self):
             return bool(self.plain())
-        self.sizes.unify(self.divided, self.by * Quo(self.divided, self.by))
+        self.sizes.found_equal(self.divided, self.by * Quo(self.divided, self.by))
         return False
 
     def __eq__(self, other: object) -> bool:
@@ -333,6 +344,8 @@ _OPERATORS: dict[str, Callable[[Expr, Expr], Expr | None]] = {
 def _comparison(name: str) -> Callable[[Any, Any], Any]:
     def method(self: Any, other: Any) -> Any:
         if not isinstance(other, (int, float, Real)):
+            if isinstance(other, Number):  # a fraction compares with the number itself
+                self.plain()
             return NotImplemented
         a, b = expression(self), expression(other)
         x, y = number(self), number(other)
@@ -340,7 +353,7 @@ def _comparison(name: str) -> Callable[[Any, Any], Any]:
         if self.sizes.resolve(a) == self.sizes.resolve(b):
             return answer
         if name in ("eq", "ne") and isinstance(other, Sized) and x == y:
-            self.sizes.unify(a, b)  # the trace holds for all sizes that are equal too
+            self.sizes.found_equal(a, b)
         elif isinstance(x, int) and isinstance(y, int) and (name not in ("eq", "ne") or x != y):
             below = x < y if name in ("eq", "ne") else answer == (name in ("lt", "le"))
             apart = name in ("eq", "ne") or answer == (name in ("lt", "gt"))
@@ -375,7 +388,7 @@ _DIVMOD: dict[str, Callable[[Any, Any], Any]] = {
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "pos": lambda self: self,
     "neg": lambda self: _wrap(-number(self), -self.expr, self.sizes),
-    "hash": lambda self: hash(number(self)),
+    "hash": lambda self: hash(self.plain()),
     "float": lambda self: float(self.plain()),
     "int": lambda self: int(self.plain()),
     "bool": lambda self: self != 0,

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
 
+import sympy as sp
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -25,7 +26,7 @@ from engine.layers import traceable
 from engine.light import without_compiler
 from engine.literals import literal, literals, plain
 from engine.naming import LocalsWatcher, Namer, is_user_code
-from engine.notation import size_symbol
+from engine.notation import in_wholes, size_symbol
 from engine.othersizes import taken_for_numbers
 from engine.own import functions_seen
 from engine.proxy import Proxy, Record
@@ -371,10 +372,15 @@ def _finish(run: _Run, forward: Any) -> Graph:
         for g in tracer.sizes.guards
         if g.expr.is_Symbol or not final(g.expr).is_Integer  # else its sizes are fixed each by itself
     )
-    dimensions = {size: (names[r], d) for r in reversed(inputs) for d, size in reversed(list(enumerate(r.shape)))}
-    for a, b, where in tracer.sizes.same_by_count:
-        if a in dimensions and b in dimensions:
-            guards = (*guards, Guard(a, 0, where, (dimensions[a], dimensions[b])))
+    read = {
+        size: sp.Symbol(f"{names[r]}.shape[{d}]")
+        for r in reversed(inputs)
+        for d, size in reversed(list(enumerate(r.shape)))
+    }
+    for a, b, where in tracer.sizes.same_unseen:
+        sides = in_wholes(a).xreplace(read), in_wholes(b).xreplace(read)
+        if all(side.free_symbols <= {*read.values()} for side in sides):
+            guards = (*guards, Guard(a, 0, where, sides))
     bounds = tuple(replace(b, expr=final(b.expr)) for b in tracer.sizes.bounds)
     constants = tuple((k, v) for k, v in enumerate(everything) if not isinstance(v, torch.Tensor))
     structure = None if isinstance(out, torch.Tensor) else Structure(spec, constants)

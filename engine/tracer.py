@@ -644,7 +644,7 @@ class Tracer(TorchFunctionMode):
                         continue
                     a, b = self.sizes.resolve(counter.shape[0]), self.sizes.resolve(owner.shape[d])
                     if a != b and self.sizes.value(a) == self.sizes.value(b):
-                        self.sizes.same_by_count.append((a, b, located()))
+                        self.sizes.same_unseen.append((a, b, located()))
                         self.sizes.unify(a, b)
 
     def _argument(self, v: Any) -> Any:

@@ -112,9 +112,21 @@ def mish(x: Expr) -> Any:
 
 @elementwise(targets=(F.gelu,), probes=REALS)
 def gelu(x: Expr, approximate: str = "none") -> Any:
+    return gelu_of(x, approximate)
+
+
+def gelu_of(x: Expr, approximate: str) -> Any:
+    """The definition: x times the normal distribution's share below it, or the approximation of that by a tanh."""
     if approximate == "tanh":
         return x * (1 + sp.tanh(sp.sqrt(2 / sp.pi) * (x + exact(0.044715) * x**3))) / 2
     return x * (1 + sp.erf(x / sp.sqrt(2))) / 2
+
+
+@elementwise(targets=(torch.ops.aten.gelu_backward, torch.ops.aten.gelu_backward.default), probes=REALS)
+def gelu_backward(grad_output: Expr, x: Expr, *, approximate: str = "none") -> Any:
+    """What emitted code calls, so that it can be traced in its turn."""
+    at = sp.Dummy(real=True)
+    return grad_output * sp.diff(gelu_of(at, approximate), at).xreplace({at: x})
 
 
 @op(targets=(F.glu,))

@@ -39,6 +39,25 @@ FORWARDS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
 }
 
 
+F = nn.functional
+KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "attention": lambda h: (h @ h.T / 2).softmax(1) @ h,
+    "gelu": F.gelu,
+    "gelu by tanh": lambda h: F.gelu(h, approximate="tanh"),
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "relu": torch.relu,
+    "leaky": F.leaky_relu,
+    "elu": F.elu,
+    "softplus": F.softplus,
+    "shrunk": F.softshrink,
+    "a layer norm": lambda h: F.layer_norm(h, h.shape[1:]),
+}
+FORWARDS |= {
+    name: (lambda x, w, f=f: (f(x @ w) ** 2).mean(), (t(5, 3), t(3, 4))) for name, f in KERNELS.items()
+}  # whose closed forms call kernels of torch's
+
+
 def wanted(forward: Callable[..., Any], inputs: tuple[Tensor, ...], vectors: list[Tensor]) -> list[Tensor]:
     """torch.func's product, forward over reverse."""
     floats = [k for k, x in enumerate(inputs) if x.is_floating_point()]

@@ -187,3 +187,44 @@ def test_halves_of_a_size_are_compared() -> None:
     torch.testing.assert_close(program.function(x := torch.randn(8, 2)), forward(x))
     with pytest.raises(ValueError, match="a comparison at"):
         program.function(torch.randn(16, 3))
+
+
+# -- what is looked up --
+
+LOOKED_UP: dict[str, Callable[[Tensor], Tensor]] = {
+    "a set": lambda x: x.exp().sum() if x.shape[0] in {3, 5} else x.sin().sum(),
+    "a dict": lambda x: x.exp().sum() * {3: 2.0, 5: 3.0}.get(x.shape[0], 1.0),
+    "sizes as a set": lambda x: x.exp().sum() if len({*x.shape}) == 1 else x.sin().sum(),
+    "a fraction": lambda x: x.exp().sum() if x.shape[0] < Fraction(9, 2) else x.sin().sum(),
+    "a decimal": lambda x: x.exp().sum() if x.shape[0] < Decimal("4.5") else x.sin().sum(),
+    "a table that ends": lambda x: x.exp().sum() * [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0][x.shape[0]],
+}
+
+
+@pytest.mark.parametrize("name", LOOKED_UP)
+@pytest.mark.parametrize("traced", [(4, 4), (5, 4), (6, 3)])
+def test_what_is_looked_up_by_a_size_holds_for_it_or_says_so(name: str, traced: tuple[int, int]) -> None:
+    forward = LOOKED_UP[name]
+    program = generate(forward, torch.ones(traced))
+    refused = 0
+    for n, m in (traced, (2, 3), (3, 4), (3, 3), (4, 3), (4, 4), (5, 4), (6, 2)):
+        x = torch.linspace(-1, 1, n * m).view(n, m)
+        try:
+            found = program.function(x)
+        except (InputError, ValueError):
+            refused += 1
+            continue
+        torch.testing.assert_close(found, forward(x))
+    assert 0 < refused < 8
+
+
+def test_a_multiple_is_looked_for_among_multiples_below_too() -> None:
+    def forward(x: Tensor) -> Tensor:
+        assert x.shape[0] % 4 == 0
+        return x.view(-1, 4).prod(1).sum() / x.shape[0]
+
+    for n in (8, 12):
+        program = generate(forward, torch.ones(n))
+        for m in (8, 16, 20):
+            x = torch.linspace(0.5, 1, m)
+            torch.testing.assert_close(program.function(x), forward(x))

@@ -122,7 +122,7 @@ def test_sizes_that_follow_from_sums_are_one() -> None:
     sizes, (n, m) = dims(6, 6)
     assert sizes.unify((n + m).expr, (2 * n).expr) == 2 * n.expr
     assert sizes.resolve(m.expr) == n.expr
-    assert [{a, b} for a, b, _ in sizes.same_by_count] == [{n.expr, m.expr}]
+    assert [{a, b} for a, b, _ in sizes.same_unseen] == [{n.expr, m.expr}]
 
 
 def test_sizes_that_are_equal_by_chance_stay_two() -> None:
@@ -226,6 +226,50 @@ def test_two_sizes_are_compared() -> None:
         torch.testing.assert_close(program.function(x, table), forward(x, table))
     with pytest.raises(ValueError, match=r"table\.shape\[0\] is at least x\.shape\[1\]"):
         program.function(torch.randn(4, 6), torch.randn(5))
+
+
+EQUAL: dict[str, Callable[[Tensor, Tensor], bool]] = {
+    "rows": lambda x, y: x.shape[0] == y.shape[0],
+    "twice": lambda x, y: 2 * x.shape[0] == y.shape[0] + x.shape[0],
+    "square": lambda x, _: x.shape[0] == x.shape[1],
+    "three": lambda x, y: x.shape[0] == x.shape[1] == y.shape[1] + 1,
+    "a multiple": lambda x, y: y.shape[0] == y.shape[1] + 1 and x.shape[0] % y.shape[0] == 0,
+    "more rows": lambda x, y: 3 * x.shape[0] == 4 * y.shape[1],
+    "one more": lambda x, y: x.shape[0] == y.shape[1] + 1,
+    "half": lambda x, y: x.shape[0] // 2 == y.shape[0] // 2,
+}
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("name", EQUAL)
+def test_sizes_that_only_python_finds_equal_are_checked(name: str, mode: str) -> None:
+    """No op asks for it: torch refuses nothing where they differ, and another branch is taken there."""
+    asked = EQUAL[name]
+
+    def forward(x: Tensor, y: Tensor) -> Tensor:
+        return x.exp().sum() + y.sum() if asked(x, y) else x.sin().sum()
+
+    x, y = torch.randn(4, 4), torch.randn(4, 3)
+    assert asked(x, y)
+    program = generate(forward, x, y, mode=mode)
+    refused = 0
+    for rows, columns, others, width in (
+        (5, 4, 4, 3),
+        (4, 4, 5, 4),
+        (6, 6, 6, 5),
+        (8, 8, 4, 3),
+        (5, 2, 3, 3),
+        (8, 2, 8, 6),
+    ):
+        x, y = torch.randn(rows, columns), torch.randn(others, width)
+        for run in (program.function, lambda *given: program.module.forward(*given)[0]):
+            try:
+                found = run(x, y)
+            except (InputError, ValueError):
+                refused += 1
+                continue
+            torch.testing.assert_close(found, forward(x, y))
+    assert 0 < refused < 12
 
 
 def test_python_is_left_as_it_was() -> None:
