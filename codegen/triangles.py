@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import sympy as sp
+import torch
 
 from codegen import tensors as tt
 from codegen.values import LowererBase, Val, to_axes
@@ -42,7 +43,7 @@ class TriangleMixin(LowererBase):
     def triangle_of_truths(self, one: Index, other: Index, strict: bool) -> Val:
         """`[i <= j]`, or `[i < j]`, as a triangle of a matrix of ones."""
         rows, columns = self.ranked([one, other])
-        ones = tt.call("torch.ones", self.ranges[rows], self.ranges[columns], dtype=tt.name("torch.bool"))
+        ones = tt.call("torch.ones", self.ranges[rows], self.ranges[columns], dtype=torch.bool)
         return Val(triangle_of(ones, upper=rows == one, strict=strict), (rows, columns), "bool")
 
 
