@@ -393,7 +393,7 @@ def forward_lines(
 
 
 def guard_rows(graph: Graph) -> list[dict[str, str]]:
-    """Checks of what the forward fixed: a size that it used as a number, and of what its slices took for granted."""
+    """Checks of what the forward fixed: a size that it used as a number, and of what its slices and comparisons took for granted."""
     rows: list[dict[str, str]] = []
     for g in graph.guards:
         if g.equal is not None:
@@ -427,11 +427,9 @@ def bound_rows(graph: Graph) -> list[dict[str, str]]:
         terms = Add.make_args(whole.xreplace(reads))
         less = [t for t in terms if t.could_extract_minus_sign()]
         more, least = size_text(Add(*[t for t in terms if t not in less])), size_text(-Add(*less))
-        said = (
-            f"{more} is at least {least}"
-            if len(less) < len(terms) and not more.isdigit()
-            else f"{least} is at most {more}"
-        )
-        test = f"{more} < {least}" if "at least" in said else f"{least} > {more}"
+        if more.isdigit():  # what is bounded is named first
+            test, said = f"{least} > {more}", f"{least} is at most {more}"
+        else:
+            test, said = f"{more} < {least}", f"{more} is at least {least}"
         rows.append({"test": test, "message": quoted(f"the trace holds where {said}, for {bound.of} at {bound.where}")})
     return rows

@@ -132,9 +132,10 @@ class Structure:
 class Graph:
     """A forward, recorded. `repr` reads as a program.
 
-    `sizes` says for every size symbol which input's dimension it is; `guards` what the forward fixed, `bounds` what its slices took for granted; `keys` maps a
-    node's name to the key of its gradient where they differ (`fc1_weight` to `fc1.weight`). `state` says what the module
-    holds that was recorded, if whoever asked for the graph wanted to know (`codegen.modulestate`).
+    `sizes` says for every size symbol which input's dimension it is; `guards` what the forward fixed, `bounds` what its slices
+    and comparisons took for granted; `keys` maps a node's name to the key of its gradient where they differ (`fc1_weight` to
+    `fc1.weight`). `state` says what the module holds that was recorded, if whoever asked for the graph wanted to know
+    (`codegen.modulestate`).
     """
 
     name: str

@@ -39,13 +39,12 @@ _ASSUMED = [s for s in ("_assumptions", "_assumptions_orig", "_assumptions0") if
 def fresh(prefix: str = "i") -> Index:
     """A new index, different from every other one of this process. Names sort as they were made, for any number of them.
 
-    sympy orders by name, so what is emitted would else depend on what was derived before.
+    sympy orders by name, so what is emitted would else depend on what was derived before. What sympy knows of one index it
+    knows of all: to derive it anew is most of what making one takes.
     """
     index: Any = sp.Expr.__new__(Index)
     index.name = f"{prefix}_{next(_counter):09d}"
-    for (
-        slot
-    ) in _ASSUMED:  # what is known of one index is known of all: deriving it anew is most of what making one takes
+    for slot in _ASSUMED:
         setattr(index, slot, getattr(_ANY, slot))
     return cast("Index", index)
 
