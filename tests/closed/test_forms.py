@@ -45,7 +45,7 @@ def autograd(form: Form, program: Program, inputs: list[Any], grad_out: torch.Te
 def test_gradients_are_those_of_autograd(form: Form) -> None:
     for n in form.batches:
         inputs = form.inputs(Draw(1), n)
-        program = program_of(form, 1 if n == 1 else form.batches[-1])  # sizes of one are fixed
+        program = program_of(form, 1 if n == 1 else form.large)  # sizes of one are fixed
         out, saved = program.forward(*inputs)
         torch.testing.assert_close(out, form.forward(*inputs), rtol=1e-9, atol=1e-11)
         grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(n), dtype=out.dtype)
@@ -58,12 +58,12 @@ def test_gradients_are_those_of_autograd(form: Form) -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
 def test_every_rewrite_of_the_forward_is_in_the_trail(form: Form) -> None:
-    assert gaps_of(program_of(form, form.batches[-1])) == []
+    assert gaps_of(program_of(form, form.large)) == []
 
 
 @pytest.mark.parametrize("form", COUNTED, ids=lambda f: f.name)
 def test_the_hand_derived_versions_are_right(form: Form) -> None:
-    program = program_of(form, form.batches[-1])
+    program = program_of(form, form.large)
     inputs = form.inputs(Draw(1), form.batches[-1])
     out = form.forward(*inputs)
     grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=out.dtype)
@@ -77,7 +77,7 @@ def test_the_hand_derived_versions_are_right(form: Form) -> None:
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
 def test_the_function_can_be_differentiated_again(form: Form) -> None:
     n = form.batches[-1]
-    program = program_of(form, n)
+    program = program_of(form, form.large)
     names = wanted(form, program)
     inputs = [
         t.requires_grad_() if k in names else t
@@ -91,7 +91,7 @@ def test_the_function_can_be_differentiated_again(form: Form) -> None:
 @pytest.mark.parametrize("form", EXTREME, ids=lambda f: f.name)
 @pytest.mark.parametrize("scale", [1e4, -1e4])
 def test_large_inputs_stay_finite(form: Form, scale: float) -> None:
-    program = program_of(form, form.batches[-1])
+    program = program_of(form, form.large)
     first, *rest = form.inputs(Draw(1), form.batches[-1])
     out, grads = program.value_and_grad(first * scale, *rest)
     assert out.isfinite().all()
@@ -100,14 +100,14 @@ def test_large_inputs_stay_finite(form: Form, scale: float) -> None:
 
 @pytest.mark.parametrize("form", COUNTED, ids=lambda f: f.name)
 def test_elements_moved(form: Form) -> None:
-    ours, hand = measured(form)
+    ours, hand = measured(form, program_of(form, form.large))
     assert hand is not None
     assert ours.elements <= max(RATIO, form.ratio) * hand.elements, (ours.log, hand.log)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
 def test_no_region_falls_back(form: Form) -> None:
-    program = program_of(form, form.batches[-1])
+    program = program_of(form, form.large)
     assert program.writer is not None
     codes = [region.code for region in program.writer.regions.values()]
     refused = [c.refused for c in codes if c.backward and not c.simplified]

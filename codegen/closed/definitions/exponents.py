@@ -21,7 +21,7 @@ from codegen.closed.definitions.shares import exponential, reduction
 from codegen.closed.regions.cells import Cell, at
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Index, Sigma, fresh, name_of
+from engine.notation import Amax, Index, Sigma, Where, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +40,9 @@ def with_exponents(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
             if cell is None or cell.name in kept or cell.expr is None or cell.call:
                 continue
             exponent = exponent_in(cell.expr, known)
-            if total_in(cell, known) is not None:
-                if all(
+            total = total_in(cell, known)
+            if total is not None:
+                if not below_largest(total.body, known) and all(
                     isinstance(d.expr, sp.Add) for d in cells if cell.name in d.reads
                 ):  # its shares are told by it else
                     found[cell.name] = by_logarithm(cell, {*known, *found})
@@ -117,6 +118,20 @@ def total_in(cell: Cell, known: Mapping[str, Cell]) -> Sigma | None:
     """The sum of exponentials that a cell is a positive multiple of; None for any other cell."""
     number, total = reduction(cell.expr)
     return total if total is not None and number.is_positive and exponential(total.body, known) else None
+
+
+def below_largest(e: Any, known: Mapping[str, Cell]) -> bool:
+    """Whether an exponential is that of a difference from a maximum, which does not overflow."""
+    exponent = exponent_of(e, known)
+    subtracted = [-t for t in sp.Add.make_args(exponent) if isinstance(-t, Indexed)]
+    return any(name_of(m) in known and is_largest(known[name_of(m)].expr, known) for m in subtracted)
+
+
+def is_largest(e: Any, known: Mapping[str, Cell]) -> bool:
+    """Whether an expression is a maximum over an axis, or the larger one of that and 0."""
+    if isinstance(e, Indexed):
+        return name_of(e) in known and is_largest(known[name_of(e)].expr, known)
+    return isinstance(e, Amax) or (isinstance(e, Where) and is_largest(e.args[2], known))
 
 
 def exponent_in(e: Any, known: Mapping[str, Cell]) -> Any:

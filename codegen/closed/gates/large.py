@@ -9,10 +9,12 @@ import sympy as sp
 import torch
 
 from codegen.closed.gates.errors import inputs_at
+from codegen.closed.gates.sizes import shape_at
+from codegen.closed.plan.backward import cot_name
 from engine.notation import accesses, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from codegen.closed.gates.errors import Trial
     from codegen.closed.regions.cells import Cell
@@ -30,9 +32,18 @@ def not_finite(trial: Trial) -> frozenset[str]:
     wide = in_exponents(region.cells)
     values = inputs_at(region, cells, sizes, 0.0, kind=1)
     any_sign = inputs_at(region, cells, sizes, 0.0)
+    values |= beyond(trial, values)
     large = {k: v * HUGE for k, v in any_sign.items() if k in wide and v.is_floating_point()}
     found = {""} if not is_finite(trial, values | large) else set[str]()
     return frozenset(found | {k for k, v in large.items() if not is_finite(trial, values | {k: v})})
+
+
+def beyond(trial: Trial, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Cotangents that the relations name beyond the region: any will do, as only finiteness is asked for."""
+    told = {name_of(a) for _, right in trial.region.relations for a in accesses(right)} - {*values}
+    g = torch.Generator().manual_seed(0)
+    shapes = {cot_name(c.name): shape_at(c.shape, trial.sizes) for c in trial.cells}
+    return {n: torch.randn(shapes[n], generator=g, dtype=torch.float64) for n in sorted(told)}
 
 
 def is_finite(trial: Trial, values: dict[str, torch.Tensor]) -> bool:

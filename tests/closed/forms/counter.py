@@ -51,12 +51,11 @@ def count(run: Callable[[], Any]) -> Counter:
     return counter
 
 
-def measured(form: Form) -> tuple[Counter, Counter | None]:
-    """The counts of the emitted forward and backward of a form, and of the hand-derived ones."""
+def measured(form: Form, program: Program) -> tuple[Counter, Counter | None]:
+    """The counts of the emitted forward and backward of a form's program, and of the hand-derived ones."""
     from tests.closed.forms.form import Draw
 
     inputs = form.inputs(Draw(0), form.large)
-    program = codegen.generate(form.forward, *inputs, wrt=form.wrt or None)
     grad_out = torch.ones_like(program.forward(*inputs)[0])
 
     def emitted() -> None:
