@@ -11,7 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.closed.forms import FORMS
+import codegen
+from tests.closed.forms import FORMS, Draw
 from tests.closed.forms.counter import measured
 
 LIMIT = 1.25
@@ -24,7 +25,8 @@ def main(names: list[str]) -> None:
     for form in FORMS:
         if names and not any(n in form.name for n in names):
             continue
-        ours, hand = measured(form)
+        program = codegen.generate(form.forward, *form.inputs(Draw(0), form.large), wrt=form.wrt or None)
+        ours, hand = measured(form, program)
         if hand is None:
             print(f"{form.name:<28} {ours.ops:>5} {'':>5} {ours.elements:>10}")
             continue

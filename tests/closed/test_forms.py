@@ -24,7 +24,7 @@ EXTREME = [f for f in FORMS if f.extreme]
 
 @cache
 def program_of(form: Form, n: int) -> Program:
-    """The program of a form for a batch of n; tests that look at the same one share it."""
+    """The program of a form, made at a batch of n and right at others; tests share it."""
     return codegen.generate(form.forward, *form.inputs(Draw(0), n), wrt=form.wrt or None)
 
 

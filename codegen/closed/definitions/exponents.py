@@ -122,8 +122,8 @@ def total_in(cell: Cell, known: Mapping[str, Cell]) -> Sigma | None:
 
 def below_largest(e: Any, known: Mapping[str, Cell]) -> bool:
     """Whether an exponential is that of a difference from a maximum, which does not overflow."""
-    exponent = exponent_of(e, known)
-    subtracted = [-t for t in sp.Add.make_args(exponent) if isinstance(-t, Indexed)]
+    terms: list[Any] = [-cast("Any", t) for t in sp.Add.make_args(exponent_of(e, known))]
+    subtracted = [t for t in terms if isinstance(t, Indexed)]
     return any(name_of(m) in known and is_largest(known[name_of(m)].expr, known) for m in subtracted)
 
 

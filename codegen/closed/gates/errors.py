@@ -210,8 +210,10 @@ def autograd(
     given = {k: v.to(dtype) if v.is_floating_point() else v for k, v in values.items()}
     leaves = {k: v.clone().requires_grad_() for k, v in given.items() if k in region.wanted}
     own = by_the_forward(region, {**given, **leaves}, known, sizes, dtype)
-    total = sum((own[s] * own[cot_name(s)]).sum() for s in region.seeds)
-    found = torch.autograd.grad(cast("torch.Tensor", total), list(leaves.values()), allow_unused=True)
+    found: Sequence[Any] = [None] * len(leaves)
+    if region.seeds:
+        total = sum((own[s] * own[cot_name(s)]).sum() for s in region.seeds)
+        found = torch.autograd.grad(cast("torch.Tensor", total), list(leaves.values()), allow_unused=True)
     values = {k: v.detach() for k, v in own.items() if isinstance(v, torch.Tensor)}
     return {k: torch.zeros_like(leaves[k]) if g is None else g for k, g in zip(leaves, found, strict=True)}, values
 

@@ -8,11 +8,10 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import codegen
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from codegen.program import Program
     from tests.closed.forms.form import Form
 
 FREE = ("detach", "empty", "new_empty", "lift_fresh", "is_same_size", "_unsafe_view", "_reshape_alias", "alias")
