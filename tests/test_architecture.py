@@ -53,6 +53,27 @@ def test_importing_the_engine_loads_neither() -> None:
     assert done.stdout.strip() == "set()"
 
 
+def test_a_loop_over_large_batches_is_made_without_torchs_compiler() -> None:
+    """Its import takes longer than all else that is done before the first step."""
+    code = """
+import sys, torch, codegen
+from torch.nn import functional as F
+
+def forward(x, y, w, g):
+    h = x @ w
+    h = (h - h.mean(0)) / (h.var(0, unbiased=False) + 1e-5).sqrt() * g
+    return F.cross_entropy(h.tanh(), y)
+
+x, y = torch.randn(1100, 6), torch.randint(0, 4, (1100,))
+w, g = torch.randn(6, 4), torch.ones(4)
+trainer = codegen.generate(forward, x, y, w, g).trainer({"w": w, "g": g}, batch_size=1100, lr=0.1)
+trainer.run((x, y), steps=1)
+print(trainer.path, "torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "the emitted loop False"
+
+
 def test_generated_files_import_only_torch() -> None:
     allowed = re.compile(r"torch(\.\w+)*|__future__|typing|math")
     assert offences("generated", allowed) == []

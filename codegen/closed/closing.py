@@ -15,7 +15,7 @@ from codegen.closed.regions.code import RegionCode, resized
 from codegen.closed.regions.constants import Sums, sum_of_definition
 from codegen.closed.regions.copies import copies_of
 from codegen.closed.regions.region import Region, boundary, normalized
-from engine.notation import Index, Sigma, accesses, base, element, name_of
+from engine.notation import BINDERS, Index, Sigma, accesses, base, element, name_of
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def closed(unit: Unit, structure: Structure, labels: Labels, before: Iterable[Cl
     needed = tuple(c.name for c in unit.cells if c.name in graph.outputs or c.name in readers)
     edge = boundary(list(unit.cells), by_name)
     wanted = tuple(c.name for c in edge if c.name in structure.live)
-    relations, read = relations_of(seeds, readers, structure)
+    relations, read = relations_of(seeds, readers, structure, unit.cells)
     edge = [*edge, *[replace(by_name[n], expr=None) for n in read if n not in {c.name for c in edge}]]
     summed = tuple((n, axes) for n in wanted for axes in [summed_axes(by_name[n], structure.live)] if axes)
     known = {
@@ -113,12 +113,14 @@ def summed_axes(c: Cell, live: set[str]) -> tuple[tuple[int, ...], ...]:
 
 
 def relations_of(
-    seeds: tuple[str, ...], readers: dict[str, list[Cell]], structure: Structure
+    seeds: tuple[str, ...], readers: dict[str, list[Cell]], structure: Structure, cells: Iterable[Cell]
 ) -> tuple[tuple[tuple[Expr, Expr], ...], list[str]]:
     """For o = Sum_j p v, the only reader of p: Sum_j p dp = Sum_d o do, over whatever indices o has and p has not.
 
     It holds because o is linear in p. It is offered where o is at most half as large as p: the sum over p takes the
     rounding of dp with it, which cancels in `dp - Sum_j p dp` where p is nearly one, the one over o is rounded by itself.
+    And only where the region's `cells` sum over such an axis at all, there or back: layers of a network are one region then,
+    whatever reads the last of them.
     """
     found: list[tuple[Expr, Expr]] = []
     read: list[str] = []
@@ -128,10 +130,20 @@ def relations_of(
             continue
         o, p = live[0], structure.by_name[name]
         pair = relation(o, p) if 2 * count(o, structure) <= count(p, structure) else None
-        if pair is not None:
+        if pair is not None and any(sums_over({n for _, n in cast("Any", pair[0]).limits}, c) for c in cells):
             found.append(pair)
             read.append(o.name)
     return tuple(found), read
+
+
+def sums_over(sizes: set[Any], c: Cell) -> bool:
+    """Whether a cell, or what it passes back, is summed over an axis of one of the sizes: it reads something that has no such axis."""
+    if c.expr is None:
+        return False
+    if c.call or any(n in sizes for x in c.expr.atoms(*BINDERS) for _, n in cast("Any", x).limits):
+        return True
+    along = {i for i, n in c.ranges.items() if n in sizes}
+    return any(not along <= a.free_symbols for a in accesses(c.expr))
 
 
 def relation(o: Cell, p: Cell) -> tuple[Expr, Expr] | None:

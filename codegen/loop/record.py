@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from codegen.loop.graph import VIEWS, Node, Sized, Step, constant, equal, mapped, packet
 from engine.errors import SymgradError
+from engine.light import without_compiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -257,7 +258,7 @@ def full_size(
     """
     if rows >= LARGE:
         try:
-            with torch.device("meta"):
+            with without_compiler(), torch.device("meta"):
                 made = run_recorded(module, names, [t.to("meta") for t in inputs], outputs, buffers)
             valued(made[0].nodes)
         except (RuntimeError, NotImplementedError, TypeError):
