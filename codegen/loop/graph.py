@@ -178,18 +178,15 @@ class Step:
     def needed_in_order(self) -> list[Node] | None:
         """What the results need, as it was recorded; None where some of it stands before what it reads, or is not there."""
         needed = set(self.results.values())
-        out: list[Node] = []
+        after: dict[Node, None] = {}
         for n in reversed(self.order):
             if n in needed:
-                needed.update(n.reads)
-                out.append(n)
-        out.reverse()
-        before = set[Node]()
-        for n in out:
-            if not before.issuperset(n.reads):
-                return None
-            before.add(n)
-        return out if len(before) == len(out) == len(needed) else None
+                reads = n.reads
+                if not after.keys().isdisjoint(reads):
+                    return None
+                needed.update(reads)
+                after[n] = None
+        return [*reversed(after)] if len(after) == len(needed) else None
 
     def users(self) -> dict[Node, list[Node]]:
         """Who reads each node."""
