@@ -42,7 +42,8 @@ def of_masks(item: Any, read: bool) -> Any:
 
     As it is where it is read and numbers or other tensors stand beside: what is read at places is a gather then.
     """
-    items: list[Any] = list(cast("tuple[Any, ...]", item)) if isinstance(item, tuple) else [item]
+    several = isinstance(item, tuple)
+    items: list[Any] = list(cast("tuple[Any, ...]", item)) if several else [item]
     out: list[Any] = []
     while items:
         first = items[0]
@@ -53,7 +54,7 @@ def of_masks(item: Any, read: bool) -> Any:
         items = items[rank if whole else 1 :]
     if read and sum(isinstance(i, (int, torch.Tensor)) for i in out) > 1:
         return item
-    return cast("Any", tuple(out)) if isinstance(item, tuple) else out[0]
+    return tuple(out) if several else out[0]
 
 
 def is_place(s: Any, first: Selected, k: int) -> bool:
