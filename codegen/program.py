@@ -141,7 +141,7 @@ class Program:
             return "Sizes of one broadcast, so they are fixed"
         reads = (g.where for g in self.graph.guards if self.graph.sizes.get(cast("Any", g.expr)) == (name, d))
         where = next((f" at {w}" for w in reads if w), "")
-        return f"The forward read that size as a number{where} (a loop over it, a comparison, a choice), so it is fixed"
+        return f"The forward read that size as a number{where} (a loop over it, a comparison, a choice, its text), so it is fixed"
 
     def forward(self, *inputs: Any) -> tuple[Any, Any]:
         """(out, saved) for the arguments of the user's forward; no autograd graph is built."""

@@ -118,6 +118,18 @@ def vanishes_with(choice: Any, divisor: Any) -> bool:
     return bool(same) and divisor.xreplace(same) == 0
 
 
+def running_mask(inner: Expr, limits: tuple[Any, ...]) -> Expr | None:
+    """`[j <= k]` of the shares `f_j if j <= k else -oo` in a running sum, which are undefined where all up to k is -oo.
+
+    Those beyond k are 0 even so.
+    """
+    if len(limits) != 1 or not isinstance(inner, Where) or inner.args[2] != sp.S.NegativeInfinity:
+        return None
+    bracket, f = inner.args[:2]
+    ends = {*bracket.args} - {limits[0][0]} if isinstance(bracket, Less) else set[Any]()
+    return bracket if len(ends) == 1 and all(isinstance(i, Index) and i not in f.free_symbols for i in ends) else None
+
+
 class ScalarMixin(LowererBase):
     """Lowers Add, Mul, Pow and functions."""
 
@@ -654,6 +666,9 @@ class ScalarMixin(LowererBase):
             with self.inside(inner, limits):
                 v = self.real(inner)
             dims = tuple(v.axes.index(i) for i, _ in limits)
+            mask = running_mask(inner, limits) if name == "softmax" else None
+            if mask is not None:
+                return self.masked(Val(tt.method(v.t, name, dims[0]), v.axes), [self.value(mask)])
             if name == "softmax" and len(dims) > 1 and dims == tuple(range(dims[0], dims[-1] + 1)):
                 flat = tt.method(tt.method(v.t, "flatten", dims[0], dims[-1]), "softmax", dims[0])
                 return Val(tt.method(flat, "unflatten", dims[0], tuple(n for _, n in limits)), v.axes)

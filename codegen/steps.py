@@ -393,7 +393,7 @@ def forward_lines(
 
 
 def guard_rows(graph: Graph) -> list[dict[str, str]]:
-    """Checks of what the forward fixed: a size that it used as a number, and of what its slices and comparisons took for granted."""
+    """Checks of what the trace took for granted: sizes of one, those that the forward used as numbers, its slices and comparisons."""
     rows: list[dict[str, str]] = []
     for g in graph.guards:
         if g.equal is not None:
@@ -412,7 +412,18 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
             expr, value = (side.replace(f"⟦{k}⟧", text) for side in (expr, value))
         message = f"the forward fixed {expr} = {value}" + (f" at {g.where}" if g.where else "")
         rows.append({"test": f"{expr} != {value}", "message": quoted(message)})
-    return [*rows, *bound_rows(graph)]
+    return [*one_rows(graph), *rows, *bound_rows(graph)]
+
+
+def one_rows(graph: Graph) -> list[dict[str, str]]:
+    """Checks of the sizes that were one in the trace, one of each input that has any: they may have been broadcast."""
+    rows: list[dict[str, str]] = []
+    for name in graph.inputs:
+        ones = [f"{name}.shape[{d}]" for d, size in enumerate(graph[name].shape) if size == 1]
+        if ones:
+            message = f"the trace had {' = '.join(ones)} = 1, and sizes of one are broadcast"
+            rows.append({"test": " or ".join(f"{n} != 1" for n in ones), "message": quoted(message)})
+    return rows
 
 
 def bound_rows(graph: Graph) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import logging
 import re
 import sys
 import sysconfig
@@ -46,6 +47,11 @@ def is_users(frame: FrameType) -> bool:
     if not is_user_code(name):
         return False
     return not name.startswith("<") or str(frame.f_globals.get("__name__")).partition(".")[0] not in _MODULES
+
+
+def is_library(frame: FrameType) -> bool:
+    """Whether a frame belongs to torch, sympy, this project or `logging`, which make texts of sizes for messages."""
+    return frame.f_code.co_filename.startswith((*_PACKAGES, str(Path(logging.__file__).parent)))
 
 
 def user_frame() -> FrameType | None:

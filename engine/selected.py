@@ -15,43 +15,26 @@ import torch
 from torch.utils import _pytree as pytree
 
 from engine.arguments import out_of_place
-from engine.errors import TraceError
-from engine.located import located
+from engine.chosen import Selected, beside, chosen, entries_or, refused, view_of, write
+from engine.leftout import REDUCED, SHARED, keeping
 from engine.notation import Index, accesses, name_of
 from engine.ops.losses import reduction_of
-from engine.proxy import Proxy, Record, plain_subclass, without_modes
+from engine.proxy import Proxy, without_modes
 from engine.table import Row, axes, recorded_as, row_of
 from engine.wholes import DRAWN
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from engine.proxy import Record
     from engine.tracer import Tracer
 
 ABOUT = frozenset(("dtype", "ndim", "layout", "is_sparse", "is_cuda"))
 """Attributes that the chosen entries share with all of them."""
+LAYOUT = frozenset(("squeeze", "flatten", "reshape", "view", "__getitem__", "select"))
+"""What leaves the places of a mask what they are, `mask.nonzero().squeeze(1)`."""
 BY_CLASS = frozenset(("cross_entropy", "nll_loss"))
 """Losses that leave out a class."""
-
-
-class Selected(torch.Tensor):
-    """`x[mask]` in a trace, for a mask of the dimension `at`.
-
-    `raw` are all entries as they are, `full` all of them with one that is chosen in the place of those that are not (None
-    until something is computed with it). `by` is the mask as it was given, of which `mask` is one dimension.
-    """
-
-    raw: Any
-    full: Any
-    mask: Any
-    by: Record
-    at: int
-    __torch_function__ = plain_subclass
-
-    @property
-    def record(self) -> Record:
-        """There is none of these alone: what asks for it does not work on each entry by itself."""
-        raise refused("a call")
 
 
 @contextlib.contextmanager
@@ -59,15 +42,6 @@ def as_written(tracer: Tracer) -> Generator[None]:
     """Calls in here are recorded by their own rows, also inside of a composite that records one by another."""
     with recorded_as(None), tracer:
         yield
-
-
-def refused(what: str) -> TraceError:
-    """The error for what needs to know how many entries there are."""
-    return TraceError(
-        f"{what} at {located()}: x[mask] has as many entries as the mask's values say, and a trace has no values. What "
-        "works on each entry by itself is traced, then sum, mean, max, min, a loss of them, or x[mask] = ... at the same mask. "
-        "Else use torch.where(mask, x, 0), and mask.sum() for their number."
-    )
 
 
 def selected(tracer: Tracer, x: Proxy, mask: Proxy, at: int = 0) -> Selected:
@@ -85,14 +59,6 @@ def selected(tracer: Tracer, x: Proxy, mask: Proxy, at: int = 0) -> Selected:
         with as_written(tracer):
             raw, flat = cast("Any", raw).flatten(at, at + rank - 1), cast("Any", flat).flatten()
     return chosen(raw, None, flat, by, at)
-
-
-def chosen(raw: Any, full: Any, mask: Any, by: Record, at: int) -> Selected:
-    """Entries, of which a mask chooses."""
-    with without_modes():
-        s = raw.record.meta.detach().as_subclass(Selected)
-    s.raw, s.full, s.mask, s.by, s.at = raw, full, mask, by, at
-    return s
 
 
 def alike(a: Record, b: Record) -> bool:
@@ -114,12 +80,6 @@ def alike(a: Record, b: Record) -> bool:
 def _spelled(r: Record) -> Any:
     """A record's call as something that equals that of the same call."""
     return id(r) if r.call is None else (r.call.function, r.call.args, r.call.kwargs)
-
-
-def beside(mask: Any, x: Any, at: int) -> Any:
-    """A mask of the dimensions of `x` from `at` on, with ones for those behind."""
-    behind = x.dim() - at - mask.dim()
-    return mask.reshape([*mask.shape, *[1] * behind]) if behind else mask
 
 
 def filled(s: Selected) -> Any:
@@ -153,6 +113,8 @@ def called(tracer: Tracer, name: str, func: Any, args: tuple[Any, ...], kwargs: 
     if name in ("dim", "ndimension", "is_floating_point", "is_complex"):
         with without_modes():
             return getattr(s.raw.record.meta, name)()
+    if any(other.stale for other in given):
+        raise refused(f"{name} of entries that were written through a view of them")
     if any(not alike(other.by, s.by) for other in given):
         raise refused(f"{name} of entries that different masks choose")
     if name == "__setitem__":
@@ -160,11 +122,12 @@ def called(tracer: Tracer, name: str, func: Any, args: tuple[Any, ...], kwargs: 
     if name in ("detach", "clone", "contiguous"):
         with as_written(tracer):
             full = getattr(filled(s), name)()
-        return chosen(full, full, s.mask, s.by, s.at)
+        made = chosen(full, full, s.mask, s.by, s.at)
+        return made if name == "clone" else view_of(s, made)
     if "inplace" in kwargs:
         made = called(tracer, name, func, args, {k: v for k, v in kwargs.items() if k != "inplace"})
         if kwargs["inplace"] and isinstance(made, Selected):
-            s.full = made.full
+            write(s, made.full)
         return made
     row, inplace = row_of(func), out_of_place(name)
     if row is None and inplace is not None and row_of(inplace) is not None:
@@ -172,7 +135,7 @@ def called(tracer: Tracer, name: str, func: Any, args: tuple[Any, ...], kwargs: 
         if not isinstance(args[0], Selected) or not isinstance(made, Selected):
             raise refused(name)
         with as_written(tracer):
-            args[0].full = filled(made).to(args[0].raw.dtype)
+            write(args[0], filled(made).to(args[0].raw.dtype))
         return args[0]
     if row is None:
         raise refused(name)
@@ -207,12 +170,16 @@ def _assigned(tracer: Tracer, x: Any, item: Any, value: Any) -> None:
 def _applied(tracer: Tracer, row: Row, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], s: Selected) -> Any:
     positional, named = row.arguments(args, kwargs)
     given = row.signature.bind(*positional, **named).arguments
-    if row.name in REDUCED and isinstance(given.get("x"), Selected):
+    if row.name in (*REDUCED, *SHARED) and isinstance(given.get("x"), Selected):
         s = given["x"]
         with as_written(tracer):
-            over = axes(given.get("dim"), s.raw.dim())
-            if s.at in over:
+            dim = given.get("dim")
+            over = axes(None if isinstance(dim, bool) else dim, s.raw.dim())
+            if s.at in over and row.name in REDUCED:
                 return REDUCED[row.name](s, list(over), given)
+            if over == (s.at,):
+                shares = getattr(entries_or(s, float("-inf")), row.name)(s.at, **keeping(given, "dtype"))
+                return chosen(shares, None, s.mask, s.by, s.at)
     if "reduction" in row.signature.parameters:
         how = reduction_of(given.get("size_average"), given.get("reduce"), given.get("reduction", "mean"))
         target = given.get("y")
@@ -265,7 +232,10 @@ def _each(tracer: Tracer, row: Row, func: Any, args: tuple[Any, ...], kwargs: di
     # a second run, at other sizes, is without definitions: the same calls were looked at in the first
     if not isinstance(out, Proxy) or (tracer.shapes is None and not by_itself(tracer, out.record, full, at)):
         raise refused(row.name)
-    return chosen(out, out, s.mask, s.by, at)
+    made = chosen(out, out, s.mask, s.by, at)
+    if row.name in LAYOUT and len(full) == 1 and out.record.meta.dim() == 1:
+        made.place = s.place
+    return view_of(s, made) if out.record.view else made
 
 
 def by_itself(tracer: Tracer, made: Record, full: list[tuple[Record, int]], at: int) -> bool:
@@ -290,33 +260,3 @@ def by_itself(tracer: Tracer, made: Record, full: list[tuple[Record, int]], at: 
     while found := [a for a in accesses(expr) if of_the_entry(a)]:
         expr = expr.xreplace({a: sp.Dummy() for a in found})
     return not expr.has(index) and all(name_of(a) not in own for a in accesses(expr))
-
-
-def _entries(s: Selected, other: Any) -> Any:
-    return torch.where(beside(s.mask, s.raw, s.at), s.raw if s.full is None else s.full, other)
-
-
-def _sum(s: Selected, over: list[int], given: dict[str, Any]) -> Any:
-    rest = {k: v for k, v in given.items() if k in ("keepdim", "dtype")}
-    return _entries(s, 0).sum(over, **rest)
-
-
-def _mean(s: Selected, over: list[int], given: dict[str, Any]) -> Any:
-    count: Any = s.mask.sum()
-    for d in over:
-        count = count if d == s.at else count * s.raw.shape[d]
-    return _sum(s, over, given) / count
-
-
-def _extreme(largest: bool) -> Any:
-    def found(s: Selected, over: list[int], given: dict[str, Any]) -> Any:
-        if given.keys() > {"x"} or not s.raw.is_floating_point():
-            raise refused("the largest of some")
-        entries = _entries(s, float("-inf" if largest else "inf"))
-        return entries.max() if largest else entries.min()
-
-    return found
-
-
-REDUCED = {"sum": _sum, "mean": _mean, "max": _extreme(largest=True), "min": _extreme(largest=False)}
-"""Reductions that leave out what is not chosen, by their rows' names."""

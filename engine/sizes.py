@@ -20,6 +20,7 @@ from sympy import Expr, Symbol
 from engine.bounds import Bound, nonnegative
 from engine.errors import ShapeError, TraceError
 from engine.notation import Part, Quo, in_wholes, size_symbol
+from engine.texts import is_only_said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -260,9 +261,6 @@ class Real(float):
             self.sizes.fix(symbol, self.sizes.values[symbol])
         return self.value
 
-    def __repr__(self) -> str:
-        return f"Real({self.value}, {self.expr})"
-
 
 Sized = (Dim, Real)
 
@@ -381,6 +379,15 @@ def _plain_method(name: str) -> Callable[[Any], Any]:
     return lambda self: getattr(self.plain(), name)()
 
 
+def _text_method(name: str) -> Callable[..., str]:
+    """A method that makes a text of a number, which is fixed where the forward may compute with it."""
+
+    def method(self: Any, *rest: str) -> str:
+        return getattr(number(self) if is_only_said() else self.plain(), name)(*rest)
+
+    return method
+
+
 _DIVMOD: dict[str, Callable[[Any, Any], Any]] = {
     "divmod": lambda self, other: (self // other, self % other),
     "rdivmod": lambda self, other: (other // self, other % self),
@@ -408,6 +415,8 @@ def _install() -> None:
             setattr(cls, f"__{name}__", method)
         for name in _FIXING:
             setattr(cls, f"__{name}__", _fixing(name))
+        for name in ("__repr__", "__str__", "__format__"):
+            setattr(cls, name, _text_method(name))
         for name in ("is_integer", "as_integer_ratio", "conjugate"):
             setattr(cls, name, _plain_method(name))
     for cls, name in ((Dim, "bit_length"), (Real, "hex")):

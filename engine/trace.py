@@ -7,7 +7,7 @@ import inspect
 import io
 import re
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, cast
@@ -324,9 +324,20 @@ def _module_inputs(tracer: Tracer, module: nn.Module) -> tuple[list[Proxy], Any]
     return order, swapped()
 
 
+def flattened(out: Any) -> tuple[list[Any], pytree.TreeSpec]:
+    """What a forward returned, as `pytree.tree_flatten` has it, with the fields of dataclasses, which torch is told of."""
+    while True:
+        leaves, spec = pytree.tree_flatten(out)
+        unknown = {type(v) for v in leaves if is_dataclass(v) and all(f.init for f in fields(v))}
+        if not unknown:
+            return leaves, spec
+        for cls in unknown:
+            pytree.register_dataclass(cls)
+
+
 def _finish(run: _Run, forward: Any) -> Graph:
     tracer, inputs, out = run.tracer, run.inputs, run.out
-    everything, spec = pytree.tree_flatten(out)
+    everything, spec = flattened(out)
     leaves = [v for v in everything if isinstance(v, torch.Tensor)]
     wrong = [v for v in everything if not isinstance(v, (torch.Tensor, NoneType, str, bool))]
     if not leaves or wrong:

@@ -38,6 +38,7 @@ from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
 from engine.ops.indexing import selects
 from engine.parts import part
+from engine.places import of_masks, places
 from engine.positive import positive
 from engine.proxy import Proxy, Record, SymbolicShape, without_modes
 from engine.selected import Selected, called, mask_of, refused, selected
@@ -210,6 +211,15 @@ class Tracer(TorchFunctionMode):
             args, kwargs = without_devices(name, args, kwargs)
             if name == "to" and len(args) == 1 and not kwargs:
                 return args[0]
+        if name in ("nonzero", "argwhere") or (name == "where" and len(proxies) == len(args) + len(kwargs) == 1):
+            return places(self, name, args, kwargs)
+        if name == "index_select" and isinstance(args[0], Proxy) and any(isinstance(a, Selected) for a in proxies):
+            dim, index = [*args[1:], *kwargs.values()]
+            name, func = "__getitem__", torch.Tensor.__getitem__
+            args, kwargs = (args[0], (*[slice(None)] * (dim % args[0].dim()), index)), {}
+        if name in ("__getitem__", "__setitem__") and isinstance(args[0], Proxy):
+            args = (args[0], of_masks(args[1], read=name == "__getitem__"), *args[2:])
+            proxies = [a for a in pytree.tree_leaves(args) if isinstance(a, (Proxy, Selected))]
         if any(isinstance(a, Selected) for a in proxies):
             return called(self, name, func, args, kwargs)
         if name == "masked_select":

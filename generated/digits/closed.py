@@ -16,6 +16,10 @@ import torch
 
 def forward(x, y, c1, b1, c2, b2, w, b):
     """Returns (loss, saved)."""
+    if x.shape[1] != 1:
+        raise ValueError("the trace had x.shape[1] = 1, and sizes of one are broadcast")
+    if c1.shape[1] != 1:
+        raise ValueError("the trace had c1.shape[1] = 1, and sizes of one are broadcast")
     if c1.shape[2] != 3:
         raise ValueError("the forward fixed c1.shape[2] = 3 at examples/digits.py:12")
     if c1.shape[3] != 3:

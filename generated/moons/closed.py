@@ -12,6 +12,10 @@ import torch
 
 def forward(x, y, w1, b1, w2, b2, w3, b3):
     """Returns (loss, saved)."""
+    if w3.shape[1] != 1:
+        raise ValueError("the trace had w3.shape[1] = 1, and sizes of one are broadcast")
+    if b3.shape[0] != 1:
+        raise ValueError("the trace had b3.shape[0] = 1, and sizes of one are broadcast")
     h1 = torch.addmm(b1, x, w1).relu()
     weights_add_3 = (b1 ** 2).sum() + (w1 ** 2).sum() + (w2 ** 2).sum() + (b2 ** 2).sum()
     weights = (((w3 ** 2).sum(0) + weights_add_3).squeeze(0) + b3 ** 2).squeeze(0)

@@ -40,6 +40,10 @@ class Saved(NamedTuple):
 
 def forward(x, y, w1, b1, w2, b2, w3, b3):
     """Returns (loss, saved)."""
+    if w3.shape[1] != 1:
+        raise ValueError("the trace had w3.shape[1] = 1, and sizes of one are broadcast")
+    if b3.shape[0] != 1:
+        raise ValueError("the trace had b3.shape[0] = 1, and sizes of one are broadcast")
     h1_matmul = x @ w1
     h1_add = h1_matmul + b1
     h1 = h1_add.relu()

@@ -401,3 +401,28 @@ def test_numbers_that_are_compared_with_infinity(mode: str) -> None:
     leaf = x.clone().requires_grad_()
     (theirs,) = torch.autograd.grad(forward(leaf), leaf)
     torch.testing.assert_close(program.value_and_grad(x)[1]["x"], theirs)
+
+
+def beyond(x: Tensor) -> Tensor:
+    return torch.logcumsumexp(x, 1)
+
+
+def masked_sums(x: Tensor) -> Tensor:
+    return torch.logcumsumexp(x.masked_fill(x > 2.5, -INF), 1).exp()
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("forward", [beyond, masked_sums])
+def test_running_sums_that_begin_with_nothing(forward: Callable[..., Any], mode: str) -> None:
+    """Their shares are undefined up to the first term, which is not passed on to those that come after."""
+    x = torch.tensor([[-INF, 3.0, 1.0, 2.0, -INF, 0.5], [3.0, 3.0, 1.0, -1.0, 3.0, 2.0], [-1.0] * 6]).double()
+    x = x if forward is beyond else x.clamp(min=-9)
+    program = codegen.generate(forward, torch.randn(3, 6, dtype=torch.float64), mode=mode)
+    leaf = x.clone().requires_grad_()
+    weights = torch.linspace(-1, 2, 18, dtype=torch.float64).view(3, 6)
+    (theirs,) = torch.autograd.grad(forward(leaf), leaf, weights)
+    out, saved = program.forward(x)
+    torch.testing.assert_close(out, forward(x))
+    found = program.backward(saved, weights)["x"]
+    torch.testing.assert_close(found, theirs, equal_nan=True, rtol=1e-12, atol=1e-14)
+    assert int(found.isfinite().sum()) == (17 if forward is beyond else 18)

@@ -61,6 +61,21 @@ def far_masked(x, keep):
     return x.masked_fill(~keep, -1e30).softmax(-1).square().sum()
 
 
+WEIGHTED_BY_RANK = {
+    "each column": lambda x: (x.sort(0).values * torch.arange(x.shape[0])[:, None]).sum(),
+    "differences of all pairs": lambda x: (
+        (x.sort().values * (2 * torch.arange(x.shape[1]) - x.shape[1] + 1)).sum() / x.sum()
+    ),
+    "by places": lambda x: (x.gather(0, x.argsort(0)) * torch.arange(x.shape[0])[:, None]).sum().tanh(),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED_BY_RANK)
+def test_whole_numbers_are_put_where_floats_are(name: str) -> None:
+    """What is passed back to what was sorted are the ranks, times a number."""
+    agrees(WEIGHTED_BY_RANK[name], torch.rand(4, 3, dtype=torch.float64))
+
+
 def test_numbers_beyond_the_integers_are_floats() -> None:
     keep = torch.tensor([True, False, True])
     agrees(far_masked, torch.randn(2, 3, dtype=torch.float64), keep)

@@ -106,7 +106,35 @@ def behind_others(x: Tensor, w: Tensor, y: Tensor, m: Tensor) -> tuple[Tensor, .
     return cube[:, m].mean(1), cube[:, m].log_softmax(-1).mean((0, 1)), x.T[..., m].sum(-1), z, last
 
 
+def around_their_mean(x: Tensor, w: Tensor, y: Tensor, m: Tensor) -> tuple[Tensor, ...]:
+    chosen, both = x[m], x[x > -5]
+    return (
+        chosen.var(), chosen.var(0, unbiased=False), chosen.std(1).sum(), torch.cat(torch.var_mean(both, keepdim=True)),
+        both.std(correction=0), ((chosen - chosen.mean(0)) / (chosen.std(0, False) + 0.1)).pow(3).sum(),
+    )  # fmt: skip
+
+
+def norms(x: Tensor, w: Tensor, y: Tensor, m: Tensor) -> tuple[Tensor, ...]:
+    chosen = x[m]
+    return (
+        chosen.norm(),
+        chosen.norm(1, 0),
+        torch.linalg.vector_norm(x[x > 0], 3),
+        chosen.norm(dim=(0, 1)),
+        chosen.norm(float("inf")),
+    )
+
+
+def shared_out(x: Tensor, w: Tensor, y: Tensor, m: Tensor) -> tuple[Tensor, ...]:
+    chosen, of_all = x[m], (100 * x)[x > 0]
+    return (
+        chosen.logsumexp(0), chosen.logsumexp((0, 1)), (chosen.softmax(0) * chosen.log_softmax(0)).sum(), of_all.logsumexp(0),
+        F.softmax(of_all, 0).square().sum(), x.T[:, m].softmax(1).square().sum(), chosen.amax(0), chosen.amin((0, 1)),
+    )  # fmt: skip
+
+
 FORWARDS = (
+    around_their_mean, norms, shared_out,
     added_and_scaled, written_back, rows_of_a_layer, in_the_order_of_the_mask, sums_and_means, undefined_elsewhere, losses, classes,
     of_two_dimensions, behind_others,
 )  # fmt: skip
@@ -136,6 +164,43 @@ def test_a_mask_chooses(forward: Callable[..., Any], mode: str) -> None:
         torch.testing.assert_close((found["x"], found["w"]), gradients)
 
 
+def test_one_is_chosen() -> None:
+    """It is its own mean, and a variance with a correction is 0 / 0."""
+    x, _, _, m = inputs(4, 1)
+    m = torch.arange(4) == 2
+    program = codegen.generate(of_one, x, torch.ones_like(m))
+    leaf = x.clone().requires_grad_()
+    wanted = of_one(leaf, m)
+    out, saved = program.forward(x, m)
+    torch.testing.assert_close(out, wanted)
+    seeds = [torch.ones(4, dtype=TEN)] * 3
+    torch.testing.assert_close(program.backward(saved, seeds)["x"], torch.autograd.grad(wanted, leaf, seeds)[0])
+    assert bool(codegen.generate(lambda x, m: x[m].var(0), x, torch.ones_like(m)).forward(x, m)[0].isnan().all())
+
+
+def of_one(x: Tensor, m: Tensor) -> tuple[Tensor, ...]:
+    return x[m].var(0, correction=0), x[m].std(0, correction=0), x[m].logsumexp(0)
+
+
+def through_a_view(x: Tensor, m: Tensor) -> Tensor:
+    chosen = (2 * x)[m]
+    chosen.view(-1, 3)[:, 0].add_(1)
+    return chosen.square().sum()
+
+
+def before_a_write(x: Tensor, m: Tensor) -> Tensor:
+    chosen = (2 * x)[m]
+    first = chosen[:, 0]
+    chosen += 1
+    return first.square().sum()
+
+
+@pytest.mark.parametrize("forward", [through_a_view, before_a_write])
+def test_what_lies_in_the_same_memory_is_refused_once_one_is_written(forward: Callable[..., Any]) -> None:
+    with pytest.raises(TraceError, match=r"written through a view of them|x\[mask\] has as many"):
+        trace(forward, torch.randn(4, 3), torch.ones(4, dtype=torch.bool))
+
+
 def test_nothing_is_chosen() -> None:
     program = codegen.generate(sums_of_none, *inputs(4, 0))
     x, w, y, m = inputs(4, 1)
@@ -156,20 +221,19 @@ def sums_of_none(x: Tensor, w: Tensor, y: Tensor, m: Tensor) -> Tensor:
         lambda x, m: x[m].sum() / len(x[m]),
         lambda x, m: x[m] @ x[m].T,
         lambda x, m: x[m].cumsum(0).sum(),
-        lambda x, m: x[m].softmax(0).sum(),
         lambda x, m: x[m].triu().sum(),
+        lambda x, m: x[m].median(),
+        lambda x, m: x[m].norm(-1),
         lambda x, m: x[m].flip(0).sum(),
         lambda x, m: (x[m] * x).sum(),
         lambda x, m: (x[m] * torch.arange(x.shape[0])[:, None]).sum(),
         lambda x, m: (x[m] + x[~m]).sum(),
         lambda x, m: x[m][0].sum(),
-        lambda x, m: x[m].var(),
         lambda x, m: x[m].reshape(-1).sum(),
         lambda x, m: torch.cat([x[m], x[~m]]).sum(),
         lambda x, m: F.dropout(x[m]).sum(),
         lambda x, m: x[:, m[:3]].sum(0).sum(),
         lambda x, m: x[:2, m[:3]].sum(),
-        lambda x, m: x.T[:, m].softmax(1).sum(),
         lambda x, m: x.clone().index_put_((m,), x[x[:, 0] > 0]),
     ],
 )

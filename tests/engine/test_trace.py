@@ -241,7 +241,7 @@ def test_an_unknown_op() -> None:
         (lambda x: torch.func.grad(lambda z: z.exp().sum())(x) + x, "around the emitted function"),
         (lambda x: torch.bincount(x.long().flatten()) * x.sum(), "pass minlength"),
         (lambda x: torch.nn.functional.one_hot(x.long()) * x.sum(), "pass num_classes"),
-        (lambda x: x[torch.where(x > 0)], r"where\(condition, x, y\)"),
+        (lambda x: torch.where(x > 0)[0].sort()[0].sum() * x, r"torch.where\(mask, x, 0\)"),
         (lambda x: torch.tensor([x.sum(), x.mean()]), "torch.stack"),
         (lambda x: torch.as_tensor([x.sum(), x.mean()]), "torch.stack"),
         (lambda x: torch.distributions.Gamma(x, x).rsample(), "drawn by rejection"),

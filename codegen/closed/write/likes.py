@@ -103,6 +103,10 @@ class Likes:
         """One statement that puts or adds values into places of `target`, and what it reads noted in `used`."""
         if s.accumulate and is_scalar(s.value):
             s = replace(s, value=self.constant(s.value, (), dtype, like))
+        elif (
+            s.kind == "int" and dtype.is_floating_point and not all(is_scalar(i) or i.kind == "slice" for i in s.items)
+        ):
+            s = replace(s, value=tt.method(s.value, "to", self.dtype_text(dtype, like)))  # as `index_put_` asks for
         for t in (*s.items, s.value):
             used.see(t)
         return put(target, s, alone)
