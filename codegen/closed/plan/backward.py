@@ -16,6 +16,7 @@ from codegen.closed.algebra.floors import by_floors
 from codegen.closed.algebra.guarded import affine, chosen_again, guarded
 from codegen.closed.algebra.mirrored import RULE as MIRRORED
 from codegen.closed.algebra.mirrored import mirrored, parities, parity_of
+from codegen.closed.algebra.onechoice import by_one_choice
 from codegen.closed.algebra.opposites import RULE as OPPOSITES
 from codegen.closed.algebra.opposites import without_opposites
 from codegen.closed.algebra.sums import rebuilt
@@ -243,6 +244,7 @@ class Backward:
         normal = chosen_again(by_one_comparison(normal, self.algebra), total, self.algebra)
         if not self.algebra.signs:
             normal = chosen_together(normal)
+        normal = by_one_choice(normal, self.algebra)
         turned = mirrored(normal, self.pairs())
         if turned != normal:
             self.algebra.note(MIRRORED)
