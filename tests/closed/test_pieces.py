@@ -11,6 +11,10 @@ KERNELS = {
     "softshrink": lambda x: torch.sign(x) * torch.relu(x.abs() - 0.5),
     "softshrink by cases": lambda x: torch.where(x > 0.5, x - 0.5, torch.where(x < -0.5, x + 0.5, 0.0)),
     "hardshrink": lambda x: torch.where(x.abs() > 0.5, x, torch.zeros_like(x)),
+    "hardtanh": lambda x: torch.nn.functional.hardtanh(x, -0.5, 3.0),
+    "hardtanh as relu6": lambda x: torch.nn.functional.relu6(x),
+    "hardtanh by cases": lambda x: torch.where(x <= -1, -1.0, torch.where(x >= 3, 3.0, x)),
+    "hardtanh by two": lambda x: torch.nn.functional.hardtanh(torch.relu(x), -4.0, 4.0),
     "elu by cases": lambda x: 1.5 * torch.where(x > 0, x, 2 * (torch.exp(x / 2) - 1)),
 }
 
@@ -121,3 +125,48 @@ def test_a_forward_that_is_finite_for_negative_numbers_alone_is_closed() -> None
     assert "_rsub" in program.source.split("def backward(")[1]
     assert "_exp" not in program.source.split("def backward(")[1]
     assert codegen.check(program, c).ok
+
+
+def test_hardsigmoid_is_a_kernel_of_the_forward_alone() -> None:
+    """Its slope is 1/6 to the last digit, which that of torch's own kernel is not."""
+    x = torch.tensor([-4.0, -3.0, -1.0, 0.0, 0.7, 3.0, 5.0], dtype=torch.float64)
+    program = codegen.generate(lambda x: torch.nn.functional.hardsigmoid(x), x)
+    out, saved = program.forward(x)
+    assert "hardsigmoid(x)" in program.source
+    torch.testing.assert_close(out, ((x + 3) / 6).clamp(0, 1), rtol=1e-15, atol=1e-16)
+    sixth = torch.tensor([0.0, 0, 1, 1, 1, 0, 0]).double() / 6
+    assert torch.equal(program.backward(saved)["x"], sixth)
+
+
+CLAMPS = {
+    "one after the other": lambda x: x.clamp(max=1).clamp(min=-1),
+    "of relu, scaled": lambda x: torch.clamp(torch.relu(x + 1), max=2) / 2,
+    "three of them": lambda x: 3 * x.clamp(max=2).clamp(min=-1).clamp(max=1),
+    "scaled by cases": lambda x: torch.where(x < -1, -2.0, torch.where(x > 1, 4.0, 3 * x + 1)),
+}
+
+
+@pytest.mark.parametrize("name", CLAMPS)
+def test_clamps_of_clamps_are_one(name: str) -> None:
+    """With the slopes that they have together at their bounds."""
+    forward = CLAMPS[name]
+    x = torch.tensor([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 5.0], dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    (true,) = torch.autograd.grad(forward(leaf).sum(), leaf)
+    program = codegen.generate(forward, x)
+    out, saved = program.forward(x)
+    torch.testing.assert_close(out, forward(x), rtol=1e-15, atol=1e-15)
+    torch.testing.assert_close(program.backward(saved)["x"], true, rtol=1e-15, atol=1e-15)
+    source = program.source[: program.source.index("# What follows")]
+    assert source.count(".clamp(") + source.count(".relu(") + source.count("hardtanh(") == 1
+    assert source.count("torch.where(") <= 1
+
+
+def test_a_choice_between_multiples_is_a_product_with_its_slope() -> None:
+    """One comparison gives the pinball loss and what it passes back."""
+    x, y = (torch.randn(9, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    y[0] = x[0]
+    forward = lambda x, y: torch.where(x - y < 0, (x - y) / -10, 0.9 * (x - y)).mean()  # noqa: E731
+    program = codegen.generate(forward, x, y)
+    assert program.source.count("torch.where(") == 1
+    assert codegen.check(program, x, y).ok

@@ -30,7 +30,7 @@ LONGEST = 80
 """Operations of a function at most: what is longer is not written out."""
 DEEPEST = 10
 """Through how many cells a function is written out at most."""
-CLAMPS = ("relu", "clamp")
+CLAMPS = ("relu", "clamp", "hardtanh")
 """Kernels of which one is taken for several, one of the other."""
 INVERSES = {sp.log: sp.exp, sp.tanh: sp.atanh}
 
