@@ -75,7 +75,8 @@ def _choice(e: Where) -> Kernel | None:
     bounded = _power(e) or _between(e) or _larger(e) or _softplus(e)
     if bounded is not None:
         return bounded
-    if (condition == LessEqual(other, 0) and one == 0) or (condition == LessEqual(0, one) and other == 0):
+    below = condition in (LessEqual(other, 0), Less(other, 0))
+    if (below and one == 0) or (condition == LessEqual(0, one) and other == 0):
         return "relu", (other if one == 0 else one,)
     pieces = _elu(e) or _shrunk(e) or _hardswish(e) or _hardtanh(e)
     if pieces is not None:

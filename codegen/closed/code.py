@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import sympy as sp
 
 from codegen.closed.algebra.algebra import Algebra
-from codegen.closed.definitions import bymasks, chosengate, linear, moments, oncemultiplied, pieces, chosenslope
+from codegen.closed.definitions import (
+    boundedslopes,
+    bymasks,
+    chosengate,
+    chosenslope,
+    linear,
+    moments,
+    oncemultiplied,
+    pieces,
+)
 from codegen.closed.definitions.enrich import enriched
 from codegen.closed.definitions.outer import among_rows, outer_differences
 from codegen.closed.definitions.scaled import scaled
@@ -78,6 +87,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         region.by(bymasks.RULE, lambda cells: bymasks.by_masks(cells, kept))
         .by(chosengate.RULE, chosengate.with_chosen_gates)
         .by(pieces.RULE, pieces.by_pieces)
+        .by(boundedslopes.RULE, boundedslopes.with_bounded_slopes)
         .by(chosenslope.RULE, chosenslope.by_slopes)
         .by(SQUARED, squared)
         .by(moments.RULE, moments.by_moments)

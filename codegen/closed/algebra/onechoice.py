@@ -28,11 +28,13 @@ def by_one_choice(e: Expr, algebra: Algebra) -> Expr:
     for condition in sorted(chosen | given, key=str):
         found = {t: sides for t in terms for sides in [chosen_by(t, condition)] if sides is not None}
         whole = [-s[0] for t, s in found.items() if condition in Mul.make_args(t) and -s[0] in terms]
-        if len(found) < 2 or not (whole or any(w.args[0] == condition for t in found for w in t.atoms(Where))):
+        chosen_in = [{f for f in Mul.make_args(t) if f == condition or condition in f.args} for t in found]
+        apart = len(found) > 1 and not set[Any].intersection(*chosen_in)
+        if not (whole or (apart and any(w.args[0] == condition for t in found for w in t.atoms(Where)))):
             continue
         holds, fails = (sp.Add(*[sides[k] for sides in found.values()], *whole) for k in (0, 1))
         algebra.note(RULE)
-        terms = [*[t for t in terms if t not in found and t not in whole], in_front(condition, holds, fails)]
+        terms = [*[t for t in terms if t not in found and t not in whole], in_front(Where(condition, holds, fails))]
     return cast("Expr", sp.Add(*terms))
 
 
@@ -64,12 +66,36 @@ def put(e: Any, factor: Any) -> Any:
     return factor * e
 
 
-def in_front(condition: Any, holds: Any, fails: Any) -> Any:
-    """A choice with what all terms of both sides are products of in front."""
-    terms = [t for side in (holds, fails) for t in sp.Add.make_args(side) if side != 0]
-    shared = [f for f in Mul.make_args(terms[0]) if not f.is_number and all(f in Mul.make_args(t) for t in terms)]
-    front = Mul(*shared)
-    return front * Where(condition, *[sp.Add(*[t / front for t in sp.Add.make_args(s)]) for s in (holds, fails)])
+def in_front(e: Any) -> Any:
+    """A choice with what all of its branches that are not zero are products of in front."""
+    common = [f for f in shared(e) if not f.is_number]
+    for f in common:
+        e = divided(e, f)
+    return Mul(*common, e)
+
+
+def shared(e: Any) -> list[Any]:
+    """What all terms of an expression are products of, through its choices."""
+    if isinstance(e, (Where, sp.Add)):
+        parts = [shared(a) for a in e.args if a != 0] if e.is_Add else [shared(a) for a in e.args[1:] if a != 0]
+        return [f for f in parts[0] if all(f in p for p in parts[1:])] if parts else []
+    if isinstance(e, Mul):
+        return list(dict.fromkeys(g for f in e.args for g in (shared(f) if isinstance(f, Where) else [f])))
+    return [e]
+
+
+def divided(e: Any, factor: Any) -> Any:
+    """An expression without one of what is `shared` by its terms."""
+    if e == 0:
+        return e
+    if isinstance(e, sp.Add):
+        return sp.Add(*[divided(t, factor) for t in e.args])
+    if isinstance(e, Where):
+        return Where(e.args[0], *[divided(a, factor) for a in e.args[1:]])
+    factors = list(Mul.make_args(e))
+    k = factors.index(factor) if factor in factors else next(k for k, f in enumerate(factors) if factor in shared(f))
+    factors[k] = sp.S.One if factors[k] == factor else divided(factors[k], factor)
+    return Mul(*factors)
 
 
 __all__ = ["by_one_choice"]

@@ -151,7 +151,7 @@ class Masks:
         for _ in range(DEEPEST):
             read = {*accesses(e)}
             if len(read) == 1:
-                return (e, *read) if all(isinstance(b, BRACKETS) for b in e) else None
+                return (e, read.pop()) if all(isinstance(b, BRACKETS) for b in e) else None
             usable = [n for n in map(name_of, read) if n in self.known and elementwise(self.known[n])]
             if not usable:
                 return None

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from sympy import Expr
-
 from codegen.closed.regions.cells import Cell, at
 from codegen.kernels import stable
 from engine.indexed import Indexed
@@ -19,6 +17,8 @@ from engine.notation import Where, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from sympy import Expr
 
 RULE = "a choice between multiples of one tensor is the tensor times a choice between numbers"
 

@@ -269,14 +269,37 @@ def choice(found: Pieces, t: Any) -> Any:
     if values[0].is_number and values[0] == values[-1] and values[1] != 0:
         return None  # constant beyond bounds: what it is within them, of a clamp
     if len(found.places) == 2:
-        last, last_left = found.places[1], found.lefts[1]
-        below = LessEqual(t, first) if first_left else Less(t, first)
-        above = Less(last, t) if last_left else LessEqual(last, t)
-        line = affine_between(found, t)
-        if line is not None:
-            return line[0] * Where(below, first, Where(above, last, t)) + line[1]
+        below, above = beyond(found, t)
+        if affine_between(found, t) is not None:
+            return bounded(found, t)
+        for zero_side, there, place, sign in ((0, above, first, 1), (2, below, found.places[1], -1)):
+            root = rooted(found.values[1], sign * (t - place), t) if values[zero_side] == 0 else None
+            if root is not None:
+                return Where(there, values[2 - zero_side], root)
         return Where(below, values[0], Where(above, values[2], values[1]))
     return None
+
+
+def rooted(value: Any, u: Any, t: Any) -> Any:
+    """`c relu(u)^k` of a function that is `c u^k` where u is positive, for a k above 1, None of any other."""
+    k = sp.degree(value, t) if sp.sympify(value).is_polynomial(t) else 0
+    if k < 2:
+        return None
+    c = sp.cancel(value / u**k)
+    return c * Where(LessEqual(u, 0), 0, u) ** k if c.is_number else None
+
+
+def beyond(found: Pieces, t: Any) -> tuple[Any, Any]:
+    """Of a function with two places: whether t is below the first, and whether it is above the second."""
+    (first, last), (first_left, last_left) = found.places, found.lefts
+    return LessEqual(t, first) if first_left else Less(t, first), Less(last, t) if last_left else LessEqual(last, t)
+
+
+def bounded(found: Pieces, t: Any) -> Any:
+    """A function that `affine_between` tells of, by the clamp that it is made of: of t, or of t and a number where that ends at 0."""
+    slope, rest = cast("Any", affine_between(found, t))
+    below, above = beyond(found, t)
+    return slope * Where(below, found.places[0], Where(above, found.places[1], t)) + rest
 
 
 def affine_between(found: Pieces, t: Any) -> tuple[Any, Any] | None:

@@ -337,7 +337,7 @@ def written_out(e: Any) -> Any:
     e = e.replace(LeakyReluBackward, lambda g, x, k: g * Where(Less(0, x), 1, k))
     e = e.replace(SoftplusBackward, lambda g, x, t: g * Where(Less(t, x), 1, 1 / (1 + sp.exp(-x))))
     e = e.replace(EluBackward, lambda g, x, a, s, k: g * Where(Less(0, x), s, s * a * k * sp.exp(k * x)))
-    e = e.replace(HardtanhBackward, lambda g, x, l, h: g * Where(LessEqual(x, l), 0, 1 - LessEqual(h, x)))
+    e = e.replace(HardtanhBackward, lambda g, x, low, high: g * Where(LessEqual(x, low), 0, 1 - LessEqual(high, x)))
     e = e.replace(ShrinkBackward, lambda g, x, d: g * Where(Less(x, -d), 1, Less(d, x)))
     e = e.replace(SiluBackward, lambda g, x: g * (1 + x * (1 - sigmoid(x))) * sigmoid(x))
     e = e.replace(MishBackward, lambda g, x: g * slope_of_mish(x))

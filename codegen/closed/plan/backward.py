@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.algebra.boundedslope import by_bounds
 from codegen.closed.algebra.clipped import by_one_comparison
 from codegen.closed.algebra.commonfactor import by_common_factors
 from codegen.closed.algebra.factors import factored
@@ -245,7 +246,7 @@ class Backward:
         normal = chosen_again(by_one_comparison(normal, self.algebra), total, self.algebra)
         if not self.algebra.signs:
             normal = chosen_together(normal)
-        normal = by_one_choice(normal, self.algebra)
+        normal = by_bounds(by_one_choice(normal, self.algebra), self.algebra)
         turned = mirrored(normal, self.pairs())
         if turned != normal:
             self.algebra.note(MIRRORED)
