@@ -40,6 +40,8 @@ IDENTITIES = {
     "leaky_relu": "f where it is positive, else a fraction of it, by `leaky_relu`",
     "elu": "f where it is positive, else exp(f) - 1, by `elu`",
     "clamp": "f between two bounds by `clamp`",
+    "hardtanh": "f between two bounds by `hardtanh`",
+    "hardsigmoid": "f / 6 + 1/2 between 0 and 1 by `hardsigmoid`",
     "maximum": "the larger of two by `maximum`",
     "minimum": "the smaller of two by `minimum`",
     "softshrink": "f less a number beyond it, else 0, by `softshrink`",
@@ -73,9 +75,10 @@ def _choice(e: Where) -> Kernel | None:
     bounded = _power(e) or _between(e) or _larger(e) or _softplus(e)
     if bounded is not None:
         return bounded
-    if (condition == LessEqual(other, 0) and one == 0) or (condition == LessEqual(0, one) and other == 0):
+    below = condition in (LessEqual(other, 0), Less(other, 0))
+    if (below and one == 0) or (condition == LessEqual(0, one) and other == 0):
         return "relu", (other if one == 0 else one,)
-    pieces = _elu(e) or _shrunk(e) or _hardswish(e)
+    pieces = _elu(e) or _shrunk(e) or _hardswish(e) or _hardtanh(e)
     if pieces is not None:
         return pieces
     if condition != Less(0, one):
@@ -167,6 +170,18 @@ def _hardswish(e: Where) -> Kernel | None:
         return None
     x, _, _, (below, within, above) = three
     return ("hardswish", (x,)) if (below, sp.expand(within - x * (x + 3) / 6), above) == (0, 0, x) else None
+
+
+def _hardtanh(e: Where) -> Kernel | None:
+    """x strictly between two numbers, beyond them these; x / 6 + 1/2 between 0 and 1."""
+    three = three_pieces(e, continuous=True)
+    if three is None:
+        return None
+    x, low, high, (below, within, above) = three
+    if (below, within, above) == (low, x, high):
+        return "hardtanh", (x, low, high)
+    sixth = (low, high, below, above) == (-3, 3, 0, 1) and sp.expand(within - x / 6) == sp.S.Half
+    return ("hardsigmoid", (x,)) if sixth else None
 
 
 def _larger(e: Where) -> Kernel | None:

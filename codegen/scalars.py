@@ -56,8 +56,9 @@ OF_TWO = {
     "SoftplusBackward": "torch.ops.aten.softplus_backward",
     "EluBackward": "torch.ops.aten.elu_backward",
     "ShrinkBackward": "torch.ops.aten.softshrink_backward",
+    "HardtanhBackward": "torch.ops.aten.hardtanh_backward",
 }
-"""Functions of two tensors, and of a number where there is a third argument."""
+"""Functions of two tensors, and of the numbers where there are further arguments."""
 
 WHOLE = ("abs", "sign", "floor", "ceil")
 """Methods that torch has for integers too."""
@@ -714,7 +715,7 @@ class ScalarMixin(LowererBase):
             if scale == inner == 1:
                 return Val(tt.call("torch.nn.functional.elu", v.t, *([tt.number(alpha)] if alpha != 1 else [])), v.axes)
             return Val(tt.call("torch.ops.aten.elu", v.t, *map(tt.number, (alpha, scale, inner))), v.axes)
-        if name in ("softshrink", "hardshrink", "hardswish"):
+        if name in ("softshrink", "hardshrink", "hardswish", "hardtanh", "hardsigmoid"):
             return Val(tt.call(f"torch.nn.functional.{name}", v.t, *[tt.number(float(x)) for x in args[1:]]), v.axes)
         if name == "leaky_relu":
             return Val(tt.call("torch.nn.functional.leaky_relu", v.t, tt.number(float(args[1]))), v.axes)

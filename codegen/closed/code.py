@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
-from codegen.closed.definitions import chosengate, linear, moments, oncemultiplied, pieces
+from codegen.closed.algebra.algebra import Algebra
+from codegen.closed.definitions import (
+    boundedslopes,
+    bymasks,
+    chosengate,
+    chosenslope,
+    linear,
+    moments,
+    oncemultiplied,
+    pieces,
+)
 from codegen.closed.definitions.enrich import enriched
 from codegen.closed.definitions.outer import among_rows, outer_differences
 from codegen.closed.definitions.scaled import scaled
@@ -25,6 +35,7 @@ from codegen.closed.gates import (
     small_sizes,
 )
 from codegen.closed.kernels.norms import SQUARED, squared
+from codegen.closed.plan.backward import Backward
 from codegen.closed.plan.complement import complemented, replaces
 from codegen.closed.plan.deviations import centred_again
 from codegen.closed.plan.planner import Planned, knowledge, plans, unsimplified
@@ -36,7 +47,6 @@ from engine.notation import Less, Where
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from codegen.closed.algebra.algebra import Algebra
     from codegen.closed.regions.code import RegionCode
     from codegen.closed.regions.region import Region
 
@@ -72,9 +82,13 @@ class Form:
 def make(region: Region, values: dict[Any, int]) -> RegionCode:
     """Close a region and write it out: the cheapest plan that passes the gates, else the chain as it was derived."""
     kept = (*region.needed, *region.seeds)
+    region = replace(region, wanted=reached(region))
     start = (
-        region.by(chosengate.RULE, chosengate.with_chosen_gates)
+        region.by(bymasks.RULE, lambda cells: bymasks.by_masks(cells, kept))
+        .by(chosengate.RULE, chosengate.with_chosen_gates)
         .by(pieces.RULE, pieces.by_pieces)
+        .by(boundedslopes.RULE, boundedslopes.with_bounded_slopes)
+        .by(chosenslope.RULE, chosenslope.by_slopes)
         .by(SQUARED, squared)
         .by(moments.RULE, moments.by_moments)
     )
@@ -92,6 +106,12 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         if overflowing(finite, values) < left:
             code = replace(finite, refused=(*code.refused, *finite.refused))
     return code
+
+
+def reached(region: Region) -> tuple[str, ...]:
+    """The wanted cells that get a gradient: not those that are compared alone, whatever a rule makes of what reads the truth."""
+    live = Backward(list(region.cells), region.seeds, region.wanted, Algebra({}, {})).live
+    return tuple(n for n in region.wanted if n in live)
 
 
 def passing(region: Region, closed: Region, values: dict[Any, int]) -> RegionCode:

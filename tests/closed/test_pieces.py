@@ -11,6 +11,10 @@ KERNELS = {
     "softshrink": lambda x: torch.sign(x) * torch.relu(x.abs() - 0.5),
     "softshrink by cases": lambda x: torch.where(x > 0.5, x - 0.5, torch.where(x < -0.5, x + 0.5, 0.0)),
     "hardshrink": lambda x: torch.where(x.abs() > 0.5, x, torch.zeros_like(x)),
+    "hardtanh": lambda x: torch.nn.functional.hardtanh(x, -0.5, 3.0),
+    "hardtanh as relu6": lambda x: torch.nn.functional.relu6(x, inplace=False),
+    "hardtanh by cases": lambda x: torch.where(x <= -1, -1.0, torch.where(x >= 3, 3.0, x)),
+    "hardtanh by two": lambda x: torch.nn.functional.hardtanh(torch.relu(x), -4.0, 4.0),
     "elu by cases": lambda x: 1.5 * torch.where(x > 0, x, 2 * (torch.exp(x / 2) - 1)),
 }
 
@@ -121,3 +125,82 @@ def test_a_forward_that_is_finite_for_negative_numbers_alone_is_closed() -> None
     assert "_rsub" in program.source.split("def backward(")[1]
     assert "_exp" not in program.source.split("def backward(")[1]
     assert codegen.check(program, c).ok
+
+
+def test_hardsigmoid_is_a_kernel_of_the_forward_alone() -> None:
+    """Its slope is 1/6 to the last digit, which that of torch's own kernel is not."""
+    x = torch.tensor([-4.0, -3.0, -1.0, 0.0, 0.7, 3.0, 5.0], dtype=torch.float64)
+    program = codegen.generate(torch.nn.Hardsigmoid(), x)
+    out, saved = program.forward(x)
+    assert "functional.hardsigmoid(" in program.source
+    torch.testing.assert_close(out, ((x + 3) / 6).clamp(0, 1), rtol=1e-15, atol=1e-16)
+    sixth = torch.tensor([0.0, 0, 1, 1, 1, 0, 0]).double() / 6
+    assert torch.equal(program.backward(saved)["input"], sixth)
+
+
+CLAMPS = {
+    "one after the other": lambda x: x.clamp(max=1).clamp(min=-1),
+    "of relu, scaled": lambda x: torch.clamp(torch.relu(x + 1), max=2) / 2,
+    "three of them": lambda x: 3 * x.clamp(max=2).clamp(min=-1).clamp(max=1),
+    "scaled by cases": lambda x: torch.where(x < -1, -2.0, torch.where(x > 1, 4.0, 3 * x + 1)),
+}
+
+
+@pytest.mark.parametrize("name", CLAMPS)
+def test_clamps_of_clamps_are_one(name: str) -> None:
+    """With the slopes that they have together at their bounds."""
+    forward = CLAMPS[name]
+    x = torch.tensor([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 5.0], dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    (true,) = torch.autograd.grad(forward(leaf).sum(), leaf)
+    program = codegen.generate(forward, x)
+    out, saved = program.forward(x)
+    torch.testing.assert_close(out, forward(x), rtol=1e-15, atol=1e-15)
+    torch.testing.assert_close(program.backward(saved)["x"], true, rtol=1e-15, atol=1e-15)
+    source = program.source[: program.source.index("# What follows")]
+    assert source.count(".clamp(") + source.count(".relu(") + source.count("hardtanh(") == 1
+    assert source.count("torch.where(") <= 1
+
+
+def test_a_choice_between_multiples_is_a_product_with_its_slope() -> None:
+    """One comparison gives the pinball loss and what it passes back."""
+    x, y = (torch.randn(9, dtype=torch.float64, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    y[0] = x[0]
+    forward = lambda x, y: torch.where(x - y < 0, (x - y) / -10, 0.9 * (x - y)).mean()  # noqa: E731
+    program = codegen.generate(forward, x, y)
+    assert program.source.count("torch.where(") == 1
+    assert codegen.check(program, x, y).ok
+
+
+def smooth_hinge(x, y):
+    z = x * y
+    return torch.where(z >= 1, 0.0, torch.where(z <= 0, 0.5 - z, 0.5 * (1 - z) ** 2)).mean()
+
+
+def smelu(x):
+    return torch.where(x >= 1.5, x, torch.where(x <= -1.5, 0.0, (x + 1.5) ** 2 / 6)).sum()
+
+
+def lifted(x):
+    return torch.where(x >= 2, 3 * x - 1.5, torch.where(x <= 0, x + 0.5, (x + 1) ** 2 / 2)).sum()
+
+
+@pytest.mark.parametrize("forward", [smooth_hinge, smelu, lifted], ids=lambda f: f.__name__)
+def test_a_function_whose_slope_is_a_clamp_is_made_of_it(forward) -> None:
+    """At the places between its pieces, far beyond them, and for infinities, of which 0 is no multiple."""
+    inf = float("inf")
+    x = torch.tensor([-inf, -1e9, -3.0, -1.5, -1e-9, 0.0, 0.5, 1.0, 1.5, 2.0, 1e9, inf], dtype=torch.float64)
+    inputs = (x, torch.ones_like(x)) if forward is smooth_hinge else (x,)
+    program = codegen.generate(forward, *inputs)
+    source = program.source[: program.source.index("def step(")]
+    assert "torch.where" not in source
+    for k in range(len(x)):
+        alone = [t[k : k + 1].clone().requires_grad_() for t in inputs]
+        out = forward(*alone)
+        (true, *_) = torch.autograd.grad(out, alone)
+        own, saved = program.forward(*[t.detach() for t in alone])
+        torch.testing.assert_close(own, out.detach(), rtol=1e-14, atol=1e-16)
+        found = program.backward(saved)["x"]
+        assert found.isfinite().all()
+        if true.isfinite().all():  # autograd multiplies the square beyond its bounds, which is infinite, by 0
+            torch.testing.assert_close(found, true, rtol=1e-14, atol=1e-16)

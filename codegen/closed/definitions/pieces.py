@@ -30,6 +30,8 @@ LONGEST = 80
 """Operations of a function at most: what is longer is not written out."""
 DEEPEST = 10
 """Through how many cells a function is written out at most."""
+CLAMPS = ("relu", "clamp", "hardtanh")
+"""Kernels of which one is taken for several, one of the other."""
 INVERSES = {sp.log: sp.exp, sp.tanh: sp.atanh}
 
 
@@ -58,9 +60,12 @@ def by_pieces(cells: list[Cell]) -> list[Cell]:
 def shorter(cell: Cell, known: Mapping[str, Cell]) -> Expr | None:
     """A cell's definition by its pieces; None where it is no function of one number, or as short as it is."""
     own, found = cast("Expr", cell.expr), list[tuple[int, Expr]]()
-    if is_kernel(own):
+    kernel = stable(own)
+    if kernel is not None and kernel[0] not in CLAMPS:
         return None
     for e in written(own, known):
+        if kernel is not None and e == own:
+            continue
         read = {a for h in heads(e) for a in accesses(cast("Expr", h))}
         if len(read) != 1:
             continue
@@ -69,7 +74,7 @@ def shorter(cell: Cell, known: Mapping[str, Cell]) -> Expr | None:
         parts = pieces(e.xreplace({x: t}), t)
         new = None if parts is None else choice(parts, t)
         new = None if new is None else cast("Expr", new.xreplace({t: x}))
-        if new is not None and (is_kernel(new) or calls(new) < calls(e)):
+        if new is not None and (is_kernel(new) or (kernel is None and calls(new) < calls(e))):
             found.append((calls(new), new))
     return min(found, key=lambda c: c[0])[1] if found else None
 
@@ -264,11 +269,51 @@ def choice(found: Pieces, t: Any) -> Any:
     if values[0].is_number and values[0] == values[-1] and values[1] != 0:
         return None  # constant beyond bounds: what it is within them, of a clamp
     if len(found.places) == 2:
-        last, last_left = found.places[1], found.lefts[1]
-        below = LessEqual(t, first) if first_left else Less(t, first)
-        above = Less(last, t) if last_left else LessEqual(last, t)
+        below, above = beyond(found, t)
+        if affine_between(found, t) is not None:
+            return bounded(found, t)
+        for zero_side, there, place, sign in ((0, above, first, 1), (2, below, found.places[1], -1)):
+            root = rooted(found.values[1], sign * (t - place), t) if values[zero_side] == 0 else None
+            if root is not None:
+                return Where(there, values[2 - zero_side], root)
         return Where(below, values[0], Where(above, values[2], values[1]))
     return None
+
+
+def rooted(value: Any, u: Any, t: Any) -> Any:
+    """`c relu(u)^k` of a function that is `c u^k` where u is positive, for a k above 1, None of any other."""
+    k = sp.degree(value, t) if sp.sympify(value).is_polynomial(t) else 0
+    if k < 2:
+        return None
+    c = sp.cancel(value / u**k)
+    return c * Where(LessEqual(u, 0), 0, u) ** k if c.is_number else None
+
+
+def beyond(found: Pieces, t: Any) -> tuple[Any, Any]:
+    """Of a function with two places: whether t is below the first, and whether it is above the second."""
+    (first, last), (first_left, last_left) = found.places, found.lefts
+    return LessEqual(t, first) if first_left else Less(t, first), Less(last, t) if last_left else LessEqual(last, t)
+
+
+def bounded(found: Pieces, t: Any) -> Any:
+    """A function that `affine_between` tells of, by the clamp that it is made of: of t, or of t and a number where that ends at 0."""
+    slope, rest = cast("Any", affine_between(found, t))
+    below, above = beyond(found, t)
+    return slope * Where(below, found.places[0], Where(above, found.places[1], t)) + rest
+
+
+def affine_between(found: Pieces, t: Any) -> tuple[Any, Any] | None:
+    """a and b, where a function is a t + b between two places and constant beyond, without a jump; None for any other."""
+    low, within, high = found.values
+    slope = sp.expand(within).coeff(t)
+    rest = sp.expand(within - slope * t)
+    if not (slope.is_number and slope != 0 and rest.is_number and low.is_number and high.is_number):
+        return None
+    return (
+        (slope, rest)
+        if all(zero(slope * p + rest - v) for p, v in zip(found.places, (low, high), strict=True))
+        else None
+    )
 
 
 __all__ = ["RULE", "by_pieces"]

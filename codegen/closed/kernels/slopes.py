@@ -89,6 +89,12 @@ class ShrinkBackward(sp.Function):
     nargs = 3
 
 
+class HardtanhBackward(sp.Function):
+    """`HardtanhBackward(g, x, l, h)` is g where l < x < h, else 0."""
+
+    nargs = 4
+
+
 KERNELS = (
     TanhBackward,
     GeluBackward,
@@ -100,6 +106,7 @@ KERNELS = (
     SoftplusBackward,
     EluBackward,
     ShrinkBackward,
+    HardtanhBackward,
 )
 """All of them are linear in what they multiply by the slope."""
 
@@ -248,6 +255,9 @@ def chosen_slope(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Any, Any] | No
     ):
         (x, bound), below, above = e.args[0].args, *e.args[1:]
         e = Where(Less(bound, x), above, below)
+    within = hardtanh_slope(e) if isinstance(e, Where) else None
+    if within is not None:
+        return within
     if isinstance(e, Where) and isinstance(e.args[2], (Where, Less)):
         return three_slopes(e)
     if not isinstance(e, Where) or not isinstance(e.args[0], Less) or not e.args[1].is_number or e.args[1] == 0:
@@ -297,6 +307,17 @@ def three_slopes(e: Where) -> tuple[Any, Any, Any] | None:
     return (ShrinkBackward, (x, high), below) if symmetric and below.is_number and within == 0 else None
 
 
+def hardtanh_slope(e: Where) -> tuple[Any, Any, Any] | None:
+    """The kernel of `0 if x <= l else (0 if h <= x else c)`."""
+    condition, below, rest = e.args
+    beyond, above, c = rest.args if isinstance(rest, Where) else (1 - rest, sp.S.Zero, sp.S.One)
+    if not (isinstance(condition, LessEqual) and isinstance(beyond, LessEqual) and below == above == 0 and c.is_number):
+        return None
+    (x, low), (high, again) = condition.args, beyond.args
+    fits = x == again and low.is_number and high.is_number and low < high and not x.has(Sigma, Where)
+    return (HardtanhBackward, (x, low, high), c) if fits else None
+
+
 def is_sigmoid(e: Any, x: Any, cells: Mapping[str, Cell]) -> bool:
     """Whether an expression is sigmoid(x), as a cell or as one less the cell of sigmoid(-x), up to cells that are multiples."""
     multiples = {n: c for n, c in cells.items() if is_multiple(c)}
@@ -316,6 +337,7 @@ def written_out(e: Any) -> Any:
     e = e.replace(LeakyReluBackward, lambda g, x, k: g * Where(Less(0, x), 1, k))
     e = e.replace(SoftplusBackward, lambda g, x, t: g * Where(Less(t, x), 1, 1 / (1 + sp.exp(-x))))
     e = e.replace(EluBackward, lambda g, x, a, s, k: g * Where(Less(0, x), s, s * a * k * sp.exp(k * x)))
+    e = e.replace(HardtanhBackward, lambda g, x, low, high: g * Where(LessEqual(x, low), 0, 1 - LessEqual(high, x)))
     e = e.replace(ShrinkBackward, lambda g, x, d: g * Where(Less(x, -d), 1, Less(d, x)))
     e = e.replace(SiluBackward, lambda g, x: g * (1 + x * (1 - sigmoid(x))) * sigmoid(x))
     e = e.replace(MishBackward, lambda g, x: g * slope_of_mish(x))

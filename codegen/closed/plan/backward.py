@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.algebra.boundedslope import by_bounds
 from codegen.closed.algebra.clipped import by_one_comparison
 from codegen.closed.algebra.commonfactor import by_common_factors
 from codegen.closed.algebra.factors import factored
@@ -16,8 +17,10 @@ from codegen.closed.algebra.floors import by_floors
 from codegen.closed.algebra.guarded import affine, chosen_again, guarded
 from codegen.closed.algebra.mirrored import RULE as MIRRORED
 from codegen.closed.algebra.mirrored import mirrored, parities, parity_of
+from codegen.closed.algebra.onechoice import by_one_choice
 from codegen.closed.algebra.opposites import RULE as OPPOSITES
 from codegen.closed.algebra.opposites import without_opposites
+from codegen.closed.algebra.parts import without_parts
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.algebra.terms import expanded, gathered, indices_of, powers, scalar_part
 from codegen.closed.algebra.ties import chosen_together
@@ -239,10 +242,11 @@ class Backward:
         self.algebra.rules = []
         opened = by_floors(without_choices(total, self.algebra), self.algebra)
         normal = by_powers(self.algebra.normal(opened, ranges), self.algebra)
-        normal = cancelled(guarded(normal, self.algebra), self.algebra)
+        normal = without_parts(cancelled(guarded(normal, self.algebra), self.algebra), self.algebra)
         normal = chosen_again(by_one_comparison(normal, self.algebra), total, self.algebra)
         if not self.algebra.signs:
             normal = chosen_together(normal)
+        normal = by_bounds(by_one_choice(normal, self.algebra), self.algebra)
         turned = mirrored(normal, self.pairs())
         if turned != normal:
             self.algebra.note(MIRRORED)

@@ -23,6 +23,7 @@ from tests.closed.forms.normalisation import NORMALISATION
 from tests.closed.forms.objectives import OBJECTIVES
 from tests.closed.forms.once import ONCE
 from tests.closed.forms.pairs import PAIRS
+from tests.closed.forms.piecewise import PIECEWISE
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.rankings import RANKINGS
 from tests.closed.forms.robust import ROBUST
@@ -73,6 +74,7 @@ FORMS: tuple[Form, ...] = (
     *THRESHOLDS,
     *DEVIATIONS,
     *UNEQUAL,
+    *PIECEWISE,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]

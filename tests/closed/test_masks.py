@@ -1,0 +1,142 @@
+"""Masks of ones and zeros: what they choose is chosen, with nothing multiplied by them, and one choice passes back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import codegen
+
+if TYPE_CHECKING:
+    from codegen.program import Program
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(len(shape) + sum(shape)))
+
+
+def rows() -> torch.Tensor:
+    """Numbers with zeros, kinks, and what exponentials of are large."""
+    x = drawn(6, 7) * 2
+    x[0, :5] = torch.tensor([0.0, 1.0, -1.0, 300.0, -300.0])
+    return x
+
+
+def checked(forward: Any, *inputs: torch.Tensor) -> Program:
+    """The program, after every gradient of it was what autograd's is, wherever that is finite."""
+    program = codegen.generate(forward, *inputs)
+    assert program.writer is not None
+    assert [r.code.refused for r in program.writer.regions.values() if r.code.refused] == []
+    leaves = [t.clone().requires_grad_() if t.is_floating_point() else t for t in inputs]
+    out = forward(*leaves)
+    grad = torch.rand(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(1))
+    own, saved = program.forward(*inputs)
+    torch.testing.assert_close(own[out.isfinite()], out[out.isfinite()].detach(), rtol=1e-12, atol=1e-13)
+    grads = program.backward(saved, grad)
+    asked = [(n, t) for n, t in zip(program.graph.inputs, leaves, strict=True) if t.requires_grad]
+    trues = torch.autograd.grad(out, [t for _, t in asked], grad, allow_unused=True)
+    for (name, _), true in zip(asked, trues, strict=True):
+        true = torch.zeros_like(grads[name]) if true is None else true
+        finite = true.isfinite()
+        torch.testing.assert_close(grads[name][finite], true[finite], rtol=1e-12, atol=1e-13)
+    return program
+
+
+def lines(program: Program) -> str:
+    """The forward and the backward, without their frames."""
+    return program.source[: program.source.index("# What follows")].partition("def step(")[0]
+
+
+def compared(x, y):
+    m = (y == 0).to(x.dtype)
+    return (m * x.exp() + (1 - m) * (x * y)).mean()
+
+
+def of_truths(x, given):
+    m = given.to(x.dtype)
+    return (m * x.exp() + (1 - m) * x**2).mean()
+
+
+def by_rows(x, y):
+    m = (y > 0).to(x.dtype)[:, None]
+    return (m * x.exp() + (1 - m) * x**2).sum()
+
+
+def three(x):
+    low, middle, high = (x < -1).to(x.dtype), (x.abs() <= 1).to(x.dtype), (x > 1).to(x.dtype)
+    return low * (-x - 0.5) + middle * x**2 / 2 + high * (x - 0.5)
+
+
+def what_is_left(x):
+    low, high = (x <= -1.5).to(x.dtype), (x >= 1.5).to(x.dtype)
+    return (1 - low - high) * (x + 1.5) ** 2 / 6 + high * x
+
+
+def two_by_two(x, z):
+    m, n = (x > 0).to(x.dtype), (z > 0).to(x.dtype)
+    return m * n * torch.sin(x) + m * (1 - n) * torch.cos(z) + (1 - m) * torch.cos(x)
+
+
+def negated(x):
+    return x * (x > 0) + (torch.exp(x) - 1) * (~(x > 0))
+
+
+INPUTS = {
+    compared: (rows(), torch.randint(0, 3, (6, 7), generator=torch.Generator().manual_seed(0))),
+    of_truths: (rows(), drawn(6, 7) > 0),
+    by_rows: (drawn(6, 7), drawn(6)),
+    three: (rows(),),
+    what_is_left: (rows(),),
+    two_by_two: (rows(), drawn(6, 7)),
+    negated: (rows(),),
+}
+
+
+@pytest.mark.parametrize("forward", INPUTS, ids=lambda f: f.__name__)
+def test_masks_choose(forward: Any) -> None:
+    """No mask is made a number, in the forward nor in the backward, and every gradient is made by as few choices as its result."""
+    source = lines(checked(forward, *INPUTS[forward]))
+    assert ".to(" not in source
+    forward_lines, backward_lines = source.split("def backward(")
+    kernels = ("torch.where(", "elu", "hardtanh", "clamp(")
+    chosen = [sum(part.count(k) for k in kernels) for part in (forward_lines, backward_lines)]
+    assert chosen[0] > 0
+    assert chosen[1] <= len(INPUTS[forward]) * chosen[0]
+
+
+def test_the_branch_that_is_not_taken_spoils_nothing() -> None:
+    """The logarithm of a negative number times 0 is nan; where the mask is 0 nothing of it is left."""
+    x = rows()
+    program = checked(lambda x: (x > 0).to(x.dtype) * torch.log(x) + (1 - (x > 0).to(x.dtype)) * torch.exp(x), x)
+    out, saved = program.forward(x)
+    assert out.isfinite().all()
+    assert program.backward(saved)["x"].isfinite().all()
+
+
+def test_weights_that_are_no_truths_stay() -> None:
+    x, w = drawn(6, 7), torch.rand(6, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert "where" not in lines(checked(lambda x, w: (w * x.exp() + (1 - w) * x**2).sum(), x, w))
+
+
+def test_a_product_with_a_mask_that_is_read_elsewhere_stays() -> None:
+    def forward(x, y):
+        m = (x > y).to(x.dtype)
+        k = m * x
+        return (k + (1 - m) * y).sum() + (k * k).sum()
+
+    assert "where" not in lines(checked(forward, rows(), drawn(6, 7)))
+
+
+def test_choices_by_one_condition_are_one() -> None:
+    """Also where one side is a slope of what another tensor is chosen for, as in Huber's loss with a square beside its mask."""
+
+    def forward(x, y):
+        r = x - y
+        m = (r.abs() <= 1).to(x.dtype)
+        return (m * 0.5 * r**2 + (1 - m) * (r.abs() - 0.5)).mean()
+
+    source = lines(checked(forward, rows(), drawn(6, 7)))
+    assert "where" not in source
+    assert source.count("clamp") == source.count("r_clamp") + 1
