@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
-from codegen.closed.definitions import chosengate, linear, moments, oncemultiplied, pieces
+from codegen.closed.definitions import chosengate, completed, diagonals, linear, moments, oncemultiplied, pieces
 from codegen.closed.definitions.enrich import enriched
 from codegen.closed.definitions.outer import among_rows, outer_differences
 from codegen.closed.definitions.scaled import scaled
@@ -78,6 +78,8 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         .by(SQUARED, squared)
         .by(moments.RULE, moments.by_moments)
     )
+    start = start.by(diagonals.RULE, diagonals.with_diagonals)
+    start = start.by(completed.RULE, lambda cells: completed.completed(cells, kept))
     start = start.by(linear.RULE, lambda cells: linear.collected(cells, kept))
     start = start.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 
