@@ -8,7 +8,7 @@ product would be a sum of products of its own.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from codegen.closed.regions.cells import Cell, is_contraction
 from codegen.closed.regroup.accuracy import passes_gates
@@ -28,7 +28,7 @@ RULE = "a product of three or more tensors is multiplied two at a time"
 
 
 def in_pairs(
-    cells: list[Cell], outputs: Collection[str], fixed: Collection[str], example: Mapping[str, int]
+    cells: list[Cell], outputs: Collection[str], fixed: Collection[str], example: Mapping[Any, int]
 ) -> list[Cell]:
     """The cells with every sum of such products as sums of products of two. `fixed` ones keep the forward's own arithmetic."""
     for c in cells:
