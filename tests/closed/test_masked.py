@@ -124,3 +124,9 @@ def test_the_places_that_zeros_are_put_at_are_read() -> None:
         return torch.log(1 + others.sum(0)).mean()
 
     emitted(forward, TALL, torch.tensor([0, 3, 1, 2, 2, 0, 1]))
+
+
+@pytest.mark.parametrize("turn", [lambda y: y.unsqueeze(0), lambda y: y.unsqueeze(1), lambda y: y.T, lambda y: y])
+def test_zeros_are_not_put_into_what_the_caller_gives(turn: Callable[..., Any]) -> None:
+    emitted(lambda s: turn(s * (1 - torch.eye(len(s), dtype=s.dtype))), S)
+    emitted(lambda s, w: turn(s * (1 - torch.eye(len(s), dtype=s.dtype)) + w * torch.eye(len(s), dtype=s.dtype)), S, W)
