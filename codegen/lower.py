@@ -139,6 +139,10 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, BesselMixin, ScalarMixi
             else:
                 scatters.append(found)
         value = None
+        if len(dense) == 1 and scatters and self.fills:
+            filled = self._filled(dense[0], indices, shape, outputs)
+            if filled is not None:
+                return replace(filled, scatters=(*filled.scatters, *scatters))
         if dense:
             whole = sp.Add(*dense)
             self.order = self.natural_order(whole, outputs)
@@ -267,7 +271,7 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, BesselMixin, ScalarMixi
         for d in sp.Mul.make_args(term) if self.fills else ():
             if isinstance(d, (Delta, Equal)) and self._is_diagonal(d, indices, shape):
                 body = (term / d).xreplace({indices[1]: indices[0]})
-                if body.has(*BRACKETS):
+                if any(not b.has(Indexed) for b in body.atoms(*BRACKETS)):
                     return None
                 own = [cast("Index", indices[0])]
                 self.order = self.natural_order(body, own)

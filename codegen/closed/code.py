@@ -13,6 +13,8 @@ from codegen.closed.definitions import (
     bymasks,
     chosengate,
     chosenslope,
+    completed,
+    diagonals,
     linear,
     moments,
     oncemultiplied,
@@ -92,6 +94,8 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         .by(SQUARED, squared)
         .by(moments.RULE, moments.by_moments)
     )
+    start = start.by(diagonals.RULE, diagonals.with_diagonals)
+    start = start.by(completed.RULE, lambda cells: completed.completed(cells, kept))
     start = start.by(linear.RULE, lambda cells: linear.collected(cells, kept))
     start = start.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 

@@ -49,7 +49,9 @@ def test_gradients_are_those_of_autograd(form: Form) -> None:
         out, saved = program.forward(*inputs)
         torch.testing.assert_close(out, form.forward(*inputs), rtol=1e-9, atol=1e-11)
         grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(n), dtype=out.dtype)
+        given = [t.clone() for t in (grad_out, *inputs)]
         grads = program.backward(saved, grad_out)
+        assert all(map(torch.equal, given, (grad_out, *inputs)))
         for name, true in zip(wanted(form, program), autograd(form, program, inputs, grad_out), strict=True):
             if name in form.exact_zero:
                 assert not grads[name].any()

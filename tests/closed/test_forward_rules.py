@@ -34,7 +34,9 @@ def emitted(forward: Callable[..., Any], *inputs: torch.Tensor) -> str:
     grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
     mine, saved = program.forward(*inputs)
     torch.testing.assert_close(mine, out.detach())
+    given = [t.clone() for t in (grad_out, *inputs)]
     grads = program.backward(saved, grad_out)
+    assert all(map(torch.equal, given, (grad_out, *inputs)))
     for mine, true in zip(grads.values(), torch.autograd.grad(out, wanted, grad_out), strict=True):
         torch.testing.assert_close(mine, true)
     return program.source

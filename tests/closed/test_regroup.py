@@ -239,3 +239,23 @@ def test_what_reads_a_running_sum_otherwise_keeps_it() -> None:
         return (q[:, None, :] @ states).sum() + states.tanh().sum()
 
     assert "cumsum" in emitted(both, randn(9, 8), randn(9, 8), randn(9, 7))
+
+
+def test_products_of_several_tensors_are_multiplied_two_at_a_time() -> None:
+    def forward(c, b, m, x):
+        return torch.einsum("bln,bsn,bls,bsp->blp", c, b, m, x)
+
+    source = emitted(forward, randn(2, 12, 3), randn(2, 9, 3), randn(2, 12, 9), randn(2, 9, 4))
+    forwards = source[source.index("def forward(") : source.index("def backward(")]
+    assert "einsum" not in source
+    assert forwards.count(" @ ") == 2
+    assert backward(source).count(" @ ") == 4
+
+
+def test_products_of_the_same_tensor_and_at_one_place_twice_are_right() -> None:
+    a, b = randn(4, 4), randn(4, 4)
+    emitted(lambda a, b: torch.einsum("ij,jk,kl->il", a, b, a), a, b)
+    emitted(lambda a, b: torch.einsum("ii,ij,jk->k", a, b, a), a, b)
+    emitted(lambda a, b, c: torch.einsum("i,ij,j->", a, b, c), randn(4), randn(4, 3), randn(3))
+    emitted(lambda a, b, c: torch.einsum("ij,jk,kl->il", a, b, c), randn(1, 3), randn(3, 1), randn(1, 2))
+    emitted(lambda a, b, y: torch.einsum("ij,jk,ik->k", a, b, y.to(a.dtype)), randn(4, 3), randn(3, 5), randn(4, 5) > 0)

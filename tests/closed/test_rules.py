@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sympy as sp
 import torch
+import torch.nn.functional as F
 
 import codegen
 from codegen.closed.algebra.matching import fact_key
 from codegen.derive import only_places
 from engine.notation import Index, Less, LessEqual, Sigma, base
+from tests.closed.test_forward_rules import emitted
 
 N = sp.Symbol("n", positive=True, integer=True)
 
@@ -324,3 +326,48 @@ def test_a_sum_beside_others_stays() -> None:
         return (u * u * x).sum()
 
     assert codegen.check(codegen.generate(forward, x, y), x, y).ok
+
+
+def test_what_is_added_to_a_quotient_cancels_over_its_denominator() -> None:
+    def log_odds(x):
+        return (x - torch.log1p(-x.exp())).square().sum()
+
+    x = -torch.rand(5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 0.1
+    source = emitted(log_odds, x)
+    assert "+ 1" not in source
+    program = codegen.generate(log_odds, x)
+    near = torch.full((5,), -1e-9, dtype=torch.float64)
+    exact = 2 * (near - torch.log(-torch.expm1(near))) / -torch.expm1(near)
+    torch.testing.assert_close(program.value_and_grad(near)[1]["x"], exact, rtol=1e-6, atol=0)
+
+
+def test_what_is_minus_another_gradient_is_computed_from_it() -> None:
+    a, b = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert "    da = -db\n" in emitted(lambda a, b: (torch.logaddexp(a, b) - a).sum(), a, b)
+
+
+def test_the_logarithm_of_two_exponentials_less_one_of_them_is_softplus() -> None:
+    """Where one is much larger, `logaddexp(a, b) - a` has no digits of what is left."""
+
+    def forward(a, b):
+        return (torch.logaddexp(a, b) - a).sum()
+
+    a, b = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert "logaddexp" not in emitted(forward, a, b)
+    program = codegen.generate(forward, a, b)
+    large = torch.full((5,), 1e3, dtype=torch.float64)
+    out, _ = program.value_and_grad(large, large - 60)
+    torch.testing.assert_close(out, 5 * torch.exp(torch.tensor(-60.0, dtype=torch.float64)), rtol=1e-6, atol=0)
+
+
+def test_differences_in_an_exponent_stay_there() -> None:
+    """`exp(b - a)` as `exp(b) exp(-a)` overflows."""
+
+    def forward(a, b):
+        return (F.softplus(a - b) + b).sum() - a.sum() + (torch.logaddexp(a / 3, b) - b).sum()
+
+    a, b = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    program = codegen.generate(forward, a, b)
+    out, grads = program.value_and_grad(a + 3e3, b + 3e3)
+    assert out.isfinite()
+    assert all(g.isfinite().all() for g in grads.values())

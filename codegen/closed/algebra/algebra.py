@@ -190,12 +190,8 @@ class Algebra:
         if isinstance(e, Where):
             condition, chosen, other = e.args
             out = Where(condition, self.normal_form(chosen, ranges), self.normal_form(other, ranges))
-            if (
-                isinstance(out, Where)
-                and out.args[1] == 0
-                and any(isinstance(f, Delta) for f in Mul.make_args(out.args[2]))
-            ):
-                places = [f for f in Mul.make_args(out.args[2]) if isinstance(f, Delta)]
+            if isinstance(out, Where) and out.args[1] == 0 and any(map(is_place, Mul.make_args(out.args[2]))):
+                places = [f for f in Mul.make_args(out.args[2]) if is_place(f)]
                 rest = Mul(*[f for f in Mul.make_args(out.args[2]) if f not in places])
                 return Mul(*places, Where(condition, 0, rest))
             sign = as_sign(out) if self.signs and isinstance(out, Where) else None
@@ -262,6 +258,11 @@ class Algebra:
         for s in shape:
             count *= max(2, int(cast("Any", s.xreplace({k: sp.Integer(v) for k, v in self.values.items()}))))
         return count
+
+
+def is_place(f: Any) -> bool:
+    """Whether a factor is one at places that an equality says and else zero, or the other way round."""
+    return isinstance(f, Delta) or isinstance(1 - f, Delta)
 
 
 __all__ = ["Algebra"]

@@ -9,7 +9,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.algebra.facts import single_sum
-from engine.notation import Equal, Index, Less, Sigma, Where
+from engine.notation import Delta, Equal, Index, Less, Sigma, Where
 
 
 @lru_cache(maxsize=2**12)
@@ -86,15 +86,25 @@ def alike(a: Any, b: Any) -> bool:
 
 
 def choice(b: Any, holds: Expr, fails: Expr) -> Expr:
-    """`holds` where b, else `fails`, with what both have as a factor in front, unless only numbers were left."""
+    """`holds` where b, else `fails`, with what both have as a factor in front, unless only numbers were left.
+
+    Where one of them is zero, so stands in front what leaves out a diagonal of the other.
+    """
     one, other = sp.Mul.make_args(holds), sp.Mul.make_args(fails)
     common = [f for f in one if f in other and not f.is_number]
+    if 0 in (holds, fails):
+        common = [f for f in (*one, *other) if leaves_out(f)]
     left, right = (cast("Expr", sp.Mul(*[f for f in x if f not in common])) for x in (one, other))
     if left.is_number and right.is_number:
         back = next((f for f in common if f.atoms(sp.Indexed)), sp.S.One)
         common = [f for f in common if f != back]
         left, right = (left * back), (right * back)
     return sp.Mul(*common) * Where(b, left, right)
+
+
+def leaves_out(f: Any) -> bool:
+    """Whether a factor is zero on a diagonal and else one."""
+    return isinstance(1 - f, Delta) and all(isinstance(i, Index) for i in (1 - f).args)
 
 
 __all__ = ["branched"]

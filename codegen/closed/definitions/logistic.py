@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 DEPTH = 4
 QUOTIENT = "a quotient of linear functions of exp(f) is sigmoid or tanh, which do not overflow"
-UNIFIED = "log(1 + exp(-f)) is log(1 + exp(f)) - f, whichever is shorter"
+UNIFIED = (
+    "log(1 + exp(-f)) is log(1 + exp(f)) - f, and log(exp(f) + exp(g)) is log(1 + exp(g - f)) + f, whichever is shorter"
+)
 
 
 def elementwise_cells(cells: Mapping[str, Cell]) -> dict[str, Cell]:
@@ -174,7 +176,10 @@ def softplus_arguments(e: Any) -> list[Expr]:
 
 
 def unified(e: Any) -> Any:
-    """log(1 + exp(-g)) as log(1 + exp(g)) - g, or the other way round, where that makes the expression shorter."""
+    """log(1 + exp(-g)) as log(1 + exp(g)) - g, or the other way round, where that makes the expression shorter.
+
+    So is log(exp(f) + exp(g)) - f as log(1 + exp(g - f)), which keeps its digits where f is much the larger one.
+    """
     if isinstance(e, Sigma):
         body = unified(e.body)
         return e if body is e.body else e.func(body, *e.args[1:])
@@ -183,9 +188,28 @@ def unified(e: Any) -> Any:
         return e if all(x is y for x, y in zip(args, e.args, strict=True)) else e.func(*args)
     best = e
     for g in softplus_arguments(e):
-        turned = sp.expand(e.xreplace({sp.log(1 + sp.exp(g)): sp.log(1 + sp.exp(-g)) + g}))
-        best = min((best, sp.expand(e), turned), key=length)
+        turned = added_up(e.xreplace({sp.log(1 + sp.exp(g)): sp.log(1 + sp.exp(-g)) + g}))
+        best = min((best, added_up(e), turned), key=length)
+    for total, (f, g) in sums_of_two(best):
+        turned = added_up(best.xreplace({total: sp.log(1 + sp.exp(g - f)) + f}))
+        best = min((best, turned), key=lambda x: length(x)[:2])
     return best
+
+
+def added_up(e: Any) -> Any:
+    """An expression multiplied out; exp(f - g) stays what it is, as a product of exp(f) and exp(-g) overflows."""
+    return sp.expand(e, power_exp=False)
+
+
+def sums_of_two(e: Any) -> list[tuple[Any, tuple[Any, Any]]]:
+    """Every log(exp(f) + exp(g)) inside of an expression with f and g, and with g and f, in a fixed order."""
+    found: list[tuple[Any, tuple[Any, Any]]] = []
+    for total in sorted(e.atoms(sp.log), key=sp.default_sort_key):
+        parts = sp.Add.make_args(total.args[0])
+        if len(parts) == 2 and all(isinstance(t, sp.exp) for t in parts):
+            f, g = (cast("Any", t).args[0] for t in parts)
+            found += [(total, (f, g)), (total, (g, f))]
+    return found
 
 
 def length(e: Any) -> tuple[int, int, int, str]:

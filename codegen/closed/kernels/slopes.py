@@ -373,6 +373,11 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
         return e.func(e.args[0], *[with_slopes(a, cells) for a in e.args[1:]])
     if not isinstance(e, sp.Mul):
         return e
+    places = [f for f in e.args if is_diagonal(f) or is_diagonal(1 - f)]
+    if places:
+        inner = sp.Mul(*[f for f in e.args if f not in places])
+        whole = with_slopes(inner, cells)
+        return e if whole is inner else sp.Mul(*places) * whole
     chosen = [(f, found) for f in e.args for found in [chosen_slope(f, cells)] if found is not None]
     if len(chosen) == 1:
         f, (kernel, own, number) = chosen[0]
@@ -409,6 +414,11 @@ def is_gate_of(s: Any, cells: Mapping[str, Cell]) -> bool:
     """Whether a factor is an element of a cell that is a sigmoid or a tanh."""
     cell = cells.get(name_of(s)) if isinstance(s, Indexed) else None
     return cell is not None and is_gate(cell)
+
+
+def is_diagonal(d: Any) -> bool:
+    """Whether a factor is one on a diagonal and else zero."""
+    return isinstance(d, Delta) and all(isinstance(i, Index) for i in d.args)
 
 
 def of_one_slope(terms: list[Any]) -> Any:

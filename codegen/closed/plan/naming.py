@@ -14,6 +14,8 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.algebra.branches import branched
+from codegen.closed.algebra.onequotient import RULE as ONE_QUOTIENT
+from codegen.closed.algebra.onequotient import over_one
 from codegen.closed.kernels.kinks import clamped, unbounded
 from codegen.closed.plan.backward import Statement, settled
 from codegen.closed.plan.names import Names
@@ -141,8 +143,11 @@ class Naming:
 
 
 def arranged(e: Expr, algebra: Algebra) -> Expr:
-    """Choices where brackets were, clamps where choices were, and common factors in front."""
-    return unbounded(settled(clamped(branched(e), algebra.cells)), algebra.cells)
+    """One quotient of two terms, choices where brackets were, clamps where choices were, and common factors in front."""
+    whole = over_one(e)
+    if whole is not e:
+        algebra.note(ONE_QUOTIENT)
+    return unbounded(settled(clamped(branched(whole), algebra.cells)), algebra.cells)
 
 
 def at_gathers(e: Expr, indices: tuple[Expr, ...]) -> Expr:

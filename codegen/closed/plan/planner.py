@@ -20,6 +20,7 @@ from codegen.closed.plan.apart import without_diagonals
 from codegen.closed.plan.backward import Backward, Plan, Statement
 from codegen.closed.plan.byresult import by_results
 from codegen.closed.plan.naming import Naming
+from codegen.closed.plan.negatives import by_negatives
 from codegen.closed.plan.prices import Prices, sums_of
 from codegen.closed.plan.scatters import with_scatters_apart
 from codegen.closed.plan.sharedsigns import with_signs_once
@@ -137,6 +138,7 @@ def finished(best: Choice, naming: Naming, region: Region) -> Planned:
     gradients = tuple(best.plan.gradients.items())
     wanted = {name for _, name in gradients}
     statements = without_diagonals(statements, wanted, lambda e, s: ranges_of(e, s, algebra))
+    statements = by_negatives(statements)
     sums = sums_of_cells(region.needed, algebra)
     return Planned(tuple(share(statements, algebra)), gradients, best.cost, unshared=tuple(statements), sums=sums)
 

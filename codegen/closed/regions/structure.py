@@ -14,7 +14,7 @@ from codegen.closed.regions.region import AGAIN, grouped, near_readers
 from codegen.closed.regions.rewrites import compared
 from codegen.closed.regions.symmetric import symmetric_among
 from codegen.closed.regroup import RULE as ORDER
-from codegen.closed.regroup import angles, picked, regrouped
+from codegen.closed.regroup import angles, pairs, picked, regrouped
 from codegen.values import TensorInfo
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Structure:
         """The forward's own tensors."""
         picks = picked.with_picks_apart(self.traced, graph.outputs, builder.literal, graph.example)
         added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
-        ordered = regrouped(added, graph.outputs, builder.literal, graph.example)
+        paired = pairs.in_pairs(added, graph.outputs, builder.literal, graph.example)
+        ordered = regrouped(paired, graph.outputs, builder.literal, graph.example)
         shared = rows.with_shares_in_products(ordered, graph.outputs)
         attached = without_detached(shared, graph.outputs)
         stilled = without_indifferent(attached, graph.outputs)
@@ -58,7 +59,8 @@ class Structure:
         self.notes = (
             *compared(picked.RULE, self.traced, picks),
             *compared(angles.RULE, picks, added),
-            *compared(ORDER, added, ordered),
+            *compared(pairs.RULE, added, paired),
+            *compared(ORDER, paired, ordered),
             *compared(rows.RULE, ordered, shared),
             *compared(DETACHED, shared, attached),
             *told(attached, stilled),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from codegen import tensors as tt
 from codegen.closed.write.blocks import Block, Term
-from codegen.closed.write.likes import covers, expanded
+from codegen.closed.write.likes import covers, expanded, may_be_view
 from codegen.closed.write.line import LIKE
 from codegen.closed.write.places import begun
 from codegen.lower import Lowered, Lowerer
@@ -22,24 +22,6 @@ if TYPE_CHECKING:
     from codegen.closed.write.blocks import Labels
     from codegen.closed.write.likes import Likes
     from codegen.lower import Scatter
-
-
-VIEWS = frozenset(
-    [
-        "unsqueeze",
-        "squeeze",
-        "expand",
-        "view",
-        "reshape",
-        "permute",
-        "transpose",
-        "flatten",
-        "unflatten",
-        "diagonal",
-        "to",
-    ]
-)
-"""Methods whose result may be the tensor itself, in another shape."""
 
 
 class Forward:
@@ -117,7 +99,7 @@ class Forward:
                 t = expanded(t, cell.shape)
             if cell.kind != v.kind:  # whole numbers may go through a division, or be the truth of something
                 t = tt.method(t, "to", likes.dtype_text(cell.dtype, like))
-            if low.scatters and (t.kind in ("name", "attribute", "item") or (t.kind == "method" and t.head in VIEWS)):
+            if low.scatters and may_be_view(t):
                 t = tt.method(t, "clone")
         scatters: list[Scatter] = []
         for s in low.scatters:

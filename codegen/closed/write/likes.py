@@ -21,6 +21,24 @@ if TYPE_CHECKING:
     from codegen.tensors import T
 
 
+VIEWS = frozenset(
+    [
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "view",
+        "reshape",
+        "permute",
+        "transpose",
+        "flatten",
+        "unflatten",
+        "diagonal",
+        "to",
+    ]
+)
+"""Methods whose result may be the tensor itself, in another shape."""
+
+
 class Likes:
     """Makes tensors for the forward like an input, and for the backward like a cotangent that the caller gives."""
 
@@ -121,9 +139,14 @@ def covers(v: Val, shape: tuple[Expr, ...]) -> bool:
     )
 
 
+def may_be_view(t: T) -> bool:
+    """Whether an expression may be the memory of a tensor that is there, so that a copy of it is written into."""
+    return t.kind in ("name", "attribute", "item") or (t.kind == "method" and t.head in VIEWS)
+
+
 def expanded(t: T, shape: tuple[Expr, ...]) -> T:
     """A tensor at every place of a shape."""
     return tt.method(t, "expand", *[tt.size(s) for s in shape])
 
 
-__all__ = ["Likes", "covers", "expanded"]
+__all__ = ["Likes", "covers", "expanded", "may_be_view"]

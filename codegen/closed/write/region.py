@@ -43,7 +43,8 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
     """A plan as torch statements; with the forward's lines as they are if `literal`, else in stable forms."""
     cells = region.cells
     by_name = {c.name: c for c in cells}
-    slopes = {s.name: kernels_of(s.expr, by_name) for s in plan.statements}
+    apart = {s.name: scattered.scattered_apart(s.expr, s.indices) for s in plan.statements}
+    slopes = {n: kernels_of(e, by_name) for n, e in apart.items()}
     named = with_named_sums(slopes, cells)
     formulas = with_named_sums({s.name: s.expr for s in plan.statements if named[s.name] != slopes[s.name]}, cells)
     same = {} if literal else copies.twins(cells, region.copies)
@@ -200,7 +201,8 @@ def numbers_in_front(e: Any) -> Any:
 def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any, int]) -> bool:
     """Whether a cell read once is written out: unless it has a name of its own and its reader reads all of it.
 
-    Nor is what is read at more places than it has, as the mean of every class. A sum is not written out in a sum either:
+    Nor is what is read at more places than it has, as the mean of every class, nor a matrix without its diagonal that is
+    summed. A sum is not written out in a sum either:
     `(a - b) - (c - d)` loses digits as `a - b - c + d`, nor the logarithm of a sum of exponentials in an exponential, in
     which both would cancel.
     """
@@ -211,6 +213,8 @@ def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any
         return False
     if isinstance(cell.expr, sp.Add) and adds(whole, cell.name):
         return False
+    if whole.has(Sigma) and is_without_diagonal(cell):
+        return False
     placed = scattered.by_places(cell.expr, cell.indices) is not cell.expr
     if placed and not all(scattered.is_linear(whole, a) for a in accesses(whole, cell.name)):
         return False
@@ -220,6 +224,12 @@ def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any
     if not cell.named or fills(whole, cell.name):
         return True
     return gathers or isinstance(cell.expr, sp.exp)
+
+
+def is_without_diagonal(c: Cell) -> bool:
+    """Whether a cell is a product with a matrix that is zero on the diagonal and else one: zeros are put there."""
+    places = [1 - f for f in sp.Mul.make_args(c.expr) if isinstance(1 - f, Delta)]
+    return len(c.indices) == 2 and any({*d.args} == {*c.indices} for d in places)
 
 
 def elements(c: Cell, values: dict[Any, int]) -> int:

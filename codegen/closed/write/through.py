@@ -13,7 +13,7 @@ from codegen.closed.plan.sharedsigns import SIGN
 from codegen.closed.regions.symmetric import is_symmetric, symmetric_among
 from codegen.closed.write.blocks import Term
 from codegen.closed.write.cotangents import Piece, named_piece
-from codegen.closed.write.likes import covers, expanded
+from codegen.closed.write.likes import covers, expanded, may_be_view
 from codegen.closed.write.line import LIKE, Line
 from codegen.closed.write.places import begun, disjoint
 from codegen.derivation import Origin, Proof
@@ -171,7 +171,7 @@ class Through:
             t = expanded(t, line.shape)
             if low.scatters:
                 t = tt.method(t, "clone")
-        elif low.scatters and t.kind in ("name", "attribute", "item"):
+        elif low.scatters and may_be_view(t):
             t = tt.method(t, "clone")
         known = [self.by_name[n] for n in self.names.values() if n in self.live and n in self.by_name]
         if cell is not None and any(c.dtype != cell.dtype for c in known):

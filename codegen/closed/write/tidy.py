@@ -36,10 +36,15 @@ def _is_sum(e: ast.expr) -> bool:
 
 @lru_cache(maxsize=2**12)
 def read_by(line: str) -> tuple[str, ...]:
-    """The identifiers that a statement reads, as often as they stand there; attribute names are left out."""
+    """The identifiers that a statement reads, as often as they stand there; attribute names are left out.
+
+    What it puts something in is left out, the places are not: `a[i, torch.arange(n)] = b` reads i, n and b.
+    """
     statement = ast.parse(line.strip()).body[0]
-    whole = statement.value if isinstance(statement, ast.Assign) else statement
-    return tuple(x.id for x in ast.walk(whole) if isinstance(x, ast.Name))
+    parts: list[ast.AST] = [statement]
+    if isinstance(statement, ast.Assign):
+        parts = [statement.value, *[t.slice for t in statement.targets if isinstance(t, ast.Subscript)]]
+    return tuple(x.id for part in parts for x in ast.walk(part) if isinstance(x, ast.Name))
 
 
 def joined(blocks: Sequence[Block], nameless: Callable[[str], bool]) -> list[Block]:

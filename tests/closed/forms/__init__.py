@@ -6,6 +6,7 @@ from tests.closed.forms.cells import CELLS
 from tests.closed.forms.channels import CHANNELS
 from tests.closed.forms.choices import CHOICES
 from tests.closed.forms.contractions import CONTRACTIONS
+from tests.closed.forms.contrasts import CONTRASTS
 from tests.closed.forms.deviations import DEVIATIONS
 from tests.closed.forms.distances import DISTANCES
 from tests.closed.forms.form import Draw, Form
@@ -75,6 +76,7 @@ FORMS: tuple[Form, ...] = (
     *DEVIATIONS,
     *UNEQUAL,
     *PIECEWISE,
+    *CONTRASTS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
