@@ -55,13 +55,16 @@ def operands(c: Cell) -> tuple[Indexed, Indexed] | None:
 
 def difference(c: Cell) -> tuple[Indexed, Indexed] | None:
     """x and m of a cell that is x - m for elements x and m of tensors; None for any other cell."""
-    terms = sp.Add.make_args(c.expr) if c.expr is not None and c.kind == "float" and not c.call else ()
-    if len(terms) != 2:
+    if not isinstance(c.expr, sp.Add) or c.kind != "float" or c.call or len(c.expr.args) != 2:
         return None
-    one, other = sorted(terms, key=lambda t: bool(t.could_extract_minus_sign()))
-    other = -cast("Any", other)
-    plain = all(isinstance(a, Indexed) and all(i == 0 or isinstance(i, Index) for i in a.indices) for a in (one, other))
-    return (cast("Indexed", one), other) if plain else None
+    parts = [cast("Any", t).as_coeff_Mul() for t in c.expr.args]
+    found = {number: a for number, a in parts if isinstance(a, Indexed) and plain(a)}
+    return (found[1], found[-1]) if found.keys() == {1, -1} else None
+
+
+def plain(a: Indexed) -> bool:
+    """Whether an element is at indices alone, and at the first where a tensor has one."""
+    return all(i == 0 or isinstance(i, Index) for i in cast("Any", a).indices)
 
 
 def with_origins(cells: list[Cell]) -> list[Cell]:

@@ -134,12 +134,13 @@ def readers_of(cells: list[Cell]) -> dict[str, list[str]]:
 
 def near_readers(cells: list[Cell], kept: Container[str]) -> list[Cell]:
     """The cells, with a copy of each outer difference for those of its readers that do not need it as a tensor and are elsewhere."""
+    outer = [c for c in cells if c.is_local and operands(c) is not None]
+    if not outer:
+        return cells
     depth, by_name, readers = depths(cells), {c.name: c for c in cells}, readers_of(cells)
     taken = {*by_name}
     out = {c.name: [c] for c in cells}
-    for c in cells:
-        if not c.is_local or operands(c) is None:
-            continue
+    for c in outer:
         far = [r for r in readers.get(c.name, []) if by_name[r].is_local and depth[r] != depth[c.name]]
         for d in sorted({depth[r] for r in far}):
             at = [r for r in far if depth[r] == d]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sympy import Expr
 
 RULE = "a product of three or more tensors is multiplied two at a time"
+LEAST = 3
+"""How many factors a product has from which on it is one of several."""
 
 
 def in_pairs(
@@ -33,6 +35,8 @@ def in_pairs(
     """The cells with every sum of such products as sums of products of two. `fixed` ones keep the forward's own arithmetic."""
     for c in cells:
         if c.name in fixed or c.kind != "float" or c.after or c.expr is None or not is_contraction(c.expr):
+            continue
+        if all(len(p.factors) < LEAST for p in terms(c.expr) or ()):
             continue
         among = Among(cells, outputs, fixed, example)
         parts = Parts(among, ())
@@ -53,7 +57,7 @@ def of_pairs(c: Cell, parts: Parts) -> Expr | None:
         return None
     (one,) = products
     floats = all(isinstance(f, Indexed) and parts.cell(name_of(f)).kind == "float" for f in one.factors)
-    if len(one.factors) < 3 or not floats:
+    if len(one.factors) < LEAST or not floats:
         return None
     parts.belong(c, products)
     group = Order(one, frozenset(c.ranges), parts.among.size).cheapest(parts.ranges)

@@ -33,8 +33,9 @@ def regrouped(
     """The cells without the products that cost more than they save. `fixed` cells keep the forward's own arithmetic."""
     done = {*outputs, *fixed}
     among = Among(cells, outputs, fixed, example)
+    left = iter(among.cells)
     while True:
-        c = next((c for c in among.cells if c.name not in done), None)
+        c = next((c for c in left if c.name not in done), None)
         if c is None:
             return among.cells
         done.add(c.name)
@@ -44,6 +45,7 @@ def regrouped(
         if trial.possible() and trial.made() and trial.cheaper() and trial.passes_gates():
             done -= {r for d in trial.new for r in d.reads} - {*outputs, *fixed}
             among = Among(among.with_instead(trial.added), outputs, fixed, example)
+            left = iter(among.cells)
 
 
 def is_product(c: Cell, among: Among) -> bool:
