@@ -260,14 +260,14 @@ def chosen_slope(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Any, Any] | No
         return within
     if isinstance(e, Where) and isinstance(e.args[2], (Where, Less)):
         return three_slopes(e)
-    if not isinstance(e, Where) or not isinstance(e.args[0], Less) or not e.args[1].is_number or e.args[1] == 0:
+    if not isinstance(e, Where) or type(e.args[0]) is not Less or not e.args[1].is_number or e.args[1] == 0:
         return None
     (bound, x), one, other = e.args[0].args, e.args[1], e.args[2] / e.args[1]
     if not bound.is_number or not x.has(Indexed) or x.has(Sigma, Where):
         return None
     if bound == 0 and other.is_number and other != 0:
         return LeakyReluBackward, (x, other), one
-    if bound == 0 and one.is_positive and not isinstance(e.args[0], LessEqual):
+    if bound == 0 and one.is_positive:
         return exponential_slope(x, one, e.args[2], cells)
     return (SoftplusBackward, (x, bound), one) if bound > 0 and is_sigmoid(other, x, cells) else None
 
@@ -434,7 +434,7 @@ def of_one_slope(terms: list[Any]) -> Any:
 
 def by_clamps(e: Any, cells: Mapping[str, Cell]) -> Any:
     """An expression with `[l <= x <= h]` as `[x = c]`, where a cell c is clamp(x, l, h)."""
-    if isinstance(e, Where) and isinstance(e.args[0], Less) and e.args[1] == 0 and isinstance(1 - e.args[2], Less):
+    if isinstance(e, Where) and type(e.args[0]) is Less and e.args[1] == 0 and type(1 - e.args[2]) is Less:
         (x, low), (high, again) = e.args[0].args, (1 - e.args[2]).args
         if x == again and isinstance(x, Indexed) and low.is_number and high.is_number:
             for cell in cells.values():
