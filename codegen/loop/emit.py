@@ -242,6 +242,8 @@ class Writer(Ending):
             if final:
                 self.text.body.append(f"{u.name}.add_({owner}, alpha=rate)")
             return
+        if first and self.shrinks(u) is not None:
+            return  # as the next one does
         rate = (
             "rate"
             if u.scale == 1
@@ -252,7 +254,16 @@ class Writer(Ending):
         if not u.keyword:
             self.text.body.append(f"{target}.{u.method}({self.multiplied(u, rate)})")
             return
-        self.text.body.append(f"{target}.{u.method}({args}, {u.keyword}={rate})")
+        group = self.updates[u.name]
+        by = self.shrinks(group[0]) if len(group) > 1 and u is group[1] else None
+        beta = "" if by is None else f"beta=1 + {by!r} * rate, "
+        self.text.body.append(f"{target}.{u.method}({args}, {beta}{u.keyword}={rate})")
+
+    def shrinks(self, u: Update) -> float | None:
+        """By how much an update makes a parameter smaller itself, where the next one does both at once; None for any other."""
+        first, *others = self.updates[u.name]
+        own = u.method == "add_" and u.args[0] is self.step.inputs[u.name] and not u.views
+        return u.scale if u is first and others and others[0].beta and own and not self.layout.plain else None
 
     def multiplied(self, u: Update, by: str) -> str:
         """The arguments of an update with the last one multiplied: in place, where nothing reads it afterwards."""
