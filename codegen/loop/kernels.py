@@ -199,15 +199,15 @@ def rectified(step: Step) -> Iterator[Match]:
 
 def rectified_backward(step: Step) -> Iterator[Match]:
     """g where z > 0 and 0 elsewhere is threshold_backward(g, z, 0), and that of relu(z), where something else reads it anyway."""
-    rectified = [n for n in step.order if n.op in ("relu", "clamp_min") and n.args[1:] in ((), (0,))]
-    results: dict[Any, Node] = {n.args[0]: n for n in reversed(rectified)}
+    relus = [n for n in step.order if n.op in ("relu", "clamp_min") and n.args[1:] in ((), (0,))]
+    results: dict[Any, Any] = {n.args[0]: n for n in reversed(relus)}
     for n in step.order:
         if n.op != "where" or not isinstance(n.args[0], Node) or n.args[0].op not in ("le", "gt"):
             continue
         z, threshold = n.args[0].args
         if threshold != 0 or bool((z.value > 0).all()) or not bool((z.value > 0).any()):
             continue  # what is on one side only says nothing of the other
-        z = results[z] if z in results else z
+        z = results.get(z, z)
         for given in [a for a in n.args[1:] if isinstance(a, Node) and a.dtype == n.dtype and alike(z, n)]:
             seen = seen_as(given, n)
             if seen is not None and equal(torch.where(z.value > 0, seen[0].value, 0.0), n.value):
