@@ -131,11 +131,8 @@ def trainer(params):
                 dh1_relu = torch.scatter_add(zeros_1, -1, h1_max_pool2d_with_indices_3d, dh1_3d)
                 dh1_relu_4d = dh1_relu.view(32, 8, 8, 8)
                 threshold_backward(dh1_relu_4d, h1_relu, 0, grad_input=dh1_conv2d)
-                dh1_conv2d_like = torch.ops.aten.new_empty.default(dh1_conv2d, (1,))
-                dh1_conv2d_like_4d = dh1_conv2d_like.expand(8, 1, 3, 3)
                 _, dc1, _ = torch.ops.aten.convolution_backward.default(
-                    dh1_conv2d, x, dh1_conv2d_like_4d, None, (1, 1), (1, 1), (1, 1), False, (0,), 1,
-                    (False, True, False),
+                    dh1_conv2d, x, c1, None, (1, 1), (1, 1), (1, 1), False, (0,), 1, (False, True, False)
                 )
                 torch.sum(dh1_conv2d, (0, 2, 3), out=db1)
                 torch.sum(dh2_conv2d, (0, 2, 3), out=db2)
