@@ -108,8 +108,7 @@ def of_several(n: Node) -> int:
 
 def flops(n: Node) -> float:
     """Multiplications and additions of a matrix product."""
-    matrices = [r for r in n.reads if len(r.shape) >= 2]
-    inner = matrices[0].shape[-1] if matrices else 1
+    inner = n.args[-2].shape[-1]  # what a product is added to comes first
     if len(n.shape) < 2:
         return 2.0 * n.numel * inner
     columns = n.shape[-1]

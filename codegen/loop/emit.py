@@ -14,7 +14,7 @@ from codegen.loop.calls import argument, changed, expression, has_out, in_place,
 from codegen.loop.ending import Ending
 from codegen.loop.folds import LISTED, Update, seen
 from codegen.loop.graph import Node, Sized, constant
-from codegen.loop.layout import FEW, contiguous, ends_of, reads_of, root, together
+from codegen.loop.layout import FEW, LARGE, contiguous, ends_of, reads_of, root, together
 from codegen.loop.names import OPERATORS
 from codegen.loop.tidy import SCALARS
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 ADDED = {"mm": "addmm_", "mv": "addmv_", "bmm": "baddbmm_"}
 """The method that adds a product to what is there."""
-LARGE = 1 << 20
-"""Bytes from which on a value is let go of before the step ends."""
 
 
 class Writer(Ending):
@@ -116,6 +114,8 @@ class Writer(Ending):
         elif self.changes(x):
             becomes = "" if self.name(x) == self.name(x.args[0]) else f"  # {self.name(x)} from here on"
             body.append(f"{changed(self.operand(x), self.ready)}{becomes}")
+        elif x in self.layout.over:
+            body.append(written(self.operand(x), self.name(x.args[0]), self.ready))
         elif has_out(x) and (x in self.rowed or x in self.layout.place):
             body.append(written(self.operand(x), self.out(x), self.ready))
         elif x in self.rowed:
@@ -155,7 +155,7 @@ class Writer(Ending):
             for n, j in last.items():
                 self.last.setdefault(j, []).append(n)
         dead = [n for n in self.last.get(k, ()) if n.dtype is not None]
-        known = {*self.layout.place, *self.rowed, *self.layout.data}
+        known = {*self.layout.place, *self.rowed, *self.layout.data, *self.layout.over.values()}
         large = [n for n in dead if not self.local(n) and n.op != "input" and n.numel * n.dtype.itemsize >= LARGE]
         loose = [n for n in large if n.constant is None and n not in known]
         names = [self.names[n] for n in loose if n in self.names and n not in self.made]
@@ -242,6 +242,8 @@ class Writer(Ending):
             if final:
                 self.text.body.append(f"{u.name}.add_({owner}, alpha=rate)")
             return
+        if first and self.shrinks(u) is not None:
+            return  # as the next one does
         rate = (
             "rate"
             if u.scale == 1
@@ -252,7 +254,16 @@ class Writer(Ending):
         if not u.keyword:
             self.text.body.append(f"{target}.{u.method}({self.multiplied(u, rate)})")
             return
-        self.text.body.append(f"{target}.{u.method}({args}, {u.keyword}={rate})")
+        group = self.updates[u.name]
+        by = self.shrinks(group[0]) if len(group) > 1 and u is group[1] else None
+        beta = "" if by is None else f"beta=1 + {by!r} * rate, "
+        self.text.body.append(f"{target}.{u.method}({args}, {beta}{u.keyword}={rate})")
+
+    def shrinks(self, u: Update) -> float | None:
+        """By how much an update makes a parameter smaller itself, where the next one does both at once; None for any other."""
+        first, *others = self.updates[u.name]
+        own = u.method == "add_" and u.args[0] is self.step.inputs[u.name] and not u.views
+        return u.scale if u is first and others and others[0].beta and own and not self.layout.plain else None
 
     def multiplied(self, u: Update, by: str) -> str:
         """The arguments of an update with the last one multiplied: in place, where nothing reads it afterwards."""

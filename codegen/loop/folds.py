@@ -129,7 +129,12 @@ def _fold(
         inverse = [order.index(k) for k in range(len(order))]
         _fold(name, a[0], scale, (*views, ("permute", tuple(inverse))), step, users, out)
         return
-    if g.op == "mm":
+    if g.op in ("addmm", "addcmul") and a[0].shape == g.shape and "alpha" not in g.kwargs and "beta" not in g.kwargs:
+        _fold(name, a[0], scale, views, step, users, out)
+        by = scale * g.kwargs.get("value", 1)
+        product, keyword = g.op == "addmm", "alpha" if g.op == "addmm" else "value"
+        out.append(Update(name, f"{g.op}_", (a[1], a[2]), by, views, keyword, product))
+    elif g.op == "mm":
         out.append(Update(name, "addmm_", (a[0], a[1]), scale, views, "alpha", True))
     elif g.op == "mv":
         out.append(Update(name, "addmv_", (a[0], a[1]), scale, views, "alpha", True))

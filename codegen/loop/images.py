@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from codegen.loop.graph import Node, call, called
+from codegen.loop.graph import Node, alike, call, called
 from codegen.loop.rules import Match
 
 if TYPE_CHECKING:
@@ -72,4 +72,39 @@ def spread(n: Node) -> bool:
     return bool(n.shape) and n.shape[-1] > 1 and last.count(1) >= 2
 
 
-__all__ = ["pooled_by_channels", "product_apart"]
+INPUT, WEIGHT = [True, False, False], [False, True, False]
+"""Which of the gradients of a convolution (of its input, its weight, its bias) a call makes."""
+
+
+def convolved_back(step: Step) -> Iterator[Match]:
+    """What a convolution passes back to its input and to its weight, from one call: the kernel prepares for both at once.
+
+    A call for the weight alone is given the weight in the place of a tensor that only has its shape.
+    """
+    users = step.users()
+    backwards = [n for n in step.order if n.op == "convolution_backward" and n.dtype is None]
+    for n in [b for b in backwards if b.args[-1] == WEIGHT]:
+        g, x, like, *rest = n.args
+        others = [a for a in backwards if a.args[-1] == INPUT and a.args[0] is g and a.args[3:-1] == n.args[3:-1]]
+        other = next((a for a in others if seen_alike(a.args[1], x) and seen_alike(a.args[2], like)), None)
+        forward = (c for c in step.order if c.op == "convolution" and c.args[0] is x)
+        weight = next((c.args[1] for c in forward if seen_alike(c.args[1], like)), None)
+        weight = weight if other is None else other.args[2]
+        if weight is None or weight is like:
+            continue
+        mask = WEIGHT if other is None else [True, True, False]
+        whole = call(n.op, g, x, weight, *rest[:-1], mask, shape=(), dtype=None, overload=n.overload)
+        pairs: list[tuple[Node, Node]] = []
+        for part in [*users[n], *(users[other] if other is not None else ())]:
+            k = part.args[1]
+            pairs.append((part, Node("part", (whole, k), {}, part.shape, part.dtype, whole.value[k], part.name)))
+        first = n if other is None else min(n, other, key=step.order.index)
+        yield Match([whole, *[new for _, new in pairs]], pairs, at=first)
+
+
+def seen_alike(a: Node, b: Node) -> bool:
+    """Whether two tensors have one shape and one dtype."""
+    return alike(a, b) and a.dtype == b.dtype
+
+
+__all__ = ["convolved_back", "pooled_by_channels", "product_apart"]

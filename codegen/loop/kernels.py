@@ -11,7 +11,7 @@ from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
 from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_in_rows, seen_as, sizes_of, small
-from codegen.loop.images import pooled_by_channels, product_apart
+from codegen.loop.images import convolved_back, pooled_by_channels, product_apart
 from codegen.loop.layernorm import layer_norm
 from codegen.loop.masks import masked
 from codegen.loop.rules import Match, Rule, depends_on, near
@@ -198,13 +198,16 @@ def rectified(step: Step) -> Iterator[Match]:
 
 
 def rectified_backward(step: Step) -> Iterator[Match]:
-    """g where z > 0 and 0 elsewhere is threshold_backward(g, z, 0)."""
+    """g where z > 0 and 0 elsewhere is threshold_backward(g, z, 0), and that of relu(z), where something else reads it anyway."""
+    relus = [n for n in step.order if n.op in ("relu", "clamp_min") and n.args[1:] in ((), (0,))]
+    results: dict[Any, Any] = {n.args[0]: n for n in reversed(relus)}
     for n in step.order:
         if n.op != "where" or not isinstance(n.args[0], Node) or n.args[0].op not in ("le", "gt"):
             continue
         z, threshold = n.args[0].args
         if threshold != 0 or bool((z.value > 0).all()) or not bool((z.value > 0).any()):
             continue  # what is on one side only says nothing of the other
+        z = results.get(z, z)
         for given in [a for a in n.args[1:] if isinstance(a, Node) and a.dtype == n.dtype and alike(z, n)]:
             seen = seen_as(given, n)
             if seen is not None and equal(torch.where(z.value > 0, seen[0].value, 0.0), n.value):
@@ -439,6 +442,7 @@ RULES: tuple[Rule, ...] = (
     Rule("square", "x^2 = x x", squares, always=True),
     Rule("addcmul", "c + a b = addcmul(c, a, b)", multiply_add),
     Rule("product apart", "addcmul(c, a, b) = c + a b", product_apart, always=True),
+    Rule("convolution backward", "both gradients of a convolution from one call", convolved_back, always=True),
     Rule("pooling", "max_pool2d(x) = max_pool2d(x with channels last)", pooled_by_channels),
     Rule("reversed difference", "c - x", reversed_difference, always=True),
     Rule(

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from codegen.loop.blocks import Begin, Blocks, End, NoBlocksError, in_blocks
 from codegen.loop.calls import elementwise, has_out, in_place
+from codegen.loop.cost import price
 from codegen.loop.folds import Average, Update, updates
 from codegen.loop.graph import Node, nodes_in
 
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
 ROWS_BYTES = 4 << 20
 """How much the rows that are drawn and stored ahead of time may take."""
 MOST = 100
+BESIDE = 100
+"""How many times as long the steps of a chunk take as what is done once for all of them, where their rows allow it."""
+ONCE = 10.0
+"""Microseconds of a call that is made once for a chunk, many of them through `torch.vmap`."""
+LARGE = 1 << 20
+"""Bytes from which on a value that lies in no memory of the loop is let go of before the step ends."""
 SMALL = 4096
 """Elements of a gradient that is worth keeping until the end of the step."""
 
@@ -53,7 +61,7 @@ class Layout:
     slots: list[Slot]
     place: dict[Node, Slot] = field(default_factory=dict[Node, Slot])
     over: dict[Node, Node] = field(default_factory=dict[Node, Node])
-    """Values that are written over a row of the data, which is drawn anew for every chunk of steps."""
+    """Values that are written over a row of the data, which is drawn anew for every chunk of steps, or over a tensor that a call made."""
     taken: set[Node] = field(default_factory=set[Node])
     """Tensors of which a part is written in the memory of what they were before."""
     chunk: int = 1
@@ -313,14 +321,16 @@ def producer(n: Node) -> Node:
 
 
 def chunk_of(layout: Layout) -> int:
-    """How many steps are drawn at once: of those that are taken in blocks, where calls cost little, one."""
+    """How many steps are drawn at once: no more than it takes to pay for that, and of those that are taken in blocks one."""
     if layout.blocks is not None:
         return 1
     rows = 0
     for n in [*layout.data, *layout.stored]:
         if not n.is_view:
             rows += n.numel * n.dtype.itemsize
-    return max(1, min(MOST, ROWS_BYTES // max(1, rows)))
+    once = ONCE * (5 + len(layout.data) + len(layout.late))
+    enough = ceil(BESIDE * once / max(1.0, price(layout.step)))
+    return max(1, min(MOST, enough, ROWS_BYTES // max(1, rows)))
 
 
 def reads_of(x: Any) -> list[Node]:
@@ -371,6 +381,10 @@ def workspace(layout: Layout) -> None:
             release(layout, x, k, last, free)
             continue
         if over_a_row(layout, x) and last.get(x.args[0]) == k and x not in stored:
+            layout.over[x] = x.args[0]
+            release(layout, x, k, last, free)
+            continue
+        if over_a_result(layout, x, stored) and last.get(x.args[0]) == k:
             layout.over[x] = x.args[0]
             release(layout, x, k, last, free)
             continue
@@ -425,6 +439,20 @@ def over_a_row(layout: Layout, x: Node) -> bool:
         and layout.blocks is None
         and not any(row in n.reads for n in layout.late)
     )
+
+
+def over_a_result(layout: Layout, x: Node, stored: set[Node]) -> bool:
+    """Whether a call may change a large tensor that another call made, as it has no `out=`: nobody else holds its memory."""
+    made = x.args[0] if x.args else None
+    if not isinstance(made, Node) or layout.plain or layout.blocks is not None:
+        return False
+    if not elementwise(x) or not has_out(x) or (x.shape, x.dtype) != (made.shape, made.dtype):
+        return False
+    large = made.numel * made.dtype.itemsize >= LARGE and contiguous(made)
+    others = any(root(r) is made for a in x.args[1:] for r in nodes_in(a))
+    whole = made.args[0] if made.op == "part" else made
+    new = whole.op in ("convolution", "convolution_backward") or made in layout.over
+    return large and new and not others and {made, x}.isdisjoint(stored) and {made, x}.isdisjoint(layout.kept)
 
 
 def last_reads(layout: Layout) -> dict[Node, int]:

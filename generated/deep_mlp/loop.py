@@ -68,38 +68,38 @@ def trainer(params):
     w5 = params["w5"]
     bnw5 = params["bnw5"]
     bnb5 = params["bnb5"]
-    x_all = torch.empty(2720, 3, dtype=torch.int64)
-    x_rows = x_all.view(85, 32, 3).unbind()
-    y_all = torch.empty(2720, dtype=torch.int64)
+    x_all = torch.empty(960, 3, dtype=torch.int64)
+    x_rows = x_all.view(30, 32, 3).unbind()
+    y_all = torch.empty(960, dtype=torch.int64)
     x_flat_rows = [row.view(-1) for row in x_rows]
-    dlogits_all = torch.zeros(2720, 27, dtype=torch.float64)
-    dlogits_rows = dlogits_all.view(85, 32, 27).unbind()
+    dlogits_all = torch.zeros(960, 27, dtype=torch.float64)
+    dlogits_rows = dlogits_all.view(30, 32, 27).unbind()
     dlogits_table = torch.eye(27, 27, dtype=torch.float64) * -0.03125
-    x_flat_onehot_all = torch.zeros(8160, 27, dtype=torch.float64)
-    x_flat_onehot_rows = x_flat_onehot_all.view(85, 96, 27).unbind()
+    x_flat_onehot_all = torch.zeros(2880, 27, dtype=torch.float64)
+    x_flat_onehot_rows = x_flat_onehot_all.view(30, 96, 27).unbind()
     x_flat_onehot_table = torch.eye(27, 27, dtype=torch.float64)
     x_flat_onehot_T_rows = [row.t() for row in x_flat_onehot_rows]
-    x_1_mean_all = torch.empty(85, 200, dtype=torch.float64)
+    x_1_mean_all = torch.empty(30, 200, dtype=torch.float64)
     x_1_mean_rows = x_1_mean_all.unbind()
-    x_1_invstd_all = torch.empty(85, 200, dtype=torch.float64)
+    x_1_invstd_all = torch.empty(30, 200, dtype=torch.float64)
     x_1_invstd_rows = x_1_invstd_all.unbind()
-    x_2_mean_all = torch.empty(85, 200, dtype=torch.float64)
+    x_2_mean_all = torch.empty(30, 200, dtype=torch.float64)
     x_2_mean_rows = x_2_mean_all.unbind()
-    x_2_invstd_all = torch.empty(85, 200, dtype=torch.float64)
+    x_2_invstd_all = torch.empty(30, 200, dtype=torch.float64)
     x_2_invstd_rows = x_2_invstd_all.unbind()
-    x_3_mean_all = torch.empty(85, 200, dtype=torch.float64)
+    x_3_mean_all = torch.empty(30, 200, dtype=torch.float64)
     x_3_mean_rows = x_3_mean_all.unbind()
-    x_3_invstd_all = torch.empty(85, 200, dtype=torch.float64)
+    x_3_invstd_all = torch.empty(30, 200, dtype=torch.float64)
     x_3_invstd_rows = x_3_invstd_all.unbind()
-    x_4_mean_all = torch.empty(85, 200, dtype=torch.float64)
+    x_4_mean_all = torch.empty(30, 200, dtype=torch.float64)
     x_4_mean_rows = x_4_mean_all.unbind()
-    x_4_invstd_all = torch.empty(85, 200, dtype=torch.float64)
+    x_4_invstd_all = torch.empty(30, 200, dtype=torch.float64)
     x_4_invstd_rows = x_4_invstd_all.unbind()
-    logits_all = torch.empty(85, 32, 27, dtype=torch.float64)
+    logits_all = torch.empty(30, 32, 27, dtype=torch.float64)
     logits_rows = logits_all.unbind()
-    x_5_mean_all = torch.empty(85, 27, dtype=torch.float64)
+    x_5_mean_all = torch.empty(30, 27, dtype=torch.float64)
     x_5_mean_rows = x_5_mean_all.unbind()
-    x_5_invstd_all = torch.empty(85, 27, dtype=torch.float64)
+    x_5_invstd_all = torch.empty(30, 27, dtype=torch.float64)
     x_5_invstd_rows = x_5_invstd_all.unbind()
     emb = torch.empty(96, 10, dtype=torch.float64)
     x_1 = torch.empty(32, 200, dtype=torch.float64)
@@ -179,7 +179,7 @@ def trainer(params):
         losses = torch.empty(steps, dtype=torch.float64)
         done = 0
         while done < steps:
-            count = min(85, steps - done)
+            count = min(30, steps - done)
             rows = torch.randint(0, len(data[0]), (count * 32,), generator=generator)
             torch.index_select(data[0], 0, rows, out=x_all[: count * 32])
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
@@ -268,7 +268,7 @@ def trainer(params):
                 var4_of, var5_of,
             ) = torch.vmap(at_end)(
                 x_1_invstd_all[:count], x_2_invstd_all[:count], x_3_invstd_all[:count], x_4_invstd_all[:count],
-                x_5_invstd_all[:count], logits_all[:count], y_all.view(85, 32)[:count], x_1_mean_all[:count],
+                x_5_invstd_all[:count], logits_all[:count], y_all.view(30, 32)[:count], x_1_mean_all[:count],
                 x_2_mean_all[:count], x_3_mean_all[:count], x_4_mean_all[:count], x_5_mean_all[:count],
             )
             losses[done : done + count] = loss_of

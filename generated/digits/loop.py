@@ -8,6 +8,7 @@ Kernels that were chosen, each equal to what was derived:
     p with p[i] - c put at i is p + s, with s known from the batch
     relu(z) = clamp_min(z, 0)
     x w + b = addmm(b, x, w)
+    both gradients of a convolution from one call
     max_pool2d(x) = max_pool2d(x with channels last)
     Sum_i x[i,j] = (xT 1)[j]
 
@@ -76,7 +77,7 @@ def trainer(params):
     dh2_3d = dh2.view(32, 16, 4)
     zeros_1 = torch.zeros((32, 8, 64), dtype=torch.float32)
     h1_max_pool2d_with_indices_3d = h1_max_pool2d_with_indices.view(32, 8, 16)
-    small = [c1, b1, c2, b2]
+    small = [c2, c1, b1, b2]
 
     def take(data, steps, lr, generator=None, watch=None):
         """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
@@ -123,30 +124,19 @@ def trainer(params):
                 dh2_relu = torch.scatter_add(zeros, -1, h2_max_pool2d_with_indices_3d, dh2_3d)
                 dh2_relu_4d = dh2_relu.view(32, 16, 4, 4)
                 threshold_backward(dh2_relu_4d, h2_relu, 0, grad_input=dh2_conv2d)
-                dh2_conv2d_like = torch.ops.aten.new_empty.default(dh2_conv2d, (1,))
-                dh2_conv2d_like_4d = dh2_conv2d_like.expand(32, 8, 4, 4)
-                dh1, _, _ = torch.ops.aten.convolution_backward.default(
-                    dh2_conv2d, dh2_conv2d_like_4d, c2, None, (1, 1), (1, 1), (1, 1), False, (0,), 1,
-                    (True, False, False),
+                dh1, dc2, _ = torch.ops.aten.convolution_backward.default(
+                    dh2_conv2d, h1, c2, None, (1, 1), (1, 1), (1, 1), False, (0,), 1, (True, True, False)
                 )
                 dh1_3d = dh1.view(32, 8, 16)
                 dh1_relu = torch.scatter_add(zeros_1, -1, h1_max_pool2d_with_indices_3d, dh1_3d)
                 dh1_relu_4d = dh1_relu.view(32, 8, 8, 8)
                 threshold_backward(dh1_relu_4d, h1_relu, 0, grad_input=dh1_conv2d)
-                dh1_conv2d_like = torch.ops.aten.new_empty.default(dh1_conv2d, (1,))
-                dh1_conv2d_like_4d = dh1_conv2d_like.expand(8, 1, 3, 3)
                 _, dc1, _ = torch.ops.aten.convolution_backward.default(
-                    dh1_conv2d, x, dh1_conv2d_like_4d, None, (1, 1), (1, 1), (1, 1), False, (0,), 1,
-                    (False, True, False),
+                    dh1_conv2d, x, c1, None, (1, 1), (1, 1), (1, 1), False, (0,), 1, (False, True, False)
                 )
                 torch.sum(dh1_conv2d, (0, 2, 3), out=db1)
-                dh2_conv2d_like_4d_1 = dh2_conv2d_like.expand(16, 8, 3, 3)
-                _, dc2, _ = torch.ops.aten.convolution_backward.default(
-                    dh2_conv2d, h1, dh2_conv2d_like_4d_1, None, (1, 1), (1, 1), (1, 1), False, (0,), 1,
-                    (False, True, False),
-                )
                 torch.sum(dh2_conv2d, (0, 2, 3), out=db2)
-                torch._foreach_add_(small, [dc1, db1, dc2, db2], alpha=rate)
+                torch._foreach_add_(small, [dc2, dc1, db1, db2], alpha=rate)
             logits_of = logits_all[:count]
             y_of = y_all.view(100, 32)[:count]
             logits_softmax_log_of = logits_of.log_softmax(2)

@@ -69,19 +69,19 @@ def trainer(params):
     down2 = params["down2"]
     nw = params["nw"]
     nb = params["nb"]
-    x_all = torch.empty(2016, 16, dtype=torch.int64)
-    x_rows = x_all.view(63, 32, 16).unbind()
-    y_all = torch.empty(2016, 16, dtype=torch.int64)
-    y_rows = y_all.view(63, 32, 16).unbind()
+    x_all = torch.empty(288, 16, dtype=torch.int64)
+    x_rows = x_all.view(9, 32, 16).unbind()
+    y_all = torch.empty(288, 16, dtype=torch.int64)
+    y_rows = y_all.view(9, 32, 16).unbind()
     x_flat_rows = [row.view(-1) for row in x_rows]
     y_flat_rows = [row.view(-1) for row in y_rows]
     x_column_rows = [row.unsqueeze(1) for row in x_flat_rows]
     x_2d_rows = [row.expand(512, 32) for row in x_column_rows]
-    logits_all = torch.empty(63, 512, 27, dtype=torch.float32)
+    logits_all = torch.empty(9, 512, 27, dtype=torch.float32)
     logits_rows = logits_all.unbind()
-    inside_all = torch.empty(63, 32, 16, dtype=torch.float32)
+    inside_all = torch.empty(9, 32, 16, dtype=torch.float32)
     inside_rows = inside_all.unbind()
-    loss_sum_1_all = torch.empty(63, dtype=torch.float32)
+    loss_sum_1_all = torch.empty(9, dtype=torch.float32)
     loss_sum_1_rows = loss_sum_1_all.unbind()
     space0 = torch.empty(32768, dtype=torch.float32)
     wte_picked = space0[:16384].view(512, 32)
@@ -326,7 +326,7 @@ def trainer(params):
         losses = torch.empty(steps, dtype=torch.float32)
         done = 0
         while done < steps:
-            count = min(63, steps - done)
+            count = min(9, steps - done)
             rows = torch.randint(0, len(data[0]), (count * 32,), generator=generator)
             torch.index_select(data[0], 0, rows, out=x_all[: count * 32])
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])

@@ -41,3 +41,27 @@ def test_decay_is_that_of_autograd(name: str, momentum: float) -> None:
         expected.append(loss.detach())
     torch.testing.assert_close(losses, torch.stack(expected), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(list(trainer.params.values()), [p.detach() for p in leaves], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["squares", "halves"])
+def test_decay_is_a_multiple_of_what_a_product_is_added_to(name: str) -> None:
+    def forward(x: Tensor, y: Tensor, w: Tensor, b: Tensor, v: Tensor) -> Tensor:
+        error = (x @ w + b).relu() @ v - y
+        by = {"squares": 0.1, "halves": 0.5}[name]
+        return error.square().mean() + by * (w.square().sum() + v.square().sum())
+
+    torch.manual_seed(0)
+    x, y, w, b, v = (torch.randn(*s, dtype=torch.float64) for s in ((40, 4), (40, 2), (4, 6), (6,), (6, 2)))
+    program = codegen.generate(forward, x[:8], y[:8], w, b, v)
+    trainer = program.trainer({"w": w, "b": b, "v": v}, batch_size=8, lr=0.05)
+    trainer.run((x, y), steps=12, generator=Generator().manual_seed(1))
+    text = trainer.source
+    assert text.count("addmm_(") == text.count("beta=1 + ") == 2
+    assert "dw = torch.empty" not in text
+    assert "dv = torch.empty" not in text
+    generator, leaves = Generator().manual_seed(1), [t.clone().requires_grad_() for t in (w, b, v)]
+    for _ in range(12):
+        rows = torch.randint(0, 40, (8,), generator=generator)
+        grads = torch.autograd.grad(forward(x[rows], y[rows], *leaves), leaves)
+        leaves = [(p - 0.05 * g).detach().requires_grad_() for p, g in zip(leaves, grads, strict=True)]
+    torch.testing.assert_close(list(trainer.params.values()), [p.detach() for p in leaves], rtol=1e-10, atol=1e-12)

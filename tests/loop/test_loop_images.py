@@ -62,3 +62,53 @@ def test_a_mean_of_what_is_rectified_is_passed_back_without_a_mask() -> None:
     source = trained(averaged, params, data)
     assert "torch.where" not in source
     assert "torch.addcmul(" not in source
+
+
+def twice(x: Tensor, y: Tensor, k: Tensor, b: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    h = F.relu(F.conv2d(x, k, b, padding=1))
+    h = F.relu(F.conv2d(h, m, stride=2))
+    return F.cross_entropy(h.mean((2, 3)) @ v, y)
+
+
+def along(x: Tensor, y: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    h = torch.tanh(F.conv1d(x.flatten(2), k, padding=1))
+    return F.cross_entropy(F.conv1d(h, m, stride=2).mean(-1) @ v, y)
+
+
+def test_a_convolution_passes_back_to_both_factors_at_once() -> None:
+    params, data = given(8)
+    g = Generator().manual_seed(1)
+    params |= {"b": torch.randn(8, generator=g), "m": torch.randn(5, 8, 3, 3, generator=g) / 5}
+    source = trained(twice, params | {"v": torch.randn(5, 3, generator=g)}, data)
+    assert source.count("convolution_backward.default(") == 2
+    assert "(True, True, False)" in source
+    assert "new_empty" not in source
+
+
+def test_a_convolution_along_one_axis_is_passed_back_at_once() -> None:
+    params, data = given(8)
+    g = Generator().manual_seed(1)
+    params = {"k": torch.randn(8, 2, 3, generator=g), "m": torch.randn(5, 8, 3, generator=g) / 5}
+    source = trained(along, params | {"v": torch.randn(5, 3, generator=g)}, data)
+    assert source.count("convolution_backward.default(") == 2
+    assert "new_empty" not in source
+
+
+def test_large_results_of_convolutions_are_changed_in_place() -> None:
+    g = Generator().manual_seed(1)
+    data = torch.randn(60, 2, 64, 64, generator=g), torch.randint(0, 3, (60,), generator=g)
+    params = {
+        "k": torch.randn(8, 2, 3, 3, generator=g) / 3, "b": torch.randn(8, generator=g),
+        "m": torch.randn(5, 8, 3, 3, generator=g) / 9, "v": torch.randn(5, 3, generator=g),
+    }  # fmt: skip
+    source = trained(twice, params, data)
+    assert "h.clamp_min_(0)" in source
+    assert "threshold_backward(dh_conv2d, h, 0, grad_input=dh_conv2d)" in source
+    kept = trained(deviating, params, data)  # the first is read after it was changed
+    assert "h.clamp_min_(0)" not in kept
+
+
+def deviating(x: Tensor, y: Tensor, k: Tensor, b: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    h = F.conv2d(x, k, b, padding=1)
+    z = F.conv2d(F.relu(h), m, stride=2)
+    return F.cross_entropy(z.mean((2, 3)) @ v, y) + 0.1 * h.square().mean()

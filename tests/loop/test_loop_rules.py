@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from codegen.loop.graph import Step, call
+import codegen
+from codegen.loop.cost import flops
+from codegen.loop.graph import Step, call, constant
 from codegen.loop.kernels import PLAIN, RULES
 from codegen.loop.make import rows_of
 from codegen.loop.record import recorded
@@ -75,3 +77,24 @@ def test_a_table_is_looked_up_where_the_batch_is_large(rows: int, used: bool) ->
     sizes = {"c": (27, 32), "w": (96, 256), "g": (256,), "b": (256,), "v": (256, 7)}
     params = {name: torch.randn(size, generator=torch.Generator().manual_seed(0)) for name, size in sizes.items()}
     assert ("table" in apply(step_of("deep", rows, params), RULES).used) is used
+
+
+def test_a_product_costs_as_much_beside_what_it_is_added_to() -> None:
+    c, a, b = (constant(torch.ones(size, dtype=torch.float64)) for size in ((32, 48), (32, 2), (2, 48)))
+    alone = call("mm", a, b, shape=(32, 48), dtype=torch.float32)
+    added = call("addmm", c, a, b, shape=(32, 48), dtype=torch.float32)
+    assert flops(added) == flops(alone) == 2 * 32 * 2 * 48
+
+
+def test_what_two_heads_pass_back_is_one_product_added_to_another() -> None:
+    def two_heads(x: Tensor, y: Tensor, w: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        h = (x @ w).relu()
+        return ((y - h @ u) / (h @ v).exp()).square().mean() + (h @ v).mean()
+
+    g = Generator().manual_seed(0)
+    x, y, w, u, v = (torch.randn(size, generator=g) / 4 for size in ((90, 9), (90, 2), (9, 48), (48, 2), (48, 2)))
+    program = codegen.generate(two_heads, x[:32], y[:32], w, u, v)
+    trainer = program.trainer({"w": w, "u": u, "v": v}, batch_size=32)
+    trainer.run((x, y), steps=1)
+    assert "torch.addmm(dh" in trainer.source
+    assert "dh.add_(" not in trainer.source

@@ -63,7 +63,10 @@ def renamed(node: Node, same: dict[Expr, Expr]) -> Node:
         if isinstance(value, Mul) and value.free_symbols <= {*names}:
             there[a] = value.xreplace(names)
     for product, kept in same.items():
-        if isinstance(product, Mul) and product.free_symbols | kept.free_symbols <= {*names}:
+        if isinstance(product, Mul) and product.free_symbols <= {*names}:
+            for n in sorted(kept.free_symbols - {*names}, key=str):  # sizes that the node had no part of
+                names[n] = unit = size_symbol(f"unit{len(sizes)}")
+                sizes[unit] = n
             there[product.xreplace(names)] = kept.xreplace(names)
 
     def at(of: tuple[Expr, ...]) -> tuple[Expr, ...]:
@@ -145,7 +148,7 @@ def equal_sizes(graph: Graph) -> dict[Expr, Expr]:
             continue
         whole = [e for e in pair if isinstance(e, Mul)]
         if len(whole) == 2:
-            same |= product_by_product(*whole)
+            same |= product_by_product(whole[0], whole[1], order)
             continue
         if whole:  # n = 4 k
             (kept,), dropped = whole, next(e for e in pair if e not in whole)
@@ -164,10 +167,17 @@ def equal_sizes(graph: Graph) -> dict[Expr, Expr]:
     return same
 
 
-def product_by_product(one: Mul, other: Mul) -> dict[Expr, Expr]:
-    """The product of several sizes as a multiple of one, where a guard says that they are equal: `h w c = 9 k`."""
-    for product, kept in ((one, other), (other, one)):
-        if all(f.is_Symbol for f in product.args) and len(product.args) > 2 and kept.as_coeff_Mul()[1].is_Symbol:
+def product_by_product(one: Mul, other: Mul, order: list[Expr]) -> dict[Expr, Expr]:
+    """One product of sizes as another, where a guard says that they are equal: `h w c = 9 k`, rows of logits beside `k m` targets.
+
+    What goes is a product without a number, that of the sizes met last where neither has one.
+    """
+
+    def met(product: Mul) -> int:
+        return max((order.index(f) for f in product.args if f in order), default=-1)
+
+    for product, kept in sorted(((one, other), (other, one)), key=lambda pair: -met(pair[0])):
+        if all(f.is_Symbol for f in product.args) and product.free_symbols.isdisjoint(kept.free_symbols):
             return {product: kept}
     return {}
 
