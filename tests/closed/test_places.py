@@ -213,6 +213,27 @@ def test_which_side_ends_a_diagonal_is_checked() -> None:
         program.forward(torch.randn(6, 5))
 
 
+def triangles(x):
+    """The exponentials of what is not read are infinite."""
+    e = x.exp()
+    return torch.tril(e) @ torch.triu(x, 1).mT
+
+
+@pytest.mark.parametrize("mode", ["closed", "steps"])
+def test_triangles_of_matrices_are_read_as_such(mode) -> None:
+    x = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, 0, 3] = 1e4
+    program = codegen.generate(triangles, x, mode=mode)
+    assert "torch.where" not in program.source
+    leaf = x.clone().requires_grad_()
+    true = triangles(leaf)
+    out, grads = program.value_and_grad(x)
+    torch.testing.assert_close(out, true.detach())
+    (wanted,) = torch.autograd.grad(true, leaf, torch.ones_like(true))
+    finite = wanted.isfinite()
+    torch.testing.assert_close(grads["x"][finite], wanted[finite])
+
+
 def first_rows(x, y):
     return (x[torch.arange(len(y))] ** 2).sum() + y.sum()
 
