@@ -267,6 +267,10 @@ def test_positions_that_are_counted_are_places_of_what_is_read(forward, outside,
         program.forward(bad, y)
 
 
+def test_positions_may_stand_beside_a_number() -> None:
+    agrees(lambda x: (torch.arange(len(x)) * x.mean()).sum(), torch.randn(5, dtype=torch.float64))
+
+
 def shifted_by_one(x):
     return torch.cat([torch.zeros(x.shape[0], 1, dtype=x.dtype), x[:, :-1]], 1).mul(x).sum()
 
