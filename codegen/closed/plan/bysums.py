@@ -50,14 +50,15 @@ def read(e: Any, c: Cell) -> Any:
     e = rebuilt(e, lambda a: read(a, c))
     if not isinstance(e, sp.Add):
         return e
-    number, first = c.expr.args[0].as_coeff_Mul()
+    whole: Any = c.expr
+    number, first = whole.args[0].as_coeff_Mul()
     for t in e.args:
         for a in sp.Mul.make_args(t):
             if not isinstance(a, Indexed) or name_of(a) != name_of(first):
                 continue
             there = dict(zip(first.indices, a.indices, strict=True))
             front = t / a / number
-            terms = [front * x.xreplace(there) for x in c.expr.args]
+            terms = [front * x.xreplace(there) for x in whole.args]
             if all(x in e.args for x in terms):
                 rest = sp.Add(*[x for x in e.args if x not in terms])
                 return rest + front * c.element([i.xreplace(there) for i in c.indices])

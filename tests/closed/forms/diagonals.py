@@ -141,5 +141,11 @@ DIAGONALS = (
         batches=(2, 5),
         twice=False,
     ),
-    Form("stein discrepancy", stein_discrepancy, lambda d, n: [d.normal(n, 4), d.normal(n, 4)], stein_discrepancy_hand),
+    Form(
+        "stein discrepancy",
+        stein_discrepancy,
+        lambda d, n: [d.normal(n, 4), d.normal(n, 4)],
+        stein_discrepancy_hand,
+        ratio=1.35,
+    ),
 )
