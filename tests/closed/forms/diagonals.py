@@ -146,6 +146,6 @@ DIAGONALS = (
         stein_discrepancy,
         lambda d, n: [d.normal(n, 4), d.normal(n, 4)],
         stein_discrepancy_hand,
-        ratio=1.35,
+        ratio=1.3,
     ),
 )
