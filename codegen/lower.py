@@ -54,8 +54,8 @@ Shape = tuple[Expr, ...]
 class Scatter:
     """Values (of a `kind`, as in `Val`) added to a tensor of zeros (or to what is there) at given places.
 
-    The places may be the `diagonal` instead; what `fills` them stands there whatever was there before. `several` says that the
-    places are told by tensors and that each has a value of its own.
+    The places may be the `diagonal` of two dimensions instead; what `fills` them stands there whatever was there before.
+    `several` says that the places are told by tensors and that each has a value of its own.
     """
 
     items: tuple[Any, ...]
@@ -63,7 +63,7 @@ class Scatter:
     kind: str
     accumulate: bool
     covers: bool = False
-    diagonal: bool = False
+    diagonal: tuple[int, ...] = ()
     fills: bool = False
     several: bool = False
 
@@ -229,10 +229,10 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, BesselMixin, ScalarMixi
             others = [g for m, g in enumerate(sp.Mul.make_args(e)) if m != k]
             if isinstance(f, Where) and not f.args[1].has(Indexed, Index) and (f.args[1] == 0 or not others):
                 condition, number, rest = f.args[0], f.args[1], f.args[2]
-            elif isinstance(1 - f, (Delta, Equal)):
-                condition, number, rest = 1 - f, sp.S.Zero, sp.S.One
             else:
-                continue
+                number, (rest, condition) = sp.S.Zero, but_where(f)
+                if condition is None:
+                    continue
             if isinstance(condition, Less) and condition.args[0] == 0:
                 condition = condition.args[1]
             place = self._place_of(condition, indices, shape, outputs)
@@ -246,11 +246,12 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, BesselMixin, ScalarMixi
         return None
 
     def _place_of(self, d: Any, indices: Sequence[Expr], shape: Shape, outputs: list[Index]) -> Scatter | None:
-        """The places that an equality stands for: a square's diagonal, or where an integer tensor says."""
+        """The places that an equality stands for: the diagonal of two dimensions, or where an integer tensor says."""
         if not isinstance(d, (Delta, Equal)):
             return None
-        if self._is_diagonal(d, indices, shape):
-            return Scatter((), tt.number(0), "number", accumulate=False, diagonal=True)
+        diagonal = dimensions(d, indices)
+        if diagonal:
+            return Scatter((), tt.number(0), "number", accumulate=False, diagonal=diagonal)
         fixed = self._fixed(cast("Delta", d), outputs)
         if (
             fixed is None
@@ -261,22 +262,21 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, BesselMixin, ScalarMixi
         found = self._placed(sp.S.Zero, dict([fixed]), [], indices, shape, free_indices(fixed[1]))
         return found if free_indices(fixed[1]) <= set(outputs) else None
 
-    def _is_diagonal(self, d: Any, indices: Sequence[Expr], shape: Shape) -> bool:
-        """Whether an equality holds on the diagonal of a square of these indices, and nowhere else."""
-        square = len(indices) == 2 and 0 not in indices and sp.expand(shape[0] - shape[1]) == 0
-        return square and {*d.args} == {*indices}
-
     def _diagonal(self, term: Expr, indices: Sequence[Expr], shape: Shape) -> Scatter | None:
-        """A term that is on the diagonal only."""
+        """A term that is on the diagonal of two dimensions only; unless they are equally long, one value is on all of it."""
         for d in sp.Mul.make_args(term) if self.fills else ():
-            if isinstance(d, (Delta, Equal)) and self._is_diagonal(d, indices, shape):
-                body = (term / d).xreplace({indices[1]: indices[0]})
-                if any(not b.has(Indexed) for b in body.atoms(*BRACKETS)):
-                    return None
-                own = [cast("Index", indices[0])]
-                self.order = self.natural_order(body, own)
-                value = self.arranged(self.value(body), own, exact=False)
-                return Scatter((), value.t, value.kind, accumulate=False, diagonal=True)
+            diagonal = dimensions(d, indices) if isinstance(d, (Delta, Equal)) else ()
+            if not diagonal:
+                continue
+            row, column = (cast("Index", indices[k]) for k in diagonal)
+            body = (term / d).xreplace({column: row})
+            square = sp.expand(shape[diagonal[0]] - shape[diagonal[1]]) == 0
+            if any(not b.has(Indexed) for b in body.atoms(*BRACKETS)) or not (square or row not in free_indices(body)):
+                return None
+            own = [*(i for k, i in enumerate(indices) if k not in diagonal), row]
+            self.order = self.natural_order(body, [cast("Index", i) for i in own if i != 0])
+            value = self.arranged(self.value(body), own, exact=False)
+            return Scatter((), value.t, value.kind, accumulate=False, diagonal=diagonal)
         return None
 
     def _scatter(self, term: Expr, indices: Sequence[Expr], shape: Shape, outputs: list[Index]) -> Scatter | None:
@@ -412,6 +412,22 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, BesselMixin, ScalarMixi
         ends = sp.expand(stop - n) == 0 or (slope > 1 and sp.expand(stop + slope - 1 - n) == 0)
         first, last = (None if start == 0 else start), (None if ends else stop)
         return Place(tt.slice_(first, last, None if slope == 1 else slope), j)
+
+
+def dimensions(d: Any, indices: Sequence[Expr]) -> tuple[int, ...]:
+    """The two dimensions on whose diagonal an equality holds and nowhere else; none where there are no such two."""
+    found = tuple(k for k, i in enumerate(indices) if i in d.args)
+    both = len(found) == 2 and {*d.args} == {indices[k] for k in found} and sp.S.Zero not in d.args
+    return found if both and (len(indices) == 2 or found != (0, 1)) else ()
+
+
+def but_where(f: Any) -> tuple[Any, Any]:
+    """(c, equality) of what is c but where an equality holds, and zero there; (1, None) for anything else."""
+    for d in f.atoms(Delta, Equal) if isinstance(f, sp.Add) and len(f.args) == 2 else ():
+        number = f.xreplace({d: sp.S.Zero})
+        if number.is_Rational and f == number - number * d:
+            return number, d
+    return sp.S.One, None
 
 
 def guards(e: Expr) -> set[Expr]:

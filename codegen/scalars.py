@@ -11,6 +11,7 @@ from codegen import tensors as tt
 from codegen.formula import LONG
 from codegen.kernels import log_share, stable
 from codegen.tensors import T
+from codegen.triangles import is_of_indices, order_of
 from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, fits, scalar, to_axes
 from engine.errors import DerivationError
 from engine.indexed import Indexed
@@ -728,12 +729,11 @@ class ScalarMixin(LowererBase):
     def compare(self, symbol: str, e: Any) -> Val:
         """A bracket as a tensor of truth values; `i + 1 <= j` of whole numbers is `i < j`, `i < j + 1` is `i <= j`."""
         sides = e.args
-        if symbol != "==" and all(x.is_integer for x in sides):
-            constants = [x.as_coeff_Add()[0] for x in sides]
-            if constants[0] - constants[1] == (1 if symbol == "<=" else -1):
-                symbol, sides = "<" if symbol == "<=" else "<=", [x.as_coeff_Add()[1] for x in sides]
-        if symbol != "==" and sides[0] != sides[1] and all(isinstance(x, Index) and x in self.ranges for x in sides):
-            return self.triangle_of_truths(*sides, strict=symbol == "<")
+        if symbol != "==":
+            one, other, strict = order_of(e)
+            symbol, sides = "<" if strict else "<=", (one, other)
+            if is_of_indices(e) and one in self.ranges and other in self.ranges:
+                return self.triangle_of_truths(cast("Index", one), cast("Index", other), strict=strict)
         a, b = (self.value(x) for x in sides)
         if a.is_number and not b.is_number:
             turned = {"<": ">", "<=": ">=", "==": "=="}[symbol]
@@ -743,10 +743,10 @@ class ScalarMixin(LowererBase):
         return self.join(symbol, a, b, "bool")
 
     def choice(self, e: Where) -> Val:
-        """torch.where, and torch's norm for `0 if Sum x^2 = 0 else sqrt(Sum x^2)`."""
-        length = self.norm(e)
-        if length is not None:
-            return length
+        """torch.where, torch's norm for `0 if Sum x^2 = 0 else sqrt(Sum x^2)`, and triangles of matrices."""
+        known = self.norm(e) or self.chosen_triangle(e)
+        if known is not None:
+            return known
         condition = self.value(e.args[0])
         with self.under_condition():
             a, b = (self.value(x) for x in e.args[1:])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from sympy import Expr
 
-    from engine.notation import Index
+    from engine.notation import Index, Where
 
 Axes = tuple["Index | None", ...]
 
@@ -173,6 +173,10 @@ class LowererBase:
 
     def triangle(self, e: Expr) -> Val | None:
         """A product that is a triangle of a matrix; None for any other."""
+        raise NotImplementedError(type(self).__name__)
+
+    def chosen_triangle(self, e: Where) -> Val | None:
+        """A choice between a matrix and zero that is a triangle of it; None for any other."""
         raise NotImplementedError(type(self).__name__)
 
     def triangle_of_truths(self, one: Index, other: Index, strict: bool) -> Val:

@@ -22,6 +22,7 @@ from engine.bounds import nonnegative
 from engine.collection import few_collections
 from engine.errors import ExampleError, TraceError
 from engine.graph import Call, Graph, Node, Structure
+from engine.indexbounds import index_bounds
 from engine.layers import traceable
 from engine.light import without_compiler
 from engine.literals import literal, literals, plain
@@ -392,7 +393,7 @@ def _finish(run: _Run, forward: Any) -> Graph:
         sides = in_wholes(a).xreplace(read), in_wholes(b).xreplace(read)
         if all(side.free_symbols <= {*read.values()} for side in sides):
             guards = (*guards, Guard(a, 0, where, sides))
-    bounds = tuple(replace(b, expr=final(b.expr)) for b in tracer.sizes.bounds)
+    bounds = (*[replace(b, expr=final(b.expr)) for b in tracer.sizes.bounds], *index_bounds(nodes))
     constants = tuple((k, v) for k, v in enumerate(everything) if not isinstance(v, torch.Tensor))
     structure = None if isinstance(out, torch.Tensor) else Structure(spec, constants)
     return Graph(

@@ -102,3 +102,28 @@ def never(p: Any, b: Any, y: Any) -> Any:
 def test_what_is_defined_nowhere_is_refused() -> None:
     program = codegen.generate(never, *inputs_of(never))
     assert any("no point was found" in r for r in refusals(program))
+
+
+def sparsemax(x: Any) -> Any:
+    """Martins and Astudillo (2016): a row's threshold is its largest entries' sum less one, over how many these are."""
+    s = torch.sort(x, dim=1, descending=True)[0]
+    c = s.cumsum(1)
+    count = (1 + torch.arange(1, x.shape[1] + 1) * s > c).sum(1, keepdim=True)
+    return torch.relu(x - (c.gather(1, count - 1) - 1) / count)
+
+
+def mean_of_chosen(x: Any) -> Any:
+    chosen = x > 0.3
+    return ((x * chosen).sum(1) / chosen.sum(1)).square().sum()
+
+
+@pytest.mark.parametrize("forward", [sparsemax, mean_of_chosen])
+def test_a_number_of_things_that_is_divided_by_is_judged_where_it_is_not_zero(forward: Callable[..., Any]) -> None:
+    x = torch.rand(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.2
+    program = codegen.generate(forward, x)
+    assert refusals(program) == []
+    leaf = x.clone().requires_grad_()
+    out = forward(leaf)
+    grad_out = torch.rand(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grads = program.backward(program.forward(x)[1], grad_out)
+    torch.testing.assert_close(grads["x"], torch.autograd.grad(out, leaf, grad_out)[0])

@@ -240,3 +240,23 @@ def test_nothing_is_passed_back_to_a_scale_that_cancels(forward: Callable[..., A
 )
 def test_something_is_where_it_does_not(forward: Callable[..., Any]) -> None:
     assert not stilled(forward, X[:, :4], S)
+
+
+def weighed_by_gates(h, x, wf, wi):
+    f, i = torch.sigmoid(x @ wf), torch.sigmoid(x @ wi)
+    return f / (f + i) * h + i / (f + i) * x
+
+
+def test_a_gate_that_is_a_factor_of_a_quotient_is_computed_once() -> None:
+    g = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(s, generator=g, dtype=torch.float64) for s in ((5, 4), (5, 4), (4, 4), (4, 4))]
+    source = codegen.generate(weighed_by_gates, *inputs).source.partition("def step")[0]
+    assert source.count(".sigmoid()") == 2
+
+
+def test_a_sum_that_is_the_result_is_not_added_up_again() -> None:
+    g = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(s, generator=g, dtype=torch.float64) for s in ((5, 4), (5, 4), (4, 4), (4, 4))]
+    source = codegen.generate(weighed_by_gates, *inputs).source
+    assert "(h - out) * grad_out" in source
+    assert "(x - out) * grad_out" in source

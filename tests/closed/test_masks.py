@@ -140,3 +140,15 @@ def test_choices_by_one_condition_are_one() -> None:
     source = lines(checked(forward, rows(), drawn(6, 7)))
     assert "where" not in source
     assert source.count("clamp") == source.count("r_clamp") + 1
+
+
+def test_what_a_mask_left_is_not_masked_again() -> None:
+    """Bardes et al. (2022): the square of a covariance without its diagonal passes back what has none either."""
+
+    def covariance(x):
+        u = x - x.mean(0)
+        off = (u.T @ u) * (1 - torch.eye(x.shape[1], dtype=x.dtype))
+        return (off**2).sum()
+
+    program = checked(covariance, drawn(6, 7))
+    assert program.source.count("fill_diagonal_(0)") == 1

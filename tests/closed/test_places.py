@@ -164,12 +164,111 @@ def test_the_diagonal_of_a_square_is_not_that_of_other_sizes(mode) -> None:
     torch.testing.assert_close(program.forward(*other)[0], matched(*other))
 
 
+def own_beside(a, b, c):
+    """The own logit of every row of `a` is the one with the same row of `b`; those with `c` stand beside them."""
+    s = torch.cat([a @ b.T, a @ c.T], 1)
+    n = torch.arange(len(a))
+    return -s.log_softmax(1)[n, n].mean()
+
+
+def determinants(m):
+    t = torch.tril(m)
+    return (t**2).sum((1, 2)) - torch.diagonal(t, dim1=1, dim2=2).log().sum(1)
+
+
+def without_own(x, scale):
+    d = (x[:, :, None] - x[:, None, :]) ** 2
+    return (scale * torch.exp(-d) * (1 - torch.eye(x.shape[1], dtype=x.dtype))).sum((1, 2)) / 2
+
+
+@pytest.mark.parametrize(
+    ("forward", "shapes", "spelled"),
+    [
+        (own_beside, [(5, 3), (5, 3), (7, 3)], "ds.diagonal().sub_("),
+        (own_beside, [(5, 3), (9, 3), (1, 3)], "ds.diagonal().sub_("),
+        (determinants, [(4, 3, 3)], ".diagonal(0, 1, 2).sub_("),
+        (without_own, [(4, 3), (1,)], ".diagonal(0, 1, 2).fill_(0)"),
+    ],
+)
+def test_what_stands_on_a_diagonal_of_any_two_dimensions_is_put_there(forward, shapes, spelled) -> None:
+    g = torch.Generator().manual_seed(0)
+    inputs = [torch.rand(s, generator=g, dtype=torch.float64) + 0.5 for s in shapes]
+    program = codegen.generate(forward, *inputs)
+    assert spelled in program.source
+    assert "clamp(0," not in program.source
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    out = forward(*leaves)
+    grad_out = torch.rand(out.shape, generator=g, dtype=torch.float64)
+    _, saved = program.forward(*inputs)
+    grads = program.backward(saved, grad_out)
+    for mine, true in zip(grads.values(), torch.autograd.grad(out, leaves, grad_out), strict=True):
+        torch.testing.assert_close(mine, true)
+
+
 def test_which_side_ends_a_diagonal_is_checked() -> None:
     program = codegen.generate(slanted, torch.randn(3, 5))
     x = torch.randn(3, 5)
     torch.testing.assert_close(program.value_and_grad(x)[1]["x"], 2 * x * torch.eye(3, 5))
     with pytest.raises((InputError, ValueError), match="3"):
         program.forward(torch.randn(6, 5))
+
+
+def triangles(x):
+    """The exponentials of what is not read are infinite."""
+    e = x.exp()
+    return torch.tril(e) @ torch.triu(x, 1).mT
+
+
+@pytest.mark.parametrize("mode", ["closed", "steps"])
+def test_triangles_of_matrices_are_read_as_such(mode) -> None:
+    x = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[:, 0, 3] = 1e4
+    program = codegen.generate(triangles, x, mode=mode)
+    assert "torch.where" not in program.source
+    leaf = x.clone().requires_grad_()
+    true = triangles(leaf)
+    out, grads = program.value_and_grad(x)
+    torch.testing.assert_close(out, true.detach())
+    (wanted,) = torch.autograd.grad(true, leaf, torch.ones_like(true))
+    finite = wanted.isfinite()
+    torch.testing.assert_close(grads["x"][finite], wanted[finite])
+
+
+def first_rows(x, y):
+    return (x[torch.arange(len(y))] ** 2).sum() + y.sum()
+
+
+def first_of_diagonal(x, y):
+    n = torch.arange(len(y))
+    return (x[n, n] ** 2).sum() + y.sum()
+
+
+def first_gathered(x, y):
+    return x.gather(0, torch.arange(1, len(y))[:, None]).sum() + y.sum()
+
+
+def every_second(x, y):
+    return (x.index_select(1, 2 * torch.arange(len(y)) + 1) ** 2).sum() + y.sum()
+
+
+@pytest.mark.parametrize("mode", ["closed", "steps"])
+@pytest.mark.parametrize(
+    ("forward", "outside"),
+    [(first_rows, (5, 9)), (first_of_diagonal, (6, 5)), (first_gathered, (5, 9)), (every_second, (9, 11))],
+)
+def test_positions_that_are_counted_are_places_of_what_is_read(forward, outside, mode) -> None:
+    program = codegen.generate(forward, torch.randn(7, 10), torch.randn(4), mode=mode)
+    x, y = torch.randn(6, 12), torch.randn(6)
+    torch.testing.assert_close(program.forward(x, y)[0], forward(x, y))
+    bad = torch.randn(outside)
+    with pytest.raises((IndexError, RuntimeError)):
+        forward(bad, y)
+    with pytest.raises(ValueError, match=r"is at least .* for an index at .*test_places.py"):
+        program.forward(bad, y)
+
+
+def test_positions_may_stand_beside_a_number() -> None:
+    agrees(lambda x: (torch.arange(len(x)) * x.mean()).sum(), torch.randn(5, dtype=torch.float64))
 
 
 def shifted_by_one(x):

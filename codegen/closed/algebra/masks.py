@@ -44,15 +44,24 @@ def unmasked(term: Any, algebra: Algebra) -> Any:
     factors = list(Mul.make_args(term))
     atoms = [f for f in factors if isinstance(f, (Indexed, sp.exp))]
     for f in list(factors):
-        b = f if isinstance(f, BRACKETS) else 1 - f if isinstance(1 - f, BRACKETS) else None
+        number, b, positive = mask_of(f)
         if b is None:
             continue
-        if any(vanishes(b, b == f, a, algebra) for a in atoms):
+        if any(vanishes(b, positive, a, algebra) for a in atoms):
             return ZERO
-        if any(vanishes(b, b != f, a, algebra) for a in atoms):
-            factors.remove(f)
+        if any(vanishes(b, not positive, a, algebra) for a in atoms):
+            factors[factors.index(f)] = number
             algebra.note(MASKED)
     return Mul(*factors)
+
+
+def mask_of(f: Any) -> tuple[Any, Any, bool]:
+    """(c, [b], whether it is c where b holds) of c [b] with c = 1, or of c - c [b]; (1, None, True) for anything else."""
+    if isinstance(f, BRACKETS):
+        return sp.S.One, f, True
+    number, rest = f.as_coeff_Add() if isinstance(f, sp.Add) else (sp.S.Zero, f)
+    bracket = -rest / number if number else None
+    return (number, bracket, False) if isinstance(bracket, BRACKETS) else (sp.S.One, None, True)
 
 
 def at_places(term: Any) -> Any:
@@ -81,6 +90,9 @@ def plain(e: Any) -> bool:
 def vanishes(bracket: Any, holds: bool, e: Any, algebra: Algebra, depth: int = 4) -> bool:
     """Whether an atom is zero wherever a bracket `holds`, or wherever it does not."""
     taken = 1 if holds else 2
+    _, own, positive = mask_of(e)
+    if own is not None:
+        return holds != positive and agree(own, bracket, algebra)
     if isinstance(e, sp.exp):
         for inner in sp.Add.make_args(e.args[0]):
             cell = algebra.cells.get(name_of(inner)) if isinstance(inner, Indexed) else None
@@ -97,7 +109,7 @@ def vanishes(bracket: Any, holds: bool, e: Any, algebra: Algebra, depth: int = 4
     return any(
         vanishes(bracket, holds, f, algebra, depth - 1)
         for f in Mul.make_args(at(cell, e.indices))
-        if isinstance(f, (Indexed, sp.exp, Where))
+        if isinstance(f, (Indexed, sp.exp, Where)) or mask_of(f)[1] is not None
     )
 
 

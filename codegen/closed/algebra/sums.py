@@ -10,7 +10,7 @@ from sympy import Expr, Mul
 
 from codegen.derive import Solver, distribute, only_places
 from codegen.ranges import simplified
-from engine.notation import Amax, Delta, Index, Sigma
+from engine.notation import Amax, Delta, Index, Less, Sigma
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,10 +72,24 @@ def summed_term(term: Expr, limits: list[tuple[Index, Expr]], ranges: Mapping[In
         else:
             rest.extend((a, b) for a, b in solver.solve([(e, k, n)]))
     body = Mul(*others, *[Delta(k, e) for e, k in rest]).xreplace(solver.substitution)
-    body = simplified(body, {**solver.known})
-    left = [(i, n) for i, n in solver.limits.items() if i in body.free_symbols]
-    unused = [n for i, n in solver.limits.items() if i not in body.free_symbols]
+    body, kept = within(simplified(body, {**solver.known}), solver.limits)
+    left = [(i, n) for i, n in kept.items() if i in body.free_symbols]
+    unused = [n for i, n in kept.items() if i not in body.free_symbols]
     return Mul(*unused) * distribute(body, left)
+
+
+def within(body: Expr, limits: Mapping[Index, Expr]) -> tuple[Expr, Mapping[Index, Expr]]:
+    """A summand with `[i = j]` as the truth that i is a place of j, `[i < n]`, where nothing else has the summed index j < n.
+
+    With it come the indices that are still summed over.
+    """
+    for d in [f for f in Mul.make_args(body) if isinstance(f, Delta)]:
+        rest = body / d
+        for j, i in (d.args, d.args[::-1]):
+            if j in limits and isinstance(i, Index) and i not in limits and not rest.has(j):
+                left = {k: n for k, n in limits.items() if k != j}
+                return within(rest * Less(i, limits[cast("Index", j)]), left)
+    return body, limits
 
 
 def gathered_up(term: Any, limits: list[tuple[Index, Expr]]) -> tuple[Any, list[tuple[Index, Expr]]]:

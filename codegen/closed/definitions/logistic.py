@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
+from codegen.closed.algebra.matching import holding
 from codegen.closed.regions.cells import Cell, is_contraction, substituted
 from engine.indexed import Indexed
 from engine.naming import free_name
@@ -44,7 +45,10 @@ def elementwise_cells(cells: Mapping[str, Cell]) -> dict[str, Cell]:
 
 
 def quotients(cells: list[Cell]) -> list[Cell]:
-    """Every cell that has such a quotient as a factor rewritten; beside other factors the quotient becomes a cell of its own."""
+    """Every cell that has such a quotient as a factor rewritten; beside other factors the quotient becomes a cell of its own.
+
+    What is a cell already is read there.
+    """
     known: dict[str, Cell] = {}
     names = {c.name for c in cells}
     made: set[str] = set()
@@ -53,7 +57,10 @@ def quotients(cells: list[Cell]) -> list[Cell]:
         found = quotient_of(cell, {n: c for n, c in known.items() if n not in made})
         if found is not None:
             value, rest = found
-            if rest != 1:
+            there = None if rest == 1 else written_before(value, cell, known)
+            if there is not None:
+                value = rest * there
+            elif rest != 1:
                 name = free_name(f"{cell.name}_sigmoid", names)
                 names.add(name)
                 gate = replace(cell, name=name, expr=value, node=None, positive=bool(value.is_positive), named=False)
@@ -65,6 +72,18 @@ def quotients(cells: list[Cell]) -> list[Cell]:
         known[cell.name] = cell
         out.append(cell)
     return out
+
+
+def written_before(value: Expr, cell: Cell, known: Mapping[str, Cell]) -> Indexed | None:
+    """The element of a cell whose definition is this value of another one's indices; None where there is none."""
+    own = {i for i in cell.indices if i != 0}
+    for c in known.values():
+        if c.expr is None or c.call or not c.expr.has(sp.exp):
+            continue
+        place = holding(c, c.expr, value)
+        if place is not None and {i for i in place.indices if i != 0} <= own:
+            return place
+    return None
 
 
 def quotient_of(cell: Cell, known: Mapping[str, Cell]) -> tuple[Expr, Expr] | None:

@@ -122,9 +122,9 @@ def execute(
         )
         everything["_new"] = torch.as_tensor(eval(compiled(tt.text(s.value), kind), everything)).to(dtype)  # noqa: S307
         if s.diagonal and s.fills:
-            value.fill_diagonal_(float(everything["_new"]))
+            value.diagonal(0, *s.diagonal).fill_(float(everything["_new"]))
         elif s.diagonal:
-            value.diagonal().add_(everything["_new"])
+            value.diagonal(0, *s.diagonal).add_(everything["_new"])
         elif s.fills:
             value[everything["_items"]] = everything["_new"]
         elif s.accumulate:

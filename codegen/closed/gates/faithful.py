@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from codegen.closed.gates.execute import DTYPES, by_the_forward, execute, scope_of
+from codegen.closed.gates.points import counts
 from codegen.closed.gates.sizes import LARGE, shape_at, size_symbols, small_sizes
 from codegen.closed.gates.verdict import Verdict
 
@@ -61,7 +62,7 @@ def drawn(region: Region, sizes: dict[Any, int], positive: bool) -> dict[str, to
             x = torch.randn(shape, generator=g, dtype=torch.float64)
             out[c.name] = x.abs().clamp(0.1, 0.9) if positive else x
         else:
-            x = torch.randint(0, 2, shape, generator=g)
+            x = counts(torch.randint(0, 2, shape, generator=g), c, region.cells)
             out[c.name] = x.bool() if c.kind == "bool" else x
     return out | {one: out[other] for one, other in region.copies}
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import mpmath
 import numpy as np
+import sympy as sp
 import torch
 
 from codegen.closed.gates.domains import within_domains
@@ -17,7 +18,7 @@ from engine.interpret import Interpreter
 from engine.notation import Index, accesses, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sympy import Symbol
 
@@ -62,6 +63,14 @@ def whole(drawn: Any, seed: int, ordinal: int) -> Any:
     return np.zeros_like(drawn) + (first + at * (turns or np.ndim(drawn) > 1)) % 2
 
 
+def counts(drawn: Any, c: Cell, cells: Iterable[Cell]) -> Any:
+    """Zeros and ones as drawn for a cell of integers; as ones and twos where a definition divides by it and none reads places by it."""
+    used = [c.expr for c in cells if c.expr is not None]
+    divides = any(p.exp.is_negative and accesses(p.base, c.name) for e in used for p in e.atoms(sp.Pow))
+    places = any(accesses(i, c.name) for e in used for a in e.atoms(sp.Indexed) for i in a.indices)
+    return drawn + 1 if divides and c.kind == "int" and not places else drawn
+
+
 def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed: int) -> dict[str, Any] | None:
     """Random values of the boundary and of the seeds, and the cells computed from them; None where they are not finite."""
     rng = np.random.default_rng(seed)
@@ -73,7 +82,7 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
         if c.kind == "float":
             tensors[c.name] = boxed(numbers.lift(of_kind(rng.normal(size=shape), seed, k)))
         else:  # truth values are the numbers 0 and 1
-            tensors[c.name] = whole(rng.integers(0, 2, size=shape), seed, k)
+            tensors[c.name] = counts(whole(rng.integers(0, 2, size=shape), seed, k), c, cells)
         tensors[c.name] = with_sum(tensors[c.name], region, c)
         tensors[c.name] = drawn.setdefault(same.get(c.name, c.name), tensors[c.name])
     if seed >= DRAWN:
@@ -212,6 +221,6 @@ def run(
 
 
 __all__ = [
-    "DIGITS", "DRAWN", "SEEDS", "TOLERANCE", "boxed", "given_at_random", "given_to", "of_kind", "one_value", "point", "relate", "rewritten", "run",
+    "DIGITS", "DRAWN", "SEEDS", "TOLERANCE", "boxed", "counts", "given_at_random", "given_to", "of_kind", "one_value", "point", "relate", "rewritten", "run",
     "stilled", "whole",
 ]  # fmt: skip

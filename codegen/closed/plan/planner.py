@@ -19,6 +19,7 @@ from codegen.closed.definitions.shares import exponential, reduction
 from codegen.closed.plan.apart import without_diagonals
 from codegen.closed.plan.backward import Backward, Plan, Statement
 from codegen.closed.plan.byresult import by_results
+from codegen.closed.plan.bysums import by_sums
 from codegen.closed.plan.naming import Naming
 from codegen.closed.plan.negatives import by_negatives
 from codegen.closed.plan.prices import Prices, sums_of
@@ -135,6 +136,7 @@ def finished(best: Choice, naming: Naming, region: Region) -> Planned:
     algebra = naming.algebra
     named = [naming.refolded(s, best.allowed) for s in best.plan.statements]
     statements = by_results([replace(s, expr=chosen_first(s.expr)) for s in named], region)
+    statements = by_sums(statements, region)
     gradients = tuple(best.plan.gradients.items())
     wanted = {name for _, name in gradients}
     statements = without_diagonals(statements, wanted, lambda e, s: ranges_of(e, s, algebra))

@@ -75,12 +75,18 @@ def put(target: str, s: Scatter, alone: bool) -> str:
     """
     inside = ", ".join(tt.argument(i) for i in s.items)
     if s.diagonal and s.fills:
-        return f"{target}.fill_diagonal_({tt.text(s.value)})"
+        plain = s.diagonal == (0, 1)
+        return (
+            f"{target}.fill_diagonal_({tt.text(s.value)})"
+            if plain
+            else f"{on_diagonal(target, s)}.fill_({tt.text(s.value)})"
+        )
     if s.fills:
         return f"{target}[{inside or '...'}] = {tt.text(s.value)}"
     if s.diagonal:
         minus = starts_negative(s.value)
-        return f"{target}.diagonal().{'sub_' if minus else 'add_'}({tt.text(without_minus(s.value) if minus else s.value)})"
+        value = tt.text(without_minus(s.value) if minus else s.value)
+        return f"{on_diagonal(target, s)}.{'sub_' if minus else 'add_'}({value})"
     if s.accumulate:
         return accumulated(target, s.items, s.value)
     if alone:
@@ -92,6 +98,11 @@ def put(target: str, s: Scatter, alone: bool) -> str:
     if all(is_scalar(i) or i.kind == "slice" for i in s.items):  # a view: `+=` would copy it onto itself
         return f"{target}[{inside or '...'}].{'sub_' if minus else 'add_'}({value})"
     return f"{target}[{inside or '...'}] {'-' if minus else '+'}= {value}"
+
+
+def on_diagonal(target: str, s: Scatter) -> str:
+    """The diagonal of a tensor that values are put on, as a view."""
+    return f"{target}.diagonal({'' if s.diagonal == (0, 1) else ', '.join(map(str, (0, *s.diagonal)))})"
 
 
 def begun(t: T, scatters: list[Scatter]) -> tuple[T, list[Scatter]]:

@@ -8,6 +8,7 @@ from tests.closed.forms.choices import CHOICES
 from tests.closed.forms.contractions import CONTRACTIONS
 from tests.closed.forms.contrasts import CONTRASTS
 from tests.closed.forms.deviations import DEVIATIONS
+from tests.closed.forms.diagonals import DIAGONALS
 from tests.closed.forms.distances import DISTANCES
 from tests.closed.forms.form import Draw, Form
 from tests.closed.forms.graphs import GRAPHS
@@ -77,6 +78,7 @@ FORMS: tuple[Form, ...] = (
     *UNEQUAL,
     *PIECEWISE,
     *CONTRASTS,
+    *DIAGONALS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
