@@ -117,8 +117,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
 
 def careful_starts(start: Region, kept: tuple[str, ...]) -> Iterator[Region]:
     """A region in other forms that exponentials overflow in less, the simplest first."""
-    by_logarithms = in_logarithms(start, kept)
-    forms = (scaled(start, kept), by_logarithms, None if by_logarithms is None else scaled(by_logarithms, kept))
+    forms = (scaled(start, kept), in_logarithms(start, kept))
     return (r for r in forms if r is not None)
 
 
