@@ -231,11 +231,18 @@ def _two_exponents(e: Expr) -> tuple[Expr, Expr] | None:
 
 
 def _several_exponents(e: Expr) -> tuple[Expr, ...] | None:
-    """f, g, ... of a exp(f) + b exp(g) + ... for positive numbers a, b, ..., of which there are three or more."""
+    """f, g, ... of a exp(f) + b exp(g) + ... for positive numbers a, b, ..., of which there are three or more.
+
+    Of a one beside two or more of them and the first of these, it is log(1 + exp(f)).
+    """
     parts = [cast("Any", t).as_coeff_Mul() for t in e.args] if isinstance(e, sp.Add) and len(e.args) > 2 else []
-    if not parts or not all(number.is_positive and isinstance(f, sp.exp) for number, f in parts):
+    if not parts or not all(number.is_positive and (f == 1 or isinstance(f, sp.exp)) for number, f in parts):
         return None
-    return tuple(f.args[0] + sp.log(number) for number, f in parts)
+    (number, first), *rest = [p for p in parts if p[1] != 1]
+    if len(parts) > len(rest) + 1 and (sp.S.One not in e.args or number != 1):
+        return None
+    one = sp.log(1 + first) if sp.S.One in e.args else first.args[0] + sp.log(number)
+    return one, *(f.args[0] + sp.log(number) for number, f in rest)
 
 
 def _log(e: Expr) -> Kernel | None:

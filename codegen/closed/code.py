@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from codegen.closed.definitions import (
     pieces,
 )
 from codegen.closed.definitions.enrich import enriched
+from codegen.closed.definitions.inlogarithms import in_logarithms
 from codegen.closed.definitions.outer import among_rows, outer_differences
 from codegen.closed.definitions.scaled import scaled
 from codegen.closed.definitions.stabilize import stabilized
@@ -103,13 +105,20 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         return passing(region, enriched(stabilized(start, kept), kept), values)
 
     code = best(start)
-    left = overflowing(code, values) if code.statements else frozenset[str]()
-    careful = scaled(start, kept) if left else None
-    if careful is not None:
-        finite = best(careful)
-        if overflowing(finite, values) < left:
-            code = replace(finite, refused=(*code.refused, *finite.refused))
+    left = overflowing(code, values) if code.statements else Counter[str]()
+    for careful in careful_starts(start, kept) if left else ():
+        if left:
+            finite = best(careful)
+            still = overflowing(finite, values)
+            if still < left:
+                code, left = replace(finite, refused=(*code.refused, *finite.refused)), still
     return code
+
+
+def careful_starts(start: Region, kept: tuple[str, ...]) -> Iterator[Region]:
+    """A region in other forms that exponentials overflow in less, the simplest first."""
+    forms = (scaled(start, kept), in_logarithms(start, kept))
+    return (r for r in forms if r is not None)
 
 
 def reached(region: Region) -> tuple[str, ...]:
@@ -233,15 +242,15 @@ def trial(region: Region, code: RegionCode, sizes: dict[Any, int]) -> Trial:
     return Trial(region, code.cells, code.forward, code.backward, code.gradients, sizes)
 
 
-def overflowing(code: RegionCode, values: dict[Any, int]) -> frozenset[str]:
-    """The inputs of a region for large values of which exponentials in its code are not finite, nor is what is made of them."""
+def overflowing(code: RegionCode, values: dict[Any, int]) -> Counter[str]:
+    """The inputs of a region for large values of which exponentials in its code are not finite, nor so many numbers made of them."""
     assert code.region is not None
     if not any(c.expr is not None and c.expr.has(sp.exp) for c in code.region.cells):
-        return frozenset()
+        return Counter()
     try:
         return not_finite(trial(code.region, code, small_sizes(code.cells, values)))
     except Exception:  # noqa: BLE001  # the code has passed its gates, and is used unless another one is better
-        return frozenset()
+        return Counter()
 
 
 def above_autograd(region: Region, code: RegionCode, values: dict[Any, int]) -> str:

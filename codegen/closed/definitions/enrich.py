@@ -164,12 +164,15 @@ def generic_of(e: Expr) -> Expr:
 def with_shares(cells: list[Cell]) -> list[Cell]:
     """`p = e / z` after every `z = Sum e` of an exponential e, unless some cell is that already."""
     known = {c.name: c for c in cells}
+    read = {r for c in cells for r in c.reads}
     out: list[Cell] = []
     taken = set(known)
     for c in cells:
         out.append(c)
         body = summand(c, known)
-        if body is None or not c.differentiable or (not isinstance(c.expr, Sigma) and not several.divides(c, cells)):
+        if body is None or not c.differentiable:
+            continue
+        if not isinstance(c.expr, Sigma) and not (c.name in read and several.divides(c, cells)):
             continue
         z = element(base(c.name, True), c.indices)
         if any(

@@ -140,7 +140,7 @@ def moebius(e: Expr) -> Expr | None:
     f = arguments[0]
     ratios = [sp.cancel(a / f) for a in arguments]
     if not all(r.is_Rational and r for r in ratios):
-        return None
+        return by_difference(e, arguments)
     step = sp.gcd_list(ratios) if len(ratios) > 1 else abs(ratios[0])
     step = step if step.is_positive else -step
     unit = sp.Dummy("E", positive=True)
@@ -167,6 +167,22 @@ def moebius(e: Expr) -> Expr | None:
     if a == 0:
         return cast("Expr", b / c / (1 + sp.exp(g)))
     return cast("Expr", b / c + (a - b) / c / (1 + sp.exp(-g)))
+
+
+def by_difference(e: Expr, arguments: list[Any]) -> Expr | None:
+    """tanh((f - g) / 2) for (exp(f) - exp(g)) / (exp(f) + exp(g)), times a number, which exp(g) is taken out of; None for anything else."""
+    if len(arguments) != 2:
+        return None
+    f, g = arguments
+    if (g - f).could_extract_minus_sign():
+        f, g = g, f
+    one, scale = sp.Dummy("E", positive=True), sp.Dummy("s", positive=True)
+    plain: Any = e.xreplace({sp.exp(f): scale * one, sp.exp(g): scale})
+    plain = sp.cancel(plain)
+    if plain.has(scale) or plain.has(Indexed):
+        return None
+    value: Any = moebius(plain.xreplace({one: sp.exp(g - f) ** -1}))
+    return value if value is not None and value.has(sp.tanh) else None
 
 
 def by_tanh(top: Any, bottom: Any, unit: Any) -> bool:

@@ -31,12 +31,18 @@ MOST = 8
 
 
 def terms_of(c: Cell, known: Mapping[str, Cell]) -> list[Any]:
-    """The exponentials that a cell adds up, three or more, each times a positive number; [] for any other cell."""
+    """The exponentials that a cell adds up, three or more, each times a positive number; a one is exp(0); [] for any other cell."""
     if not isinstance(c.expr, sp.Add) or c.kind != "float" or not 3 <= len(c.expr.args) <= MOST:
         return []
     parts = [cast("Any", t).as_coeff_Mul() for t in c.expr.args]
-    fits = all(number.is_positive and exponent_of(e, known) is not None for number, e in parts)
+    fits = all(number.is_positive and exponent_of_term(e, known) is not None for number, e in parts)
+    fits = fits and all(number == 1 for number, e in parts if e == 1)
     return [e for _, e in parts] if fits else []
+
+
+def exponent_of_term(e: Any, known: Mapping[str, Cell]) -> Expr | None:
+    """f of what is exp(f) in a sum, where a one is exp(0)."""
+    return sp.S.Zero if e == 1 else exponent_of(e, known)
 
 
 def exponent_of(e: Any, known: Mapping[str, Cell]) -> Expr | None:
@@ -73,7 +79,7 @@ def with_logarithms(cells: list[Cell]) -> list[Cell]:
             known[new.name] = new
             out.append(new)
         for e in terms:
-            if any(same_share(d, e, c) for d in cells):
+            if e == 1 or any(same_share(d, e, c) for d in cells):
                 continue
             name = free_name(share_name(e, known, c.name), known)
             known[name] = made(c, name, e / c.element(c.indices), positive=True)
@@ -103,7 +109,7 @@ def flattened(cells: list[Cell]) -> list[Cell]:
         if isinstance(c.expr, sp.Add) and c.kind == "float":
             whole = cast("Expr", substituted(c.expr, sums))
             parts = [cast("Any", t).as_coeff_Mul()[1] for t in whole.args]
-            if 1 < len(parts) <= MOST and all(exponent_of(e, known) is not None for e in parts):
+            if 1 < len(parts) <= MOST and all(exponent_of_term(e, known) is not None for e in parts):
                 c = replace(c, expr=whole, text=None) if whole != c.expr else c
                 sums[c.name] = c
         known[c.name] = c
@@ -144,7 +150,9 @@ def without_scale(z: Cell, known: Mapping[str, Cell]) -> list[Cell]:
         number, e = t.as_coeff_Mul()
         name = free_name(f"{share_name(e, known, z.name)}_scaled", taken)
         taken.add(name)
-        new = replace(made(z, name, sp.exp(cast("Any", exponent_of(e, known)) - logarithm), True), differentiable=False)
+        new = replace(
+            made(z, name, sp.exp(cast("Any", exponent_of_term(e, known)) - logarithm), True), differentiable=False
+        )
         out.append(new)
         total += number * new.element(z.indices)
     return [*out, replace(made(z, free_name(f"{z.name}_scaled", taken), total, True), differentiable=False)]
@@ -211,7 +219,9 @@ def by_logarithm(c: Cell, known: Mapping[str, Cell]) -> Any:
         if logarithm is None:
             return None
         parts = [cast("Any", t).as_coeff_Mul() for t in cast("Any", at(z, bottom.indices)).args]
-        scaled = [(number, found(sp.exp(cast("Any", exponent_of(e, known)) - logarithm), known)) for number, e in parts]
+        scaled = [
+            (number, found(sp.exp(cast("Any", exponent_of_term(e, known)) - logarithm), known)) for number, e in parts
+        ]
         top = found(sp.exp(exponent - logarithm), known)
         if top is None or any(s is None for _, s in scaled):
             return None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import sympy as sp
@@ -23,10 +24,10 @@ HUGE = 1e4
 """What inputs are multiplied by so that exponentials of them overflow."""
 
 
-def not_finite(trial: Trial) -> frozenset[str]:
-    """The inputs that a plan's results and gradients are not finite for where they alone are so large that exponentials of them are not.
+def not_finite(trial: Trial) -> Counter[str]:
+    """How many numbers of a plan's results and gradients are not finite, by the input that alone is so large that exponentials of it are not.
 
-    They have both signs then, and all others are positive; "" stands for all of them at once, of any sign.
+    Such inputs have both signs then, and all others are positive; "" stands for all of them at once, of any sign.
     """
     region, cells, sizes = trial.region, trial.cells, trial.sizes
     wide = in_exponents(region.cells)
@@ -34,8 +35,8 @@ def not_finite(trial: Trial) -> frozenset[str]:
     any_sign = inputs_at(region, cells, sizes, 0.0)
     values |= beyond(trial, values)
     large = {k: v * HUGE for k, v in any_sign.items() if k in wide and v.is_floating_point()}
-    found = {""} if not is_finite(trial, values | large) else set[str]()
-    return frozenset(found | {k for k, v in large.items() if not is_finite(trial, values | {k: v})})
+    found = {k: lost(trial, values | {k: v}) for k, v in large.items()} | {"": lost(trial, values | large)}
+    return +Counter(found)
 
 
 def beyond(trial: Trial, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -46,11 +47,11 @@ def beyond(trial: Trial, values: Mapping[str, torch.Tensor]) -> dict[str, torch.
     return {n: torch.randn(shapes[n], generator=g, dtype=torch.float64) for n in sorted(told)}
 
 
-def is_finite(trial: Trial, values: dict[str, torch.Tensor]) -> bool:
-    """Whether results and gradients are finite for values of the inputs."""
+def lost(trial: Trial, values: dict[str, torch.Tensor]) -> int:
+    """How many numbers of the results and gradients are not finite for values of the inputs."""
     made = trial.run(values, torch.float64)
     told = [made[name] for name in (*trial.region.needed, *[g for _, g in trial.gradients])]
-    return all(bool(torch.as_tensor(t).isfinite().all()) for t in told)
+    return sum(int((~torch.as_tensor(t).isfinite()).sum()) for t in told)
 
 
 def in_exponents(cells: Sequence[Cell]) -> set[str]:

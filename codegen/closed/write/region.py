@@ -25,6 +25,7 @@ from codegen.closed.regions.cells import Cell, substituted
 from codegen.closed.regions.code import RegionCode
 from codegen.closed.regions.rewrites import Rewrite, compared, rewritten
 from codegen.closed.write.line import LIKE, Line
+from codegen.kernels import stable
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.indexed import Indexed
@@ -136,11 +137,10 @@ def forward_lines(
     for name in live:
         for a in all_accesses(cast("Expr", local[name].expr)):
             counts[name_of(a)] = counts.get(name_of(a), 0) + 1
-    inlined = {
-        n: local[n]
-        for n in live
-        if not literal and n not in needed and counts.get(n, 0) == 1 and inlines(local[n], live, local, values)
-    }
+    inlined: dict[str, Cell] = {}
+    for n in (c.name for c in region.cells if c.name in live and c.name not in needed and not literal):
+        if counts.get(n, 0) == 1 and inlines(local[n], live, local, values, inlined):
+            inlined[n] = local[n]
     written_out: list[tuple[Cell, Expr]] = []
     for c in region.cells:
         if c.name not in live or c.name in inlined:
@@ -198,8 +198,10 @@ def numbers_in_front(e: Any) -> Any:
     return e if isinstance(e, Indexed) or not e.args else rebuilt(e, numbers_in_front)
 
 
-def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any, int]) -> bool:
-    """Whether a cell read once is written out: unless it has a name of its own and its reader reads all of it.
+def inlines(
+    cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any, int], inlined: dict[str, Cell]
+) -> bool:
+    """Whether a cell read once is written out, with those `inlined` before: unless it has a name and its reader reads all of it.
 
     Nor is what is read at more places than it has, as the mean of every class, nor a matrix without its diagonal that is
     summed. A sum is not written out in a sum either:
@@ -208,8 +210,16 @@ def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any
     """
     (reader,) = [local[n] for n in live if cell.name in local[n].reads]
     whole = cast("Expr", reader.expr)
-    summed = any(x.has(sp.exp) for x in cast("Expr", cell.expr).atoms(sp.log))
-    if summed and any(accesses(x, cell.name) for x in whole.atoms(sp.exp)):
+    inside = written_with(cell.expr, inlined)
+    summed = any(x.has(sp.exp) for x in inside.atoms(sp.log))
+    exponents = [x for x in whole.atoms(sp.exp) if accesses(x, cell.name)]
+    if (
+        summed
+        and exponents
+        and (
+            inside == cell.expr or not all(is_kernel(written_with(x, {cell.name: cell, **inlined})) for x in exponents)
+        )
+    ):
         return False
     if isinstance(cell.expr, sp.Add) and adds(whole, cell.name):
         return False
@@ -224,6 +234,23 @@ def inlines(cell: Cell, live: set[str], local: dict[str, Cell], values: dict[Any
     if not cell.named or fills(whole, cell.name):
         return True
     return gathers or isinstance(cell.expr, sp.exp)
+
+
+def written_with(e: Any, inlined: dict[str, Cell]) -> Any:
+    """An expression with these cells written out, and what they read of each other."""
+    while any(name_of(a) in inlined for a in accesses(e)):
+        e = substituted(e, inlined)
+    return e
+
+
+def is_kernel(e: Any) -> bool:
+    """Whether kernels of torch compute a product, so that no exponential is left outside of them."""
+    while e.has(sp.exp):
+        kernel = stable(cast("Expr", e))
+        if kernel is None:
+            return False
+        e = kernel[1][1] if kernel[0] == "scaled" else sp.S.One
+    return True
 
 
 def is_without_diagonal(c: Cell) -> bool:

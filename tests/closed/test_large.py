@@ -1,0 +1,130 @@
+"""Exponentials divided by sums of exponentials: finite where autograd of the same forward is not, and right there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import codegen
+from tests.closed.forms import Draw
+
+Softplus = torch.nn.functional.softplus
+
+
+def over_two(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return n.exp() / (a.exp() + b.exp())
+
+
+def over_a_sum(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return n.exp() / (a[:, None] * b).exp().sum(1)
+
+
+def over_one_more(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return (n - b).exp() / (1 + a.exp())
+
+
+def two_over_two(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return (n.exp() + b.exp()) / (a.exp() + (a - b).exp())
+
+
+def squared_share(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return (n.exp() / (n.exp() + a.exp() + b.exp())) ** 2
+
+
+def contrast(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return n * (a.exp() - b.exp()) / (a.exp() + b.exp())
+
+
+def with_a_baseline(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return (n.exp() + a.exp()) / (1 + n.exp() + a.exp()) * b
+
+
+def against_a_root(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return ((2 * a).exp() + (2 * b).exp()).sqrt() / (a.exp() + b.exp()) * n
+
+
+def logistic_mixture(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    share = b.exp() / b.exp().sum()
+    z = n[:, None] - a
+    return (share * (-z).exp() / (1 + (-z).exp()) ** 2).sum(1)
+
+
+def over_a_scalar(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return n.exp() / (a.exp().sum() + b.exp().sum())
+
+
+def ratio_of_sums(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return (n[:, None] + a).exp().sum(1) / (a[:, None] + b).exp().sum(1)
+
+
+def by_a_logarithm(n: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return (n - torch.logaddexp(a, b)).exp()
+
+
+def log_sum(*terms: Tensor) -> Tensor:
+    return torch.stack(terms).logsumexp(0)
+
+
+SAME: dict[Any, Any] = {
+    over_two: lambda n, a, b: (n - log_sum(a, b)).exp(),
+    over_a_sum: lambda n, a, b: (n - (a[:, None] * b).logsumexp(1)).exp(),
+    over_one_more: lambda n, a, b: (n - b - Softplus(a, threshold=40)).exp(),
+    two_over_two: lambda n, a, b: (n - log_sum(a, a - b)).exp() + (b - log_sum(a, a - b)).exp(),
+    squared_share: lambda n, a, b: (2 * (n - log_sum(n, a, b))).exp(),
+    contrast: lambda n, a, b: n * ((a - b) / 2).tanh(),
+    with_a_baseline: lambda n, a, b: b * Softplus(log_sum(n, a), threshold=40).sub(log_sum(n, a)).neg().exp(),
+    against_a_root: lambda n, a, b: n * (log_sum(2 * a, 2 * b) / 2 - log_sum(a, b)).exp(),
+    logistic_mixture: lambda n, a, b: (
+        (b.log_softmax(0) - (n[:, None] - a).abs() - 2 * (-(n[:, None] - a).abs()).exp().log1p()).exp().sum(1)
+    ),
+    over_a_scalar: lambda n, a, b: (n - torch.cat([a, b]).logsumexp(0)).exp(),
+    ratio_of_sums: lambda n, a, b: ((n[:, None] + a).logsumexp(1) - (a[:, None] + b).logsumexp(1)).exp(),
+    by_a_logarithm: lambda n, a, b: (n - log_sum(a, b)).exp(),
+}
+"""Each forward as it is written by somebody who minds."""
+
+
+def gradients(forward: Any, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    leaves = [t.clone().requires_grad_() for t in inputs]
+    return torch.autograd.grad(forward(*leaves).sum(), leaves)
+
+
+@pytest.mark.parametrize("forward", SAME, ids=lambda f: f.__name__)
+def test_quotients_of_exponentials(forward: Any) -> None:
+    inputs = [Draw(k).normal(6) for k in range(3)]
+    program = codegen.generate(forward, *inputs)
+    assert codegen.check(program, *inputs).ok
+    lost = False
+    for factor in (1e4, -1e4):
+        for which in (*range(3), None):
+            large = [t * factor if which in (k, None) else t for k, t in enumerate(inputs)]
+            true = SAME[forward](*large)
+            out, saved = program.forward(*large)
+            torch.testing.assert_close(out, true)
+            told = true.isfinite()
+            given = [told.double(), *[g.isfinite() for g in gradients(SAME[forward], large)]]
+            lost = lost or not all(bool(g.isfinite().all()) for g in (forward(*large), *gradients(forward, large)))
+            if bool(told.all()) and all(bool(g.all()) for g in given):
+                found = program.backward(saved)
+                for ours, theirs in zip(found.values(), gradients(SAME[forward], large), strict=True):
+                    torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+    assert lost
+
+
+def test_a_quotient_of_two_differences_is_a_tanh() -> None:
+    program = codegen.generate(contrast, *[Draw(k).normal(6) for k in range(3)])
+    assert "tanh" in program.source
+    assert "exp()" not in program.source
+
+
+def test_an_exponent_keeps_the_logarithm_that_is_subtracted_in_it() -> None:
+    program = codegen.generate(by_a_logarithm, *[Draw(k).normal(6) for k in range(3)])
+    assert "(n - torch.logaddexp(a, b)).exp()" in program.source
+
+
+def test_the_rule_is_named() -> None:
+    program = codegen.generate(over_two, *[Draw(k).normal(6) for k in range(3)])
+    assert any("exp(f - log z) for a sum z" in s.rule for s in program.derivation.trail)
