@@ -16,6 +16,7 @@ from sympy import Mul
 from codegen.closed.algebra.matching import holding
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions.completed import without
+from codegen.closed.definitions.logistic import gate_argument
 from codegen.closed.definitions.several import exponent_of, flattened
 from codegen.closed.definitions.shares import reduction
 from codegen.closed.regions.cells import Cell, at, is_contraction
@@ -51,7 +52,8 @@ class Writing:
         """The cells with quotients by logarithms, which are cells before those that read them."""
         self.taken = {c.name for c in cells}
         for c in cells:
-            if c.expr is not None and c.kind == "float" and not c.call and not is_contraction(c.expr):
+            own = c.expr is not None and c.kind == "float" and not c.call and not is_contraction(c.expr)
+            if own and not self.is_gate(c):
                 new = self.of(c.expr, c)
                 if new != c.expr:
                     c, self.changed = replace(c, expr=new, text=None), True
@@ -147,7 +149,13 @@ class Writing:
         if isinstance(e, sp.Pow):
             return bool(e.exp.is_number) and self.exponential(e.base)
         cell = self.inside(e)
-        return cell is not None and (self.adds(cell) or self.exponential(cell.expr))
+        return cell is not None and not self.is_gate(cell) and (self.adds(cell) or self.exponential(cell.expr))
+
+    def is_gate(self, c: Cell) -> bool:
+        """Whether a cell is a sigmoid, which does not overflow: a quotient of gates stays one."""
+        below = self.inside(c.expr.base) if isinstance(c.expr, sp.Pow) else None
+        whole = c.expr if below is None else at(below, cast("Any", c.expr).base.indices) ** cast("Any", c.expr).exp
+        return gate_argument(whole) is not None
 
     def inside(self, e: Any) -> Cell | None:
         """The cell that an expression reads, where its definition may be looked into."""
