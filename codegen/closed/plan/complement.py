@@ -29,6 +29,8 @@ RULE = "1 - sigmoid(g) is sigmoid(-g)"
 def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None:
     """A plan with every `c (1 - s)` as `c t`, where s is a cell that is sigmoid(g) and t a new one that is sigmoid(-g)."""
     gates = {c.name: g for c in region.cells for g in [gate_argument(c.expr)] if g is not None}
+    if not gates:
+        return None
     taken = {c.name for c in region.cells}
     names: dict[str, str] = {}
 
@@ -47,8 +49,10 @@ def complemented(region: Region, plan: Planned) -> tuple[Region, Planned] | None
                     return turned(one) * element(base(names[known], positive=True), list(share.indices)) + turned(rest)
         return rebuilt(e, turned)
 
+    new = [cast("Expr", turned(s.expr)) for s in plan.statements]
     statements = tuple(
-        replace(s, expr=cast("Expr", turned(s.expr)), rules=(*s.rules, *_rule(s.expr, turned))) for s in plan.statements
+        s if e == s.expr else replace(s, expr=e, rules=(*s.rules, RULE))
+        for s, e in zip(plan.statements, new, strict=True)
     )
     if not names:
         return None
@@ -67,10 +71,6 @@ def replaces(plan: Planned, careful: tuple[Region, Planned]) -> bool:
     gates = {c.name for c in region.cells if gate_argument(c.expr) is not None}
     before, after = ({name_of(a) for s in p.statements for a in accesses(s.expr)} & gates for p in (plan, new))
     return not before & after and not before & {*region.needed, *region.seeds}
-
-
-def _rule(e: Expr, turned: Any) -> tuple[str, ...]:
-    return (RULE,) if turned(e) != e else ()
 
 
 __all__ = ["RULE", "complemented", "replaces"]
