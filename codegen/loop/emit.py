@@ -13,8 +13,8 @@ from codegen.loop.blocks import Begin, End
 from codegen.loop.calls import argument, changed, expression, has_out, in_place, number, written
 from codegen.loop.ending import Ending
 from codegen.loop.folds import LISTED, Update, seen
-from codegen.loop.graph import Node, Sized, constant
-from codegen.loop.layout import FEW, LARGE, contiguous, ends_of, reads_of, root, together
+from codegen.loop.graph import Node, Sized, constant, contiguous
+from codegen.loop.layout import FEW, LARGE, ends_of, reads_of, root, together
 from codegen.loop.names import OPERATORS
 from codegen.loop.tidy import SCALARS
 
@@ -152,6 +152,9 @@ class Writer(Ending):
             behind, last = ends_of(self.layout.order), dict[Node, int]()
             for j, x in enumerate(self.layout.order):
                 last.update({root(r): behind[j] for r in reads_of(x)})
+            for x in reversed(self.layout.order):  # what is written in its memory has its name
+                if isinstance(x, Node) and x in self.layout.taken:
+                    last[x.args[0]] = max(last.get(x, -1), last.get(x.args[0], -1))
             for n, j in last.items():
                 self.last.setdefault(j, []).append(n)
         dead = [n for n in self.last.get(k, ()) if n.dtype is not None]

@@ -10,7 +10,6 @@ import torch
 from codegen.loop.batchnorm import reached
 from codegen.loop.calls import ELEMENTWISE
 from codegen.loop.graph import VIEWS, Node, Sized, alike, call, called, equal, lies_in_rows, sizes_of, small
-from codegen.loop.layout import contiguous
 from codegen.loop.normal import CALLS, Normal, as_large, averaged, matrix, normals
 from codegen.loop.remainders import Sums, Terms, Vectors
 from codegen.loop.rules import Match
@@ -73,7 +72,7 @@ class Calls:
         if n.shape == shape:
             return n
         made = call("reshape", n, sizes, shape=shape, dtype=n.dtype)
-        made.op = "view" if lies_in_rows(n) and contiguous(n) else "reshape"
+        made.op = "view" if lies_in_rows(n) else "reshape"
         return self.add(made)
 
     def rows(self, n: Node, width: int) -> Node:

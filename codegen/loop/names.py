@@ -17,9 +17,9 @@ import torch
 from codegen.loop.calls import in_place
 from codegen.loop.constants import constant_name
 from codegen.loop.folds import Update
-from codegen.loop.graph import Node
+from codegen.loop.graph import Node, contiguous
 from codegen.loop.kept import as_it_is
-from codegen.loop.layout import contiguous, root
+from codegen.loop.layout import root
 from codegen.loop.views import RESHAPES, permutation, shortened, unchanged
 from engine.naming import Namer, free_name
 
