@@ -55,15 +55,14 @@ def copied_into_place(step: Step) -> Iterator[Match]:
         if n.op != "cat" or n.write or n.kwargs:
             continue
         parts, dim = n.args[0], (n.args[1] if len(n.args) > 1 else 0) % len(n.shape)
-        given = [uncopied(p, users) for p in parts]
-        if not parts or any(g is None or not wider(g, p, dim) for g, p in zip(given, parts, strict=True)):
+        given = [g for g in (uncopied(p, users) for p in parts) if g is not None]
+        if not given or len(given) < len(parts) or not all(wider(g, p, dim) for g, p in zip(given, parts, strict=True)):
             continue
-        first = given[0]
-        others = [g.shape[:dim] + g.shape[dim + 1 :] for g in given]
-        if len(set(others)) > 1 or len({g.dtype for g in given}) > 1:
+        others = {(g.shape[:dim], g.shape[dim + 1 :], g.dtype) for g in given}
+        if len(others) > 1:
             continue
-        size = sum(g.shape[dim] for g in given)
-        whole = call("cat", given, dim, shape=(*first.shape[:dim], size, *first.shape[dim + 1 :]), dtype=n.dtype)
+        shape = (*n.shape[:dim], sum(g.shape[dim] for g in given), *given[0].shape[dim + 1 :])
+        whole = call("cat", given, dim, shape=shape, dtype=n.dtype)
         new = call("view", whole, sizes_of(n), shape=n.shape, dtype=n.dtype)
         if alike(new, n) and equal(new.value, n.value):
             yield Match([whole, new], [(n, new)])

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -78,6 +79,8 @@ def cost(n: Node) -> float:
         return CALL + 8.0 + moved / (1.5 * CACHE) + indices.numel * 0.02
     if n.op in ("index_add", "scatter_add"):
         return at_places(n, width)
+    if n.op == "repeated":
+        return prod(n.args[1]) * (3 * CALL + n.args[0].numel * 0.5e-3)
     parts = [r.numel for r in n.reads]
     elements = n.numel if n.dtype is not None else max(parts, default=1)
     moved = (sum(parts) + elements) * width

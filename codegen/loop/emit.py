@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from codegen.loop.folds import LISTED, Update, seen
 from codegen.loop.graph import Node, Sized, constant, contiguous
 from codegen.loop.layout import FEW, LARGE, ends_of, reads_of, root, together
 from codegen.loop.names import OPERATORS
+from codegen.loop.own import windows
 from codegen.loop.tidy import SCALARS
 
 if TYPE_CHECKING:
@@ -111,6 +113,16 @@ class Writer(Ending):
         elif x.op == "onehot":
             out = self.out(x)
             body.append(f"{out}.zero_().scatter_(1, {self.name(x.args[0])}.view(-1, 1), 1.0)")
+        elif x.op == "repeated":
+            out, given = self.out(x), self.ready(x.args[0])
+            first, kernel, stride, sizes = x.args
+            once = tuple(kernel) == tuple(stride) and x.numel == first.numel * prod(kernel)
+            body += [] if once else [f"{out}.zero_()"]
+            for at in windows(first.shape, kernel, stride):
+                places = ", ".join(
+                    f"{a or ''}:{'' if b + by > size else b}:{by}" for (a, b, by), size in zip(at, sizes, strict=True)
+                )
+                body.append(f"{out}[..., {places}].{'copy_' if once else 'add_'}({given})")
         elif self.changes(x):
             becomes = "" if self.name(x) == self.name(x.args[0]) else f"  # {self.name(x)} from here on"
             body.append(f"{changed(self.operand(x), self.ready)}{becomes}")

@@ -20,6 +20,7 @@ from codegen.loop.multiples import numbers_together
 from codegen.loop.rules import Match, Rule, depends_on, near
 from codegen.loop.softmax import softmax_backward
 from codegen.loop.tables import looked_up
+from codegen.loop.windows import means_of_windows, passed_to_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -450,6 +451,13 @@ RULES: tuple[Rule, ...] = (
     Rule("numbers", "a (c x + d) + b = (a c) x + (a d + b)", numbers_together),
     Rule("addcmul", "c + a b = addcmul(c, a, b)", multiply_add),
     Rule("product apart", "addcmul(c, a, b) = c + a b", product_apart, always=True),
+    Rule("windows", "avg_pool2d(x) = sums of shifted rows and columns / k k", means_of_windows, always=True),
+    Rule(
+        "windows backward",
+        "a sum over windows passes back what each is given, to all of its places",
+        passed_to_windows,
+        always=True,
+    ),
     Rule("convolution backward", "both gradients of a convolution from one call", convolved_back, always=True),
     Rule("pooling", "max_pool2d(x) = max_pool2d(x with channels last)", pooled_by_channels),
     Rule("reversed difference", "c - x", reversed_difference, always=True),

@@ -49,46 +49,40 @@ def one_call(n: Node, x: Node, by: Any, more: Any) -> tuple[list[Node], list[tup
     return [b, new], [(n, new)]
 
 
-def number(pair: Any) -> Any:
+def number(given: Any) -> Any:
     """A number as an argument."""
-    full, point = pair.tolist()
+    full, point = given.tolist()
     return full if full == point else Sized(full, point)
 
 
 def line(n: Node) -> Line | None:
     """A value as a x + b; None where it is something else."""
-    if n.write or n.constant is not None or n.dtype is None or not n.dtype.is_floating_point or not n.args:
+    known = n.op in ("neg", "rsub", "add", "sub", "mul", "div") and set(n.kwargs) <= {"alpha"}
+    if n.write or n.constant is not None or n.dtype is None or not n.dtype.is_floating_point or not known:
         return None
-    x, *rest = n.args
-    one, zero = pair(1.0), pair(0.0)
+    one, zero = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     if n.op == "neg":
-        return (x, -one, zero)
-    if (
-        n.op == "rsub"
-        and isinstance(x, Node)
-        and len(rest) == 1
-        and not n.kwargs
-        and (start := pair(rest[0])) is not None
-    ):
-        return (x, -one, start)
-    if n.op not in ("add", "sub", "mul", "div") or len(rest) != 1 or set(n.kwargs) - {"alpha"}:
+        return (n.args[0], -one, zero)
+    if len(n.args) != 2:
         return None
-    scale = pair(n.kwargs.get("alpha", 1))
-    other = pair(rest[0])
+    x, other = n.args[0], n.args[1]
+    scale, number = pair(n.kwargs.get("alpha", 1)), pair(other)
     if scale is None:
         return None
-    if other is None:
+    if number is None:  # the number comes first
         start = pair(x)
-        if start is None or not isinstance(rest[0], Node):
+        if start is None or n.op in ("div", "rsub"):
             return None
-        if n.op == "mul":
-            return (rest[0], start, zero)
-        return (rest[0], scale if n.op == "add" else -scale, start) if n.op in ("add", "sub") else None
+        return (other, start, zero) if n.op == "mul" else (other, scale if n.op == "add" else -scale, start)
     if not isinstance(x, Node) or x.constant is not None:
         return None
-    if n.op in ("mul", "div"):
-        return (x, other, zero) if n.op == "mul" else (x, 1 / other, zero) if bool(other.all()) else None
-    return (x, one, scale * other if n.op == "add" else -scale * other)
+    if n.op == "mul":
+        return (x, number, zero)
+    if n.op == "div":
+        return (x, 1 / number, zero) if bool(number.all()) else None
+    if n.op == "rsub":
+        return (x, -scale, number)
+    return (x, one, scale * number if n.op == "add" else -scale * number)
 
 
 def pair(a: Any) -> torch.Tensor | None:
