@@ -149,9 +149,9 @@ def apart(code: str) -> tuple[str, str]:
 
 
 def assigned(code: str, words: list[Token]) -> tuple[str, Piece]:
-    """`x = ` or `return ` and what follows; nothing and the whole for other statements."""
-    if words[0].text == "return":
-        return "return ", Piece(code[words[0].end :])
+    """`x = `, `return ` or `del ` and what follows; nothing and the whole for other statements."""
+    if words[0].text in ("return", "del"):
+        return f"{words[0].text} ", Piece(code[words[0].end :])
     ends = [t.end for t in words if t.depth == 0 and t.text.endswith("=") and t.text not in COMPARISONS]
     return (code[: ends[-1]] + " ", Piece(code[ends[-1] :])) if ends else ("", Piece(code))
 

@@ -96,7 +96,7 @@ def in_place(n: Node, over: Node) -> bool:
 
 def has_out(n: Node) -> bool:
     """Whether a call is written with `out=` (or in place into a copy)."""
-    if n.op in ("native_batch_norm", "spread", "onehot"):
+    if n.op in ("native_batch_norm", "spread", "onehot", "repeated"):
         return True
     if n.dtype is None or n.write or n.op in ("part", "input") or n.constant is not None:
         return False

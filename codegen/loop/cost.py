@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,8 +31,10 @@ EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
     "tanh": 2.4, "exp": 0.7, "log": 0.9, "sigmoid": 0.35, "pow": 0.1, "_softmax": 0.5, "_log_softmax": 0.45, "logsumexp": 1.0,
     "native_batch_norm": 0.3, "native_batch_norm_backward": 0.4, "index": 0.6, "index_put": 2.5, "sqrt": 0.3, "div": 0.0,
     "where": 3.4, "le": 0.4, "gt": 0.4, "lt": 0.4, "ge": 0.4, "threshold_backward": 0.05,
-    "native_layer_norm": 0.17, "native_layer_norm_backward": 0.25,
+    "native_layer_norm": 0.17, "native_layer_norm_backward": 0.25, "erf": 1.3,
 }  # fmt: skip
+KERNELS = {("gelu", 4): 0.5, ("gelu_backward", 4): 1.3, ("gelu", 8): 19.0, ("gelu_backward", 8): 20.0}
+"""The same of calls that are another multiple of it at eight bytes."""
 FIXED = {
     "native_batch_norm": 4.5, "native_batch_norm_backward": 4.5, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0, "bmm": 3.0,
     "logsumexp": 6.0, "addmm": 2.0, "mv": 0.1, "native_layer_norm": 1.5, "native_layer_norm_backward": 3.7,
@@ -76,11 +79,15 @@ def cost(n: Node) -> float:
         return CALL + 8.0 + moved / (1.5 * CACHE) + indices.numel * 0.02
     if n.op in ("index_add", "scatter_add"):
         return at_places(n, width)
+    if n.op == "repeated":
+        return prod(n.args[1]) * (3 * CALL + n.args[0].numel * 0.5e-3)
     parts = [r.numel for r in n.reads]
     elements = n.numel if n.dtype is not None else max(parts, default=1)
     moved = (sum(parts) + elements) * width
     time = CALL + FIXED.get(n.op, 0.0) + moved / (CACHE if moved < FITS else MEMORY)
     time += EXTRA.get(n.op, 0.0) * max([elements, *parts]) * 1e-3 * (2 if width == 8 else 1)
+    if n.kwargs.get("approximate", "none") == "none":
+        time += KERNELS.get((n.op, width), 0.0) * elements * 1e-3
     block = BLOCK.get(width, 0)
     if n.op in ("_softmax", "_log_softmax") and n.shape[-1] < block:
         time += elements * SCALAR

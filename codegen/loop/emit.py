@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +14,10 @@ from codegen.loop.blocks import Begin, End
 from codegen.loop.calls import argument, changed, expression, has_out, in_place, number, written
 from codegen.loop.ending import Ending
 from codegen.loop.folds import LISTED, Update, seen
-from codegen.loop.graph import Node, Sized, constant
-from codegen.loop.layout import FEW, LARGE, contiguous, ends_of, reads_of, root, together
+from codegen.loop.graph import Node, Sized, constant, contiguous
+from codegen.loop.layout import FEW, LARGE, ends_of, reads_of, root, together
 from codegen.loop.names import OPERATORS
+from codegen.loop.own import windows
 from codegen.loop.tidy import SCALARS
 
 if TYPE_CHECKING:
@@ -111,6 +113,16 @@ class Writer(Ending):
         elif x.op == "onehot":
             out = self.out(x)
             body.append(f"{out}.zero_().scatter_(1, {self.name(x.args[0])}.view(-1, 1), 1.0)")
+        elif x.op == "repeated":
+            out, given = self.out(x), self.ready(x.args[0])
+            first, kernel, stride, sizes = x.args
+            once = tuple(kernel) == tuple(stride) and x.numel == first.numel * prod(kernel)
+            body += [] if once else [f"{out}.zero_()"]
+            for at in windows(first.shape, kernel, stride):
+                places = ", ".join(
+                    f"{a or ''}:{'' if b + by > size else b}:{by}" for (a, b, by), size in zip(at, sizes, strict=True)
+                )
+                body.append(f"{out}[..., {places}].{'copy_' if once else 'add_'}({given})")
         elif self.changes(x):
             becomes = "" if self.name(x) == self.name(x.args[0]) else f"  # {self.name(x)} from here on"
             body.append(f"{changed(self.operand(x), self.ready)}{becomes}")
@@ -152,6 +164,9 @@ class Writer(Ending):
             behind, last = ends_of(self.layout.order), dict[Node, int]()
             for j, x in enumerate(self.layout.order):
                 last.update({root(r): behind[j] for r in reads_of(x)})
+            for x in reversed(self.layout.order):  # what is written in its memory has its name
+                if isinstance(x, Node) and x in self.layout.taken:
+                    last[x.args[0]] = max(last.get(x, -1), last.get(x.args[0], -1))
             for n, j in last.items():
                 self.last.setdefault(j, []).append(n)
         dead = [n for n in self.last.get(k, ()) if n.dtype is not None]

@@ -297,7 +297,19 @@ def lies_in_rows(n: Node) -> bool:
     """Whether a value surely lies in memory row by row."""
     while n.is_view and n.op in ("view", "_unsafe_view", "squeeze", "unsqueeze"):
         n = n.args[0]
-    return not n.is_view
+    return not n.is_view and contiguous(n) and n.value.is_contiguous()
+
+
+def contiguous(n: Node) -> bool:
+    """Whether a value was recorded as lying in memory row by row."""
+    if not n.stride:
+        return True
+    expect = 1
+    for size, stride in zip(reversed(n.shape), reversed(n.stride), strict=True):
+        if size != 1 and stride != expect:
+            return False
+        expect *= size
+    return True
 
 
 def numbers(t: Tensor) -> Any:

@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
+from codegen.loop.copies import copied_into_place, copied_once
+from codegen.loop.gelus import by_error_function, with_kernels
 from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_in_rows, seen_as, sizes_of, small
 from codegen.loop.images import convolved_back, pooled_by_channels, product_apart
 from codegen.loop.layernorm import layer_norm
 from codegen.loop.masks import masked
+from codegen.loop.multiples import numbers_together
 from codegen.loop.rules import Match, Rule, depends_on, near
 from codegen.loop.softmax import softmax_backward
 from codegen.loop.tables import looked_up
+from codegen.loop.windows import means_of_windows, passed_to_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -416,11 +420,6 @@ RULES: tuple[Rule, ...] = (
         elementwise_backward,
     ),
     Rule("softmax backward", "p (g - Sum g p) = _softmax_backward_data(g, p)", softmax_backward),
-    Rule(
-        "mask",
-        "where(m, -inf, x) = x + z and where(m, 0, x) = x z, with z known from m, which is the same in every step",
-        masked,
-    ),
     Rule("relu", "relu(z) = clamp_min(z, 0)", rectified, always=True),
     Rule("relu backward", "g [z > 0] = threshold_backward(g, z, 0)", rectified_backward),
     Rule(
@@ -428,6 +427,15 @@ RULES: tuple[Rule, ...] = (
         "(x - mean) / sqrt(var + eps) w + b of every row = native_layer_norm(x, w, b), and its derivative",
         layer_norm,
     ),
+    Rule(
+        "mask",
+        "where(m, -inf, x) = x + z and where(m, 0, x) = x z, with z known from m, which is the same in every step",
+        masked,
+    ),
+    Rule("copied once", "a copy of xT in a product = the copy of x there is, turned", copied_once),
+    Rule("copied into place", "copies side by side = views that are copied side by side", copied_into_place),
+    Rule("gelu", "z (1 + erf(z / sqrt(2))) / 2 = gelu(z), and its derivative", with_kernels),
+    Rule("gelu by erf", "gelu(z) = z p with p = (1 + erf(z / sqrt(2))) / 2, and its derivative", by_error_function),
     Rule("addmm", "x w + b = addmm(b, x, w)", affine),
     Rule("batch norm", "(x - mean) / sqrt(var + eps) w + b = native_batch_norm(x, w, b)", batch_norm),
     Rule(  # always, as the rule after it may take it apart again
@@ -440,8 +448,16 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("tanh by sigmoid", "tanh(z) = 2 sigmoid(2 z) - 1", tanh_by_sigmoid),
     Rule("square", "x^2 = x x", squares, always=True),
+    Rule("numbers", "a (c x + d) + b = (a c) x + (a d + b)", numbers_together),
     Rule("addcmul", "c + a b = addcmul(c, a, b)", multiply_add),
     Rule("product apart", "addcmul(c, a, b) = c + a b", product_apart, always=True),
+    Rule("windows", "avg_pool2d(x) = sums of shifted rows and columns / k k", means_of_windows, always=True),
+    Rule(
+        "windows backward",
+        "a sum over windows passes back what each is given, to all of its places",
+        passed_to_windows,
+        always=True,
+    ),
     Rule("convolution backward", "both gradients of a convolution from one call", convolved_back, always=True),
     Rule("pooling", "max_pool2d(x) = max_pool2d(x with channels last)", pooled_by_channels),
     Rule("reversed difference", "c - x", reversed_difference, always=True),

@@ -10,7 +10,6 @@ import torch
 from codegen.loop.batchnorm import reached
 from codegen.loop.calls import ELEMENTWISE
 from codegen.loop.graph import VIEWS, Node, Sized, alike, call, called, equal, lies_in_rows, sizes_of, small
-from codegen.loop.layout import contiguous
 from codegen.loop.normal import CALLS, Normal, as_large, averaged, matrix, normals
 from codegen.loop.remainders import Sums, Terms, Vectors
 from codegen.loop.rules import Match
@@ -21,6 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from codegen.loop.graph import Step
+
+
+SAME = VIEWS - {"permute", "transpose"}
+"""Views that are found as what they are views of, as they have its entries in its order."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Calls:
         if n.shape == shape:
             return n
         made = call("reshape", n, sizes, shape=shape, dtype=n.dtype)
-        made.op = "view" if lies_in_rows(n) and contiguous(n) else "reshape"
+        made.op = "view" if lies_in_rows(n) else "reshape"
         return self.add(made)
 
     def rows(self, n: Node, width: int) -> Node:
@@ -126,7 +129,7 @@ class Kernel(Calls):
         x, start = self.found.x, place[self.found.out]
         after = [n for n in region if place.get(n, -1) > start and n.dtype is not None]
         totals = [n for n in sorted(after, key=place.__getitem__) if as_large(n, x) and n.op in ELEMENTWISE]
-        operands = list(dict.fromkeys(r for n in after for r in n.reads if as_large(r, x) and r.op not in VIEWS))
+        operands = list(dict.fromkeys(r for n in after for r in n.reads if as_large(r, x) and r.op not in SAME))
         vectors = Vectors([n for n in place if n.dtype == x.dtype and {n.numel, n.value.numel()} == {self.width}])
         sums = Sums(totals, operands, users)
         sides = sorted((r for r in operands if place.get(r, -1) > start), key=place.__getitem__, reverse=True)
@@ -170,10 +173,11 @@ class Kernel(Calls):
             name = f"{t.name}_normed" if found.rest and t.name else t.name
             own = late.add(Node("part", (whole, 0), {}, self.x.shape, kind, whole.value[0], name))
             total = late.reshaped(own, t.shape, sizes_of(t))
-            for sign, n in sorted(found.rest, key=lambda term: -term[0]):
-                n = late.reshaped(n, t.shape, sizes_of(t)) if as_large(n, t) else n
-                first = (n, total) if sign > 0 and n.shape == t.shape else (total, n)
-                total = late.add(call("add" if sign > 0 else "sub", *first, shape=t.shape, dtype=kind))
+            for sign, n, like in sorted(found.rest, key=lambda term: -term[0]):
+                like = t if as_large(n, t) else like
+                n, total = (late.reshaped(a, like.shape, sizes_of(like)) if as_large(a, t) else a for a in (n, total))
+                first = (n, total) if sign > 0 and n.shape == like.shape else (total, n)
+                total = late.add(call("add" if sign > 0 else "sub", *first, shape=like.shape, dtype=kind))
             late.replace(t, total)
         for k, same in found.vectors.items():
             if same:

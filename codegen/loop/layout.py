@@ -11,7 +11,7 @@ from codegen.loop.blocks import Begin, Blocks, End, NoBlocksError, in_blocks
 from codegen.loop.calls import elementwise, has_out, in_place
 from codegen.loop.cost import price
 from codegen.loop.folds import Average, Update, updates
-from codegen.loop.graph import Node, nodes_in
+from codegen.loop.graph import Node, contiguous, nodes_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -487,18 +487,6 @@ def summed(layout: Layout, x: Node) -> bool:
 def size_of(layout: Layout, n: Node) -> int:
     """How many elements a value needs memory for."""
     return n.numel * (layout.blocks.count if layout.blocks and n in layout.blocks.crossing else 1)
-
-
-def contiguous(n: Node) -> bool:
-    """Whether a value was recorded as lying in memory row by row."""
-    if not n.stride:
-        return True
-    expect = 1
-    for size, stride in zip(reversed(n.shape), reversed(n.stride), strict=True):
-        if size != 1 and stride != expect:
-            return False
-        expect *= size
-    return True
 
 
 def take(layout: Layout, n: Node, free: list[Slot]) -> Slot:

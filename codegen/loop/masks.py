@@ -36,7 +36,7 @@ def masked(step: Step) -> Iterator[Match]:
     known: dict[Any, Node] = {}
     finite = set[Node]()
     for n in step.order:
-        by_number = n.op == "div" and not isinstance(n.args[1], Node)
+        by_number = (n.op == "div" and not isinstance(n.args[1], Node)) or is_power(n)
         if n.constant is not None:
             if bool(n.constant.isfinite().all()):
                 finite.add(n)
@@ -56,6 +56,11 @@ def masked(step: Step) -> Iterator[Match]:
             new = call("mul" if number == 0 else "add", x, z, shape=n.shape, dtype=n.dtype)
             yield Match([z, new], [(n, new)])
             break
+
+
+def is_power(n: Node) -> bool:
+    """Whether a value is a power that has no pole."""
+    return n.op == "pow" and isinstance(n.args[1], (int, float)) and n.args[1] >= 0
 
 
 def number_of(a: Any) -> float | None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from codegen.loop.calls import expression
 from codegen.loop.constants import literal
-from codegen.loop.layout import Layout, contiguous, root, size_of
+from codegen.loop.graph import contiguous
+from codegen.loop.layout import Layout, root, size_of
 from codegen.loop.names import Names
 from codegen.loop.views import shortened, unchanged
 

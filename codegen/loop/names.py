@@ -17,9 +17,9 @@ import torch
 from codegen.loop.calls import in_place
 from codegen.loop.constants import constant_name
 from codegen.loop.folds import Update
-from codegen.loop.graph import Node
+from codegen.loop.graph import Node, contiguous
 from codegen.loop.kept import as_it_is
-from codegen.loop.layout import contiguous, root
+from codegen.loop.layout import root
 from codegen.loop.views import RESHAPES, permutation, shortened, unchanged
 from engine.naming import Namer, free_name
 
@@ -121,7 +121,7 @@ PREFIXED = frozenset((
 OTHERS = {"reciprocal": "inverse", "native_layer_norm": "normal", "clamp_min": "clamped", "clamp": "clamped"}
 AFTER = {
     "clone": "copy", "_to_copy": "copy", "index_select": "picked", "index": "picked", "gather": "picked", "square": "squared",
-    "onehot": "onehot", "scatter_add": "scattered", "scatter": "scattered", "new_empty": "like", "empty_like": "like",
+    "onehot": "onehot", "repeated": "repeated", "scatter_add": "scattered", "scatter": "scattered", "new_empty": "like", "empty_like": "like",
 }  # fmt: skip
 """What stands behind a name for what is done to it."""
 NOUNS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from codegen.loop.graph import Node, mapped, packet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 def places(x: Tensor, count: int, symbols: int) -> Tensor:
@@ -63,6 +64,20 @@ def begins(at: Tensor, count: int) -> Tensor:
     return torch.searchsorted(torch.sort(at).values, torch.arange(count))
 
 
+def repeated(x: Tensor, kernel: Sequence[int], stride: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    """Every entry at each place of its window, in planes of these sizes; where windows overlap, they are added."""
+    out = x.new_zeros((*x.shape[:-2], *sizes))
+    for at in windows(x.shape, kernel, stride):
+        out[..., *(slice(*a) for a in at)] += x
+    return out
+
+
+def windows(shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> Iterator[list[tuple[int, int, int]]]:
+    """For each place of a window where those places are, of so many windows: begin, end and step of both dimensions."""
+    for place in product(*map(range, kernel)):
+        yield [(k, k + by * (count - 1) + 1, by) for k, by, count in zip(place, stride, shape[-2:], strict=True)]
+
+
 OWN: dict[str, Callable[..., Any]] = {
     "part": part,
     "onehot": onehot,
@@ -72,6 +87,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "begins": begins,
     "bag": bag,
     "moments": moments,
+    "repeated": repeated,
 }
 """Calls that are no operators of torch."""
 

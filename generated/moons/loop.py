@@ -7,6 +7,7 @@ Kernels that were chosen, each equal to what was derived:
     relu(z) = clamp_min(z, 0)
     x w + b = addmm(b, x, w)
     x^2 = x x
+    a (c x + d) + b = (a c) x + (a d + b)
     c + a b = addcmul(c, a, b)
     c - x
     Sum_i x[i,j] = (xT 1)[j]

@@ -77,6 +77,15 @@ def test_calls_are_broken_at_their_commas() -> None:
     ]
 
 
+def test_names_that_are_deleted_stand_in_brackets() -> None:
+    out = broken("    del first, second, third, fourth", 28)
+    assert out == ["    del (", "        first, second,", "        third, fourth,", "    )"]
+    values: dict[str, int] = dict.fromkeys(("first", "second", "third", "fourth"), 0)
+    exec("\n".join(line[4:] for line in out), values)
+    assert "first" not in values
+    assert "fourth" not in values
+
+
 def test_strings_and_blocks_stay_as_they_are() -> None:
     text = '"""A text that is long, and has x = a + b in it."""\nif a_long_name_of_a_thing == 1:\n    y = 1\n'
     assert fitted(text, 20) == text

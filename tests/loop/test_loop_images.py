@@ -1,6 +1,7 @@
 """What is slow on images: pooling place by place, choices by a mask, sums of products of what is the same along rows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -112,3 +113,22 @@ def deviating(x: Tensor, y: Tensor, k: Tensor, b: Tensor, m: Tensor, v: Tensor) 
     h = F.conv2d(x, k, b, padding=1)
     z = F.conv2d(F.relu(h), m, stride=2)
     return F.cross_entropy(z.mean((2, 3)) @ v, y) + 0.1 * h.square().mean()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "by_rows"),
+    [(2, None, 0, True), (3, 2, 0, True), ((1, 2), None, 0, True), (2, 3, 0, True), ((3, 2), (2, 1), 0, True),
+     (3, 2, 1, False), (5, 1, 0, False)],
+)  # fmt: skip
+def test_means_of_windows_are_sums_of_rows_and_columns(kernel: Any, stride: Any, padding: int, by_rows: bool) -> None:
+    def forward(x: Tensor, y: Tensor, k: Tensor, b: Tensor, v: Tensor) -> Tensor:
+        h = F.avg_pool2d(torch.tanh(F.conv2d(x, k, b)), kernel, stride, padding)
+        return F.cross_entropy(h.flatten(1) @ v, y)
+
+    params, data = given(3)
+    g = Generator().manual_seed(1)
+    columns = F.avg_pool2d(torch.zeros(1, 3, 6, 6), kernel, stride, padding).numel()
+    params |= {"b": torch.randn(3, generator=g), "v": torch.randn(columns, 3, generator=g)}
+    source = trained(forward, params, data)
+    assert ("avg_pool2d.default" not in source) is by_rows
+    assert (source.count("convolution_backward.default(") == 1) is by_rows
