@@ -403,3 +403,11 @@ def test_what_one_smaller_tensor_is_multiplied_with_is_added_first() -> None:
     assert by_common_factors(e) == a[i] * (x[i, j] - y[i, j]) + 3 * z[i, j]
     apart = a[i] * x[i, j] - 2 * a[i] * y[i, j] + 3 * z[i, j]  # the other number is a multiplication, too
     assert by_common_factors(apart) == apart
+
+
+def test_a_sum_of_what_is_written_out_elsewhere_is_one_sum() -> None:
+    def squash(x):
+        length = (x**2).sum(1, keepdim=True)
+        return ((length / (1 + length) * x) ** 2).sum(1)
+
+    assert closed(squash, torch.randn(6, 5, dtype=torch.float64)).count("x ** 2") == 1
