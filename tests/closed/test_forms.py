@@ -114,8 +114,3 @@ def test_no_region_falls_back(form: Form) -> None:
     codes = [region.code for region in program.writer.regions.values()]
     refused = [c.refused for c in codes if c.backward and not c.simplified]
     assert [{*r} for r in refused] == [{form.refusal}] * bool(form.refusal)
-
-
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
-def test_what_is_below_zero_is_subtracted(form: Form) -> None:
-    assert "+ -" not in program_of(form, form.large).source

@@ -411,3 +411,12 @@ def test_a_sum_of_what_is_written_out_elsewhere_is_one_sum() -> None:
         return ((length / (1 + length) * x) ** 2).sum(1)
 
     assert closed(squash, torch.randn(6, 5, dtype=torch.float64)).count("x ** 2") == 1
+
+
+def test_a_logarithm_below_zero_is_subtracted() -> None:
+    def mixed(x, y):
+        return (0.1 * x.exp() + 0.9 * y.exp()).log()
+
+    text = closed(mixed, torch.randn(6, dtype=torch.float64), torch.randn(6, dtype=torch.float64))
+    assert " - 0.1053605156578263" in text
+    assert "+ -" not in text
