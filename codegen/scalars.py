@@ -175,7 +175,7 @@ class ScalarMixin(LowererBase):
         half = {abs(t.as_coeff_Mul()[0]) for t in terms} == {sp.S.Half}
         if half and all(t.has(Indexed) for t in terms):  # exact, and one division for all of them
             return self.join("/", self.value(sp.Add(*[2 * t for t in terms])), self.constant(sp.Integer(2)))
-        signed = [(bool(t.could_extract_minus_sign()), t) for t in terms]
+        signed = [(bool(t.is_negative if t.is_number else t.could_extract_minus_sign()), t) for t in terms]
         signed.sort(key=lambda s: (s[0], -len(s[1].atoms(Indexed)) if not s[1].is_number else 1))
         values: list[tuple[bool, Val]] = []
         for minus, t in signed:

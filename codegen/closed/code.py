@@ -97,6 +97,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         .by(moments.RULE, moments.by_moments)
     )
     start = start.by(diagonals.RULE, diagonals.with_diagonals)
+    start = start.by(diagonals.LESS, lambda cells: diagonals.less_diagonals(cells, kept))
     start = start.by(completed.RULE, lambda cells: completed.completed(cells, kept))
     start = start.by(linear.RULE, lambda cells: linear.collected(cells, kept))
     start = start.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))

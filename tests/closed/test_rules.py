@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import codegen
+from codegen.closed.algebra.commonfactor import by_common_factors
 from codegen.closed.algebra.matching import fact_key
 from codegen.derive import only_places
 from engine.notation import Index, Less, LessEqual, Sigma, base
@@ -371,3 +372,51 @@ def test_differences_in_an_exponent_stay_there() -> None:
     out, grads = program.value_and_grad(a + 3e3, b + 3e3)
     assert out.isfinite()
     assert all(g.isfinite().all() for g in grads.values())
+
+
+def test_a_matrix_less_its_diagonal_has_none() -> None:
+    x = torch.randn(12, 5, dtype=torch.float64)
+
+    def by_diag(x):
+        c = x.T @ x
+        return (c - torch.diag(torch.diagonal(c))).pow(2).sum()
+
+    def by_identity(x):
+        c = x.T @ x
+        return (c - c * torch.eye(5, dtype=x.dtype)).pow(2).sum()
+
+    def of_another(x):
+        c = x.T @ x
+        return (c - torch.diag(torch.diagonal(2 * c))).pow(2).sum()
+
+    for f in (by_diag, by_identity):
+        text = closed(f, x)
+        assert "fill_diagonal_(0)" in text
+        assert "dx = x @ (2 * dc)" in text  # the cotangent is symmetric
+    assert "fill_diagonal_(0)" not in closed(of_another, x)
+
+
+def test_what_one_smaller_tensor_is_multiplied_with_is_added_first() -> None:
+    i, j = Index("i"), Index("j")
+    x, y, z, a = (base(n) for n in "xyza")
+    e = a[i] * x[i, j] - a[i] * y[i, j] + 3 * z[i, j]
+    assert by_common_factors(e) == a[i] * (x[i, j] - y[i, j]) + 3 * z[i, j]
+    apart = a[i] * x[i, j] - 2 * a[i] * y[i, j] + 3 * z[i, j]  # the other number is a multiplication, too
+    assert by_common_factors(apart) == apart
+
+
+def test_a_sum_of_what_is_written_out_elsewhere_is_one_sum() -> None:
+    def squash(x):
+        length = (x**2).sum(1, keepdim=True)
+        return ((length / (1 + length) * x) ** 2).sum(1)
+
+    assert closed(squash, torch.randn(6, 5, dtype=torch.float64)).count("x ** 2") == 1
+
+
+def test_a_logarithm_below_zero_is_subtracted() -> None:
+    def mixed(x, y):
+        return (0.1 * x.exp() + 0.9 * y.exp()).log()
+
+    text = closed(mixed, torch.randn(6, dtype=torch.float64), torch.randn(6, dtype=torch.float64))
+    assert " - 0.1053605156578263" in text
+    assert "+ -" not in text

@@ -30,7 +30,7 @@ from codegen.closed.algebra.facts import (
 )
 from codegen.closed.algebra.gated import gated, sigmoid_cells
 from codegen.closed.algebra.masks import at_places, unmasked, within_choice
-from codegen.closed.algebra.matching import by_shape
+from codegen.closed.algebra.matching import by_shape, holding
 from codegen.closed.algebra.mirrored import parities
 from codegen.closed.algebra.sums import PUT, gathered_up, rebuilt, summed_term
 from codegen.closed.algebra.terms import expanded, is_monomial
@@ -89,6 +89,7 @@ class Algebra:
         self.facts.pairs = parities(self.cells.values())
         self.shares = Shares(self.cells)
         self.sigmoids = sigmoid_cells(self.cells)
+        self.written = written_out(self.cells.values())
         learn(self, sums)
         together = summed_together(self.cells.values())
         for cell in self.cells.values():
@@ -111,7 +112,7 @@ class Algebra:
             learn_sum(self, cell, coefficient, total)
         elif is_monomial(e) and not isinstance(e, Indexed) and cell.name not in self.shares.names:
             lowered = self.lowered(e)
-            if not isinstance(e, sp.exp) or lowered != e:
+            if not isinstance(e, sp.exp) or lowered != e or cell.name in self.written:
                 self.down[cell.name] = replace(cell, expr=lowered)
             self.ups.append(cell)
         if isinstance(e, Indexed) and any(isinstance(i, Indexed) for i in e.indices):
@@ -258,6 +259,15 @@ class Algebra:
         for s in shape:
             count *= max(2, int(cast("Any", s.xreplace({k: sp.Integer(v) for k, v in self.values.items()}))))
         return count
+
+
+def written_out(cells: Collection[Cell]) -> frozenset[str]:
+    """The cells that are an exponential which the definition of another cell has, too: what the two make cancels as one."""
+    held = [(c.name, c, c.expr) for c in cells if c.expr is not None and c.kind == "float"]
+    atoms = [e for _, _, whole in held if not isinstance(whole, sp.exp) for e in whole.atoms(sp.exp)]
+    return frozenset(
+        name for name, c, whole in held if isinstance(whole, sp.exp) and any(holding(c, whole, e) for e in atoms)
+    )
 
 
 def is_place(f: Any) -> bool:

@@ -30,11 +30,32 @@ def by_common_factors(e: Expr) -> Expr:
     tables = [{f for f in sp.Mul.make_args(t) if is_large(f, every)} for t in terms]
     counts = Counter(f for table in tables for f in table)
     best = max(counts, key=lambda f: (counts[f], str(f)), default=None)
-    if best is None or counts[best] < 2 or counts[best] == len(terms):
+    if best is None or counts[best] < 2:
+        return by_smaller(terms, every)
+    if counts[best] == len(terms):
         return e
     mine = cast("Expr", sp.Add(*[t / best for t, table in zip(terms, tables, strict=True) if best in table]))
     others = cast("Expr", sp.Add(*[t for t, table in zip(terms, tables, strict=True) if best not in table]))
     return cast("Expr", best * again(mine) + again(others))
+
+
+def by_smaller(terms: list[Any], every: frozenset[Any]) -> Expr:
+    """A sum in which tensors that the same smaller one is multiplied with are added first: `a x + a y + z` is `a (x + y) + z`."""
+    groups: dict[Any, list[Any]] = {}
+    for t in terms:
+        rest = t.as_coeff_Mul()[1]
+        large = [f for f in sp.Mul.make_args(rest) if is_large(f, every)]
+        small = rest / sp.Mul(*large)
+        groups.setdefault(small if len(large) == 1 and indices_of(small) else rest, []).append(t)
+    together = {a: [t / a for t in group] for a, group in groups.items() if len(group) > 1}
+    whole = [cast("Expr", a * sp.Add(*parts)) for a, parts in together.items() if in_units(parts)]
+    alone = [t for a, group in groups.items() if a not in together or not in_units(together[a]) for t in group]
+    return cast("Expr", sp.Add(*whole, *alone))
+
+
+def in_units(parts: list[Any]) -> bool:
+    """Whether tensors are added or subtracted as they are."""
+    return all(abs(t.as_coeff_Mul()[0]) == 1 for t in parts)
 
 
 def complements(terms: list[Any]) -> list[Any]:

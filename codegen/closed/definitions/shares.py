@@ -70,7 +70,9 @@ class Shares:
         free = free_indices(cell)
         inner = at(z, bottom.indices)
         body = inner.body if isinstance(inner, Sigma) else None
-        if body is not None and not self.has(top) and matched(top, body, set(free)) is not None:
+        if body is None or self.has(top):
+            return
+        if matched(self.written(top), self.written(body), set(free)) is not None:
             self.put(top, free, cell.element(cell.indices) * bottom / scalar_part(cast("Expr", cell.expr)), cell.name)
 
     def learn_moebius(self, cell: Cell, z: Cell, bottom: Indexed) -> None:
@@ -106,6 +108,10 @@ class Shares:
     def exponential(self, e: Expr) -> bool:
         """An exponential, or an access to a cell that is one."""
         return exponential(e, self.cells)
+
+    def written(self, e: Any) -> Expr:
+        """An exponential as one, also where it is read from a cell that is one."""
+        return at(self.cells[name_of(e)], e.indices) if isinstance(e, Indexed) and self.exponential(e) else e
 
     def put(self, atom: Expr, free: tuple[Index, ...], value: Expr, name: str) -> None:
         """`atom` is `value`; the cell `name` is a generator from now on, and so are all spellings of the atom replaced."""

@@ -57,17 +57,23 @@ def ordered(e: Any, known: Collection[str]) -> Any:
 
 
 def joined(e: Expr, cot: str) -> Expr:
-    """A sum of products with a symmetric cotangent, in which those that are equal for that reason are one."""
+    """A sum of products with a symmetric cotangent, in which those that are equal for that reason are one.
+
+    It is summed over its first index beside what is summed over its last one, as in `x D`, else over its second, as in `D x`.
+    """
     first: dict[Any, Sigma] = {}
 
     def turned(x: Any) -> Any:
         if not isinstance(x, Sigma):
             return x if isinstance(x, Indexed) or not x.args else rebuilt(x, turned)
         inside = {i for i, _ in x.limits}
+        read = x.body.atoms(Indexed)
+        mine = [a for a in read if name_of(a) == cot and len(a.indices) == 2 and len(inside & {*a.indices}) == 1]
+        last = {b.indices[-1] for b in read if name_of(b) != cot and len(b.indices) > 1}
         swap = {
             a: a.func(a.base, *a.indices[::-1])
-            for a in x.body.atoms(Indexed)
-            if name_of(a) == cot and len(a.indices) == 2 and a.indices[0] in inside and a.indices[1] not in inside
+            for a in mine
+            if (a.indices[0] in inside) != (not last.isdisjoint(inside & {*a.indices}))
         }
         new = cast("Sigma", x.func(x.body.xreplace(swap), *x.args[1:]))
         return first.setdefault(fact_key(new), new)

@@ -26,6 +26,7 @@ from tests.closed.forms.objectives import OBJECTIVES
 from tests.closed.forms.once import ONCE
 from tests.closed.forms.pairs import PAIRS
 from tests.closed.forms.piecewise import PIECEWISE
+from tests.closed.forms.policies import POLICIES
 from tests.closed.forms.published import PUBLISHED
 from tests.closed.forms.rankings import RANKINGS
 from tests.closed.forms.robust import ROBUST
@@ -79,6 +80,7 @@ FORMS: tuple[Form, ...] = (
     *PIECEWISE,
     *CONTRASTS,
     *DIAGONALS,
+    *POLICIES,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]

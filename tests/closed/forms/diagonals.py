@@ -118,7 +118,24 @@ def stein_discrepancy_hand(x, s, g):
     return (k * u).mean(), (dx, 2 * (ws + rows * x - w @ x))
 
 
+def off_diagonal(x):
+    """The covariance term of VICReg."""
+    x = x - x.mean(0)
+    c = x.T @ x / (x.shape[0] - 1)
+    return (c - torch.diag(c.diag())).pow(2).sum() / x.shape[1]
+
+
+def off_diagonal_hand(x, g):
+    n, k = x.shape
+    x = x - x.mean(0)
+    c = x.T @ x / (n - 1)
+    c.fill_diagonal_(0)
+    dx = x @ (c * (4 * g / (k * (n - 1))))
+    return c.square().sum() / k, (dx - dx.mean(0),)
+
+
 DIAGONALS = (
+    Form("covariances", off_diagonal, lambda d, n: [d.normal(n, 20)], off_diagonal_hand, batches=(2, 5)),
     Form(
         "minimal lstm",
         minimal_lstm,

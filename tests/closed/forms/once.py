@@ -108,6 +108,28 @@ def pairs(d, n):
     return [3 * d.normal(n, K), 3 * d.normal(n, K)]
 
 
+# Sabour, Frosst and Hinton, Dynamic routing between capsules, 2017
+def capsules(s, y):
+    length = (s**2).sum(-1, keepdim=True)
+    v = length / (1 + length) * s / (length + 1e-9).sqrt()
+    norm = (v**2).sum(-1).sqrt()
+    t = torch.nn.functional.one_hot(y, s.shape[1]).to(s.dtype)
+    return (t * torch.relu(0.9 - norm) ** 2 + 0.5 * (1 - t) * torch.relu(norm - 0.1) ** 2).sum(1).mean()
+
+
+def capsules_hand(s, y, g):
+    q = s.square().sum(-1)
+    u, h, r = q + 1, (q + 1e-9).rsqrt(), q.sqrt()
+    norm = q * r * h / u
+    rows = torch.arange(s.shape[0])
+    over, short = torch.relu(norm - 0.1), torch.relu(0.9 - norm[rows, y])
+    lost = 0.5 * over.square()
+    lost[rows, y] = short.square()
+    over[rows, y] = -2 * short
+    dq = over * (g / s.shape[0]) * r * h / u * (1.5 - q / u - 0.5 * q * h * h)
+    return lost.sum(1).mean(), (s * (2 * dq).unsqueeze(-1),)
+
+
 ONCE = (
     Form("biweight", biweight, pairs, biweight_hand, wrt=("p",), twice=False),
     Form("truncated squares", truncated_squares, pairs, truncated_squares_hand, wrt=("p",), twice=False),
@@ -132,5 +154,14 @@ ONCE = (
         lambda d, n: [d.normal(n, K), d.positive(n, K)],
         tweedie_three_halves_hand,
         wrt=("x",),
+    ),
+    Form(
+        "capsules",
+        capsules,
+        lambda d, n: [d.normal(n, 10, 8), d.classes(10, n)],
+        capsules_hand,
+        wrt=("s",),
+        twice=False,
+        large=32,
     ),
 )

@@ -67,7 +67,26 @@ def teacher_hand(s, t, c, g):
     return -(p * ls).sum() / n, ((ls.exp() - p) * (10 * g / n),)
 
 
+def skewed(s, t):
+    """The generalised Jensen-Shannon divergence of distillation, with nine parts of the student in the mixture."""
+    ls, lt = torch.log_softmax(s, 1), torch.log_softmax(t, 1)
+    ps, pt = ls.exp(), lt.exp()
+    mixed = (0.1 * pt + 0.9 * ps).log()
+    return (0.1 * pt * (lt - mixed) + 0.9 * ps * (ls - mixed)).sum(1).mean()
+
+
+def skewed_hand(s, t, g):
+    ls, lt = torch.log_softmax(s, 1), torch.log_softmax(t, 1)
+    ps, pt = ls.exp(), lt.exp()
+    mixed = torch.lerp(pt, ps, 0.9).log()
+    a, b = pt * (lt - mixed), ps * (ls - mixed)
+    total = b.sum(1, keepdim=True)
+    out = (0.1 * a.sum(1, keepdim=True) + 0.9 * total).mean()
+    return out, (torch.addcmul(b, ps, total, value=-1) * (0.9 * g / s.shape[0]),)
+
+
 TARGETS = (
+    Form("skewed jensen-shannon", skewed, lambda d, n: [d.normal(n, 20), d.normal(n, 20)], skewed_hand, wrt=("s",)),
     Form(
         "labels smoothed by one_hot",
         smoothed_one_hot,
