@@ -64,11 +64,12 @@ def logcumsumexp_backward(grad: torch.Tensor, x: torch.Tensor, out: torch.Tensor
         known = later & ((out > -torch.inf) | (grad != 0)).unsqueeze(-2)
         shares = torch.where(known, torch.where(known, x.unsqueeze(-1) - out.unsqueeze(-2), 0).exp(), 0)
         return (shares @ grad.unsqueeze(-1)).squeeze(-1).movedim(-1, dim)
-    sums = []
-    for part in (grad, -grad):
-        logs = torch.where(part > 0, part.log() - out, -torch.inf)
-        sums.append((logs.flip(dim).logcumsumexp(dim).flip(dim) + x).exp())
-    return sums[0] - sums[1]
+    logs = grad.abs().log() - out
+    parts = (
+        torch.where(taken, logs, -torch.inf).flip(dim).logcumsumexp(dim).flip(dim) for taken in (grad > 0, grad < 0)
+    )
+    one, other = ((part + x).exp() for part in parts)
+    return one - other
 
 
 FUNCTIONS = {

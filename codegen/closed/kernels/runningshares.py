@@ -2,7 +2,7 @@
 """What the logarithm of a running sum of exponentials passes back, `Sum_i [j <= i] g_i exp(x_j - l_i)`, by running sums of exponentials.
 
 Their shares exp(x_j - l_i) are a triangle; their sums are as many as there are x. Where g is one number they are one running sum more,
-and else one of what is positive in g, and one of what is negative.
+and where it is positive, as `g exp(-l)` is exp(log g - l); else one of what is positive in g, and one of what is negative.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sympy as sp
 from sympy import Mul
 
 from codegen.closed.algebra.sums import rebuilt
+from codegen.closed.definitions.scaled import indicates
 from codegen.closed.definitions.several import logarithm_of
 from codegen.closed.regions.cells import at
 from codegen.derive import distribute
@@ -59,11 +60,18 @@ def passed_back(e: Sigma, cells: Mapping[str, Cell]) -> Any:
             continue
         sign = 1 if mask.args[0] == j else -1
         rest = Mul(*[f for f in factors if f is not share and f not in inside])
-        g = Mul(*inside).xreplace({i: j})
-        whole = rest * LogcumsumexpBackward(g, x, out.xreplace({i: j}), j, n, sign)
+        g = Mul(*inside)
+        if g != 1 and weighs(g, cells):
+            g, out = sp.S.One, out - sp.log(g)
+        whole = rest * LogcumsumexpBackward(*(y.xreplace({i: j}) for y in (g, x, out)), j, n, sign)
         others = [y for y in e.limits if y[0] != i]
         return e.func(whole, *others) if others else whole
     return None
+
+
+def weighs(g: Any, cells: Mapping[str, Cell]) -> bool:
+    """Whether weights are positive, or zeros and ones: the logarithm of any others need not have a derivative."""
+    return bool(g.is_positive) or indicates(g, cells)
 
 
 def share_of(share: Indexed, i: Index, cells: Mapping[str, Cell]) -> tuple[Any, Any, Index, Any] | None:
