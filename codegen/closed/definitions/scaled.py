@@ -112,7 +112,7 @@ class Scaling:
             return 0, sp.log(x) + (k * cast("Any", m) if m is not None else 0), m
         if isinstance(e, Sigma):
             k, x, m = self.of(e.body)
-            m = None if m is None else m.xreplace(placed(e.body))
+            m = None if m is None else cast("Indexed", m.xreplace(placed(e.body)))
             if k and m is not None and m.free_symbols & {i for i, _ in e.limits}:
                 raise Unscaled
             return k, e.func(x, *e.args[1:]), None if k == 0 else m

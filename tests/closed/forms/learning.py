@@ -418,7 +418,7 @@ LEARNING = (
         twice=False,
     ),
     Form(
-        "cox", cox, lambda d, n: [d.normal(n), d.unit(n)], cox_hand, wrt=("eta",), large=4096, batches=(5,), ratio=1.8
+        "cox", cox, lambda d, n: [d.normal(n), d.unit(n)], cox_hand, wrt=("eta",), large=4096, batches=(5,), ratio=1.85
     ),
     Form("ranknet", ranknet, lambda d, n: [d.normal(n), d.normal(n)], ranknet_hand, wrt=("s",), batches=(5,)),
     Form("listnet", listnet, pair, listnet_hand, wrt=("s",)),
