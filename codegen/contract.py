@@ -12,7 +12,7 @@ from codegen.distances import NAME, rows
 from codegen.kernels import stable
 from codegen.pick import picked
 from codegen.values import Axes, LowererBase, Val, permute, to_axes
-from engine.notation import Amax, Index, Less, LessEqual, Sigma
+from engine.notation import Amax, Delta, Index, Less, LessEqual, Sigma, Where
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
@@ -104,8 +104,36 @@ class ContractMixin(LowererBase):
 
     def largest(self, e: Amax) -> Val:
         """A maximum over indices."""
+        known = self.largest_at_places(e)
+        if known is not None:
+            return known
         with self.inside(e.body, e.limits):
             return self.reduce(self.value(e.body), [i for i, _ in e.limits], "amax")
+
+    def largest_at_places(self, e: Amax) -> Val | None:
+        """The largest of what an integer tensor puts at each place, `max_j (f_j if i = at_j else -oo)`; None for any other maximum."""
+        body = e.body
+        if not isinstance(body, Where) or not isinstance(body.args[0], Delta) or body.args[2] != -sp.oo:
+            return None
+        found = picked(Sigma(body.args[0], *e.args[1:]), self.ranges)
+        if found is None or len(found[1]) != 1 or found[1][0] in body.args[1].free_symbols:
+            return None
+        at, (place,), _ = found
+        own = [cast("Index", i) for i in at.indices if i != 0]
+        with self.inside(body, e.limits):
+            index, value = self.value(at), self.typed(self.value(body.args[1]))
+            value = self.arranged(value, [*(i for i in value.indices if i not in own), *own])
+        if index.axes != tuple(own) or value.axes[-len(own) :] != tuple(own):
+            return None
+        others = value.axes[: -len(own)]
+        inner = [i for i, _ in e.limits]
+        if len(inner) != 1 or own[-1] != inner[0]:
+            return None
+        outer = [*others, *own[:-1]]
+        indices = tt.method(index.t, "expand_as", value.t) if others else index.t
+        size = (*[self.ranges[cast("Index", i)] for i in outer], self.ranges[place])
+        start = tt.method(value.t, "new_full", size, tt.unary("neg", tt.call("float", '"inf"')))
+        return Val(tt.method(start, "scatter_reduce", -1, indices, value.t, '"amax"'), (*outer, place))
 
     def _groups(self, body: Expr) -> list[Val]:
         """The factors of a body, those over the same indices multiplied. Numbers go into the smallest group."""

@@ -52,7 +52,29 @@ def softmax_backward(grad: torch.Tensor, p: torch.Tensor, dim: int) -> torch.Ten
     return torch.ops.aten._softmax_backward_data(grad, p, dim, p.dtype)
 
 
-FUNCTIONS = {f.__name__: f for f in (squared_distances, silu_backward, mish_backward, softmax_backward)}
+def logcumsumexp_backward(grad: torch.Tensor, x: torch.Tensor, out: torch.Tensor, dim: int) -> torch.Tensor:
+    """What `out = x.logcumsumexp(dim)` passes back: the sum of `grad * (x - out).exp()` over all that come no earlier than an x.
+
+    By logarithms, so that nothing overflows: what is positive and what is negative is summed apart. A logarithm of 0 has no derivative:
+    where there may be one, all of it is written out.
+    """
+    if followed(grad, x, out):
+        grad, x, out = (t.movedim(dim, -1) for t in (grad, x, out))
+        later = torch.ones(x.shape[-1], x.shape[-1], dtype=torch.bool, device=x.device).triu()
+        known = later & ((out > -torch.inf) | (grad != 0)).unsqueeze(-2)
+        shares = torch.where(known, torch.where(known, x.unsqueeze(-1) - out.unsqueeze(-2), 0).exp(), 0)
+        return (shares @ grad.unsqueeze(-1)).squeeze(-1).movedim(-1, dim)
+    logs = grad.abs().log() - out
+    parts = (
+        torch.where(taken, logs, -torch.inf).flip(dim).logcumsumexp(dim).flip(dim) for taken in (grad > 0, grad < 0)
+    )
+    one, other = ((part + x).exp() for part in parts)
+    return one - other
+
+
+FUNCTIONS = {
+    f.__name__: f for f in (squared_distances, silu_backward, mish_backward, softmax_backward, logcumsumexp_backward)
+}
 """What statements may call by its name alone."""
 
 

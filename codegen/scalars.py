@@ -22,6 +22,7 @@ from engine.notation import (
     Floor,
     Index,
     Less,
+    LessEqual,
     Quo,
     Rem,
     Sigma,
@@ -604,6 +605,9 @@ class ScalarMixin(LowererBase):
         if e.func.__name__ == "SoftmaxBackward":
             g, p, j, n = e.args
             return self.softmax_backward(g, p, cast("Index", j), n)
+        if e.func.__name__ == "LogcumsumexpBackward":
+            g, x, out, j, _, sign = e.args
+            return self.logcumsumexp_backward(g, x, out, cast("Index", j), sign)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")
@@ -660,15 +664,44 @@ class ScalarMixin(LowererBase):
             return self.value(p * (g - Sigma((g * p).xreplace({j: k}), (k, n))))
         return Val(tt.call("softmax_backward", a.t, b.t, b.axes.index(j)), a.axes)
 
+    def logcumsumexp_backward(self, g: Expr, x: Expr, out: Expr, j: Index, sign: Expr) -> Val:
+        """`Sum_k [j <= k] g_k exp(x_j - out_k)`, or over k up to j, by a function that the file has unless g is one."""
+        if g == 1:
+            logarithm = self.running_logarithm(self.typed(self.value(-out)), j, j, last_first=sign == 1)
+            v = self.join("+", logarithm, self.value(x))
+            return Val(tt.method(v.t, "exp"), v.axes)
+        values = [self.typed(self.value(e)) for e in (g, x, out)]
+        target = self.target(*values)
+        ours = [to_axes(v, target) for v in values]
+        axes = broadcast(broadcast(ours[0].axes, ours[1].axes), ours[2].axes)
+        d = axes.index(j) - len(axes)
+        turned = [v.t if sign == 1 else tt.method(v.t, "flip", d) for v in ours]
+        t = tt.call("logcumsumexp_backward", *turned, d)
+        return Val(t if sign == 1 else tt.method(t, "flip", d), axes)
+
+    def running_logarithm(self, v: Val, j: Index, i: Index, last_first: bool) -> Val:
+        """`log Sum_j [j <= i] exp(f_j)` as the logcumsumexp that it is, and `log Sum_j [i <= j] exp(f_j)` as one from the end."""
+        d = v.axes.index(j)
+        t = tt.method(tt.method(v.t, "flip", d) if last_first else v.t, "logcumsumexp", d)
+        return Val(tt.method(t, "flip", d) if last_first else t, tuple(i if a == j else a for a in v.axes))
+
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""
         name, args = k
         if name in ("logsumexp", "softmax"):
             inner, limits = args
+            mask = running_mask(inner, limits)
+            if name == "logsumexp" and isinstance(mask, LessEqual):
+                ((j, n),) = limits
+                (i,) = {*mask.args} - {j}
+                with self.inside(inner.args[1], limits):
+                    v = self.real(inner.args[1])
+                if v.axes.count(j) == 1 and sp.expand(self.ranges.get(cast("Index", i), 0) - n) == 0:
+                    return self.running_logarithm(v, j, cast("Index", i), last_first=mask.args[0] == i)
             with self.inside(inner, limits):
                 v = self.real(inner)
             dims = tuple(v.axes.index(i) for i, _ in limits)
-            mask = running_mask(inner, limits) if name == "softmax" else None
+            mask = mask if name == "softmax" else None
             if mask is not None:
                 return self.masked(Val(tt.method(v.t, name, dims[0]), v.axes), [self.value(mask)])
             if name == "softmax" and len(dims) > 1 and dims == tuple(range(dims[0], dims[-1] + 1)):

@@ -1,6 +1,7 @@
 """Products of arrays of mpmath's numbers, summed: in whole numbers of one scale per array, which is ten times as fast.
 
-What is lost is a part in 2**(2 p) of an array's largest entry, for numbers of p bits.
+What is lost is a part in 2**(2 p) of an array's largest entry, for numbers of p bits; arrays whose entries are more than 2**p apart,
+as exponentials of large numbers, have no such scale.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Contractions:
     ) -> Array | None:
         """`np.einsum(a, at, b, other, out)`; what is imaginary in both factors is too small to count.
 
-        `key` is the same only where the real parts are. None where an entry is not finite.
+        `key` is the same only where the real parts are. None where an entry is not finite, or entries are too far apart.
         """
 
         def product(x: Scaled, y: Scaled) -> Array:
@@ -57,9 +58,11 @@ class Contractions:
 
 
 def scaled(a: Array) -> Scaled | None:
-    """An array of real numbers in whole numbers; None where one is not finite."""
+    """An array of real numbers in whole numbers; None where one is not finite, or would be lost beside another one."""
     tops = [z[2] + z[3] for z in (x._mpf_ for x in a.flat) if z[1]]
     if any(not z[1] and z[2] for z in (x._mpf_ for x in a.flat)):  # mpmath's infinities and nan have no mantissa
+        return None
+    if tops and max(tops) - min(tops) > mpmath.mp.prec:
         return None
     shift = 2 * mpmath.mp.prec - max(tops, default=0)
 

@@ -17,6 +17,7 @@ from codegen.closed.definitions import (
     completed,
     diagonals,
     linear,
+    masked,
     moments,
     oncemultiplied,
     pieces,
@@ -118,8 +119,11 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
 
 def careful_starts(start: Region, kept: tuple[str, ...]) -> Iterator[Region]:
     """A region in other forms that exponentials overflow in less, the simplest first."""
-    forms = (scaled(start, kept), in_logarithms(start, kept))
-    return (r for r in forms if r is not None)
+    yield from (r for r in (scaled(start, kept), in_logarithms(start, kept)) if r is not None)
+    exponents = masked.by_masked_exponents(start, kept)
+    if exponents is not None:
+        yield exponents
+        yield from (r for r in (in_logarithms(exponents, kept),) if r is not None)
 
 
 def reached(region: Region) -> tuple[str, ...]:

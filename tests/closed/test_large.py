@@ -128,3 +128,31 @@ def test_an_exponent_keeps_the_logarithm_that_is_subtracted_in_it() -> None:
 def test_the_rule_is_named() -> None:
     program = codegen.generate(over_two, *[Draw(k).normal(6) for k in range(3)])
     assert any("exp(f - log z) for a sum z" in s.rule for s in program.derivation.trail)
+
+
+def gumbel(x: Tensor) -> Tensor:
+    return (-x).exp() * (-(-x).exp()).exp()
+
+
+def gumbel_at(x: Tensor) -> Tensor:
+    z = (x - 0.5) / 3.0
+    return (-(z + (-z).exp())).exp() / 3.0
+
+
+def never_before(x: Tensor) -> Tensor:
+    return (-(x / 2).exp()).exp()
+
+
+@pytest.mark.parametrize("forward", [gumbel, gumbel_at, never_before], ids=lambda f: f.__name__)
+def test_exponentials_of_exponentials(forward: Any) -> None:
+    """Their slopes are products of what overflows and what is 0 there."""
+    x = Draw(0).normal(6)
+    program = codegen.generate(forward, x)
+    assert codegen.check(program, x).ok
+    for given in (x, 3 * x, torch.tensor([1e4, -1e4, 800.0, -800.0, 0.0, -2e4], dtype=torch.float64)):
+        leaf = given.clone().requires_grad_()
+        (naive,) = torch.autograd.grad(forward(leaf).sum(), leaf)
+        out, saved = program.forward(given)
+        torch.testing.assert_close(out, forward(given).nan_to_num(0.0))
+        torch.testing.assert_close(program.backward(saved)["x"], naive.nan_to_num(0.0))
+        assert given.abs().max() < 100 or bool(naive.isnan().any())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import codegen
 from codegen.closed import code
 from codegen.closed.regions import rows
+from tests.closed.forms import Draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -221,3 +223,41 @@ def test_a_sum_of_exponentials_that_shares_are_made_of_stays() -> None:
     program = codegen.generate(sum_read_elsewhere, q, n)
     assert program.source.count("logsumexp") == 0
     assert codegen.check(program, q, n).ok
+
+
+def over_edges(z: Tensor, h: Tensor, to: Tensor) -> Tensor:
+    e = z.exp()
+    return ((e / torch.zeros(4, dtype=z.dtype).index_add(0, to, e)[to])[:, None] * h).square().sum()
+
+
+def with_a_floor(z: Tensor, h: Tensor, to: Tensor) -> Tensor:
+    e = torch.nn.functional.leaky_relu(z, 0.2).exp()
+    total = torch.zeros(4, dtype=z.dtype).scatter_add(0, to, e) + 1e-16
+    return ((e / total.gather(0, to))[:, None] * h).square().sum()
+
+
+def careful(z: Tensor, h: Tensor, to: Tensor, floor: float = 0.0) -> Tensor:
+    top = torch.full((4,), -torch.inf, dtype=z.dtype).scatter_reduce(0, to, z.detach(), "amax")
+    least = top.clamp(min=0) if floor else top
+    e = (z - least[to]).exp()
+    total = torch.zeros(4, dtype=z.dtype).index_add(0, to, e) + (floor * (-least).exp() if floor else 0)
+    return ((e / total[to])[:, None] * h).square().sum()
+
+
+@pytest.mark.parametrize("forward", [over_edges, with_a_floor])
+def test_sums_at_places_have_a_largest_exponent_each(forward: Any) -> None:
+    """The attention of a graph's nodes to their neighbours; node 3 has none."""
+    to = torch.tensor([0, 1, 1, 2, 0, 1, 2])
+    z, h = Draw(0).normal(7), Draw(1).normal(7, 3)
+    program = codegen.generate(forward, z, h, to)
+    assert codegen.check(program, z, h, to).ok
+    assert "scatter_reduce(-1, to, " in program.source
+    for factor in (1.0, 1e4, -1e4):
+        leaves = [(factor * z).requires_grad_(), h.clone().requires_grad_()]
+        floor = 1e-16 if forward is with_a_floor else 0.0
+        scores = torch.nn.functional.leaky_relu(leaves[0], 0.2) if floor else leaves[0]
+        true = careful(scores, leaves[1], to, floor)
+        out, saved = program.forward(factor * z, h, to)
+        torch.testing.assert_close(out, true)
+        for ours, theirs in zip(program.backward(saved).values(), torch.autograd.grad(true, leaves), strict=False):
+            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)

@@ -60,3 +60,10 @@ def test_what_is_not_finite_is_left_to_mpmath(odd: mpmath.mpf) -> None:
     a, b = numbers(4, (3, 5)), numbers(5, (5, 4))
     a[0, 0, 0] = odd
     assert Contractions()("ab", a, A, b, B, OUT) is None
+
+
+def test_entries_that_are_far_apart_are_left_to_mpmath() -> None:
+    with mpmath.workdps(60):
+        a, b = numbers(6, (3, 5)), numbers(7, (5, 4))
+        a[0, 0] = np.frompyfunc(lambda x: x * mpmath.mpf(10) ** -4000, 1, 1)(a[0, 0])
+        assert Contractions()("ab", a, A, b, B, OUT) is None

@@ -4,6 +4,9 @@
 What is made of them is a power of s times what is made of e: `Sum exp(f)` is s Sum e, `exp(f) / Sum exp(f)` has no s, nor has
 log Sum exp(f) = m + log Sum e. Where powers of s meet in a sum, as in `1 + Sum exp(f)`, the largest is taken out, and m is 0 at
 least, so that 1/s does not overflow. No value depends on m, so nothing is passed back to it. Nothing overflows then.
+
+A sum at places, `z_i = Sum_j [i = d_j] exp(f_j)` as over the edges into each node of a graph, has a largest exponent of its own at
+each of them, m_i, and exp(f_j) is exp(m_i) e_j for i = d_j.
 """
 
 from __future__ import annotations
@@ -52,12 +55,12 @@ class Scaling:
     """One exponential cell with the cells that are scaled because of it: the power of s that each was divided by."""
 
     origin: Cell
-    rows: tuple[int, ...]
-    """At which of its positions the largest exponent has an index too."""
+    rows: tuple[Any, ...]
+    """Where the largest exponent is read, in terms of its indices."""
     name: str
     degrees: dict[str, int] = field(default_factory=dict[str, int])
-    own: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
-    """At which of their positions scaled cells have the indices of the largest exponent."""
+    own: dict[str, tuple[Cell, tuple[Any, ...]]] = field(default_factory=dict[str, tuple[Cell, tuple[Any, ...]]])
+    """Where scaled cells read it, in terms of their own indices."""
     names: dict[str, str] = field(default_factory=dict[str, str])
     positive: dict[str, bool] = field(default_factory=dict[str, bool])
     """Whether scaled cells are positive: not what an exponential is multiplied by, `Sum exp(f) v` may be zero."""
@@ -90,7 +93,9 @@ class Scaling:
             name = name_of(e)
             if name not in self.degrees:
                 return 0, e, None
-            m = self.largest([e.indices[p] for p in self.own[name]])
+            cell, rows = self.own[name]
+            there = {i: j for i, j in zip(cell.indices, e.indices, strict=False) if i != 0}
+            m = self.largest([x.xreplace(there) for x in rows])
             return self.degrees[name], element(base(self.names[name], self.positive[name]), list(e.indices)), m
         if not any(name_of(a) in self.degrees for a in accesses(e)):
             return 0, e, None
@@ -107,6 +112,7 @@ class Scaling:
             return 0, sp.log(x) + (k * cast("Any", m) if m is not None else 0), m
         if isinstance(e, Sigma):
             k, x, m = self.of(e.body)
+            m = None if m is None else cast("Indexed", m.xreplace(placed(e.body)))
             if k and m is not None and m.free_symbols & {i for i, _ in e.limits}:
                 raise Unscaled
             return k, e.func(x, *e.args[1:]), None if k == 0 else m
@@ -150,7 +156,8 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...], moving: s
     over = summed_positions(origin, cells)
     if not over or any(i == 0 for i in origin.indices):
         return None
-    rows = tuple(p for p in range(len(origin.indices)) if p not in over)
+    places = summed_places(origin, cells)
+    rows = tuple(i for p, i in enumerate(origin.indices) if p not in over) + tuple(x for x, _ in places)
     weight = weight_of(origin, cells)
     smooth = weight.xreplace({b: sp.Dummy() for b in weight.atoms(*BRACKETS)})  # no gradient goes through a comparison
     weight = sp.S.One if any(name_of(a) in moving for a in accesses(smooth)) else weight
@@ -165,7 +172,7 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...], moving: s
         body = written(scaling, cells, kept, exponent)
     except Unscaled:
         return None
-    first = largest_of(scaling, exponent, over, f"{top}_" if scaling.mixed or weight != 1 else top)
+    first = largest_of(scaling, exponent, over, places, f"{top}_" if scaling.mixed or weight != 1 else top)
     least = [*off, first]
     if scaling.mixed:
         read = first.element(first.indices)
@@ -200,16 +207,16 @@ def written(scaling: Scaling, cells: list[Cell], kept: tuple[str, ...], exponent
     out: list[Cell] = []
     for c in cells:
         if c.name == scaling.origin.name:
-            k, expr = 1, sp.exp(exponent - scaling.largest([c.indices[p] for p in scaling.rows]))
+            k, expr = 1, sp.exp(exponent - scaling.largest(scaling.rows))
             own = scaling.rows
         elif c.expr is None or not set(c.reads) & set(scaling.degrees):
             out.append(c)
             continue
         else:
             k, expr, m = scaling.of(scaling.unweighted(c))
-            if k and (m is None or not set(m.indices) <= set(c.indices)):
+            if k and (m is None or not {i for i in m.free_symbols if isinstance(i, Index)} <= set(c.indices)):
                 raise Unscaled
-            own = tuple(c.indices.index(i) for i in m.indices) if k and m is not None else ()
+            own = tuple(m.indices) if k and m is not None else ()
         if k == 0:
             out.append(replace(c, expr=expr))
             continue
@@ -217,7 +224,7 @@ def written(scaling: Scaling, cells: list[Cell], kept: tuple[str, ...], exponent
             raise Unscaled
         name = free_name(f"{c.name}_scaled", taken)
         taken.add(name)
-        scaling.degrees[c.name], scaling.own[c.name], scaling.names[c.name] = k, own, name
+        scaling.degrees[c.name], scaling.own[c.name], scaling.names[c.name] = k, (c, own), name
         scaling.positive[c.name] = positive = c.positive or is_positive(expr)
         out.append(replace(c, name=name, expr=expr, node=None, text=None, call=False, positive=positive))
     return out
@@ -236,6 +243,25 @@ def summed_positions(origin: Cell, cells: list[Cell]) -> tuple[int, ...]:
             for a in accesses(body, origin.name):
                 found.add(tuple(p for p, i in enumerate(a.indices) if i in {j for j, _ in s.limits}))
     return next(iter(found)) if len(found) == 1 else ()
+
+
+def placed(body: Any) -> dict[Any, Any]:
+    """What stands for the places that the factors [i = d_j] of a sum's body name: i for d_j."""
+    deltas = [f.args for f in Mul.make_args(body) if isinstance(f, Delta)]
+    return {x: i for pair in deltas for i, x in (pair, pair[::-1]) if isinstance(i, Index) and isinstance(x, Indexed)}
+
+
+def summed_places(origin: Cell, cells: list[Cell]) -> list[tuple[Any, Any]]:
+    """The places at which an exponential is summed, in terms of its indices, and how many there are; none where sums differ."""
+    found: list[list[tuple[Any, Any]]] = []
+    for c in cells:
+        for s in c.expr.atoms(Sigma) if c.expr is not None else ():
+            for a in accesses(s.body, origin.name):
+                own = {i: j for i, j in zip(a.indices, origin.indices, strict=False) if i != 0}
+                sizes = c.ranges
+                at_places = [(x, i) for x, i in placed(s.body).items() if i in sizes]
+                found.append([(x.xreplace(own), sizes[i]) for x, i in at_places])
+    return found[0] if found and all(f == found[0] for f in found) else []
 
 
 def weight_of(origin: Cell, cells: list[Cell]) -> Any:
@@ -271,14 +297,21 @@ def indicates(e: Any, known: Mapping[str, Cell]) -> bool:
     )
 
 
-def largest_of(scaling: Scaling, exponent: Any, over: tuple[int, ...], name: str) -> Cell:
+def largest_of(
+    scaling: Scaling, exponent: Any, over: tuple[int, ...], places: list[tuple[Any, Any]], name: str
+) -> Cell:
     """The largest exponent of every row, which nothing is passed back to."""
     origin = scaling.origin
     copy: Mapping[Any, Any] = {i: fresh() for i in origin.indices}
     limits = [sp.Tuple(copy[origin.indices[p]], origin.shape[p]) for p in over]
-    indices = tuple(copy[origin.indices[p]] for p in scaling.rows)
-    shape = tuple(origin.shape[p] for p in scaling.rows)
-    return Cell(name, indices, shape, Amax(instantiate(exponent, dict(copy)), *limits), "float", False, origin.dtype)
+    kept = [p for p in range(len(origin.indices)) if p not in over]
+    at_places = [fresh() for _ in places]
+    indices = (*(copy[origin.indices[p]] for p in kept), *at_places)
+    shape = (*(origin.shape[p] for p in kept), *(n for _, n in places))
+    body: Any = instantiate(exponent, dict(copy))
+    for i, (x, _) in zip(at_places, places, strict=True):
+        body = Where(Delta(i, x.xreplace(dict(copy))), body, -sp.oo)
+    return Cell(name, indices, shape, Amax(body, *limits), "float", False, origin.dtype)
 
 
 __all__ = ["RULE", "scaled"]

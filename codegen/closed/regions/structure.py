@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from codegen.closed.regions import rows
+from codegen.closed.regions import fromend, rows, runninglogs
 from codegen.closed.regions.cells import Builder, Cell
 from codegen.closed.regions.indifferent import told, without_indifferent
 from codegen.closed.regions.largest import DETACHED, LARGEST, without_detached, without_places
@@ -47,7 +47,9 @@ class Structure:
         builder = Builder(graph)
         self.traced = builder.build()
         """The forward's own tensors."""
-        picks = picked.with_picks_apart(self.traced, graph.outputs, builder.literal, graph.example)
+        straight = fromend.from_the_end(self.traced, graph.outputs)
+        running = runninglogs.by_running_logarithms(straight, graph.outputs)
+        picks = picked.with_picks_apart(running, graph.outputs, builder.literal, graph.example)
         added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
         paired = pairs.in_pairs(added, graph.outputs, builder.literal, graph.example)
         ordered = regrouped(paired, graph.outputs, builder.literal, graph.example)
@@ -57,7 +59,9 @@ class Structure:
         values = without_places(stilled, graph)
         self.cells = near_readers(values, graph.outputs)
         self.notes = (
-            *compared(picked.RULE, self.traced, picks),
+            *compared(fromend.RULE, self.traced, straight),
+            *compared(runninglogs.RULE, straight, running),
+            *compared(picked.RULE, running, picks),
             *compared(angles.RULE, picks, added),
             *compared(pairs.RULE, added, paired),
             *compared(ORDER, paired, ordered),

@@ -17,8 +17,10 @@ from codegen.closed.kernels.kinks import CLAMP, clamped
 from codegen.closed.kernels.namedsums import with_named_sums
 from codegen.closed.kernels.norms import NORM, by_lengths, length_in_whole
 from codegen.closed.kernels.powerslopes import slopes_alone
+from codegen.closed.kernels.runningshares import with_running_shares, without_running_kernels
 from codegen.closed.kernels.slopes import by_clamps, by_sizes, with_slopes, written_out
 from codegen.closed.kernels.softmaxslope import with_softmax_slopes, without_kernels
+from codegen.closed.kernels.wholeexponents import with_whole_exponents
 from codegen.closed.plan.backward import cot_name
 from codegen.closed.regions import copies
 from codegen.closed.regions.cells import Cell, substituted
@@ -73,7 +75,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
         low = Lowerer(infos, {}, LIKE, fills=True, example=values).lower(expr, s.indices, s.shape)
         plain = slopes_alone(formulas.get(s.name, s.expr), by_name)
         known = reads.issuperset(map(name_of, accesses(plain)))
-        formula = plain if known else without_kernels(written_out(slopes[s.name]))
+        formula = plain if known else without_running_kernels(without_kernels(written_out(slopes[s.name])))
         backward.append(Line(s.name, s.indices, s.shape, formula, low))
     return RegionCode(
         cells,
@@ -89,7 +91,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
 
 def kernels_of(e: Expr, known: dict[str, Cell]) -> Any:
     """An expression with the kernels that torch has for slopes."""
-    e = slopes_alone(by_lengths(e, known), known)
+    e = with_running_shares(with_whole_exponents(slopes_alone(by_lengths(e, known), known), known), known)
     return with_softmax_slopes(by_sizes(with_slopes(by_clamps(e, known), known)), known)
 
 
