@@ -9,6 +9,7 @@ import linecache
 import sys
 import types
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -77,13 +78,13 @@ class Program:
     def __init__(
         self,
         graph: Graph,
-        derivation: Derivation,
+        derivation: Derivation | Callable[[], Derivation],
         source: str,
         mode: str,
         module: nn.Module | None,
         wrt: tuple[str, ...] | None,
     ) -> None:
-        self.graph, self.derivation, self.source, self.mode = graph, derivation, source, mode
+        self.graph, self._derivation, self.source, self.mode = graph, derivation, source, mode
         self.owner = module
         self.original: Callable[..., Any] | None = None
         self.wrt = wrt
@@ -96,6 +97,13 @@ class Program:
     def __repr__(self) -> str:
         graph = self.graph
         return f"Program({graph.name!r}, mode={self.mode!r}, inputs={graph.inputs}, outputs={graph.outputs})"
+
+    @property
+    def derivation(self) -> Derivation:
+        """Every cotangent and the rules that led to it; in closed mode it is made when it is asked for."""
+        if callable(self._derivation):
+            self._derivation = self._derivation()
+        return self._derivation
 
     def tensors(self, inputs: Sequence[Any]) -> list[Tensor]:
         """The tensors that the emitted forward takes, from the arguments of the user's own.
@@ -421,6 +429,13 @@ def check_arguments(forward: Any, inputs: Sequence[Any]) -> None:
         raise InputError(f"none of the inputs ({kinds}) is a tensor, so that there is nothing to differentiate")
 
 
+def closed_derivation(graph: Graph, writer: ClosedWriter) -> Derivation:
+    """The derivation of a graph, with the closed forms that were found and the rules that led to them."""
+    derivation = derive(graph)
+    trail = (*derivation.trail, *rewritten_steps(writer), *steps_of(writer.proofs))
+    return replace(derivation, proofs=tuple(writer.proofs), trail=trail)
+
+
 @few_collections()
 def generate(
     forward: Callable[..., Any] | nn.Module | Graph,
@@ -464,16 +479,15 @@ def generate(
         )
     if isinstance(forward, nn.Module):
         graph = replace(graph, state=module_state(forward, graph, inputs))
-    derivation = derive(graph)
     module = forward if isinstance(forward, nn.Module) else None
     writer: ClosedWriter | None = None
     if mode == "closed":
         names = tuple(n for n in graph.inputs if graph[n].differentiable and (wrt is None or graph.key(n) in wrt))
         with checked(b.expr for b in graph.bounds):
             source, writer = closed_source(graph, names, name or graph.name)
-        trail = (*derivation.trail, *rewritten_steps(writer), *steps_of(writer.proofs))
-        derivation = replace(derivation, proofs=tuple(writer.proofs), trail=trail)
+        derivation = partial(closed_derivation, graph, writer)
     else:
+        derivation = derive(graph)
         with checked(b.expr for b in graph.bounds):
             source = steps_source(derivation, name or graph.name)
     program = Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))
