@@ -91,14 +91,26 @@ def by_output(derivative: Expr, template: Definition, sign: bool | None = None) 
     sign = positive(definition) if sign is None else sign
     if definition.is_Atom or isinstance(definition, Indexed) or definition.has(sp.S.Infinity, sp.S.NegativeInfinity):
         return derivative
+    if is_polynomial(definition) and is_polynomial(
+        derivative
+    ):  # of a lower degree, so that no quotient of them is safe
+        return derivative
     out = element(base(OUT, positive=sign), template.indices)
     candidates = [derivative, derivative.subs(definition, out)]
-    ratio = sp.powsimp(sp.cancel(derivative / definition)) if not derivative.has(Head) else derivative
-    if not ratio.has(Head):
-        candidates.append(out * ratio)
+    if not derivative.has(Head) and not definition.has(Head):
+        candidates.append(out * sp.powsimp(sp.cancel(derivative / definition)))
     candidates.extend(_eliminated(derivative, definition, out))
     good = [c for c in candidates if safe(c, derivative, out, definition)]
     return min(good, key=lambda c: (weight(c), candidates.index(c)), default=derivative)
+
+
+def is_polynomial(e: Expr) -> bool:
+    """Whether an expression is made of elements, sizes and numbers by sums, products and whole powers alone."""
+    if e.is_Atom or isinstance(e, Indexed):
+        return True
+    if isinstance(e, sp.Pow):
+        return bool(e.exp.is_Integer and e.exp.is_positive) and is_polynomial(e.base)
+    return isinstance(e, (sp.Add, sp.Mul)) and all(map(is_polynomial, e.args))
 
 
 def _eliminated(derivative: Expr, definition: Expr, out: Expr) -> list[Expr]:

@@ -47,6 +47,8 @@ def evaluate(e: Expr, values: Mapping[Symbol, int]) -> int:
     """An expression in sizes as a number."""
     if e.is_Integer:
         return int(e)
+    if e.is_Symbol and e in values:
+        return int(values[cast("Symbol", e)])
     if any(isinstance(s, Part) and s not in values for s in e.free_symbols):
         e = in_wholes(e)
     known = {s: sp.Integer(values[s]) for s in e.free_symbols if s in values}

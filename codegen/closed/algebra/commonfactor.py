@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from typing import Any, cast
 
 import sympy as sp
@@ -12,9 +13,10 @@ from sympy import Expr
 from codegen.closed.algebra.factors import factored
 from codegen.closed.algebra.terms import gathered, indices_of
 from engine.indexed import Indexed
-from engine.notation import Delta
+from engine.notation import Delta, holds
 
 
+@lru_cache(maxsize=2**12)
 def by_common_factors(e: Expr) -> Expr:
     """A sum of three or more products so, the factor that most of them have first; unchanged where no two have one.
 
@@ -22,7 +24,7 @@ def by_common_factors(e: Expr) -> Expr:
     """
     terms = list(sp.Add.make_args(e))
     every = frozenset[Any]().union(*map(indices_of, terms))
-    if len(terms) < 3 or e.has(Delta) or not every:
+    if len(terms) < 3 or holds(e, Delta) or not every:
         return e
     found = complements(terms)
     if len(found) < len(terms):
@@ -34,9 +36,14 @@ def by_common_factors(e: Expr) -> Expr:
         return by_smaller(terms, every)
     if counts[best] == len(terms):
         return e
-    mine = cast("Expr", sp.Add(*[t / best for t, table in zip(terms, tables, strict=True) if best in table]))
+    mine = cast("Expr", sp.Add(*[without(t, best) for t, table in zip(terms, tables, strict=True) if best in table]))
     others = cast("Expr", sp.Add(*[t for t, table in zip(terms, tables, strict=True) if best not in table]))
     return cast("Expr", best * again(mine) + again(others))
+
+
+def without(term: Expr, *factors: Any) -> Expr:
+    """A product without some of its factors."""
+    return cast("Expr", sp.Mul(*[f for f in sp.Mul.make_args(term) if f not in factors]))
 
 
 def by_smaller(terms: list[Any], every: frozenset[Any]) -> Expr:
@@ -45,7 +52,7 @@ def by_smaller(terms: list[Any], every: frozenset[Any]) -> Expr:
     for t in terms:
         rest = t.as_coeff_Mul()[1]
         large = [f for f in sp.Mul.make_args(rest) if is_large(f, every)]
-        small = rest / sp.Mul(*large)
+        small = without(rest, *large)
         groups.setdefault(small if len(large) == 1 and indices_of(small) else rest, []).append(t)
     together = {a: [t / a for t in group] for a, group in groups.items() if len(group) > 1}
     whole = [cast("Expr", a * sp.Add(*parts)) for a, parts in together.items() if in_units(parts)]
@@ -60,16 +67,24 @@ def in_units(parts: list[Any]) -> bool:
 
 def complements(terms: list[Any]) -> list[Any]:
     """The terms with `t - t s` as `t (1 - s)`, which keeps its digits where s is almost one."""
-    left = dict.fromkeys(terms)
+    factors = {t: parts_of(t) for t in terms}
+    left = {key: t for t, key in factors.items()}
     out: list[Any] = []
     for other in terms:
-        for share in [f for f in sp.Mul.make_args(other) if isinstance(f, Indexed)] if other in left else ():
-            one = -other / share
-            if one in left and not one.is_number:  # a number in front of a difference is put into it
-                del left[one], left[other]
-                out.append(one * (1 - share))
+        number, own = factors[other]
+        for share in [f for f in sp.Mul.make_args(other) if isinstance(f, Indexed)] if (number, own) in left else ():
+            key = -number, own - {share}
+            if key[1] and key in left:  # a number in front of a difference is put into it
+                out.append(left.pop(key) * (1 - share))
+                del left[number, own]
                 break
-    return [*out, *left] if out else terms
+    return [*out, *left.values()] if out else terms
+
+
+def parts_of(term: Any) -> tuple[Expr, frozenset[Expr]]:
+    """The number in front of a product, and its factors."""
+    number, rest = term.as_coeff_Mul()
+    return number, frozenset(sp.Mul.make_args(rest)) - {sp.S.One}
 
 
 def again(e: Expr) -> Expr:

@@ -9,7 +9,7 @@ import sympy as sp
 from sympy import Expr, Symbol
 
 from codegen.closed.algebra.terms import powers, scalar_part
-from engine.notation import Delta
+from engine.notation import Delta, holds
 
 TERMS = range(3, 17)
 """How many terms a sum may have: of two only squares could be taken apart, and of more the search takes long."""
@@ -23,7 +23,7 @@ FEW = 6
 def factored(e: Expr) -> Expr:
     """A sum of products of elements with rational numbers as a product of sums; unchanged if it is none."""
     terms = sp.Add.make_args(e)
-    if len(terms) not in TERMS or e.has(Delta) or not all(scalar_part(t).is_Rational for t in terms):
+    if len(terms) not in TERMS or holds(e, Delta) or not all(scalar_part(t).is_Rational for t in terms):
         return e
     tables = [powers(t) for t in terms]
     if any(x not in (1, 2, 3) for t in tables for x in t.values()):

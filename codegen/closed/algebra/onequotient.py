@@ -13,7 +13,7 @@ import sympy as sp
 
 from codegen.closed.algebra.sums import rebuilt
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Sign, accesses
+from engine.notation import BRACKETS, Sign, accesses, parts
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -25,7 +25,7 @@ TERMS = 12
 
 def over_one(e: Expr) -> Expr:
     """An expression with two terms of every sum as one quotient where its numerator is a product; the same object where none are."""
-    return cast("Expr", joined(e)) if any(map(divides, e.atoms(sp.Pow))) else e
+    return cast("Expr", joined(e)) if any(map(divides, parts(e, sp.Pow))) else e
 
 
 def joined(e: Any) -> Any:

@@ -11,7 +11,7 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, Sigma, bound
+from engine.notation import Delta, Index, Sigma, bound, holds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,21 +24,24 @@ def powers(term: Expr) -> Mapping[Expr, Expr]:
     """The atoms of a product with their exponents; numbers and sizes are left out."""
     out: dict[Expr, Expr] = {}
     for f in Mul.make_args(term):
-        if f.has(Indexed) or f.atoms(Index):
+        if holds(f, Indexed, Index):
             b, x = f.as_base_exp() if not isinstance(f, sp.exp) else (f, ONE)
             out[cast("Expr", b)] = out.get(cast("Expr", b), ZERO) + x
     return MappingProxyType(out)
 
 
+@lru_cache(maxsize=2**14)
 def indices_of(e: Expr) -> frozenset[Index]:
     """The indices that an expression depends on, without those that it sums over."""
-    return frozenset(i for i in e.free_symbols if isinstance(i, Index)) - (bound(e) if e.has(Sigma) else set[Index]())
+    return frozenset(i for i in e.free_symbols if isinstance(i, Index)) - (
+        bound(e) if holds(e, Sigma) else set[Index]()
+    )
 
 
 @lru_cache(maxsize=2**14)
 def scalar_part(term: Expr) -> Expr:
     """The numbers and sizes of a product."""
-    return cast("Expr", Mul(*[f for f in Mul.make_args(term) if not (f.has(Indexed) or f.atoms(Index))]))
+    return cast("Expr", Mul(*[f for f in Mul.make_args(term) if not holds(f, Indexed, Index)]))
 
 
 WAVES = (sp.sin, sp.cos)
@@ -82,6 +85,7 @@ SHORT = 3
 """How many digits more are worth a number in front of a sum."""
 
 
+@lru_cache(maxsize=2**12)
 def gathered(e: Expr, numbers: bool = True) -> Expr:
     """A sum of products with what all of them share in front: `w*r*(dz - A/n - xhat*B/n)`. Accesses decide, then `numbers`."""
     terms = sp.Add.make_args(e)
@@ -101,7 +105,7 @@ def gathered(e: Expr, numbers: bool = True) -> Expr:
         common *= fronts.pop() if len(fronts) == 1 else ONE
         return cast("Expr", common * sp.Add(*[t / common for t in terms])) if common != 1 else e
     ranked = sorted(
-        rest, key=lambda t: (t.has(Sigma), t.has(Delta), not powers(t), len(powers(t)), str(scalar_part(t)))
+        rest, key=lambda t: (holds(t, Sigma), holds(t, Delta), not powers(t), len(powers(t)), str(scalar_part(t)))
     )
     scale = undivided(with_short_numbers(scalar_part(ranked[0]), rest), rest)
     if scale.could_extract_minus_sign() and not all(scalar_part(t).could_extract_minus_sign() for t in rest):

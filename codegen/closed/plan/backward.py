@@ -40,6 +40,7 @@ from engine.notation import (
     canonical,
     element,
     fresh,
+    holds,
     instantiate,
     name_of,
 )
@@ -174,7 +175,7 @@ class Backward:
         if key not in self.memo:
             self.memo[key] = self.derived(name, {c: known[c] for c in consumers})
         expr, naive, rules = self.memo[key]
-        if name in self.wanted or name in cuts or sp.count_ops(expr) > LARGE:
+        if name in self.wanted or name in cuts or is_large(expr):
             plan.statements.append(Statement(cot_name(name), self.indices[name], cell.shape, expr, name, naive, rules))
             parity = parity_of(expr, self.indices[name], cell.shape, self.pairs())
             if parity is not None:
@@ -332,6 +333,12 @@ class Backward:
 
 
 @lru_cache(maxsize=2**12)
+def is_large(e: Expr) -> bool:
+    """Whether an expression is too long to be put into others."""
+    return sp.count_ops(e) > LARGE
+
+
+@lru_cache(maxsize=2**12)
 def settled(e: Expr) -> Expr:
     """Common factors in front, inside of sums as well, and what is a product of sums as one."""
     if isinstance(e, sp.Add):
@@ -353,10 +360,10 @@ def collected(e: Expr) -> Expr:
     every = frozenset[Index]().union(*over)
     if len(terms) < 3 or not every:
         return e
-    scattered = [t for t in terms if t.has(Delta)]
+    scattered = [t for t in terms if holds(t, Delta)]
     groups: dict[Expr, list[Any]] = {}
     for t in terms:
-        if t.has(Delta):
+        if holds(t, Delta):
             continue
         large = [f for f in sp.Mul.make_args(t) if indices_of(f) == every]
         groups.setdefault(cast("Expr", sp.Mul(*large)), []).append(
@@ -387,7 +394,7 @@ def in_scale(terms: list[Any]) -> bool:
 def cancelled(e: Expr, algebra: Algebra) -> Expr:
     """Cells that are a number plus a multiple of another one (`1 - p`) written out, where that lets a quotient cancel."""
     e = without_wholes(with_both_shares(e, algebra), algebra)
-    if e.has(Sigma) or e.has(Delta):
+    if holds(e, Sigma, Delta):
         return e
     read = {name_of(a): algebra.cells.get(name_of(a)) for a in accesses(e)}
     names = {n: c for n, c in read.items() if c is not None and c.expr is not None and affine(c.expr)}

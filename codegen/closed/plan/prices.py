@@ -14,7 +14,7 @@ from codegen.closed.definitions.several import terms_of
 from codegen.closed.definitions.shares import exponential
 from codegen.closed.kernels.slopes import sigmoid_of, tanh_of
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, Sigma, accesses, bound, name_of
+from engine.notation import Delta, Index, Sigma, accesses, bound, holds, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,7 +76,7 @@ class Prices:
     def filled(self, e: Expr, shape: tuple[Expr, ...]) -> Price:
         """The price of a statement of a shape, which is filled where its expression alone is smaller, as with ones at places."""
         price = self.price(e)
-        missing = self.size(shape) - self.reach(e) if e.has(Delta) else 0.0
+        missing = self.size(shape) - self.reach(e) if holds(e, Delta) else 0.0
         return replace(price, own=price.own + missing) if missing > 0 else price
 
     def _price(self, e: Expr) -> Price:
@@ -100,7 +100,7 @@ class Prices:
 
     def masked(self, s: Sigma) -> float:
         """What it costs beyond that to multiply with brackets in a sum, which is no matrix product: a tensor over all indices."""
-        factors = [f for f in sp.Mul.make_args(s.body) if f.has(Indexed)]
+        factors = [f for f in sp.Mul.make_args(s.body) if holds(f, Indexed)]
         if not any(isinstance(f, Delta) for f in factors) or len(factors) < 2:
             return 0.0
         sizes = self.ranges(s.body)
@@ -131,7 +131,7 @@ class Prices:
         return self.costs[e]
 
     def _expression(self, e: Expr) -> float:
-        if isinstance(e, (Sigma, Indexed)) or not e.has(Indexed):
+        if isinstance(e, (Sigma, Indexed)) or not holds(e, Indexed):
             return 0.0
         if isinstance(e, sp.Add):
             inverted = sum(2.0 * self.reach(t) for t in e.args if isinstance(t, sp.Pow) and t.exp == -1)
@@ -139,7 +139,7 @@ class Prices:
         if isinstance(e, sp.Mul):
             gate = sigmoid_of(e, self.algebra.cells)
             whole = e if gate is None or not gate[0].has(Indexed) else gate[0] * gate[1]  # the kernel reads it once
-            factors = [f for f in sp.Mul.make_args(whole) if f.has(Indexed)]
+            factors = [f for f in sp.Mul.make_args(whole) if holds(f, Indexed)]
             inner = sum(self.expression(f) for f in factors if tanh_of(f, self.algebra.cells) is None)
             inner += sum(3 * (len(factors) - 1) * self.reach(f.body) for f in factors if is_scatter(f))
             largest = self.reach(e)
