@@ -182,7 +182,10 @@ def at_the_end(step: Step, data: Sequence[Node]) -> tuple[list[Node], set[Node]]
                     if r in wanted and r not in pulled:
                         pulled.add(r)
                         changed = True
-    return [n for n in wanted if n not in pulled], needed | pulled
+    late = [n for n in wanted if n not in pulled]
+    if all(r in late or r.constant is not None for n in late for r in n.reads):  # nothing has a row for every step
+        return [], needed | set(wanted)
+    return late, needed | pulled
 
 
 def ancestors(n: Node) -> list[Node]:
