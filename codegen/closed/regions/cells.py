@@ -206,10 +206,7 @@ def on_diagonal(a: Indexed) -> bool:
 
 
 def counts_of_puts(e: Any) -> list[Sigma]:
-    """How often each place is named, of a definition that tells what is put there by the sum of what is put at each.
-
-    Where no place is named twice, as where one of the places is a position of what is put, there is no such sum left.
-    """
+    """How often each place is named, of a definition that tells what is put there by the sum of what is put at each."""
     puts = [w for w in e.atoms(Where) if isinstance(w.args[0], Less) and w.args[0].args[0] == 0]
     counts = [(w.args[0].args[1], w.args[1]) for w in puts]
     return [
@@ -314,10 +311,11 @@ class Builder:
         inlined = self.inline(raw, n)
         expr = raw if inlined is raw else of_ones(simplified(resum(inlined, ranges), ranges))
         expr = self.looked_up(sp.sympify(expr), cell)
-        if n.call is not None and n.output is None and counts_of_puts(expr):  # torch's call puts one of them there
+        told = resum(raw, ranges) if raw.has(Less) else raw
+        twice = n.call is not None and n.output is None and self.puts_twice(told, n, ranges)
+        if twice:  # torch's call puts one of them there
             for o in n.operands:
                 self.resolved(o)
-            told = resum(raw, ranges)
             counted = {count: self.part(count, cell, "count") for count in counts_of_puts(told)}
             self.cells[n.name] = replace(cell, expr=told.xreplace(counted), text=n.forward_text())
             return
@@ -392,6 +390,14 @@ class Builder:
             self.aliases[n.name] = replace(cell, expr=read)
             return
         self.keep(cell)
+
+    def puts_twice(self, e: Any, n: Node, ranges: Mapping[Index, Expr]) -> bool:
+        """Whether a node's definition puts several numbers at one place, as far as what it reads tells: all of them would add up.
+
+        A place is named once where its count is a product of equalities, with no sum and no size beside them.
+        """
+        counts = [simplified(resum(self.inline(c, n), ranges), ranges) for c in counts_of_puts(e)]
+        return not all(isinstance(f, (*BRACKETS, Delta)) or f in (0, 1) for c in counts for f in sp.Mul.make_args(c))
 
     def diagonal(self, cell: Cell) -> Expr | None:
         """`[i = j] v[i]` for a diagonal matrix that products alone read, which then scale rows by v; None for any other."""
