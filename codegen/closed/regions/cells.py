@@ -218,6 +218,23 @@ def counts_of_puts(e: Any) -> list[Sigma]:
     ]
 
 
+def stopped_nodes(graph: Graph) -> set[str]:
+    """What was computed under `no_grad` from what has a gradient, and is read by what has one, or is a result.
+
+    Its definition would pass on what it is to keep, so that it has none, like a detached tensor.
+    """
+    without: set[str] = set()
+    for n in graph.nodes:
+        if n.template is None or n.differentiable or not n.dtype.is_floating_point:
+            continue
+        places = {name_of(a) for a in accesses(n.template.expr)}
+        reads = [o for k, o in enumerate(n.operands) if f"_{k}" in places]
+        if any(graph[o].differentiable or o in without for o in reads):
+            without.add(n.name)
+    read = {o for n in graph.nodes if n.differentiable for o in n.operands} if without else set[str]()
+    return without & (read | {*graph.outputs})
+
+
 class Builder:
     """Turns a graph into cells."""
 
@@ -231,6 +248,7 @@ class Builder:
         self.same: dict[Any, tuple[str, tuple[Any, ...]]] = {}
         self.contracted: dict[str, Cell] = {}
         self.literal = literal_nodes(graph)
+        self.stopped = stopped_nodes(graph)
 
     def build(self) -> list[Cell]:
         """All cells that the outputs depend on, in order."""
@@ -291,7 +309,7 @@ class Builder:
             n.positive,
             n.named,
         )
-        if known is None:
+        if known is None or n.name in self.stopped:
             for o in n.operands:
                 self.resolved(o)
             self.cells[n.name] = cell
