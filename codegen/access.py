@@ -42,6 +42,8 @@ class AccessMixin(LowererBase):
         t, dims = self._split(t, dims)
         t, dims = self._basic_items(t, dims)
         t, dims = self._rolled(t, dims)
+        if self.guarded:
+            t, dims = self._padded(t, dims)
         if not all(self._whole(d) for d in dims):
             return self._gathered(t, dims, info.kind)
         return self._diagonals(t, [cast("Index", d.at) for d in dims], info.kind)
@@ -184,6 +186,30 @@ class AccessMixin(LowererBase):
         one = len(shifts) == 1
         by_all, at_all = tuple(tt.size(s) for s in shifts.values()), tuple(shifts)
         return tt.method(t, "roll", *((by_all[0], at_all[0]) if one else (by_all, at_all))), out
+
+    def _padded(self, t: T, dims: list[Dim]) -> tuple[T, list[Dim]]:
+        """A dimension that may be empty, read at `j + c` beyond its ends, with zeros there: where a condition guards it, any will do.
+
+        A gather that is held inside of the dimension has nothing to read in an empty one.
+        """
+        ends: list[tuple[Expr, Expr]] = []
+        out: list[Dim] = []
+        for d in dims:
+            (j,) = d.at.free_symbols if len(d.at.free_symbols) == 1 else (None,)
+            start = sp.expand(d.at - j) if isinstance(j, Index) and j in self.ranges and not self._whole(d) else None
+            if start is None or not start.is_Integer or nonnegative(d.size - 1):
+                ends.append((sp.S.Zero, sp.S.Zero))
+                out.append(d)
+                continue
+            count = self.ranges[cast("Index", j)]
+            ends.append((-start, sp.expand(start + count - d.size)))
+            out.append(Dim(cast("Index", j), count))
+        if ends == [(0, 0)] * len(dims) or not all(nonnegative(n) for pair in ends for n in pair):
+            return t, dims
+        while ends[0] == (0, 0):  # the last dimensions come first
+            ends.pop(0)
+        sizes = tuple(tt.size(n) for pair in reversed(ends) for n in pair)
+        return tt.call("torch.nn.functional.pad", t, sizes), out
 
     def _slice(self, d: Dim) -> tuple[T, bool] | None:
         """The slice that reads a dimension at `s*j + c`, and whether it is read backwards; None if it is no slice."""

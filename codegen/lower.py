@@ -89,6 +89,12 @@ class Lowered:
     dense: Val | None
     scatters: tuple[Scatter, ...]
 
+    @property
+    def kind(self) -> str:
+        """What it holds: integers and truth values where nothing of floats is in it, as where places are counted."""
+        counts = self.dense is not None and not self.scatters and self.dense.kind in ("int", "bool")
+        return self.dense.kind if self.dense is not None and counts else "float"
+
     def texts(self) -> list[T]:
         """All of its values."""
         return [*([] if self.dense is None else [self.dense.t]), *(s.value for s in self.scatters)]

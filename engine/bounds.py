@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
 
+SLICED = "a slice"
+SQUEEZED = "a squeeze (of one it would be taken out of the result; name the dimension that is of one)"
+
+
 @dataclass(frozen=True)
 class Bound:
     """What a trace took for granted at `where`: that `expr` is not negative.
@@ -25,7 +29,7 @@ class Bound:
 
     expr: Expr
     where: str
-    of: str = "a slice"
+    of: str = SLICED
 
 
 _checked: ContextVar[tuple[Expr, ...]] = ContextVar("_checked", default=())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex, cast
 import sympy as sp
 from sympy import Expr, Symbol
 
-from engine.bounds import Bound, nonnegative
+from engine.bounds import SLICED, Bound, nonnegative
 from engine.errors import ShapeError, TraceError
 from engine.notation import Part, Quo, in_wholes, size_symbol
 from engine.texts import is_only_said
@@ -139,9 +139,9 @@ class Sizes:
         if (guard.expr, guard.value) not in known and (-guard.expr, -guard.value) not in known:
             self.guards.append(guard)
 
-    def keep_bound(self, e: Expr, of: str = "a slice") -> None:
+    def keep_bound(self, e: Expr, of: str = SLICED) -> None:
         """Remember that `e` must not be negative for the trace to hold."""
-        if not nonnegative(self.resolve(e)) and all(b.expr != e for b in self.bounds):
+        if not nonnegative(self.resolve(e)) and all((b.expr, b.of) != (e, of) for b in self.bounds):
             self.bounds.append(Bound(e, self._locate(), of))
 
     def within_bounds(self, values: Mapping[Symbol, int]) -> bool:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from engine.bounds import nonnegative
+from engine.bounds import SQUEEZED, Bound, nonnegative
 from engine.collection import few_collections
 from engine.errors import ExampleError, TraceError
 from engine.graph import Call, Graph, Node, Structure
@@ -393,6 +393,12 @@ def _finish(run: _Run, forward: Any) -> Graph:
         sides = in_wholes(a).xreplace(read), in_wholes(b).xreplace(read)
         if all(side.free_symbols <= {*read.values()} for side in sides):
             guards = (*guards, Guard(a, 0, where, sides))
+    of_results = {size for r in results for n in r.shape for size in final(n).free_symbols}
+
+    def shown(b: Bound) -> bool:
+        """Whether a result has the size: elsewhere a dimension of one is as good as none."""
+        return not of_results.isdisjoint(b.expr.free_symbols)
+
     bounds = (*[replace(b, expr=final(b.expr)) for b in tracer.sizes.bounds], *index_bounds(nodes))
     constants = tuple((k, v) for k, v in enumerate(everything) if not isinstance(v, torch.Tensor))
     structure = None if isinstance(out, torch.Tensor) else Structure(spec, constants)
@@ -403,7 +409,7 @@ def _finish(run: _Run, forward: Any) -> Graph:
         outputs=tuple(names[r] for r in results),
         sizes=sources,
         guards=guards,
-        bounds=tuple(b for b in dict.fromkeys(bounds) if not nonnegative(b.expr)),
+        bounds=tuple(b for b in dict.fromkeys(bounds) if not nonnegative(b.expr) and (b.of != SQUEEZED or shown(b))),
         structure=structure,
         keys=keys,
         example={rename[s]: v for s, v in tracer.sizes.values.items() if s in rename},

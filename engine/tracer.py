@@ -27,6 +27,7 @@ from engine.arguments import (
     without_devices,
     without_values,
 )
+from engine.bounds import SLICED, SQUEEZED
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
 from engine.implicit import Equation, Expansion
@@ -434,6 +435,11 @@ class Tracer(TorchFunctionMode):
     def rebind(self, target: Proxy, new: Proxy) -> None:
         """From now on `target` is `new`: what an in-place write comes to. A buffer's last value is an output."""
         old = target.record
+        if old.differentiable and not torch.is_grad_enabled():
+            raise TraceError(
+                f"an in-place write at {located()} is under no_grad, into a tensor that gradients pass: they would pass as if it "
+                "had not been written. Make a new tensor: x = new.detach() passes none, x + (new - x).detach() passes x's."
+            )
         first = self.buffers.get(id(target), old)
         if old.op == "input":
             self.buffers[id(target)] = old
@@ -733,5 +739,5 @@ class Tracer(TorchFunctionMode):
         for a, b in known.same:
             self.sizes.unify(a.xreplace(dict(back)), b.xreplace(dict(back)))
         for e in known.bounds:
-            self.sizes.keep_bound(e.xreplace(dict(back)))
+            self.sizes.keep_bound(e.xreplace(dict(back)), SQUEEZED if row.name == "squeeze" else SLICED)
         return known, tuple((p, back[p]) for p in known.placeholders)

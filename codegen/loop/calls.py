@@ -94,9 +94,13 @@ def in_place(n: Node, over: Node) -> bool:
     )
 
 
+FILLED = ("spread", "onehot", "repeated")
+"""What is written into memory of its own by several statements, and is no expression."""
+
+
 def has_out(n: Node) -> bool:
     """Whether a call is written with `out=` (or in place into a copy)."""
-    if n.op in ("native_batch_norm", "spread", "onehot", "repeated"):
+    if n.op in ("native_batch_norm", *FILLED):
         return True
     if n.dtype is None or n.write or n.op in ("part", "input") or n.constant is not None:
         return False

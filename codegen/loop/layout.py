@@ -8,7 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from codegen.loop.blocks import Begin, Blocks, End, NoBlocksError, in_blocks
-from codegen.loop.calls import elementwise, has_out, in_place
+from codegen.loop.calls import FILLED, elementwise, has_out, in_place
 from codegen.loop.cost import price
 from codegen.loop.folds import Average, Update, updates
 from codegen.loop.graph import Node, contiguous, nodes_in
@@ -177,12 +177,15 @@ def at_the_end(step: Step, data: Sequence[Node]) -> tuple[list[Node], set[Node]]
         changed = False
         for n in wanted:
             result = n.op == "part" and (n.args[0] in needed or n.args[0] in pulled)
-            if n not in pulled and (any(root(r) in held for r in n.reads) or n.write or result):
+            if n not in pulled and (any(root(r) in held for r in n.reads) or n.write or n.op in FILLED or result):
                 for r in [n, *ancestors(n)]:
                     if r in wanted and r not in pulled:
                         pulled.add(r)
                         changed = True
-    return [n for n in wanted if n not in pulled], needed | pulled
+    late = [n for n in wanted if n not in pulled]
+    if all(r in late or r.constant is not None for n in late for r in n.reads):  # nothing has a row for every step
+        return [], needed | set(wanted)
+    return late, needed | pulled
 
 
 def ancestors(n: Node) -> list[Node]:

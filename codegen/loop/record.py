@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from codegen.loop.graph import VIEWS, Node, Sized, Step, constant, equal, mapped, packet
+from codegen.loop.graph import VIEWS, Node, Sized, Step, call, constant, equal, mapped, packet
 from engine.errors import SymgradError
 from engine.light import without_compiler
 
@@ -357,6 +357,10 @@ def recorded(
     for name in keep:
         if name in named:
             found[f"keep.{name}"] = named[name]
+    for key, n in found.items():
+        if key.startswith(("loss", "keep.")) and (n.op == "input" or n.is_view):
+            found[key] = call("clone", n, shape=n.shape, dtype=n.dtype)  # what it shows may be changed by an update
+            full.nodes.append(found[key])
     step = Step(dict(zip(names, entered, strict=True)), tuple(batch), found, full.nodes)
     step.sort()
     if after:

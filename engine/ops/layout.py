@@ -17,6 +17,7 @@ from engine.table import (
     Definition,
     Operand,
     aligned,
+    at_least,
     axes,
     axis,
     composite,
@@ -215,6 +216,8 @@ def squeeze(x: Operand, dim: Any = None) -> Definition:
     for d in dims:
         if x.shape[d] != 1 and value_of(x.shape[d]) == 1:  # a computed size: it is one in any run from here on
             raise BroadcastError(x.shape[d])
+        if value_of(x.shape[d]) > 1:  # of one it would be taken out
+            at_least(x.shape[d], Integer(2))
     return viewed(x, [s for d, s in enumerate(x.shape) if not (d in dims and s == 1)])
 
 

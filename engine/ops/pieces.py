@@ -81,8 +81,9 @@ def stack(xs: Sequence[Operand], dim: int = 0) -> Definition:
 
 @composite("hstack")
 def hstack(xs: Any) -> Any:
-    """Along the second dimension, or the only one."""
-    return torch.cat(list(xs), 0 if all(x.dim() == 1 for x in xs) else 1)
+    """Along the second dimension, or the only one, which a number gets."""
+    xs = [x.reshape(1) if x.dim() == 0 else x for x in xs]
+    return torch.cat(xs, 0 if xs[0].dim() == 1 else 1)
 
 
 @composite(targets=(torch.column_stack,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -104,3 +104,39 @@ def test_what_whole_numbers_say_twice_is_compared_once() -> None:
         torch.testing.assert_close(grads["x"], true)
         assert gaps_of(program) == []
         assert program.source[: program.source.index("class ")].count("y == 2") == 1
+
+
+WITHOUT_GRADIENT: dict[str, Any] = {
+    "turned": lambda t: t.T,
+    "a part": lambda t: t[:1],
+    "a copy": lambda t: t.clone(),
+    "negated": lambda t: -t,
+    "a multiple": lambda t: t * 1,
+    "the same again": lambda t: t.sin(),
+    "the largest": lambda t: t.max(),
+    "the largest of rows": lambda t: t.max(0, keepdim=True).values,
+    "a product with ones on the diagonal": lambda t: t @ torch.eye(t.shape[-1], dtype=t.dtype),
+    "two calls": lambda t: (t.T * 1).T,
+}
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("name", WITHOUT_GRADIENT)
+def test_what_is_computed_without_gradient_passes_none_back(name: str, mode: str, size: int) -> None:
+    """Also where its definition is another tensor, of which a gradient is asked for."""
+
+    def forward(x: torch.Tensor) -> Any:
+        t = x.exp()
+        with torch.no_grad():
+            m = WITHOUT_GRADIENT[name](t)
+        return (t * m).sum() + (t.sin() * x).sum(), m
+
+    x = torch.randn(size, size, dtype=torch.float64)
+    program = codegen.generate(forward, x, mode=mode)
+    (out, m), saved = program.forward(x)
+    leaf = x.clone().requires_grad_()
+    wanted, kept = forward(leaf)
+    torch.testing.assert_close((out, m), (wanted.detach(), kept))
+    found = program.backward(saved, (torch.ones_like(out), torch.ones_like(m)))["x"]
+    torch.testing.assert_close(found, torch.autograd.grad(wanted, leaf)[0])

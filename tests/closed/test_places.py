@@ -365,3 +365,92 @@ def test_what_is_passed_back_to_a_slice_is_added_there() -> None:
     for n in (9, 6, 4):
         report = codegen.check(program, torch.randn(5, n, dtype=torch.float64))
         assert report.ok, report.failures
+
+
+def put_at_one_place(x, i):
+    t = x * 2
+    t[i * 0] = 5.0
+    return (t * x).sum()
+
+
+def put_in_the_only_column(x, i):
+    t = x[:, :1] * 2
+    t[:, i * 0] -= 1
+    return (t * x).sum()
+
+
+def put_by_positions(x, i):
+    t = x * 2
+    t[torch.zeros(4, dtype=torch.long)] -= 1
+    return (t * x).sum()
+
+
+def put_by_rows_of_one(x, i):
+    t = x * 2
+    t[i[:, None].expand(4, 3), 0] += 1
+    return (t * x).sum()
+
+
+def put_at_a_number(x, i):
+    t = x * 2
+    t[i[0].expand(3)] = 1.0
+    return (t * x).sum()
+
+
+def copied_to_one_place(x, i):
+    return (x.index_copy(0, i * 0, x[:1].expand(4, -1)) * x).sum()
+
+
+PUT = [
+    put_at_one_place,
+    put_in_the_only_column,
+    put_by_positions,
+    put_by_rows_of_one,
+    put_at_a_number,
+    copied_to_one_place,
+]
+
+
+@pytest.mark.parametrize("forward", PUT)
+def test_what_is_put_at_one_place_several_times_is_there_once(forward) -> None:
+    """The places are known to be the same, so that their count is a number and no sum: nothing adds up even so."""
+    agrees(forward, torch.randn(4, 3, dtype=torch.float64), torch.tensor([2, 0, 2, 1]))
+
+
+def shifted_in_place(x):
+    t = x.sin()
+    t[1:] = t[1:] + t[:-1]
+    return (t * x).sum()
+
+
+def shifted_up_in_place(x):
+    t = x.sin()
+    t[:-1] += x[1:] ** 2
+    return (t * x).sum()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 6])
+@pytest.mark.parametrize("forward", [shifted_in_place, shifted_up_in_place])
+def test_a_slice_that_is_written_may_be_empty(forward, rows: int) -> None:
+    program = codegen.generate(forward, torch.randn(4, 3, dtype=torch.float64))
+    x = torch.randn(rows, 3, dtype=torch.float64)
+    out, grads = program.value_and_grad(x)
+    leaf = x.clone().requires_grad_()
+    true = forward(leaf)
+    torch.testing.assert_close(out, true.detach())
+    torch.testing.assert_close(grads["x"], torch.autograd.grad(true, leaf)[0])
+
+
+def less_one_where_it_is(x, i):
+    t = (F.one_hot(i, 5).to(x.dtype) * x.mean()).clone()
+    t[torch.arange(i.shape[0]), (i * 2) % 5] -= 1
+    return t.mean()
+
+
+def test_counts_are_divided_in_the_precision_of_what_they_meet() -> None:
+    """A quotient of whole numbers would be float32, and of three places of which two are counted, none that it holds."""
+    x, i = torch.randn(2, 3, dtype=torch.float64), torch.tensor([0, 1, 0])
+    program = codegen.generate(less_one_where_it_is, x, i)
+    leaf = x.clone().requires_grad_()
+    (theirs,) = torch.autograd.grad(less_one_where_it_is(leaf, i), leaf)
+    torch.testing.assert_close(program.value_and_grad(x, i)[1]["x"], theirs, rtol=1e-14, atol=0)

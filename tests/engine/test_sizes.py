@@ -396,3 +396,21 @@ def test_slices_that_fit_whatever_the_size_is_take_nothing_for_granted() -> None
         return (x[:, :-1] * x[:, 1:]).sum() + x[: x.shape[0] // 2].sum() + x[:, ::2].sum() + x[:].sum()
 
     assert trace(forward, torch.randn(4, 9)).bounds == ()
+
+
+def test_a_size_that_is_squeezed_where_it_is_one_is_checked_if_a_result_has_it() -> None:
+    """Inside of the forward a dimension of one is as good as none; of a result's it would be one too many."""
+
+    def shown(x: Tensor) -> Tensor:
+        return x.squeeze() * 2
+
+    def summed(x: Tensor) -> Tensor:
+        return (x.squeeze() * 2).sum()
+
+    def named(x: Tensor) -> Tensor:
+        return x.squeeze(-1) * 2
+
+    assert [str(b.expr) for b in trace(shown, torch.randn(4, 1)).bounds] == ["n0 - 2"]
+    assert "a squeeze" in trace(shown, torch.randn(4, 1)).bounds[0].of
+    assert not trace(summed, torch.randn(4, 1)).bounds
+    assert not trace(named, torch.randn(4, 1)).bounds

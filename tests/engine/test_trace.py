@@ -411,6 +411,36 @@ def test_what_shares_memory_is_a_view_whatever_made_it(view: Any) -> None:
         trace(under_the_view, torch.ones(4, 3))
 
 
+def test_a_write_without_gradient_into_what_has_one() -> None:
+    """torch would pass gradients on as if nothing had been written; what has none, such as a copy, may be written."""
+
+    def whole(x: torch.Tensor) -> torch.Tensor:
+        t = x.sin()
+        with torch.no_grad():
+            t.mul_(3)
+        return t.square()
+
+    def part(x: torch.Tensor) -> torch.Tensor:
+        t = x.sin()
+        with torch.no_grad():
+            t[0] = 0
+        return t.square()
+
+    def beside(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            t = x * 2
+            t[0] = 0
+            t += 1
+        return x * t
+
+    for forward in (whole, part):
+        with pytest.raises(
+            TraceError, match=r"in-place write at .*test_trace.py:\d+ is under no_grad, .*\(new - x\).detach"
+        ):
+            trace(forward, torch.ones(4, 3))
+    assert trace(beside, torch.ones(4, 3)).single
+
+
 def test_autocast_is_not_passed_over() -> None:
     """Its casts are no calls, so that a trace would compute in another precision than the forward, and nobody would notice."""
 

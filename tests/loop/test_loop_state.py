@@ -123,6 +123,37 @@ def test_a_loss_of_one_element_keeps_its_dimensions_out_of_the_losses(batch: int
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
 
 
+LOSSES: dict[str, Any] = {
+    "a parameter": lambda x, w: w[0] * 1,
+    "a place of one": lambda x, w: w.narrow(0, 1, 1).mean(),
+    "a length in one piece": lambda x, w: w[:, None].norm("fro").mean() + 0 * x.sum(),
+    "without a row for every step": lambda x, w: (
+        ((x - x)[:, None] * torch.ones(3).double()).sort(1).values.square().mean()
+    ),
+    "with ones put where the batch is largest": lambda x, w: (
+        (F.one_hot(x.view(2, 2).argmax(1), 2) - x.view(2, 2).softmax(1)).square().mean()
+    ),
+    "what a parameter leaves": lambda x, w: (w - w).abs().sum() + w[2],
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_that_show_a_parameter_or_read_nothing_of_the_batch(name: str) -> None:
+    """They are those before each step, whatever the update does to what they show."""
+    x, w = torch.randn(9, dtype=torch.float64), torch.tensor([0.5, -2.0, 3.0], dtype=torch.float64)
+    trainer = codegen.generate(LOSSES[name], x[:4], w).trainer({"w": w}, batch_size=4, lr=0.1)
+    found = trainer.run((x,), steps=4, generator=Generator().manual_seed(0))
+    leaf, generator, wanted = w.clone().requires_grad_(), Generator().manual_seed(0), list[Tensor]()
+    for _ in range(4):
+        loss = LOSSES[name](x[torch.randint(0, 9, (4,), generator=generator)], leaf)
+        wanted.append(loss.detach().clone())
+        if loss.requires_grad:
+            (step,) = torch.autograd.grad(loss, leaf)
+            leaf.data.sub_(step, alpha=0.1)
+    torch.testing.assert_close(found, torch.stack(wanted))
+    torch.testing.assert_close(trainer.params["w"], leaf.detach())
+
+
 def test_what_is_no_number_or_no_tensor_is_refused() -> None:
     forward, params, data = cases()["regression"]
     program: Any = codegen.generate(forward, *[d[:16] for d in data], *params.values())

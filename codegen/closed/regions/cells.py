@@ -206,10 +206,7 @@ def on_diagonal(a: Indexed) -> bool:
 
 
 def counts_of_puts(e: Any) -> list[Sigma]:
-    """How often each place is named, of a definition that tells what is put there by the sum of what is put at each.
-
-    Where no place is named twice, as where one of the places is a position of what is put, there is no such sum left.
-    """
+    """How often each place is named, of a definition that tells what is put there by the sum of what is put at each."""
     puts = [w for w in e.atoms(Where) if isinstance(w.args[0], Less) and w.args[0].args[0] == 0]
     counts = [(w.args[0].args[1], w.args[1]) for w in puts]
     return [
@@ -219,6 +216,23 @@ def counts_of_puts(e: Any) -> list[Sigma]:
         and count.body.has(Delta)
         and any(s.limits == count.limits for s in put.atoms(Sigma))
     ]
+
+
+def stopped_nodes(graph: Graph) -> set[str]:
+    """What was computed under `no_grad` from what has a gradient, and is read by what has one, or is a result.
+
+    Its definition would pass on what it is to keep, so that it has none, like a detached tensor.
+    """
+    without: set[str] = set()
+    for n in graph.nodes:
+        if n.template is None or n.differentiable or not n.dtype.is_floating_point:
+            continue
+        places = {name_of(a) for a in accesses(n.template.expr)}
+        reads = [o for k, o in enumerate(n.operands) if f"_{k}" in places]
+        if any(graph[o].differentiable or o in without for o in reads):
+            without.add(n.name)
+    read = {o for n in graph.nodes if n.differentiable for o in n.operands} if without else set[str]()
+    return without & (read | {*graph.outputs})
 
 
 class Builder:
@@ -234,6 +248,7 @@ class Builder:
         self.same: dict[Any, tuple[str, tuple[Any, ...]]] = {}
         self.contracted: dict[str, Cell] = {}
         self.literal = literal_nodes(graph)
+        self.stopped = stopped_nodes(graph)
 
     def build(self) -> list[Cell]:
         """All cells that the outputs depend on, in order."""
@@ -294,7 +309,7 @@ class Builder:
             n.positive,
             n.named,
         )
-        if known is None:
+        if known is None or n.name in self.stopped:
             for o in n.operands:
                 self.resolved(o)
             self.cells[n.name] = cell
@@ -314,10 +329,11 @@ class Builder:
         inlined = self.inline(raw, n)
         expr = raw if inlined is raw else of_ones(simplified(resum(inlined, ranges), ranges))
         expr = self.looked_up(sp.sympify(expr), cell)
-        if n.call is not None and n.output is None and counts_of_puts(expr):  # torch's call puts one of them there
+        told = resum(raw, ranges) if raw.has(Less) else raw
+        twice = n.call is not None and n.output is None and self.puts_twice(told, n, ranges)
+        if twice:  # torch's call puts one of them there
             for o in n.operands:
                 self.resolved(o)
-            told = resum(raw, ranges)
             counted = {count: self.part(count, cell, "count") for count in counts_of_puts(told)}
             self.cells[n.name] = replace(cell, expr=told.xreplace(counted), text=n.forward_text())
             return
@@ -392,6 +408,14 @@ class Builder:
             self.aliases[n.name] = replace(cell, expr=read)
             return
         self.keep(cell)
+
+    def puts_twice(self, e: Any, n: Node, ranges: Mapping[Index, Expr]) -> bool:
+        """Whether a node's definition puts several numbers at one place, as far as what it reads tells: all of them would add up.
+
+        A place is named once where its count is a product of equalities, with no sum and no size beside them.
+        """
+        counts = [simplified(resum(self.inline(c, n), ranges), ranges) for c in counts_of_puts(e)]
+        return not all(isinstance(f, (*BRACKETS, Delta)) or f in (0, 1) for c in counts for f in sp.Mul.make_args(c))
 
     def diagonal(self, cell: Cell) -> Expr | None:
         """`[i = j] v[i]` for a diagonal matrix that products alone read, which then scale rows by v; None for any other."""

@@ -73,6 +73,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
     for s in plan.statements:
         expr = scattered.scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
         low = Lowerer(infos, {}, LIKE, fills=True, example=values).lower(expr, s.indices, s.shape)
+        infos[s.name] = TensorInfo(s.shape, low.kind)
         plain = slopes_alone(formulas.get(s.name, s.expr), by_name)
         known = reads.issuperset(map(name_of, accesses(plain)))
         formula = plain if known else without_running_kernels(without_kernels(written_out(slopes[s.name])))

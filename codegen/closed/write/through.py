@@ -96,7 +96,7 @@ class Through:
         others = end is not None and self.cots.structure.has_source_outside(end, self.unit)
         actual, label = self.target(line, others)
         self.local[line.name] = label
-        self.labels.note(label, line.shape)
+        self.labels.note(label, line.shape, line.value.kind)
         if end is not None and others and is_part(line, self.code):
             scatters = tuple(s.renamed(self.local) for s in line.value.scatters)
             self.cots.add(end, Piece(None, False, scatters, self.term(line)))

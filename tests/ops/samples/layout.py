@@ -57,7 +57,7 @@ SAMPLES: dict[str, list[Call]] = {
         call([t(2, 3), t(0, 3)]),
     ],
     "stack": [call([t(2, 3), t(2, 3), t(2, 3)]), call([t(3), t(3)], 1), call([t(1)], -1), call([t(), t()])],
-    "hstack": [call([t(2, 3), t(2, 1)]), call([t(2), t(3)])],
+    "hstack": [call([t(2, 3), t(2, 1)]), call([t(2), t(3)]), call([t(), t()]), call([t(), t(3)])],
     "column_stack": [call([t(3), t(3, 2)]), call([t(1), t(1)])],
     "vstack": [call([t(3), t(2, 3)]), call([t(1), t(1)])],
     "dstack": [call([t(2, 3), t(2, 3)]), call([t(2), t(2)])],
