@@ -148,7 +148,7 @@ def test_the_exponential_of_a_log_softmax_is_taken_once() -> None:
 
 
 def running(x):
-    return (x.exp().cumsum(0).log() * x).sum()
+    return (x.exp().cumsum(0).tanh() * x).sum()
 
 
 def test_a_running_sum_is_no_product_with_a_triangle() -> None:
