@@ -12,6 +12,7 @@ from codegen.closed.algebra.algebra import Algebra
 from codegen.closed.definitions import (
     boundedslopes,
     bymasks,
+    centredgate,
     chosengate,
     chosenslope,
     completed,
@@ -103,7 +104,13 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     start = start.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 
     def best(start: Region) -> RegionCode:
-        return passing(region, enriched(stabilized(start, kept), kept), values)
+        plain = stabilized(start, kept)
+        centred = plain.by(centredgate.RULE, lambda cells: centredgate.with_centred_gates(cells, kept))
+        if centred.cells != plain.cells:
+            code = passing(region, enriched(centred, kept), values)
+            if code.simplified:
+                return code
+        return passing(region, enriched(plain, kept), values)
 
     code = best(start)
     left = overflowing(code, values) if code.statements else Counter[str]()
