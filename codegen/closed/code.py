@@ -10,6 +10,7 @@ import sympy as sp
 
 from codegen.closed.algebra.algebra import Algebra
 from codegen.closed.definitions import (
+    atplaces,
     boundedslopes,
     bymasks,
     centredgate,
@@ -99,6 +100,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         .by(moments.RULE, moments.by_moments)
     )
     start = start.by(diagonals.RULE, diagonals.with_diagonals)
+    start = start.by(atplaces.RULE, lambda cells: atplaces.at_places(cells, kept))
     start = start.by(completed.RULE, lambda cells: completed.completed(cells, kept))
     start = start.by(linear.RULE, lambda cells: linear.collected(cells, kept))
     start = start.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
