@@ -35,6 +35,7 @@ IDENTITIES = {
     "silu": "f / (1 + exp(-f)) by `silu`, which does not overflow",
     "mish": "f tanh(log(1 + exp(f))) by `mish`, which does not overflow",
     "gelu": "f (1 + erf(f / sqrt 2)) / 2 by `gelu`",
+    "gelu_tanh": "f (1 + tanh(sqrt(2 / pi) (f + 0.044715 f^3))) / 2 by `gelu`",
     "abs": "sign(f) f by `abs`",
     "relu": "f where it is positive, else 0, by `relu`",
     "leaky_relu": "f where it is positive, else a fraction of it, by `leaky_relu`",
@@ -281,6 +282,9 @@ def _product(e: Expr) -> Kernel | None:
         x = _gelu(s)
         if x in factors:
             return "scaled", (("gelu", (x,)), 2 * sp.Mul(*[f for f in factors if f not in (s, x)]))
+        x = _gelu_tanh(s, factors)
+        if x is not None:
+            return "scaled", (("gelu_tanh", (x,)), 2 * sp.Mul(*[f for f in factors if f not in (s, x)]))
     for d in factors:
         b, x = d.as_base_exp()
         if not (x.is_Integer and x.is_negative):
@@ -321,6 +325,20 @@ def _gelu(e: Expr) -> Expr | None:
     """x of 1 + erf(x / sqrt 2)."""
     inner: Any = e - 1 if isinstance(e, sp.Add) and len(e.args) == 2 else None
     return sp.sqrt(2) * inner.args[0] if isinstance(inner, sp.erf) else None
+
+
+def _gelu_tanh(e: Expr, factors: Sequence[Expr]) -> Expr | None:
+    """x, one of the factors, of 1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))."""
+    inner: Any = e - 1 if isinstance(e, sp.Add) and len(e.args) == 2 else None
+    if not isinstance(inner, sp.tanh):
+        return None
+    found = (x for x in factors if not x.is_number and x is not e and inner.args[0].has(x))
+    return next((x for x in found if sp.expand(inner.args[0] - cubic(x)) == 0), None)
+
+
+def cubic(x: Any) -> Any:
+    """What gelu takes the tanh of in its form by tanh."""
+    return sp.sqrt(2 / sp.pi) * (x + sp.Rational(44715, 10**6) * x**3)
 
 
 def with_share(e: Expr) -> Expr:

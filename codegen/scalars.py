@@ -46,10 +46,13 @@ METHODS: dict[Any, str] = {
 Fraction = tuple[list[Val], list[Val]]
 """What is multiplied, and what that is divided by."""
 
+BY_TANH = tt.name('"tanh"')
+"""How torch is told which form of gelu is meant."""
 OF_TWO = {
     "atan2": "torch.atan2",
     "TanhBackward": "torch.ops.aten.tanh_backward",
     "GeluBackward": "torch.ops.aten.gelu_backward",
+    "GeluTanhBackward": "torch.ops.aten.gelu_backward",
     "SiluBackward": "silu_backward",
     "MishBackward": "mish_backward",
     "SigmoidBackward": "torch.ops.aten.sigmoid_backward",
@@ -601,6 +604,8 @@ class ScalarMixin(LowererBase):
             if e.func.__name__ == "EluBackward":
                 between = (*[tt.number(float(x)) for x in numbers], tt.name("False"))
                 return self.of_two(OF_TWO[e.func.__name__], one, other, between=between)
+            if e.func.__name__ == "GeluTanhBackward":
+                return self.of_two(OF_TWO[e.func.__name__], one, other, approximate=BY_TANH)
             return self.of_two(OF_TWO[e.func.__name__], one, other, *rest)
         if e.func.__name__ == "SoftmaxBackward":
             g, p, j, n = e.args
@@ -625,14 +630,14 @@ class ScalarMixin(LowererBase):
             return v
         return Val(tt.binary("*", v.t, tt.number(1.0)), v.axes, "float", v.kept)
 
-    def of_two(self, name: str, one: Expr, other: Expr, *rest: T, between: tuple[T, ...] = ()) -> Val:
+    def of_two(self, name: str, one: Expr, other: Expr, *rest: T, between: tuple[T, ...] = (), **own: T) -> Val:
         """A function that torch has for two tensors only."""
         a, b = (self.typed(self.value(e)) for e in (one, other))
         if a.is_number or b.is_number:
             raise DerivationError(f"{name} of {one} and {other} has no tensor form")
         target = self.target(a, b)
         a, b = to_axes(a, target), to_axes(b, target)
-        return Val(tt.call(name, a.t, *between, b.t, *rest), broadcast(a.axes, b.axes))
+        return Val(tt.call(name, a.t, *between, b.t, *rest, **own), broadcast(a.axes, b.axes))
 
     def norm(self, e: Where) -> Val | None:
         """The root of a sum of squares that is 0 where the sum is; None where a choice is anything else."""
@@ -742,6 +747,8 @@ class ScalarMixin(LowererBase):
                 side = {"max": upper} if lower is None else {"min": lower}
                 return Val(tt.method(v.t, "clamp", **side), v.axes, v.kind)
             return Val(tt.method(v.t, "clamp", lower, upper), v.axes, v.kind)
+        if name == "gelu_tanh":
+            return Val(tt.call("torch.nn.functional.gelu", v.t, approximate=BY_TANH), v.axes)
         if name in ("logsigmoid", "gelu", "silu", "mish"):
             return Val(tt.call(f"torch.nn.functional.{name}", v.t), v.axes)
         if name == "elu":

@@ -10,8 +10,10 @@ import sympy as sp
 
 from codegen.closed.algebra.algebra import Algebra
 from codegen.closed.definitions import (
+    atplaces,
     boundedslopes,
     bymasks,
+    centredgate,
     chosengate,
     chosenslope,
     completed,
@@ -99,12 +101,19 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     )
     start = start.by(diagonals.RULE, diagonals.with_diagonals)
     start = start.by(diagonals.LESS, lambda cells: diagonals.less_diagonals(cells, kept))
+    start = start.by(atplaces.RULE, lambda cells: atplaces.at_places(cells, kept))
     start = start.by(completed.RULE, lambda cells: completed.completed(cells, kept))
     start = start.by(linear.RULE, lambda cells: linear.collected(cells, kept))
     start = start.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 
     def best(start: Region) -> RegionCode:
-        return passing(region, enriched(stabilized(start, kept), kept), values)
+        plain = stabilized(start, kept)
+        centred = plain.by(centredgate.RULE, lambda cells: centredgate.with_centred_gates(cells, kept))
+        if centred.cells != plain.cells:
+            code = passing(region, enriched(centred, kept), values)
+            if code.simplified:
+                return code
+        return passing(region, enriched(plain, kept), values)
 
     code = best(start)
     left = overflowing(code, values) if code.statements else Counter[str]()

@@ -53,7 +53,19 @@ def cooled_gelu(x, w, b, y):
     return (0.5 * z * (1 + torch.erf(z / math.sqrt(2))) * y).sum()
 
 
+def cubic_gelu(x, w, b, y):
+    return (F.gelu((x @ w + b) / 0.07, approximate="tanh") * y).sum()
+
+
+def cubed_gelu(x, w, b, y):
+    z = (x @ w) * b
+    t = torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z * z * z))
+    return (z * (0.5 + 0.5 * t) * y).sum()
+
+
 CASES = (
+    (cubic_gelu, ('approximate="tanh")', "gelu_backward(")),
+    (cubed_gelu, ('gelu(z, approximate="tanh")', "gelu_backward(")),
     (squared_silu, ("silu(", "silu_backward(")),
     (squared_gelu, ("gelu(", "gelu_backward(")),
     (cooled_gelu, ("gelu(z)", "gelu_backward(")),

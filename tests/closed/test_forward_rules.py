@@ -145,6 +145,15 @@ def test_the_slopes_of_gates_are_kernels() -> None:
     assert "mish_backward" in emitted(lambda x: x * torch.tanh(torch.log(1 + torch.exp(x))), X)
     scaled = emitted(lambda x: x / (1 + torch.exp(-1.7 * x)), X)
     assert "silu" not in scaled
+    other = emitted(lambda x: x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.0447 * x**3))), X)
+    assert "gelu" not in other
+
+
+@pytest.mark.parametrize("centre", [lambda s: s - 0.5, lambda s: s - (1 - s), lambda s: 3 - 6 * s])
+def test_a_centred_sigmoid_is_a_tanh(centre: Any) -> None:
+    source = emitted(lambda x: centre(torch.sigmoid(2 * x)), X)
+    assert "x.tanh()" in source
+    assert "sigmoid(" not in source
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")

@@ -13,6 +13,7 @@ from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions import beside, completed, exponents, several, shift
 from codegen.closed.definitions.logistic import DEPTH, QUOTIENT, elementwise_cells, quotients
 from codegen.closed.definitions.shares import reduction
+from codegen.closed.kernels.cubicgate import gelu_tanh
 from codegen.closed.regions.cells import Cell, substituted
 from codegen.kernels import stable
 from engine.indexed import Indexed
@@ -204,6 +205,9 @@ def kernel_form(cell: Cell, known: Mapping[str, Cell]) -> Expr:
         return share
     if has_kernel(e):
         return e
+    gelu = gelu_tanh(cell, known)
+    if gelu is not None:
+        return gelu
     usable = {n: c for n, c in elementwise_cells(known).items() if piece(c, known)}
     inner: Any = e
     for _ in range(DEPTH):

@@ -2,7 +2,8 @@
 """Products with the slope of a function, as torch's kernel for them: `g (1 - h^2)` is `tanh_backward(g, h)` for a tanh h.
 
 The slopes of relu, leaky_relu and softplus are choices by x, and the kernels read x too, or a result that has its sign.
-The slope of gelu, `(1 + erf(x/sqrt 2))/2 + x exp(-x^2/2)/sqrt(2 pi)`, is `gelu_backward`, which reads x alone. So do
+The slope of gelu, `(1 + erf(x/sqrt 2))/2 + x exp(-x^2/2)/sqrt(2 pi)`, is `gelu_backward`, which reads x alone, as the one of its
+form by tanh does. So do
 `silu_backward`, for `s + x s (1 - s)` with s = sigmoid(x), and `mish_backward`, for `t + x s (1 - t^2)` with t = tanh(log(1 + exp x)).
 """
 
@@ -15,6 +16,7 @@ import sympy as sp
 from codegen.closed.algebra.matching import holding
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions.logistic import DEPTH, gate_argument
+from codegen.closed.kernels.cubicgate import gelu_tanh_of, slope_of_gelu_tanh
 from codegen.closed.regions.cells import at, substituted
 from codegen.kernels import three_pieces
 from engine.indexed import Indexed
@@ -37,6 +39,12 @@ class TanhBackward(sp.Function):
 
 class GeluBackward(sp.Function):
     """`GeluBackward(g, x)` is g times the slope of gelu at x."""
+
+    nargs = 2
+
+
+class GeluTanhBackward(sp.Function):
+    """`GeluTanhBackward(g, x)` is g times the slope at x of gelu as a tanh of a cubic."""
 
     nargs = 2
 
@@ -98,6 +106,7 @@ class HardtanhBackward(sp.Function):
 KERNELS = (
     TanhBackward,
     GeluBackward,
+    GeluTanhBackward,
     SiluBackward,
     MishBackward,
     SigmoidBackward,
@@ -341,6 +350,7 @@ def written_out(e: Any) -> Any:
     e = e.replace(ShrinkBackward, lambda g, x, d: g * Where(Less(x, -d), 1, Less(d, x)))
     e = e.replace(SiluBackward, lambda g, x: g * (1 + x * (1 - sigmoid(x))) * sigmoid(x))
     e = e.replace(MishBackward, lambda g, x: g * slope_of_mish(x))
+    e = e.replace(GeluTanhBackward, lambda g, x: g * slope_of_gelu_tanh(x))
     return e.replace(GeluBackward, lambda g, x: g * slope_of_gelu(x))
 
 
@@ -403,6 +413,9 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
         found = gelu_of(f, cells)
         if found is not None and running(found[0]) == running(e / f):
             return GeluBackward(found[1] * e / f, found[0])
+        found = gelu_tanh_of(f, cells)
+        if found is not None and running(found[0]) == running(e / f):
+            return GeluTanhBackward(found[1] * e / f, found[0])
         for beside in (sp.S.One, *[s for s in e.args if isinstance(f, sp.Add) and is_gate_of(s, cells)]):
             gated = gated_slope(f if beside == 1 else sp.expand(f * beside), cells)
             if gated is not None and running(gated[1]) == running(e / f / beside):

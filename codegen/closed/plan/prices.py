@@ -12,6 +12,7 @@ from sympy import Expr
 from codegen.closed.algebra.matching import fact_key
 from codegen.closed.definitions.several import terms_of
 from codegen.closed.definitions.shares import exponential
+from codegen.closed.kernels.cubicgate import gelu_tanh_of, tanh_argument
 from codegen.closed.kernels.slopes import sigmoid_of, tanh_of
 from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, bound, holds, name_of
@@ -60,6 +61,8 @@ class Prices:
         self.reaches: dict[Expr, float] = {}
         self.prices: dict[Expr, Price] = {}
         self.sizes: dict[tuple[Expr, ...], int] = {}
+        defined = [c.expr for c in algebra.cells.values() if c.expr is not None]
+        self.gated = any(tanh_argument(f) is not None for e in defined for f in e.atoms(sp.tanh, sp.Pow))
 
     def total(self, expressions: Iterable[Expr]) -> float:
         """What statements cost together."""
@@ -80,6 +83,7 @@ class Prices:
         return replace(price, own=price.own + missing) if missing > 0 else price
 
     def _price(self, e: Expr) -> Price:
+        e = self.by_kernels(e)
         once: dict[Any, float] = {}
         for x in sums_of(e):
             once.setdefault(fact_key(x)[0], self.expression(x.body) + self.summed(x) + self.masked(x))
@@ -89,6 +93,13 @@ class Prices:
                 size = self.size(cell.shape) * (KEPT if name in self.algebra.kept else 1.0)
                 once[name] = size + (OVERFLOWS if self.sums_exponentials(cell) else 0.0)
         return Price(self.expression(e), tuple(once.items()))
+
+    def by_kernels(self, e: Expr) -> Expr:
+        """An expression with x for the slope of gelu by tanh at x, whose kernel reads nothing else."""
+        if not self.gated:
+            return e
+        found = {f: gelu_tanh_of(f, self.algebra.cells) for f in e.atoms(sp.Add)}
+        return e.xreplace({f: slope[0] for f, slope in found.items() if slope is not None})
 
     def summed(self, s: Sigma) -> float:
         """How many elements a sum reads: of another sum, such as a matrix product, all that come of it."""

@@ -20,6 +20,7 @@ from sympy import Expr
 from codegen.closed.algebra.sums import rebuilt, resum
 from codegen.closed.regions.called import addition_name
 from codegen.closed.regions.constants import chosen
+from codegen.closed.regions.counted import picked
 from codegen.closed.regions.literal import literal_nodes
 from codegen.closed.regions.ones import of_ones
 from codegen.closed.regions.random import random_nodes
@@ -32,6 +33,7 @@ from engine.notation import (
     BRACKETS,
     Amax,
     Delta,
+    Equal,
     Head,
     Index,
     Less,
@@ -162,16 +164,24 @@ def is_computed(i: Any) -> bool:
 
 
 def places(e: Expr) -> Expr | None:
-    """An expression that is numbers and ones at places that an integer tensor says, as `a [j = y[i]] + b`; None for any other."""
+    """An expression that is numbers and ones at places that an integer tensor says, as `a [j = y[i]] + b`; None for any other.
+
+    Whether two integer tensors are equal there is such a number.
+    """
     whole = chosen(e)
     for d in whole.atoms(Delta):
         one, other = sorted(d.args, key=lambda x: isinstance(x, Indexed))
         if not isinstance(one, Index) or not isinstance(other, Indexed) or not is_plain(other):
             return None
-    ones = {d: sp.Dummy() for d in whole.atoms(Delta)}
+    ones = {d: sp.Dummy() for d in whole.atoms(Delta) | {x for x in whole.atoms(Equal) if is_of_places(x)}}
     free = sp.sympify(whole.xreplace(ones))
     inner = free.has(Indexed, *BINDERS) or free.atoms(Index)
     return None if inner or not accesses(whole) or not free.is_polynomial(*ones.values()) else whole
+
+
+def is_of_places(e: Equal) -> bool:
+    """Whether it compares entries of two integer tensors."""
+    return all(isinstance(x, Indexed) and x.is_integer and is_plain(x) for x in e.args)
 
 
 def is_joined(e: Expr) -> bool:
@@ -337,8 +347,9 @@ class Builder:
             counted = {count: self.part(count, cell, "count") for count in counts_of_puts(told)}
             self.cells[n.name] = replace(cell, expr=told.xreplace(counted), text=n.forward_text())
             return
-        cell = replace(cell, expr=expr, call=inlined is raw)
-        if inlined is raw and n.call is not None and n.output is None:
+        expr = picked(replace(cell, expr=expr), self.graph, self.part)
+        cell = replace(cell, expr=expr, call=inlined is raw and isinstance(expr, type(raw)))
+        if cell.call and n.call is not None and n.output is None:
             cell = replace(cell, text=n.forward_text())
         is_output = n.name in self.graph.outputs
         if not accesses(expr) and not is_output and n.dtype.is_floating_point and is_table(expr):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.closed.forms.form import Form
+from tests.closed.forms.losses import cross_entropy_hand
 
 K = 16
 
@@ -92,7 +93,43 @@ def n_pair_hand(a, p, g):
     return (lse.squeeze(1) - s.diagonal()).mean(), (d @ p, d.T @ a)
 
 
+def picked_share(x, y):
+    p = torch.exp(x) / torch.exp(x).sum(1)[:, None]
+    m = (torch.arange(x.shape[1]) == y[:, None]).to(x.dtype)
+    return -torch.log((p * m).sum(1)).mean()
+
+
+def compared_embedding(c, w, x, y):
+    hot = (x[..., None] == torch.arange(c.shape[0])).to(c.dtype)
+    logits = (hot @ c).view(x.shape[0], -1) @ w
+    p = logits.exp() / logits.exp().sum(1, keepdim=True)
+    return -p[torch.arange(len(y)), y].log().mean()
+
+
+def compared_embedding_hand(c, w, x, y, g):
+    """Bengio et al. 2003: rows of a table, added to where they were read."""
+    h = c[x].view(len(y), -1)
+    out, (d,) = cross_entropy_hand(h @ w, y, g)
+    rows = (d @ w.T).view(-1, c.shape[1])
+    return out, (torch.zeros_like(c).index_add_(0, x.flatten(), rows), h.T @ d)
+
+
 LABELS = (
+    Form(
+        "cross-entropy of a picked share",
+        picked_share,
+        lambda d, n: [d.normal(n, 27), d.classes(27, n)],
+        cross_entropy_hand,
+        wrt=("x",),
+        extreme=True,
+    ),
+    Form(
+        "embedding by comparison",
+        compared_embedding,
+        lambda d, n: [d.normal(27, 4), d.normal(12, 27), d.classes(27, n, 3), d.classes(27, n)],
+        compared_embedding_hand,
+        wrt=("c", "w"),
+    ),
     Form(
         "n-pair",
         n_pair,

@@ -22,6 +22,25 @@ def mish_hand(x, g):
     return F.mish(x), (torch.ops.aten.mish_backward(g, x),)
 
 
+def gelu_sigmoid(x):
+    u = math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3))
+    return x / (1 + torch.exp(-2 * u))
+
+
+def gelu_sigmoid_hand(x, g):
+    """Hendrycks and Gimpel 2016, equation 2, by 1 + tanh(u) = 2 sigmoid(2u)."""
+    return F.gelu(x, approximate="tanh"), (torch.ops.aten.gelu_backward(g, x, approximate="tanh"),)
+
+
+def tanh_sigmoid(x):
+    return 2 * torch.sigmoid(2 * x) - 1
+
+
+def tanh_sigmoid_hand(x, g):
+    t = x.tanh()
+    return t, (torch.ops.aten.tanh_backward(g, t),)
+
+
 def geglu_erf(x, w, v, u):
     a = x @ w
     return (0.5 * a * (1 + torch.erf(a / math.sqrt(2))) * (x @ v)) @ u
@@ -128,6 +147,8 @@ SLOPES = (
         "hill half saturation", hill, lambda d, n: [d.positive(n, 6), d.positive(6), d.positive(6)], hill_hand, ("k",)
     ),
     Form("mish by ratio", mish_ratio, lambda d, n: [d.normal(n, K)], mish_hand, extreme=True),
+    Form("gelu tanh by sigmoid", gelu_sigmoid, lambda d, n: [d.normal(n, K)], gelu_sigmoid_hand, extreme=True),
+    Form("tanh by sigmoid", tanh_sigmoid, lambda d, n: [d.normal(n, K)], tanh_sigmoid_hand, extreme=True),
     Form("geglu by erf", geglu_erf, layers, geglu_hand),
     Form("kto", kto, lambda d, n: [d.normal(n), d.normal(n), d.normal()], kto_hand, wrt=("c", "r"), large=512),
     Form("rotate", rotate, lambda d, n: [d.normal(n, K) for _ in range(5)], rotate_hand),

@@ -1,0 +1,46 @@
+"""Comparisons of a position with a whole number, `arange(n) == y`, that only sums read: they pick what is at y, where there is such a place.
+
+A number that is no position is equal to none: what is picked for it, at the nearest position, is multiplied by zero.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sympy as sp
+
+from engine.indexed import Indexed
+from engine.notation import Delta, Equal, Index, Less, Where
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sympy import Expr
+
+    from codegen.closed.regions.cells import Cell
+    from engine.graph import Graph
+
+SUMS = ("sum", "mean", "matmul", "mm", "einsum", "__matmul__")
+THROUGH = ("to", "mul", "neg", "float", "double", "type_as")
+DEEPEST = 4
+
+
+def picked(cell: Cell, graph: Graph, part: Callable[[Any, Cell, str], Expr]) -> Expr:
+    """The cell's definition as `[y = k] [k = j]`, with k the position nearest to y as a cell by `part`; unchanged where it is no such comparison."""
+    e: Any = cell.expr
+    if not isinstance(e, Equal) or not added_up(cell.name, graph):
+        return e
+    for j, y in (e.args, e.args[::-1]):
+        if isinstance(j, Index) and j in cell.ranges and isinstance(y, Indexed) and y.is_integer and not y.has(j):
+            last = cell.ranges[j] - 1
+            nearest = part(Where(Less(y, 0), sp.S.Zero, Where(Less(last, y), last, y)), cell, "index")
+            return Equal(y, nearest) * Delta(nearest, j)
+    return e
+
+
+def added_up(name: str, graph: Graph, depth: int = 0) -> bool:
+    """Whether nothing reads a tensor but sums and products that are summed."""
+    readers = [n for n in graph.nodes if name in n.operands]
+    if name in graph.outputs or not readers or depth > DEEPEST:
+        return False
+    return all(n.op in SUMS or (n.op in THROUGH and added_up(n.name, graph, depth + 1)) for n in readers)
