@@ -38,6 +38,7 @@ from engine.notation import (
     Quo,
     Rem,
     Sigma,
+    Sign,
     Where,
     accesses,
     base,
@@ -541,6 +542,8 @@ class Builder:
             return sp.Mul(*[self.factor(f, owner) for f in e.args])
         if isinstance(e, sp.Pow):
             return self.factor(e, owner)
+        if isinstance(e, Sign):
+            return e.func(self.factor(e.args[0], owner))
         if isinstance(e, sp.log) and not top and self.computed(e.args[0]):
             return self.part(e, owner, "log")
         return rebuilt(e, lambda a: self.exploded(a, owner))
