@@ -30,7 +30,7 @@ from engine.spelling import Ref, SizeArg, is_slice, listed, operand, quoted, ren
 from engine.table import Definition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from codegen.derivation import Cotangent, Derivation, Part
     from codegen.implicit import Helper
@@ -293,8 +293,17 @@ def best_break(line: str, width: int) -> int:
     return found[min(found)] if found else 0
 
 
-def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: list[str]) -> list[str]:
-    """`n, d = x.shape`-like statements that read sizes from tensors in `readable` (nodes by name)."""
+def size_lines(
+    graph: Graph,
+    wanted: set[Symbol],
+    readable: list[str],
+    keep: list[str],
+    others: Mapping[str, tuple[Expr, ...]] | None = None,
+) -> list[str]:
+    """`n, d = x.shape`-like statements that read sizes from tensors in `readable` (nodes by name).
+
+    Otherwise they are read from nodes in `keep`, or from `others`, which are no nodes and given by their shapes.
+    """
     lines: list[str] = []
     order = list(graph.sizes)
     for s in sorted(wanted, key=lambda s: (order.index(s) if s in order else -1, str(s))):
@@ -302,7 +311,8 @@ def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: lis
         if source is not None and source[0] in readable:
             lines.append(f"{s} = {source[0]}.shape[{source[1]}]")
             continue
-        found = next(((n, d) for n in keep for d, size in enumerate(graph[n].shape) if in_wholes(size) == s), None)
+        shapes = {n: graph[n].shape for n in keep} | (others or {})
+        found = next(((n, d) for n, own in shapes.items() for d, size in enumerate(own) if in_wholes(size) == s), None)
         if found is not None:
             lines.append(f"{s} = {found[0]}.shape[{found[1]}]")
         elif source is not None:
