@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from codegen.closed.regions.random import random_nodes
 from codegen.closed.write.fused import fused
 from codegen.closed.write.tidy import continued, in_place, joined, read_by, unturned
+from codegen.closed.write.unpack import unpacked
 from codegen.closed.write.writer import ClosedWriter
 from codegen.devices import on_device
 from codegen.emit import quoted, render, sequence, shape_text
@@ -68,7 +69,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
 
     backward = in_one_call(writer, unturned(continued(writer.backward.blocks, passing), passing))
     named = frozenset(map(str, graph.sizes))
-    forward = [on(b, inputs[0], named) for b in forward]
+    forward = [on(b, inputs[0], named) for b in unpacked(forward, writer.forward.several)]
     backward = [on(b, (*saved, inputs[0])[0], named) for b in backward]
     writer.emitted = tuple(forward)
     sized = forward_sizes(writer, needed) | resized
