@@ -97,7 +97,7 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
 
 def sequence(names: list[str], end: str, indent: int, start: str = "", width: int = 120) -> list[str]:
     """Names separated by commas on one line, or one indented block where they do not fit."""
-    line = f"{start}{', '.join(names)}{',' if len(names) == 1 and not start else ''}{end}"
+    line = f"{start}{', '.join(names)}{end}" if start or len(names) > 1 else f"({names[0]},){end}"
     if len(line) + indent <= width:
         return [line]
     opened = start or "("

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 Limits = tuple[tuple["Index", Expr], ...]
 
-KERNELS: tuple[tuple[str, Callable[[Any], Any]], ...] = (("torch.ops.aten.tanh_backward", lambda out: 1 - out**2),)
+KERNELS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+    ("torch.ops.aten.tanh_backward", lambda out: 1 - out**2),
+    ("torch.ops.aten.sigmoid_backward", lambda out: out * (1 - out)),
+)
 """torch's backward kernels of (cotangent, output) that round differently from the operators, by what they multiply with.
 
 A row is used where this is what sympy derived, up to algebra. It says nothing of any op.

@@ -191,7 +191,7 @@ class TextPrinter(StrPrinter):
         return f"{base}^{exponent}"
 
     def _print_Mul(self, expr: Any) -> str:
-        c, rest = expr.as_coeff_Mul()
+        c, rest = minus_inside(*expr.as_coeff_Mul())
         sign = "-" if c.is_negative else ""
         c, rest = root_below(c, rest)
         top: list[str] = []
@@ -240,6 +240,15 @@ class TextPrinter(StrPrinter):
         if max(abs(expr.p), expr.q) > LONG:
             return f"{value:.8g}"
         return repr(value) if decimal(expr, POWER) else f"{expr.p}/{expr.q}"
+
+
+def minus_inside(c: Any, rest: Any) -> tuple[Any, Any]:
+    """A coefficient and the rest of a product with `-(s - 1) s` as `(1 - s) s`: what a number is taken from takes the minus."""
+    factors = list(sp.Mul.make_args(rest))
+    for k, f in enumerate(factors) if c.is_negative and len(factors) > 1 else ():
+        if isinstance(f, sp.Add) and len(f.args) == 2 and f.as_coeff_Add()[0].is_negative:
+            return -c, sp.Mul(*factors[:k], -f, *factors[k + 1 :])
+    return c, rest
 
 
 def root_below(c: Any, rest: Expr) -> tuple[Any, Expr]:
@@ -334,6 +343,7 @@ class MathPrinter(LatexPrinter):
 
     def _print_Mul(self, expr: Any) -> str:
         """Sums among other factors stand in parentheses, so that it is plain where they end."""
+        expr = sp.Mul(*minus_inside(*expr.as_coeff_Mul()))
         sums = [f for f in expr.args if isinstance(f, Sigma)]
         minus = "- " if expr.could_extract_minus_sign() else ""
         positive = sp.Mul.make_args(-expr if minus else expr)

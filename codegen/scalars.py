@@ -395,7 +395,9 @@ class ScalarMixin(LowererBase):
             return None
         count = sp.Mul(*[n for _, n in sums[0].limits])
         rest = sp.cancel(sp.Mul(*[f for f in e.args if f is not sums[0]]) * count)
-        if not count.free_symbols or rest.free_symbols & count.free_symbols or rest.has(Indexed, Index):
+        if rest.free_symbols & count.free_symbols or rest.has(Indexed, Index):
+            return None
+        if not count.free_symbols and (rest not in (1, -1) or count == 1):  # else it is any number that a sum has
             return None
         total = self.value(sums[0])
         if total.t.kind == "unary" and total.t.head == "neg":
@@ -417,7 +419,9 @@ class ScalarMixin(LowererBase):
             count = sp.Mul(*[n for _, n in f.limits])
             rest = sp.cancel(scale * count)
             number, sizes = rest.as_coeff_Mul()
-            if not count.free_symbols or sizes.free_symbols & count.free_symbols or not number.is_positive:
+            if sizes.free_symbols & count.free_symbols or not number.is_positive:
+                continue
+            if not count.free_symbols and (rest != 1 or count == 1):  # else it is any number that a sum has
                 continue
             up, down = sizes.as_numer_denom()
             mean = Val(T("method", "mean", v.t.args, v.t.keywords), v.axes, v.kind, v.kept)

@@ -24,13 +24,13 @@ from codegen.values import TensorInfo
 from codegen.wrapping import WIDTH, broken
 from engine.bounds import checked
 from engine.errors import DerivationError
-from engine.notation import in_wholes, sizes_in
+from engine.notation import Quo, in_wholes, sizes_in
 from engine.own import reachable
 from engine.spelling import Ref, SizeArg, is_slice, listed, operand, quoted, render_call, size_text
 from engine.table import Definition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from codegen.derivation import Cotangent, Derivation, Part
     from codegen.implicit import Helper
@@ -252,19 +252,28 @@ def added(terms: list[T]) -> T:
 
 
 def starts_negative(t: T) -> bool:
-    """Whether an expression is written with a leading minus."""
+    """Whether an expression is written with a leading minus, or is divided by what is."""
     if t.kind == "unary":
         return t.head == "neg"
     if t.kind == "number":
         return t.head.startswith("-")
-    return t.kind == "binary" and t.head in ("*", "/", "@") and starts_negative(t.args[0])
+    if t.kind != "binary" or t.head not in ("*", "/", "@"):
+        return False
+    return starts_negative(t.args[0]) or (t.head == "/" and starts_negative(t.args[1]))
 
 
 def without_minus(t: T) -> T:
-    """An expression without its leading minus."""
+    """An expression without the minus that it starts with, or that what divides it starts with."""
     if t.kind == "number":
         return tt.number(int(t.head[1:])) if t.head[1:].isdigit() else tt.number(float(t.head[1:]))
-    return t.args[0] if t.kind == "unary" else tt.binary(t.head, without_minus(t.args[0]), t.args[1])
+    if t.kind == "unary":
+        return t.args[0]
+    left, right = t.args
+    return (
+        tt.binary(t.head, without_minus(left), right)
+        if starts_negative(left)
+        else tt.binary(t.head, left, without_minus(right))
+    )
 
 
 def wrapped(line: str, width: int = 108) -> list[str]:
@@ -293,8 +302,17 @@ def best_break(line: str, width: int) -> int:
     return found[min(found)] if found else 0
 
 
-def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: list[str]) -> list[str]:
-    """`n, d = x.shape`-like statements that read sizes from tensors in `readable` (nodes by name)."""
+def size_lines(
+    graph: Graph,
+    wanted: set[Symbol],
+    readable: list[str],
+    keep: list[str],
+    others: Mapping[str, tuple[Expr, ...]] | None = None,
+) -> list[str]:
+    """`n, d = x.shape`-like statements that read sizes from tensors in `readable` (nodes by name).
+
+    Otherwise they are read from nodes in `keep`, or from `others`, which are no nodes and given by their shapes.
+    """
     lines: list[str] = []
     order = list(graph.sizes)
     for s in sorted(wanted, key=lambda s: (order.index(s) if s in order else -1, str(s))):
@@ -302,7 +320,8 @@ def size_lines(graph: Graph, wanted: set[Symbol], readable: list[str], keep: lis
         if source is not None and source[0] in readable:
             lines.append(f"{s} = {source[0]}.shape[{source[1]}]")
             continue
-        found = next(((n, d) for n in keep for d, size in enumerate(graph[n].shape) if in_wholes(size) == s), None)
+        shapes: dict[str, tuple[Expr, ...]] = {**{n: graph[n].shape for n in keep}, **(others or {})}
+        found = next(((n, d) for n, own in shapes.items() for d, size in enumerate(own) if in_wholes(size) == s), None)
         if found is not None:
             lines.append(f"{s} = {found[0]}.shape[{found[1]}]")
         elif source is not None:
@@ -405,14 +424,25 @@ def guard_rows(graph: Graph) -> list[dict[str, str]]:
         if len(reads) != len(sources) or not reads:
             continue
         marks = {s: Symbol(f"⟦{k}⟧") for k, s in enumerate(sorted(g.expr.free_symbols, key=str))}
-        terms = Add.make_args(g.expr.xreplace(marks))
-        less = [t for t in terms if len(terms) > 1 and t.could_extract_minus_sign()]  # stands on the right
-        expr, value = (size_text(e) for e in (Add(*[t for t in terms if t not in less]), g.value - Add(*less)))
+        test, message = fixed_texts(g.expr.xreplace(marks), g.value)
         for k, text in enumerate(reads):
-            expr, value = (side.replace(f"⟦{k}⟧", text) for side in (expr, value))
-        message = f"the forward fixed {expr} = {value}" + (f" at {g.where}" if g.where else "")
-        rows.append({"test": f"{expr} != {value}", "message": quoted(message)})
+            test, message = (side.replace(f"⟦{k}⟧", text) for side in (test, message))
+        message = f"the forward fixed {message}" + (f" at {g.where}" if g.where else "")
+        rows.append({"test": test, "message": quoted(message)})
     return [*one_rows(graph), *rows, *bound_rows(graph)]
+
+
+def fixed_texts(expr: Expr, value: int) -> tuple[str, str]:
+    """What is true where a size is not the number that the forward took it for, and what it was taken for."""
+    for part in expr.atoms(Quo):
+        whole, divisor = part.args
+        if expr - value in (whole - divisor * part, divisor * part - whole):
+            size, number = (size_text(e) if e.is_Atom else f"({size_text(e)})" for e in (whole, divisor))
+            return f"{size} % {number} != 0", f"{size} as a multiple of {number}"
+    terms = Add.make_args(expr)
+    less = [t for t in terms if len(terms) > 1 and t.could_extract_minus_sign()]  # stands on the right
+    left, right = (size_text(e) for e in (Add(*[t for t in terms if t not in less]), value - Add(*less)))
+    return f"{left} != {right}", f"{left} = {right}"
 
 
 def one_rows(graph: Graph) -> list[dict[str, str]]:

@@ -47,6 +47,7 @@ class Closed:
     like: str
     like_anchor: str
     lines: tuple[str, ...]
+    role: str
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def closed_told(part: Part) -> Closed:
     shown = Markup("") if part.equation is None else Markup(math.equation(*part.equation))
     stages = tuple(stage_told(s) for s in part.stages)
     like = f"closed-{part.like}" if part.like else ""
-    return Closed(part.name, f"closed-{part.name}", part.cell, shown, stages, part.like, like, part.lines)
+    return Closed(part.name, f"closed-{part.name}", part.cell, shown, stages, part.like, like, part.lines, part.role)
 
 
 def stage_told(stage: ToldStage) -> Stage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from engine.graph import Graph
 
 
+WHOLE, SHARE = "the cotangent of", "a part of the cotangent of"
+
+
 @dataclass(frozen=True)
 class Part:
     """One tensor of the emitted file.
@@ -38,6 +41,7 @@ class Part:
         like: the part before it that follows by the same steps with other names, "" if there is none; then `stages` is ().
         lines: the emitted torch statements.
         ranks: the number of dimensions of what the formula names.
+        role: what it is of its cell: the cotangent, or a part of it that a later statement adds to others.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Part:
     like: str
     lines: tuple[str, ...]
     ranks: dict[str, int] = field(repr=False)
+    role: str = WHOLE
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,13 @@ def backward_story(writer: ClosedWriter) -> tuple[Part, ...]:
             out.append(_proven(proofs[b.name], cell, b.lines, ranks, first, avoid))
         else:
             out.append(Part(b.name, cell, b.equation, (), "", b.lines, ranks))
-    return (*out, *[_proven(p, p.cell, (), ranks, first, avoid) for p in loose])
+    parts = (*out, *[_proven(p, p.cell, (), ranks, first, avoid) for p in loose])
+    return tuple(replace(p, role=SHARE) if is_share(p, writer) else p for p in parts)
+
+
+def is_share(part: Part, writer: ClosedWriter) -> bool:
+    """Whether a tensor is one of several that together are a cotangent."""
+    return bool(part.cell) and writer.backward.names.get(part.cell, part.name) != part.name
 
 
 def _proven(

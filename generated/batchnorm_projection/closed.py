@@ -3,7 +3,7 @@
 
 x (n, d); w (d,); b (d,)
 
-Saved for the backward: x (n, d), w (d,), v_matmul_t (n, d), o_sqrt (d,).
+Saved for the backward: w (d,), v_matmul_t (n, d), o_sqrt (d,).
 """
 
 import torch
@@ -15,14 +15,14 @@ def forward(x, w, b):
     v = (v_matmul_t ** 2).mean(0)
     o_sqrt = v.sqrt()
     o = torch.addcmul(b, v_matmul_t, w / o_sqrt)
-    return o, (x, w, v_matmul_t, o_sqrt)
+    return o, (w, v_matmul_t, o_sqrt)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    x, w, v_matmul_t, o_sqrt = saved
-    n = x.shape[0]
-    d = x.shape[1]
+    w, v_matmul_t, o_sqrt = saved
+    n = v_matmul_t.shape[0]
+    d = w.shape[0]
     if grad_out is None:
         grad_out = w.new_ones((n, d))
 
@@ -55,7 +55,7 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, w, b):
         o, saved = forward(x, w, b)
-        x, w, v_matmul_t, o_sqrt = saved
+        w, v_matmul_t, o_sqrt = saved
         return o, v_matmul_t, o_sqrt
 
     @staticmethod
@@ -70,7 +70,7 @@ class Function(torch.autograd.Function):
         if grad_given is None:
             return (None,) * 3
         x, w, b, v_matmul_t, o_sqrt = ctx.saved_tensors
-        saved = (x, w, v_matmul_t, o_sqrt)
+        saved = (w, v_matmul_t, o_sqrt)
         with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, w, b)

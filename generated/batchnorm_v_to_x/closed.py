@@ -3,7 +3,7 @@
 
 x (n, n1)
 
-Saved for the backward: x (n, n1), v_matmul_t (n, n1).
+Saved for the backward: v_matmul_t (n, n1).
 """
 
 import torch
@@ -14,14 +14,14 @@ def forward(x):
     v_matmul_t_rounded = x - x.mean(0)
     v_matmul_t = v_matmul_t_rounded - v_matmul_t_rounded.mean(0)
     v = (v_matmul_t ** 2).mean(0)
-    return v, (x, v_matmul_t)
+    return v, (v_matmul_t,)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    x, v_matmul_t = saved
-    n = x.shape[0]
-    n1 = x.shape[1]
+    (v_matmul_t,) = saved
+    n = v_matmul_t.shape[0]
+    n1 = v_matmul_t.shape[1]
     if grad_out is None:
         grad_out = v_matmul_t.new_ones((n1,))
 
@@ -45,7 +45,7 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x):
         v, saved = forward(x)
-        x, v_matmul_t = saved
+        (v_matmul_t,) = saved
         return v, v_matmul_t
 
     @staticmethod
@@ -60,7 +60,7 @@ class Function(torch.autograd.Function):
         if grad_given is None:
             return (None,) * 1
         x, v_matmul_t = ctx.saved_tensors
-        saved = (x, v_matmul_t)
+        saved = (v_matmul_t,)
         with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x)

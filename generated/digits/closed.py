@@ -30,13 +30,9 @@ def forward(x, y, c1, b1, c2, b2, w, b):
         raise ValueError("the forward fixed c2.shape[3] = 3 at examples/digits.py:13")
     n0 = x.shape[0]
     h1_relu = torch.conv2d(x, c1, b1, padding=1).relu()
-    outputs = torch.nn.functional.max_pool2d_with_indices(h1_relu, 2, return_indices=True)
-    h1_max_pool2d_with_indices = outputs[1]
-    h1 = outputs[0]
+    h1, h1_max_pool2d_with_indices = torch.nn.functional.max_pool2d_with_indices(h1_relu, 2, return_indices=True)
     h2_relu = torch.conv2d(h1, c2, b2, padding=1).relu()
-    outputs_1 = torch.nn.functional.max_pool2d_with_indices(h2_relu, 2, return_indices=True)
-    h2_max_pool2d_with_indices = outputs_1[1]
-    h2 = outputs_1[0]
+    h2, h2_max_pool2d_with_indices = torch.nn.functional.max_pool2d_with_indices(h2_relu, 2, return_indices=True)
     logits_flatten = h2.flatten(1)
     logits = torch.addmm(b, logits_flatten, w)
     logits_softmax_log = logits.log_softmax(1)

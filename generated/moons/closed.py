@@ -49,62 +49,32 @@ def backward(saved, grad_out=None):
     # dy[i] = dhinge_mul[i] score_add[i,0]
     dy = dhinge_mul * score_add.squeeze(1)
 
-    # db3_loss[0] = Σ_i dscore_add[i,0]
-    db3_loss = dscore_add.sum(0)
-
-    # dw3_loss[i,0] = Σ_j h2[j,i] dscore_add[j,0]
-    dw3_loss = (dscore_add.squeeze(1) @ h2).unsqueeze(-1)
-
-    # db2_loss[i] = Σ_j dh2_add[j,i]
-    db2_loss = dh2_add.sum(0)
-
-    # db3_weights[0] = 2 b3[0] dweights
-    db3_weights = 2 * b3 * dweights
-
-    # dw3_weights[i,0] = 2 dweights w3[i,0]
-    dw3_weights = 2 * dweights * w3
-
-    # db2_weights[i] = 2 b2[i] dweights
-    db2_weights = 2 * dweights * b2
-
-    # dw2_weights[i,j] = 2 dweights w2[i,j]
-    dw2_weights = 2 * dweights * w2
-
-    # db1_weights[i] = 2 b1[i] dweights
-    db1_weights = 2 * dweights * b1
-
-    # dw1_weights[i,j] = 2 dweights w1[i,j]
-    dw1_weights = 2 * dweights * w1
-
     # dh1[i,j] = Σ_k dh2_add[i,k] w2[j,k]
     dh1 = dh2_add @ w2.T
 
     # dh1_add[i,j] = 0 if h1[i,j] ≤ 0 else dh1[i,j]
     dh1_add = torch.ops.aten.threshold_backward(dh1, h1, 0)
 
-    # db1_h1[i] = Σ_j dh1_add[j,i]
-    db1_h1 = dh1_add.sum(0)
-
     # dx[i,j] = Σ_k dh1_add[i,k] w1[j,k]
     dx = dh1_add @ w1.T
 
-    # dw1[i,j] = dw1_weights[i,j] + Σ_k dh1_add[k,j] x[k,i]
-    dw1 = torch.addmm(dw1_weights, x.T, dh1_add)
+    # dw1[i,j] = 2 dweights w1[i,j] + Σ_k dh1_add[k,j] x[k,i]
+    dw1 = torch.addmm(2 * dweights * w1, x.T, dh1_add)
 
-    # db1[i] = db1_weights[i] + db1_h1[i]
-    db1 = db1_weights + db1_h1
+    # db1[i] = 2 b1[i] dweights + Σ_j dh1_add[j,i]
+    db1 = torch.addcmul(dh1_add.sum(0), 2 * dweights, b1)
 
-    # dw2[i,j] = dw2_weights[i,j] + Σ_k dh2_add[k,j] h1[k,i]
-    dw2 = torch.addmm(dw2_weights, h1.T, dh2_add)
+    # dw2[i,j] = 2 dweights w2[i,j] + Σ_k dh2_add[k,j] h1[k,i]
+    dw2 = torch.addmm(2 * dweights * w2, h1.T, dh2_add)
 
-    # db2[i] = db2_loss[i] + db2_weights[i]
-    db2 = db2_loss + db2_weights
+    # db2[i] = Σ_j dh2_add[j,i] + 2 b2[i] dweights
+    db2 = torch.addcmul(dh2_add.sum(0), 2 * dweights, b2)
 
-    # dw3[i,0] = dw3_loss[i,0] + dw3_weights[i,0]
-    dw3 = dw3_loss + dw3_weights
+    # dw3[i,0] = Σ_j h2[j,i] dscore_add[j,0] + 2 dweights w3[i,0]
+    dw3 = (dscore_add.squeeze(1) @ h2).unsqueeze(-1) + 2 * dweights * w3
 
-    # db3[0] = db3_loss[0] + db3_weights[0]
-    db3 = db3_loss + db3_weights
+    # db3[0] = Σ_i dscore_add[i,0] + 2 b3[0] dweights
+    db3 = torch.addcmul(dscore_add.sum(0), 2 * b3, dweights)
 
     return {
         "x": dx,

@@ -28,8 +28,8 @@ def forward(
     """Returns (loss, saved)."""
     if wqkv1.shape[0] != 3:
         raise ValueError("the forward fixed wqkv1.shape[0] = 3 at examples/transformer.py:23")
-    if 4 * (wte.shape[1] // 4) != wte.shape[1]:
-        raise ValueError("the forward fixed 4 * (wte.shape[1] // 4) = wte.shape[1] at examples/transformer.py:27")
+    if wte.shape[1] % 4 != 0:
+        raise ValueError("the forward fixed wte.shape[1] as a multiple of 4 at examples/transformer.py:27")
     if wqkv2.shape[0] != 3:
         raise ValueError("the forward fixed wqkv2.shape[0] = 3 at examples/transformer.py:23")
     n = x.shape[0]

@@ -19,6 +19,9 @@ def test_products_that_are_added_are_made_in_one_call() -> None:
     assert line("y = x.T @ x - w") == "y = x.T @ x - w"
     assert line("y = w - x.T @ x") == "y = torch.addmm(w, x.T, x, alpha=-1)"
     assert line("y = x * b + r.unsqueeze(-1)") == "y = torch.addcmul(r.unsqueeze(-1), x, b)"
+    assert line("y = x * (r @ x) + x @ w") == "y = torch.addmm(x * (r @ x), x, w)"
+    assert line("y = x @ w + b * g") == "y = torch.addmm(b * g, x, w)"
+    assert line("y = w * (w @ b).unsqueeze(-1) + x.T @ x") == "y = torch.addmm(w * (w @ b).unsqueeze(-1), x.T, x)"
     assert line("y = x - x * (g / (2 * n0)) * b") == "y = torch.addcmul(x, x * (g / (2 * n0)), b, value=-1)"
 
 

@@ -33,6 +33,28 @@ def test_what_a_product_reads_is_kept_in_place_of_what_it_was_made_of() -> None:
     assert not any(t is x for t in saved for x in inputs)
 
 
+def bounded(x: Tensor, y: Tensor) -> Tensor:
+    d = (x - y).abs()
+    return torch.where(d < 1, 0.5 * d**2, d - 0.5).mean()
+
+
+def smoothed(x: Tensor, y: Tensor) -> Tensor:
+    return -(0.9 * x.log_softmax(1) + 0.1 * y).mean() * x.shape[0]
+
+
+def test_no_tensor_is_kept_for_its_sizes_where_another_has_them() -> None:
+    x, y = drawn((7, 5), (7, 5))
+    for forward in (bounded, smoothed):
+        program = codegen.generate(forward, x, y, wrt=("x",))
+        _, saved = program.forward(x, y)
+        assert not any(t is x or t is y for t in saved)
+        for rows in (1, 3):
+            leaf = x[:rows].clone().requires_grad_()
+            (true,) = torch.autograd.grad(forward(leaf, y[:rows]), leaf)
+            found = program.backward(program.forward(x[:rows], y[:rows])[1])["x"]
+            torch.testing.assert_close(found, true)
+
+
 def test_nothing_is_divided_by_a_square_that_overflows() -> None:
     """The share itself is read, which has any size at all."""
 

@@ -136,6 +136,25 @@ def test_a_choice_is_a_polynomial_in_the_clamp_only_where_both_branches_are() ->
         assert codegen.check(codegen.generate(forward, x), x).ok
 
 
+def test_a_difference_in_a_loss_of_torch_is_one_tensor_with_its_size_and_sign() -> None:
+    x = torch.tensor([-3.0, -0.7, 0.0, 0.3, 0.7, 2.0], dtype=torch.float64).repeat(2)
+    y = torch.zeros(12, dtype=torch.float64)
+    y[6:] = torch.randn(6)
+    for forward, bound in (
+        (lambda x, y: F.huber_loss(x, y, delta=0.7), 0.7),
+        (lambda x, y: F.smooth_l1_loss(x, y, beta=0.3, reduction="sum"), 0.3),
+        (lambda x, y: F.smooth_l1_loss(x, y, reduction="none").exp().sum(), 1),
+    ):
+        leaves = [t.clone().requires_grad_() for t in (x, y)]
+        true = torch.autograd.grad(forward(*leaves), leaves)
+        program = codegen.generate(forward, x, y)
+        found = program.backward(program.forward(x, y)[1])
+        for name, wanted in zip("xy", true, strict=True):
+            torch.testing.assert_close(found[name], wanted)
+        assert f".clamp(-{bound}, {bound})" in program.source
+        assert ".sign()" not in program.source
+
+
 def softmax_by_log(x):
     log = x - x.exp().sum(1, keepdim=True).log()
     return (log.exp() * log).sum()

@@ -31,6 +31,7 @@ FORWARDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "a quotient of a quotient": lambda x, w: (x / x.exp() / (w.exp() + x.square())).sum(),
     "a cube": lambda x, w: (x**3 * w).sum(),
     "tanh": lambda x, w: ((x * w).tanh() * x).sum(),
+    "a gate": lambda x, w: (torch.sigmoid(x * w) * x).sum(),
     "roots and logarithms": lambda x, w: ((x * x + 0.7).sqrt() * (w * w + 0.1).log()).sum(),
     "a scale that is broadcast": lambda x, w: ((x - x.mean(0, keepdim=True)) * w).exp().mean(),
     "a product of three": lambda x, w: (x * w * x.tanh()).sum(),

@@ -26,6 +26,8 @@ def slope(x: Expr) -> Expr:
 
 FORMULAS = [
     (sp.expand(slope(X)), "erf(x[a] / sqrt(2)) / 2 + x[a] exp(-x[a]^2 / 2) / sqrt(2 pi) + 1/2"),
+    (-2 * X * (X - 1), "2 (1 - x[a]) x[a]"),
+    (-X * (X - B), "-(x[a] - b) x[a]"),
     (X ** sp.Rational(3, 2), "x[a]^(3/2)"),
     (1 / sp.sqrt(X + 1), "1/sqrt(x[a] + 1)"),
     (element(base("x"), [Quo(A, Quo(D, sp.Integer(4)))]), "x[a//(d//4)]"),

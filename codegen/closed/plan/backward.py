@@ -35,6 +35,7 @@ from engine.notation import (
     Index,
     Sigma,
     Sign,
+    Where,
     accesses,
     base,
     canonical,
@@ -290,6 +291,10 @@ class Backward:
         inner = [n for n in reversed(self.order) if self._inner(n)]
         found = [n for n in inner if self._branches(n) or self._multiplies(n) or self._weighs(n) or self._gathered(n)]
         return sorted(found, key=lambda n: n not in self.algebra.outer)
+
+    def choosing_before(self, name: str) -> list[str]:
+        """What a cell reads that chooses by its sign or size, as relu does: its cotangent may be a statement, too."""
+        return [r for r in self._operands(name) if self._inner(r) and cast("Expr", self.cells[r].expr).has(Where)]
 
     def _inner(self, name: str) -> bool:
         """Whether a cell is a tensor between the wanted cells and the seeded ones."""

@@ -101,7 +101,7 @@ def plans(region: Region, algebra: Algebra, simplify: bool = True) -> Iterator[P
     Of cuts it is the cheapest choice: cuts are dropped while that does not cost more, then the cells that name things are chosen.
 
     What cancels between several cuts shows only where all of them are gone: where that costs less, cuts are added to none
-    while that pays. Without `simplify` every cut stays.
+    while that pays. A cut is moved to a choice that its tensor is made of where that pays. Without `simplify` every cut stays.
     """
     backward, naming = Backward(list(region.cells), region.seeds, region.wanted, algebra), Naming(algebra)
     candidates = backward.candidates()
@@ -118,6 +118,10 @@ def plans(region: Region, algebra: Algebra, simplify: bool = True) -> Iterator[P
             trial = tried(best.cuts - {name})
             if not best.cheaper(trial):
                 best, changed = trial, True
+    for name in [n for n in candidates if simplify and n in best.cuts]:  # what a kernel's mask hides closes before it
+        for other in backward.choosing_before(name):
+            trial = tried(best.cuts - {name} | {other})
+            best = trial if trial.cheaper(best) else best
     none = tried(frozenset()) if simplify and len(best.cuts) > 1 else best
     if none.cheaper(best):
         best = none

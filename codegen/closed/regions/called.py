@@ -28,6 +28,8 @@ def addition_name(e: Any, owner: str, cells: Mapping[str, Cell]) -> str:
         mean: Any = -other
         if isinstance(mean, Indexed) and averaged(mean, cells) == name_of(whole):
             return f"{name_of(whole)}_centred"
+        if isinstance(mean, Indexed) and isinstance(other, sp.Mul):
+            return f"{owner}_sub"
     if len(tensors) == 1 and all(n.is_number for n in numbers):
         squared = averaged(whole, cells, 2)
         if squared is not None:

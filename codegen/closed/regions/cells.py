@@ -40,6 +40,7 @@ from engine.notation import (
     Quo,
     Rem,
     Sigma,
+    Sign,
     Where,
     accesses,
     base,
@@ -538,7 +539,7 @@ class Builder:
         return e.xreplace({i: self.part(i, inside, "index") for i in found})
 
     def exploded(self, e: Any, owner: Cell, top: bool = False) -> Any:
-        """Inner sums, and additions below a product, a root or a reciprocal, as cells of their own."""
+        """Inner sums, additions below a product, a root or a reciprocal, and exponentials in a product, as cells of their own."""
         if isinstance(e, (Indexed, Delta)) or not e.args:
             return e
         if isinstance(e, BINDERS):
@@ -573,9 +574,13 @@ class Builder:
                     if f is not sums[0] and not (not accesses(f) and not f.free_symbols & self.index_symbols(f))
                 ]
                 return sp.Mul(sign, mean, *[self.factor(f, owner) for f in others])
-            return sp.Mul(*[self.factor(f, owner) for f in e.args])
+            share = any(isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign() for f in e.args)
+            apart = [f for f in e.args if not share and isinstance(f, sp.exp) and self.computed(f.args[0])]
+            return sp.Mul(*[self.part(f, owner, "exp") if f in apart else self.factor(f, owner) for f in e.args])
         if isinstance(e, sp.Pow):
             return self.factor(e, owner)
+        if isinstance(e, Sign):
+            return e.func(self.factor(e.args[0], owner))
         if isinstance(e, sp.log) and not top and self.computed(e.args[0]):
             return self.part(e, owner, "log")
         return rebuilt(e, lambda a: self.exploded(a, owner))

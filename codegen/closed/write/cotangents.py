@@ -17,6 +17,7 @@ from codegen.closed.regroup.products import terms
 from codegen.closed.write.blocks import LONGEST, Block, Term
 from codegen.closed.write.likes import covers, expanded
 from codegen.closed.write.places import begun, concatenated, disjoint
+from codegen.closed.write.sidebyside import side_by_side
 from codegen.derive import COT, vjp
 from codegen.formula import equation_text, lettered_sides
 from codegen.implicit import helper_of, law_of, passed
@@ -85,6 +86,8 @@ class Cotangents:
         self.pending: dict[str, list[Piece]] = {}
         self.blocks: list[Block] = []
         self.made: set[str] = set()
+        self.sums: dict[str, int] = {}
+        """What adds up tensors that readers passed back, and how many of its terms have the whole shape."""
         self.symmetric: set[str] = set()
         """Cells whose cotangent is a symmetric matrix."""
         self.used = Used()
@@ -124,8 +127,9 @@ class Cotangents:
             low, names, formula = self.pulled(c, x, {COT: cot, **known})
             scatters = tuple(s.renamed(names, sizes) for s in low.scatters)
             v = low.dense
-            if v is None:
-                self.add(x, Piece(None, False, scatters, formula))
+            if v is None or (v.is_number and v.t == tt.number(0)):
+                if scatters:
+                    self.add(x, Piece(None, False, scatters, formula))
                 continue
             t = tt.rename(v.t, names, sizes)
             other = self.by_name[x].dtype != c.dtype
@@ -196,8 +200,14 @@ class Cotangents:
         target = wanted_name or self.name(cell)
         self.labels.note(target, c.shape)
         lines = tuple(self.summed(target, c, pieces))
+        if any(p.name is not None for p in pieces) and len(pieces) > 1:
+            self.sums[target] = sum(p.full and p.dense is not None for p in pieces)
         terms = [p.formula or named_term(p.name, c) for p in pieces if p.formula is not None or p.name is not None]
-        self.write(self.labels.block(target, lines, *terms) if len(terms) == len(pieces) else Block(target, (), lines))
+        whole = len(terms) == len(pieces)
+        apart = [p.formula for p in pieces if p.formula is not None and p.scatters]
+        joined = side_by_side(apart) if whole and len(apart) > 1 else None
+        terms = terms if joined is None else [*[t for t in terms if t not in apart], joined]
+        self.write(self.labels.block(target, lines, *terms) if whole else Block(target, (), lines))
         return target
 
     def together(self, pieces: list[Piece], c: Cell) -> list[Piece]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from codegen.closed.regions.random import random_nodes
 from codegen.closed.write.fused import fused
 from codegen.closed.write.tidy import continued, in_place, joined, read_by, unturned
+from codegen.closed.write.unpack import unpacked
 from codegen.closed.write.writer import ClosedWriter
 from codegen.devices import on_device
 from codegen.emit import quoted, render, sequence, shape_text
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from sympy import Expr
 
+    from codegen.closed.regions.cells import Cell
     from codegen.closed.write.blocks import Block
     from engine.graph import Graph
 
@@ -67,7 +69,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
 
     backward = in_one_call(writer, unturned(continued(writer.backward.blocks, passing), passing))
     named = frozenset(map(str, graph.sizes))
-    forward = [on(b, inputs[0], named) for b in forward]
+    forward = [on(b, inputs[0], named) for b in unpacked(forward, writer.forward.several)]
     backward = [on(b, (*saved, inputs[0])[0], named) for b in backward]
     writer.emitted = tuple(forward)
     sized = forward_sizes(writer, needed) | resized
@@ -77,7 +79,9 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     written = as_written(graph, drawn) if has_stops(graph) else ()
     emission = Emission(graph, tuple(wanted), tuple(saved), "", zeros, drawn, tuple(graph.buffers), lines, written)
     writer.emission = emission
-    back = size_lines(graph, sizes, [n for n in saved if n in graph.inputs], [n for n in saved if n in graph.by_name])
+    made = {n: shape_of_saved(writer, n) for n in saved if n not in graph.by_name}
+    inputs_saved, nodes_saved = ([n for n in saved if n in known] for known in (graph.inputs, graph.by_name))
+    back = size_lines(graph, sizes, inputs_saved, nodes_saved, made)
     keys = [(quoted(graph.key(n)), writer.gradients[n]) for n in wanted]
     trained = [n for n in wanted if n in graph.parameters or not graph.parameters]
     scalar = graph.single and not graph[graph.outputs[0]].shape
@@ -184,12 +188,16 @@ def renewal_lines(graph: Graph, known: set[str]) -> tuple[list[str], set[str], s
     return lines, read, used.sizes
 
 
+def saved_cell(writer: ClosedWriter, name: str) -> Cell | None:
+    """The cell that a saved tensor is, of the forward or of what a region made of it."""
+    made = (c for r in writer.regions.values() for c in r.code.cells if r.names.get(c.name) == name)
+    return writer.by_name.get(name) or next(made, None)
+
+
 def shape_of_saved(writer: ClosedWriter, name: str) -> tuple[Expr, ...]:
     """The shape of a saved tensor."""
-    cell = writer.by_name.get(name)
-    if cell is not None:
-        return cell.shape
-    return next((c.shape for r in writer.regions.values() for c in r.code.cells if r.names.get(c.name) == name), ())
+    cell = saved_cell(writer, name)
+    return () if cell is None else cell.shape
 
 
 def zero_block(writer: ClosedWriter, name: str) -> bool:
@@ -231,9 +239,10 @@ def seed_lines(writer: ClosedWriter, saved: list[str]) -> tuple[list[str], Used]
 def owner_of_dtype(writer: ClosedWriter, saved: list[str], dtype: Any) -> tuple[str, str]:
     """A saved tensor of a dtype, an input of it that is saved for that, or any float and the keyword that names the dtype."""
     graph = writer.graph
-    floats = [n for n in saved if n in writer.by_name and writer.by_name[n].kind == "float"]
+    cells = {n: saved_cell(writer, n) for n in saved}
+    floats = {n: c for n, c in cells.items() if c is not None and c.kind == "float"}
     inputs = [n for n in graph.inputs if graph[n].dtype.is_floating_point]
-    found = next((n for n in floats if writer.by_name[n].dtype == dtype), None)
+    found = next((n for n, c in floats.items() if c.dtype == dtype), None)
     found = found or next((n for n in inputs if graph[n].dtype == dtype), None)
     name = found or [*floats, *inputs][0]
     if name not in saved:
@@ -245,7 +254,7 @@ def with_sizes(graph: Graph, writer: ClosedWriter, saved: list[str], sizes: Any)
     """The saved tensors, and an input for every size that none of them has."""
     out = list(saved)
     for s in sorted(sizes, key=str):
-        if not any(in_wholes(size) == s for n in out if n in graph.by_name for size in graph[n].shape):
+        if not any(in_wholes(size) == s for n in out for size in shape_of_saved(writer, n)):
             source = graph.sizes.get(s)
             if source is not None and source[0] not in out:
                 out.append(source[0])

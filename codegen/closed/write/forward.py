@@ -31,6 +31,8 @@ class Forward:
         self.structure, self.labels, self.likes = structure, labels, likes
         self.blocks: list[Block] = []
         self.used = Used()
+        self.several: dict[str, int] = {}
+        """How many tensors the calls make that make more than one, by the name that these have together."""
 
     def region(self, closed: Closed) -> None:
         """The statements of a closed region."""
@@ -65,7 +67,7 @@ class Forward:
         self.used.see_size(dict(node.call.kwargs))
         text = forward_text(self.structure.graph, node)
         if node.output is not None:
-            text = f"{self.shared(text)}[{node.output}]"
+            text = f"{self.shared(text, node.outputs)}[{node.output}]"
         self.blocks.append(Block(c.name, (), (f"{c.name} = {text}",), terms, avoid))
 
     def product(self, c: Cell) -> Lowered | None:
@@ -77,11 +79,12 @@ class Forward:
         plain = all(t.kind != "call" for t in parts) and any(t.kind == "binary" and t.head == "@" for t in parts)
         return low if plain and low.dense is not None and covers(low.dense, c.shape) else None
 
-    def shared(self, text: str) -> str:
-        """The name of a call's several outputs together, which is made once."""
+    def shared(self, text: str, count: int) -> str:
+        """The name of a call's `count` outputs together, which is made once."""
         known = next((b.name for b in self.blocks if b.lines[0].partition(" = ")[2] == text), None)
         if known is None:
             known = self.labels.namer("outputs")
+            self.several[known] = count
             self.blocks.append(Block(known, (), (f"{known} = {text}",)))
         return known
 

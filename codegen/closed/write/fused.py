@@ -60,9 +60,8 @@ class Fuse(ast.NodeTransformer):
         if not isinstance(node.op, (ast.Add, ast.Sub)):
             return node
         minus = isinstance(node.op, ast.Sub)
-        for whole, product in ((node.left, node.right), (node.right, node.left)):
-            if minus and product is node.left:
-                break
+        orders = [(node.left, node.right), *([] if minus else [(node.right, node.left)])]
+        for whole, product in sorted(orders, key=lambda o: not is_matrix_product(o[1])):  # the larger of the two
             call = self.in_one(whole, product, minus)
             if call is not None:
                 return call
@@ -102,8 +101,8 @@ class Fuse(ast.NodeTransformer):
         """The shape of what an operator gives."""
         one, other = self.shape(e.left), self.shape(e.right)
         if isinstance(e.op, ast.MatMult):
-            known = one is not None and other is not None and len(one) == len(other) == 2
-            return (one[0], other[1]) if known and one is not None and other is not None else None
+            plain = one is not None and other is not None and {len(one), len(other)} <= {1, 2}
+            return (*one[:-1], *other[1:]) if plain and one is not None and other is not None else None
         if one is not None and other is not None:
             return broadcast(one, other)
         rest, known = (e.left, other) if one is None else (e.right, one)
@@ -148,6 +147,11 @@ class Fuse(ast.NodeTransformer):
             return None
         kept = (S.One,) if e.keywords else ()
         return (*own[: numbers[0]], *kept, *own[numbers[0] + 1 :])
+
+
+def is_matrix_product(e: ast.expr) -> bool:
+    """Whether an expression is `x @ w`."""
+    return isinstance(e, ast.BinOp) and isinstance(e.op, ast.MatMult)
 
 
 def alike_along_rows(parts: Sequence[Shape], result: Shape) -> bool:

@@ -36,6 +36,7 @@ class PartText:
     stages: tuple[StageText, ...]
     like: str
     lines: tuple[str, ...]
+    role: str
 
 
 def closed_markdown(writer: ClosedWriter) -> str:
@@ -67,7 +68,9 @@ def rewritten_markdown(part: Part) -> str:
 def part_text(part: Part) -> PartText:
     """One tensor with its formulas as LaTeX."""
     formula = "" if part.equation is None else latex(part.equation, part.ranks)
-    return PartText(part.name, part.cell, formula, tuple(map(stage_text, part.stages)), part.like, part.lines)
+    return PartText(
+        part.name, part.cell, formula, tuple(map(stage_text, part.stages)), part.like, part.lines, part.role
+    )
 
 
 def stage_text(stage: ToldStage) -> StageText:

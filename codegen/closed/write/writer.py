@@ -10,6 +10,7 @@ from codegen.closed.regions.structure import Structure, Unit
 from codegen.closed.write.blocks import Block, Labels
 from codegen.closed.write.cotangents import Cotangents
 from codegen.closed.write.forward import Forward
+from codegen.closed.write.inside import with_parts_inside
 from codegen.closed.write.likes import Likes
 from codegen.closed.write.through import Through
 from codegen.formula import LETTERS
@@ -64,6 +65,8 @@ class ClosedWriter:
                 self.backward.call(u.root)
         for name in self.wanted:
             self.gradients[name] = self.backward.finish_input(name)
+        kept = {*self.gradients.values()}
+        self.backward.blocks = with_parts_inside(self.backward.blocks, self.backward.sums, kept, self.labels)
         for u in self.units:
             if u.local:
                 self.forward.region(self.regions[u])

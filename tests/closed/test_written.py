@@ -1,0 +1,136 @@
+"""How a closed program reads: what one call makes is taken apart at once, parts stand in their sums, blocks are side by side."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import codegen
+from codegen.worked.story import SHARE, WHOLE, backward_story
+from tests.closed.test_forward_rules import emitted
+
+G = torch.Generator().manual_seed(0)
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=G, dtype=torch.float64)
+
+
+def gated(x, w):
+    a, b, c = (x @ w).chunk(3, 1)
+    return (a.sigmoid() * b.tanh() + c).square()
+
+
+def without_middle(x, w):
+    a, _, c = (x @ w).chunk(3, 1)
+    return (a.sigmoid() * c).square()
+
+
+def test_what_one_call_makes_is_taken_apart_where_it_is_made() -> None:
+    x, w = drawn(4, 3), drawn(3, 6)
+    assert "\n    a, b, c = (x @ w).chunk(3, 1)\n" in emitted(gated, x, w)
+    source = emitted(without_middle, x, w)
+    assert "\n    a, _, c = (x @ w).chunk(3, 1)\n" in source
+    assert "outputs" not in source
+
+
+def test_a_size_that_is_split_has_to_be_a_multiple() -> None:
+    x, w = drawn(4, 3), drawn(3, 6)
+    for mode in ("closed", "steps"):
+        program = codegen.generate(gated, x, w, mode=mode)
+        assert "if w.shape[1] % 3 != 0:" in program.source
+        with pytest.raises(ValueError, match=r"fixed w\.shape\[1\] as a multiple of 3 at .*test_written\.py"):
+            program.forward(x, drawn(3, 7))
+
+
+def test_what_fills_a_dimension_part_by_part_is_one_choice_in_its_formula() -> None:
+    source = emitted(lambda x: x[:, :2].exp().sum() + x[:, 2:5].sin().sum() + x[:, 5:].cos().sum(), drawn(4, 9))
+    assert "else" in next(line for line in source.splitlines() if line.startswith("    # dx[i,j] = "))
+    assert "Σ_k" not in source
+    assert "[j < 2]" not in source
+
+
+def turned(x, cos, sin):
+    a, b = x.chunk(2, dim=1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=1)
+
+
+def test_the_backward_of_a_rotation_is_the_rotation_back() -> None:
+    source = emitted(turned, drawn(4, 6), drawn(3), drawn(3))
+    backward = source[source.index("def backward(") : source.index("# What follows")]
+    assert [line.strip() for line in backward.splitlines() if line.startswith("    # da[") or "    # db[" in line] == [
+        "# db[i,j] = cos[j] dout_add[i,j] - sin[j] dout_sub[i,j]",
+        "# da[i,j] = sin[j] dout_add[i,j] + cos[j] dout_sub[i,j]",
+    ]
+    assert "da_out" not in backward
+    assert "* -sin" not in backward
+
+
+def penalized(x, w, b):
+    return (x @ w + b).tanh().sum() + 0.1 * ((w * w).sum() + (b * b).sum())
+
+
+def test_parts_of_a_gradient_stand_in_the_sum_of_them() -> None:
+    source = emitted(penalized, drawn(4, 3), drawn(3, 2), drawn(2))
+    backward = source[source.index("def backward(") : source.index("def step(")]
+    assert sum(line.startswith(("    dw", "    db")) for line in backward.splitlines()) == 2
+
+
+def test_what_is_copied_to_every_row_is_added_as_it_is() -> None:
+    def rows(x, a, c):
+        return (x @ a.T).exp().sum() + (c * x.sum(0)).sum()
+
+    source = emitted(rows, drawn(4, 3), drawn(5, 3), drawn(3))
+    assert "expand" not in source[source.index("def backward(") : source.index("def step(")]
+    emitted(rows, drawn(1, 3), drawn(5, 3), drawn(3))
+
+
+def test_a_part_that_something_else_reads_keeps_its_name() -> None:
+    """The part that two gradients share is made once."""
+
+    def shared(x, y):
+        d = x - y
+        return (d @ d.T).exp().sum() + x.square().sum() + y.square().sum()
+
+    emitted(shared, drawn(4, 3), drawn(4, 3))
+
+
+@pytest.mark.parametrize("act", [F.relu, lambda x: F.leaky_relu(x, 0.2), F.elu, torch.tanh])
+def test_a_cross_entropy_behind_an_activation_closes_before_it(act) -> None:
+    y = torch.tensor([0, 2, 1, 2])
+    source = emitted(lambda x: F.cross_entropy(act(x), y), drawn(4, 3))
+    assert "_softmax[i,j] - [j = " in source
+    assert "new_zeros" not in source
+    assert "dout_log_softmax" not in source
+
+
+def test_the_exponential_of_a_logarithm_is_the_share_that_the_backward_reads() -> None:
+    def distilled(p, q):
+        return F.kl_div(F.log_softmax(q / 2, -1), F.log_softmax(p, -1), log_target=True, reduction="batchmean")
+
+    source = emitted(distilled, drawn(4, 3), drawn(4, 3))
+    forward, backward = source[: source.index("def step(")].split("def backward(")
+    assert forward.count(".exp()") == 2
+    assert ".exp()" not in backward
+
+
+def test_a_mean_over_a_number_that_the_forward_fixed_is_a_mean() -> None:
+    y = torch.tensor([0, 2, 1, 2])
+    source = emitted(lambda x: -(x + torch.eye(4, 3)).log_softmax(1)[torch.arange(4), y].sum() / 4, drawn(4, 3))
+    assert "].mean()" in source
+    assert "-= grad_out / 4" in source
+    assert "sum()" not in source[source.index("def forward(") : source.index("def backward(")]
+
+
+def test_nothing_is_added_where_nothing_is_passed_back() -> None:
+    source = emitted(lambda x, m: (x.flatten().exp().view_as(m) * m).sum() / m.sum(), drawn(4, 3), drawn(4, 3).exp())
+    assert "+ 0\n" not in source
+
+
+def test_the_story_says_what_is_a_part_and_what_is_the_whole() -> None:
+    program = codegen.generate(penalized, drawn(4, 3), drawn(3, 2), drawn(2))
+    told = [(p.name, p.role) for p in backward_story(program.writer) if p.cell == "b"]
+    assert told[-1] == ("db", WHOLE)
+    assert len(told) > 1
+    assert all(role == SHARE for _, role in told[:-1])
