@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
+from sympy.core.numbers import Pi
 
 from codegen.closed.algebra.matching import holding
 from codegen.closed.definitions.logistic import DEPTH, elementwise_cells, gate_argument
 from codegen.closed.regions.cells import substituted
 from codegen.kernels import cubic
 from engine.indexed import Indexed
-from engine.notation import Sigma, accesses, name_of
+from engine.notation import Sigma, accesses, holds, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,7 +58,12 @@ def slope_of_gelu_tanh(x: Any) -> Any:
 
 
 def by_gates(e: Any, cells: Mapping[str, Cell]) -> Iterator[tuple[Any, Any]]:
-    """Every x whose cubic an expression has the tanh of, with the expression as a polynomial in x and that tanh, GATE."""
+    """Every x whose cubic an expression has the tanh of, with the expression as a polynomial in x and that tanh, GATE.
+
+    In that cubic is the square root of 2/pi: where there is none, nothing is written out.
+    """
+    if not any(holds(own, Pi) for own in (e, *(c.expr for c in cells.values() if c.expr is not None))):
+        return
     usable = {n: c for n, c in elementwise_cells(cells).items() if c.expr is not None and not c.expr.has(Sigma)}
     for argument in gates_of(e, usable):
         for a, k in roots_of(argument, usable):
