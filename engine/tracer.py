@@ -565,7 +565,7 @@ class Tracer(TorchFunctionMode):
         metas: list[Any] = [*result] if several else [result]
         if any(isinstance(m, torch.Tensor) and m.is_complex() for m in metas):
             raise TraceError(f"{row.name} at {source} makes complex numbers, which are outside of what is derived")
-        grad = torch.is_grad_enabled()
+        grad = torch.is_grad_enabled() or self._given_back(row, func, leaves, meta_leaves, spec)
         call = Call(func, call_args, tuple(call_kwargs.items()))
         # torch copies what it gathers; an integer tensor without dimensions selects, as an int does
         gathered = row.name == "__getitem__" and sum(isinstance(v, torch.Tensor) for v in leaves) > 1 + selecting
@@ -635,6 +635,16 @@ class Tracer(TorchFunctionMode):
         if key is not None:
             self.shaped[key] = found
         return found
+
+    def _given_back(self, row: Row, func: Any, leaves: list[Any], metas: list[Any], spec: Any) -> bool:
+        """Whether torch gives an argument itself back, as `contiguous` and `to` may: with its gradient, under `no_grad` as elsewhere."""
+        moving = [meta for p, meta in zip(leaves, metas, strict=True) if isinstance(p, Proxy) and p.record.differentiable]
+        if not moving or not row.bundled or row.name.endswith("_"):
+            return False
+        args, kwargs = pytree.tree_unflatten(metas, spec)
+        with without_modes():
+            result = func(*args, **kwargs)
+        return any(result is meta for meta in moving)
 
     def _own(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call of the user's own on meta tensors; where it needs values, on ones (integers: zeros) of the same shapes."""

@@ -140,3 +140,30 @@ def test_what_is_computed_without_gradient_passes_none_back(name: str, mode: str
     torch.testing.assert_close((out, m), (wanted.detach(), kept))
     found = program.backward(saved, (torch.ones_like(out), torch.ones_like(m)))["x"]
     torch.testing.assert_close(found, torch.autograd.grad(wanted, leaf)[0])
+
+
+GIVEN_BACK: dict[str, Any] = {
+    "contiguous": lambda t: t.contiguous(),
+    "to": lambda t: t.to(torch.float64),
+    "double": lambda t: t.double(),
+    "the same type": lambda t: t.type_as(t),
+    "flattened": lambda t: t.flatten(1),
+    "plus": lambda t: +t,
+    "turned and laid out": lambda t: t.T.contiguous().T,
+    "rounded to another type": lambda t: t.float().double(),
+}
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("name", GIVEN_BACK)
+def test_what_torch_gives_back_itself_keeps_its_gradient_under_no_grad(name: str, mode: str) -> None:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        t = x.exp()
+        with torch.no_grad():
+            m = GIVEN_BACK[name](t)
+        return (t * m).sum()
+
+    x = torch.randn(3, 2, dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    found = codegen.generate(forward, x, mode=mode).value_and_grad(x)[1]["x"]
+    torch.testing.assert_close(found, torch.autograd.grad(forward(leaf), leaf)[0])
