@@ -638,7 +638,9 @@ class Tracer(TorchFunctionMode):
 
     def _given_back(self, row: Row, func: Any, leaves: list[Any], metas: list[Any], spec: Any) -> bool:
         """Whether torch gives an argument itself back, as `contiguous` and `to` may: with its gradient, under `no_grad` as elsewhere."""
-        moving = [meta for p, meta in zip(leaves, metas, strict=True) if isinstance(p, Proxy) and p.record.differentiable]
+        moving = [
+            meta for p, meta in zip(leaves, metas, strict=True) if isinstance(p, Proxy) and p.record.differentiable
+        ]
         if not moving or not row.bundled or row.name.endswith("_"):
             return False
         args, kwargs = pytree.tree_unflatten(metas, spec)
