@@ -6,6 +6,7 @@ Both are told from the cells that they are made of, however these are cut, and r
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from codegen.closed.regions.cells import Cell
 
-GATE = sp.Dummy("t")
+AT, GATE = sp.Dummy("x", real=True), sp.Dummy("t")
 
 
 def gelu_tanh(cell: Cell, known: Mapping[str, Cell]) -> Any:
@@ -45,16 +46,20 @@ def gelu_tanh_of(e: Any, cells: Mapping[str, Cell]) -> tuple[Any, Any] | None:
     """x and c of c times the slope of gelu by tanh at x."""
     for x, plain in by_gates(e, cells) if isinstance(e, sp.Add) else ():
         number = 2 * plain.xreplace({**dict.fromkeys(accesses(x), sp.S.Zero), GATE: sp.S.Zero})
-        slope = slope_of_gelu_tanh(x).xreplace({sp.tanh(cubic(x)): GATE})
-        if number.is_number and sp.expand(plain - number * slope) == 0:
+        if number.is_number and sp.expand(plain - number * slope_by_gate().xreplace({AT: x})) == 0:
             return next((own for own in held(x, cells)), x), number
     return None
 
 
 def slope_of_gelu_tanh(x: Any) -> Any:
     """The derivative of x (1 + tanh(cubic(x))) / 2."""
-    at = sp.Dummy("x", real=True)
-    return sp.diff(at * (1 + sp.tanh(cubic(at))) / 2, at).xreplace({at: x})
+    return slope_by_gate().xreplace({AT: x, GATE: sp.tanh(cubic(x))})
+
+
+@cache
+def slope_by_gate() -> Any:
+    """That derivative at AT, with GATE for the tanh."""
+    return sp.diff(AT * (1 + sp.tanh(cubic(AT))) / 2, AT).xreplace({sp.tanh(cubic(AT)): GATE})
 
 
 def by_gates(e: Any, cells: Mapping[str, Cell]) -> Iterator[tuple[Any, Any]]:

@@ -60,6 +60,7 @@ class Prices:
         self.costs: dict[Expr, float] = {}
         self.reaches: dict[Expr, float] = {}
         self.prices: dict[Expr, Price] = {}
+        self.slopes: dict[Expr, tuple[Any, Any] | None] = {}
         self.sizes: dict[tuple[Expr, ...], int] = {}
         defined = [c.expr for c in algebra.cells.values() if c.expr is not None]
         self.gated = any(tanh_argument(f) is not None for e in defined for f in e.atoms(sp.tanh, sp.Pow))
@@ -98,8 +99,10 @@ class Prices:
         """An expression with x for the slope of gelu by tanh at x, whose kernel reads nothing else."""
         if not self.gated:
             return e
-        found = {f: gelu_tanh_of(f, self.algebra.cells) for f in e.atoms(sp.Add)}
-        return e.xreplace({f: slope[0] for f, slope in found.items() if slope is not None})
+        inner = e.atoms(sp.Add)
+        for f in inner - self.slopes.keys():
+            self.slopes[f] = gelu_tanh_of(f, self.algebra.cells)
+        return e.xreplace({f: slope[0] for f in inner for slope in [self.slopes[f]] if slope is not None})
 
     def summed(self, s: Sigma) -> float:
         """How many elements a sum reads: of another sum, such as a matrix product, all that come of it."""
