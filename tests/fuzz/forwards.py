@@ -79,8 +79,6 @@ GATHERS = (
     "{0}[i - 1]", "{0}[:, -i]", "{0}.index_put((i - 1,), {0}[i] * 2, accumulate=True)",
     "F.one_hot(i, 5).double() * {0}.sum()", "torch.take_along_dim({0}, {0}.argsort(-1), -1)", "{0}[i].index_add(0, i * 0, {0}[i])",
     "torch.where(i > 0, {0}.sum(), {0}.mean())",
-    "{0}.index_fill(0, i * 0, 0.5)", "{0}.index_put((i * 0,), {0}[0] * 2)", "{0}.index_put((i[0].expand(3),), {0}.sum() * 2)",
-    "{0}.index_copy(0, i * 0, {0}[:1].expand(i.shape[0], *{0}.shape[1:]))", "torch.slice_scatter({0}, {0}[1:] * 2, 0, 1)",
     "F.multi_margin_loss({0}[i], i)", "{0}[i % {0}.shape[0], ...]", "F.cross_entropy({0}[i], i, label_smoothing=0.2, reduction='none')",
 )  # fmt: skip
 KINDS = {
