@@ -435,7 +435,7 @@ class Tracer(TorchFunctionMode):
     def rebind(self, target: Proxy, new: Proxy) -> None:
         """From now on `target` is `new`: what an in-place write comes to. A buffer's last value is an output."""
         old = target.record
-        if old.differentiable and not torch.is_grad_enabled():
+        if old.differentiable and not old.is_buffer and not torch.is_grad_enabled():
             raise TraceError(
                 f"an in-place write at {located()} is under no_grad, into a tensor that gradients pass: they would pass as if it "
                 "had not been written. Make a new tensor: x = new.detach() passes none, x + (new - x).detach() passes x's."
