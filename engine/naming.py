@@ -127,6 +127,7 @@ RESERVED = frozenset((
     "Function", "Module", "NamedTuple", "Tensor", "self", "cls", "ctx", "dict", "float", "int", "len", "range", "tuple",
     "list", "zip", "min", "max", "sum", "abs", "ValueError", "RuntimeError", "getattr", "apply", "hold", "renew", "renewed",
     "followed", "squared_distances", "silu_backward", "mish_backward", "softmax_backward",
+    "logcumsumexp_backward",
     "drawn", "buffers", "next", "grad_given", "results", "lr", "generator", "as_written", "pulled_back", "batched_alike",
     "computed", "kind_of",
 ))  # fmt: skip

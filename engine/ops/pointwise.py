@@ -204,6 +204,12 @@ def sigmoid(x: Expr) -> Any:
     return 1 / (1 + sp.exp(-x))
 
 
+@elementwise(targets=(torch.ops.aten.sigmoid_backward, torch.ops.aten.sigmoid_backward.default), probes=REALS)
+def sigmoid_backward(grad_output: Expr, output: Expr) -> Any:
+    """What emitted code calls, so that it can be traced in its turn."""
+    return grad_output * output * (1 - output)
+
+
 @elementwise("relu", probes=REALS)
 def relu(x: Expr) -> Any:
     return Where(LessEqual(x, 0), 0, x)

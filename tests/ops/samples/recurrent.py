@@ -27,6 +27,7 @@ SAMPLES: dict[str, list[Call]] = {
         call(i(5, 3, 4), t(5, 2).round(), mode="max"),
     ],
     "tanh_backward": [call(t(3, 4), t(3, 4)), call(t(1), t(1))],  # tensors of one shape only
+    "sigmoid_backward": [call(t(3, 4), t(3, 4)), call(t(1), t(1))],
     "gelu_backward": [call(t(3, 4), t(3, 4)), call(t(3, 4), t(3, 4), approximate="tanh")],
     "multilabel_margin_loss": reduced(t(2, 3), torch.tensor([[2, 0, -1], [1, -1, 0]])),
 }
