@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from codegen.program import Program
 
 
-LINES = 24
+LINES = 18
 LONGER = [(f, shapes) for f, shapes in LONG if f.__name__ in ("tanhs", "nested", "residual", "lstm", "mixed")]
 """Those that take the least time."""
 table = pytest.mark.parametrize(("forward", "shapes"), LONG, ids=[f.__name__ for f, _ in LONG])
