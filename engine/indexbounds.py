@@ -59,7 +59,7 @@ def written_out(e: Expr, positions: Mapping[str, Counted]) -> Expr | None:
         if name_of(a) not in positions:
             return None
         indices, value = positions[name_of(a)]
-        at = {i: x for i, x in zip(indices, a.indices, strict=True) if isinstance(i, Index)}
+        at = {i: x for i, x in zip(indices, a.indices, strict=False) if isinstance(i, Index)}
         change[a] = instantiate(value, at)
     return e.xreplace(change)
 

@@ -102,7 +102,7 @@ def gradient(x: Any, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) 
     `spacing` is a distance or the places themselves, the same for all dimensions or one of each.
     """
     dims = list(range(x.dim())) if dim is None else each_of(dim, 1)
-    given = each_of(spacing, len(dims))
+    given = each_of(1 if spacing is None else spacing, len(dims))
     return tuple(slope(x, d, h, edge_order) for d, h in zip(dims, given, strict=True))
 
 

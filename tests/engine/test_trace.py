@@ -514,3 +514,8 @@ def test_a_misspelt_method_and_a_device_are_told_with_their_line() -> None:
 
     with pytest.raises(TraceError, match=r"takes 1 inputs \(x\) and was given 2; w can only be given by name"):
         trace(by_name, torch.randn(2), torch.randn(2))
+
+
+def test_a_mean_of_one_number_by_a_mask() -> None:
+    """The entries of a tensor without dimensions are counted, too."""
+    assert trace(lambda x: torch.masked.mean(x * 2), torch.tensor(2.0)).single

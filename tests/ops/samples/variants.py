@@ -103,6 +103,7 @@ SAMPLES: dict[str, list[Call]] = {
         call(t(3), torch.tensor([False, False, True]), t(1)),
     ],
     "gradient": [
+        call(t(5), spacing=None, edge_order=2),
         call(t(5)), call(t(4, 3)), call(t(4, 3), spacing=0.5, dim=0), call(t(4, 3), spacing=(2.0, 0.1), edge_order=2),
         call(t(2, 5), spacing=(p(5).cumsum(0),), dim=-1, edge_order=2), call(t(3, 4), spacing=(p(3).cumsum(0), p(4).cumsum(0))), call(t(2), dim=0),
     ],
