@@ -460,7 +460,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("convolution backward", "both gradients of a convolution from one call", convolved_back, always=True),
     Rule("pooling", "max_pool2d(x) = max_pool2d(x with channels last)", pooled_by_channels),
-    Rule("reversed difference", "c - x", reversed_difference, always=True),
+    Rule("reversed difference", "rsub(x, c) = c - x", reversed_difference, always=True),
     Rule(
         "table",
         "(C[x] w)[i] = Sum_t T[t, x[i,t]] with T[t] = C w[t]; backwards, cotangents of equal symbols are added up first",

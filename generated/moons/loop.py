@@ -9,7 +9,7 @@ Kernels that were chosen, each equal to what was derived:
     x^2 = x x
     a (c x + d) + b = (a c) x + (a d + b)
     c + a b = addcmul(c, a, b)
-    c - x
+    rsub(x, c) = c - x
     Sum_i x[i,j] = (xT 1)[j]
 """
 

@@ -12,7 +12,7 @@ from sympy import Expr
 from codegen.closed.algebra.matching import fact_key
 from codegen.closed.definitions.several import terms_of
 from codegen.closed.definitions.shares import exponential
-from codegen.closed.kernels.cubicgate import gelu_tanh_of, tanh_argument
+from codegen.closed.kernels.cubicgate import gelu_tanh_of
 from codegen.closed.kernels.slopes import sigmoid_of, tanh_of
 from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, bound, holds, name_of
@@ -62,8 +62,6 @@ class Prices:
         self.prices: dict[Expr, Price] = {}
         self.slopes: dict[Expr, tuple[Any, Any] | None] = {}
         self.sizes: dict[tuple[Expr, ...], int] = {}
-        defined = [c.expr for c in algebra.cells.values() if c.expr is not None]
-        self.gated = any(tanh_argument(f) is not None for e in defined for f in e.atoms(sp.tanh, sp.Pow))
 
     def total(self, expressions: Iterable[Expr]) -> float:
         """What statements cost together."""
@@ -97,8 +95,6 @@ class Prices:
 
     def by_kernels(self, e: Expr) -> Expr:
         """An expression with x for the slope of gelu by tanh at x, whose kernel reads nothing else."""
-        if not self.gated:
-            return e
         inner = e.atoms(sp.Add)
         for f in inner - self.slopes.keys():
             self.slopes[f] = gelu_tanh_of(f, self.algebra.cells)
