@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 RATIO = 1.25
 COUNTED = [f for f in FORMS if f.hand is not None]
 EXTREME = [f for f in FORMS if f.extreme]
+ALONE = [f for f in FORMS if 1 in f.batches][::3]
+"""Those of which a program is made at a batch of one as well, where sizes are fixed at one."""
 
 
 @cache
@@ -41,21 +43,30 @@ def autograd(form: Form, program: Program, inputs: list[Any], grad_out: torch.Te
     return [torch.zeros_like(t) if g is None else g for t, g in zip(leaves.values(), found, strict=True)]
 
 
+def assert_gradients(form: Form, program: Program, n: int) -> None:
+    inputs = form.inputs(Draw(1), n)
+    out, saved = program.forward(*inputs)
+    torch.testing.assert_close(out, form.forward(*inputs), rtol=1e-9, atol=1e-11)
+    grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(n), dtype=out.dtype)
+    given = [t.clone() for t in (grad_out, *inputs)]
+    grads = program.backward(saved, grad_out)
+    assert all(map(torch.equal, given, (grad_out, *inputs)))
+    for name, true in zip(wanted(form, program), autograd(form, program, inputs, grad_out), strict=True):
+        if name in form.exact_zero:
+            assert not grads[name].any()
+        torch.testing.assert_close(grads[name], true, rtol=1e-8, atol=1e-11 + 1e-9 * float(true.abs().max()))
+
+
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
 def test_gradients_are_those_of_autograd(form: Form) -> None:
+    program = program_of(form, form.large)
     for n in form.batches:
-        inputs = form.inputs(Draw(1), n)
-        program = program_of(form, 1 if n == 1 else form.large)  # sizes of one are fixed
-        out, saved = program.forward(*inputs)
-        torch.testing.assert_close(out, form.forward(*inputs), rtol=1e-9, atol=1e-11)
-        grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(n), dtype=out.dtype)
-        given = [t.clone() for t in (grad_out, *inputs)]
-        grads = program.backward(saved, grad_out)
-        assert all(map(torch.equal, given, (grad_out, *inputs)))
-        for name, true in zip(wanted(form, program), autograd(form, program, inputs, grad_out), strict=True):
-            if name in form.exact_zero:
-                assert not grads[name].any()
-            torch.testing.assert_close(grads[name], true, rtol=1e-8, atol=1e-11 + 1e-9 * float(true.abs().max()))
+        assert_gradients(form, program, n)
+
+
+@pytest.mark.parametrize("form", ALONE, ids=lambda f: f.name)
+def test_programs_made_at_a_batch_of_one(form: Form) -> None:
+    assert_gradients(form, program_of(form, 1), 1)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)

@@ -12,6 +12,7 @@ from codegen.closed import code
 from codegen.closed.plan import naming
 from codegen.closed.plan.backward import Backward
 from codegen.closed.plan.names import Names
+from codegen.closed.regions import region
 from tests.closed.forms.long import LONG
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 
 LINES = 18
+CELLS = 16
+"""What is closed together at most where work is counted: less than the limit, so that a few lines are several of these."""
 LONGER = [(f, shapes) for f, shapes in LONG if f.__name__ in ("tanhs", "nested", "residual", "lstm", "mixed")]
 """Those that take the least time."""
 table = pytest.mark.parametrize(("forward", "shapes"), LONG, ids=[f.__name__ for f, _ in LONG])
@@ -67,6 +70,7 @@ def test_work_grows_with_the_lines(
     counted(Names, "written_with")  # and what they are with one
     counted(Backward, "derived")  # cotangents simplified
     counted(naming, "arranged")  # statements put into their last form
+    monkeypatch.setattr(region, "LIMIT", CELLS)
     work: list[int] = []
     for lines in (6, 12):
         monkeypatch.setattr(code, "_codes", {})
