@@ -249,7 +249,10 @@ def render_call(
     ]
     if getattr(torch.Tensor, name, None) is function and isinstance(args[0], Ref):
         return f"{given[0]}.{name}({', '.join([*given[1:], *extra])})"
-    return f"{qualified(function)}({', '.join([*given, *extra])})"
+    whole = qualified(function)
+    if kwargs.get("return_indices") is True:  # asks the public function for what the other one is
+        whole = whole.removesuffix("_with_indices")
+    return f"{whole}({', '.join([*given, *extra])})"
 
 
 @cache

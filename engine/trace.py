@@ -453,9 +453,17 @@ def _names(needed: list[Record], inputs: list[Record], results: list[Record]) ->
             roots[r] = roots[fed] if fed else ""
     for r in needed:  # in the order of execution, so that numbers grow with it
         if r not in names:
-            op = "const" if r.op == "constant" else r.op.strip("_")
-            names[r] = namer(f"{roots[r]}_{op}" if roots[r] else op)
+            names[r] = namer(f"{roots[r]}_{_role(r)}" if roots[r] else _role(r))
     return names
+
+
+def _role(r: Record) -> str:
+    """What a record is by its op, or by its place among the results of one that has several: the `indices` of a maximum."""
+    if r.op == "constant":
+        return "const"
+    op, indexed, _ = r.op.partition("_with_indices")
+    fields = ("values", "indices") if indexed else getattr(getattr(torch.return_types, op, None), "__match_args__", ())
+    return fields[r.output] if r.output and fields else op.strip("_")
 
 
 def _size_names(

@@ -5,9 +5,8 @@ x (n0, 1, n1, n2); y (n0,); c1 (n3, 1, 3, 3); b1 (n3,); c2 (n6, n3, 3, 3); b2 (n
     w (n6 * (n1 // 4) * (n2 // 4), n9); b (n9,)
 
 Saved for the backward: x (n0, 1, n1, n2), y (n0,), c1 (n3, 1, 3, 3), c2 (n6, n3, 3, 3),
-    w (n6 * (n1 // 4) * (n2 // 4), n9), h1_relu (n0, n3, n1, n2),
-    h1_max_pool2d_with_indices (n0, n3, n1 // 2, n2 // 2), h1 (n0, n3, n1 // 2, n2 // 2),
-    h2_relu (n0, n6, n1 // 2, n2 // 2), h2_max_pool2d_with_indices (n0, n6, n1 // 4, n2 // 4),
+    w (n6 * (n1 // 4) * (n2 // 4), n9), h1_relu (n0, n3, n1, n2), h1_indices (n0, n3, n1 // 2, n2 // 2),
+    h1 (n0, n3, n1 // 2, n2 // 2), h2_relu (n0, n6, n1 // 2, n2 // 2), h2_indices (n0, n6, n1 // 4, n2 // 4),
     logits_flatten (n0, n6 * (n1 // 4) * (n2 // 4)), logits_softmax (n0, n9).
 """
 
@@ -30,26 +29,20 @@ def forward(x, y, c1, b1, c2, b2, w, b):
         raise ValueError("the forward fixed c2.shape[3] = 3 at examples/digits.py:13")
     n0 = x.shape[0]
     h1_relu = torch.conv2d(x, c1, b1, padding=1).relu()
-    h1, h1_max_pool2d_with_indices = torch.nn.functional.max_pool2d_with_indices(h1_relu, 2, return_indices=True)
+    h1, h1_indices = torch.nn.functional.max_pool2d(h1_relu, 2, return_indices=True)
     h2_relu = torch.conv2d(h1, c2, b2, padding=1).relu()
-    h2, h2_max_pool2d_with_indices = torch.nn.functional.max_pool2d_with_indices(h2_relu, 2, return_indices=True)
+    h2, h2_indices = torch.nn.functional.max_pool2d(h2_relu, 2, return_indices=True)
     logits_flatten = h2.flatten(1)
     logits = torch.addmm(b, logits_flatten, w)
     logits_softmax_log = logits.log_softmax(1)
     logits_softmax = logits_softmax_log.exp()
     loss = -logits_softmax_log[torch.arange(n0), y].mean()
-    return loss, (
-        x, y, c1, c2, w, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices, logits_flatten,
-        logits_softmax,
-    )
+    return loss, (x, y, c1, c2, w, h1_relu, h1_indices, h1, h2_relu, h2_indices, logits_flatten, logits_softmax)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    (
-        x, y, c1, c2, w, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices, logits_flatten,
-        logits_softmax,
-    ) = saved
+    x, y, c1, c2, w, h1_relu, h1_indices, h1, h2_relu, h2_indices, logits_flatten, logits_softmax = saved
     n0 = x.shape[0]
     n1 = x.shape[2]
     n2 = x.shape[3]
@@ -71,10 +64,9 @@ def backward(saved, grad_out=None):
     # dh2[i,j,k,l] = dlogits_flatten[i,j (n1//4) (n2//4) + k (n2//4) + l]
     dh2 = dlogits_flatten.reshape(n0, n6, n1 // 4, n2 // 4)
 
-    # dh2_relu[i,j,k,l] = Σ_{m,p} dh2[i,j,m,p] [k = h2_max_pool2d_with_indices[i,j,m,p]//(n2//2)]
-    #     [l = h2_max_pool2d_with_indices[i,j,m,p]%(n2//2)]
+    # dh2_relu[i,j,k,l] = Σ_{m,p} dh2[i,j,m,p] [k = h2_indices[i,j,m,p]//(n2//2)] [l = h2_indices[i,j,m,p]%(n2//2)]
     dh2_relu = dh2.new_zeros((n0, n6, (n1 // 2) * (n2 // 2))).scatter_add(
-        -1, h2_max_pool2d_with_indices.flatten(-2), dh2.flatten(-2)
+        -1, h2_indices.flatten(-2), dh2.flatten(-2)
     ).unflatten(-1, (n1 // 2, n2 // 2))
 
     # dh2_conv2d[i,j,k,l] = 0 if h2_relu[i,j,k,l] ≤ 0 else dh2_relu[i,j,k,l]
@@ -84,10 +76,9 @@ def backward(saved, grad_out=None):
     #     [0 ≤ q + s - 1 < n2//2] [0 ≤ p + r - 1 < n1//2]
     dh1 = torch.nn.grad.conv2d_input((n0, n3, n1 // 2, n2 // 2), c2, dh2_conv2d, padding=1)
 
-    # dh1_relu[i,j,k,l] = Σ_{m,p} dh1[i,j,m,p] [k = h1_max_pool2d_with_indices[i,j,m,p]//n2]
-    #     [l = h1_max_pool2d_with_indices[i,j,m,p]%n2]
+    # dh1_relu[i,j,k,l] = Σ_{m,p} dh1[i,j,m,p] [k = h1_indices[i,j,m,p]//n2] [l = h1_indices[i,j,m,p]%n2]
     dh1_relu = dh1.new_zeros((n0, n3, n1 * n2)).scatter_add(
-        -1, h1_max_pool2d_with_indices.flatten(-2), dh1.flatten(-2)
+        -1, h1_indices.flatten(-2), dh1.flatten(-2)
     ).unflatten(-1, (n1, n2))
 
     # dh1_conv2d[i,j,k,l] = 0 if h1_relu[i,j,k,l] ≤ 0 else dh1_relu[i,j,k,l]
@@ -157,14 +148,8 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, y, c1, b1, c2, b2, w, b):
         loss, saved = forward(x, y, c1, b1, c2, b2, w, b)
-        (
-            x, y, c1, c2, w, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices,
-            logits_flatten, logits_softmax,
-        ) = saved
-        return (
-            loss, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices, logits_flatten,
-            logits_softmax,
-        )
+        x, y, c1, c2, w, h1_relu, h1_indices, h1, h2_relu, h2_indices, logits_flatten, logits_softmax = saved
+        return loss, h1_relu, h1_indices, h1, h2_relu, h2_indices, logits_flatten, logits_softmax
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -178,13 +163,9 @@ class Function(torch.autograd.Function):
         if grad_given is None:
             return (None,) * 8
         (
-            x, y, c1, b1, c2, b2, w, b, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices,
-            logits_flatten, logits_softmax,
+            x, y, c1, b1, c2, b2, w, b, h1_relu, h1_indices, h1, h2_relu, h2_indices, logits_flatten, logits_softmax,
         ) = ctx.saved_tensors
-        saved = (
-            x, y, c1, c2, w, h1_relu, h1_max_pool2d_with_indices, h1, h2_relu, h2_max_pool2d_with_indices,
-            logits_flatten, logits_softmax,
-        )
+        saved = (x, y, c1, c2, w, h1_relu, h1_indices, h1, h2_relu, h2_indices, logits_flatten, logits_softmax)
         with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, y, c1, b1, c2, b2, w, b)

@@ -56,12 +56,12 @@ def trainer(params):
     space1 = torch.empty(4096, dtype=torch.float32)
     h1 = space1.view(32, 8, 4, 4)
     db2 = space1[:16]
-    h1_max_pool2d_with_indices = torch.empty(32, 8, 4, 4, dtype=torch.int64)
+    h1_indices = torch.empty(32, 8, 4, 4, dtype=torch.int64)
     space3 = torch.empty(8192, dtype=torch.float32)
     h2_relu = space3.view(32, 16, 4, 4)
     dh2_conv2d = space3.view(32, 16, 4, 4)
     h2 = torch.empty(32, 16, 2, 2, dtype=torch.float32)
-    h2_max_pool2d_with_indices = torch.empty(32, 16, 2, 2, dtype=torch.int64)
+    h2_indices = torch.empty(32, 16, 2, 2, dtype=torch.int64)
     space6 = torch.empty(2048, dtype=torch.float32)
     logits_softmax = space6[:512].view(32, 16)
     dlogits_flatten = space6.view(32, 64)
@@ -72,11 +72,11 @@ def trainer(params):
     w_T = w.t()
     logits_flatten_T = logits_flatten.t()
     zeros = torch.zeros((32, 16, 16), dtype=torch.float32)
-    h2_max_pool2d_with_indices_3d = h2_max_pool2d_with_indices.view(32, 16, 4)
+    h2_indices_3d = h2_indices.view(32, 16, 4)
     dh2 = dlogits_flatten.view(32, 16, 2, 2)
     dh2_3d = dh2.view(32, 16, 4)
     zeros_1 = torch.zeros((32, 8, 64), dtype=torch.float32)
-    h1_max_pool2d_with_indices_3d = h1_max_pool2d_with_indices.view(32, 8, 16)
+    h1_indices_3d = h1_indices.view(32, 8, 16)
     small = [c2, c1, b1, b2]
 
     def take(data, steps, lr, generator=None, watch=None):
@@ -100,35 +100,35 @@ def trainer(params):
                 )
                 torch.clamp_min(h1_relu_convolution, 0, out=h1_relu)
                 h1_relu_channels_last = h1_relu.clone(memory_format=torch.channels_last)
-                h1_channels_last, h1_max_pool2d_with_indices_channels_last = torch.ops.aten.max_pool2d_with_indices(
+                h1_channels_last, h1_indices_channels_last = torch.ops.aten.max_pool2d_with_indices(
                     h1_relu_channels_last, (2, 2)
                 )
                 h1.copy_(h1_channels_last)
-                h1_max_pool2d_with_indices.copy_(h1_max_pool2d_with_indices_channels_last)
+                h1_indices.copy_(h1_indices_channels_last)
                 h2_relu_convolution = torch.ops.aten.convolution.default(
                     h1, c2, b2, (1, 1), (1, 1), (1, 1), False, (0, 0), 1
                 )
                 torch.clamp_min(h2_relu_convolution, 0, out=h2_relu)
                 h2_relu_channels_last = h2_relu.clone(memory_format=torch.channels_last)
-                h2_channels_last, h2_max_pool2d_with_indices_channels_last = torch.ops.aten.max_pool2d_with_indices(
+                h2_channels_last, h2_indices_channels_last = torch.ops.aten.max_pool2d_with_indices(
                     h2_relu_channels_last, (2, 2)
                 )
                 h2.copy_(h2_channels_last)
-                h2_max_pool2d_with_indices.copy_(h2_max_pool2d_with_indices_channels_last)
+                h2_indices.copy_(h2_indices_channels_last)
                 torch.addmm(b, logits_flatten, w, out=logits)
                 torch.softmax(logits, 1, out=logits_softmax)
                 dlogits.add_(logits_softmax, alpha=0.03125)
                 b.addmv_(dlogits_T, ones, alpha=rate)
                 torch.mm(dlogits, w_T, out=dlogits_flatten)
                 w.addmm_(logits_flatten_T, dlogits, alpha=rate)
-                dh2_relu = torch.scatter_add(zeros, -1, h2_max_pool2d_with_indices_3d, dh2_3d)
+                dh2_relu = torch.scatter_add(zeros, -1, h2_indices_3d, dh2_3d)
                 dh2_relu_4d = dh2_relu.view(32, 16, 4, 4)
                 threshold_backward(dh2_relu_4d, h2_relu, 0, grad_input=dh2_conv2d)
                 dh1, dc2, _ = torch.ops.aten.convolution_backward.default(
                     dh2_conv2d, h1, c2, None, (1, 1), (1, 1), (1, 1), False, (0,), 1, (True, True, False)
                 )
                 dh1_3d = dh1.view(32, 8, 16)
-                dh1_relu = torch.scatter_add(zeros_1, -1, h1_max_pool2d_with_indices_3d, dh1_3d)
+                dh1_relu = torch.scatter_add(zeros_1, -1, h1_indices_3d, dh1_3d)
                 dh1_relu_4d = dh1_relu.view(32, 8, 8, 8)
                 threshold_backward(dh1_relu_4d, h1_relu, 0, grad_input=dh1_conv2d)
                 _, dc1, _ = torch.ops.aten.convolution_backward.default(

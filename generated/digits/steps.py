@@ -20,10 +20,10 @@ class Saved(NamedTuple):
     c2: Tensor  # (n6, n3, 3, 3)
     w: Tensor  # (n6 * (n1 // 4) * (n2 // 4), n9)
     h1_conv2d: Tensor  # (n0, n3, n1, n2)
-    h1_max_pool2d_with_indices: Tensor  # (n0, n3, n1 // 2, n2 // 2)
+    h1_indices: Tensor  # (n0, n3, n1 // 2, n2 // 2)
     h1: Tensor  # (n0, n3, n1 // 2, n2 // 2)
     h2_conv2d: Tensor  # (n0, n6, n1 // 2, n2 // 2)
-    h2_max_pool2d_with_indices: Tensor  # (n0, n6, n1 // 4, n2 // 4)
+    h2_indices: Tensor  # (n0, n6, n1 // 4, n2 // 4)
     h2: Tensor  # (n0, n6, n1 // 4, n2 // 4)
     logits_flatten: Tensor  # (n0, n6 * (n1 // 4) * (n2 // 4))
     logits: Tensor  # (n0, n9)
@@ -46,26 +46,22 @@ def forward(x, y, c1, b1, c2, b2, w, b):
         raise ValueError("the forward fixed c2.shape[3] = 3 at examples/digits.py:13")
     h1_conv2d = torch.conv2d(x, c1, b1, padding=1)
     h1_relu = h1_conv2d.relu()
-    h1, h1_max_pool2d_with_indices = torch.nn.functional.max_pool2d_with_indices(h1_relu, 2, return_indices=True)
+    h1, h1_indices = torch.nn.functional.max_pool2d(h1_relu, 2, return_indices=True)
     h2_conv2d = torch.conv2d(h1, c2, b2, padding=1)
     h2_relu = h2_conv2d.relu()
-    h2, h2_max_pool2d_with_indices = torch.nn.functional.max_pool2d_with_indices(h2_relu, 2, return_indices=True)
+    h2, h2_indices = torch.nn.functional.max_pool2d(h2_relu, 2, return_indices=True)
     logits_flatten = h2.flatten(1)
     logits_matmul = logits_flatten @ w
     logits = logits_matmul + b
     loss = torch.nn.functional.cross_entropy(logits, y, reduction='mean', label_smoothing=0.0)
     return loss, Saved(
-        x, y, c1, c2, w, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices, h2,
-        logits_flatten, logits, loss,
+        x, y, c1, c2, w, h1_conv2d, h1_indices, h1, h2_conv2d, h2_indices, h2, logits_flatten, logits, loss,
     )
 
 
 def backward(saved, grad_out=None):
     """Gradients by name, of every differentiable node and input, for the cotangent of the result (default: ones)."""
-    (
-        x, y, c1, c2, w, h1_conv2d, h1_max_pool2d_with_indices, h1, h2_conv2d, h2_max_pool2d_with_indices, h2,
-        logits_flatten, logits, loss,
-    ) = saved
+    x, y, c1, c2, w, h1_conv2d, h1_indices, h1, h2_conv2d, h2_indices, h2, logits_flatten, logits, loss = saved
     n0 = x.shape[0]
     n1 = x.shape[2]
     n2 = x.shape[3]
@@ -97,10 +93,10 @@ def backward(saved, grad_out=None):
     dh2 = dlogits_flatten.reshape(n0, n6, n1 // 4, n2 // 4)
 
     # h2 = F.max_pool2d(F.conv2d(h1, c2, b2, padding=1).relu(), 2)  (line 13)
-    # dh2_relu[i,j,k,l] = Σ_{m,p} [k = h2_max_pool2d_with_indices[i,j,m,p]//(n2//2)]
-    #     [l = h2_max_pool2d_with_indices[i,j,m,p]%(n2//2)] dh2[i,j,m,p]
+    # dh2_relu[i,j,k,l] = Σ_{m,p} [k = h2_indices[i,j,m,p]//(n2//2)] [l = h2_indices[i,j,m,p]%(n2//2)]
+    #     dh2[i,j,m,p]
     dh2_relu = dh2.new_zeros((n0, n6, (n1 // 2) * (n2 // 2))).scatter_add(
-        -1, h2_max_pool2d_with_indices.flatten(-2), dh2.flatten(-2)
+        -1, h2_indices.flatten(-2), dh2.flatten(-2)
     ).unflatten(-1, (n1 // 2, n2 // 2))
 
     # dh2_conv2d[i,j,k,l] = (1 - [h2_conv2d[i,j,k,l] ≤ 0]) dh2_relu[i,j,k,l]
@@ -118,10 +114,9 @@ def backward(saved, grad_out=None):
     dh1 = torch.nn.grad.conv2d_input((n0, n3, n1 // 2, n2 // 2), c2, dh2_conv2d, padding=1)
 
     # h1 = F.max_pool2d(F.conv2d(x, c1, b1, padding=1).relu(), 2)  (line 12)
-    # dh1_relu[i,j,k,l] = Σ_{m,p} [k = h1_max_pool2d_with_indices[i,j,m,p]//n2]
-    #     [l = h1_max_pool2d_with_indices[i,j,m,p]%n2] dh1[i,j,m,p]
+    # dh1_relu[i,j,k,l] = Σ_{m,p} [k = h1_indices[i,j,m,p]//n2] [l = h1_indices[i,j,m,p]%n2] dh1[i,j,m,p]
     dh1_relu = dh1.new_zeros((n0, n3, n1 * n2)).scatter_add(
-        -1, h1_max_pool2d_with_indices.flatten(-2), dh1.flatten(-2)
+        -1, h1_indices.flatten(-2), dh1.flatten(-2)
     ).unflatten(-1, (n1, n2))
 
     # dh1_conv2d[i,j,k,l] = (1 - [h1_conv2d[i,j,k,l] ≤ 0]) dh1_relu[i,j,k,l]

@@ -35,6 +35,26 @@ def test_what_one_call_makes_is_taken_apart_where_it_is_made() -> None:
     assert "outputs" not in source
 
 
+def ranked(x, w):
+    k = (x @ w).topk(2, dim=1).values
+    m = x.exp().max(1).values
+    return (k**2).sum() + m.sum()
+
+
+def test_values_stand_beside_their_places_as_one_call_makes_both() -> None:
+    x, w = drawn(4, 3), drawn(3, 6)
+    source = emitted(ranked, x, w)
+    assert "\n    k, k_indices = (x @ w).topk(2, dim=1)\n" in source
+    assert "\n    m, m_indices = m_exp.max(1)\n" in source
+    assert "dm_sum" not in source, "what is passed back as it is has no second name"
+    assert "dout_" not in source
+
+
+def test_a_pool_is_called_by_its_public_name() -> None:
+    source = emitted(lambda x: F.max_pool2d(x.relu(), 2).square().sum(), drawn(2, 3, 4, 4))
+    assert ", out_indices = torch.nn.functional.max_pool2d(out_relu, 2, return_indices=True)\n" in source
+
+
 def test_a_size_that_is_split_has_to_be_a_multiple() -> None:
     x, w = drawn(4, 3), drawn(3, 6)
     for mode in ("closed", "steps"):

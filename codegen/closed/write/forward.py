@@ -40,6 +40,10 @@ class Forward:
         cells = {c.name: c for c in code.cells}
         for line in code.forward:
             name, cell, low = names[line.name], cells[line.name], line.value
+            call = self.taken_from_call(name, Term(line.indices, line.expr, names))
+            if call is not None:
+                self.blocks.append(self.labels.block(name, (call,), Term(line.indices, line.expr, names)))
+                continue
             like = self.likes.precision(cell)
             if like is None and any(x == tt.name(LIKE) for t in low.texts() for x in tt.walk(t)):
                 infos = {c.name: TensorInfo(c.shape, c.kind) for c in code.cells}
@@ -69,6 +73,20 @@ class Forward:
         if node.output is not None:
             text = f"{self.shared(text, node.outputs)}[{node.output}]"
         self.blocks.append(Block(c.name, (), (f"{c.name} = {text}",), terms, avoid))
+
+    def taken_from_call(self, name: str, term: Term) -> str | None:
+        """The statement of what a call makes beside what is there of it, as the values that stand at the places of a maximum.
+
+        None where nothing of the call is there, or the tensor is defined in another way by now.
+        """
+        c = self.structure.by_name.get(name)
+        node = None if c is None else c.node
+        if c is None or node is None or node.output is None or node.call is None or term.named(c.indices) != c.expr:
+            return None
+        text = forward_text(self.structure.graph, node)
+        if all(b.lines[0].partition(" = ")[2] != text for b in self.blocks):
+            return None
+        return f"{name} = {self.shared(text, node.outputs)}[{node.output}]"
 
     def product(self, c: Cell) -> Lowered | None:
         """An einsum as the matrix product that it is, which copies no tensor; None where it is something else."""

@@ -18,7 +18,7 @@ from codegen.closed.write.line import LIKE, Line
 from codegen.closed.write.places import begun, disjoint
 from codegen.derivation import Origin, Proof
 from engine.indexed import Indexed
-from engine.notation import accesses, name_of
+from engine.notation import accesses, element, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.closing import Closed
@@ -109,9 +109,11 @@ class Through:
     def passed_on(self, line: Line) -> str | None:
         """The tensor that a line passes on as it is; None where it computes something."""
         e, dense = line.expr, line.value.dense
-        if not isinstance(e, Indexed) or name_of(e) not in self.local or e.indices != line.indices or dense is None:
+        if not isinstance(e, Indexed) or name_of(e) not in self.local or dense is None or dense.t.kind != "name":
             return None
-        return self.local[name_of(e)] if dense.t.kind == "name" else None
+        label = self.local[name_of(e)]
+        same = self.labels.ranks.get(label, len(line.shape)) == len(line.shape)
+        return label if same and e.indices == element(e.base, line.indices).indices else None
 
     def target(self, line: Line, others: bool) -> tuple[str, str]:
         """The cell whose cotangent a line is ("" for none of this graph's), and what its tensor is called."""
