@@ -11,7 +11,7 @@ from codegen.convolve import convolution
 from codegen.distances import NAME, rows
 from codegen.kernels import stable
 from codegen.pick import picked
-from codegen.values import Axes, LowererBase, Val, permute, to_axes
+from codegen.values import INFINITY, Axes, LowererBase, Val, permute, to_axes
 from engine.notation import Amax, Delta, Index, Less, LessEqual, Sigma, Where
 from engine.sizes import evaluate
 
@@ -132,7 +132,7 @@ class ContractMixin(LowererBase):
         outer = [*others, *own[:-1]]
         indices = tt.method(index.t, "expand_as", value.t) if others else index.t
         size = (*[self.ranges[cast("Index", i)] for i in outer], self.ranges[place])
-        start = tt.method(value.t, "new_full", size, tt.unary("neg", tt.call("float", '"inf"')))
+        start = tt.method(value.t, "new_full", size, tt.unary("neg", INFINITY))
         return Val(tt.method(start, "scatter_reduce", -1, indices, value.t, '"amax"'), (*outer, place))
 
     def _groups(self, body: Expr) -> list[Val]:
