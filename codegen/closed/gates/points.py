@@ -14,6 +14,7 @@ from codegen.closed.gates.domains import within_domains
 from codegen.closed.gates.sizes import shape_at, size_symbols
 from codegen.closed.plan.backward import Statement, cot_name
 from engine.arithmetic import arithmetic
+from engine.indexed import Indexed
 from engine.interpret import Interpreter
 from engine.notation import Delta, Index, accesses, name_of
 
@@ -78,7 +79,7 @@ def covering(drawn: Any, seed: int, c: Cell, cells: Iterable[Cell], sizes: dict[
     for d in cells:
         for one, other in (x.args for x in (d.expr.atoms(Delta) if d.expr is not None else ())):
             for i, at in ((one, other), (other, one)):
-                if isinstance(at, sp.Indexed) and name_of(at) == c.name and i in d.ranges:
+                if isinstance(at, Indexed) and name_of(at) == c.name and isinstance(i, Index) and i in d.ranges:
                     (count,) = shape_at((d.ranges[i],), sizes)
                     return np.arange(np.size(drawn)).reshape(np.shape(drawn)) % count
     return drawn
