@@ -73,8 +73,8 @@ def counts(drawn: Any, c: Cell, cells: Iterable[Cell]) -> Any:
 
 
 def covering(drawn: Any, seed: int, c: Cell, cells: Iterable[Cell], sizes: dict[Symbol, int]) -> Any:
-    """Integers as drawn, or by turns all places at which they put something: the logarithm of a sum that nothing is put into is none."""
-    if seed < len(KINDS) or c.kind != "int":
+    """Integers as drawn; in the last draws all places at which they put something by turns, as sums that nothing is put into have no logarithm."""
+    if seed < DRAWN or c.kind != "int":
         return drawn
     for d in cells:
         for one, other in (x.args for x in (d.expr.atoms(Delta) if d.expr is not None else ())):
