@@ -11,7 +11,7 @@ from codegen.convolve import convolution
 from codegen.distances import NAME, rows
 from codegen.kernels import stable
 from codegen.pick import picked
-from codegen.values import Axes, LowererBase, Val, permute, to_axes
+from codegen.values import INFINITY, Axes, LowererBase, Val, permute, to_axes
 from engine.notation import Amax, Delta, Index, Less, LessEqual, Sigma, Where
 from engine.sizes import evaluate
 
@@ -122,18 +122,18 @@ class ContractMixin(LowererBase):
         own = [cast("Index", i) for i in at.indices if i != 0]
         with self.inside(body, e.limits):
             index, value = self.value(at), self.typed(self.value(body.args[1]))
-            value = self.arranged(value, [*(i for i in value.indices if i not in own), *own])
-        if index.axes != tuple(own) or value.axes[-len(own) :] != tuple(own):
-            return None
-        others = value.axes[: -len(own)]
+            if len(own) > 1:
+                value = self.arranged(value, [*(i for i in value.indices if i not in own), *own])
         inner = [i for i, _ in e.limits]
-        if len(inner) != 1 or own[-1] != inner[0]:
+        if index.axes != tuple(own) or not {*own} <= {*value.axes} or None in value.axes or own[-1:] != inner:
             return None
-        outer = [*others, *own[:-1]]
-        indices = tt.method(index.t, "expand_as", value.t) if others else index.t
-        size = (*[self.ranges[cast("Index", i)] for i in outer], self.ranges[place])
-        start = tt.method(value.t, "new_full", size, tt.unary("neg", tt.call("float", '"inf"')))
-        return Val(tt.method(start, "scatter_reduce", -1, indices, value.t, '"amax"'), (*outer, place))
+        outer = [place if i == inner[0] else i for i in value.axes]
+        axis = -1 if outer[-1] == place else outer.index(place)
+        whole = index.axes == value.axes
+        indices = index.t if whole else tt.method(to_axes(index, value.axes).t, "expand_as", value.t)
+        size = tuple(self.ranges[cast("Index", i)] for i in outer)
+        start = tt.method(value.t, "new_full", size, tt.unary("neg", INFINITY))
+        return Val(tt.method(start, "scatter_reduce", axis, indices, value.t, '"amax"'), tuple(outer))
 
     def _groups(self, body: Expr) -> list[Val]:
         """The factors of a body, those over the same indices multiplied. Numbers go into the smallest group."""

@@ -197,7 +197,7 @@ class TextPrinter(StrPrinter):
         top: list[str] = []
         bottom: list[str] = []
         c = abs(c)
-        if c.is_Rational and (max(c.p, c.q) > LONG or decimal(c, POWER)):
+        if not c.is_Rational or max(c.p, c.q) > LONG or decimal(c, POWER):
             top.append(self._print(c))
         else:
             if c.p != 1:

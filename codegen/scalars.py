@@ -12,7 +12,7 @@ from codegen.formula import LONG
 from codegen.kernels import log_share, stable
 from codegen.tensors import T
 from codegen.triangles import is_of_indices, order_of
-from codegen.values import ELEMENTWISE, LowererBase, Val, broadcast, fits, scalar, to_axes
+from codegen.values import ELEMENTWISE, INFINITY, LowererBase, Val, broadcast, fits, scalar, to_axes
 from engine.errors import DerivationError
 from engine.indexed import Indexed
 from engine.notation import (
@@ -144,8 +144,7 @@ class ScalarMixin(LowererBase):
         if e.is_Integer:  # torch takes no whole number beyond its integers, but a float as large
             return scalar(int(e) if abs(int(e)) < 2**63 else float(int(e)))
         if e in (sp.S.Infinity, sp.S.NegativeInfinity):
-            infinity = tt.call("float", '"inf"')
-            return Val(infinity if e is sp.S.Infinity else tt.unary("neg", infinity), (), "number")
+            return Val(INFINITY if e is sp.S.Infinity else tt.unary("neg", INFINITY), (), "number")
         if e is sp.S.NaN:
             return Val(tt.call("float", '"nan"'), (), "number")
         value = float(sp.N(e, 30))

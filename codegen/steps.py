@@ -224,7 +224,7 @@ class StepsWriter:
         return len(axes) == len(shape) and all(a is not None or n == 1 for a, n in zip(axes, shape, strict=True))
 
     def _cast(self, t: T, part: Part, target: Node) -> T:
-        if part.consumer.dtype == target.dtype:
+        if part.consumer.dtype == target.dtype and not mixes(part.consumer, self.graph):
             return t
         self.used.names.add(target.name)
         return tt.method(t, "to", tt.attribute(tt.name(target.name), "dtype"))
@@ -240,6 +240,14 @@ class StepsWriter:
             return f"{name}.index_put_(({inside}), {tt.text(value)}, accumulate=True)"
         inside = ", ".join(tt.argument(i) for i in items)
         return f"{name}[{inside or '...'}] {'=' if alone else '+='} {tt.text(value)}"
+
+
+def mixes(n: Node, graph: Graph) -> bool:
+    """Whether what a node passes back has a dtype of its own, that of what is multiplied: it reads tensors of several, and is
+    a single number, which yields to them, or of less precision than one, as torch's loss of logits.
+    """
+    read = {graph[o].dtype for o in n.operands if graph[o].dtype.is_floating_point and graph[o].shape}
+    return len(read) > 1 and (not n.shape or any(torch.promote_types(x, n.dtype) != n.dtype for x in read))
 
 
 def added(terms: list[T]) -> T:

@@ -109,9 +109,16 @@ def with_keepdim(t: T) -> T:
     return T(t.kind, t.head, t.args, (*t.keywords, ("keepdim", "True")))
 
 
+INFINITY = tt.call("float", '"inf"')
+
+
 def is_scalar(t: T) -> bool:
-    """A number, a size, or arithmetic of those."""
-    return t.kind in ("number", "size") or (t.kind in ("unary", "binary") and all(is_scalar(a) for a in t.args))
+    """A number, which may be infinite, a size, or arithmetic of those."""
+    return (
+        t.kind in ("number", "size")
+        or t == INFINITY
+        or (t.kind in ("unary", "binary") and all(is_scalar(a) for a in t.args))
+    )
 
 
 def permute(t: T, order: Sequence[int]) -> T:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 SLICED = "a slice"
+SPREAD = "a normalization in training (torch refuses one value per channel, whose variance is 0)"
 SQUEEZED = "a squeeze (of one it would be taken out of the result; name the dimension that is of one)"
+REASONS = {"squeeze": SQUEEZED, "batch_norm": SPREAD, "instance_norm": SPREAD}
+"""What rows other than slices take bounds for granted for."""
 
 
 @dataclass(frozen=True)

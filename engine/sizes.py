@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex, cast
 
 import sympy as sp
 from sympy import Expr, Symbol
+from sympy.core.sympify import converter
 
 from engine.bounds import SLICED, Bound, nonnegative
 from engine.errors import ShapeError, TraceError
@@ -428,6 +429,8 @@ def _install() -> None:
     for name in ("floor", "ceil", "trunc"):
         setattr(Dim, f"__{name}__", _CONVERSIONS["pos"])
     Dim.__index__ = Dim.plain
+    for cls in Sized:  # sympy would compare it with other numbers, which says that sizes are equal
+        converter[cls] = expression
 
 
 _install()

@@ -27,7 +27,7 @@ from engine.arguments import (
     without_devices,
     without_values,
 )
-from engine.bounds import SLICED, SQUEEZED
+from engine.bounds import REASONS, SLICED
 from engine.errors import ShapeError, TraceError
 from engine.graph import Call, Source
 from engine.implicit import Equation, Expansion
@@ -751,5 +751,5 @@ class Tracer(TorchFunctionMode):
         for a, b in known.same:
             self.sizes.unify(a.xreplace(dict(back)), b.xreplace(dict(back)))
         for e in known.bounds:
-            self.sizes.keep_bound(e.xreplace(dict(back)), SQUEEZED if row.name == "squeeze" else SLICED)
+            self.sizes.keep_bound(e.xreplace(dict(back)), REASONS.get(row.name, SLICED))
         return known, tuple((p, back[p]) for p in known.placeholders)

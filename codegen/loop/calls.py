@@ -71,6 +71,8 @@ def argument(a: Any, name: Callable[[Node], str]) -> str:
     if isinstance(a, (list, tuple)):
         items = [argument(x, name) for x in cast("list[Any]", a)]
         return "(" + ", ".join(items) + ("," if len(items) == 1 else "") + ")"
+    if isinstance(a, str):
+        return repr(a)
     return str(a) if not isinstance(a, (int, float, Sized)) or isinstance(a, bool) else number(a)
 
 

@@ -15,6 +15,7 @@ from engine.table import (
     Operand,
     Row,
     aligned,
+    at_least,
     broadcast_shape,
     composite,
     define,
@@ -89,7 +90,9 @@ def batch_normalized(
     at = indices_of(x.shape)
     c = at[1] if x.rank > 1 else at[0]
     if training or mean is None:
-        out = standardized(x, at, [d for d in range(x.rank) if d != 1], eps)
+        dims = [d for d in range(x.rank) if d != 1]
+        at_least(product([x.shape[d] for d in dims]), sp.Integer(2))
+        out = standardized(x, at, dims, eps)
     else:
         out = (x.element(*at) - mean.element(c)) / sp.sqrt(var.element(c) + expression(eps))
     scale, shift = (None if t is None else t.element(c) for t in (weight, bias))
@@ -165,6 +168,7 @@ def instance_normalized(
 ) -> Definition:
     at = indices_of(x.shape)
     scale, shift = (None if t is None else t.element(at[1]) for t in (weight, bias))
+    at_least(product(x.shape[2:]), sp.Integer(2))
     return define(x.shape, at, affine(standardized(x, at, range(2, x.rank), eps), scale, shift))
 
 

@@ -454,3 +454,18 @@ def test_counts_are_divided_in_the_precision_of_what_they_meet() -> None:
     leaf = x.clone().requires_grad_()
     (theirs,) = torch.autograd.grad(less_one_where_it_is(leaf, i), leaf)
     torch.testing.assert_close(program.value_and_grad(x, i)[1]["x"], theirs, rtol=1e-14, atol=0)
+
+
+def test_ones_that_a_slice_leaves_out_are_no_gather() -> None:
+    """The number of class 4 is none of the rows that are multiplied: it adds nothing."""
+    i, t = torch.tensor([0, 1, 4, 2]), torch.randn(3, 2, dtype=torch.float64)
+    agrees(lambda i, t: (F.one_hot(i, 5)[..., :3].to(t.dtype) @ t).exp().sum(), i, t)
+    agrees(lambda i, t: (F.one_hot(i, 5).to(t.dtype)[:, 2:] @ t).exp().sum(), i, t)
+    assert "t[i[:2]]" in agrees(lambda i, t: (F.one_hot(i, 3)[:2].to(t.dtype) @ t).exp().sum(), i % 3, t)
+
+
+def test_an_infinity_on_a_diagonal() -> None:
+    def forward(x):
+        return ((x + torch.diag(torch.full((x.shape[0],), -float("inf"), dtype=x.dtype))).softmax(1) * x).sum()
+
+    assert 'sub_(float("inf"))' in agrees(forward, torch.randn(4, 4, dtype=torch.float64))

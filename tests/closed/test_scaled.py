@@ -261,3 +261,39 @@ def test_sums_at_places_have_a_largest_exponent_each(forward: Any) -> None:
         torch.testing.assert_close(out, true)
         for ours, theirs in zip(program.backward(saved).values(), torch.autograd.grad(true, leaves), strict=False):
             torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+def over_edges_by_head(z: Tensor, h: Tensor, to: Tensor) -> Tensor:
+    e = z.exp()
+    share = e / torch.zeros(4, z.shape[1], dtype=z.dtype).index_add(0, to, e)[to]
+    return torch.zeros(4, z.shape[1], dtype=z.dtype).index_add(0, to, share * h).square().sum()
+
+
+def test_every_head_has_a_largest_exponent_at_each_place() -> None:
+    to = torch.tensor([0, 1, 1, 2, 0, 1, 2])
+    z, h = Draw(0).normal(7, 2), Draw(1).normal(7, 2)
+    program = codegen.generate(over_edges_by_head, z, h, to)
+    assert codegen.check(program, z, h, to).ok
+    assert 'scatter_reduce(0, to.unsqueeze(-1).expand_as(z), z, "amax")' in program.source
+    for factor in (1.0, 1e4, -1e4):
+        leaves = [(factor * z).requires_grad_(), h.clone().requires_grad_()]
+        share = torch.zeros(7, 2, dtype=z.dtype)
+        for node in range(3):
+            share = share.index_put((to == node,), leaves[0][to == node].softmax(0))
+        true = torch.zeros(4, 2, dtype=z.dtype).index_add(0, to, share * leaves[1]).square().sum()
+        out, saved = program.forward(factor * z, h, to)
+        torch.testing.assert_close(out, true)
+        for ours, theirs in zip(program.backward(saved).values(), torch.autograd.grad(true, leaves), strict=False):
+            torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+
+
+def test_logarithms_of_sums_at_places() -> None:
+    """Node 3 has nothing to add up: its logarithm is -inf, and passes nothing back."""
+    to, z = torch.tensor([0, 1, 1, 2, 0, 1, 2]), Draw(0).normal(7)
+    program = codegen.generate(lambda z, to: torch.zeros(4, dtype=z.dtype).index_add(0, to, z.exp()).log(), z, to)
+    for factor in (1.0, 1e4, -1e4):
+        leaf = (factor * z).requires_grad_()
+        true = torch.stack([leaf[to == node].logsumexp(0) for node in range(4)])
+        out, saved = program.forward(factor * z, to)
+        torch.testing.assert_close(out, true)
+        torch.testing.assert_close(program.backward(saved)["z"], torch.autograd.grad(true[:3].sum(), leaf)[0])

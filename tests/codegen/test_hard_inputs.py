@@ -134,3 +134,16 @@ def test_a_tensor_that_only_says_a_dtype_is_passed_nothing_back(mode: str) -> No
     assert_matches(program, positions, (x,))
     assert "dat" not in program.source
     assert "+ 0" not in program.source
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize(
+    ("norm", "shape"), [(F.batch_norm, (4, 3)), (F.instance_norm, (2, 3, 4))], ids=["batch", "instance"]
+)
+def test_one_value_per_channel_is_refused_as_torch_refuses_it(norm: Any, shape: tuple[int, ...], mode: str) -> None:
+    def forward(x: Any) -> Any:
+        return norm(x, None, None, **({"training": True} if norm is F.batch_norm else {}))
+
+    program = generate(forward, torch.randn(shape, dtype=D), mode=mode)
+    with pytest.raises(ValueError, match=r"for a normalization in training \(torch refuses one value per channel"):
+        program.forward(torch.randn((1, 3) if len(shape) == 2 else (2, 3, 1), dtype=D))

@@ -100,6 +100,19 @@ def test_equal_sizes_compare_without_being_fixed() -> None:
     assert sizes.guards == []
 
 
+def test_sympy_takes_a_size_for_the_symbol_that_it_is() -> None:
+    """It is no number to be compared with those that were seen before: a filter's length was taken for another one's."""
+    sizes, (n,) = dims(6)
+    _, (m,) = dims(6)
+    assert sp.Symbol("x") - m == sp.Symbol("x") - m.expr
+    assert sp.sympify(n) == n.expr
+    assert sizes.guards == []
+    for rows in (2, 1, 3):
+        x, h = torch.randn(rows, 7), torch.randn(3)
+        graph = trace(lambda x, h: x.unfold(1, h.shape[0], 1) @ h, x, h)
+        assert graph.guards == ()
+
+
 def test_a_size_of_one_is_the_number_one() -> None:
     assert Sizes().new("n", 1) == 1
 

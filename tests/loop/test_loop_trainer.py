@@ -398,3 +398,14 @@ def test_a_batch_of_another_size_than_a_fixed_one_is_refused() -> None:
     with pytest.raises(InputError, match="dimension 0 of x is 5, the trace had 1"):
         program.trainer({"w": w}, batch_size=5).run((x, y), steps=3)
     assert len(program.trainer({"w": w}, batch_size=1).run((x, y), steps=3)) == 3
+
+
+def test_an_argument_that_is_a_word() -> None:
+    def loss(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        z = x @ w
+        return ((z - y) ** 2).mean() + (torch.div(z, 2.0, rounding_mode="floor") * z).mean()
+
+    generator = Generator().manual_seed(0)
+    x, y, w = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in ((8, 3), (8,), (3,)))
+    losses = codegen.generate(loss, x, y, w).trainer({"w": w}, batch_size=8, lr=0.1).run((x, y), steps=2)
+    assert losses.isfinite().all()

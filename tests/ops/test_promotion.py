@@ -177,3 +177,17 @@ def test_short_floats(dtype: torch.dtype, mode: str) -> None:
         check(forward, x, mode=mode)
     check(lambda x, y: x * y + x, x, tensor(F32, 3), mode=mode)
     check(lambda x, y: x * y + x, x, tensor(F64), mode=mode)
+
+
+@pytest.mark.parametrize("mode", ["steps", "closed"])
+@pytest.mark.parametrize("dtypes", [(F64, F32), (F32, F64)], ids=["a longer logit", "a longer target"])
+def test_a_target_of_another_dtype_has_a_gradient_of_its_own(
+    dtypes: tuple[torch.dtype, torch.dtype], mode: str
+) -> None:
+    inputs = [tensor(dtypes[0], 4), tensor(dtypes[1], 4)]
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    program = codegen.generate(loss, *inputs, mode=mode)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    found = program.value_and_grad(*inputs)[1]
+    for name, true in zip(("input", "target"), torch.autograd.grad(loss(*leaves), leaves), strict=True):
+        torch.testing.assert_close(found[name], true)

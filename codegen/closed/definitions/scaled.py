@@ -157,7 +157,7 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...], moving: s
     if not over or any(i == 0 for i in origin.indices):
         return None
     places = summed_places(origin, cells)
-    rows = tuple(i for p, i in enumerate(origin.indices) if p not in over) + tuple(x for x, _ in places)
+    rows = beside(tuple(i for p, i in enumerate(origin.indices) if p not in over), tuple(x for x, _ in places), over)
     weight = weight_of(origin, cells)
     smooth = weight.xreplace({b: sp.Dummy() for b in weight.atoms(*BRACKETS)})  # no gradient goes through a comparison
     weight = sp.S.One if any(name_of(a) in moving for a in accesses(smooth)) else weight
@@ -283,6 +283,11 @@ def weight_of(origin: Cell, cells: list[Cell]) -> Any:
     )
 
 
+def beside(kept: tuple[Any, ...], at_places: tuple[Any, ...], over: tuple[int, ...]) -> tuple[Any, ...]:
+    """What belongs to the positions that are kept, with what belongs to places where those are that are summed."""
+    return (*kept[: over[0]], *at_places, *kept[over[0] :])
+
+
 def truth(e: Any) -> bool:
     """Whether an expression is zero or one."""
     return isinstance(e, (*BRACKETS, Delta)) or isinstance(1 - e, (*BRACKETS, Delta))
@@ -306,8 +311,8 @@ def largest_of(
     limits = [sp.Tuple(copy[origin.indices[p]], origin.shape[p]) for p in over]
     kept = [p for p in range(len(origin.indices)) if p not in over]
     at_places = [fresh() for _ in places]
-    indices = (*(copy[origin.indices[p]] for p in kept), *at_places)
-    shape = (*(origin.shape[p] for p in kept), *(n for _, n in places))
+    indices = beside(tuple(copy[origin.indices[p]] for p in kept), tuple(at_places), over)
+    shape = beside(tuple(origin.shape[p] for p in kept), tuple(n for _, n in places), over)
     body: Any = instantiate(exponent, dict(copy))
     for i, (x, _) in zip(at_places, places, strict=True):
         body = Where(Delta(i, x.xreplace(dict(copy))), body, -sp.oo)

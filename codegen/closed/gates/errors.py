@@ -14,7 +14,7 @@ import torch
 
 from codegen.closed.gates.domains import within_domains
 from codegen.closed.gates.execute import DTYPES, by_the_forward, execute, scope_of
-from codegen.closed.gates.points import DRAWN, counts, of_kind, relate, stilled, whole
+from codegen.closed.gates.points import DRAWN, counts, covering, of_kind, relate, stilled, whole
 from codegen.closed.gates.sizes import shape_at
 from codegen.closed.gates.truth import apart, in_many_digits
 from codegen.closed.plan.backward import cot_name
@@ -139,7 +139,8 @@ def inputs_at(
             values[c.name] = drawn + (offset or 0.0) if len(c.shape) == largest else drawn
         elif c.expr is None:
             drawn = whole(torch.randint(0, 2, shape, generator=g).numpy(), kind, k)
-            ones = torch.from_numpy(np.asarray(counts(drawn, c, region.cells)))
+            drawn = covering(counts(drawn, c, region.cells), kind, c, region.cells, sizes)
+            ones = torch.from_numpy(np.asarray(drawn))
             values[c.name] = ones.to(torch.bool if c.kind == "bool" else torch.int64)
         for name, axis, value in region.sums if c.expr is None else ():
             if name == c.name and c.kind == "float":  # as it is where they are rows of a softmax

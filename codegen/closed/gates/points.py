@@ -14,8 +14,9 @@ from codegen.closed.gates.domains import within_domains
 from codegen.closed.gates.sizes import shape_at, size_symbols
 from codegen.closed.plan.backward import Statement, cot_name
 from engine.arithmetic import arithmetic
+from engine.indexed import Indexed
 from engine.interpret import Interpreter
-from engine.notation import Index, accesses, name_of
+from engine.notation import Delta, Index, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,6 +72,19 @@ def counts(drawn: Any, c: Cell, cells: Iterable[Cell]) -> Any:
     return drawn + 1 if divides and c.kind == "int" and not places else drawn
 
 
+def covering(drawn: Any, seed: int, c: Cell, cells: Iterable[Cell], sizes: dict[Symbol, int]) -> Any:
+    """Integers as drawn; in the last draws all places at which they put something by turns, as sums that nothing is put into have no logarithm."""
+    if seed < DRAWN or c.kind != "int":
+        return drawn
+    for d in cells:
+        for one, other in (x.args for x in (d.expr.atoms(Delta) if d.expr is not None else ())):
+            for i, at in ((one, other), (other, one)):
+                if isinstance(at, Indexed) and name_of(at) == c.name and isinstance(i, Index) and i in d.ranges:
+                    (count,) = shape_at((d.ranges[i],), sizes)
+                    return np.arange(np.size(drawn)).reshape(np.shape(drawn)) % count
+    return drawn
+
+
 def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed: int) -> dict[str, Any] | None:
     """Random values of the boundary and of the seeds, and the cells computed from them; None where they are not finite."""
     rng = np.random.default_rng(seed)
@@ -82,7 +96,8 @@ def point(region: Region, cells: Sequence[Cell], sizes: dict[Symbol, int], seed:
         if c.kind == "float":
             tensors[c.name] = boxed(numbers.lift(of_kind(rng.normal(size=shape), seed, k)))
         else:  # truth values are the numbers 0 and 1
-            tensors[c.name] = counts(whole(rng.integers(0, 2, size=shape), seed, k), c, cells)
+            ones = counts(whole(rng.integers(0, 2, size=shape), seed, k), c, cells)
+            tensors[c.name] = covering(ones, seed, c, cells, sizes)
         tensors[c.name] = with_sum(tensors[c.name], region, c)
         tensors[c.name] = drawn.setdefault(same.get(c.name, c.name), tensors[c.name])
     if seed >= DRAWN:
@@ -221,6 +236,6 @@ def run(
 
 
 __all__ = [
-    "DIGITS", "DRAWN", "SEEDS", "TOLERANCE", "boxed", "counts", "given_at_random", "given_to", "of_kind", "one_value", "point", "relate", "rewritten", "run",
-    "stilled", "whole",
+    "DIGITS", "DRAWN", "SEEDS", "TOLERANCE", "boxed", "counts", "covering", "given_at_random", "given_to", "of_kind", "one_value", "point", "relate",
+    "rewritten", "run", "stilled", "whole",
 ]  # fmt: skip

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sympy import Expr, Symbol
 
-from engine.notation import Index, accesses
+from engine.indexed import Indexed
+from engine.notation import Delta, Index, accesses
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from codegen.closed.regions.cells import Cell
 
+FEW = 5
+"""Places that small sizes have something for."""
 LONG = 16
 """The length of a sum from which on its rounding is that of long ones."""
 LARGE = 2**18
@@ -41,9 +44,11 @@ def size_symbols(cells: Sequence[Cell]) -> list[Symbol]:
 def small_sizes(cells: Sequence[Cell], values: Mapping[Any, int], first: int = 3, step: int = 1) -> dict[Symbol, int]:
     """Small numbers for the size symbols of a region, in the order of the sizes at the example; equal ones stay equal.
 
-    They are larger than every position that the region reads by its number.
+    They are larger than every position that the region reads by its number, and no smaller than a few places that it puts
+    something at, so that there is something for each.
     """
     first = max([first, *[p + 1 for c in cells if c.expr is not None for p in fixed_positions(c.expr)]])
+    first = max([first, *[n for c in cells if c.expr is not None for n in fixed_places(c, c.expr) if n <= FEW]])
     ranks = sorted({values[s] for s in size_symbols(cells) if s in values})
     return {s: first + step * ranks.index(values[s]) if s in values else first for s in size_symbols(cells)}
 
@@ -51,6 +56,12 @@ def small_sizes(cells: Sequence[Cell], values: Mapping[Any, int], first: int = 3
 def fixed_positions(e: Expr) -> list[int]:
     """The positions that an expression reads by their number."""
     return [int(i) for a in accesses(e) for i in cast("Any", a.indices) if i.is_Integer]
+
+
+def fixed_places(c: Cell, e: Expr) -> list[int]:
+    """How many places there are, where that is a number, of those at which integers say that a cell has something."""
+    named = {i for d in e.atoms(Delta) if d.has(Indexed) for i in d.args if i in c.ranges}
+    return [int(n) for i in named for n in (c.ranges[cast("Index", i)],) if n.is_Integer]
 
 
 def sizes_to_measure(cells: Sequence[Cell], values: Mapping[Any, int]) -> dict[Symbol, int]:

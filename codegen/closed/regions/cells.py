@@ -138,13 +138,19 @@ def is_contraction(e: Expr) -> bool:
         summed = {i for i, _ in f.limits}
         sets = [frozenset(s for s in g.free_symbols if isinstance(s, Index)) for g in sp.Mul.make_args(f.body)]
         sets = [s for s in sets if s & summed]
-        if len(sets) < 2:
+        if len(sets) < 2 or adds_weights(f.body):
             continue
         union = frozenset().union(*sets)
         outer = union - summed
         if all(outer - s for s in sets) and len(set(sets)) > 1:
             return True
     return False
+
+
+def adds_weights(e: Any) -> bool:
+    """Whether a sum's body is one positive tensor at the places that integers say: weights, which stay with what divides by their sums."""
+    tensors = [g for g in sp.Mul.make_args(e) if not isinstance(g, Delta)]
+    return len(tensors) == 1 and isinstance(tensors[0], Indexed) and bool(tensors[0].is_positive) and e.has(Delta)
 
 
 @lru_cache(maxsize=2**13)
@@ -339,6 +345,9 @@ class Builder:
             return
         inlined = self.inline(raw, n)
         expr = raw if inlined is raw else of_ones(simplified(resum(inlined, ranges), ranges))
+        if inlined is not raw and isinstance(raw, Indexed) and self.cuts_ones(raw, cell, inlined):
+            self.resolved(n.operands[0])
+            inlined = expr = raw
         expr = self.looked_up(sp.sympify(expr), cell)
         told = resum(raw, ranges) if raw.has(Less) else raw
         twice = n.call is not None and n.output is None and self.puts_twice(told, n, ranges)
@@ -468,6 +477,14 @@ class Builder:
         return all(
             i == 0 or sp.expand(cell.ranges[cast("Index", i)] - n) == 0 for i, n in zip(a.indices, source, strict=False)
         )
+
+    def cuts_ones(self, read: Indexed, cell: Cell, e: Expr) -> bool:
+        """Whether a slice has fewer places than the ones of its source may stand at: a sum over it finds none for some."""
+        ones = (d.args for d in e.atoms(Delta) if d.has(Indexed))
+        named = {i for pair in ones for x in pair if not x.has(Indexed) for i in x.atoms(Index)} & {*cell.ranges}
+        source = zip(read.indices, self.graph[name_of(read)].shape, strict=False)
+        sizes = cell.ranges
+        return any(sp.expand(sizes[i] - n) != 0 for x, n in source for i in x.atoms(Index) & named)
 
     def same_dtype(self, cell: Cell) -> bool:
         """Whether an alias has the dtype of what it reads."""

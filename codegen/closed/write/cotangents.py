@@ -23,7 +23,7 @@ from codegen.formula import equation_text, lettered_sides
 from codegen.implicit import helper_of, law_of, passed
 from codegen.lower import Lowerer
 from codegen.ownoutput import OUT
-from codegen.steps import Used, added, kind_of, lowered, wrapped
+from codegen.steps import Used, added, kind_of, lowered, mixes, wrapped
 from codegen.values import TensorInfo
 from engine.notation import Less, accesses, base, element, fresh
 from engine.sizes import evaluate
@@ -132,7 +132,7 @@ class Cotangents:
                     self.add(x, Piece(None, False, scatters, formula))
                 continue
             t = tt.rename(v.t, names, sizes)
-            other = self.by_name[x].dtype != c.dtype
+            other = self.by_name[x].dtype != c.dtype or (c.node is not None and mixes(c.node, self.structure.graph))
             if other and not v.is_number:
                 t = tt.method(t, "to", tt.name(str(self.by_name[x].dtype)))
             full = covers(v, self.by_name[x].shape)
