@@ -144,6 +144,45 @@ def test_a_quotient_at_one_place_of_a_row_is_read_from_its_shares(forward: Any, 
         )  # the slope of the root of a share of 0 is infinite
 
 
+def noise(s, q):
+    p = s.exp()
+    return -(p / (p + 3 * q)).log().mean()
+
+
+def saturating(s, q):
+    e = (s / 2).exp()
+    return e / (q + e) * q
+
+
+def beside_a_tensor(s, q):
+    return (s.exp() + q).log()
+
+
+OWN = {
+    noise: lambda s, q: torch.nn.functional.softplus((3 * q).log() - s).mean(),
+    saturating: lambda s, q: (s / 2 - q.log()).sigmoid() * q,
+    beside_a_tensor: lambda s, q: torch.logaddexp(s, q.log()),
+}
+"""By kernels that do not overflow, for positive tensors."""
+
+
+@pytest.mark.parametrize("forward", OWN, ids=lambda f: f.__name__)
+def test_an_exponential_beside_a_tensor_is_scaled_by_its_own(forward: Any) -> None:
+    """The tensor may be zero or negative, too."""
+    s = torch.tensor([-3.0, -0.5, 0.0, 0.4, 2.0, 1.0], dtype=torch.float64)
+    q = torch.tensor([0.3, 2.0, 1.0, 0.5, 0.7, 0.2], dtype=torch.float64)
+    program = codegen.generate(forward, s, q)
+    any_sign = torch.tensor([0.3, 2.0, 1.0, 0.0, 0.7, -0.2], dtype=torch.float64)
+    for given, other, true in ((s, q, forward), (s, any_sign, forward), (1e4 * s, q, OWN[forward])):
+        leaves = [t.clone().requires_grad_() for t in (given, other)]
+        wanted = true(*leaves)
+        out, saved = program.forward(given, other)
+        torch.testing.assert_close(out, wanted.detach())
+        slopes = torch.autograd.grad(wanted.sum(), leaves)
+        for found, slope in zip(program.backward(saved).values(), slopes, strict=True):
+            torch.testing.assert_close(found, slope)
+
+
 def beta(a, b):
     return ((a.exp() + b.exp()).lgamma() - b.exp().lgamma()).sum()
 
