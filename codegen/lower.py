@@ -20,6 +20,7 @@ from codegen.derive import distribute
 from codegen.kernels import stable, with_share
 from codegen.ranges import nonnegative, without_wholes
 from codegen.scalars import ScalarMixin, has_functions
+from codegen.stacks import StackMixin
 from codegen.triangles import TriangleMixin
 from codegen.values import TensorInfo, Val
 from engine.errors import DerivationError
@@ -100,7 +101,7 @@ class Lowered:
         return [*([] if self.dense is None else [self.dense.t]), *(s.value for s in self.scatters)]
 
 
-class Lowerer(AccessMixin, ContractMixin, TriangleMixin, BesselMixin, ScalarMixin):
+class Lowerer(AccessMixin, ContractMixin, TriangleMixin, StackMixin, BesselMixin, ScalarMixin):
     """Lowers expressions over tensors of known shapes. `ranges` grows with every sum that is entered.
 
     `like` is a tensor whose precision an expression has that reads no floats. With `fills`, what is a number at some places of

@@ -786,8 +786,8 @@ class ScalarMixin(LowererBase):
         return self.join(symbol, a, b, "bool")
 
     def choice(self, e: Where) -> Val:
-        """torch.where, torch's norm for `0 if Sum x^2 = 0 else sqrt(Sum x^2)`, and triangles of matrices."""
-        known = self.norm(e) or self.chosen_triangle(e)
+        """torch.where, torch's norm for `0 if Sum x^2 = 0 else sqrt(Sum x^2)`, triangles of matrices, and stacks."""
+        known = self.norm(e) or self.chosen_triangle(e) or self.stacked(e)
         if known is not None:
             return known
         condition = self.value(e.args[0])

@@ -186,6 +186,10 @@ class LowererBase:
         """A choice between a matrix and zero that is a triangle of it; None for any other."""
         raise NotImplementedError(type(self).__name__)
 
+    def stacked(self, e: Where) -> Val | None:
+        """A choice by the position along a dimension that is a stack; None for any other."""
+        raise NotImplementedError(type(self).__name__)
+
     def triangle_of_truths(self, one: Index, other: Index, strict: bool) -> Val:
         """A bracket between two indices."""
         raise NotImplementedError(type(self).__name__)

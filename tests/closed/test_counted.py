@@ -33,6 +33,16 @@ def entries(x, y):
     return ((x * one_hot(x, y)).sum(1) ** 2).mean()
 
 
+def chosen(x, y):
+    mask = torch.arange(x.shape[1]) == y[:, None]
+    return (torch.where(mask, x.exp(), torch.zeros_like(x)).sum(1) ** 2).mean()
+
+
+def filled(x, y):
+    logp = x - x.exp().sum(1, keepdim=True).log()
+    return logp.masked_fill(torch.arange(x.shape[1]) != y[:, None], 0).sum() / len(y)
+
+
 def rows(x, y):
     return (one_hot(x.T, y) @ x).square().sum()
 
@@ -58,13 +68,13 @@ def test_the_logarithm_of_one_share_is_finite(f, scale: float) -> None:
 @pytest.mark.parametrize(
     "y", [Y, OUTSIDE, OUTSIDE.int(), OUTSIDE.double()], ids=["inside", "outside", "int32", "float"]
 )
-@pytest.mark.parametrize("f", [entries, rows])
+@pytest.mark.parametrize("f", [entries, chosen, filled, rows])
 def test_a_number_that_is_no_position_picks_nothing(f, y: torch.Tensor) -> None:
-    x = X if f is entries else TABLE
+    x = TABLE if f is rows else X
     program = codegen.generate(f, x, y)
     for some in (slice(None), slice(1, 4)):
         at = y[some]
-        given = x[some] if f is entries else x
+        given = x if f is rows else x[some]
         out, grads = program.value_and_grad(given, at)
         true, slope = autograd(f, given, at)
         torch.testing.assert_close(out, true)
@@ -75,6 +85,13 @@ def test_a_table_is_read_at_its_rows() -> None:
     source = codegen.generate(rows, TABLE, Y).source.split("def step(")[0]
     assert "x[" in source
     assert " @ " not in source
+
+
+@pytest.mark.parametrize("f", [chosen, filled])
+def test_what_a_choice_leaves_is_read_at_its_place(f) -> None:
+    backward = codegen.generate(f, X, Y).source.split("def backward(")[1].split("def step(")[0]
+    assert "index" in backward
+    assert "==" not in backward.replace("[j ==", "")
 
 
 @pytest.mark.parametrize("n", [1, 2])

@@ -156,3 +156,22 @@ def test_exponentials_of_exponentials(forward: Any) -> None:
         torch.testing.assert_close(out, forward(given).nan_to_num(0.0))
         torch.testing.assert_close(program.backward(saved)["x"], naive.nan_to_num(0.0))
         assert given.abs().max() < 100 or bool(naive.isnan().any())
+
+
+def taught(x: Tensor, h: Tensor, w: Tensor) -> Tensor:
+    p = x.exp() / x.exp().sum(1, keepdim=True)
+    return -((h @ w).sigmoid() * p.log()).sum(1).mean()
+
+
+def test_shares_keep_their_logarithm_where_their_targets_come_later() -> None:
+    """The logarithm is read beside a product of matrices that the shares do not wait for."""
+    d = Draw(0)
+    x, h, w = d.normal(5, 4), d.normal(5, 3), d.normal(3, 4)
+    program = codegen.generate(taught, x, h, w)
+    for scale in (1.0, 1e4):
+        leaves = [t.clone().requires_grad_() for t in (scale * x, h, w)]
+        true = -((leaves[1] @ leaves[2]).sigmoid() * leaves[0].log_softmax(1)).sum(1).mean()
+        out, grads = program.value_and_grad(scale * x, h, w)
+        torch.testing.assert_close(out, true.detach())
+        for name, slope in zip(grads, torch.autograd.grad(true, leaves), strict=True):
+            torch.testing.assert_close(grads[name], slope)

@@ -112,6 +112,77 @@ def test_rows_divided_by_their_sums_are_a_product_with_shares() -> None:
     assert all(g.isfinite().all() for g in program.backward(saved).values())
 
 
+def meant(s, y):
+    e = s.exp()
+    return (1 - e[torch.arange(len(y)), y] / e.sum(1)).square().mean()
+
+
+def on_the_diagonal(s, y):
+    e = (2 * s[:, : len(y)]).exp()
+    return (3 * torch.diag(e) / e.sum(0)).sqrt().sum()
+
+
+def of_another_row(s, y):
+    e = s.exp()
+    return (e[torch.arange(len(y)), y] / e.sum(1).flip(0)).log().sum()
+
+
+@pytest.mark.parametrize(("forward", "whole"), [(meant, True), (on_the_diagonal, True), (of_another_row, False)])
+def test_a_quotient_at_one_place_of_a_row_is_read_from_its_shares(forward: Any, whole: bool) -> None:
+    """So that nothing is scaled by hand; what is divided by the sum of another row is no share."""
+    draw = torch.Generator().manual_seed(0)
+    s, y = torch.randn(4, 6, generator=draw, dtype=torch.float64), torch.tensor([5, 0, 2, 2])
+    program = codegen.generate(forward, s, y)
+    assert codegen.check(program, s, y).ok
+    if whole:
+        assert "amax" not in program.source
+        assert program.source.count(".softmax(") == 1
+        out, grads = program.value_and_grad(1e4 * s, y)
+        assert out.isfinite()
+        assert (
+            forward is on_the_diagonal or grads["s"].isfinite().all()
+        )  # the slope of the root of a share of 0 is infinite
+
+
+def noise(s, q):
+    p = s.exp()
+    return -(p / (p + 3 * q)).log().mean()
+
+
+def saturating(s, q):
+    e = (s / 2).exp()
+    return e / (q + e) * q
+
+
+def beside_a_tensor(s, q):
+    return (s.exp() + q).log()
+
+
+OWN = {
+    noise: lambda s, q: torch.nn.functional.softplus((3 * q).log() - s).mean(),
+    saturating: lambda s, q: (s / 2 - q.log()).sigmoid() * q,
+    beside_a_tensor: lambda s, q: torch.logaddexp(s, q.log()),
+}
+"""By kernels that do not overflow, for positive tensors."""
+
+
+@pytest.mark.parametrize("forward", OWN, ids=lambda f: f.__name__)
+def test_an_exponential_beside_a_tensor_is_scaled_by_its_own(forward: Any) -> None:
+    """The tensor may be zero or negative, too."""
+    s = torch.tensor([-3.0, -0.5, 0.0, 0.4, 2.0, 1.0], dtype=torch.float64)
+    q = torch.tensor([0.3, 2.0, 1.0, 0.5, 0.7, 0.2], dtype=torch.float64)
+    program = codegen.generate(forward, s, q)
+    any_sign = torch.tensor([0.3, 2.0, 1.0, 0.0, 0.7, -0.2], dtype=torch.float64)
+    for given, other, true in ((s, q, forward), (s, any_sign, forward), (1e4 * s, q, OWN[forward])):
+        leaves = [t.clone().requires_grad_() for t in (given, other)]
+        wanted = true(*leaves)
+        out, saved = program.forward(given, other)
+        torch.testing.assert_close(out, wanted.detach())
+        slopes = torch.autograd.grad(wanted.sum(), leaves)
+        for found, slope in zip(program.backward(saved).values(), slopes, strict=True):
+            torch.testing.assert_close(found, slope)
+
+
 def beta(a, b):
     return ((a.exp() + b.exp()).lgamma() - b.exp().lgamma()).sum()
 

@@ -12,23 +12,21 @@ from sympy import Expr, Mul
 from codegen.closed.algebra.matching import holding, matched
 from codegen.closed.algebra.sums import summed_term
 from codegen.closed.algebra.terms import expanded
-from codegen.closed.definitions import knownsums, multiples, oncecentred, onesum, several, signs, turned
+from codegen.closed.definitions import knownsums, multiples, oncecentred, onesum, several, sharesofsums, signs, turned
 from codegen.closed.definitions.logistic import DEPTH, elementwise_cells, gate_argument, softplus_arguments
 from codegen.closed.definitions.outer import ORIGINS, with_origins
 from codegen.closed.definitions.stabilize import is_exponential
 from codegen.closed.kernels.kinks import CLAMP, with_clamps
-from codegen.closed.regions.called import share_name
 from codegen.closed.regions.cells import Cell, at, natural, substituted
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Index, Sigma, accesses, base, canonical, element, free_indices, fresh, instantiate, name_of
+from engine.notation import Index, Sigma, accesses, canonical, free_indices, fresh, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.regions.region import Region
 
 SHARES_BY_LOGS = "exp(f - log z) with z = Σ exp f is the share exp(f) / z"
 CENTRED = "a centred tensor u = x - mean(x) sums to zero, so that Σ u x is Σ u u"
-SHARES = "the derivative of a sum of exponentials is made of their shares exp(f) / Σ exp f"
 GATES = "the derivative of log(1 + exp f) is made of sigmoid(f)"
 """The rules of the forward, as its trail names them."""
 
@@ -44,7 +42,11 @@ def enriched(region: Region, kept: tuple[str, ...] = ()) -> Region:
         knownsums.RULE, lambda cells: knownsums.by_known_sums(cells, kept)
     )
     region = region.by(turned.RULE, turned.by_turned_places)
-    region = region.by(CENTRED, centred).by(SHARES, with_shares).by(several.RULE, several.with_logarithms)
+    region = (
+        region.by(CENTRED, centred)
+        .by(sharesofsums.RULE, sharesofsums.with_shares)
+        .by(several.RULE, several.with_logarithms)
+    )
     region = region.by(GATES, with_gates)
     region = region.by(CLAMP, with_clamps).by(multiples.RULE, multiples.with_multiples).by(ORIGINS, with_origins)
     return region.by(signs.RULE, lambda cells: signs.without_minus(cells, kept))
@@ -159,56 +161,6 @@ def with_sums_by_name(c: Cell, known: dict[str, Cell]) -> Cell:
 def generic_of(e: Expr) -> Expr:
     """An expression with its indices by position."""
     return e.xreplace({i: Index(f"_g{k}") for k, i in enumerate(natural(e))})
-
-
-def with_shares(cells: list[Cell]) -> list[Cell]:
-    """`p = e / z` after every `z = Sum e` of an exponential e, unless some cell is that already."""
-    known = {c.name: c for c in cells}
-    read = {r for c in cells for r in c.reads}
-    out: list[Cell] = []
-    taken = set(known)
-    for c in cells:
-        out.append(c)
-        body = summand(c, known)
-        if body is None or not c.differentiable:
-            continue
-        if not isinstance(c.expr, Sigma) and not (c.name in read and several.divides(c, cells)):
-            continue
-        z = element(base(c.name, True), c.indices)
-        if any(
-            d.expr is not None
-            and d.expr.is_Mul
-            and any(f == sp.Pow(a, -1) for f in d.expr.args for a in accesses(d.expr, c.name))
-            for d in cells
-        ):
-            continue
-        limits = dict(c.expr.limits) if isinstance(c.expr, Sigma) else {}
-        free = [i for i in natural(body) if i in limits or i in c.indices]
-        copy = {i: fresh() for i in free}
-        sizes = {**limits, **{cast("Index", i): n for i, n in zip(c.indices, c.shape, strict=True) if i != 0}}
-        name = free_name(share_name(body, known, c.name), taken)
-        taken.add(name)
-        expr = instantiate((body / z), copy)
-        shape = tuple(sizes[i] for i in free)
-        out.append(
-            Cell(name, tuple(copy[i] for i in free), shape, expr, "float", c.differentiable, c.dtype, positive=True)
-        )
-    return out
-
-
-def summand(c: Cell, known: dict[str, Cell]) -> Expr | None:
-    """The exponential that a cell sums, or the first of two exponentials over the same indices that it is the sum of."""
-    if isinstance(c.expr, Sigma):
-        return c.expr.body if is_exponential(c.expr.body, known) else None
-    if (
-        not isinstance(c.expr, sp.Add)
-        or len(c.expr.args) != 2
-        or not all(is_exponential(t, known) for t in c.expr.args)
-    ):
-        return None
-    first = min(c.expr.args, key=str)
-    over = {i for i in c.indices if i != 0}
-    return cast("Expr", first) if all(over <= t.free_symbols for t in c.expr.args) else None
 
 
 def centred(cells: list[Cell]) -> list[Cell]:

@@ -5,6 +5,8 @@ What is made of them is a power of s times what is made of e: `Sum exp(f)` is s 
 log Sum exp(f) = m + log Sum e. Where powers of s meet in a sum, as in `1 + Sum exp(f)`, the largest is taken out, and m is 0 at
 least, so that 1/s does not overflow. No value depends on m, so nothing is passed back to it. Nothing overflows then.
 
+An exponential beside another tensor, `c + exp(f)`, is summed over no axis: m is the larger of f and 0 then.
+
 A sum at places, `z_i = Sum_j [i = d_j] exp(f_j)` as over the edges into each node of a graph, has a largest exponent of its own at
 each of them, m_i, and exp(f_j) is exp(m_i) e_j for i = d_j.
 """
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul, Pow
 
+from codegen.closed.definitions.ownscale import by_its_own, is_beside
 from codegen.closed.regions.cells import Cell, at, is_positive, substituted
 from engine.indexed import Indexed
 from engine.naming import free_name
@@ -153,12 +156,13 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...], moving: s
     """
     known = {c.name: c for c in cells}
     origin = known[name]
-    over = summed_positions(origin, cells)
-    if not over or any(i == 0 for i in origin.indices):
+    alone = is_beside(origin, known)
+    over = () if alone else summed_positions(origin, cells)
+    if not (over or alone) or any(i == 0 for i in origin.indices):
         return None
     places = summed_places(origin, cells)
     rows = beside(tuple(i for p, i in enumerate(origin.indices) if p not in over), tuple(x for x, _ in places), over)
-    weight = weight_of(origin, cells)
+    weight = sp.S.One if alone else weight_of(origin, cells)
     smooth = weight.xreplace({b: sp.Dummy() for b in weight.atoms(*BRACKETS)})  # no gradient goes through a comparison
     weight = sp.S.One if any(name_of(a) in moving for a in accesses(smooth)) else weight
     top = free_name(f"{name}_max", known)
@@ -172,6 +176,8 @@ def without_scale(cells: list[Cell], name: str, kept: tuple[str, ...], moving: s
         body = written(scaling, cells, kept, exponent)
     except Unscaled:
         return None
+    if alone:
+        return in_order(by_its_own(origin, exponent, top, body)) if scaling.mixed else None
     first = largest_of(scaling, exponent, over, places, f"{top}_" if scaling.mixed or weight != 1 else top)
     least = [*off, first]
     if scaling.mixed:
@@ -284,8 +290,9 @@ def weight_of(origin: Cell, cells: list[Cell]) -> Any:
 
 
 def beside(kept: tuple[Any, ...], at_places: tuple[Any, ...], over: tuple[int, ...]) -> tuple[Any, ...]:
-    """What belongs to the positions that are kept, with what belongs to places where those are that are summed."""
-    return (*kept[: over[0]], *at_places, *kept[over[0] :])
+    """What belongs to the positions that are kept, with what belongs to places where those are that are summed, if any is."""
+    first = over[0] if over else len(kept)
+    return (*kept[:first], *at_places, *kept[first:])
 
 
 def truth(e: Any) -> bool:

@@ -26,15 +26,21 @@ DEEPEST = 4
 
 
 def picked(cell: Cell, graph: Graph, part: Callable[[Any, Cell, str], Expr]) -> Expr:
-    """The cell's definition as `[y = k] [k = j]`, with k the position nearest to y as a cell by `part`; unchanged where it is no such comparison."""
+    """The cell's definition as `[y = k] [k = j]`, with k the position nearest to y as a cell by `part`; unchanged where it is no such comparison.
+
+    What stands where they are equal, and nothing elsewhere, `f if j = y else 0`, is read at that position likewise.
+    """
     e: Any = cell.expr
-    if not isinstance(e, Equal) or not added_up(cell.name, graph):
+    chosen = isinstance(e, Where) and isinstance(e.args[0], Equal) and e.args[2] == 0 and e.args[1].has(Indexed)
+    equality = e.args[0] if chosen else e
+    if not isinstance(equality, Equal) or not added_up(cell.name, graph):
         return e
-    for j, y in (e.args, e.args[::-1]):
+    for j, y in (equality.args, equality.args[::-1]):
         if isinstance(j, Index) and j in cell.ranges and isinstance(y, Indexed) and y.is_integer and not y.has(j):
             last = cell.ranges[j] - 1
             nearest = part(Where(Less(y, 0), sp.S.Zero, Where(Less(last, y), last, y)), cell, "index")
-            return Equal(y, nearest) * Delta(nearest, j)
+            there = Equal(y, nearest)
+            return Delta(nearest, j) * (Where(there, e.args[1], 0) if chosen else there)
     return e
 
 

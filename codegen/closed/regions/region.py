@@ -79,7 +79,7 @@ def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
 
     So are outer differences, for what reads them may do without them, and functions of one tensor, which is kept as well as
     they are: of exponentials that are added up there is a logarithm then that does not overflow. The logarithm of a sum stays
-    where the sum does, so that both are one logsumexp.
+    where the sum does, so that both are one logsumexp, and that of shares where they are divided by their sum.
     """
     by_name, readers, first = {c.name: c for c in cells}, readers_of(cells), dict(depth)
     passed: dict[str, int] = {}
@@ -104,9 +104,21 @@ def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
 
 
 def logarithms(c: Cell, by_name: dict[str, Cell]) -> list[str]:
-    """The sums that a cell is a logarithm of."""
+    """The sums that a cell is a logarithm of, and what is divided by a sum."""
     taken = [] if c.expr is None else [name_of(a) for f in c.expr.atoms(sp.log) for a in accesses(f)]
-    return [n for n in taken if n in by_name and isinstance(by_name[n].expr, Sigma)]
+    return [n for n in taken if n in by_name and (is_sum(n, by_name) or divided(by_name[n], by_name))]
+
+
+def is_sum(name: str, by_name: dict[str, Cell]) -> bool:
+    """Whether a cell is a sum over an axis."""
+    return name in by_name and isinstance(by_name[name].expr, Sigma)
+
+
+def divided(c: Cell, by_name: dict[str, Cell]) -> bool:
+    """Whether a cell is a tensor over a sum."""
+    factors = sp.Mul.make_args(c.expr) if c.expr is not None else ()
+    below = (f.base for f in factors if isinstance(f, sp.Pow) and f.exp == -1)
+    return any(isinstance(b, Indexed) and is_sum(name_of(b), by_name) for b in below)
 
 
 def of_one(c: Cell, by_name: dict[str, Cell]) -> bool:

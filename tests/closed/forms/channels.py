@@ -55,7 +55,38 @@ def lerp_hand(x, y, t, g):
     return x * k + y * q, (g * k, g * q, (g * (x - y)).sum(0))
 
 
+def harmonics(normal, light, albedo, y):
+    """Shading by nine spherical harmonics beside each other (Ramamoorthi and Hanrahan 2001)."""
+    unit = normal / normal.norm(dim=1, keepdim=True)
+    a, b, c = unit[:, 0], unit[:, 1], unit[:, 2]
+    basis = torch.stack([torch.ones_like(a), b, c, a, a * b, b * c, 3 * c**2 - 1, a * c, a**2 - b**2], 1)
+    return ((albedo * (basis @ light) - y) ** 2).mean()
+
+
+def harmonics_hand(normal, light, albedo, y, g):
+    length = normal.norm(dim=1, keepdim=True)
+    unit = normal / length
+    a, b, c = unit.unbind(1)
+    basis = torch.stack([torch.ones_like(a), b, c, a, a * b, b * c, 3 * c * c - 1, a * c, a * a - b * b], 1)
+    shade = basis @ light
+    r = albedo * shade - y
+    d = r * (2 * g / r.numel())
+    dshade = d * albedo
+    _, p, q, s, t, u, v, w, z = (dshade @ light.T).unbind(1)
+    da, db, dc = s + t * b + w * c + 2 * z * a, p + t * a + u * c - 2 * z * b, q + u * b + 6 * v * c + w * a
+    dunit = torch.stack([da, db, dc], 1)
+    dnormal = (dunit - unit * (unit * dunit).sum(1, keepdim=True)) / length
+    return r.square().mean(), (dnormal, basis.T @ dshade, d * shade)
+
+
 CHANNELS = (
+    Form(
+        "spherical harmonics",
+        harmonics,
+        lambda d, n: [d.normal(n, 3), d.normal(9, 3), d.unit(n, 3), d.unit(n, 3)],
+        harmonics_hand,
+        wrt=("normal", "light", "albedo"),
+    ),
     Form(
         "global response normalisation",
         response,

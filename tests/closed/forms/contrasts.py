@@ -134,6 +134,12 @@ def predictive_hand(z, w, c, g):
     return (-lp.diagonal().mean(), (dzw @ w.T, z.T @ dzw, d.T @ zw))
 
 
+def quotients(z, w, c):
+    """The same by exponentials, of which those that are meant are divided by the sums of all."""
+    f = torch.exp(z @ w @ c.T)
+    return -torch.log(torch.diag(f) / f.sum(1)).mean()
+
+
 CONTRASTS = [
     Form("identity masks", identity_masks, lambda d, n: [d.normal(n, 16) / 2, d.normal(n, 16) / 2], identity_masks_hand, extreme=True),
     Form("complementary masks", two_masks, lambda d, n: [d.normal(n, 16) / 2, d.normal(n, 16) / 2, d.unit(n, n)], two_masks_hand, wrt=("a", "b")),
@@ -143,4 +149,5 @@ CONTRASTS = [
     Form("odds ratio preference", odds_ratio, lambda d, n: [-d.positive(n), -d.positive(n), d.positive(n)], odds_ratio_hand),
     Form("state space by einsum", state_space, lambda d, n: [d.normal(2, n, 8), d.normal(2, n, 8), d.normal(2, n, n), d.normal(2, n, 16)], state_space_hand),
     Form("predictive coding", predictive, lambda d, n: [d.normal(n, 16) / 2, d.normal(16, 12) / 2, d.normal(n, 12) / 2], predictive_hand),
+    Form("predictive coding by quotients", quotients, lambda d, n: [d.normal(n, 16) / 2, d.normal(16, 12) / 2, d.normal(n, 12) / 2], predictive_hand, extreme=True),
 ]  # fmt: skip

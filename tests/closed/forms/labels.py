@@ -114,7 +114,21 @@ def compared_embedding_hand(c, w, x, y, g):
     return out, (torch.zeros_like(c).index_add_(0, x.flatten(), rows), h.T @ d)
 
 
+def chosen_label(x, y):
+    """Everything but the label's logarithm set to zero, by positions."""
+    logp = x - x.exp().sum(1, keepdim=True).log()
+    return -torch.where(torch.arange(x.shape[1]) == y[:, None], logp, torch.zeros_like(logp)).sum() / len(y)
+
+
 LABELS = (
+    Form(
+        "cross-entropy of a chosen label",
+        chosen_label,
+        lambda d, n: [d.normal(n, 27), d.classes(27, n)],
+        cross_entropy_hand,
+        wrt=("x",),
+        extreme=True,
+    ),
     Form(
         "cross-entropy of a picked share",
         picked_share,
