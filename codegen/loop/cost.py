@@ -27,6 +27,8 @@ SCALAR = 0.015
 """What an element of a softmax costs more where a row has less than a block of columns."""
 POOLED, BY_PLACE = 0.6e-3, 4.5e-3
 """What an element costs that is pooled, with the channels last in memory and otherwise."""
+REORDERED = {"convolution": 0.4e-3, "convolution_backward": 2e-3}
+"""What an element of its largest operand costs where a convolution turns them to have the channels last."""
 EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
     "tanh": 2.4, "exp": 0.7, "log": 0.9, "sigmoid": 0.35, "pow": 0.1, "_softmax": 0.5, "_log_softmax": 0.45, "logsumexp": 1.0,
     "native_batch_norm": 0.3, "native_batch_norm_backward": 0.4, "index": 0.6, "index_put": 2.5, "sqrt": 0.3, "div": 0.0,
@@ -96,10 +98,19 @@ def cost(n: Node) -> float:
     if n.op == "native_batch_norm_backward" and max(parts) * 4 > LARGE:
         time += max(parts) * 2.5e-3  # its results are new memory every time
     if n.op == "max_pool2d_with_indices":
-        time += n.args[0].numel * (POOLED if n.args[0].kwargs.get("memory_format") is torch.channels_last else BY_PLACE)
+        time += n.args[0].numel * (POOLED if last_in_memory(n.args[0]) else BY_PLACE)
+    if n.op in REORDERED and not last_in_memory(n.args[0]):
+        time += max(parts) * REORDERED[n.op]
     if n.op in ("mm", "addmm", "bmm", "addbmm", "mv", "addmv"):
         time += flops(n) / FLOPS.get(width, 90_000.0)
     return time
+
+
+def last_in_memory(x: Node) -> bool:
+    """Whether an image has its channels last in memory."""
+    return x.kwargs.get("memory_format") is torch.channels_last or (
+        x.op == "permute" and list(x.args[1]) == [0, 3, 1, 2]
+    )
 
 
 def at_places(n: Node, width: int) -> float:

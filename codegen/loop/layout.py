@@ -387,7 +387,7 @@ def workspace(layout: Layout) -> None:
             layout.over[x] = x.args[0]
             release(layout, x, k, last, free)
             continue
-        if over_a_result(layout, x, stored) and last.get(x.args[0]) == k:
+        if over_a_result(layout, x, stored) and last.get(x.args[0]) == k >= last.get(image_of(x.args[0]), k):
             layout.over[x] = x.args[0]
             release(layout, x, k, last, free)
             continue
@@ -453,9 +453,15 @@ def over_a_result(layout: Layout, x: Node, stored: set[Node]) -> bool:
         return False
     large = made.numel * made.dtype.itemsize >= LARGE and contiguous(made)
     others = any(root(r) is made for a in x.args[1:] for r in nodes_in(a))
-    whole = made.args[0] if made.op == "part" else made
+    whole = image_of(made)
+    whole = whole.args[0] if whole.op == "part" else whole
     new = whole.op in ("convolution", "convolution_backward") or made in layout.over
     return large and new and not others and {made, x}.isdisjoint(stored) and {made, x}.isdisjoint(layout.kept)
+
+
+def image_of(n: Node) -> Node:
+    """What has the memory that a value may share: an image that it is the pixels of, or itself."""
+    return root(n.args[0]) if n.op == "reshape" else n
 
 
 def last_reads(layout: Layout) -> dict[Node, int]:

@@ -18,6 +18,7 @@ from codegen.loop.kernels import PLAIN, RULES
 from codegen.loop.layout import at_the_end, from_batch, laid_out
 from codegen.loop.names import named_where_computed, with_free_names
 from codegen.loop.padding import widened
+from codegen.loop.pixels import in_pixels
 from codegen.loop.places import PLACES
 from codegen.loop.plan import Plan, Rows, inputs_of, rows_of
 from codegen.loop.record import recorded
@@ -67,6 +68,7 @@ def make_loop(
     tidied(step)
     named_where_computed(step)
     if not plan.plain:
+        step = step if plan.compiled else in_pixels(step)  # a compiler turns images itself
         flattened(step)
     applied = apply(step, PLAIN if plan.plain else RULES)
     named_where_computed(step)

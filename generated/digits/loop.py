@@ -9,7 +9,6 @@ Kernels that were chosen, each equal to what was derived:
     relu(z) = clamp_min(z, 0)
     x w + b = addmm(b, x, w)
     both gradients of a convolution from one call
-    max_pool2d(x) = max_pool2d(x with channels last)
     Sum_i x[i,j] = (xT 1)[j]
 
 Kept in another form while steps are taken, as calls are faster or fewer then:
@@ -45,39 +44,47 @@ def trainer(params):
     x_all = torch.empty(3200, 1, 8, 8, dtype=torch.float32)
     x_rows = x_all.view(100, 32, 1, 8, 8).unbind()
     y_all = torch.empty(3200, dtype=torch.int64)
+    x_column_rows = [row.view(2048, 1) for row in x_rows]
+    x_4d_rows = [row.view(32, 8, 8, 1) for row in x_column_rows]
+    x_permuted_rows = [row.permute(0, 3, 1, 2) for row in x_4d_rows]
     dlogits_all = torch.zeros(3200, 16, dtype=torch.float32)
     dlogits_rows = dlogits_all.view(100, 32, 16).unbind()
     dlogits_table = torch.eye(10, 16, dtype=torch.float32) * -0.03125
     logits_all = torch.empty(100, 32, 16, dtype=torch.float32)
     logits_rows = logits_all.unbind()
     space0 = torch.empty(16384, dtype=torch.float32)
-    h1_relu = space0.view(32, 8, 8, 8)
-    dh1_conv2d = space0.view(32, 8, 8, 8)
-    space1 = torch.empty(4096, dtype=torch.float32)
-    h1 = space1.view(32, 8, 4, 4)
-    db2 = space1[:16]
-    h1_indices = torch.empty(32, 8, 4, 4, dtype=torch.int64)
-    space3 = torch.empty(8192, dtype=torch.float32)
-    h2_relu = space3.view(32, 16, 4, 4)
-    dh2_conv2d = space3.view(32, 16, 4, 4)
-    h2 = torch.empty(32, 16, 2, 2, dtype=torch.float32)
-    h2_indices = torch.empty(32, 16, 2, 2, dtype=torch.int64)
-    space6 = torch.empty(2048, dtype=torch.float32)
-    logits_softmax = space6[:512].view(32, 16)
-    dlogits_flatten = space6.view(32, 64)
-    db1 = space6[:8]
-    logits_flatten = h2.view(32, 64)
+    h1_relu = space0.view(2048, 8)
+    dh1_conv2d = space0.view(2048, 8)
+    space1 = torch.empty(8192, dtype=torch.float32)
+    h2_relu = space1.view(512, 16)
+    dh2_conv2d = space1.view(512, 16)
+    logits_flatten = torch.empty(32, 16, 2, 2, dtype=torch.float32)
+    space3 = torch.empty(2048, dtype=torch.float32)
+    logits_softmax = space3[:512].view(32, 16)
+    dlogits_flatten = space3.view(32, 64)
+    db1 = space3[:8]
+    dh2_pixels = torch.empty(32, 4, 16, dtype=torch.float32)
+    h1_relu_4d = h1_relu.view(32, 8, 8, 8)
+    h1_relu_permuted = h1_relu_4d.permute(0, 3, 1, 2)
+    h2_relu_4d = h2_relu.view(32, 4, 4, 16)
+    h2_relu_permuted = h2_relu_4d.permute(0, 3, 1, 2)
+    logits_flatten_2d = logits_flatten.view(32, 64)
     dlogits_T_rows = [row.t() for row in dlogits_rows]
     ones = torch.ones((32,), dtype=torch.float32)
     w_T = w.t()
-    logits_flatten_T = logits_flatten.t()
-    zeros = torch.zeros((32, 16, 16), dtype=torch.float32)
-    h2_indices_3d = h2_indices.view(32, 16, 4)
+    logits_flatten_T = logits_flatten_2d.t()
     dh2 = dlogits_flatten.view(32, 16, 2, 2)
     dh2_3d = dh2.view(32, 16, 4)
-    zeros_1 = torch.zeros((32, 8, 64), dtype=torch.float32)
-    h1_indices_3d = h1_indices.view(32, 8, 16)
-    small = [c2, c1, b1, b2]
+    dh2_3d_T = dh2_3d.permute(0, 2, 1)
+    dh2_pixels_4d = dh2_pixels.view(32, 2, 2, 16)
+    dh2_pixels_permuted = dh2_pixels_4d.permute(0, 3, 1, 2)
+    dh2_conv2d_T = dh2_conv2d.t()
+    ones_1 = torch.ones((512,), dtype=torch.float32)
+    dh2_conv2d_4d = dh2_conv2d.view(32, 4, 4, 16)
+    dh2_conv2d_permuted = dh2_conv2d_4d.permute(0, 3, 1, 2)
+    dh1_conv2d_4d = dh1_conv2d.view(32, 8, 8, 8)
+    dh1_conv2d_permuted = dh1_conv2d_4d.permute(0, 3, 1, 2)
+    small = [c2, c1, b1]
 
     def take(data, steps, lr, generator=None, watch=None):
         """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
@@ -91,52 +98,54 @@ def trainer(params):
             torch.index_select(data[1], 0, rows, out=y_all[: count * 32])
             torch.index_select(dlogits_table, 0, y_all.view(-1)[: count * 32], out=dlogits_all[: count * 32])
             for (
-                _, x, logits, dlogits, dlogits_T,
+                _, x_permuted, logits, dlogits, dlogits_T,
             ) in zip(
-                range(count), x_rows, logits_rows, dlogits_rows, dlogits_T_rows,
+                range(count), x_permuted_rows, logits_rows, dlogits_rows, dlogits_T_rows,
             ):
                 h1_relu_convolution = torch.ops.aten.convolution.default(
-                    x, c1, b1, (1, 1), (1, 1), (1, 1), False, (0, 0), 1
+                    x_permuted, c1, b1, (1, 1), (1, 1), (1, 1), False, (0, 0), 1
                 )
-                torch.clamp_min(h1_relu_convolution, 0, out=h1_relu)
-                h1_relu_channels_last = h1_relu.clone(memory_format=torch.channels_last)
-                h1_channels_last, h1_indices_channels_last = torch.ops.aten.max_pool2d_with_indices(
-                    h1_relu_channels_last, (2, 2)
-                )
-                h1.copy_(h1_channels_last)
-                h1_indices.copy_(h1_indices_channels_last)
+                h1_relu_convolution_permuted = h1_relu_convolution.permute(0, 2, 3, 1)
+                h1_relu_reshape = h1_relu_convolution_permuted.reshape(2048, 8)
+                torch.clamp_min(h1_relu_reshape, 0, out=h1_relu)
+                h1_image, h1_indices_image = torch.ops.aten.max_pool2d_with_indices(h1_relu_permuted, (2, 2))
                 h2_relu_convolution = torch.ops.aten.convolution.default(
-                    h1, c2, b2, (1, 1), (1, 1), (1, 1), False, (0, 0), 1
+                    h1_image, c2, b2, (1, 1), (1, 1), (1, 1), False, (0, 0), 1
                 )
-                torch.clamp_min(h2_relu_convolution, 0, out=h2_relu)
-                h2_relu_channels_last = h2_relu.clone(memory_format=torch.channels_last)
-                h2_channels_last, h2_indices_channels_last = torch.ops.aten.max_pool2d_with_indices(
-                    h2_relu_channels_last, (2, 2)
-                )
-                h2.copy_(h2_channels_last)
-                h2_indices.copy_(h2_indices_channels_last)
-                torch.addmm(b, logits_flatten, w, out=logits)
+                h2_relu_convolution_permuted = h2_relu_convolution.permute(0, 2, 3, 1)
+                h2_relu_reshape = h2_relu_convolution_permuted.reshape(512, 16)
+                torch.clamp_min(h2_relu_reshape, 0, out=h2_relu)
+                h2_image, h2_indices_image = torch.ops.aten.max_pool2d_with_indices(h2_relu_permuted, (2, 2))
+                logits_flatten.copy_(h2_image)
+                torch.addmm(b, logits_flatten_2d, w, out=logits)
                 torch.softmax(logits, 1, out=logits_softmax)
                 dlogits.add_(logits_softmax, alpha=0.03125)
                 b.addmv_(dlogits_T, ones, alpha=rate)
                 torch.mm(dlogits, w_T, out=dlogits_flatten)
                 w.addmm_(logits_flatten_T, dlogits, alpha=rate)
-                dh2_relu = torch.scatter_add(zeros, -1, h2_indices_3d, dh2_3d)
-                dh2_relu_4d = dh2_relu.view(32, 16, 4, 4)
-                threshold_backward(dh2_relu_4d, h2_relu, 0, grad_input=dh2_conv2d)
-                dh1, dc2, _ = torch.ops.aten.convolution_backward.default(
-                    dh2_conv2d, h1, c2, None, (1, 1), (1, 1), (1, 1), False, (0,), 1, (True, True, False)
+                dh2_pixels.copy_(dh2_3d_T)
+                dh2_relu_image = torch.ops.aten.max_pool2d_with_indices_backward(
+                    dh2_pixels_permuted, h2_relu_permuted, (2, 2), (), 0, 1, False, h2_indices_image
                 )
-                dh1_3d = dh1.view(32, 8, 16)
-                dh1_relu = torch.scatter_add(zeros_1, -1, h1_indices_3d, dh1_3d)
-                dh1_relu_4d = dh1_relu.view(32, 8, 8, 8)
-                threshold_backward(dh1_relu_4d, h1_relu, 0, grad_input=dh1_conv2d)
+                dh2_relu_image_permuted = dh2_relu_image.permute(0, 2, 3, 1)
+                dh2_relu = dh2_relu_image_permuted.reshape(512, 16)
+                threshold_backward(dh2_relu, h2_relu, 0, grad_input=dh2_conv2d)
+                b2.addmv_(dh2_conv2d_T, ones_1, alpha=rate)
+                dh1_image, dc2, _ = torch.ops.aten.convolution_backward.default(
+                    dh2_conv2d_permuted, h1_image, c2, None, (1, 1), (1, 1), (1, 1), False, (0,), 1, (True, True, False)
+                )
+                dh1_relu_image = torch.ops.aten.max_pool2d_with_indices_backward(
+                    dh1_image, h1_relu_permuted, (2, 2), (), 0, 1, False, h1_indices_image
+                )
+                dh1_relu_image_permuted = dh1_relu_image.permute(0, 2, 3, 1)
+                dh1_relu = dh1_relu_image_permuted.reshape(2048, 8)
+                threshold_backward(dh1_relu, h1_relu, 0, grad_input=dh1_conv2d)
                 _, dc1, _ = torch.ops.aten.convolution_backward.default(
-                    dh1_conv2d, x, c1, None, (1, 1), (1, 1), (1, 1), False, (0,), 1, (False, True, False)
+                    dh1_conv2d_permuted, x_permuted, c1, None, (1, 1), (1, 1), (1, 1), False, (0,), 1,
+                    (False, True, False),
                 )
-                torch.sum(dh1_conv2d, (0, 2, 3), out=db1)
-                torch.sum(dh2_conv2d, (0, 2, 3), out=db2)
-                torch._foreach_add_(small, [dc2, dc1, db1, db2], alpha=rate)
+                torch.sum(dh1_conv2d, 0, out=db1)
+                torch._foreach_add_(small, [dc2, dc1, db1], alpha=rate)
             logits_of = logits_all[:count]
             y_of = y_all.view(100, 32)[:count]
             logits_softmax_log_of = logits_of.log_softmax(2)

@@ -132,3 +132,54 @@ def test_means_of_windows_are_sums_of_rows_and_columns(kernel: Any, stride: Any,
     source = trained(forward, params, data)
     assert ("avg_pool2d.default" not in source) is by_rows
     assert (source.count("convolution_backward.default(") == 1) is by_rows
+
+
+def normalised(x: Tensor, y: Tensor, k: Tensor, g: Tensor, b: Tensor, m: Tensor, c: Tensor, v: Tensor) -> Tensor:
+    h = F.relu(F.batch_norm(F.conv2d(x, k, padding=1), None, None, g, b, training=True))
+    return F.cross_entropy((F.max_pool2d(h, 3, 2, 1).sum((2, 3)) * c + m.sum()) @ v, y)
+
+
+def dilated(x: Tensor, y: Tensor, k: Tensor, g: Tensor, b: Tensor, m: Tensor, c: Tensor, v: Tensor) -> Tensor:
+    h = torch.tanh(F.conv1d(x.flatten(2), k, b, padding=1) * g[:, None])
+    h = h + F.conv1d(h, m, c, padding=2, dilation=2, groups=2) * h.mean(2, keepdim=True)
+    return F.cross_entropy(h.amax(2) @ v, y)
+
+
+def windows(x: Tensor, y: Tensor, k: Tensor, g: Tensor, b: Tensor, m: Tensor, c: Tensor, v: Tensor) -> Tensor:
+    h = F.avg_pool2d(torch.tanh(F.conv2d(x, k, b)), 3, 2, 1) * g[:, None, None]
+    h = F.conv2d(h, m, c, groups=2) * x.mean((1, 2, 3), keepdim=True)
+    return F.cross_entropy(h.flatten(1) @ v, y)
+
+
+def again(x: Tensor, y: Tensor, k: Tensor, g: Tensor, b: Tensor, m: Tensor, c: Tensor, v: Tensor) -> Tensor:
+    h = F.conv2d(x, k, b)
+    kept = F.relu(h).mean((2, 3)) * g  # before a convolution reads what is rectified
+    return F.cross_entropy((kept + F.conv2d(h, m, c, groups=2).mean((2, 3))) @ v, y)
+
+
+@pytest.mark.parametrize(
+    ("forward", "size", "seen"),
+    [
+        (normalised, 2, "native_batch_norm"),
+        (dilated, 1, "(0, 2), (1, 2), False"),
+        (windows, 2, "avg_pool2d_backward"),
+        (again, 2, ""),
+    ],
+)
+def test_images_are_rows_of_pixels(forward: Callable[..., Tensor], size: int, seen: str) -> None:
+    g = Generator().manual_seed(0)
+    shapes = {"k": (8, 2, *[3] * size), "g": (8,), "b": (8,), "m": (8, 4, *[3] * size), "c": (8,), "v": (8, 3)}
+    params = {k: torch.randn(*s, generator=g) / max(s) ** 0.5 for k, s in shapes.items()}
+    places = 64 if forward is again else 8
+    data = torch.randn(60, 2, places, places, generator=g), torch.randint(0, 3, (60,), generator=g)
+    short = {k: v.float() for k, v in params.items()}
+    program = codegen.generate(forward, data[0][:16].float(), data[1][:16], *short.values())
+    trainer = program.trainer(short, batch_size=16, lr=0.05)
+    trainer.run((data[0].float(), data[1]), steps=3, generator=Generator().manual_seed(3))
+    rounded = {k: v.double() for k, v in short.items()}, (data[0].float().double(), data[1])
+    _, after = stepwise(program, *rounded, 16, 3, 0.05, 0.0, Generator().manual_seed(3))
+    assert trainer.path == "the emitted loop"
+    assert all(torch.allclose(trainer.params[k].double(), v, rtol=1e-4, atol=1e-4) for k, v in after.items())
+    assert "permute(0, 3, 1, 2)" in trainer.source  # an image whose channels are last in memory
+    assert "clone(" not in trainer.source
+    assert seen in trainer.source
