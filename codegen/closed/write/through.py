@@ -18,7 +18,7 @@ from codegen.closed.write.line import LIKE, Line
 from codegen.closed.write.places import begun, disjoint
 from codegen.derivation import Origin, Proof
 from engine.indexed import Indexed
-from engine.notation import accesses, element, name_of
+from engine.notation import accesses, base, element, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.closing import Closed
@@ -113,7 +113,7 @@ class Through:
             return None
         label = self.local[name_of(e)]
         same = self.labels.ranks.get(label, len(line.shape)) == len(line.shape)
-        return label if same and e.indices == element(e.base, line.indices).indices else None
+        return label if same and e.indices == element(base(name_of(e)), line.indices).indices else None
 
     def target(self, line: Line, others: bool) -> tuple[str, str]:
         """The cell whose cotangent a line is ("" for none of this graph's), and what its tensor is called."""
