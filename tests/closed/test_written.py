@@ -55,6 +55,33 @@ def test_a_pool_is_called_by_its_public_name() -> None:
     assert ", out_indices = torch.nn.functional.max_pool2d(out_relu, 2, return_indices=True)\n" in source
 
 
+def scaled_scores(q, k, bias):
+    return (0.3 * (q @ k.T) + bias).softmax(1).square().sum()
+
+
+def residual(x, w, y):
+    return (y - x @ w).square().sum()
+
+
+def test_a_number_is_multiplied_with_what_a_product_passes_back_where_that_is_smaller() -> None:
+    large = drawn(9, 2), drawn(8, 2), drawn(9, 8)
+    source = emitted(scaled_scores, *large)
+    assert "softmax = torch.addmm(bias, q, k.T, alpha=0.3).softmax(1)\n" in source
+    assert "dq = dout_add @ (0.3 * k)\n" in source  # k is smaller than dq
+    assert "dk = 0.3 * (dout_add.T @ q)\n" in source
+    assert codegen.check(codegen.generate(scaled_scores, *large), *large).ok
+    small = drawn(3, 8), drawn(2, 8), drawn(3, 2)
+    assert "dout_matmul = 0.3 * dout_add\n" in emitted(scaled_scores, *small)
+
+
+def test_minus_a_product_is_that_of_the_product() -> None:
+    inputs = drawn(9, 2), drawn(2, 8), drawn(9, 8)
+    source = emitted(residual, *inputs)
+    assert "dx = -(dout_sub @ w.T)\n" in source
+    assert "dw = -(x.T @ dout_sub)\n" in source
+    assert codegen.check(codegen.generate(residual, *inputs), *inputs).ok
+
+
 def test_a_size_that_is_split_has_to_be_a_multiple() -> None:
     x, w = drawn(4, 3), drawn(3, 6)
     for mode in ("closed", "steps"):

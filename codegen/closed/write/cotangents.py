@@ -54,6 +54,8 @@ class Piece:
     number: bool = False
     product: bool = False
     """Whether it is a sum of products, of this graph's tensors and dtypes."""
+    multiple: tuple[str, Expr] | None = None
+    """The tensor that it is a multiple of, and the number, where it is such a one."""
 
 
 def named_piece(name: str) -> Piece:
@@ -118,13 +120,13 @@ class Cotangents:
 
     def call(self, c: Cell) -> None:
         """What a contraction, a view or another call passes back."""
-        cot = self.finish(c.name)
+        cot, number = self.multiple(c) or (self.finish(c.name), S.One)
         known = self.helper(c, cot)
         sizes = dict(c.node.sizes) if c.node is not None and c.call else {}
         for x in dict.fromkeys(reads(c)):
             if x not in self.structure.live:
                 continue
-            low, names, formula = self.pulled(c, x, {COT: cot, **known})
+            low, names, formula = self.pulled(c, x, {COT: cot, **known}, number)
             scatters = tuple(s.renamed(names, sizes) for s in low.scatters)
             v = low.dense
             if v is None or (v.is_number and v.t == tt.number(0)):
@@ -143,6 +145,24 @@ class Cotangents:
                 continue
             product = full and not scatters and not other and c.expr is not None and is_contraction(c.expr)
             self.add(x, Piece(t, full, scatters, formula, number=v.is_number, product=product))
+
+    def multiple(self, c: Cell) -> tuple[str, Expr] | None:
+        """The tensor that a contraction's cotangent is a multiple of, and the number, where that is multiplied with later for less.
+
+        `-dy @ w` is `-(dy @ w)`: what is passed back then has fewer elements than the cotangent.
+        """
+        pieces = self.pending[c.name]
+        found = pieces[0].multiple if len(pieces) == 1 else None
+        if found is None or c.name in self.symmetric:
+            return None
+        back = [self.by_name[x] for x in dict.fromkeys(reads(c)) if x in self.structure.live]
+        if any(x.dtype != c.dtype for x in back) or self.elements(*back) >= self.elements(c):
+            return None
+        return found
+
+    def elements(self, *cells: Cell) -> int:
+        """How many elements cells have together at the sizes of the example."""
+        return evaluate(cast("Expr", Add(*[Mul(*x.shape) for x in cells])), self.structure.graph.example)
 
     def helper(self, c: Cell, cot: str) -> dict[str, str]:
         """The tensor that the backward through an equation computes first, as placeholder and name; {} where there is none."""
@@ -163,17 +183,24 @@ class Cotangents:
             self.made |= {name for name, _ in found.statements}
         return {found.auxiliary.name: found.name}
 
-    def pulled(self, c: Cell, x: str, known: dict[str, str]) -> tuple[Lowered, dict[str, str], Term]:
-        """The part of x's cotangent that comes through c: in torch, the names it uses, and its formula."""
+    def pulled(
+        self, c: Cell, x: str, known: dict[str, str], number: Expr = S.One
+    ) -> tuple[Lowered, dict[str, str], Term]:
+        """The part of x's cotangent that comes through c, times a number: in torch, the names it uses, and its formula."""
         node = c.node
         alike = c.name in self.symmetric and c.expr is not None and len(accesses(c.expr, x)) > 1
-        if node is not None and c.call and law_of(node) is not None and not alike and not counted(c, node, x):
+        plain = number == 1 and not alike
+        if plain and node is not None and c.call and law_of(node) is not None and not counted(c, node, x):
             return self.pulled_by_template(node, x, known)
         part = passed_back(Definition(c.shape, c.indices, cast("Expr", c.expr)), x, self.by_name[x].shape)
         if alike:
             part = replace(part, expr=with_symmetric(part.expr, COT))
         infos = {**self.structure.infos, COT: TensorInfo(c.shape), OUT: TensorInfo(c.shape)}
-        low = Lowerer(infos, {}).lower(part.expr, part.indices, part.shape)
+        minus = number == -1  # of the product, not of its first factor
+        low = Lowerer(infos, {}).lower(part.expr if minus else number * part.expr, part.indices, part.shape)
+        if minus and low.dense is not None:
+            low = replace(low, dense=replace(low.dense, t=tt.unary("neg", low.dense.t)))
+        part = replace(part, expr=number * part.expr)
         names = {**known, OUT: c.name}
         return low, names, Term(part.indices, part.expr, names)
 

@@ -68,7 +68,10 @@ class Fuse(ast.NodeTransformer):
         return node
 
     def in_one(self, whole: ast.expr, product: ast.expr, minus: bool) -> ast.expr | None:
-        """`whole + product`, or less the product, as one call; None where there is none."""
+        """`whole + product`, or less the product, as one call; None where there is none. A matrix product may have a number in front."""
+        front, product = self.without_number(product)
+        if minus:
+            front = negated(front)
         if not isinstance(product, ast.BinOp) or not isinstance(product.op, (ast.Mult, ast.MatMult)):
             return None
         parts = [whole, product.left, product.right]
@@ -80,9 +83,20 @@ class Fuse(ast.NodeTransformer):
             whole_result = broadcast(given, result) if result else None
             if whole_result is None or alike_along_rows([given, one, other], whole_result):
                 return None
-            return called("addcmul", parts, "value", minus)
+            return called("addcmul", parts, "value", front)
         fits = len(one) == len(other) == 2 and broadcast(given, (one[0], other[1])) == (one[0], other[1])
-        return called("addmm", parts, "alpha", minus) if fits else None
+        return called("addmm", parts, "alpha", front) if fits else None
+
+    def without_number(self, product: ast.expr) -> tuple[ast.expr, ast.expr]:
+        """The number that a matrix product is multiplied with, and the product; for anything else one and what is given."""
+        one = ast.Constant(1)
+        if not isinstance(product, ast.BinOp):
+            return one, product
+        if isinstance(product.op, ast.Mult) and is_matrix_product(product.right) and self.is_number(product.left):
+            return product.left, product.right
+        if isinstance(product.op, ast.Div) and is_matrix_product(product.left) and self.is_number(product.right):
+            return ast.BinOp(one, product.op, product.right), product.left
+        return one, product
 
     def shape(self, e: ast.expr) -> Shape | None:
         """The shape of a tensor of floats; None for what is none, or is not known to be one."""
@@ -149,6 +163,13 @@ class Fuse(ast.NodeTransformer):
         return (*own[: numbers[0]], *kept, *own[numbers[0] + 1 :])
 
 
+def negated(number: ast.expr) -> ast.expr:
+    """Minus a number: of a quotient minus what is above."""
+    if isinstance(number, ast.BinOp) and isinstance(number.op, ast.Div):
+        return ast.BinOp(negated(number.left), number.op, number.right)
+    return ast.UnaryOp(ast.USub(), number)
+
+
 def is_matrix_product(e: ast.expr) -> bool:
     """Whether an expression is `x @ w`."""
     return isinstance(e, ast.BinOp) and isinstance(e.op, ast.MatMult)
@@ -177,9 +198,9 @@ def broadcast(one: Shape, other: Shape) -> Shape | None:
     return None if None in both else cast("Shape", tuple(both))
 
 
-def called(name: str, parts: list[ast.expr], number: str, minus: bool) -> ast.expr:
-    """The call of torch's function."""
-    keywords = [ast.keyword(number, ast.UnaryOp(ast.USub(), ast.Constant(1)))] if minus else []
+def called(name: str, parts: list[ast.expr], number: str, front: ast.expr) -> ast.expr:
+    """The call of torch's function, with the number that it multiplies the product with."""
+    keywords = [] if isinstance(front, ast.Constant) and front.value == 1 else [ast.keyword(number, front)]
     return ast.Call(ast.Attribute(ast.Name("torch"), name), parts, keywords)
 
 

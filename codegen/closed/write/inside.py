@@ -23,6 +23,8 @@ def put_in(values: dict[str, ast.expr], e: ast.expr) -> ast.expr:
     """A sum with the values of some of its terms in it: what is negated there is subtracted."""
     if isinstance(e, ast.Name):
         return values.get(e.id, e)
+    if isinstance(e, ast.BinOp) and isinstance(e.op, ast.Sub):
+        return ast.BinOp(put_in(values, e.left), e.op, e.right)
     if not isinstance(e, ast.BinOp) or not isinstance(e.op, ast.Add):
         return e
     left, right = put_in(values, e.left), put_in(values, e.right)
@@ -53,6 +55,8 @@ def negated(e: ast.expr) -> ast.expr | None:
 
 def terms_of(e: ast.expr) -> list[str]:
     """The names that a sum adds up as they are."""
+    if isinstance(e, ast.BinOp) and isinstance(e.op, ast.Sub):
+        return [e.left.id] if isinstance(e.left, ast.Name) else terms_of(e.left)
     if isinstance(e, ast.BinOp) and isinstance(e.op, ast.Add):
         return [n for side in (e.left, e.right) for n in ([side.id] if isinstance(side, ast.Name) else terms_of(side))]
     return []

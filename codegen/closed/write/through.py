@@ -10,6 +10,7 @@ from codegen.closed.plan.backward import cot_name
 from codegen.closed.plan.recentre import PART
 from codegen.closed.plan.scatters import PLACED
 from codegen.closed.plan.sharedsigns import SIGN
+from codegen.closed.regions.cells import is_contraction
 from codegen.closed.regions.symmetric import is_symmetric, symmetric_among
 from codegen.closed.write.blocks import Term
 from codegen.closed.write.cotangents import Piece, named_piece
@@ -18,9 +19,11 @@ from codegen.closed.write.line import LIKE, Line
 from codegen.closed.write.places import begun, disjoint
 from codegen.derivation import Origin, Proof
 from engine.indexed import Indexed
-from engine.notation import accesses, base, element, name_of
+from engine.notation import Index, accesses, base, element, name_of
 
 if TYPE_CHECKING:
+    from sympy import Expr
+
     from codegen.closed.closing import Closed
     from codegen.closed.plan.backward import Statement
     from codegen.closed.regions.cells import Cell
@@ -94,6 +97,13 @@ class Through:
             self.prove(line, self.cots.names.get(end, f"d{end}"))
             return
         others = end is not None and self.cots.structure.has_source_outside(end, self.unit)
+        product = end is not None and not others and is_product(self.by_name[end])
+        multiple = self.multiple(line) if product else None
+        if end is not None and multiple is not None:
+            dense = tt.rename(cast("Any", line.value.dense).t, self.local, {})
+            self.cots.add(end, Piece(dense, True, formula=self.term(line), multiple=multiple))
+            self.prove(line, self.cots.name(end))
+            return
         actual, label = self.target(line, others)
         self.local[line.name] = label
         self.labels.note(label, line.shape, line.value.kind)
@@ -114,6 +124,17 @@ class Through:
         label = self.local[name_of(e)]
         same = self.labels.ranks.get(label, len(line.shape)) == len(line.shape)
         return label if same and e.indices == element(base(name_of(e)), line.indices).indices else None
+
+    def multiple(self, line: Line) -> tuple[str, Expr] | None:
+        """The tensor that a line passes on times a number, and the number; None where it is something else, or is read again."""
+        number, rest = cast("Any", line.expr).as_independent(Indexed, as_Add=False)
+        if number == 1 or not isinstance(rest, Indexed) or any(isinstance(i, Index) for i in number.free_symbols):
+            return None
+        label = self.local.get(name_of(rest), "")
+        whole = rest.indices == element(base(name_of(rest)), line.indices).indices
+        read = any(name_of(a) == line.name for other in self.code.backward for a in accesses(other.expr))
+        same = self.labels.floats.get(label) == line.shape and bool(line.shape)
+        return (label, number) if whole and same and not read and not line.value.scatters else None
 
     def target(self, line: Line, others: bool) -> tuple[str, str]:
         """The cell whose cotangent a line is ("" for none of this graph's), and what its tensor is called."""
@@ -214,6 +235,11 @@ class Through:
 def is_read(line: Line, c: Cell) -> bool:
     """Whether a cell reads the one whose cotangent a line is."""
     return line.name.removeprefix("d_") in c.reads
+
+
+def is_product(c: Cell) -> bool:
+    """Whether a cell is a product of matrices."""
+    return c.expr is not None and is_contraction(c.expr)
 
 
 def is_part(line: Line, code: RegionCode) -> bool:

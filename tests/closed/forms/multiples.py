@@ -136,7 +136,44 @@ def listmle_hand(s, g):
     return (c - s).sum() / len(s), ((d - 1) * gn,)
 
 
+# Raffel et al., Exploring the limits of transfer learning with a unified text-to-text transformer, 2020: a bias to all scores
+def attention_biased(q, k, v, bias):
+    s = q @ k.T * q.shape[1] ** -0.5 + bias
+    p = torch.exp(s) / torch.exp(s).sum(1, keepdim=True)
+    return p @ v
+
+
+def attention_biased_hand(q, k, v, bias, g):
+    scale = q.shape[1] ** -0.5
+    p = torch.addmm(bias, q, k.T, alpha=scale).softmax(1)
+    o = p @ v
+    ds = aten._softmax_backward_data(g @ v.T, p, 1, p.dtype)
+    return o, (scale * (ds @ k), scale * (ds.T @ q), p.T @ g, ds)
+
+
+# Aronszajn, Theory of reproducing kernels, 1950: all squared distances, multiplied out
+def similarities(x, c):
+    d = (x * x).sum(1, keepdim=True) - 2 * x @ c.T + (c * c).sum(1)
+    return torch.exp(-d).sum()
+
+
+def similarities_hand(x, c, g):
+    e = torch.exp(-(torch.addmm((x * x).sum(1, keepdim=True), x, c.T, alpha=-2) + (c * c).sum(1)))
+    w = e * (2 * g)
+    dx = torch.addmm(-w.sum(1, keepdim=True) * x, w, c)
+    return e.sum(), (dx, torch.addmm(-w.sum(0)[:, None] * c, w.T, x))
+
+
 MULTIPLES = (
+    Form(
+        "attention with a bias",
+        attention_biased,
+        lambda d, n: [d.normal(n, C), d.normal(24, C), d.normal(24, C), d.normal(n, 24)],
+        attention_biased_hand,
+    ),
+    Form(
+        "similarities multiplied out", similarities, lambda d, n: [d.normal(n, C), d.normal(24, C)], similarities_hand
+    ),
     Form("listmle", listmle, lambda d, n: [d.normal(n, C)], listmle_hand, twice=False),
     Form(
         "gp mean",
