@@ -35,12 +35,9 @@ def backward(saved, grad_out=None):
     # dw[i] = grad_out_sum[i] / o_std[0,i]
     dw = (grad_out_sum / o_std).squeeze(0)
 
-    # dx[i,j] = (grad_out[i,j] - 2 grad_out_sum[j] o_sub[i,j]
-    #     (0 if o_std_mean[j] = 0 else 1 / (2 sqrt(o_std_mean[j]))) / (n0 o_std[0,j]) - db[j] / n0) w[j] / o_std[0,j]
-    dx = (
-        (grad_out - o_sub * torch.where(o_std_mean == 0, 0, grad_out_sum * o_std_mean.rsqrt() / (n0 * o_std)) - db / n0)
-        * (w / o_std)
-    )
+    # dx[i,j] = (grad_out[i,j] - 2 dw[j] o_sub[i,j] (0 if o_std_mean[j] = 0 else 1 / (2 sqrt(o_std_mean[j]))) / n0
+    #     - db[j] / n0) w[j] / o_std[0,j]
+    dx = (grad_out - o_sub * torch.where(o_std_mean == 0, 0, dw * o_std_mean.rsqrt() / n0) - db / n0) * (w / o_std)
 
     return {"x": dx, "w": dw, "b": db}
 

@@ -35,8 +35,8 @@ def backward(saved, grad_out=None):
     # dw[i] = grad_out_sum[i] / o_sqrt[i]
     dw = grad_out_sum / o_sqrt
 
-    # dx[i,j] = (grad_out[i,j] - grad_out_sum[j] v_matmul_t[i,j] / (n o_sqrt[j]^2) - db[j] / n) w[j] / o_sqrt[j]
-    dx = (torch.addcmul(grad_out, v_matmul_t, grad_out_sum / (n * o_sqrt ** 2), value=-1) - db / n) * (w / o_sqrt)
+    # dx[i,j] = (grad_out[i,j] - dw[j] v_matmul_t[i,j] / (n o_sqrt[j]) - db[j] / n) w[j] / o_sqrt[j]
+    dx = (torch.addcmul(grad_out, v_matmul_t, dw / (n * o_sqrt), value=-1) - db / n) * (w / o_sqrt)
 
     return {"x": dx, "w": dw, "b": db}
 

@@ -89,8 +89,8 @@ def backward(saved, grad_out=None):
     # dbnw5[i] = dlogits_sum[i] / logits_sqrt[i]
     dbnw5 = dlogits_sum / logits_sqrt
 
-    # dx_5_uncentred[i,j] = dlogits[i,j] - dlogits_sum[j] centred_4[i,j] / (n0 logits_sqrt[j]^2)
-    dx_5_uncentred = torch.addcmul(dlogits, centred_4, dlogits_sum / (n0 * logits_sqrt ** 2), value=-1)
+    # dx_5_uncentred[i,j] = dlogits[i,j] - dbnw5[j] centred_4[i,j] / (n0 logits_sqrt[j])
+    dx_5_uncentred = torch.addcmul(dlogits, centred_4, dbnw5 / (n0 * logits_sqrt), value=-1)
 
     # dx_5[i,j] = (dx_5_uncentred[i,j] - (Σ_k dx_5_uncentred[k,j]) / n0) bnw5[j] / logits_sqrt[j]
     dx_5 = (dx_5_uncentred - dx_5_uncentred.mean(0)) * (bnw5 / logits_sqrt)
@@ -110,8 +110,8 @@ def backward(saved, grad_out=None):
     # dbnw4[i] = dh4_bn_sum[i] / h4_bn_sqrt[i]
     dbnw4 = dh4_bn_sum / h4_bn_sqrt
 
-    # dx_4_uncentred[i,j] = dh4_bn[i,j] - dh4_bn_sum[j] centred_3[i,j] / (n0 h4_bn_sqrt[j]^2)
-    dx_4_uncentred = torch.addcmul(dh4_bn, centred_3, dh4_bn_sum / (n0 * h4_bn_sqrt ** 2), value=-1)
+    # dx_4_uncentred[i,j] = dh4_bn[i,j] - dbnw4[j] centred_3[i,j] / (n0 h4_bn_sqrt[j])
+    dx_4_uncentred = torch.addcmul(dh4_bn, centred_3, dbnw4 / (n0 * h4_bn_sqrt), value=-1)
 
     # dx_4[i,j] = (dx_4_uncentred[i,j] - (Σ_k dx_4_uncentred[k,j]) / n0) bnw4[j] / h4_bn_sqrt[j]
     dx_4 = (dx_4_uncentred - dx_4_uncentred.mean(0)) * (bnw4 / h4_bn_sqrt)
@@ -131,8 +131,8 @@ def backward(saved, grad_out=None):
     # dbnw3[i] = dh3_bn_sum[i] / h3_bn_sqrt[i]
     dbnw3 = dh3_bn_sum / h3_bn_sqrt
 
-    # dx_3_uncentred[i,j] = dh3_bn[i,j] - dh3_bn_sum[j] centred_2[i,j] / (n0 h3_bn_sqrt[j]^2)
-    dx_3_uncentred = torch.addcmul(dh3_bn, centred_2, dh3_bn_sum / (n0 * h3_bn_sqrt ** 2), value=-1)
+    # dx_3_uncentred[i,j] = dh3_bn[i,j] - dbnw3[j] centred_2[i,j] / (n0 h3_bn_sqrt[j])
+    dx_3_uncentred = torch.addcmul(dh3_bn, centred_2, dbnw3 / (n0 * h3_bn_sqrt), value=-1)
 
     # dx_3[i,j] = (dx_3_uncentred[i,j] - (Σ_k dx_3_uncentred[k,j]) / n0) bnw3[j] / h3_bn_sqrt[j]
     dx_3 = (dx_3_uncentred - dx_3_uncentred.mean(0)) * (bnw3 / h3_bn_sqrt)
@@ -152,8 +152,8 @@ def backward(saved, grad_out=None):
     # dbnw2[i] = dh2_bn_sum[i] / h2_bn_sqrt[i]
     dbnw2 = dh2_bn_sum / h2_bn_sqrt
 
-    # dx_2_uncentred[i,j] = dh2_bn[i,j] - dh2_bn_sum[j] centred_1[i,j] / (n0 h2_bn_sqrt[j]^2)
-    dx_2_uncentred = torch.addcmul(dh2_bn, centred_1, dh2_bn_sum / (n0 * h2_bn_sqrt ** 2), value=-1)
+    # dx_2_uncentred[i,j] = dh2_bn[i,j] - dbnw2[j] centred_1[i,j] / (n0 h2_bn_sqrt[j])
+    dx_2_uncentred = torch.addcmul(dh2_bn, centred_1, dbnw2 / (n0 * h2_bn_sqrt), value=-1)
 
     # dx_2[i,j] = (dx_2_uncentred[i,j] - (Σ_k dx_2_uncentred[k,j]) / n0) bnw2[j] / h2_bn_sqrt[j]
     dx_2 = (dx_2_uncentred - dx_2_uncentred.mean(0)) * (bnw2 / h2_bn_sqrt)
@@ -173,8 +173,8 @@ def backward(saved, grad_out=None):
     # dbnw1[i] = dh1_bn_sum[i] / h1_bn_sqrt[i]
     dbnw1 = dh1_bn_sum / h1_bn_sqrt
 
-    # dx_1_uncentred[i,j] = dh1_bn[i,j] - dh1_bn_sum[j] centred[i,j] / (n0 h1_bn_sqrt[j]^2)
-    dx_1_uncentred = torch.addcmul(dh1_bn, centred, dh1_bn_sum / (n0 * h1_bn_sqrt ** 2), value=-1)
+    # dx_1_uncentred[i,j] = dh1_bn[i,j] - dbnw1[j] centred[i,j] / (n0 h1_bn_sqrt[j])
+    dx_1_uncentred = torch.addcmul(dh1_bn, centred, dbnw1 / (n0 * h1_bn_sqrt), value=-1)
 
     # dx_1[i,j] = (dx_1_uncentred[i,j] - (Σ_k dx_1_uncentred[k,j]) / n0) bnw1[j] / h1_bn_sqrt[j]
     dx_1 = (dx_1_uncentred - dx_1_uncentred.mean(0)) * (bnw1 / h1_bn_sqrt)

@@ -82,6 +82,28 @@ def test_minus_a_product_is_that_of_the_product() -> None:
     assert codegen.check(codegen.generate(residual, *inputs), *inputs).ok
 
 
+def quotient(a, v):
+    d = a / v
+    return (d.erf() * (d - v).sin()).sum()
+
+
+def normalised(x, w, b):
+    centred = x - x.mean(0)
+    return centred / (centred.square().mean(0) + 1e-5).sqrt() * w + b
+
+
+def test_a_gradient_that_is_a_factor_of_another_one_is_read_there() -> None:
+    x = drawn(6), drawn(6).exp()
+    source = emitted(quotient, *x)
+    assert "da = dd / v\n" in source
+    assert "dv = -torch.addcmul(dout_sub, d, da)\n" in source
+    batch = drawn(9, 4), drawn(4), drawn(4)
+    source = emitted(normalised, *batch)
+    assert "centred, dw / (n0 * out_sqrt), value=-1)" in source, "the published form has the scale's gradient"
+    for forward, inputs in ((quotient, x), (normalised, batch)):
+        assert codegen.check(codegen.generate(forward, *inputs), *inputs).ok
+
+
 def test_a_size_that_is_split_has_to_be_a_multiple() -> None:
     x, w = drawn(4, 3), drawn(3, 6)
     for mode in ("closed", "steps"):

@@ -18,6 +18,7 @@ from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions.shares import exponential, reduction
 from codegen.closed.plan.apart import without_diagonals
 from codegen.closed.plan.backward import Backward, Plan, Statement
+from codegen.closed.plan.byproducts import by_products
 from codegen.closed.plan.byresult import by_results
 from codegen.closed.plan.bysums import by_sums
 from codegen.closed.plan.naming import Naming
@@ -210,7 +211,7 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
         out.append(replace(s, expr=replaced(s.expr)))
     out = with_scatters_apart(out, lambda e, s: ranges_of(e, s, algebra), Prices(algebra).size)
     out = with_signs_once(out, lambda e, s: ranges_of(e, s, algebra))
-    return ordered_statements(alike_by_name(out))
+    return ordered_statements(by_products(alike_by_name(out), Prices(algebra)))
 
 
 def joined_sums(statements: list[Statement]) -> list[Statement]:
