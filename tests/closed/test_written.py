@@ -89,7 +89,7 @@ def quotient(a, v):
 
 def normalised(x, w, b):
     centred = x - x.mean(0)
-    return centred / (centred.square().mean(0) + 1e-5).sqrt() * w + b
+    return w * centred / (centred.square().mean(0) + 1e-5).sqrt() + b
 
 
 def test_a_gradient_that_is_a_factor_of_another_one_is_read_there() -> None:
