@@ -54,7 +54,7 @@ def test_few_rows_are_added_one_by_one() -> None:
     params, data = large(2000, 16)
     trainer = program_of("in context").trainer(params, batch_size=8, lr=0.05)
     trainer.run(data, steps=1)
-    assert "u.index_add_(0, x, du_sum, alpha=rate)" in trainer.source
+    assert "u.index_add_(0, x, du_sum_1, alpha=rate)" in trainer.source
 
 
 def rows_themselves(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
