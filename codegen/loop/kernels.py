@@ -157,8 +157,13 @@ def flattened(i: Node) -> tuple[Node, list[Node]]:
 
 
 def scatter_adds(step: Step) -> Iterator[Match]:
-    """Rows v added to x at i are index_add(x, 0, i, v)."""
+    """Rows v added to x at i are index_add(x, 0, i, v); so are numbers."""
     for n in step.order:
+        if n.op == "scatter_add" and len(n.shape) == 1 and alike(n.args[2], n.args[3]) and is_row(step, n.args[2]):
+            x, _, i, v = n.args
+            new = call("index_add", x, 0, i, v, shape=n.shape, dtype=n.dtype)
+            yield Match([new], [(n, new)])
+            continue
         if n.op != "index_put" or len(n.args) < 4 or not n.args[3] or len(n.args[1]) != 1:
             continue
         x, (i,), v = n.args[:3]
