@@ -92,12 +92,20 @@ class Ending(Drawing):
 
 
 SAME = frozenset(["neg", "reciprocal", "exp", "log", "sqrt", "rsqrt", "sigmoid", "tanh", "abs", "square"])
+SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 
 
 def at_once(n: Node, name: Callable[[Node], str]) -> str | None:
     """A call for many steps at once, with a dimension for the steps in front of all others; None where it has no such form."""
     a: list[Any] = list(n.args)
-    if n.write or n.kwargs or not a or not isinstance(a[0], Node):
+    if n.write or not a or not isinstance(a[0], Node):
+        return None
+    if any(len(r.shape) != len(n.shape) for r in n.reads) and n.op in ("addcmul", *SIGNS):
+        return None
+    if n.op == "addcmul" and n.kwargs.get("value", 1) in (1, -1):
+        sign = "+" if n.kwargs.get("value", 1) == 1 else "-"
+        return f"{name(a[0])} {sign} {name(a[1])} * {name(a[2])}"
+    if n.kwargs:
         return None
     if n.op in SAME:
         return f"{name(a[0])}.{n.op}()"
@@ -105,9 +113,16 @@ def at_once(n: Node, name: Callable[[Node], str]) -> str | None:
         return f"{name(a[0])}.{n.op[1:]}({a[1] + 1})"
     if n.op in ("mean", "sum") and len(a) == 1:
         return f"{name(a[0])}.flatten(1).{n.op}(1)" if a[0].shape else name(a[0])
-    if n.op in ("mul", "div") and len(a) == 2 and not isinstance(a[1], Node):
-        return f"{name(a[0])} {'*' if n.op == 'mul' else '/'} {number(a[1])}"
+    if n.op in SIGNS and len(a) == 2:
+        return f"{name(a[0])} {SIGNS[n.op]} {name(a[1]) if isinstance(a[1], Node) else number(a[1])}"
+    if n.op in ("pow", "clamp_min") and not isinstance(a[1], Node):
+        return f"{name(a[0])}.{n.op}({number(a[1])})"
+    if n.op == "softplus":
+        return f"torch.nn.functional.softplus({', '.join([name(a[0]), *map(number, a[1:])])})"
     rest = cast("list[Any]", a[1]) if len(a) > 1 and isinstance(a[1], (list, tuple)) else []
+    if n.op in ("mean", "sum", "amax", "amin", "logsumexp") and len(a) == 2 and rest and min(rest) >= 0:
+        dims = [d + 1 for d in rest]
+        return f"{name(a[0])}.{n.op}({dims[0] if len(dims) == 1 else tuple(dims)})"
     if n.op == "view" and all(isinstance(s, Sized) or s >= 0 for s in rest):
         return f"{name(a[0])}.view({', '.join(['-1', *map(number, rest)])})" if a[0].numel else None
     if n.op == "index" and len(a[0].shape) == 2 and len(rest) == 2 and None not in rest:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
+from codegen.loop.columns import by_vectors
 from codegen.loop.copies import copied_into_place, copied_once
 from codegen.loop.gelus import by_error_function, with_kernels
 from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_in_rows, seen_as, sizes_of, small
@@ -156,8 +157,13 @@ def flattened(i: Node) -> tuple[Node, list[Node]]:
 
 
 def scatter_adds(step: Step) -> Iterator[Match]:
-    """Rows v added to x at i are index_add(x, 0, i, v)."""
+    """Rows v added to x at i are index_add(x, 0, i, v); so are numbers."""
     for n in step.order:
+        if n.op == "scatter_add" and len(n.shape) == 1 and alike(n.args[2], n.args[3]) and is_row(step, n.args[2]):
+            x, _, i, v = n.args
+            new = call("index_add", x, 0, i, v, shape=n.shape, dtype=n.dtype)
+            yield Match([new], [(n, new)])
+            continue
         if n.op != "index_put" or len(n.args) < 4 or not n.args[3] or len(n.args[1]) != 1:
             continue
         x, (i,), v = n.args[:3]
@@ -438,6 +444,12 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("copied once", "a copy of xT in a product = the copy of x there is, turned", copied_once),
     Rule("copied into place", "copies side by side = views that are copied side by side", copied_into_place),
+    Rule(
+        "vectors",
+        "A x = (xT AT)T = Sum_j A[:,j] x[j], for many matrices A with a vector x each",
+        by_vectors,
+        always=True,
+    ),
     Rule("gelu", "z (1 + erf(z / sqrt(2))) / 2 = gelu(z), and its derivative", with_kernels),
     Rule("gelu by erf", "gelu(z) = z p with p = (1 + erf(z / sqrt(2))) / 2, and its derivative", by_error_function),
     Rule("addmm", "x w + b = addmm(b, x, w)", affine),

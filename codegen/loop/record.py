@@ -284,9 +284,10 @@ def valued(nodes: Sequence[Node]) -> None:
 
 def paired(full: Recorder, point: Recorder) -> None:
     """Give every node of the full recording its value at the small point, and mark numbers that depend on the batch."""
-    if [n.op for n in full.nodes] != [n.op for n in point.nodes]:
-        raise RecordError("it makes other calls for a batch of another size")
-    for a, b in zip(full.nodes, point.nodes, strict=True):
+    for a, b in alongside(full.nodes, point.nodes):
+        if b is None:
+            a.value = a.args[0].value
+            continue
         fixed = a.op in FACTORIES or (a.op != "input" and all(r.constant is not None for r in a.reads))
         if fixed and isinstance(a.value, Tensor):
             a.constant = a.value
@@ -294,6 +295,29 @@ def paired(full: Recorder, point: Recorder) -> None:
         a.args = _pair(a.args, b.args)
         a.kwargs = {k: _pair(v, b.kwargs[k]) for k, v in a.kwargs.items()}
         a.path = tuple((op, _pair(x, y)) for (op, x), (_, y) in zip(a.path, b.path, strict=True))
+
+
+def alongside(full: Sequence[Node], point: Sequence[Node]) -> list[tuple[Node, Node | None]]:
+    """Each call with the same one at the small point; with None where it changes a dtype to what everything has there."""
+    rest = list(reversed(point))
+    found: list[tuple[Node, Node | None]] = []
+    for n in full:
+        other = rest[-1] if rest else None
+        if is_cast(n) and not (other is not None and is_cast(other) and other.dtype == n.dtype):
+            found.append((n, None))
+        elif other is not None and other.op == n.op:
+            found.append((n, rest.pop()))
+        else:
+            rest = list(point)
+            break
+    if rest:
+        raise RecordError("it makes other calls for a batch of another size")
+    return found
+
+
+def is_cast(n: Node) -> bool:
+    """Whether a call changes one floating-point dtype to another."""
+    return n.op == "_to_copy" and n.dtype.is_floating_point and n.args[0].dtype.is_floating_point
 
 
 def _pair(a: Any, b: Any) -> Any:

@@ -151,27 +151,6 @@ def trainer(params):
     demb_getitem_2d = demb_getitem.view(-1, 10)
     emb_T = emb_2d.t()
     small = [bnw5, bnb5, bnw3, bnb3]
-    arange = torch.arange(32)
-
-    def at_end(
-        x_1_invstd, x_2_invstd, x_3_invstd, x_4_invstd, x_5_invstd, logits, y, x_1_mean, x_2_mean, x_3_mean, x_4_mean,
-        x_5_mean,
-    ):
-        var1_power = torch.pow(x_1_invstd, -2)
-        var1 = var1_power - 1e-05
-        var2_power = torch.pow(x_2_invstd, -2)
-        var2 = var2_power - 1e-05
-        var3_power = torch.pow(x_3_invstd, -2)
-        var3 = var3_power - 1e-05
-        var4_power = torch.pow(x_4_invstd, -2)
-        var4 = var4_power - 1e-05
-        var5_power = torch.pow(x_5_invstd, -2)
-        var5 = var5_power - 1e-05
-        loss_log = torch.ops.aten._log_softmax.default(logits, 1, False)
-        loss_log_picked = loss_log[arange, y]
-        mean_loss_log_picked = loss_log_picked.mean()
-        loss = mean_loss_log_picked.neg()
-        return loss, x_1_mean, x_2_mean, x_3_mean, x_4_mean, x_5_mean, var1, var2, var3, var4, var5
 
     def take(data, steps, lr, generator=None, watch=None):
         """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
@@ -263,14 +242,32 @@ def trainer(params):
                 C.addmm_(x_flat_onehot_T, demb_getitem_2d, alpha=0.0625 * rate)
                 w1.addmm_(emb_T, dx_1, alpha=0.0625 * rate)
                 torch._foreach_add_(small, [dbnw5, dbnb5, dbnw3, dbnb3], alpha=rate)
-            (
-                loss_of, x_1_mean_of, x_2_mean_of, x_3_mean_of, x_4_mean_of, x_5_mean_of, var1_of, var2_of, var3_of,
-                var4_of, var5_of,
-            ) = torch.vmap(at_end)(
-                x_1_invstd_all[:count], x_2_invstd_all[:count], x_3_invstd_all[:count], x_4_invstd_all[:count],
-                x_5_invstd_all[:count], logits_all[:count], y_all.view(30, 32)[:count], x_1_mean_all[:count],
-                x_2_mean_all[:count], x_3_mean_all[:count], x_4_mean_all[:count], x_5_mean_all[:count],
-            )
+            x_1_invstd_of = x_1_invstd_all[:count]
+            x_2_invstd_of = x_2_invstd_all[:count]
+            x_3_invstd_of = x_3_invstd_all[:count]
+            x_4_invstd_of = x_4_invstd_all[:count]
+            x_5_invstd_of = x_5_invstd_all[:count]
+            logits_of = logits_all[:count]
+            y_of = y_all.view(30, 32)[:count]
+            x_1_mean_of = x_1_mean_all[:count]
+            x_2_mean_of = x_2_mean_all[:count]
+            x_3_mean_of = x_3_mean_all[:count]
+            x_4_mean_of = x_4_mean_all[:count]
+            x_5_mean_of = x_5_mean_all[:count]
+            var1_power_of = x_1_invstd_of.pow(-2)
+            var1_of = var1_power_of - 1e-05
+            var2_power_of = x_2_invstd_of.pow(-2)
+            var2_of = var2_power_of - 1e-05
+            var3_power_of = x_3_invstd_of.pow(-2)
+            var3_of = var3_power_of - 1e-05
+            var4_power_of = x_4_invstd_of.pow(-2)
+            var4_of = var4_power_of - 1e-05
+            var5_power_of = x_5_invstd_of.pow(-2)
+            var5_of = var5_power_of - 1e-05
+            loss_log_of = logits_of.log_softmax(2)
+            loss_log_picked_of = loss_log_of.gather(2, y_of[:, :, None])[:, :, 0]
+            mean_loss_log_picked_of = loss_log_picked_of.flatten(1).mean(1)
+            loss_of = mean_loss_log_picked_of.neg()
             losses[done : done + count] = loss_of
             if watch is not None:
                 watch(

@@ -303,16 +303,6 @@ def trainer(params):
     dh_3d = dh.view(32, 16, 32)
     small = [nw, nb, upb2, n22w, n22b, n21w, n21b, upb1, n12w, n12b, n11w, n11b, wpe]
 
-    def at_end(logits, y_flat, inside, loss_sum_1):
-        logp = torch.ops.aten._log_softmax.default(logits, 1, False)
-        logp_picked = logp[arange, y_flat]
-        logp_picked_2d = logp_picked.view(32, 16)
-        nll = logp_picked_2d.neg()
-        inside_times_nll = inside * nll
-        sum_inside_times_nll = inside_times_nll.sum()
-        loss = sum_inside_times_nll / loss_sum_1
-        return loss,
-
     def run(data, steps, lr, generator=None, watch=None):
         """Take steps on rows of `data`, and return their losses. `watch(count, kept)` gets what is kept of a chunk."""
         rate = -lr
@@ -465,9 +455,17 @@ def trainer(params):
                     [dnw, dnb, dupb2, dn22w, dn22b, dn21w, dn21b, dupb1, dn12w, dn12b, dn11w, dn11b, dwpe],
                     alpha=rate,
                 )
-            loss_of, = torch.vmap(at_end)(
-                logits_all[:count], torch.stack(y_flat_rows)[:count], inside_all[:count], loss_sum_1_all[:count],
-            )
+            logits_of = logits_all[:count]
+            y_flat_of = torch.stack(y_flat_rows)[:count]
+            inside_of = inside_all[:count]
+            loss_sum_1_of = loss_sum_1_all[:count]
+            logp_of = logits_of.log_softmax(2)
+            logp_picked_of = logp_of.gather(2, y_flat_of[:, :, None])[:, :, 0]
+            logp_picked_2d_of = logp_picked_of.view(-1, 32, 16)
+            nll_of = logp_picked_2d_of.neg()
+            inside_times_nll_of = inside_of * nll_of
+            sum_inside_times_nll_of = inside_times_nll_of.flatten(1).sum(1)
+            loss_of = sum_inside_times_nll_of / loss_sum_1_of
             losses[done : done + count] = loss_of
             if watch is not None:
                 watch(count, {})
