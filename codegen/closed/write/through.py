@@ -100,8 +100,7 @@ class Through:
         product = end is not None and not others and is_product(self.by_name[end])
         multiple = self.multiple(line) if product else None
         if end is not None and multiple is not None:
-            dense = tt.rename(cast("Any", line.value.dense).t, self.local, {})
-            self.cots.add(end, Piece(dense, True, formula=self.term(line), multiple=multiple))
+            self.cots.add(end, Piece(self.dense(line, end), True, formula=self.term(line), multiple=multiple))
             self.prove(line, self.cots.name(end))
             return
         actual, label = self.target(line, others)
@@ -134,7 +133,10 @@ class Through:
         whole = rest.indices == element(base(name_of(rest)), line.indices).indices
         read = any(name_of(a) == line.name for other in self.code.backward for a in accesses(other.expr))
         same = self.labels.floats.get(label) == line.shape and bool(line.shape)
-        return (label, number) if whole and same and not read and not line.value.scatters else None
+        if not whole or not same or read or line.value.scatters:
+            return None
+        converted = self.dense(line, self.ends[line.name]) != tt.rename(cast("Any", line.value.dense).t, self.local, {})
+        return None if converted else (label, number)
 
     def target(self, line: Line, others: bool) -> tuple[str, str]:
         """The cell whose cotangent a line is ("" for none of this graph's), and what its tensor is called."""
