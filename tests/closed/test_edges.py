@@ -426,3 +426,15 @@ def test_running_sums_that_begin_with_nothing(forward: Callable[..., Any], mode:
     found = program.backward(saved, weights)["x"]
     torch.testing.assert_close(found, theirs, equal_nan=True, rtol=1e-12, atol=1e-14)
     assert int(found.isfinite().sum()) == (17 if forward is beyond else 18)
+
+
+def test_what_is_compared_alone_gets_no_gradient() -> None:
+    """The slope of `1 / gap` is infinite where the largest is, and what comes back to it is nothing, which is not 0 times that."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        gap = x.amax(0) - x
+        return torch.where(torch.isfinite(1 / gap), gap, 0.0).sum()
+
+    x = torch.tensor([[1.0, 2.0], [4.0, -3.0], [0.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    (true,) = torch.autograd.grad(forward(x), x)
+    torch.testing.assert_close(codegen.generate(forward, x.detach()).value_and_grad(x.detach())[1]["x"], true)
