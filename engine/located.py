@@ -94,6 +94,14 @@ def device(name: str) -> str:
     return f".{name}() at {located()}: leave devices out. Emitted code runs on the device that its inputs are on.{text}"
 
 
+def drawn_apart(name: str) -> str:
+    """The message for random numbers of a generator that the forward has for itself."""
+    return (
+        f"{name}(generator=...) at {located()}: emitted code draws from torch's own generator. Leave the generator out and call "
+        "torch.manual_seed before the forward, or pass what is drawn as an input."
+    )
+
+
 def transformed(name: str) -> str:
     """The message for a tensor without values that the trace does not know."""
     return (

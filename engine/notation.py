@@ -421,8 +421,12 @@ class Amax(Head):
 class Fixed(Amax):
     """`Fixed(e)`: the value of `e`, taken as a constant, as torch takes what it computes under `no_grad`.
 
-    It is the largest value over no index at all.
+    It is the largest value over no index at all. A number is one already.
     """
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        return args[0] if args[0].is_number else None
 
     def _math(self, printer: Any) -> str:
         return rf"\overline{{{printer._print(self.args[0])}}}"

@@ -130,7 +130,11 @@ class Sizes:
         if len(symbols) == 1:  # shapes that contain the size must know that it is a number now
             (symbol,) = symbols
             e, value = symbol, self.values[symbol]
+            left = [g for g in self.guards if symbol in self.resolve(g.expr).free_symbols]
             self._same[symbol] = sp.Integer(value)
+            for g in left:  # of two sizes that are equal the other one is this number, too
+                if len(self.resolve(g.expr).free_symbols) == 1:
+                    self.fix(g.expr, g.value, where)
         self._guard(Guard(e, value, where))
 
     def _guard(self, guard: Guard) -> None:

@@ -92,7 +92,7 @@ def size_text(e: Expr) -> str:
     if e.is_Symbol and not isinstance(e, Part):
         return str(e)
     long = {r: sp.Float(float(r), 17) for r in e.atoms(sp.Rational) if r.q > LONG}
-    long |= {f: sp.Float(float(f), 17) for f in e.atoms(sp.log, sp.exp) if f.is_number}
+    long |= {f: sp.Float(float(f), 17) for f in e.atoms(sp.log, sp.exp, sp.NumberSymbol) if f.is_number}
     return _SizePrinter().doprint(in_wholes(e).xreplace(long))
 
 

@@ -33,7 +33,7 @@ from engine.graph import Call, Source
 from engine.implicit import Equation, Expansion
 from engine.indexed import Indexed
 from engine.literals import plain
-from engine.located import REMEDIES, device, here, located, transformed, unknown_op
+from engine.located import REMEDIES, device, drawn_apart, here, located, transformed, unknown_op
 from engine.naming import unwatched
 from engine.notation import Index, accesses, name_of, size_symbol
 from engine.ops import TABLE
@@ -186,6 +186,8 @@ class Tracer(TorchFunctionMode):
         kwargs = {k: v for k, v in given.items() if k != "out" or v is not None}
         name = getattr(func, "__name__", str(func))
         flat = pytree.tree_leaves((args, kwargs))
+        if any(isinstance(a, torch.Generator) for a in flat):
+            raise TraceError(drawn_apart(name))
         if self.held and any(id(a) in self.held for a in flat):  # a parameter that was kept elsewhere in the module
             args, kwargs = pytree.tree_map(self._as_held, (args, kwargs))
             flat = pytree.tree_leaves((args, kwargs))
@@ -350,6 +352,8 @@ class Tracer(TorchFunctionMode):
         if name in ("is_floating_point", "is_complex", "element_size", "is_contiguous", "is_inference", "get_device"):
             with without_modes():
                 return (getattr(p.record.meta, name)() if name != "get_device" else -1,)
+        if name == "requires_grad_" and p.record.op == "detach" and (*args[1:], *kwargs.values(), True)[0]:
+            raise TraceError(unknown_op("grad"))
         if name in ("requires_grad_", "retain_grad", "register_hook", "cpu"):
             return (p,)
         if name in ("detach", "detach_"):

@@ -236,8 +236,14 @@ def by_size(region: Region) -> bool:
 
 
 def judged(region: Region, code: RegionCode, values: dict[Any, int], simplified: bool) -> Verdict:
-    """All gates: where the backward is `simplified`, its equality and accuracy; always the forward's values. One that raises refuses."""
+    """All gates: where the backward is `simplified`, its equality and accuracy; always the forward's values.
+
+    One that raises refuses, and so does a name that two tensors have.
+    """
     proven = simplified and code.backward
+    twice = [name for name, k in Counter(c.name for c in code.cells).items() if k > 1]
+    if twice:
+        return Verdict(False, f"two tensors are called {twice[0]}")
     try:
         if proven:
             verdict = equal(region, code.cells, code.statements, code.gradients, values)

@@ -331,6 +331,8 @@ def test_a_clamp_moves_with_neither_bound_where_they_meet(mode: str) -> None:
     program = codegen.generate(lambda x, low, high: x.clamp(low, high), x, low, high, mode=mode)
     mine = program.backward(program.forward(x, low, high)[1])
     assert all(torch.equal(mine[n], g) for n, g in zip(("x", "low", "high"), theirs, strict=True))
+    program = codegen.generate(lambda x, high: x.clamp(torch.full_like(x, -1.0), high), x, high, mode=mode)
+    assert torch.equal(program.forward(x, high)[0], x.clamp(-1.0, 1.0))
 
 
 RECTIFIED: dict[str, Callable[..., Any]] = {
@@ -426,3 +428,26 @@ def test_running_sums_that_begin_with_nothing(forward: Callable[..., Any], mode:
     found = program.backward(saved, weights)["x"]
     torch.testing.assert_close(found, theirs, equal_nan=True, rtol=1e-12, atol=1e-14)
     assert int(found.isfinite().sum()) == (17 if forward is beyond else 18)
+
+
+def test_what_is_compared_alone_gets_no_gradient() -> None:
+    """The slope of `1 / gap` is infinite where the largest is, and what comes back to it is nothing, which is not 0 times that."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        gap = x.amax(0) - x
+        return torch.where(torch.isfinite(1 / gap), gap, 0.0).sum()
+
+    x = torch.tensor([[1.0, 2.0], [4.0, -3.0], [0.0, 0.5]], dtype=torch.float64, requires_grad=True)
+    (true,) = torch.autograd.grad(forward(x), x)
+    torch.testing.assert_close(codegen.generate(forward, x.detach()).value_and_grad(x.detach())[1]["x"], true)
+
+
+def test_what_is_a_number_of_a_size_is_written_in_numbers() -> None:
+    """Of one class each share is 1, and exponentials of those are numbers, too."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        shares = x.unsqueeze(-1).softmax(-1).squeeze(-1)
+        return -shares.log_softmax(-1).sum() + torch.nn.functional.cross_entropy(shares, x.argmax(-1), reduction="sum")
+
+    x = torch.tensor([[1.0, 2.0, -1.0], [0.0, 3.0, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(codegen.generate(forward, x).forward(x)[0], forward(x))

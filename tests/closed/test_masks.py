@@ -152,3 +152,15 @@ def test_what_a_mask_left_is_not_masked_again() -> None:
 
     program = checked(covariance, drawn(6, 7))
     assert program.source.count("fill_diagonal_(0)") == 1
+
+
+def test_two_values_of_one_tensor_are_two_masks() -> None:
+    """What both passes choose by is compared once and kept: each comparison under a name of its own."""
+
+    def forward(x, y):
+        y = y % 3
+        p = x * torch.where(y == 1, x, 0)
+        return (p * torch.where(y == 2, x.exp(), 0) + torch.where(y == 2, x.sin(), p)).sum()
+
+    source = checked(forward, drawn(6), torch.arange(6)).source
+    assert source.count(" == 1\n") == source.count(" == 2\n") == 1

@@ -105,7 +105,7 @@ def test_sums_of_more_than_the_whole_keep_it() -> None:
 def test_no_cotangent_is_as_large_as_all_pairs() -> None:
     program = codegen.generate(nearest, rand(64, 4), rand(48, 4))
     assert "new_zeros((n0, n2))" not in program.source
-    assert "x - c[out_min]" in program.source
+    assert "x - c[out_indices]" in program.source
 
 
 def test_a_wrong_twin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

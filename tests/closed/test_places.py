@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import sympy as sp
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 
 import codegen
 from codegen.closed.gates.sizes import small_sizes
+from codegen.closed.regions.cells import Cell
 from codegen.derive import gathered
 from engine.errors import InputError
-from engine.notation import Delta, Index, base
+from engine.notation import Delta, Index, base, element, size_symbol
 
 N = sp.Symbol("n", positive=True, integer=True)
 
@@ -112,6 +114,20 @@ def test_gates_have_room_for_every_position_that_is_read() -> None:
     assert region.code.refused == ()
     cells, values = region.code.cells, dict(region.code.values)
     assert min(small_sizes(cells, values).values()) > 6
+
+
+def test_gates_keep_to_what_the_forward_fixed() -> None:
+    """A dimension that is read at each of five places has five, one that is read at each of m has as many as m."""
+    i, n, m = Index("i"), size_symbol("n"), size_symbol("m")
+
+    def read(size, places):
+        given = Cell("c0", (i,), (size,), None, "float", True, torch.float64)
+        return [given, replace(given, name="c1", shape=(places,), expr=sp.exp(element(base("c0"), (i,))))]
+
+    assert small_sizes(read(n, sp.Integer(5)), {n: 5, m: 2}) == {n: 5}
+    assert small_sizes(read(n, sp.Integer(5)), {n: 6, m: 2}) == {n: 6}
+    assert small_sizes(read(n, 3 * m), {n: 6, m: 2}) == {n: 6, m: 2}
+    assert small_sizes(read(3 * m, n), {n: 6, m: 2}) == {n: 4, m: 3}
 
 
 def bent(z, w, u):

@@ -130,6 +130,14 @@ def test_unifying() -> None:
     assert [g.value for g in sizes.guards] == [6]
 
 
+def test_what_equals_a_size_that_becomes_a_number_is_one_too() -> None:
+    """As the rows of a GRU's two weights are, each a third of what it holds: the state says how many that are."""
+    sizes, (n, m) = dims(15, 15)
+    sizes.unify((n // 3).expr, (m // 3).expr)
+    assert sizes.unify((n // 3).expr, sp.Integer(5)) == 5
+    assert sizes.resolve((m // 3).expr) == 5
+
+
 def test_sizes_that_follow_from_sums_are_one() -> None:
     """`n + m` rows that are `2 n` rows: m is n, which is said so that it can be checked."""
     sizes, (n, m) = dims(6, 6)

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, cast
 
 from sympy import Expr, Symbol
 
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, accesses
+from engine.notation import BINDERS, Delta, Index, accesses, name_of
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from codegen.closed.regions.cells import Cell
 
@@ -23,6 +24,8 @@ LONG = 16
 """The length of a sum from which on its rounding is that of long ones."""
 LARGE = 2**18
 """Elements of the largest tensor that is evaluated at the sizes of the example."""
+EXACT = 2**11
+"""Elements of the largest tensor that is evaluated with many digits at the sizes of the example."""
 MEASURED = 2**15
 """Elements of the largest tensor that accuracy is measured on otherwise, so that many dimensions are small ones."""
 
@@ -45,12 +48,42 @@ def small_sizes(cells: Sequence[Cell], values: Mapping[Any, int], first: int = 3
     """Small numbers for the size symbols of a region, in the order of the sizes at the example; equal ones stay equal.
 
     They are larger than every position that the region reads by its number, and no smaller than a few places that it puts
-    something at, so that there is something for each.
+    something at, so that there is something for each. Those that must be numbers are these. Where they do not fit each other, as
+    the forward fixed what one of them is by others, they are the example's, unless a tensor would be too large.
     """
     first = max([first, *[p + 1 for c in cells if c.expr is not None for p in fixed_positions(c.expr)]])
     first = max([first, *[n for c in cells if c.expr is not None for n in fixed_places(c, c.expr) if n <= FEW]])
-    ranks = sorted({values[s] for s in size_symbols(cells) if s in values})
-    return {s: first + step * ranks.index(values[s]) if s in values else first for s in size_symbols(cells)}
+    reads = plain_reads(cells)
+    given = sorted({values[s] for s in size_symbols(cells) if s in values})
+    told = {int(cast("Any", n)) for n, size in reads if n.is_Integer and values.get(size) == n}
+    free = (n for n in itertools.count(first, step) if n not in told)
+    small = {value: value if value in told else next(free) for value in given}
+    sizes = {s: small[values[s]] if s in values else first for s in size_symbols(cells)}
+    if fitting(reads, sizes):
+        return sizes
+    example = {s: values.get(s, first) for s in sizes}
+    exact = fitting(reads, example) and all(math.prod(shape_at(c.shape, example)) <= EXACT for c in cells)
+    return example if exact else sizes
+
+
+def fitting(reads: Iterable[tuple[Expr, Expr]], sizes: Mapping[Any, int]) -> bool:
+    """Whether what is read at each place of a range has at least so many places."""
+    return all(evaluate(n, sizes) <= evaluate(size, sizes) for n, size in reads)
+
+
+def plain_reads(cells: Sequence[Cell]) -> set[tuple[Expr, Expr]]:
+    """How many places an index has, and the dimension that is read at each of them, where the two are written differently."""
+    shapes = {c.name: c.shape for c in cells}
+    found: set[tuple[Expr, Expr]] = set()
+    for c, e in ((c, c.expr) for c in cells if c.expr is not None):
+        ranges: dict[Any, Expr] = dict(c.ranges)
+        for a in accesses(e):
+            for i, size in zip(cast("Any", a).indices, shapes.get(name_of(a), ()), strict=False):
+                if i not in ranges and isinstance(i, Index):
+                    ranges |= {k: n for x in e.atoms(*BINDERS) for k, n in cast("Any", x).limits}
+                if i in ranges and ranges[i] != size:
+                    found.add((ranges[i], size))
+    return found
 
 
 def fixed_positions(e: Expr) -> list[int]:

@@ -6,6 +6,7 @@ What floats are compared with is computed again: they are there, as the backward
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +14,6 @@ import torch
 
 from codegen.closed.regions.cells import Cell, natural
 from engine.indexed import Indexed
-from engine.naming import free_name
 from engine.notation import BRACKETS, Delta, Equal, Index, LessEqual, accesses, canonical, name_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def with_kept_masks(cells: Sequence[Cell], slopes: Mapping[str, Expr]) -> tuple[
         found = comparisons(c.expr, known) if compared and c.expr is not None and not c.call else []
         for b in found:
             if key_of(b) in compared and key_of(b) not in made:
-                made[key_of(b)] = mask(b, known)
+                made[key_of(b)] = mask(b, known, [m.name for m in made.values()])
                 out.append(made[key_of(b)])
         out.append(replace(c, expr=put(c.expr, made, known), text=None) if found and made else c)
     return out, {n: put(e, made, known) if made else e for n, e in slopes.items()}
@@ -63,14 +63,15 @@ def key_of(b: Any) -> Any:
     return canonical(b, {i: Index(f"_m{k}") for k, i in enumerate(natural(b))})
 
 
-def mask(b: Any, known: Mapping[str, Cell]) -> Cell:
-    """A comparison as a cell, called after what is compared."""
+def mask(b: Any, known: Mapping[str, Cell], made: Sequence[str] = ()) -> Cell:
+    """A comparison as a cell, called after what is compared and unlike those already `made`."""
     sizes = {i: n for a in accesses(b) for i, n in zip(cast("Any", a).indices, known[name_of(a)].shape, strict=True)}
     order = natural(b)
     own = {i: Index(f"_m{k}") for k, i in enumerate(order)}
     first = known[name_of(min(accesses(b), key=str))]
     label = "eq" if isinstance(b, Equal) else "le" if isinstance(b, LessEqual) else "lt"
-    name = free_name(f"{first.name}_{label}", known)
+    taken = {*known, *made}
+    name = next(n for k in itertools.count() if (n := f"{first.name}_{label}{k or ''}") not in taken)
     return Cell(name, tuple(own.values()), tuple(sizes[i] for i in order), b.xreplace(own), "bool", False, torch.bool)
 
 

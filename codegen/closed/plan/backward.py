@@ -268,17 +268,23 @@ class Backward:
         return cast("Expr", total)
 
     def chain(self) -> list[Statement]:
-        """The unsimplified backward: one statement per live cell, each the sum of its consumers' local derivatives."""
+        """The unsimplified backward: one statement per live cell, each the sum of its consumers' local derivatives.
+
+        A cell that is compared alone has none: zero times a derivative that is infinite would not be zero.
+        """
         out: list[Statement] = []
         known: set[str] = set()
         for name in reversed(self.order):
             if name not in self.live:
                 continue
             consumers = self._consumers(name, known)
-            known.add(name)
             if name in self.seeds and not consumers:
+                known.add(name)
                 continue
             total = self._total(name, dict.fromkeys(consumers))
+            if total == 0 and name not in self.wanted:
+                continue
+            known.add(name)
             shape = self.cells[name].shape
             out.append(Statement(cot_name(name), self.indices[name], shape, total, name, total))
         return out
