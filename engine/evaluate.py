@@ -182,11 +182,15 @@ class _Evaluation:
         return values
 
     def after(self, name: str) -> set[str]:
-        """The nodes that move with a node. Opaque ones do not: they see real parts only, and are drawn once."""
+        """The nodes that move with a node. Opaque ones do not: they see real parts only, and are drawn once.
+
+        Nor does what was computed under `no_grad`.
+        """
         found: set[str] = set()
         for node in self.graph.nodes:
-            if (node.template or node.implicit) is not None and any(o == name or o in found for o in node.operands):
-                found.add(node.name)
+            if node.differentiable and (node.template or node.implicit) is not None:
+                if any(o == name or o in found for o in node.operands):
+                    found.add(node.name)
         return found
 
     def _compute(self, node: Node, values: dict[str, Array]) -> Array:

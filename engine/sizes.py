@@ -96,6 +96,7 @@ class Sizes:
         self.bounds: list[Bound] = []
         self.same_unseen: list[tuple[Expr, Expr, str]] = []
         self._same: dict[Symbol, Expr] = {}
+        self._equal: list[tuple[Expr, Expr, str]] = []
         self._locate: Callable[[], str] = lambda: ""
 
     def locate_with(self, locate: Callable[[], str]) -> None:
@@ -132,6 +133,15 @@ class Sizes:
             e, value = symbol, self.values[symbol]
             self._same[symbol] = sp.Integer(value)
         self._guard(Guard(e, value, where))
+        self._fix_equal()
+
+    def _fix_equal(self) -> None:
+        """What was found equal to a size that is a number by now is fixed with it."""
+        for a, b, where in self._equal:
+            one, other = self.resolve(a), self.resolve(b)
+            for known, size in ((one, other), (other, one)):
+                if known.is_Integer and not size.is_Integer:
+                    self.fix(size, int(known), where)
 
     def _guard(self, guard: Guard) -> None:
         if guard.value == 0:
@@ -178,6 +188,7 @@ class Sizes:
             self.unify(*equal)
             return self.resolve(a)
         self._guard(Guard(a - b, 0, self._locate()))
+        self._equal.append((a, b, self._locate()))
         return a
 
     def found_equal(self, a: Expr, b: Expr) -> None:

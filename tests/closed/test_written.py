@@ -35,6 +35,28 @@ def test_what_one_call_makes_is_taken_apart_where_it_is_made() -> None:
     assert "outputs" not in source
 
 
+def test_parts_that_are_read_once_are_taken_apart_too() -> None:
+    def projected(x, w, b):
+        (u, v), (p, q) = w.chunk(2), b.chunk(2)
+        return ((x @ u.T + p).view(-1, 2, 2) * (x @ v.T + q).view(-1, 2, 2)).square().sum()
+
+    source = emitted(projected, drawn(4, 3), drawn(8, 3), drawn(8))
+    assert "outputs" not in source
+    assert ".chunk(2)\n" in source
+    assert "clamp" not in source, "four of the bias are added to four of the product: it has eight"
+
+
+def test_a_call_says_only_what_is_not_usual_and_words_stand_in_double_quotes() -> None:
+    def pooled(x, w, y):
+        return F.cross_entropy(F.conv1d(x, w, padding="same").mean(2), y)
+
+    x, w, y = drawn(4, 3, 6), drawn(5, 3, 3), torch.tensor([0, 2, 4, 2])
+    assert 'padding="same"' in emitted(pooled, x, w, y)
+    steps = codegen.generate(pooled, x, w, y, mode="steps").source
+    assert 'padding="same"' in steps
+    assert "torch.nn.functional.cross_entropy(out_mean, y)" in steps
+
+
 def ranked(x, w):
     k = (x @ w).topk(2, dim=1).values
     m = x.exp().max(1).values
