@@ -188,9 +188,9 @@ class _Evaluation:
         """
         found: set[str] = set()
         for node in self.graph.nodes:
-            if node.differentiable and (node.template or node.implicit) is not None:
-                if any(o == name or o in found for o in node.operands):
-                    found.add(node.name)
+            moves = node.differentiable and (node.template or node.implicit) is not None
+            if moves and any(o == name or o in found for o in node.operands):
+                found.add(node.name)
         return found
 
     def _compute(self, node: Node, values: dict[str, Array]) -> Array:
