@@ -37,7 +37,7 @@ def test_what_one_call_makes_is_taken_apart_where_it_is_made() -> None:
 
 def test_parts_that_are_read_once_are_taken_apart_too() -> None:
     def projected(x, w, b):
-        a, c = (F.linear(x, u, v).reshape(*x.shape[:2], 2, 2) for u, v in zip(w.chunk(2), b.chunk(2), strict=True))
+        a, c = (F.linear(x, *of).reshape(*x.shape[:2], 2, 2) for of in zip(w.chunk(2), b.chunk(2), strict=True))
         return (a * c.tanh()).square().sum()
 
     source = emitted(projected, drawn(4, 2, 3), drawn(8, 3), drawn(8))
