@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 import codegen
+from codegen.closed.plan.planner import unsimplified
 from codegen.worked.story import SHARE, WHOLE, backward_story
+from engine.notation import accesses, name_of
 from tests.closed.test_forward_rules import emitted
 
 G = torch.Generator().manual_seed(0)
@@ -55,6 +57,26 @@ def test_a_call_says_only_what_is_not_usual_and_words_stand_in_double_quotes() -
     steps = codegen.generate(pooled, x, w, y, mode="steps").source
     assert 'padding="same"' in steps
     assert "torch.nn.functional.cross_entropy(out_mean, y)" in steps
+
+
+def test_what_passes_nothing_back_is_not_computed() -> None:
+    """What an absolute value is compared with, to find the largest, passes 0 back: its cotangent is in no chain."""
+    program = codegen.generate(lambda x: x.abs().max(), drawn(4, 5))
+    assert program.writer is not None
+    (closed,) = program.writer.regions.values()
+    assert closed.code.region is not None
+    chain = unsimplified(closed.code.region).statements
+    read = {name_of(a) for s in chain for a in accesses(s.expr)}
+    assert len(chain) > 1
+    assert all(s.name in read or s.cell in closed.code.region.wanted for s in chain)
+
+
+def test_a_deviation_is_the_root_of_a_variance() -> None:
+    source = emitted(lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True), drawn(4, 5))
+    forward, backward = source[: source.index("class Function")].split("def backward(")
+    assert "_var = (" in forward
+    assert "where" not in forward
+    assert "where" in backward, "the slope of a root is taken for 0 where that is 0, as torch takes it"
 
 
 def ranked(x, w):
