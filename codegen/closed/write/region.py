@@ -128,8 +128,8 @@ def forward_lines(
         c = step(copies.RULE, c, copies.renamed(own, first))
         c = step(KERNEL, c, kernel_form(c, known))
         c = step(CLAMP, c, clamped(c.expr, known))
-        c = step(ROOT, c, root_alone(c.expr))
         c = step(NORM, c, length_in_whole(c, known, needed))
+        c = step(ROOT, c, root_alone(c.expr))
         c = step(outer.RULE, c, outer.without_outer(c.expr, known, differences))
         return step(gathers.RULE, c, gathers.at_places(cast("Expr", c.expr), c, known))
 
