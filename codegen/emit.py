@@ -13,7 +13,7 @@ import jinja2
 
 from codegen.devices import on_device
 from codegen.steps import StepsWriter, Used, forward_lines, guard_rows, size_lines
-from codegen.wrapping import fitted
+from codegen.wrapping import fitted, in_double_quotes
 from engine import spelling
 from engine.spelling import entries, listed, quoted
 
@@ -87,7 +87,7 @@ def steps_source(derivation: Derivation, target: str = "") -> str:
         returns=returns,
         guards=guard_rows(graph),
         size_lines=size_lines(graph, sized.sizes, list(graph.inputs), list(graph.inputs)),
-        forward=[on_device(line, graph.inputs[0], named) for line in lines],
+        forward=[in_double_quotes(on_device(line, graph.inputs[0], named)) for line in lines],
         unpack=unpack + sizes_back,
         result=sequence(saved, ")", 4, f"return {returns}, Saved("),
         blocks=blocks,

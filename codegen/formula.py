@@ -28,6 +28,7 @@ from engine.notation import (
     element,
     in_wholes,
     name_of,
+    negated,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ class TextPrinter(StrPrinter):
     def said(self, e: Any) -> str:
         """A condition without its brackets."""
         if not isinstance(e, (Less, Equal, Delta)):
-            return self._print(e)
+            other = negated(e)
+            return self._print(e) if other is None else f"not {self._print(other)}"
         left, right = cast("Any", e.args)
         sign = "≤" if isinstance(e, LessEqual) else "<" if isinstance(e, Less) else "="
         if sign == "≤" and left.is_integer and left.is_Add and sp.S.One in left.args:

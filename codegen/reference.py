@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from codegen.stops import without_gradient
 from engine.errors import InputError
 from engine.evaluate import sizes_of
 from engine.notation import in_wholes
@@ -100,6 +101,8 @@ class _Replay:
     def execute(self, node: Node) -> None:
         """Compute one node and, where autograd goes through it, keep its gradient."""
         value = self._input(node) if node.is_input else self._called(node)
+        if without_gradient(self.graph, node):
+            value = value.detach()
         if self.keep and value.requires_grad and not value.is_leaf:
             value.retain_grad()
         self.values[node.name] = value

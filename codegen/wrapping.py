@@ -36,6 +36,13 @@ COMPOUND = ("if", "for", "while", "with", "class", "elif", "else", "try", "excep
 """How lines begin that are not broken: templates lay those out."""
 
 
+def in_double_quotes(line: str) -> str:
+    """A statement with its words in double quotes, where they have none inside: `padding="same"`."""
+    if "'" not in line:
+        return line
+    return HIDDEN.sub(lambda m: m[0].replace("'", '"') if m[0][0] == "'" and not {*m[0]} & {*'"\\'} else m[0], line)
+
+
 class Token(NamedTuple):
     """A token of a line: its text, where it starts and ends, and how many brackets are open before it."""
 

@@ -182,10 +182,14 @@ class _Evaluation:
         return values
 
     def after(self, name: str) -> set[str]:
-        """The nodes that move with a node. Opaque ones do not: they see real parts only, and are drawn once."""
+        """The nodes that move with a node. Opaque ones do not: they see real parts only, and are drawn once.
+
+        Nor does what was computed under `no_grad`.
+        """
         found: set[str] = set()
         for node in self.graph.nodes:
-            if (node.template or node.implicit) is not None and any(o == name or o in found for o in node.operands):
+            moves = node.differentiable and (node.template or node.implicit) is not None
+            if moves and any(o == name or o in found for o in node.operands):
                 found.add(node.name)
         return found
 

@@ -286,6 +286,11 @@ class Equal(Head):
         return rf"\left[{a} = {b}\right]"
 
 
+def negated(condition: Any) -> Any:
+    """What is false where a condition holds: x of `1 - x`; None for any other condition."""
+    return 1 - condition if condition.is_Add and isinstance(1 - condition, Indexed) else None
+
+
 class Where(Head):
     """`Where(condition, a, b)`: a where the condition (0 or 1) holds, else b.
 
@@ -321,8 +326,10 @@ class Where(Head):
         return True if self.args[1].is_nonnegative and self.args[2].is_nonnegative else None
 
     def _math(self, printer: Any) -> str:
-        condition, a, b = (printer._print(x) for x in self.args)
-        return rf"\begin{{cases}} {a} & \text{{if }} {condition} \\ {b} & \text{{else}} \end{{cases}}"
+        other = negated(self.args[0])
+        condition, a, b = (printer._print(x) for x in (other or self.args[0], *self.args[1:]))
+        word = "if" if other is None else "if not"
+        return rf"\begin{{cases}} {a} & \text{{{word} }} {condition} \\ {b} & \text{{else}} \end{{cases}}"
 
 
 class Sign(Head):

@@ -257,12 +257,12 @@ def render_call(
 
 @cache
 def defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    """What a function takes for arguments that are not given, where that is nothing, a truth value or a small number."""
+    """What a function takes for arguments that are not given, where that is nothing, a truth value, a number or a word."""
     try:
         given = signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C
         return {}
-    return {p.name: p.default for p in given if p.default is None or type(p.default) in (bool, int)}
+    return {p.name: p.default for p in given if p.default is None or type(p.default) in (bool, int, float, str)}
 
 
 ATEN = (type(torch.ops.aten.tanh_backward), type(torch.ops.aten.tanh_backward.default))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,6 +57,7 @@ def number_name(value: float, dtype: torch.dtype = torch.float64) -> str:
     """What a number is called."""
     square = rooted(value, dtype)
     text = f"{abs(value):g}" if float(f"{value:g}") == value else repr(abs(value))
+    text = re.sub(r"e(-?)\+?0*", lambda m: "e_minus_" if m[1] else "e", text)
     return NAMES.get(value) or (f"sqrt_{square}" if square else f"{'minus' if value < 0 else 'number'}_{text}")
 
 

@@ -19,6 +19,7 @@ from codegen.loop.layout import FEW, LARGE, ends_of, reads_of, root, together
 from codegen.loop.names import OPERATORS
 from codegen.loop.own import windows
 from codegen.loop.tidy import SCALARS
+from codegen.loop.views import RESHAPES, permutation
 
 if TYPE_CHECKING:
     from codegen.loop.memory import Text
@@ -262,6 +263,8 @@ class Writer(Ending):
         rate = (
             "rate"
             if u.scale == 1
+            else "lr"
+            if u.scale == -1
             else f"{u.scale:g} * rate"
             if u.scale == float(f"{u.scale:g}")
             else f"{u.scale!r} * rate"
@@ -391,13 +394,11 @@ class Writer(Ending):
 
 def shows(n: Node, owner: str, views: tuple[Any, ...]) -> bool:
     """Whether a value is a parameter through a single view."""
-    return (
-        n.is_view
-        and not n.write
-        and n.args[0].op == "input"
-        and n.args[0].name == owner
-        and views == ((n.op, n.args[1:]),)
-    )
+    if not n.is_view or n.write or n.args[0].op != "input" or n.args[0].name != owner:
+        return False
+    order = permutation(n)
+    own = ("view", n.shape) if n.op in RESHAPES else (n.op, n.args[1:]) if order is None else ("permute", tuple(order))
+    return views == (own,)
 
 
 def seen_word(views: tuple[Any, ...]) -> str:

@@ -42,6 +42,7 @@ def updates(step: Step, name: str, users: dict[Node, list[Node]]) -> list[Update
     _fold(name, gradient, 1.0, (), step, users, out)
     own = torch.empty(step.inputs[name].shape, device="meta")
     try:
+        out = [replace(u, views=shorter(own, u.views)) for u in out]
         return [replace(u, beta=u.beta and seen(own, u.views).numel() == own.numel()) for u in out]
     except RuntimeError:  # a view of a part of it that torch has no strides for
         return [Update(name, "add_", (gradient,), 1.0, (), "alpha", False)]
@@ -52,6 +53,19 @@ def seen(t: Tensor, views: Views) -> Tensor:
     for op, args in views:
         t = packet(op)(t, *([list(args)] if op in LISTED else args))
     return t
+
+
+def shorter(t: Tensor, views: Views) -> Views:
+    """Views that show the same of a tensor: of those in another shape, one after the other, the last; none that changes nothing."""
+    out: list[tuple[str, tuple[Any, ...]]] = []
+    for op, args in views:
+        before = tuple(seen(t, tuple(out)).shape)
+        if op == "view" and out and out[-1][0] == "view":
+            before = tuple(seen(t, tuple(out[:-1])).shape)
+            out.pop()
+        if args != (before if op == "view" else tuple(range(len(before))) if op == "permute" else None):
+            out.append((op, args))
+    return tuple(out)
 
 
 def written(g: Node) -> list[tuple[Node, float, Views]] | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from codegen.loop.constants import shortest
 from codegen.loop.graph import Node, Sized, mapped
+from codegen.loop.views import RESHAPES, permutation, unchanged
 
 if TYPE_CHECKING:
     from codegen.loop.graph import Step
@@ -26,6 +27,7 @@ def tidied(step: Step) -> None:
     numbers(step)
     step.readers = None
     without_effect(step)
+    as_they_are(step)
     merged(step)
     step.sort()
 
@@ -84,6 +86,16 @@ def without_effect(step: Step) -> None:
             step.replace(n, x)
 
 
+def as_they_are(step: Step) -> None:
+    """A view that shows a value as it is is that value."""
+    for n in step.order:
+        same = unchanged(n)
+        if same is not None and same.value.shape == n.value.shape and not (n.name and same.name):
+            between = n.args[0].name if n.args[0].op in RESHAPES else ""  # a sight of it that may not be needed now
+            same.name = same.name or n.name or between
+            step.replace(n, same)
+
+
 def is_zero(a: Any) -> bool:
     """Whether an operand is zero in every step."""
     if not isinstance(a, Node):
@@ -100,8 +112,11 @@ def merged(step: Step) -> None:
         base = n
         while base.op in ("view", "_unsafe_view") and not base.write:
             base = base.args[0]
+        order = permutation(n)
         if base is not n:
             key: Any = ("view", id(base), n.shape, n.value.shape)
+        elif order is not None:
+            key = ("permute", id(n.args[0]), tuple(order))
         else:
             named = tuple((k, _key(v)) for k, v in n.kwargs.items())
             key = (n.op, n.overload, _held(n), _key(n.args), named, n.dtype)

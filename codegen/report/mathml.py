@@ -26,6 +26,7 @@ from engine.notation import (
     Where,
     in_wholes,
     name_of,
+    negated,
 )
 
 if TYPE_CHECKING:
@@ -168,8 +169,12 @@ class MathML:
 
     def of_where(self, e: Where) -> tuple[str, int]:
         condition, a, b = e.args
-        said = self.of_bracket(condition)[0] if isinstance(condition, (Less, Equal)) else self.at(condition, SUM)
-        rows = [(a, f"<mtext>if </mtext>{said}"), (b, "<mtext>else</mtext>")]
+        other = negated(condition)
+        said = (
+            self.of_bracket(condition)[0] if isinstance(condition, (Less, Equal)) else self.at(other or condition, SUM)
+        )
+        why = "if" if other is None else "if not"
+        rows = [(a, f"<mtext>{why}\N{NO-BREAK SPACE}</mtext>{said}"), (b, "<mtext>else</mtext>")]
         cells = "".join(f"<mtr><mtd>{self.at(v, SUM)}</mtd><mtd>{why}</mtd></mtr>" for v, why in rows)
         return f'<mo>{{</mo><mtable columnalign="left">{cells}</mtable>', ATOM
 

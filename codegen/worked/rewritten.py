@@ -52,7 +52,21 @@ def states_of(writer: ClosedWriter) -> dict[str, tuple[State, ...]]:
             mine.append(State(n.rule, n.indices, n.after))
     found = {n: straight(states) for n, states in found.items()}
     first, emitted = {c.name for c in writer.structure.traced}, {b.name for b in writer.emitted}
-    return {n: tuple(states) for n, states in found.items() if n not in first or told_of(states, n in emitted)}
+    told = {n: tuple(states) for n, states in found.items() if n not in first or told_of(states, n in emitted)}
+    named = named_in(told, [n for n in told if n in first or n in emitted])
+    return {n: states for n, states in told.items() if n in named}
+
+
+def named_in(told: Mapping[str, Iterable[State]], names: Iterable[str]) -> set[str]:
+    """Some tensors and those that what is told of them names: not what a rule made, and another did without."""
+    found: set[str] = set()
+    stack = [*names]
+    while stack:
+        name = stack.pop()
+        if name not in found:
+            found.add(name)
+            stack.extend(name_of(a) for s in told.get(name, ()) for a in accesses(s.expr))
+    return found
 
 
 def straight(states: list[State]) -> list[State]:
@@ -78,6 +92,7 @@ def notes_of(writer: ClosedWriter) -> list[tuple[Rewrite, Closed | None]]:
 
 def rewritten_steps(writer: ClosedWriter) -> tuple[Step, ...]:
     """The forward's part of the trail: every rule that changed how a tensor is computed, and its definition after that."""
+    told = states_of(writer).keys() | {c.name for c in writer.structure.traced}
     ranks = {n.name: len(n.shape) for n in writer.graph.nodes} | writer.ranks
 
     def step(note: Rewrite, closed: Closed | None) -> Step:
@@ -93,7 +108,8 @@ def rewritten_steps(writer: ClosedWriter) -> tuple[Step, ...]:
 
         return Step(names.get(note.name, note.name), said(note.rule, names).replace("`", ""), Rewritten(text))
 
-    return tuple(step(note, closed) for note, closed in notes_of(writer))
+    steps = (step(note, closed) for note, closed in notes_of(writer))
+    return tuple(s for s in steps if s.node in told)
 
 
 def told_of(states: list[State], emitted: bool) -> bool:

@@ -13,7 +13,7 @@ def forward(x, w, b):
     """Returns (o, saved)."""
     o_sub = x - x.mean(0)
     o_std_mean = (o_sub ** 2).mean(0)
-    o_std = torch.where(o_std_mean == 0, 0, o_std_mean.sqrt()).unsqueeze(0)
+    o_std = o_std_mean.sqrt().unsqueeze(0)
     o = torch.addcmul(b, o_sub, w / o_std)
     return o, (w, o_sub, o_std_mean, o_std)
 

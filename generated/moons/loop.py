@@ -58,6 +58,7 @@ def trainer(params):
     space2 = torch.empty(50, dtype=torch.float32)
     weights_add_3 = space2[:1].view(())
     score_add = space2
+    y_times_score_add = space2
     dhinge_mul = space2
     dscore_add = space2
     space3 = torch.empty(800, dtype=torch.float32)
@@ -65,7 +66,6 @@ def trainer(params):
     sum_w2_squared = space3[:1].view(())
     sum_b2_squared = space3[:1].view(())
     sum_w3_squared = space3[:1]
-    y_times_score_add = space3[:50]
     dscore_add_times_w3 = space3.view(50, 16)
     dh2_add = space3.view(50, 16)
     dhinge_mul_mask = torch.empty(50, dtype=torch.bool)
@@ -80,7 +80,7 @@ def trainer(params):
     dscore_add_T = dscore_add_column.t()
     ones_1 = torch.ones((50,), dtype=torch.float32)
     w3_T = w3.t()
-    w3_T_1 = w3.t()
+    dscore_add_2d = dscore_add.unsqueeze(0)
     dh2_add_T = dh2_add.t()
     w2_T = w2.t()
     h1_T = h1.t()
@@ -137,7 +137,7 @@ def trainer(params):
                 torch.mul(y, dhinge_mul, out=dscore_add)
                 b3.addmv_(dscore_add_T, ones_1, beta=1 + 0.0002 * rate, alpha=rate)
                 torch.mul(dscore_add_column, w3_T, out=dscore_add_times_w3)
-                w3_T_1.addmm_(dscore_add_T, h2, beta=1 + 0.0002 * rate, alpha=rate)
+                w3_T.addmm_(dscore_add_2d, h2, beta=1 + 0.0002 * rate, alpha=rate)
                 threshold_backward(dscore_add_times_w3, h2, 0, grad_input=dh2_add)
                 b2.addmv_(dh2_add_T, ones_1, beta=1 + 0.0002 * rate, alpha=rate)
                 torch.mm(dh2_add, w2_T, out=dh1)

@@ -96,7 +96,7 @@ def forward(
     h_getitem = wte[x]
     h_getitem_1 = wpe[:t]
     h = h_getitem + h_getitem_1
-    x_1 = torch.nn.functional.layer_norm(h, (d,), weight=n11w, bias=n11b, eps=1e-05)
+    x_1 = torch.nn.functional.layer_norm(h, (d,), weight=n11w, bias=n11b)
     w, w_1, w_2 = wqkv1.unbind()
     q_matmul = x_1 @ w
     q_view = q_matmul.view(n, t, 4, d // 4)
@@ -119,13 +119,13 @@ def forward(
     x_2_view = x_2_transpose.reshape(n, t, d)
     x_2_matmul_1 = x_2_view @ wo1
     x_2 = h + x_2_matmul_1
-    h1_layer_norm = torch.nn.functional.layer_norm(x_2, (d,), weight=n12w, bias=n12b, eps=1e-05)
+    h1_layer_norm = torch.nn.functional.layer_norm(x_2, (d,), weight=n12w, bias=n12b)
     h1_matmul = h1_layer_norm @ up1
     h1_add = h1_matmul + upb1
     h1_gelu = torch.nn.functional.gelu(h1_add)
     h1_matmul_1 = h1_gelu @ down1
     h1 = x_2 + h1_matmul_1
-    x_3 = torch.nn.functional.layer_norm(h1, (d,), weight=n21w, bias=n21b, eps=1e-05)
+    x_3 = torch.nn.functional.layer_norm(h1, (d,), weight=n21w, bias=n21b)
     w_3, w_4, w_5 = wqkv2.unbind()
     q_1_matmul = x_3 @ w_3
     q_1_view = q_1_matmul.view(n, t, 4, d // 4)
@@ -148,13 +148,13 @@ def forward(
     x_4_view = x_4_transpose.reshape(n, t, d)
     x_4_matmul_1 = x_4_view @ wo2
     x_4 = h1 + x_4_matmul_1
-    h2_layer_norm = torch.nn.functional.layer_norm(x_4, (d,), weight=n22w, bias=n22b, eps=1e-05)
+    h2_layer_norm = torch.nn.functional.layer_norm(x_4, (d,), weight=n22w, bias=n22b)
     h2_matmul = h2_layer_norm @ up2
     h2_add = h2_matmul + upb2
     h2_gelu = torch.nn.functional.gelu(h2_add)
     h2_matmul_1 = h2_gelu @ down2
     h2 = x_4 + h2_matmul_1
-    logits_layer_norm = torch.nn.functional.layer_norm(h2, (d,), weight=nw, bias=nb, eps=1e-05)
+    logits_layer_norm = torch.nn.functional.layer_norm(h2, (d,), weight=nw, bias=nb)
     logits_getitem = wte[:-1]
     logits_t = logits_getitem.T
     logits = logits_layer_norm @ logits_t

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 import codegen
+from codegen.closed.plan.planner import unsimplified
 from codegen.worked.story import SHARE, WHOLE, backward_story
+from engine.notation import accesses, name_of
 from tests.closed.test_forward_rules import emitted
 
 G = torch.Generator().manual_seed(0)
@@ -33,6 +35,48 @@ def test_what_one_call_makes_is_taken_apart_where_it_is_made() -> None:
     source = emitted(without_middle, x, w)
     assert "\n    a, _, c = (x @ w).chunk(3, 1)\n" in source
     assert "outputs" not in source
+
+
+def test_parts_that_are_read_once_are_taken_apart_too() -> None:
+    def projected(x, w, b):
+        a, c = (F.linear(x, *of).reshape(*x.shape[:2], 2, 2) for of in zip(w.chunk(2), b.chunk(2), strict=True))
+        return (a * c.tanh()).square().sum()
+
+    source = emitted(projected, drawn(4, 2, 3), drawn(8, 3), drawn(8))
+    assert "outputs" not in source
+    assert source.count(".chunk(2)\n") == 2
+    assert "clamp" not in source, "four of the bias are added to four of the product: it has eight"
+
+
+def test_a_call_says_only_what_is_not_usual_and_words_stand_in_double_quotes() -> None:
+    def pooled(x, w, y):
+        return F.cross_entropy(F.conv1d(x, w, padding="same").mean(2), y)
+
+    x, w, y = drawn(4, 3, 6), drawn(5, 3, 3), torch.tensor([0, 2, 4, 2])
+    assert 'padding="same"' in emitted(pooled, x, w, y)
+    steps = codegen.generate(pooled, x, w, y, mode="steps").source
+    assert 'padding="same"' in steps
+    assert "torch.nn.functional.cross_entropy(out_mean, y)" in steps
+
+
+def test_what_passes_nothing_back_is_not_computed() -> None:
+    """What an absolute value is compared with, to find the largest, passes 0 back: its cotangent is in no chain."""
+    program = codegen.generate(lambda x: x.abs().max(), drawn(4, 5))
+    assert program.writer is not None
+    (closed,) = program.writer.regions.values()
+    assert closed.code.region is not None
+    chain = unsimplified(closed.code.region).statements
+    read = {name_of(a) for s in chain for a in accesses(s.expr)}
+    assert len(chain) > 1
+    assert all(s.name in read or s.cell in closed.code.region.wanted for s in chain)
+
+
+def test_a_deviation_is_the_root_of_a_variance() -> None:
+    source = emitted(lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True), drawn(4, 5))
+    forward, backward = source[: source.index("class Function")].split("def backward(")
+    assert "_var = (" in forward
+    assert "where" not in forward
+    assert "where" in backward, "the slope of a root is taken for 0 where that is 0, as torch takes it"
 
 
 def ranked(x, w):

@@ -286,6 +286,24 @@ def test_a_dropped_part_of_a_derivation_fails() -> None:
     assert not report[name].ok
 
 
+@pytest.mark.parametrize("mode", ["closed", "steps"])
+def test_what_is_computed_without_a_gradient_has_none_on_any_side(mode: str) -> None:
+    """A spectral norm: the vectors are a step of a power iteration under `no_grad`."""
+
+    def forward(x: Tensor, w: Tensor, u: Tensor) -> Tensor:
+        with torch.no_grad():
+            v = torch.nn.functional.normalize(w.T @ u, dim=0)
+            u = torch.nn.functional.normalize(w @ v, dim=0)
+        return (x @ (w / (u @ w @ v)).T).tanh().sum()
+
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(n, generator=generator, dtype=torch.float64) for n in ((5, 4), (3, 4), (3,))]
+    report = check(generate(forward, *inputs, mode=mode), *inputs)
+    assert report.ok, report
+    assert report["w"].error is not None
+    assert report["w"].error < 1e-12
+
+
 def test_emitted_code_that_raises_is_no_pass() -> None:
     inputs = small_inputs()
     report = check(corrupted(generate(small, *inputs, mode="steps"), "x.T @", "x @"), *inputs)

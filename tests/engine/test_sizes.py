@@ -138,6 +138,15 @@ def test_what_equals_a_size_that_becomes_a_number_is_one_too() -> None:
     assert sizes.resolve((m // 3).expr) == 5
 
 
+def test_what_was_found_equal_to_a_size_that_is_fixed_later_is_fixed_with_it() -> None:
+    """Thirds of a weight and of a bias are added: where those of the weight are eight, the bias has 24 elements."""
+    sizes, (n, m) = dims(24, 24)
+    sizes.unify(Quo(n.expr, 3), Quo(m.expr, 3))
+    assert sizes.resolve(m.expr) == m.expr
+    sizes.fix(Quo(n.expr, 3), 8)
+    assert sizes.resolve(n.expr) == sizes.resolve(m.expr) == 24
+
+
 def test_sizes_that_follow_from_sums_are_one() -> None:
     """`n + m` rows that are `2 n` rows: m is n, which is said so that it can be checked."""
     sizes, (n, m) = dims(6, 6)

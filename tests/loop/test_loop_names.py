@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 import codegen
-from codegen.loop.constants import literal
+from codegen.loop.constants import literal, number_name
 from codegen.loop.names import OWN
 from tests.codegen.random_forwards import RandomForward
 from tests.loop.conftest import stepwise
@@ -54,6 +54,42 @@ CONSTANTS = [
     (torch.tensor([[True, False], [False, False], [True, True]]), "torch.tensor([[True, False], [False, False], [True, True]], dtype=torch.bool)"),
     (torch.tensor([0.0, -0.0]), "torch.tensor([0.0, -0.0], dtype=torch.float32)"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(-1e9, "minus_1e9"), (1e-9, "number_1e_minus_9"), (1e-12, "number_1e_minus_12"), (0.25, "number_0.25")],
+)
+def test_a_large_number_and_a_small_one_are_not_called_the_same(value: float, name: str) -> None:
+    assert number_name(value) == name
+
+
+def test_views_stand_once_and_show_something() -> None:
+    """The bias goes up where it is taken away; a weight in three dimensions is one matrix, which is turned once."""
+
+    def forward(x, mask, q, w, b, y):
+        a = (x @ q).masked_fill(~mask, -1e9).softmax(-1)
+        pooled = torch.einsum("bt,btd->bd", a, x)
+        return (torch.nn.functional.bilinear(pooled, pooled, w) - b - y).square().mean()
+
+    g = Generator().manual_seed(0)
+    x, q, w, b, y = (
+        torch.randn(n, generator=g, dtype=torch.float64) for n in ((12, 5, 4), (4,), (2, 4, 4), (2,), (12, 2))
+    )
+    data = (x, torch.rand(12, 5, generator=g) > 0.3, y)
+    program = codegen.generate(forward, *data[:2], q, w, b, y)
+    trainer = program.trainer({"q": q, "w": w, "b": b}, batch_size=4, lr=0.1)
+    trainer.run(data, steps=3)
+    assert trainer.path == "the emitted loop"
+    assert "permute(0, 1, 2)" not in trainer.source
+    assert "-1 * rate" not in trainer.source
+    made = [
+        line.split(" = ")[1]
+        for line in trainer.source.splitlines()
+        if re.search(r" = (?!space)\w+\.(t|view|unsqueeze)\(", line)
+    ]
+    assert len(made) == len(set(made))
+    assert not any(re.search(r"\.view\(.*\.(view|permute)\(", line) for line in made)
 
 
 @pytest.mark.parametrize(("value", "text"), CONSTANTS, ids=lambda v: v if isinstance(v, str) else "")

@@ -272,6 +272,7 @@ def test_hostile_names(body: str, tmp_path: Path) -> None:
         (lambda a, i, n: Delta(i, n), ("<mi>δ</mi>",)),
         (lambda a, i, n: Equal(a[i], n), ("<mo>[</mo>", "<mo>=</mo>", "<mo>]</mo>")),
         (lambda a, i, n: Where(Below(a[i], 1), a[i], 2), ("<mtable", "<mtext>else</mtext>")),
+        (lambda a, i, n: Where(1 - a[i], 2, a[i]), ("<mtext>if not\N{NO-BREAK SPACE}</mtext><msub>",)),
         (lambda a, i, n: sp.exp(-a[i]) ** 2, ("<msup><mi>e</mi>",)),
         (lambda a, i, n: 1 - sp.tanh(a[i]) ** 2, ("<mi>tanh</mi>", "<msup>")),
         (lambda a, i, n: sp.Rational(1, 3) * a[i], ("<mn>3</mn>",)),

@@ -14,6 +14,7 @@ from codegen.closed.regions import structure
 from codegen.closed.regions.region import Region
 from codegen.closed.write import region as write_region
 from codegen.formula import text_formula
+from codegen.worked.rewritten import rewritten_steps, states_of
 from codegen.worked.story import forward_story
 from tests.closed.trail import gaps_of
 
@@ -130,6 +131,20 @@ def test_before_and_after_stand_one_below_the_other() -> None:
         "exp(probs_log[i,j])",
     ]
     assert part.lines == ("probs = probs_log.exp()",)
+
+
+def test_what_a_rule_made_and_another_did_without_is_not_told() -> None:
+    """Distances are differences of rows less one mean, until they are one call: no mean is computed."""
+
+    def smoothed(x, y):
+        d2 = (x[:, None] - x[None]).square().sum(-1)
+        return ((-d2).exp() @ y).square().sum()
+
+    program = codegen.generate(smoothed, X, X[:, 0])
+    assert program.writer is not None
+    emitted = {b.name for b in program.writer.emitted}
+    assert states_of(program.writer).keys() <= emitted
+    assert {s.node for s in rewritten_steps(program.writer)} <= {c.name for c in program.writer.structure.traced}
 
 
 def test_a_forward_that_stays_as_it_is_has_no_states() -> None:

@@ -33,7 +33,7 @@ from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, base, bound, canonical, element, fresh, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from sympy import Expr
 
@@ -63,10 +63,19 @@ class Planned:
 def unsimplified(region: Region) -> Planned:
     """The chain of local derivatives as it is: what is left when nothing simpler passes the gates."""
     backward = Backward(list(region.cells), region.seeds, region.wanted, Algebra({}, {}))
-    statements = backward.chain()
+    statements = read_in(backward.chain(), region.wanted)
     return Planned(
         tuple(statements), tuple((s.cell, s.name) for s in statements if s.cell in region.wanted), 0.0, simplified=False
     )
+
+
+def read_in(statements: Sequence[Statement], wanted: Collection[str]) -> list[Statement]:
+    """The statements that the gradients of some cells are computed from: not what is zero, and passes nothing back."""
+    live = {s.name for s in statements if s.cell in wanted}
+    for s in reversed(statements):
+        if s.name in live:
+            live.update(name_of(a) for a in accesses(s.expr))
+    return [s for s in statements if s.name in live]
 
 
 def knowledge(

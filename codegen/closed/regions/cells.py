@@ -611,8 +611,10 @@ class Builder:
         return {s for s in e.free_symbols if isinstance(s, Index)}
 
     def label(self, coefficient: Any, s: Sigma) -> str:
-        """`mean` for a sum divided by its count, else `sum`."""
+        """`mean` for a sum divided by its count, `var` for one of squares divided by one less, else `sum`."""
         count = sp.Mul(*[n for _, n in s.limits])
+        if isinstance(s.body, sp.Pow) and s.body.exp == 2 and sp.cancel(coefficient * (count - 1)) == 1:
+            return "var"
         return "mean" if sp.cancel(coefficient * count) == 1 else "sum"
 
     def factor(self, f: Any, owner: Cell) -> Any:

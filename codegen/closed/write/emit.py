@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from codegen.closed.regions.random import random_nodes
 from codegen.closed.write.fused import fused
 from codegen.closed.write.tidy import continued, in_place, joined, read_by, unturned
-from codegen.closed.write.unpack import unpacked
+from codegen.closed.write.unpack import taken_apart, unpacked
 from codegen.closed.write.writer import ClosedWriter
 from codegen.devices import on_device
 from codegen.emit import quoted, render, sequence, shape_text
@@ -16,6 +16,7 @@ from codegen.emitfunction import Emission, emission_options, function_text, modu
 from codegen.helpers import source
 from codegen.steps import Used, forward_lines, forward_text, guard_rows, size_lines
 from codegen.stops import has_stops, needed
+from codegen.wrapping import in_double_quotes
 from engine.naming import free_name
 from engine.notation import in_wholes
 from engine.spelling import entries, size_text
@@ -57,8 +58,10 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     kept = {*saved, *graph.outputs, *read}
     forward = [shapes[b.name] for b in writer.forward.blocks if b.name in needed]
 
+    apart = taken_apart(forward, writer.forward.several)
+
     def nameless(name: str) -> bool:
-        return name not in kept and not (name in writer.by_name and writer.by_name[name].named)
+        return name not in kept and name not in apart and not (name in writer.by_name and writer.by_name[name].named)
 
     forward = joined(unturned(in_place(forward, nameless), nameless), nameless)
     forward = in_one_call(writer, [taken_back(b, drawn) for b in forward])
@@ -122,7 +125,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
 
 def on(block: Block, like: str, sizes: Collection[str]) -> Block:
     """Statements that make what they make of nothing where the tensor `like` is."""
-    return replace(block, lines=tuple(on_device(line, like, sizes) for line in block.lines))
+    return replace(block, lines=tuple(in_double_quotes(on_device(line, like, sizes)) for line in block.lines))
 
 
 def as_written(graph: Graph, drawn: tuple[str, ...]) -> tuple[str, ...]:
@@ -130,7 +133,7 @@ def as_written(graph: Graph, drawn: tuple[str, ...]) -> tuple[str, ...]:
     used = Used()
     inputs = list(graph.inputs)
     lines = [
-        on_device(line, inputs[0], {*map(str, graph.sizes)})
+        in_double_quotes(on_device(line, inputs[0], {*map(str, graph.sizes)}))
         for line in forward_lines(graph, used, needed(graph), drawn)
     ]
     return (*size_lines(graph, used.sizes, inputs, inputs), *lines)

@@ -31,7 +31,7 @@ from codegen.kernels import stable
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.indexed import Indexed
-from engine.notation import Delta, Sigma, Where, accesses, name_of
+from engine.notation import Delta, Equal, Sigma, Where, accesses, name_of
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
 
 IN_FRONT = "a number that all terms of a sum have goes in front of it"
 """The rule of `numbers_in_front`, as the trail of the forward names it."""
+
+
+ROOT = "a root is zero where what is below it is"
+"""The rule of `root_alone`."""
 
 
 def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool = False) -> RegionCode:
@@ -125,6 +129,7 @@ def forward_lines(
         c = step(KERNEL, c, kernel_form(c, known))
         c = step(CLAMP, c, clamped(c.expr, known))
         c = step(NORM, c, length_in_whole(c, known, needed))
+        c = step(ROOT, c, root_alone(c.expr))
         c = step(outer.RULE, c, outer.without_outer(c.expr, known, differences))
         return step(gathers.RULE, c, gathers.at_places(cast("Expr", c.expr), c, known))
 
@@ -186,6 +191,16 @@ def put_in(names: list[str]) -> str:
     listed = [f"{{{n}}}" for n in names]
     whole = " and ".join([", ".join(listed[:-1]), *listed[-1:]]) if len(names) > 1 else "".join(listed)
     return f"what nothing else reads is written out: {whole}"
+
+
+def root_alone(e: Any) -> Any:
+    """The root of a tensor, without a choice of zero where that is zero: what its slope asks, its value does not."""
+    if isinstance(e, Where):
+        condition, zero, root = e.args
+        same = isinstance(root, sp.Pow) and root.exp.is_positive and isinstance(condition, Equal)
+        if same and zero == 0 and {*condition.args} == {root.base, sp.S.Zero}:
+            return root
+    return e
 
 
 def numbers_in_front(e: Any) -> Any:

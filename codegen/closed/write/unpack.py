@@ -16,6 +16,16 @@ MOST = 8
 """How many tensors are taken apart in one statement at most."""
 
 
+def taken_apart(blocks: Sequence[Block], several: Mapping[str, int]) -> set[str]:
+    """The tensors of the calls of `several` that make more than one tensor which is read: they keep their names until they are unpacked."""
+    found: dict[str, list[str]] = {}
+    for b in blocks:
+        whole = value_of(b.lines[0]).partition("[")[0]
+        if len(b.lines) == 1 and several.get(whole, 0) <= MOST and read_by(b.lines[0]) == (whole,):
+            found.setdefault(whole, []).append(b.name)
+    return {n for whole, parts in found.items() if whole in several and len(parts) > 1 for n in parts}
+
+
 def unpacked(blocks: Sequence[Block], several: Mapping[str, int]) -> list[Block]:
     """Blocks in which what one call makes is taken apart where it is made, if nothing reads it as a whole.
 
@@ -42,4 +52,4 @@ def unpacked(blocks: Sequence[Block], several: Mapping[str, int]) -> list[Block]
     return [b for b in out if b.lines]
 
 
-__all__ = ["unpacked"]
+__all__ = ["taken_apart", "unpacked"]
