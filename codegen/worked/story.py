@@ -17,6 +17,8 @@ from engine.sizes import evaluate
 from engine.spelling import shape_text
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from sympy import Expr
 
     from codegen.closed.regions.cells import Cell
@@ -120,10 +122,12 @@ def backward_story(writer: ClosedWriter) -> tuple[Part, ...]:
     proofs = {p.name: p for p in writer.proofs}
     names = {b.name for b in writer.backward.blocks}
     loose = [p for p in writer.proofs if p.name not in names]
+    cells = {b.name: _cell(writer, b, proofs.get(b.name)) for b in writer.backward.blocks}
+    nameless = nameless_after(writer.proofs, names, {*cells.values()})
     first: dict[Any, str] = {}
     out: list[Part] = []
     for b in writer.backward.blocks:
-        cell = _cell(writer, b, proofs.get(b.name))
+        cell = cells[b.name]
         for p in [p for p in loose if p.cell == cell]:
             loose.remove(p)
             out.append(_proven(p, p.cell, (), ranks, first, avoid))
@@ -131,8 +135,23 @@ def backward_story(writer: ClosedWriter) -> tuple[Part, ...]:
             out.append(_proven(proofs[b.name], cell, b.lines, ranks, first, avoid))
         else:
             out.append(Part(b.name, cell, b.equation, (), "", b.lines, ranks))
+        for p in nameless.get(b.name, ()):
+            loose.remove(p)
+            out.append(_proven(p, p.cell, (), ranks, first, avoid))
     parts = (*out, *[_proven(p, p.cell, (), ranks, first, avoid) for p in loose])
     return tuple(replace(p, role=SHARE) if is_share(p, writer) else p for p in parts)
+
+
+def nameless_after(proofs: Sequence[Proof], names: Collection[str], cells: Collection[str]) -> dict[str, list[Proof]]:
+    """What is proven of cotangents that no statement computes, by the tensor among `names` after which it was found."""
+    found: dict[str, list[Proof]] = {}
+    before = ""
+    for p in proofs:
+        if p.name in names:
+            before = p.name
+        elif before and p.cell not in cells:
+            found.setdefault(before, []).append(p)
+    return found
 
 
 def is_share(part: Part, writer: ClosedWriter) -> bool:

@@ -247,3 +247,10 @@ def test_the_story_says_what_is_a_part_and_what_is_the_whole() -> None:
     assert told[-1] == ("db", WHOLE)
     assert len(told) > 1
     assert all(role == SHARE for _, role in told[:-1])
+
+
+def test_a_cotangent_that_no_statement_computes_is_told_before_what_follows_from_it() -> None:
+    program = codegen.generate(scaled_scores, drawn(9, 2), drawn(8, 2), drawn(9, 8))
+    told = [p.name for p in backward_story(program.writer)]
+    assert "    dout_matmul = " not in program.source
+    assert told.index("dout_add") < told.index("dout_matmul") < told.index("dq")
