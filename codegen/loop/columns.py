@@ -66,6 +66,10 @@ class ByVector:
         rows = across(matrix)
         return ByVector(rows, vector, inner == 1, (rows,))
 
+    def made_for(self, vector: Node) -> list[Node]:
+        """The views that were made, with that of the vector as it is used now."""
+        return [*self.nodes, *([] if vector is self.vector else [vector])]
+
 
 def alike_in_memory(n: Node, of: Node) -> bool:
     """Whether a view shows every entry where it was."""
@@ -95,7 +99,7 @@ def by_vectors(step: Step) -> Iterator[Match]:
 def as_row(n: Node, found: ByVector) -> Match:
     """The product with the vector as a row in front of the matrix."""
     row, matrix = seen(found.vector, 1), found.matrix
-    nodes = [*found.nodes, *([] if row is found.vector else [row])]
+    nodes = found.made_for(row)
     if found.along:
         matrix = across(matrix)
         nodes.append(matrix)
@@ -106,7 +110,7 @@ def as_row(n: Node, found: ByVector) -> Match:
 def summed(n: Node, found: ByVector, dim: int) -> Match:
     """The product of every entry, and its sum."""
     matrix, vector = found.matrix, seen(found.vector, 3 - dim)
-    nodes = [*found.nodes, *([] if vector is found.vector else [vector])]
+    nodes = found.made_for(vector)
     product = call("mul", matrix, vector, shape=matrix.shape, dtype=n.dtype)
     shape = tuple(1 if d == dim else s for d, s in enumerate(matrix.shape))
     total = call("sum", product, [dim], True, shape=shape, dtype=n.dtype)
@@ -116,7 +120,7 @@ def summed(n: Node, found: ByVector, dim: int) -> Match:
 def one_by_one(n: Node, found: ByVector) -> Match:
     """The multiples of the rows, added one after the other."""
     matrix, vector = found.matrix, seen(found.vector, 2)
-    nodes = [*found.nodes, *([] if vector is found.vector else [vector])]
+    nodes = found.made_for(vector)
     count, rows, columns = matrix.shape
     total: Node | None = None
     for k in range(rows):

@@ -9,9 +9,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from codegen.loop.graph import VIEWS, Node
+from codegen.loop.views import has_channels_last
 
 if TYPE_CHECKING:
     from codegen.loop.graph import Step
@@ -98,19 +97,12 @@ def cost(n: Node) -> float:
     if n.op == "native_batch_norm_backward" and max(parts) * 4 > LARGE:
         time += max(parts) * 2.5e-3  # its results are new memory every time
     if n.op == "max_pool2d_with_indices":
-        time += n.args[0].numel * (POOLED if last_in_memory(n.args[0]) else BY_PLACE)
-    if n.op in REORDERED and not last_in_memory(n.args[0]):
+        time += n.args[0].numel * (POOLED if has_channels_last(n.args[0]) else BY_PLACE)
+    if n.op in REORDERED and not has_channels_last(n.args[0]):
         time += max(parts) * REORDERED[n.op]
     if n.op in ("mm", "addmm", "bmm", "addbmm", "mv", "addmv"):
         time += flops(n) / FLOPS.get(width, 90_000.0)
     return time
-
-
-def last_in_memory(x: Node) -> bool:
-    """Whether an image has its channels last in memory."""
-    return x.kwargs.get("memory_format") is torch.channels_last or (
-        x.op == "permute" and list(x.args[1]) == [0, 3, 1, 2]
-    )
 
 
 def at_places(n: Node, width: int) -> float:

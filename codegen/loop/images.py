@@ -9,6 +9,7 @@ import torch
 
 from codegen.loop.graph import Node, alike, call, called
 from codegen.loop.rules import Match
+from codegen.loop.views import has_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +29,7 @@ def pooled_by_channels(step: Step) -> Iterator[Match]:
         if n.op != "max_pool2d_with_indices" or len(n.args[0].shape) != 4 or n.args[0].shape[1] < CHANNELS:
             continue
         x, *rest = n.args
-        if (x.op == "clone" and x.kwargs) or channels_last(x):
+        if has_channels_last(x):
             continue
         turned = call("clone", x, shape=x.shape, dtype=x.dtype, name=last(x), memory_format=torch.channels_last)
         whole = call(n.op, turned, *rest, shape=(), dtype=None, **n.kwargs)
@@ -40,11 +41,6 @@ def pooled_by_channels(step: Step) -> Iterator[Match]:
             nodes += [own, new]
             pairs.append((part, new))
         yield Match(nodes, pairs, at=n)
-
-
-def channels_last(x: Node) -> bool:
-    """Whether an image is seen in memory that has its channels last."""
-    return x.op == "permute" and list(x.args[1]) == [0, 3, 1, 2]
 
 
 def last(n: Node) -> str:
@@ -112,4 +108,4 @@ def seen_alike(a: Node, b: Node) -> bool:
     return alike(a, b) and a.dtype == b.dtype
 
 
-__all__ = ["channels_last", "convolved_back", "pooled_by_channels", "product_apart"]
+__all__ = ["convolved_back", "pooled_by_channels", "product_apart"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -50,6 +52,13 @@ def permutation(n: Node) -> list[int] | None:
             order[a], order[b] = order[b], order[a]
         return order
     return None
+
+
+def has_channels_last(x: Node) -> bool:
+    """Whether an image has its channels last in memory: as a copy that was made so, or as such memory seen as an image."""
+    return x.kwargs.get("memory_format") is torch.channels_last or (
+        x.op == "permute" and permutation(x) == [0, 3, 1, 2]
+    )
 
 
 def shortened(n: Node, loose: Callable[[Node], Any]) -> Node:

@@ -7,9 +7,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from codegen.loop.graph import Node, call
-from codegen.loop.images import channels_last
 from codegen.loop.own import repeated
 from codegen.loop.rules import Match
+from codegen.loop.views import has_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def means_of_windows(step: Step) -> Iterator[Match]:
     for n in step.order:
         if n.op != "avg_pool2d" or len(n.args[0].shape) != 4 or n.args[0].shape[1:] != n.args[0].value.shape[1:]:
             continue
-        if channels_last(n.args[0]):
+        if has_channels_last(n.args[0]):
             continue  # there torch has a vector form
         _, kernel, stride, padding, ceiled, _, divisor = (*n.args, *DEFAULTS[len(n.args) :])
         kernel, padding = pair(kernel), pair(padding)

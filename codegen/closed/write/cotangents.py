@@ -69,6 +69,11 @@ def named_term(name: str | None, c: Cell) -> Term:
     return Term(at, element(base(cast("str", name)), at), {})
 
 
+def is_product(c: Cell) -> bool:
+    """Whether a cell is a product of matrices."""
+    return c.expr is not None and is_contraction(c.expr)
+
+
 def counted(c: Cell, node: Node, x: str) -> bool:
     """Whether the derivative of a node's own definition counts what a tensor of its own has counted for the cell."""
     if node.template is None or {*c.reads} <= {*node.operands}:
@@ -143,7 +148,7 @@ class Cotangents:
             ):  # as it is, so that it needs no name of its own
                 self.add(x, named_piece(t.head))
                 continue
-            product = full and not scatters and not other and c.expr is not None and is_contraction(c.expr)
+            product = full and not scatters and not other and is_product(c)
             self.add(x, Piece(t, full, scatters, formula, number=v.is_number, product=product))
 
     def multiple(self, c: Cell) -> tuple[str, Expr] | None:
@@ -196,13 +201,13 @@ class Cotangents:
         if alike:
             part = replace(part, expr=with_symmetric(part.expr, COT))
         infos = {**self.structure.infos, COT: TensorInfo(c.shape), OUT: TensorInfo(c.shape)}
+        whole = number * part.expr
         minus = number == -1  # of the product, not of its first factor
-        low = Lowerer(infos, {}).lower(part.expr if minus else number * part.expr, part.indices, part.shape)
+        low = Lowerer(infos, {}).lower(part.expr if minus else whole, part.indices, part.shape)
         if minus and low.dense is not None:
             low = replace(low, dense=replace(low.dense, t=tt.unary("neg", low.dense.t)))
-        part = replace(part, expr=number * part.expr)
         names = {**known, OUT: c.name}
-        return low, names, Term(part.indices, part.expr, names)
+        return low, names, Term(part.indices, whole, names)
 
     def pulled_by_template(self, node: Node, x: str, known: dict[str, str]) -> tuple[Lowered, dict[str, str], Term]:
         """The same by the definition that all calls of a node's kind share."""
@@ -314,4 +319,4 @@ class Cotangents:
         return target
 
 
-__all__ = ["Cotangents", "Piece", "named_piece"]
+__all__ = ["Cotangents", "Piece", "is_product", "named_piece"]

@@ -71,7 +71,7 @@ class Fuse(ast.NodeTransformer):
         """`whole + product`, or less the product, as one call; None where there is none. A matrix product may have a number in front."""
         front, product = self.without_number(product)
         if minus:
-            front = negated(front)
+            front = minus_of(front)
         if not isinstance(product, ast.BinOp) or not isinstance(product.op, (ast.Mult, ast.MatMult)):
             return None
         parts = [whole, product.left, product.right]
@@ -163,10 +163,10 @@ class Fuse(ast.NodeTransformer):
         return (*own[: numbers[0]], *kept, *own[numbers[0] + 1 :])
 
 
-def negated(number: ast.expr) -> ast.expr:
+def minus_of(number: ast.expr) -> ast.expr:
     """Minus a number: of a quotient minus what is above."""
     if isinstance(number, ast.BinOp) and isinstance(number.op, ast.Div):
-        return ast.BinOp(negated(number.left), number.op, number.right)
+        return ast.BinOp(minus_of(number.left), number.op, number.right)
     return ast.UnaryOp(ast.USub(), number)
 
 

@@ -10,10 +10,9 @@ from codegen.closed.plan.backward import cot_name
 from codegen.closed.plan.recentre import PART
 from codegen.closed.plan.scatters import PLACED
 from codegen.closed.plan.sharedsigns import SIGN
-from codegen.closed.regions.cells import is_contraction
 from codegen.closed.regions.symmetric import is_symmetric, symmetric_among
 from codegen.closed.write.blocks import Term
-from codegen.closed.write.cotangents import Piece, named_piece
+from codegen.closed.write.cotangents import Piece, is_product, named_piece
 from codegen.closed.write.likes import covers, expanded, may_be_view
 from codegen.closed.write.line import LIKE, Line
 from codegen.closed.write.places import begun, disjoint
@@ -237,11 +236,6 @@ class Through:
 def is_read(line: Line, c: Cell) -> bool:
     """Whether a cell reads the one whose cotangent a line is."""
     return line.name.removeprefix("d_") in c.reads
-
-
-def is_product(c: Cell) -> bool:
-    """Whether a cell is a product of matrices."""
-    return c.expr is not None and is_contraction(c.expr)
 
 
 def is_part(line: Line, code: RegionCode) -> bool:
