@@ -24,7 +24,7 @@ def by_common_factors(e: Expr) -> Expr:
     """
     terms = list(sp.Add.make_args(e))
     every = frozenset[Any]().union(*map(indices_of, terms))
-    if len(terms) < 3 or holds(e, Delta) or not every:
+    if len(terms) < 3 or holds(e, Delta):
         return e
     found = complements(terms)
     if len(found) < len(terms):

@@ -115,11 +115,17 @@ def gathered(e: Expr, numbers: bool = True) -> Expr:
 
 
 def with_short_numbers(scale: Expr, terms: list[Expr]) -> Expr:
-    """A scalar without its number, where dividing by that makes long numbers of short ones: `1.702 x + 1` stays."""
+    """A scalar without its number, where dividing by that makes long numbers of short ones: `1.702 x + 1` stays.
+
+    Among single numbers whole ones stay whole: `20 x - y` is as it is, and `6 x + 4 y` is `2 (3 x + 2 y)`. In front of a sum
+    of tensors a number costs less than inside of it.
+    """
     number = scale.as_coeff_Mul()[0]
     before = [scalar_part(t).as_coeff_Mul()[0] for t in terms]
     if not number.is_Rational or not all(b.is_Rational for b in before):
         return scale
+    if all(b.is_Integer for b in before) and not any(map(indices_of, terms)):
+        return cast("Expr", scale / number * sp.igcd(*before))
     after = [number, *[b / number for b in before]]
     digits = [sum(len(f"{abs(x.p)}{x.q}") - 2 for x in {abs(x) for x in xs}) for xs in (before, after)]
     return cast("Expr", scale / number) if digits[1] > digits[0] + SHORT else scale

@@ -119,6 +119,8 @@ class Backward:
                         self.consumers.setdefault(r, []).append(c.name)
         self.indices = {c.name: tuple(sp.S.Zero if s == 1 else fresh() for s in c.shape) for c in cells}
         self.live = self._live()
+        self.between = {n for n in self.live - {*wanted} if n not in seeds or n in self.consumers}
+        self.among_numbers = not any(self.cells[n].shape for n in self.between)
         self.memo: dict[Any, tuple[Expr, Expr, tuple[str, ...]]] = {}
         self.learnt = set[tuple[str, Expr]]()
         self.parity: dict[str, int] | None = None
@@ -303,9 +305,11 @@ class Backward:
         return [r for r in self._operands(name) if self._inner(r) and cast("Expr", self.cells[r].expr).has(Where)]
 
     def _inner(self, name: str) -> bool:
-        """Whether a cell is a tensor between the wanted cells and the seeded ones."""
-        read = name in self.live and name not in self.wanted and not (name in self.seeds and name not in self.consumers)
-        return read and bool(self.cells[name].shape)
+        """Whether a cell lies between the wanted cells and the seeded ones: a tensor, or a number where no tensors do.
+
+        Beside tensors a number costs nothing wherever it is computed.
+        """
+        return name in self.between and (bool(self.cells[name].shape) or self.among_numbers)
 
     def _operands(self, name: str) -> list[str]:
         return [r for r in self.cells[name].reads if r in self.live]

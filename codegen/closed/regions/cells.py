@@ -501,11 +501,8 @@ class Builder:
             )
             return
         self.same.setdefault(key, (cell.name, order))
-        if not cell.call:
-            self.cells[cell.name] = cell
-            return
-        for o in cast("Any", cell.node).operands:
-            if o in self.aliases:
+        for o in cast("Any", cell.node).operands if cell.call else cell.reads:
+            if o in self.aliases:  # what could not be put in is there as a tensor
                 self.resolved(o)
         self.cells[cell.name] = cell
 

@@ -28,11 +28,11 @@ def put_in(values: dict[str, ast.expr], e: ast.expr) -> ast.expr:
     if not isinstance(e, ast.BinOp) or not isinstance(e.op, ast.Add):
         return e
     left, right = put_in(values, e.left), put_in(values, e.right)
+    if _is_sum(right) and not _is_sum(left):
+        left, right = right, left
     positive = negated(right)
     if positive is not None:
         return ast.BinOp(left, ast.Sub(), positive)
-    if _is_sum(right) and not _is_sum(left):
-        return ast.BinOp(right, e.op, left)
     return ast.BinOp(left, e.op, right)
 
 
