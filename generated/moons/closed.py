@@ -4,7 +4,7 @@
 x (n0, n1); y (n0,); w1 (n1, n2); b1 (n2,); w2 (n2, n3); b2 (n3,); w3 (n3, 1); b3 (1,)
 
 Saved for the backward: x (n0, n1), y (n0,), w1 (n1, n2), b1 (n2,), w2 (n2, n3), b2 (n3,), w3 (n3, 1),
-    b3 (1,), h1 (n0, n2), h2 (n0, n3), score_add (n0, 1), hinge_rsub (n0,).
+    b3 (1,), h1 (n0, n2), h2 (n0, n3), score (n0,), hinge_rsub (n0,).
 """
 
 import torch
@@ -20,16 +20,16 @@ def forward(x, y, w1, b1, w2, b2, w3, b3):
     weights_add_3 = (b1 ** 2).sum() + (w1 ** 2).sum() + (w2 ** 2).sum() + (b2 ** 2).sum()
     weights = (((w3 ** 2).sum(0) + weights_add_3).squeeze(0) + b3 ** 2).squeeze(0)
     h2 = torch.addmm(b2, h1, w2).relu()
-    score_add = (h2 @ w3.squeeze(1) + b3).unsqueeze(-1)
-    hinge_rsub = 1 - y * score_add.squeeze(1)
+    score = h2 @ w3.squeeze(1) + b3
+    hinge_rsub = 1 - y * score
     hinge = hinge_rsub.relu().mean()
     loss = hinge + weights / 10000
-    return loss, (x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub)
+    return loss, (x, y, w1, b1, w2, b2, w3, b3, h1, h2, score, hinge_rsub)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub = saved
+    x, y, w1, b1, w2, b2, w3, b3, h1, h2, score, hinge_rsub = saved
     n0 = x.shape[0]
     if grad_out is None:
         grad_out = x.new_ones(())
@@ -37,17 +37,17 @@ def backward(saved, grad_out=None):
     # dhinge_mul[i] = 0 if hinge_rsub[i] ≤ 0 else -grad_out / n0
     dhinge_mul = torch.where(hinge_rsub <= 0, 0, -grad_out / n0)
 
-    # dscore_add[i,0] = y[i] dhinge_mul[i]
-    dscore_add = (y * dhinge_mul).unsqueeze(-1)
+    # dscore[i] = y[i] dhinge_mul[i]
+    dscore = y * dhinge_mul
 
-    # dh2_add[i,j] = 0 if h2[i,j] ≤ 0 else w3[j,0] dscore_add[i,0]
-    dh2_add = torch.ops.aten.threshold_backward(dscore_add * w3.T, h2, 0)
+    # dh2_add[i,j] = 0 if h2[i,j] ≤ 0 else dscore[i] w3[j,0]
+    dh2_add = torch.ops.aten.threshold_backward(w3.T * dscore.unsqueeze(-1), h2, 0)
 
     # dweights = 0.0001 grad_out
     dweights = grad_out / 10000
 
-    # dy[i] = dhinge_mul[i] score_add[i,0]
-    dy = dhinge_mul * score_add.squeeze(1)
+    # dy[i] = score[i] dhinge_mul[i]
+    dy = score * dhinge_mul
 
     # dh1[i,j] = Σ_k dh2_add[i,k] w2[j,k]
     dh1 = dh2_add @ w2.T
@@ -70,11 +70,11 @@ def backward(saved, grad_out=None):
     # db2[i] = Σ_j dh2_add[j,i] + 2 b2[i] dweights
     db2 = torch.addcmul(dh2_add.sum(0), 2 * dweights, b2)
 
-    # dw3[i,0] = Σ_j h2[j,i] dscore_add[j,0] + 2 dweights w3[i,0]
-    dw3 = (dscore_add.squeeze(1) @ h2).unsqueeze(-1) + 2 * dweights * w3
+    # dw3[i,0] = Σ_j dscore[j] h2[j,i] + 2 dweights w3[i,0]
+    dw3 = torch.addcmul((dscore @ h2).unsqueeze(-1), 2 * dweights, w3)
 
-    # db3[0] = Σ_i dscore_add[i,0] + 2 b3[0] dweights
-    db3 = torch.addcmul(dscore_add.sum(0), 2 * b3, dweights)
+    # db3[0] = Σ_i dscore[i] + 2 b3[0] dweights
+    db3 = torch.addcmul(dscore.sum().unsqueeze(0), 2 * b3, dweights)
 
     return {
         "x": dx,
@@ -121,8 +121,8 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, y, w1, b1, w2, b2, w3, b3):
         loss, saved = forward(x, y, w1, b1, w2, b2, w3, b3)
-        x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub = saved
-        return loss, h1, h2, score_add, hinge_rsub
+        x, y, w1, b1, w2, b2, w3, b3, h1, h2, score, hinge_rsub = saved
+        return loss, h1, h2, score, hinge_rsub
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -135,8 +135,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 8
-        x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub = ctx.saved_tensors
-        saved = (x, y, w1, b1, w2, b2, w3, b3, h1, h2, score_add, hinge_rsub)
+        x, y, w1, b1, w2, b2, w3, b3, h1, h2, score, hinge_rsub = ctx.saved_tensors
+        saved = (x, y, w1, b1, w2, b2, w3, b3, h1, h2, score, hinge_rsub)
         with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, y, w1, b1, w2, b2, w3, b3)

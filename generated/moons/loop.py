@@ -55,18 +55,19 @@ def trainer(params):
     h2 = space1.view(50, 16)
     dh1 = space1.view(50, 16)
     dh1_add = space1.view(50, 16)
+    sum_dscore = space1[:1].view(())
     space2 = torch.empty(50, dtype=torch.float32)
     weights_add_3 = space2[:1].view(())
-    score_add = space2
-    y_times_score_add = space2
+    score = space2
+    y_times_score = space2
     dhinge_mul = space2
-    dscore_add = space2
+    dscore = space2
     space3 = torch.empty(800, dtype=torch.float32)
     sum_w1_squared = space3[:1].view(())
     sum_w2_squared = space3[:1].view(())
     sum_b2_squared = space3[:1].view(())
     sum_w3_squared = space3[:1]
-    dscore_add_times_w3 = space3.view(50, 16)
+    w3_times_dscore = space3.view(50, 16)
     dh2_add = space3.view(50, 16)
     dhinge_mul_mask = torch.empty(50, dtype=torch.bool)
     w3_squared_T = w3_squared.t()
@@ -76,15 +77,15 @@ def trainer(params):
     one = torch.ones((), dtype=torch.float32)
     zero = torch.zeros((), dtype=torch.float32)
     minus_0_02 = torch.full((), -0.02, dtype=torch.float32)
-    dscore_add_column = dscore_add.unsqueeze(-1)
-    dscore_add_T = dscore_add_column.t()
-    ones_1 = torch.ones((50,), dtype=torch.float32)
     w3_T = w3.t()
-    dscore_add_2d = dscore_add.unsqueeze(0)
+    dscore_column = dscore.unsqueeze(-1)
+    dscore_2d = dscore.unsqueeze(0)
     dh2_add_T = dh2_add.t()
+    ones_1 = torch.ones((50,), dtype=torch.float32)
     w2_T = w2.t()
     h1_T = h1.t()
     dh1_add_T = dh1_add.t()
+    b3_0d = b3.view(())
 
     def at_end(weights, hinge_rsub):
         weights_0d = weights.squeeze(0)
@@ -128,23 +129,25 @@ def trainer(params):
                 torch.addcmul(sum_w3_squared_0d, b3, b3, out=weights)
                 torch.addmm(b2, h1, w2, out=h2)
                 h2.clamp_min_(0)
-                torch.mv(h2, w3_flat, out=score_add)
-                score_add.add_(b3)
-                torch.mul(y, score_add, out=y_times_score_add)
-                torch.sub(one, y_times_score_add, out=hinge_rsub)
+                torch.mv(h2, w3_flat, out=score)
+                score.add_(b3)
+                torch.mul(y, score, out=y_times_score)
+                torch.sub(one, y_times_score, out=hinge_rsub)
                 torch.le(hinge_rsub, 0, out=dhinge_mul_mask)
                 torch.where(dhinge_mul_mask, zero, minus_0_02, out=dhinge_mul)
-                torch.mul(y, dhinge_mul, out=dscore_add)
-                b3.addmv_(dscore_add_T, ones_1, beta=1 + 0.0002 * rate, alpha=rate)
-                torch.mul(dscore_add_column, w3_T, out=dscore_add_times_w3)
-                w3_T.addmm_(dscore_add_2d, h2, beta=1 + 0.0002 * rate, alpha=rate)
-                threshold_backward(dscore_add_times_w3, h2, 0, grad_input=dh2_add)
+                torch.mul(y, dhinge_mul, out=dscore)
+                torch.mul(w3_T, dscore_column, out=w3_times_dscore)
+                w3_T.addmm_(dscore_2d, h2, beta=1 + 0.0002 * rate, alpha=rate)
+                threshold_backward(w3_times_dscore, h2, 0, grad_input=dh2_add)
                 b2.addmv_(dh2_add_T, ones_1, beta=1 + 0.0002 * rate, alpha=rate)
                 torch.mm(dh2_add, w2_T, out=dh1)
                 w2.addmm_(h1_T, dh2_add, beta=1 + 0.0002 * rate, alpha=rate)
                 threshold_backward(dh1, h1, 0, grad_input=dh1_add)
                 w1.addmm_(x_T, dh1_add, beta=1 + 0.0002 * rate, alpha=rate)
                 b1.addmv_(dh1_add_T, ones_1, beta=1 + 0.0002 * rate, alpha=rate)
+                torch.sum(dscore, 0, out=sum_dscore)
+                b3.add_(b3, alpha=0.0002 * rate)
+                b3_0d.add_(sum_dscore, alpha=rate)
             loss_of, = torch.vmap(at_end)(weights_all[:count], hinge_rsub_all[:count])
             losses[done : done + count] = loss_of
             if watch is not None:

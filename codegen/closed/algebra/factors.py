@@ -55,4 +55,20 @@ def _factored(e: Expr) -> Expr | None:
         turn = constant < 0 or (constant == 0 and f.could_extract_minus_sign())
         turned.append((-f if turn else f) ** x)
         number *= (-1) ** (x if turn else 0)
-    return number * sp.Mul(*turned)
+    return number_inside(number, turned)
+
+
+def number_inside(number: Any, factors: list[Any]) -> Any:
+    """A product whose number is divided into one of its sums where that takes fewer digits: `x (10 y - 3)/10` is `x (y - 0.3)`."""
+    for f in factors if number.is_Rational and number.q != 1 else ():
+        if isinstance(f, sp.Add):
+            inside = sp.Add(*[t / number.q for t in f.args])
+            if digits_of(f) + digits_of(number) > digits_of(inside) + digits_of(number.p):
+                return number.p * sp.Mul(*[inside if g is f else g for g in factors])
+    return number * sp.Mul(*factors)
+
+
+def digits_of(e: Any) -> int:
+    """How many digits the numbers in front of a sum's terms take, where ones take none."""
+    numbers = [abs(sp.sympify(t).as_coeff_Mul()[0]) for t in sp.Add.make_args(e)]
+    return sum(len(f"{x.p}{x.q}") - 2 for x in numbers)

@@ -206,11 +206,16 @@ class Names:
             inside = Mul(*[a**y for a, y in value.items() if a.free_symbols & summed])
             if outside == 1 or scalar_part(written) != 1:
                 continue
-            body = total.body / inside * pattern.cell.element(at_these)
-            new = e / total / outside
+            body = self.without(total.body, inside) * pattern.cell.element(at_these)
+            new = self.without(e / total, outside)
             if not self.divides_by_more(new, e / total) and not self.divides_by_more(body, total.body):
                 out.append(new * self.algebra.intern(cast("Any", Sigma(body, *total.args[1:]))))
         return out
+
+    def without(self, e: Expr, product: Expr) -> Expr:
+        """A product divided by another one, in generators where it has names for what is divided out."""
+        have = powers(e)
+        return (e if all(b in have for b in powers(product)) else cast("Expr", self.algebra.lowered(e))) / product
 
     def product(self, e: Expr, allowed: frozenset[str] | None) -> Expr:
         """Greedy: whichever cell makes the product cheapest, until none does."""

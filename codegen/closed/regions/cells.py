@@ -311,6 +311,8 @@ class Builder:
 
     def add(self, n: Node) -> None:
         """One node of the graph."""
+        if n.name in self.cells or n.name in self.aliases:
+            return
         kind = "float" if n.dtype.is_floating_point else "bool" if str(n.dtype) == "torch.bool" else "int"
         known = n.definition
         cell = Cell(
@@ -419,16 +421,36 @@ class Builder:
             and 0 not in cell.indices
             and len(order) == len(cell.indices)
         ):
-            sizes = cell.ranges
-            turned = replace(
-                cell, text=None, name=self.namer(f"{n.name}_t"), indices=order, shape=tuple(sizes[i] for i in order)
-            )
-            self.keep(turned)
-            inner = self.aliases.get(turned.name)
-            read = inner.expr if inner is not None else element(base(turned.name, cell.positive), order)
-            self.aliases[n.name] = replace(cell, expr=read)
+            self.keep_as(cell, self.namer(f"{n.name}_t"), order)
+            return
+        flat = self.without_ones(n)
+        if flat is not None:
+            self.keep_as(replace(cell, named=flat.named), flat.name, tuple(i for i in cell.indices if i != 0))
             return
         self.keep(cell)
+
+    def keep_as(self, cell: Cell, name: str, order: tuple[Expr, ...]) -> None:
+        """A cell with its dimensions in another order, or without those of size one, by another name; its own is an alias."""
+        sizes = cell.ranges
+        shape = tuple(sizes[cast("Index", i)] for i in order)
+        turned = replace(cell, text=None, name=name, indices=order, shape=shape)
+        self.keep(turned)
+        inner = self.aliases.get(name)
+        read = inner.expr if inner is not None else element(base(name, cell.positive), order)
+        self.aliases[cell.name] = replace(cell, expr=read)
+
+    def without_ones(self, n: Node) -> Node | None:
+        """The one reader of a tensor that has no name and dimensions of size one, where it is the tensor without these."""
+        readers = [m for m in self.graph.nodes if n.name in m.operands]
+        if n.named or n.name in self.graph.outputs or 1 not in n.shape or len(readers) != 1:
+            return None
+        (m,) = readers
+        if m.definition is None or m.name in self.stopped or m.name in self.literal or m.dtype != n.dtype:
+            return None
+        indices, e = m.definition
+        rest = tuple(i for i in indices if i != 0)
+        read = isinstance(e, Indexed) and tuple(i for i in e.indices if i != 0) == rest == indices
+        return m if read and m.shape == tuple(s for s in n.shape if s != 1) else None
 
     def puts_twice(self, e: Any, n: Node, ranges: Mapping[Index, Expr]) -> bool:
         """Whether a node's definition puts several numbers at one place, as far as what it reads tells: all of them would add up.
