@@ -3,7 +3,7 @@
 
 x (n, d); v (d,); w (d,); b (d,)
 
-Saved for the backward: v (d,), w (d,), o_sqrt (d,), o_div (n, d).
+Saved for the backward: w (d,), o_sqrt (d,), o_div (n, d).
 """
 
 import torch
@@ -14,16 +14,16 @@ def forward(x, v, w, b):
     o_sqrt = v.sqrt()
     o_div = (x - x.mean(0)) / o_sqrt
     o = torch.addcmul(b, o_div, w)
-    return o, (v, w, o_sqrt, o_div)
+    return o, (w, o_sqrt, o_div)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    v, w, o_sqrt, o_div = saved
+    w, o_sqrt, o_div = saved
     n = o_div.shape[0]
-    d = v.shape[0]
+    d = w.shape[0]
     if grad_out is None:
-        grad_out = v.new_ones((n, d))
+        grad_out = w.new_ones((n, d))
 
     # db[i] = Σ_j grad_out[j,i]
     db = grad_out.sum(0)
@@ -31,8 +31,8 @@ def backward(saved, grad_out=None):
     # dw[i] = Σ_j o_div[j,i] grad_out[j,i]
     dw = (o_div * grad_out).sum(0)
 
-    # dv[i] = -w[i] dw[i] / (2 v[i])
-    dv = -w * dw / (2 * v)
+    # dv[i] = -w[i] dw[i] / (2 o_sqrt[i]^2)
+    dv = -w * dw / (2 * o_sqrt ** 2)
 
     # dx[i,j] = (grad_out[i,j] - db[j] / n) w[j] / o_sqrt[j]
     dx = (grad_out - db / n) * (w / o_sqrt)
@@ -59,7 +59,7 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, v, w, b):
         o, saved = forward(x, v, w, b)
-        v, w, o_sqrt, o_div = saved
+        w, o_sqrt, o_div = saved
         return o, o_sqrt, o_div
 
     @staticmethod
@@ -74,7 +74,7 @@ class Function(torch.autograd.Function):
         if grad_given is None:
             return (None,) * 4
         x, v, w, b, o_sqrt, o_div = ctx.saved_tensors
-        saved = (v, w, o_sqrt, o_div)
+        saved = (w, o_sqrt, o_div)
         with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, v, w, b)

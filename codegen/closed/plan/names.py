@@ -183,7 +183,7 @@ class Names:
         for total in [f for f in Mul.make_args(best) if isinstance(f, Sigma) and not f.body.is_Add]:
             for name in self.choice(best, allowed):
                 for new in self.taken_in(best, total, self.patterns[name]):
-                    named = self.absorbed(new, allowed)
+                    named = self.unmixed(self.absorbed(new, allowed))
                     if self.weight(named) < self.weight(best) - 1e-9:
                         self.algebra.note(f"definition of {name}")
                         best = named
@@ -206,16 +206,28 @@ class Names:
             inside = Mul(*[a**y for a, y in value.items() if a.free_symbols & summed])
             if outside == 1 or scalar_part(written) != 1:
                 continue
-            body = self.without(total.body, inside) * pattern.cell.element(at_these)
-            new = self.without(e / total, outside)
+            body = total.body / inside * pattern.cell.element(at_these)
+            new = e / total / outside
             if not self.divides_by_more(new, e / total) and not self.divides_by_more(body, total.body):
                 out.append(new * self.algebra.intern(cast("Any", Sigma(body, *total.args[1:]))))
         return out
 
-    def without(self, e: Expr, product: Expr) -> Expr:
-        """A product divided by another one, in generators where it has names for what is divided out."""
-        have = powers(e)
-        return (e if all(b in have for b in powers(product)) else cast("Expr", self.algebra.lowered(e))) / product
+    def unmixed(self, e: Any) -> Any:
+        """A product in which no name stands beside what it names, as in `sqrt(v)/s` where s is the root of v."""
+        if isinstance(e, Sigma):
+            return self.algebra.intern(cast("Any", Sigma(self.unmixed(e.body), *e.args[1:])))
+        e = Mul(*[self.unmixed(f) if isinstance(f, Sigma) and not f.body.is_Add else f for f in Mul.make_args(e)])
+        table = powers(e)
+        for b, x in table.items():
+            pattern = self.patterns.get(name_of(b)) if isinstance(b, Indexed) else None
+            if pattern is None:
+                continue
+            written = at(pattern.product, cast("Any", b).indices)
+            if all(table.get(a, ZERO) * x * y < 0 for a, y in powers(written).items()):
+                new = e / b**x * written**x
+                if self.weight(new) < self.weight(e):
+                    return self.unmixed(new)
+        return e
 
     def product(self, e: Expr, allowed: frozenset[str] | None) -> Expr:
         """Greedy: whichever cell makes the product cheapest, until none does."""
