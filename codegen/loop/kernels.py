@@ -493,11 +493,13 @@ RULES: tuple[Rule, ...] = (
         "counts",
         "rows g added at all places x of each = nT g, with n[i, v] = Sum_t [x[i,t] = v] known from the batch",
         counted_products,
+        ahead=True,
     ),
     Rule(
         "sums of symbols",
         "rows g added at all places x of each = sums of the rows of g that have each symbol, embedding_bag(order, g)",
         sorted_sums,
+        ahead=True,
     ),
     Rule("one-hot product", "index_add(x, 0, i, v) = x + onehot(i)T v", one_hot_products),
     Rule("column sums", "Sum_i x[i,j] = (xT 1)[j]", column_sums),
