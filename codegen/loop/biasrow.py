@@ -87,10 +87,13 @@ class Found:
         wide = torch.cat(
             [x.value, x.value.new_ones(len(x.value), 1), x.value.new_zeros(len(x.value), whole - inner - 1)], 1
         )
-        more = Node("extended", (x, whole), {}, (rows, whole), kind, wide, f"{called(x) or 'x'}_one", stride=(whole, 1))
+        extended = Node(
+            "extended", (x, whole), {}, (rows, whole), kind, wide, f"{called(x) or 'x'}_one", stride=(whole, 1)
+        )
+        more = before(step, extended)  # of a layer beside this one: x has one memory
         product = call("mm", more, joint, shape=self.product.shape, dtype=kind, name=self.product.name)
         only = call("slice", joint, 0, 0, inner, shape=w.shape, dtype=kind)
-        turned = call("permute", more, [1, 0], shape=(whole, rows), dtype=kind)
+        turned = before(step, call("permute", more, [1, 0], shape=(whole, rows), dtype=kind))
         gradient = call("mm", turned, self.d, shape=joint.shape, dtype=kind, name=f"d{joint.name}")
         dw, db = (step.results[f"grad.{k}"] for k in self.names)
         expected = torch.cat([dw.value, db.value[None]])
@@ -98,8 +101,8 @@ class Found:
             return False
         if bool(gradient.value[inner + 1 :].any()):
             return False
-        step.insert([joint, more, product, only], self.product)
-        step.insert([turned, gradient], dw)
+        step.insert([joint, *([more] if more is extended else []), product, only], self.product)
+        step.insert([*([] if turned in step.order else [turned]), gradient], dw)
         step.replace(self.product, product)
         for n in step.order:
             if n.op == "permute" and n.args[0] is w:
@@ -122,6 +125,11 @@ class Found:
         full = (0, columns)
         b = replace(b, at=(inner, *(b.at or (full,))))
         step.kept[joint.name] = Kept((w, b), 0.0, rows)
+
+
+def before(step: Step, n: Node) -> Node:
+    """The view that is there already, or this one."""
+    return next((m for m in step.order if m.op == n.op and m.args == n.args), n)
 
 
 def extended_and_stored(layout: Layout) -> bool:

@@ -89,7 +89,7 @@ class Steps(nn.Module):
                 )
             elif n.op in OWN:
                 made = OWN[n.op](*args)
-                found[n] = made.to(n.dtype) if n.op == "onehot" else made
+                found[n] = made.to(n.dtype) if n.op in ("onehot", "counts") else made
             else:
                 f = packet(n.op)
                 found[n] = (getattr(f, n.overload) if n.overload else f)(*args, **named)

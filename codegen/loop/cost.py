@@ -130,4 +130,4 @@ def flops(n: Node) -> float:
 
 def is_data(n: Node) -> bool:
     """Whether a node is known before the step: constants and what the batch alone decides."""
-    return n.constant is not None or n.op in ("onehot", "spread", "places", "order", "begins", "turned")
+    return n.constant is not None or n.op in ("onehot", "counts", "spread", "places", "order", "begins", "turned")

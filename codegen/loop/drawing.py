@@ -60,7 +60,10 @@ class Drawing(Memory):
         """The rows in the order of their symbols."""
         name, inner = self.name(n), self.name(n.args[0])
         self.rows(n, name, (chunk, n.numel))
-        self.text.draw.append(f"{inner}_sorted, {inner}_from = torch.sort({inner}_all[:{count}], stable=True)")
+        at = (
+            f"{inner}_all[:{count}]" if n.args[0].op == "places" else f"{self.flat(n.args[0], count)}.view({count}, -1)"
+        )
+        self.text.draw.append(f"{inner}_sorted, {inner}_from = torch.sort({at}, stable=True)")
         self.text.draw.append(f'torch.div({inner}_from, {n.args[1]}, rounding_mode="floor", out={name}_all[:{count}])')
 
     def begins(self, n: Node, chunk: int, count: str) -> None:
@@ -94,6 +97,14 @@ class Drawing(Memory):
         self.text.setup.append(f"{table} = torch.eye({height}, {columns}, dtype={n.dtype}){times}")
         self.text.draw.append(f"torch.index_select({table}, 0, {self.flat(index, count)}, out={into})")
 
+    def counted(self, n: Node, chunk: int, count: str) -> None:
+        """How often each symbol is among the places of a row."""
+        name, (x, places, symbols), rows = self.name(n), n.args, n.shape[0]
+        self.rows(n, name, (chunk * rows, symbols), f".view({chunk}, {rows}, {symbols})", "zeros")
+        self.text.setup.append(f"{name}_one = torch.ones((), dtype={n.dtype}).expand({chunk} * {rows}, {places})")
+        into, times = f"{name}_all[: {count} * {rows}]", f"{name}_one[: {count} * {rows}]"
+        self.text.draw.append(f"{into}.zero_().scatter_add_(1, {self.flat(x, count)}.view(-1, {places}), {times})")
+
     def flat(self, x: Node, count: str, column: bool = False) -> str:
         """The numbers of a batch input, or of a view of it, in all rows that were drawn, one after or below the other.
 
@@ -114,6 +125,6 @@ class Drawing(Memory):
             self.rows(copy or n, self.name(n), (self.layout.chunk, *n.shape), seen)
 
     DRAWN: ClassVar[dict[str, Callable[[Drawing, Node, int, str], None]]] = {
-        "input": given, "onehot": put, "spread": put, "places": places, "turned": turned, "order": ordered, "begins": begins,
+        "input": given, "onehot": put, "counts": counted, "spread": put, "places": places, "turned": turned, "order": ordered, "begins": begins,
     }  # fmt: skip
     """What writes the rows of each kind of value; views of others are written as such."""

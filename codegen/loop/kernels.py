@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from codegen.loop.bags import counted_products, sorted_sums, summed_rows
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
 from codegen.loop.columns import by_vectors
 from codegen.loop.copies import copied_into_place, copied_once
@@ -152,7 +153,7 @@ def flattened(i: Node) -> tuple[Node, list[Node]]:
     if len(i.shape) == 1:
         return i, []
     flat = call("reshape", i, [-1], shape=(i.numel,), dtype=i.dtype, name=f"{i.name}_flat")
-    flat.op = "view"
+    flat.op = "view" if lies_in_rows(i) else "reshape"  # of a part of it
     return flat, [flat]
 
 
@@ -171,7 +172,12 @@ def scatter_adds(step: Step) -> Iterator[Match]:
             continue
         flat, nodes = flattened(i)
         if v.shape != (*i.shape, *x.shape[1:]):
-            continue
+            if len(v.shape) != len(n.shape) + len(i.shape) - 1 or v.shape[-1:] != x.shape[1:]:
+                continue  # neither a row for each place nor one for several of them
+            sizes = [*sizes_of(i), *x.shape[1:]]
+            spread = call("expand", v, sizes, shape=(*i.shape, *x.shape[1:]), dtype=v.dtype)
+            v = call("clone", spread, shape=spread.shape, dtype=v.dtype, memory_format=torch.contiguous_format)
+            nodes += [spread, v]
         rows = v
         if len(i.shape) != 1:
             rows = call("reshape", v, [-1, *x.shape[1:]], shape=(i.numel, *x.shape[1:]), dtype=v.dtype)
@@ -481,6 +487,19 @@ RULES: tuple[Rule, ...] = (
         "table",
         "(C[x] w)[i] = Sum_t T[t, x[i,t]] with T[t] = C w[t]; backwards, cotangents of equal symbols are added up first",
         looked_up,
+    ),
+    Rule("sums of rows", "Sum_t C[x[i,t]] = embedding_bag(x, C)", summed_rows, always=True),
+    Rule(
+        "counts",
+        "rows g added at all places x of each = nT g, with n[i, v] = Sum_t [x[i,t] = v] known from the batch",
+        counted_products,
+        ahead=True,
+    ),
+    Rule(
+        "sums of symbols",
+        "rows g added at all places x of each = sums of the rows of g that have each symbol, embedding_bag(order, g)",
+        sorted_sums,
+        ahead=True,
     ),
     Rule("one-hot product", "index_add(x, 0, i, v) = x + onehot(i)T v", one_hot_products),
     Rule("column sums", "Sum_i x[i,j] = (xT 1)[j]", column_sums),

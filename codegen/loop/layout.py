@@ -93,7 +93,7 @@ def from_batch(step: Step) -> list[Node]:
         if (
             (n.op in ("places", "order", "begins", "turned") and n.args[0] in known)
             or (n.is_view and n.args[0] in known and same_rows(n))
-            or (n.op == "onehot" and n.args[0] in known)
+            or (n.op in ("onehot", "counts") and n.args[0] in known)
             or (n.op == "spread" and one_per_row(n, known))
             or (n.op == "permute" and n.args[0] in known)
         ):

@@ -121,7 +121,7 @@ PREFIXED = frozenset((
 OTHERS = {"reciprocal": "inverse", "native_layer_norm": "normal", "clamp_min": "clamped", "clamp": "clamped"}
 AFTER = {
     "clone": "copy", "_to_copy": "copy", "index_select": "picked", "index": "picked", "gather": "picked", "square": "squared",
-    "onehot": "onehot", "repeated": "repeated", "scatter_add": "scattered", "scatter": "scattered", "new_empty": "like", "empty_like": "like",
+    "onehot": "onehot", "counts": "counts", "repeated": "repeated", "scatter_add": "scattered", "scatter": "scattered", "new_empty": "like", "empty_like": "like",
 }  # fmt: skip
 """What stands behind a name for what is done to it."""
 NOUNS = {

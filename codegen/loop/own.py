@@ -54,6 +54,12 @@ def onehot(flat: Tensor, width: int, symbols: int = 0) -> Tensor:
     return torch.arange(width) == flat[:, None]
 
 
+def counts(flat: Tensor, places: int, symbols: int) -> Tensor:
+    """How often each symbol is among the places of every row. See `codegen.loop.bags`."""
+    x = flat.reshape(-1, places)
+    return torch.zeros(len(x), symbols, dtype=torch.int64).scatter_add(1, x, torch.ones_like(x))
+
+
 def order(at: Tensor, count: int) -> Tensor:
     """The row that each place belongs to, places of equal symbols beside one another."""
     return torch.sort(at, stable=True).indices // count
@@ -81,6 +87,7 @@ def windows(shape: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) 
 OWN: dict[str, Callable[..., Any]] = {
     "part": part,
     "onehot": onehot,
+    "counts": counts,
     "places": places,
     "turned": turned,
     "order": order,
@@ -98,7 +105,7 @@ def evaluated(n: Node, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
         return spread(args[0], args[1], args[2], n.value.dtype)
     if n.op in OWN:
         out = OWN[n.op](*args)
-        return out.to(n.value.dtype) if n.op == "onehot" else out
+        return out.to(n.value.dtype) if n.op in ("onehot", "counts") else out
     if n.write:
         return changed(n, args, named)
     f = packet(n.op)

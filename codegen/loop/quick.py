@@ -125,7 +125,7 @@ def quick_source(
     step.results = {k: n for k, n in step.results.items() if k == "loss" or k.removeprefix("grad.") in wanted}
     step.batch = tuple(n for n, t in zip(names, inputs, strict=True) if not t.is_floating_point())  # indices
     tidied(step)
-    apply(step, RULES)
+    apply(step, tuple(r for r in RULES if not r.ahead))  # there is one step, with nothing drawn for others before it
     results = list(step.results.values())
     order = soonest([n for n in step.order if n.constant is None and n.op != "input"])
     layout = Layout(step, list(order), [], [], [], [], kept=frozenset(map(root, results)))

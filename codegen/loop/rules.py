@@ -31,12 +31,16 @@ class Match:
 
 @dataclass(frozen=True)
 class Rule:
-    """An identity: `find` yields where it may be used. `text` states it. Unless `always`, it is used where it is cheaper."""
+    """An identity: `find` yields where it may be used. `text` states it. Unless `always`, it is used where it is cheaper.
+
+    `ahead` is set where it reads what the batch gives for many steps at once.
+    """
 
     name: str
     text: str
     find: Callable[[Step], Iterator[Match]]
     always: bool = False
+    ahead: bool = False
 
 
 @dataclass
