@@ -96,3 +96,24 @@ def test_what_is_padded_is_there_as_a_tensor() -> None:
     places(leaf, y).backward()
     _, grads = codegen.generate(places, x, y).value_and_grad(x, y)
     torch.testing.assert_close(grads["x"], leaf.grad)
+
+
+def kept(x0: Tensor, x1: Tensor) -> Tensor:
+    v = (x0 * x0 + 1).sqrt() * x1.relu()
+    w = x0 / (1 + v * v)
+    return w.tanh() + w * x1.relu()
+
+
+def test_what_is_passed_back_as_it_is_has_no_statement() -> None:
+    source = codegen.generate(kept, torch.tensor(0.4), torch.tensor(0.7)).source
+    assert "= grad_out\n" not in source
+
+
+def shares(x: Tensor) -> Tensor:
+    e = (x * 0.3).tanh().exp()
+    return (e * 0.3).tanh().exp() * e
+
+
+def test_one_less_a_square_is_a_factor() -> None:
+    source = codegen.generate(shares, torch.tensor(0.4)).source
+    assert "(3 (1 - out_tanh_1^2) out_exp + 10)" in source

@@ -149,6 +149,7 @@ def finished(best: Choice, naming: Naming, region: Region) -> Planned:
     """A choice with its products named by cells and its sums shared."""
     algebra = naming.algebra
     named = [naming.refolded(s, best.allowed) for s in best.plan.statements]
+    named = without_aliases(named, {*best.plan.gradients.values()})
     statements = by_results([replace(s, expr=chosen_first(s.expr)) for s in named], region)
     statements = by_sums(statements, region)
     gradients = tuple(best.plan.gradients.items())
@@ -157,6 +158,19 @@ def finished(best: Choice, naming: Naming, region: Region) -> Planned:
     statements = by_negatives(statements)
     sums = sums_of_cells(region.needed, algebra)
     return Planned(tuple(share(statements, algebra)), gradients, best.cost, unshared=tuple(statements), sums=sums)
+
+
+def without_aliases(statements: list[Statement], wanted: Collection[str]) -> list[Statement]:
+    """Statements without the single numbers that are another one as it is, which is read in their place."""
+    known: dict[Any, Any] = {}
+    out: list[Statement] = []
+    for s in statements:
+        s = replace(s, expr=s.expr.xreplace(known)) if known else s
+        if isinstance(s.expr, Indexed) and not s.shape and s.name not in wanted:
+            known[element(base(s.name), [])] = s.expr
+        else:
+            out.append(s)
+    return out
 
 
 def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
