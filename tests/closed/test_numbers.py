@@ -116,4 +116,4 @@ def shares(x: Tensor) -> Tensor:
 
 def test_one_less_a_square_is_a_factor() -> None:
     source = codegen.generate(shares, torch.tensor(0.4)).source
-    assert "(3 (1 - out_tanh_1^2) out_exp + 10)" in source
+    assert "(3 (1 - out_tanh^2) e + 10)" in source
