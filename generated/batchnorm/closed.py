@@ -3,7 +3,7 @@
 
 x (n0, d); w (d,); b (d,)
 
-Saved for the backward: w (d,), o_sub (n0, d), o_std_mean (d,), o_std (1, d).
+Saved for the backward: w (d,), o_std (1, d), o_div (n0, d).
 """
 
 import torch
@@ -12,16 +12,16 @@ import torch
 def forward(x, w, b):
     """Returns (o, saved)."""
     o_sub = x - x.mean(0)
-    o_std_mean = (o_sub ** 2).mean(0)
-    o_std = o_std_mean.sqrt().unsqueeze(0)
-    o = torch.addcmul(b, o_sub, w / o_std)
-    return o, (w, o_sub, o_std_mean, o_std)
+    o_std = (o_sub ** 2).mean(0, keepdim=True).sqrt()
+    o_div = o_sub / o_std
+    o = torch.addcmul(b, o_div, w)
+    return o, (w, o_std, o_div)
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
-    w, o_sub, o_std_mean, o_std = saved
-    n0 = o_sub.shape[0]
+    w, o_std, o_div = saved
+    n0 = o_div.shape[0]
     d = w.shape[0]
     if grad_out is None:
         grad_out = w.new_ones((n0, d))
@@ -29,15 +29,11 @@ def backward(saved, grad_out=None):
     # db[i] = Σ_j grad_out[j,i]
     db = grad_out.sum(0)
 
-    # grad_out_sum[i] = Σ_j o_sub[j,i] grad_out[j,i]
-    grad_out_sum = (o_sub * grad_out).sum(0)
+    # dw[i] = Σ_j o_div[j,i] grad_out[j,i]
+    dw = (o_div * grad_out).sum(0)
 
-    # dw[i] = grad_out_sum[i] / o_std[0,i]
-    dw = (grad_out_sum / o_std).squeeze(0)
-
-    # dx[i,j] = (grad_out[i,j] - 2 dw[j] o_sub[i,j] (0 if o_std_mean[j] = 0 else 1 / (2 sqrt(o_std_mean[j]))) / n0
-    #     - db[j] / n0) w[j] / o_std[0,j]
-    dx = (grad_out - o_sub * torch.where(o_std_mean == 0, 0, dw * o_std_mean.rsqrt() / n0) - db / n0) * (w / o_std)
+    # dx[i,j] = (grad_out[i,j] - dw[j] o_div[i,j] / n0 - db[j] / n0) w[j] / o_std[0,j]
+    dx = (torch.addcmul(grad_out, o_div, dw / n0, value=-1) - db / n0) * (w / o_std)
 
     return {"x": dx, "w": dw, "b": db}
 
@@ -56,12 +52,12 @@ class Function(torch.autograd.Function):
     @staticmethod
     def forward(x, w, b):
         o, saved = forward(x, w, b)
-        w, o_sub, o_std_mean, o_std = saved
-        return o, o_sub, o_std_mean, o_std
+        w, o_std, o_div = saved
+        return o, o_std, o_div
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs, *output[1:4])
+        ctx.save_for_backward(*inputs, output[1], output[2])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
@@ -70,8 +66,8 @@ class Function(torch.autograd.Function):
         grad_given = next((g for g in grad_out[:1] if g is not None), None)
         if grad_given is None:
             return (None,) * 3
-        x, w, b, o_sub, o_std_mean, o_std = ctx.saved_tensors
-        saved = (w, o_sub, o_std_mean, o_std)
+        x, w, b, o_std, o_div = ctx.saved_tensors
+        saved = (w, o_std, o_div)
         with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():
                 _, saved = forward(x, w, b)
@@ -92,7 +88,7 @@ class ForwardMode(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         Function.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs, *output[1:4])
+        ctx.save_for_forward(*inputs, output[1], output[2])
 
     @staticmethod
     def jvp(ctx, *tangents):
@@ -107,7 +103,7 @@ class ForwardMode(Function):
         out, pull = torch.func.vjp(result, *[inputs[k] for k in moved])
         _, push = torch.func.vjp(pull, tuple(torch.zeros_like(o) for o in out))
         (moved_0,) = push(tuple(tangents[k] for k in moved))[0]
-        return moved_0, None, None, None
+        return moved_0, None, None
 
 
 def batched_alike(tensors, *others):

@@ -451,3 +451,40 @@ def test_what_is_a_number_of_a_size_is_written_in_numbers() -> None:
 
     x = torch.tensor([[1.0, 2.0, -1.0], [0.0, 3.0, 0.5]], dtype=torch.float64)
     torch.testing.assert_close(codegen.generate(forward, x).forward(x)[0], forward(x))
+
+
+def unit(x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    return (x / x.norm(dim=1, keepdim=True) * g).sum()
+
+
+def standardised(x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    return ((x - x.mean(0)) / x.std(0) * g).sum()
+
+
+def softened(x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    return (x / (x.norm(dim=1, keepdim=True) + 1e-3) * g).sum()
+
+
+@pytest.mark.parametrize("forward", [unit, standardised])
+def test_a_sum_that_is_divided_by_zero_needs_no_choice(forward) -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(6, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    program = codegen.generate(forward, x, y)
+    assert "where(" not in program.source
+    for still in (False, True):
+        leaves = [(torch.zeros_like(x) if still else x).requires_grad_(), y.clone().requires_grad_()]
+        true = torch.autograd.grad(forward(*leaves), leaves)
+        _, found = program.value_and_grad(*(t.detach() for t in leaves))
+        assert torch.equal(found["x"].isfinite(), true[0].isfinite())
+        if not still:
+            torch.testing.assert_close(tuple(found.values()), true)
+
+
+def test_a_choice_stays_where_nothing_else_is_divided_by_zero() -> None:
+    g = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(6, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    x[2] = 0
+    leaves = [x.requires_grad_(), y.requires_grad_()]
+    true = torch.autograd.grad(softened(*leaves), leaves)
+    _, found = codegen.generate(softened, x.detach(), y.detach()).value_and_grad(x.detach(), y.detach())
+    torch.testing.assert_close(tuple(found.values()), true)

@@ -30,7 +30,7 @@ def by_common_factors(e: Expr) -> Expr:
         return e
     found = complements(terms)
     if len(found) < len(terms):
-        return again(cast("Expr", sp.Add(*found)))
+        return in_front(again(cast("Expr", sp.Add(*found))))
     tables = [{f for f in sp.Mul.make_args(t) if is_large(f, every)} for t in terms]
     counts = Counter(f for table in tables for f in table)
     best = max(counts, key=lambda f: (counts[f], str(f)), default=None)
@@ -40,7 +40,12 @@ def by_common_factors(e: Expr) -> Expr:
         return e
     mine = cast("Expr", sp.Add(*[without(t, best) for t, table in zip(terms, tables, strict=True) if best in table]))
     others = cast("Expr", sp.Add(*[t for t, table in zip(terms, tables, strict=True) if best not in table]))
-    return cast("Expr", best * again(mine) + again(others))
+    return in_front(cast("Expr", best * again(mine) + again(others)))
+
+
+def in_front(e: Expr) -> Expr:
+    """A sum with what all of its terms have by now in front, as `1 - s^2` of two of them."""
+    return gathered(e, numbers=False) if isinstance(e, sp.Add) else e
 
 
 def without(term: Expr, *factors: Any) -> Expr:
