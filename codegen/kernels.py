@@ -106,11 +106,22 @@ def _between(e: Where) -> Kernel | None:
         upper, above, x = other.args
         if above.is_number and upper == Less(above, x) and one <= above:
             return "clamp", (x, one, above)
+    if isinstance(other, Where) and one.is_number and isinstance(condition, Less):
+        x, inner = condition.args[0], other.args[1]
+        above = inner.args[2].args[1] if isinstance(inner, Where) and isinstance(inner.args[2], Where) else x
+        if above.is_number and one < above and e == clamp_between(x, one, above):
+            return "clamp", (x, one, above)
     if other.is_number and other != 0 and condition in (LessEqual(other, one), Less(other, one)):
         return "clamp", (one, other, None)
     if other.is_number and condition in (LessEqual(one, other), Less(one, other)):
         return "clamp", (one, None, other)
     return None
+
+
+def clamp_between(x: Any, low: Any, high: Any) -> Any:
+    """The larger of `low` and the smaller of x and `high`, with half the slope at each, as torch's maximum and minimum have it."""
+    below = Where(Less(x, high), x, Where(Less(high, x), high, (x + high) / 2))
+    return Where(Less(x, low), low, Where(Less(low, x), below, (x + low) / 2))
 
 
 def _elu(e: Where) -> Kernel | None:

@@ -143,6 +143,10 @@ CLAMPS = {
     "of relu, scaled": lambda x: torch.clamp(torch.relu(x + 1), max=2) / 2,
     "three of them": lambda x: 3 * x.clamp(max=2).clamp(min=-1).clamp(max=1),
     "scaled by cases": lambda x: torch.where(x < -1, -2.0, torch.where(x > 1, 4.0, 3 * x + 1)),
+    "the larger of a number and the smaller of two": lambda x: x.minimum(torch.ones_like(x)).maximum(
+        -torch.ones_like(x)
+    ),
+    "the smaller of a number and the larger of two": lambda x: 2 * x.relu().maximum(x * 0 + 0.5).minimum(x * 0 + 2.0),
 }
 
 

@@ -3,6 +3,7 @@
 
 This is how a maximum passes back, half to each where they are equal; choices by the same comparison add up so. It holds for
 `inf - inf` too, which torch gives the sign 0, and where a nan makes both comparisons false.
+What is the larger of one number and the smaller of another and x passes back all of it between the two, and half at each.
 
 A sign multiplies what is infinite by 0, which is nan. Where that is met, what is passed back is chosen instead, for all terms at once.
 """
@@ -26,10 +27,27 @@ def as_sign(e: Where) -> Expr | None:
     if not (isinstance(condition, Less) and isinstance(rest, Where) and isinstance(rest.args[0], Less)):
         return None
     turned, other, mean = rest.args
-    if turned.args != condition.args[::-1] or not (one.is_number and other.is_number):
+    if turned.args != condition.args[::-1] or not one.is_number:
         return None
+    if not other.is_number:
+        x, low = condition.args
+        return between(x, low, other) if (one, mean) == (0, sp.S.Half) else None
     sign = sign_of_difference(condition.args[1], condition.args[0]) if mean == (one + other) / 2 else None
     return None if sign is None else mean + (one - other) / 2 * sign
+
+
+def between(x: Any, low: Any, inner: Any) -> Expr | None:
+    """1 for x strictly between two numbers and 1/2 at these, where `inner` says so of the upper one; None where it says anything else.
+
+    It is `(sign(x - low) - sign(x - high))/2`, and where one is the other's opposite `(1 - sign(|x| - high))/2`.
+    """
+    c, sign = sp.expand(1 - 2 * inner).as_coeff_Mul()
+    if not low.is_number or not isinstance(sign, Sign) or abs(c) != 1:
+        return None
+    high = x - c * sign.args[0]
+    if not high.is_number or not low < high:
+        return None
+    return (1 - Sign(Sign(x) * x - high)) / 2 if low == -high else (Sign(x - low) - c * sign) / 2
 
 
 def is_by_size(e: Any) -> bool:

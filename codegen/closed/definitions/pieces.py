@@ -3,7 +3,8 @@
 
 `sign(x) relu(|x| - d)` is `x + d` below -d, `x - d` above d and 0 between them: pieces that are equal are one, and two or three
 of them are one choice, whose slope is one too. At a place between two pieces the slope is what the forward's own rule says,
-so that the place belongs to the piece with that slope; where it is neither's, as of two clamps that both pass, nothing is changed.
+so that the place belongs to the piece with that slope, or to both where it is their mean, as of the larger of two; where it is
+none of these, as of two clamps that both pass, nothing is changed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.regions.cells import Cell, is_contraction, substituted
-from codegen.kernels import stable
+from codegen.kernels import clamp_between, stable
 from engine.indexed import Indexed
 from engine.notation import BINDERS, BRACKETS, Delta, Equal, Head, Less, LessEqual, Sign, Where, accesses, name_of
 
@@ -37,11 +38,11 @@ INVERSES = {sp.log: sp.exp, sp.tanh: sp.atanh}
 
 @dataclass(frozen=True)
 class Pieces:
-    """Where a function changes, what it is between these places, and whether each place belongs to the piece on its left."""
+    """Where a function changes, what it is between these places, and whether each belongs to the piece on its left; None for both."""
 
     places: tuple[Any, ...]
     values: tuple[Any, ...]
-    lefts: tuple[bool, ...]
+    lefts: tuple[bool | None, ...]
 
 
 def by_pieces(cells: list[Cell]) -> list[Cell]:
@@ -150,19 +151,20 @@ def between_places(e: Any, t: Any) -> Pieces | None:
     slopes = [sp.diff(v, t) for v in values]
     slope = sp.diff(e, t)  # by the forward's own rules: signs and comparisons have no derivative
     keep: list[Any] = []
-    parts, lefts = [values[0]], list[bool]()
+    parts, lefts = [values[0]], list[bool | None]()
     last = slopes[0]
     for place, value, rise in zip(places, values[1:], slopes[1:], strict=True):
         told = at(e, t, place).xreplace({t: place}), at(slope, t, place).xreplace({t: place})
         sides = [(v.xreplace({t: place}), s.xreplace({t: place})) for v, s in ((parts[-1], last), (value, rise))]
         left, right = (same(side, told) for side in sides)
-        if not left and not right:
+        both = not left and not right and same(tuple((a + b) / 2 for a, b in zip(*sides, strict=True)), told)
+        if not left and not right and not both:
             return None
         if zero(parts[-1] - value) and left:
             continue
         keep.append(place)
         parts.append(value)
-        lefts.append(left)
+        lefts.append(None if both else left)
         last = rise
     return Pieces(tuple(keep), tuple(parts), tuple(lefts))
 
@@ -257,6 +259,8 @@ def choice(found: Pieces, t: Any) -> Any:
     """Up to three pieces as choices; None for more."""
     if not found.places:
         return found.values[0]
+    if None in found.lefts:
+        return shared(found, t)
     values = [sp.factor_terms(v) if v.is_Add and not v.has(sp.exp) else v for v in found.values]
     first, first_left = found.places[0], found.lefts[0]
     if len(found.places) == 1:
@@ -278,6 +282,12 @@ def choice(found: Pieces, t: Any) -> Any:
                 return Where(there, values[2 - zero_side], root)
         return Where(below, values[0], Where(above, values[2], values[1]))
     return None
+
+
+def shared(found: Pieces, t: Any) -> Any:
+    """What `affine_between` tells of a function both of whose places belong to both sides, by such a clamp; None of any other."""
+    line = affine_between(found, t) if found.lefts == (None, None) else None
+    return None if line is None else line[0] * clamp_between(t, *found.places) + line[1]
 
 
 def rooted(value: Any, u: Any, t: Any) -> Any:

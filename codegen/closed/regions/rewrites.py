@@ -49,11 +49,12 @@ def rewritten(rule: str, was: Cell | None, now: Cell) -> Rewrite | None:
         return Rewrite(now.name, rule, now.indices, None, now.expr)
     if was.expr is now.expr or now.expr is None:
         return None
-    own = {i: j for i, j in zip(was.indices, now.indices, strict=True) if i != 0}
-    old = was.expr.xreplace(own)
+    # an index that is 0 now stands at every place of what the tensor was: the note is of all of these
+    indices = tuple(i if j == 0 else j for i, j in zip(was.indices, now.indices, strict=True))
+    old = was.expr.xreplace({i: j for i, j in zip(was.indices, indices, strict=True) if i != 0})
     if old == now.expr or canonical(old) == canonical(now.expr):
         return None
-    return Rewrite(now.name, rule, now.indices, old, now.expr)
+    return Rewrite(now.name, rule, indices, old, now.expr)
 
 
 __all__ = ["Rewrite", "compared", "rewritten"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from codegen.closed.regions import fromend, rows, runninglogs
+from codegen.closed.regions import fromend, onerow, rows, runninglogs
 from codegen.closed.regions.cells import Builder, Cell
 from codegen.closed.regions.indifferent import told, without_indifferent
 from codegen.closed.regions.largest import DETACHED, LARGEST, without_detached, without_places
@@ -47,7 +47,8 @@ class Structure:
         builder = Builder(graph)
         self.traced = builder.build()
         """The forward's own tensors."""
-        straight = fromend.from_the_end(self.traced, graph.outputs)
+        narrow = onerow.with_one_row(self.traced, graph.outputs)
+        straight = fromend.from_the_end(narrow, graph.outputs)
         running = runninglogs.by_running_logarithms(straight, graph.outputs)
         picks = picked.with_picks_apart(running, graph.outputs, builder.literal, graph.example)
         added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
@@ -59,7 +60,8 @@ class Structure:
         values = without_places(stilled, graph)
         self.cells = near_readers(values, graph.outputs)
         self.notes = (
-            *compared(fromend.RULE, self.traced, straight),
+            *compared(onerow.RULE, self.traced, narrow),
+            *compared(fromend.RULE, narrow, straight),
             *compared(runninglogs.RULE, straight, running),
             *compared(picked.RULE, running, picks),
             *compared(angles.RULE, picks, added),

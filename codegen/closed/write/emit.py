@@ -54,7 +54,7 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     inputs = list(graph.inputs)
     shapes = {b.name: b for b in writer.forward.blocks}
     needed = live_forward(writer, [*saved, *graph.outputs])
-    renewal, read, resized = renewal_lines(graph, needed)
+    renewal, read, resized = renewal_lines(graph, {n for n in needed if whole(writer, n)})
     kept = {*saved, *graph.outputs, *read}
     forward = [shapes[b.name] for b in writer.forward.blocks if b.name in needed]
 
@@ -82,9 +82,8 @@ def source_of(writer: ClosedWriter, target: str = "") -> str:
     written = as_written(graph, drawn) if has_stops(graph) else ()
     emission = Emission(graph, tuple(wanted), tuple(saved), "", zeros, drawn, tuple(graph.buffers), lines, written)
     writer.emission = emission
-    made = {n: shape_of_saved(writer, n) for n in saved if n not in graph.by_name}
-    inputs_saved, nodes_saved = ([n for n in saved if n in known] for known in (graph.inputs, graph.by_name))
-    back = size_lines(graph, sizes, inputs_saved, nodes_saved, made)
+    made = {n: shape_of_saved(writer, n) for n in sorted(saved, key=lambda n: n not in graph.by_name)}
+    back = size_lines(graph, sizes, [n for n in saved if n in graph.inputs], [], made)
     keys = [(quoted(graph.key(n)), writer.gradients[n]) for n in wanted]
     trained = [n for n in wanted if n in graph.parameters or not graph.parameters]
     scalar = graph.single and not graph[graph.outputs[0]].shape
@@ -201,6 +200,12 @@ def shape_of_saved(writer: ClosedWriter, name: str) -> tuple[Expr, ...]:
     """The shape of a saved tensor."""
     cell = saved_cell(writer, name)
     return () if cell is None else cell.shape
+
+
+def whole(writer: ClosedWriter, name: str) -> bool:
+    """Whether a tensor has the shape that the forward's own has, whose calls may read it then."""
+    cell = writer.by_name.get(name)
+    return cell is None or name not in writer.graph.by_name or cell.shape == writer.graph[name].shape
 
 
 def zero_block(writer: ClosedWriter, name: str) -> bool:

@@ -29,6 +29,14 @@ def batchnorm_projection(x, w, b):
     return var_proj @ x / (v + EPS).sqrt().view(1, d) * w.view(1, d) + b.view(1, d)
 
 
+def batchnorm_ones(x, w, b):
+    """The mean of all rows in each of them, which is one row."""
+    n = x.shape[0]
+    mean = torch.ones(n, n, dtype=x.dtype) / n
+    u = x - mean @ x
+    return u / torch.sqrt(mean @ (u * u) + EPS) * w + b
+
+
 def batchnorm_lecture(hprebn, bngain, bnbias):
     n = hprebn.shape[0]
     bnmeani = 1 / n * hprebn.sum(0, keepdim=True)
@@ -283,6 +291,7 @@ def images(d, n):
 NORMALISATION = (
     Form("batchnorm biased", batchnorm, xwb, batchnorm_of(False)),
     Form("batchnorm n-1", batchnorm_unbiased, xwb, batchnorm_of(True), batches=(2, 5)),
+    Form("batchnorm by ones", batchnorm_ones, xwb, batchnorm_of(False)),
     Form("batchnorm projections", batchnorm_projection, xwb, batchnorm_of(False)),
     Form(
         "batchnorm lecture",

@@ -101,6 +101,19 @@ def clamped_twice_hand(x, g):
     return c, (torch.where(x == c, g, 0),)
 
 
+def boxed(x, y):
+    """The larger of -1 and the smaller of 1 and a difference: half the slope is passed back at either."""
+    r, one = x - y, torch.ones_like(x)
+    return (torch.maximum(torch.minimum(r, one), -one) ** 2).mean()
+
+
+def boxed_hand(x, y, g):
+    r = x - y
+    c = r.clamp(-1, 1)
+    d = (1 - (r.abs() - 1).sign()) * c * (g / r.numel())
+    return (c * c).mean(), (d, -d)
+
+
 def dirichlet(a, b):
     """The divergence of two Dirichlet distributions."""
     of_a, of_b = a.sum(1), b.sum(1)
@@ -142,6 +155,7 @@ PIECEWISE = (
     ),
     Form("relu6", relu6, one, relu6_hand, twice=False),
     Form("clamped twice", clamped_twice, one, clamped_twice_hand, twice=False),
+    Form("a square in a box", boxed, pair, boxed_hand, twice=False),
     Form(
         "kl of two dirichlets",
         dirichlet,
