@@ -33,7 +33,7 @@ class ContractMixin(LowererBase):
         with self.inside(e.body, e.limits):
             if isinstance(e.body, sp.Add):
                 return self.reduce(self.value(e.body), summed)
-            factors = self._groups(e.body)
+            factors, summed = self._products_first(self._groups(e.body), summed, outer)
             groups: list[Val] | None = factors
             left = factors
             while groups is not None and len(groups) > 2:
@@ -155,6 +155,33 @@ class ContractMixin(LowererBase):
             return [self.value(body)]
         by[keys[0]] = [*loose, *by[keys[0]]]
         return [self.value(sp.Mul(*by[k])) for k in keys]
+
+    def _products_first(
+        self, groups: list[Val], summed: list[Index], outer: list[Index]
+    ) -> tuple[list[Val], list[Index]]:
+        """Of three or more factors those two multiplied by a kernel that alone have an index which is summed over.
+
+        `Sum_ij q_j C_ij g_i` reads C once as `q (g @ C)`; `q * (C * g).sum(0)` would write it, too. What is left is also told.
+        """
+        while len(groups) > 2:
+            found = [(a, b, alone(a, b, groups, summed)) for a in groups for b in groups if a is not b]
+            pair = next((p for p in found if set(p[0].indices) < set(p[1].indices) and self._is_product(*p)), None)
+            if pair is None:
+                break
+            a, b, own = pair
+            groups = [self._two(a, b, own, outer), *(g for g in groups if g is not a and g is not b)]
+            summed = [i for i in summed if i not in own]
+        return groups, summed
+
+    def _is_product(self, small: Val, large: Val, own: list[Index]) -> bool:
+        """Whether torch multiplies a matrix with a vector, or many with one each, as they lie in memory."""
+        if not own or not small.kind == large.kind == "float":
+            return False
+        batch = [i for i in small.indices if i not in own]
+        left = [i for i in large.indices if i not in small.indices]
+        if batch:
+            return self._in_rows(large, small, batch, own, left)
+        return len(own) == len(small.axes) == 1 and (len(large.axes) == 2 or large.axes[-1] == own[0])
 
     def _chained(self, groups: list[Val], factors: list[Val], summed: list[Index], outer: list[Index]) -> Val:
         """A sum over several tensors, two at a time: first those that have an index which no other one has.

@@ -246,14 +246,11 @@ def backward(saved, grad_out=None):
     h2_centred_squared = h2_centred ** 2
     h2_var_eps = h2_centred_squared.mean(2) + 1e-05
     dh2_part = h2_var_eps ** 1.5
-    dlogits_layer_norm_times_h2_centred = dlogits_layer_norm * h2_centred
+    dh2_part_1 = dlogits_layer_norm * h2_centred @ nw
     dh2 = (
-        (h2_centred.sum(2) * (dlogits_layer_norm_times_h2_centred * nw).sum(2) / (d ** 2 * dh2_part)).unsqueeze(-1)
+        (dh2_part_1 * h2_centred.sum(2) / (d ** 2 * dh2_part)).unsqueeze(-1)
         + dlogits_layer_norm * nw / (h2_centred_squared.mean(2, keepdim=True) + 1e-05).sqrt()
-        - (
-            (2 * h2 - 2 * h2.mean(2, keepdim=True))
-            * (dlogits_layer_norm_times_h2_centred @ nw / (2 * d * dh2_part)).unsqueeze(-1)
-        )
+        - (2 * h2 - 2 * h2.mean(2, keepdim=True)) * (dh2_part_1 / (2 * d * dh2_part)).unsqueeze(-1)
         - (dlogits_layer_norm @ nw / (d * h2_var_eps.sqrt())).unsqueeze(-1)
     )
 
@@ -303,16 +300,13 @@ def backward(saved, grad_out=None):
     x_4_centred_squared = x_4_centred ** 2
     x_4_var_eps = x_4_centred_squared.mean(2) + 1e-05
     dx_4_part = x_4_var_eps ** 1.5
-    dh2_layer_norm_times_x_4_centred = dh2_layer_norm * x_4_centred
+    dx_4_part_1 = dh2_layer_norm * x_4_centred @ n22w
     dx_4 = (
         dh2
         + (
-            (x_4_centred.sum(2) * (dh2_layer_norm_times_x_4_centred * n22w).sum(2) / (d ** 2 * dx_4_part)).unsqueeze(-1)
+            (dx_4_part_1 * x_4_centred.sum(2) / (d ** 2 * dx_4_part)).unsqueeze(-1)
             + dh2_layer_norm * n22w / (x_4_centred_squared.mean(2, keepdim=True) + 1e-05).sqrt()
-            - (
-                (2 * x_4 - 2 * x_4.mean(2, keepdim=True))
-                * (dh2_layer_norm_times_x_4_centred @ n22w / (2 * d * dx_4_part)).unsqueeze(-1)
-            )
+            - (2 * x_4 - 2 * x_4.mean(2, keepdim=True)) * (dx_4_part_1 / (2 * d * dx_4_part)).unsqueeze(-1)
             - (dh2_layer_norm @ n22w / (d * x_4_var_eps.sqrt())).unsqueeze(-1)
         )
     )
@@ -423,16 +417,13 @@ def backward(saved, grad_out=None):
     h1_centred_squared = h1_centred ** 2
     h1_var_eps = h1_centred_squared.mean(2) + 1e-05
     dh1_part = h1_var_eps ** 1.5
-    dx_3_times_h1_centred = dx_3 * h1_centred
+    dh1_part_1 = dx_3 * h1_centred @ n21w
     dh1 = (
         dx_4
         + (
-            (h1_centred.sum(2) * (dx_3_times_h1_centred * n21w).sum(2) / (d ** 2 * dh1_part)).unsqueeze(-1)
+            (dh1_part_1 * h1_centred.sum(2) / (d ** 2 * dh1_part)).unsqueeze(-1)
             + dx_3 * n21w / (h1_centred_squared.mean(2, keepdim=True) + 1e-05).sqrt()
-            - (
-                (2 * h1 - 2 * h1.mean(2, keepdim=True))
-                * (dx_3_times_h1_centred @ n21w / (2 * d * dh1_part)).unsqueeze(-1)
-            )
+            - (2 * h1 - 2 * h1.mean(2, keepdim=True)) * (dh1_part_1 / (2 * d * dh1_part)).unsqueeze(-1)
             - (dx_3 @ n21w / (d * h1_var_eps.sqrt())).unsqueeze(-1)
         )
     )
@@ -483,16 +474,13 @@ def backward(saved, grad_out=None):
     x_2_centred_squared = x_2_centred ** 2
     x_2_var_eps = x_2_centred_squared.mean(2) + 1e-05
     dx_2_part = x_2_var_eps ** 1.5
-    dh1_layer_norm_times_x_2_centred = dh1_layer_norm * x_2_centred
+    dx_2_part_1 = dh1_layer_norm * x_2_centred @ n12w
     dx_2 = (
         dh1
         + (
-            (x_2_centred.sum(2) * (dh1_layer_norm_times_x_2_centred * n12w).sum(2) / (d ** 2 * dx_2_part)).unsqueeze(-1)
+            (dx_2_part_1 * x_2_centred.sum(2) / (d ** 2 * dx_2_part)).unsqueeze(-1)
             + dh1_layer_norm * n12w / (x_2_centred_squared.mean(2, keepdim=True) + 1e-05).sqrt()
-            - (
-                (2 * x_2 - 2 * x_2.mean(2, keepdim=True))
-                * (dh1_layer_norm_times_x_2_centred @ n12w / (2 * d * dx_2_part)).unsqueeze(-1)
-            )
+            - (2 * x_2 - 2 * x_2.mean(2, keepdim=True)) * (dx_2_part_1 / (2 * d * dx_2_part)).unsqueeze(-1)
             - (dh1_layer_norm @ n12w / (d * x_2_var_eps.sqrt())).unsqueeze(-1)
         )
     )
@@ -602,13 +590,13 @@ def backward(saved, grad_out=None):
     h_centred_squared = h_centred ** 2
     h_var_eps = h_centred_squared.mean(2) + 1e-05
     dh_part = h_var_eps ** 1.5
-    dx_1_times_h_centred = dx_1 * h_centred
+    dh_part_1 = dx_1 * h_centred @ n11w
     dh = (
         dx_2
         + (
-            (h_centred.sum(2) * (dx_1_times_h_centred * n11w).sum(2) / (d ** 2 * dh_part)).unsqueeze(-1)
+            (dh_part_1 * h_centred.sum(2) / (d ** 2 * dh_part)).unsqueeze(-1)
             + dx_1 * n11w / (h_centred_squared.mean(2, keepdim=True) + 1e-05).sqrt()
-            - (2 * h - 2 * h.mean(2, keepdim=True)) * (dx_1_times_h_centred @ n11w / (2 * d * dh_part)).unsqueeze(-1)
+            - (2 * h - 2 * h.mean(2, keepdim=True)) * (dh_part_1 / (2 * d * dh_part)).unsqueeze(-1)
             - (dx_1 @ n11w / (d * h_var_eps.sqrt())).unsqueeze(-1)
         )
     )

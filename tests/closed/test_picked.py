@@ -108,6 +108,33 @@ def test_no_cotangent_is_as_large_as_all_pairs() -> None:
     assert "x - c[out_indices]" in program.source
 
 
+@pytest.mark.parametrize("f", [torch.relu, lambda x: torch.log(1 + torch.exp(x)), lambda x: 1 - torch.exp(-x * x)])
+def test_slopes_of_the_largest_entries_are_computed_for_these_alone(f: Callable[[Tensor], Tensor]) -> None:
+    def forward(x: Tensor) -> Tensor:
+        return f(x).max(1).values.sum(0)
+
+    program = codegen.generate(forward, rand(16, 8, 5))
+    backward = program.source.partition("def backward")[2].partition("return {")[0]
+    made = [line for line in backward.splitlines() if line.strip().startswith("d")]
+    assert ["zeros_like(x)" in made[0], "out_indices" in made[1], len(made)] == [True, True, 2], backward
+    for x in (rand(16, 8, 5), rand(1, 8, 5)):
+        grads = program.backward(program.forward(x)[1])
+        torch.testing.assert_close(grads["x"], torch.autograd.grad(forward(x).sum(), x)[0])
+    out, grads = program.value_and_grad(1e4 * rand(3, 8, 5))
+    assert out.isfinite().all()
+    assert grads["x"].isfinite().all()
+
+
+def test_entries_that_something_else_reads_keep_their_gradient() -> None:
+    def forward(x: Tensor) -> Tensor:
+        y = x.exp()
+        return y.max(1).values.sum() + y.mean()
+
+    x = rand(16, 8, 5)
+    program = codegen.generate(forward, x)
+    torch.testing.assert_close(program.backward(program.forward(x)[1])["x"], torch.autograd.grad(forward(x), x)[0])
+
+
 def test_a_wrong_twin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Picked.twin
 

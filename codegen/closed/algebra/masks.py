@@ -42,7 +42,7 @@ def unmasked(term: Any, algebra: Algebra) -> Any:
     So is 1 - [c] with what is made of the other mask, and [c] p is zero where p is zero wherever c holds.
     """
     factors = list(Mul.make_args(term))
-    atoms = [f for f in factors if isinstance(f, (Indexed, sp.exp))]
+    atoms = [a for a in map(rooted, factors) if isinstance(a, (Indexed, sp.exp))]
     for f in list(factors):
         number, b, positive = mask_of(f)
         if b is None:
@@ -53,6 +53,12 @@ def unmasked(term: Any, algebra: Algebra) -> Any:
             factors[factors.index(f)] = number
             algebra.note(MASKED)
     return Mul(*factors)
+
+
+def rooted(f: Any) -> Any:
+    """x of a power of x with a positive exponent, which is zero where x is; anything else as it is."""
+    is_power = isinstance(f, sp.Pow) and not isinstance(f, sp.exp)
+    return f.base if is_power and f.exp.is_positive else f
 
 
 def mask_of(f: Any) -> tuple[Any, Any, bool]:
@@ -108,7 +114,7 @@ def vanishes(bracket: Any, holds: bool, e: Any, algebra: Algebra, depth: int = 4
         return False
     return any(
         vanishes(bracket, holds, f, algebra, depth - 1)
-        for f in Mul.make_args(at(cell, e.indices))
+        for f in map(rooted, Mul.make_args(at(cell, e.indices)))
         if isinstance(f, (Indexed, sp.exp, Where)) or mask_of(f)[1] is not None
     )
 

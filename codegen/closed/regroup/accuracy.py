@@ -28,7 +28,10 @@ DRAWS = 3
 
 
 def as_accurate(old: Sequence[Cell], new: Sequence[Cell], given: Sequence[Cell], example: Mapping[Any, int]) -> bool:
-    """Whether the cells that both orders have, and the gradients of what is `given`, are about as accurate in the new one."""
+    """Whether the cells that both orders have, and the gradients of what is `given`, are about as accurate in the new one.
+
+    Nothing is asked of what is not finite in the old one.
+    """
     leaves = [replace(c, expr=None) for c in given]
     names = {c.name for c in new}
     kept = tuple(c.name for c in old if c.name in names)
@@ -51,6 +54,8 @@ def as_accurate(old: Sequence[Cell], new: Sequence[Cell], given: Sequence[Cell],
                 exact = truth[k][name]
                 if bool(exact.isfinite().all()):
                     mine, other_error = (error(x[k][name], exact) for x in (ours, theirs))
+                    if not math.isfinite(other_error):  # as exp(100) in float32: whatever the new order has is no worse
+                        continue
                     lost[name] = lost.get(name, 0.0) + math.log(max(mine, FLOOR) / max(other_error, FLOOR))
         if not all(x <= DRAWS * math.log(SLACK) for x in lost.values()):
             return False

@@ -4,12 +4,17 @@
 The distances of all pairs are compared to find the nearest, and nothing but the nearest has a gradient: `d[i, j]` with j the place
 of the least is computed once more from the rows that it belongs to. No cotangent is as large as all pairs then, and the gradients are
 gathered and scattered rows. The whole stays what is compared; it is not made at all where nothing compares it.
+
+So it is with what is computed entry by entry and compared: the largest of `log(1 + relu(x))` is that of the entry that is largest, and
+one slope is needed for each of those, not for all of x.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
+
+import sympy as sp
 
 from codegen.closed.algebra.terms import indices_of
 from codegen.closed.regions.cells import Cell, at, is_contraction
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
 
     from sympy import Expr
 
-RULE = "what is picked of a sum is summed of what is picked, (x wᵀ)[i, y[i]] = Σ x[i,k] w[y[i],k]"
+RULE = "what is picked is computed of what is picked alone, (x wᵀ)[i, y[i]] = Σ x[i,k] w[y[i],k]"
 PASSES = 2
 """How often as many elements as a pick sums are moved for each that the whole has, at most: both are moved some seven times."""
 
@@ -36,7 +41,8 @@ def with_picks_apart(
     if not any(is_pick(a) for c in cells if c.expr is not None for a in accesses(c.expr)):
         return cells
     among = Among(cells, outputs, fixed, example)
-    for name in [c.name for c in reversed(cells) if c.expr is not None and c.expr.has(Sigma)]:
+    compared = {n for c in cells if c.expr is None and c.node is not None and c.call for n in c.node.operands}
+    for name in [c.name for c in reversed(cells) if c.expr is not None and (c.expr.has(Sigma) or c.name in compared)]:
         if name not in among.known or name in {*outputs, *fixed}:
             continue
         trial = Picked(among.known[name], among)
@@ -46,7 +52,7 @@ def with_picks_apart(
 
 
 class Picked:
-    """The cells with one sum, and what is computed from it or for it entry by entry, computed at the places that are read."""
+    """The cells with one sum, or one that is compared, and what is computed from it or for it entry by entry, computed at the places that are read."""
 
     def __init__(self, whole: Cell, among: Among) -> None:
         self.whole, self.among = whole, among
@@ -59,9 +65,13 @@ class Picked:
         """The cells that read it, as they were."""
 
     def made(self) -> bool:
-        """Put what is picked in the place of picks; False where something else has a gradient, or where that costs more."""
+        """Put what is picked in the place of picks; False where something else has a gradient, or where that costs more.
+
+        What is computed entry by entry is followed down to the last slope that is not a number: the gradients are put at places there.
+        """
+        sums = cast("Expr", self.whole.expr).has(Sigma)
         above = self.above()
-        if above is None or not self.pays(above):
+        if above is None or not self.pays(above) or not (sums or self.bends(self.whole)):
             return False
         for c in reversed(above):
             self.pick(c)
@@ -72,9 +82,11 @@ class Picked:
             if c.name in self.gone or not c.differentiable or c.kind != "float" or not self.placed(c):
                 continue
             small = self.among.size(c.shape) < self.among.size(self.whole.shape)
-            if self.may_go(c) and not self.live(c, besides=True):
+            if self.may_go(c) and (sums or self.bends(c)) and not self.live(c, besides=True):
                 self.pick(c)
                 below.extend(self.among.known[r] for r in c.reads)
+            elif not sums:
+                self.gather(c)
             elif not small:
                 return False
         return True
@@ -105,6 +117,22 @@ class Picked:
             return False
         read = [self.among.known[r] for r in c.reads]
         return all(r.dtype == c.dtype for r in read if r.differentiable)
+
+    def bends(self, c: Cell) -> bool:
+        """Whether a cell, or one that it is computed from entry by entry, has a slope that is not a number: there is one to save."""
+        stack, seen = [c], {c.name}
+        while stack:
+            e = stack.pop().expr
+            if e is None or e.has(Sigma):
+                continue
+            if not all(
+                t.as_coeff_Mul()[1].is_number or isinstance(t.as_coeff_Mul()[1], Indexed) for t in sp.Add.make_args(e)
+            ):
+                return True
+            below = [self.among.known[name_of(a)] for a in accesses(e)]
+            stack.extend(r for r in below if r.differentiable and r.name not in seen)
+            seen.update(r.name for r in below)
+        return False
 
     def live(self, c: Cell, besides: bool = False) -> list[Cell]:
         """The cells with a gradient that read a cell; those alone that read it whole where they are asked for `besides` picks."""
@@ -138,7 +166,7 @@ class Picked:
     def summed(self) -> int:
         """How many elements the whole sums for each of its own."""
         sums = cast("Any", self.whole.expr).atoms(Sigma)
-        return max(self.among.size(tuple(n for _, n in s.limits)) for s in sums)
+        return max((self.among.size(tuple(n for _, n in s.limits)) for s in sums), default=1)
 
     @staticmethod
     def ranges(r: Cell) -> dict[Any, Expr]:
@@ -146,10 +174,16 @@ class Picked:
         return {**r.ranges, **{i: n for s in cast("Any", r.expr).atoms(Sigma) for i, n in s.limits}}
 
     def pick(self, c: Cell) -> None:
-        """Let everything with a gradient that reads a cell at places read its twin there, which is made before the first of them."""
+        """Let everything with a gradient that reads a cell at places read its twin there, and forget the cell."""
         self.gone[c.name] = c
+        self.gather(c)
+
+    def gather(self, c: Cell) -> None:
+        """Let everything with a gradient that reads a cell at places read what stands there, which is gathered once where the cell stays."""
         for r in self.live(c):
-            change = {a: self.twin(c, a, r) for a in read_of(r, c)}
+            change = {a: self.twin(c, a, r) for a in (read_of(r, c) if r.expr is not None else ()) if is_pick(a)}
+            if not change:
+                continue
             new = replace(r, expr=cast("Any", r.expr).xreplace(change), call=False, text=None)
             if r.name in self.among.known:
                 self.readers.setdefault(r.name, self.among.known[r.name])
@@ -166,7 +200,8 @@ class Picked:
             ranges = self.ranges(reader)
             new = {i: fresh() for i in own}
             name = free_name(f"{c.name}_picked", {d.name for d in self.cells})
-            expr = cast("Expr", at(c, [x.xreplace(new) for x in access.indices]))
+            places = [x.xreplace(new) for x in access.indices]
+            expr = cast("Expr", c.element(places) if c.name not in self.gone else at(c, places))
             twin = replace(
                 c, name=name, indices=tuple(new.values()), shape=tuple(ranges[i] for i in own), expr=expr, node=None,
                 call=False, named=False, text=None,

@@ -92,6 +92,21 @@ def dsm_hand(x, eps, w, b, sigma, g):
     return out, (xt.T @ dh, dh.sum(0))
 
 
+# Beck et al. 2024: a matrix memory that forgets, takes up v kᵀ and is read by q
+def memory(c, q, k, v, i, f):
+    new = f[:, :, None] * c + i[:, :, None] * v[:, :, None] * k[:, None, :]
+    return torch.einsum("bij,bj->bi", new, q)
+
+
+def memory_hand(c, q, k, v, i, f, g):
+    new = torch.addcmul(f[:, :, None] * c, (i * v)[:, :, None], k[:, None, :])
+    out = torch.einsum("bij,bj->bi", new, q)
+    vg, kq = (v * g).sum(1, keepdim=True), (k * q).sum(1, keepdim=True)
+    df = (torch.einsum("bij,bi->bj", c, g) * q).sum(1, keepdim=True)
+    dc, dq = g[:, :, None] * (f * q)[:, None], torch.einsum("bij,bi->bj", new, g)
+    return out, (dc, dq, q * (i * vg), g * (i * kq), vg * kq, df)
+
+
 CELLS = (
     Form(
         "sru",
@@ -119,5 +134,11 @@ CELLS = (
         lambda d, n: [d.normal(n, K), d.normal(n, K), d.normal(K, K), d.normal(K), d.positive(n, 1)],
         dsm_hand,
         wrt=("w", "b"),
+    ),
+    Form(
+        "matrix memory",
+        memory,
+        lambda d, n: [d.normal(n, 6, 6), *(d.normal(n, 6) for _ in range(3)), d.normal(n, 1), d.normal(n, 1)],
+        memory_hand,
     ),
 )

@@ -86,6 +86,19 @@ def nearest_bump_hand(x, c, g):
     return most.mean(), (dx, torch.zeros_like(c).index_add_(0, at, dx, alpha=-1))
 
 
+# Formal et al. 2021, SPLADE: the weights of terms are the largest of log(1 + relu) over a text's tokens, kept few by a penalty
+def lexical(x):
+    w = torch.log(1 + torch.relu(x)).max(1).values
+    return (w.abs().mean(0) ** 2).sum()
+
+
+def lexical_hand(x, g):
+    w, at = x.relu().log1p().max(1, keepdim=True)
+    m = w.mean(0)
+    d = m * (2 * g / x.shape[0]) * (-w).exp() * (w > 0)
+    return (m**2).sum(), (torch.zeros_like(x).scatter_(1, at, d),)
+
+
 NEAREST = (
     Form("k-means", kmeans, lambda d, n: [d.normal(n, 8), d.normal(max(n // 2, 1), 8)], kmeans_hand),
     Form("chamfer distance", chamfer, lambda d, n: [d.normal(n, 3), d.normal(max(n // 2, 1), 3)], chamfer_hand),
@@ -93,4 +106,5 @@ NEAREST = (
     Form("late interaction", late_interaction, lambda d, n: [d.normal(n, 8), d.normal(max(n // 2, 1), 8)], late_interaction_hand, ratio=1.35),
     Form("wanted scores", wanted, lambda d, n: [d.normal(n, 8), d.normal(40, 8), d.classes(40, n)], wanted_hand),
     Form("nearest bump", nearest_bump, lambda d, n: [d.normal(n, 8) / 3, d.normal(max(n // 2, 1), 8) / 3], nearest_bump_hand),
+    Form("lexical weights", lexical, lambda d, n: [d.normal(n, 24, 12)], lexical_hand, twice=False),
 )  # fmt: skip

@@ -139,6 +139,19 @@ def pair(d, n):
     return [d.normal(n, K), d.normal(n, K)]
 
 
+# regression splines: the truncated cubics of the textbooks
+def cubics(x, t, c):
+    return (torch.clamp(x[:, None] - t, min=0) ** 3 * c).sum(1)
+
+
+def cubics_hand(x, t, c, g):
+    u = (x[:, None] - t).relu()
+    u2 = u**2
+    u3 = u2 * u
+    d = u2 * (3 * c)
+    return u3 @ c, (g * d.sum(1), -(g @ d), g @ u3)
+
+
 PIECEWISE = (
     Form("wing by masks", wing, one, wing_hand, twice=False),
     Form("huber by masks", huber_masked, pair, huber_masked_hand, twice=False),
@@ -153,6 +166,7 @@ PIECEWISE = (
         ("x",),
         twice=False,
     ),
+    Form("truncated cubics", cubics, lambda d, n: [d.normal(n), d.normal(K), d.normal(K)], cubics_hand, twice=False),
     Form("relu6", relu6, one, relu6_hand, twice=False),
     Form("clamped twice", clamped_twice, one, clamped_twice_hand, twice=False),
     Form("a square in a box", boxed, pair, boxed_hand, twice=False),
