@@ -13,10 +13,16 @@ from codegen.loop.graph import Node, Sized
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+OPERATORS = frozenset(
+    ["tanh_backward", "sigmoid_backward", "threshold_backward", "softplus_backward", "silu_backward", "elu_backward",
+     "mish", "softplus", "silu", "elu"]
+)  # fmt: skip
+"""Elementwise calls that torch has with `out=` or `grad_input=` as operators only, and not as methods that change a tensor."""
+
 ELEMENTWISE = frozenset(
     ["add", "sub", "mul", "div", "sqrt", "rsqrt", "exp", "log", "tanh", "sigmoid", "neg", "reciprocal", "abs", "log1p",
      "expm1", "square", "pow", "sin", "cos", "erf", "addcmul", "addcdiv", "maximum", "minimum", "sign", "floor",
-     "clamp_min", "tanh_backward", "sigmoid_backward", "threshold_backward"]
+     "clamp_min", "clamp_max", "lerp", *OPERATORS]
 )  # fmt: skip
 """Calls that may write over an operand of the same shape."""
 
@@ -28,7 +34,7 @@ NAMED = frozenset(
         "addmm",
         "addmv",
         "index_select",
-        *ELEMENTWISE - {"tanh_backward", "sigmoid_backward", "threshold_backward"},
+        *ELEMENTWISE - OPERATORS,
     ]
 )
 """Calls `torch.NAME(*args, out=...)` with the arguments they were recorded with."""
@@ -81,7 +87,7 @@ def elementwise(n: Node) -> bool:
     return n.op in ELEMENTWISE and not n.write
 
 
-WITHOUT_METHOD = frozenset(("maximum", "minimum", "tanh_backward", "sigmoid_backward", "threshold_backward"))
+WITHOUT_METHOD = frozenset(("maximum", "minimum", *OPERATORS))
 
 
 def in_place(n: Node, over: Node) -> bool:
@@ -141,6 +147,12 @@ def approximation(n: Node) -> str:
     return f", approximate={n.kwargs['approximate']!r}" if "approximate" in n.kwargs else ""
 
 
+def operator(name: str) -> Callable[[Node, Any, str], str]:
+    """`NAME(*args, out=...)`, or `grad_input=` for a backward."""
+    keyword = "grad_input" if name.endswith("_backward") else "out"
+    return lambda n, f, out: f"{name}({', '.join(map(f, n.args))}, {keyword}={out})"
+
+
 OUT: dict[str, Callable[[Node, Any, str], str]] = {
     "sum": reduction("sum"),
     "mean": reduction("mean"),
@@ -155,11 +167,7 @@ OUT: dict[str, Callable[[Node, Any, str], str]] = {
     "_softmax_backward_data": lambda n, f, out: (
         f"softmax_backward({f(n.args[0])}, {f(n.args[1])}, {n.args[2]}, {n.dtype}, grad_input={out})"
     ),
-    "tanh_backward": lambda n, f, out: f"tanh_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
-    "sigmoid_backward": lambda n, f, out: f"sigmoid_backward({f(n.args[0])}, {f(n.args[1])}, grad_input={out})",
-    "threshold_backward": lambda n, f, out: (
-        f"threshold_backward({f(n.args[0])}, {f(n.args[1])}, {f(n.args[2])}, grad_input={out})"
-    ),
+    **{op: operator(op) for op in sorted(OPERATORS)},
     "gelu": lambda n, f, out: f"gelu({f(n.args[0])}{approximation(n)}, out={out})",
     "gelu_backward": lambda n, f, out: (
         f"gelu_backward({f(n.args[0])}, {f(n.args[1])}{approximation(n)}, grad_input={out})"

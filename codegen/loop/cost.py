@@ -33,6 +33,8 @@ EXTRA = {  # nanoseconds an element beyond reading and writing, at four bytes
     "native_batch_norm": 0.3, "native_batch_norm_backward": 0.4, "index": 0.6, "index_put": 2.5, "sqrt": 0.3, "div": 0.0,
     "where": 3.4, "le": 0.4, "gt": 0.4, "lt": 0.4, "ge": 0.4, "threshold_backward": 0.05,
     "native_layer_norm": 0.17, "native_layer_norm_backward": 0.25, "erf": 1.3,
+    "softplus": 2.2, "softplus_backward": 0.7, "silu": 0.65, "silu_backward": 0.75, "elu": 1.5, "elu_backward": 0.05, "mish": 4.6,
+    "log1p": 1.2, "expm1": 1.3,
 }  # fmt: skip
 KERNELS = {("gelu", 4): 0.5, ("gelu_backward", 4): 1.3, ("gelu", 8): 19.0, ("gelu_backward", 8): 20.0}
 """The same of calls that are another multiple of it at eight bytes."""

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from codegen.loop.activations import (
+    elu_backward_of_result,
+    elu_by_exp,
+    silu_by_sigmoid,
+    softplus_by_sigmoid,
+    tanh_of_softplus,
+)
 from codegen.loop.bags import counted_products, sorted_sums, summed_rows
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
 from codegen.loop.columns import by_vectors
@@ -468,6 +475,28 @@ RULES: tuple[Rule, ...] = (
         "dx = a dz + b (x - mean) + c with a, b, c per column, from two column sums",
         by_columns,
     ),
+    Rule(
+        "tanh of softplus",
+        "tanh(softplus(z)) = w / (2 - w) and mish(z) = z w / (2 - w), with w = s (2 - s), s = sigmoid(z)",
+        tanh_of_softplus,
+    ),
+    Rule(
+        "softplus by sigmoid",
+        "softplus(z) = max(z, 0) - log(max(s, 1 - s)) with s = sigmoid(z), and its derivative is s",
+        softplus_by_sigmoid,
+    ),
+    Rule(
+        "silu by sigmoid",
+        "silu(z) = h = z s with s = sigmoid(z), and its derivative is h + s (1 - h)",
+        silu_by_sigmoid,
+    ),
+    Rule(
+        "elu backward of result",
+        "the derivative of h = elu(z) below zero is a multiple of h plus a number",
+        elu_backward_of_result,
+        always=True,
+    ),
+    Rule("elu by exp", "elu(z) = max(z, a exp(b min(z, 0)) - a)", elu_by_exp),
     Rule("tanh by sigmoid", "tanh(z) = 2 sigmoid(2 z) - 1", tanh_by_sigmoid),
     Rule("square", "x^2 = x x", squares, always=True),
     Rule("numbers", "a (c x + d) + b = (a c) x + (a d + b)", numbers_together),
