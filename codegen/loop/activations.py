@@ -43,18 +43,21 @@ def tanh_of_softplus(step: Step) -> Iterator[Match]:
 
 
 def softplus_by_sigmoid(step: Step) -> Iterator[Match]:
-    """log(1 + e^z) is max(z, 0) - log(max(s, 1 - s)) with s = sigmoid(z), and g times its derivative is g s."""
+    """log(1 + e^z) is max(z, 0) - log1p(-min(s, 1 - s)) with s = sigmoid(z), and g times its derivative is g s.
+
+    Far below zero it keeps its digits, as s does: what is a scale is divided by, or its logarithm taken.
+    """
     for z, value, slope in both(step, "softplus", "softplus_backward"):
         s = sigmoid(step, z)
         nodes, pairs = [s], []
         if value is not None:
             one = number(1.0, z)
             other = binary("sub", one, s)
-            larger = binary("maximum", s, other)
-            log = unary("log", larger)
+            minus = unary("neg", binary("minimum", s, other))
+            log = unary("log1p", minus)
             above = call("clamp_min", z, 0, shape=z.shape, dtype=z.dtype)
             new = binary("sub", above, log)
-            nodes += [one, other, larger, log, above, new]
+            nodes += [one, other, minus.args[0], minus, log, above, new]
             pairs.append((value, new))
         yield with_slope(nodes, pairs, slope, lambda g, s=s: [binary("mul", g, s)], (z.shape, value is None))
 
