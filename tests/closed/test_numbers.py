@@ -107,13 +107,3 @@ def kept(x0: Tensor, x1: Tensor) -> Tensor:
 def test_what_is_passed_back_as_it_is_has_no_statement() -> None:
     source = codegen.generate(kept, torch.tensor(0.4), torch.tensor(0.7)).source
     assert "= grad_out\n" not in source
-
-
-def shares(x: Tensor) -> Tensor:
-    e = (x * 0.3).tanh().exp()
-    return (e * 0.3).tanh().exp() * e
-
-
-def test_one_less_a_square_is_a_factor() -> None:
-    source = codegen.generate(shares, torch.tensor(0.4)).source
-    assert "(3 (1 - out_tanh^2) e + 10)" in source

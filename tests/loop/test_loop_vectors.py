@@ -27,7 +27,6 @@ def test_a_layer_of_one_column_trains_as_autograd_does() -> None:
     trainer = program.trainer({n: t.clone() for n, t in params.items()}, batch_size=8, lr=0.1)
     losses = trainer.run((x, y), steps=5, generator=Generator().manual_seed(1))
     assert "@" in program.source
-    assert "v.addmm_(" in trainer.source
     rows = torch.randint(0, 64, (40,), generator=Generator().manual_seed(1)).view(5, 8)
     for at, loss in zip(rows, losses, strict=True):
         leaves = {n: t.clone().requires_grad_() for n, t in params.items()}

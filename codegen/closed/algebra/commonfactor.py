@@ -22,15 +22,13 @@ def by_common_factors(e: Expr) -> Expr:
 
     Only tensors over all of the sum's indices are taken: a product with such a one costs most.
     """
-    if isinstance(e, sp.Mul):
-        return cast("Expr", sp.Mul(*[by_common_factors(f) if isinstance(f, sp.Add) else f for f in e.args]))
     terms = list(sp.Add.make_args(e))
     every = frozenset[Any]().union(*map(indices_of, terms))
     if len(terms) < 3 or holds(e, Delta):
         return e
     found = complements(terms)
     if len(found) < len(terms):
-        return in_front(again(cast("Expr", sp.Add(*found))))
+        return again(cast("Expr", sp.Add(*found)))
     tables = [{f for f in sp.Mul.make_args(t) if is_large(f, every)} for t in terms]
     counts = Counter(f for table in tables for f in table)
     best = max(counts, key=lambda f: (counts[f], str(f)), default=None)
@@ -40,12 +38,7 @@ def by_common_factors(e: Expr) -> Expr:
         return e
     mine = cast("Expr", sp.Add(*[without(t, best) for t, table in zip(terms, tables, strict=True) if best in table]))
     others = cast("Expr", sp.Add(*[t for t, table in zip(terms, tables, strict=True) if best not in table]))
-    return in_front(cast("Expr", best * again(mine) + again(others)))
-
-
-def in_front(e: Expr) -> Expr:
-    """A sum with what all of its terms have by now in front, as `1 - s^2` of two of them."""
-    return gathered(e, numbers=False) if isinstance(e, sp.Add) else e
+    return cast("Expr", best * again(mine) + again(others))
 
 
 def without(term: Expr, *factors: Any) -> Expr:
@@ -79,19 +72,13 @@ def complements(terms: list[Any]) -> list[Any]:
     out: list[Any] = []
     for other in terms:
         number, own = factors[other]
-        for share in [f for f in sp.Mul.make_args(other) if is_share(f)] if (number, own) in left else ():
+        for share in [f for f in sp.Mul.make_args(other) if isinstance(f, Indexed)] if (number, own) in left else ():
             key = -number, own - {share}
             if key[1] and key in left:  # a number in front of a difference is put into it
                 out.append(left.pop(key) * (1 - share))
                 del left[number, own]
                 break
     return [*out, *left.values()] if out else terms
-
-
-def is_share(f: Any) -> bool:
-    """Whether a factor is a tensor, or a whole power of one."""
-    b, x = f.as_base_exp()
-    return isinstance(b, Indexed) and bool(x.is_Integer and x > 0)
 
 
 def parts_of(term: Any) -> tuple[Expr, frozenset[Expr]]:
@@ -102,7 +89,8 @@ def parts_of(term: Any) -> tuple[Expr, frozenset[Expr]]:
 
 def again(e: Expr) -> Expr:
     """A part of a sum by its own common factors."""
-    return by_common_factors(cast("Expr", factored(gathered(e))))
+    out = cast("Expr", factored(gathered(e)))
+    return cast("Expr", sp.Mul(*[by_common_factors(f) if isinstance(f, sp.Add) else f for f in sp.Mul.make_args(out)]))
 
 
 def is_large(f: Any, every: frozenset[Any]) -> bool:
