@@ -1,5 +1,5 @@
 # pyright: basic
-"""Choices that are none: `(0 if [p = 0] else p f)` is `p f`, where f does not depend on p."""
+"""Choices that are none: `(0 if [p = 0] else p f)` is `p f`, where f does not depend on p, and so is one beside a division by p."""
 
 from __future__ import annotations
 

@@ -441,8 +441,10 @@ class Builder:
 
     def without_ones(self, n: Node) -> Node | None:
         """The one reader of a tensor that has no name and dimensions of size one, where it is the tensor without these."""
+        if n.named or n.name in self.graph.outputs or 1 not in n.shape:
+            return None
         readers = [m for m in self.graph.nodes if n.name in m.operands]
-        if n.named or n.name in self.graph.outputs or 1 not in n.shape or len(readers) != 1:
+        if len(readers) != 1:
             return None
         (m,) = readers
         if m.definition is None or m.name in self.stopped or m.name in self.literal or m.dtype != n.dtype:
