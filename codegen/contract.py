@@ -221,10 +221,12 @@ class ContractMixin(LowererBase):
             return self.negative(self.reduce(Val(plain, v.axes, v.kind, v.kept), summed))
         out = v
         if present:
-            whole = how == "sum" and len(present) == len(v.axes)
-            dims = () if whole else (present[0] if len(present) == 1 else tuple(present),)
-            axes = tuple(a for a in v.axes if a not in summed)
-            kept: Axes | None = None if whole else tuple(None if a in summed else a for a in v.axes)
+            axes: Axes = tuple(a for a in v.axes if a not in summed)
+            whole = how == "sum" and not any(axes) and (not axes or (self.fills and None not in self.result))
+            kept: Axes | None = tuple(None if a in summed else a for a in v.axes)
+            if whole and not (self.fills and kept == self.result):
+                present, axes, kept = [], (), None
+            dims = () if not present else (present[0] if len(present) == 1 else tuple(present),)
             kind = "int" if how == "sum" and v.kind == "bool" else v.kind
             out = Val(tt.method(v.t, how, *dims), axes, kind, kept)
         for i in summed if how == "sum" else []:
@@ -255,6 +257,9 @@ class ContractMixin(LowererBase):
         if not left:
             a, b, left, right = b, a, right, left
         if len(contracted) == 1 and all(x.kind == "float" for x in (a, b)):
+            line = None if batch or right else self._as_line(a, b, left, contracted[0])
+            if line is not None:
+                return line
             a, b = self.squeezed(a), self.squeezed(b)
             (s,) = contracted
             if not batch and (len(left) <= 1 or not right or len(b.axes) <= 2) and len(right) <= 1:
@@ -280,6 +285,24 @@ class ContractMixin(LowererBase):
             and tuple(a.indices) in ((*inner, *left), (*own[0], *left, *own[1]))
             and all(v.kind == "float" for v in (a, b))
         )
+
+    def _as_line(self, a: Val, b: Val, left: list[Index], s: Index) -> Val | None:
+        """A matrix with one column, or one row with a matrix, where the result is such a matrix; None for anything else."""
+        if not self.fills or len(left) != 1 or None in a.axes or len(b.axes) != 2 or None not in b.axes:
+            return None
+        if self.result == (left[0], None):
+            x, y = (
+                permute(a.t, [a.axes.index(i) for i in (*left, s)]),
+                permute(b.t, [b.axes.index(i) for i in (s, None)]),
+            )
+        elif self.result == (None, left[0]):
+            x, y = (
+                permute(b.t, [b.axes.index(i) for i in (None, s)]),
+                permute(a.t, [a.axes.index(i) for i in (s, *left)]),
+            )
+        else:
+            return None
+        return Val(tt.binary("@", x, y), self.result)
 
     def squeezed(self, v: Val) -> Val:
         """Without dimensions of size one."""

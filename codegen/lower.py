@@ -22,7 +22,7 @@ from codegen.ranges import nonnegative, without_wholes
 from codegen.scalars import ScalarMixin, has_functions
 from codegen.stacks import StackMixin
 from codegen.triangles import TriangleMixin
-from codegen.values import TensorInfo, Val
+from codegen.values import Axes, TensorInfo, Val
 from engine.errors import DerivationError
 from engine.indexed import Indexed
 from engine.notation import (
@@ -121,6 +121,7 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, StackMixin, BesselMixin
         self.tensors = dict(tensors)
         self.ranges = dict(ranges)
         self.order: list[Index] = []
+        self.result: Axes = ()
         self.like: str | None = None
         self.counting = False
         self.guarded = False
@@ -130,7 +131,8 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, StackMixin, BesselMixin
     def lower(self, e: Expr, indices: Sequence[Expr], shape: Shape) -> Lowered:
         """An expression at output `indices` (0 where `shape` is one): its dense part and its scatters."""
         self.like = self._float_in(e)
-        outputs = [cast("Index", i) for i in indices if i != 0]
+        self.result = tuple(None if i == 0 else cast("Index", i) for i in indices)
+        outputs = [i for i in self.result if i is not None]
         for i, n in zip(indices, shape, strict=True):
             if i != 0:
                 self.ranges[cast("Index", i)] = n

@@ -517,7 +517,7 @@ class ScalarMixin(LowererBase):
                 if result is not None and result.kind == other.kind == "bool":
                     result = self.floated(result)
                 several = other.t.kind == "binary" and other.t.head == "*"
-                first = self.fills and result is not None and several and fits(other.kept or other.axes, result.axes)
+                first = self.fills and result is not None and several and self._broadcasts(other, result)
                 pair = (other, result) if first else (result, other)  # `a * (2 * g)` is written without parentheses
                 result = other if result is None else self.join("*", *pair)  # pyright: ignore[reportArgumentType]
             if under is not None:
@@ -525,6 +525,10 @@ class ScalarMixin(LowererBase):
         if result is None:
             result = scalar(1)
         return result if divisor is None else self.join("/", result, divisor)
+
+    def _broadcasts(self, v: Val, other: Val) -> bool:
+        """Whether a tensor meets another one as it is, without dimensions put in or turned around."""
+        return fits(v.kept or v.axes, other.axes) or fits(v.axes, self.target(v, other))
 
     def _small_ones_first(self, groups: list[tuple[frozenset[Any], Fraction]]) -> list[Fraction]:
         """Factors and divisors by their indices, those over few with those over more, as long as these are not over all."""

@@ -153,6 +153,8 @@ class LowererBase:
     tensors: dict[str, TensorInfo]
     ranges: dict[Index, Expr]
     order: list[Index]
+    result: Axes
+    """The dimensions of what is computed."""
     like: str | None
     counting: bool
     fills: bool

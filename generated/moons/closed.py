@@ -18,7 +18,7 @@ def forward(x, y, w1, b1, w2, b2, w3, b3):
         raise ValueError("the trace had b3.shape[0] = 1, and sizes of one are broadcast")
     h1 = torch.addmm(b1, x, w1).relu()
     weights_add_3 = (b1 ** 2).sum() + (w1 ** 2).sum() + (w2 ** 2).sum() + (b2 ** 2).sum()
-    weights = (((w3 ** 2).sum(0) + weights_add_3).squeeze(0) + b3 ** 2).squeeze(0)
+    weights = ((w3 ** 2).sum() + weights_add_3 + b3 ** 2).squeeze(0)
     h2 = torch.addmm(b2, h1, w2).relu()
     score = h2 @ w3.squeeze(1) + b3
     hinge_rsub = 1 - y * score
@@ -74,7 +74,7 @@ def backward(saved, grad_out=None):
     dw3 = torch.addcmul((dscore @ h2).unsqueeze(-1), 2 * dweights, w3)
 
     # db3[0] = Σ_i dscore[i] + 2 b3[0] dweights
-    db3 = torch.addcmul(dscore.sum().unsqueeze(0), 2 * b3, dweights)
+    db3 = torch.addcmul(dscore.sum(0, keepdim=True), 2 * b3, dweights)
 
     return {
         "x": dx,

@@ -1,5 +1,6 @@
 """Layers of one column and of few: products of vectors, and values that are read again at the end of a chunk."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -8,14 +9,21 @@ import codegen
 from tests.loop.networks import Network, compared
 
 
-def network(x: Tensor, y: Tensor, w: Tensor, b: Tensor, g: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def normalised(x: Tensor, y: Tensor, w: Tensor, b: Tensor, g: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Of one column the norm is its bias, the same for all rows."""
     h = x @ w + b
     h = F.layer_norm(h, (1,), g, k, 1e-3)
     h = F.leaky_relu(h, 0.1)
     return F.binary_cross_entropy_with_logits(h @ v, y)
 
 
-def test_a_layer_of_one_column_trains_as_autograd_does() -> None:
+def moving(x: Tensor, y: Tensor, w: Tensor, b: Tensor, g: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    h = F.leaky_relu(g * (x @ w + b) + k, 0.1)
+    return F.binary_cross_entropy_with_logits(h @ v, y)
+
+
+@pytest.mark.parametrize(("network", "update"), [(normalised, "v.addcmul_("), (moving, "v.addmm_(")])
+def test_a_layer_of_one_column_trains_as_autograd_does(network, update: str) -> None:
     generator = Generator().manual_seed(0)
 
     def randn(*size: int) -> Tensor:
@@ -27,6 +35,7 @@ def test_a_layer_of_one_column_trains_as_autograd_does() -> None:
     trainer = program.trainer({n: t.clone() for n, t in params.items()}, batch_size=8, lr=0.1)
     losses = trainer.run((x, y), steps=5, generator=Generator().manual_seed(1))
     assert "@" in program.source
+    assert update in trainer.source
     rows = torch.randint(0, 64, (40,), generator=Generator().manual_seed(1)).view(5, 8)
     for at, loss in zip(rows, losses, strict=True):
         leaves = {n: t.clone().requires_grad_() for n, t in params.items()}
