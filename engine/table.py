@@ -257,7 +257,8 @@ class Row:
     """One op: its name, the torch callables it stands for, its index notation, and where to probe it.
 
     `kind` is "factory" for what makes a tensor of no other, "like" for what takes no more than a shape and a dtype from one
-    (autograd goes through neither), and "elementwise" for a function of scalars.
+    (autograd goes through neither), "elementwise" for a function of scalars, and "product" for what torch does on tensors
+    of one dtype alone, which its meta device lets pass.
     """
 
     name: str

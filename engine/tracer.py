@@ -565,6 +565,12 @@ class Tracer(TorchFunctionMode):
             text = f"  {source.text}" if source and source.text else ""
             message = f"{row.name} on shapes {shapes or 'none'} at {source or 'the forward'}: {error}\n{text}"
             raise ShapeError(message) from error
+        dtypes = list(dict.fromkeys(r.meta.dtype for r in operands)) if row.kind == "product" else []
+        if len(dtypes) > 1:
+            raise TraceError(
+                f"{row.name} at {source} is of {dtypes[0]} and {dtypes[1]}, and torch multiplies tensors of one dtype: convert one of "
+                f"them, as in x.to({dtypes[1]})"
+            )
         collection, several = cast("Any", type(result)), isinstance(result, (tuple, list))
         metas: list[Any] = [*result] if several else [result]
         if any(isinstance(m, torch.Tensor) and m.is_complex() for m in metas):

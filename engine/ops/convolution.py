@@ -77,21 +77,21 @@ def _paddings(padding: Any, extents: Any, dilations: list[Expr], spatial: int) -
     return [(p, p) for p in numbers(padding, spatial)]
 
 
-@op("conv1d")
+@op("conv1d", kind="product")
 def conv1d(
     x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1
 ) -> Definition:
     return convolved(x, weight, bias, stride, padding, dilation, groups, 1)
 
 
-@op("conv2d")
+@op("conv2d", kind="product")
 def conv2d(
     x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1
 ) -> Definition:
     return convolved(x, weight, bias, stride, padding, dilation, groups, 2)
 
 
-@op("conv3d")
+@op("conv3d", kind="product")
 def conv3d(
     x: Operand, weight: Operand, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: Any = 1
 ) -> Definition:

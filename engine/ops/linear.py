@@ -31,7 +31,7 @@ linalg: Any = torch.linalg
 Tensor = torch.Tensor
 
 
-@op("matmul", "mm", "bmm", "mv", "dot", "vdot", targets=(Tensor.__matmul__, linalg.matmul))
+@op("matmul", "mm", "bmm", "mv", "dot", "vdot", targets=(Tensor.__matmul__, linalg.matmul), kind="product")
 def matmul(x: Operand, y: Operand) -> Definition:
     if x.rank == 0 or y.rank == 0:
         raise TraceError("matmul needs tensors of rank 1 or more")
@@ -51,12 +51,12 @@ def _element(x: Operand, batch: list[Expr], last: list[Expr]) -> Expr:
     return x[(*batch[len(batch) - lead :], *last)]
 
 
-@op(targets=(Tensor.__rmatmul__,))
+@op(targets=(Tensor.__rmatmul__,), kind="product")
 def rmatmul(y: Operand, x: Operand) -> Definition:
     return matmul(x, y)
 
 
-@op("linear")
+@op("linear", kind="product")
 def linear(x: Operand, weight: Operand, bias: Operand | None = None) -> Definition:
     j = fresh()
     n = equal(x.shape[-1], weight.shape[-1])
@@ -69,14 +69,14 @@ def linear(x: Operand, weight: Operand, bias: Operand | None = None) -> Definiti
     return define(shape, (*rows, *columns), out)
 
 
-@op("addmm", "addmv", "baddbmm")
+@op("addmm", "addmv", "baddbmm", kind="product")
 def addmm(bias: Operand, x: Operand, y: Operand, *, beta: Any = 1, alpha: Any = 1) -> Definition:
     d = matmul(x, y)
     broadcast_shape(d.shape, bias.shape)
     return define(d.shape, d.indices, expression(beta) * aligned(bias, d.indices) + expression(alpha) * d.expr)
 
 
-@op("inner")
+@op("inner", kind="product")
 def inner(x: Operand, y: Operand) -> Definition:
     """The sum over the last dimension of both."""
     if not x.rank or not y.rank:
@@ -113,7 +113,7 @@ def addr(bias: Any, x: Any, y: Any, *, beta: Any = 1, alpha: Any = 1) -> Any:
     return out if beta == 0 else beta * bias + out
 
 
-@op(targets=(torch.nn.functional.bilinear,))
+@op(targets=(torch.nn.functional.bilinear,), kind="product")
 def bilinear(x1: Operand, x2: Operand, weight: Operand, bias: Operand | None = None) -> Definition:
     """x1 W x2 for each of the matrices W."""
     lead, (o, i, j) = list(indices_of(x1.shape[:-1])), (fresh_of(n) for n in weight.shape)

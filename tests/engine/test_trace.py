@@ -339,6 +339,18 @@ def test_shapes_that_do_not_fit() -> None:
     assert located(error, "return x @ w")
 
 
+def test_a_product_of_two_dtypes_is_refused_as_torch_refuses_it() -> None:
+    """torch's meta device, which says shapes and dtypes, lets it pass."""
+    x, w = RANDN(3, 4).double(), RANDN(4, 2)
+    for product in (torch.matmul, lambda x, w: torch.nn.functional.linear(x, w.T)):
+        with pytest.raises(RuntimeError, match="dtype"):
+            product(x, w.float())
+        with pytest.raises(
+            TraceError, match=r"test_trace.py:\d+ is of torch.float64 and torch.float32.*convert one of them"
+        ):
+            trace(lambda x, w, product=product: product(x, w).sum(), x, w.float())
+
+
 def test_in_place_writes() -> None:
     def own(x):
         y = x.exp()
