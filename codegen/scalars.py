@@ -33,6 +33,7 @@ from engine.notation import (
     fresh,
     name_of,
 )
+from engine.normal import erfcx, log_ndtr
 from engine.sizes import evaluate
 
 METHODS: dict[Any, str] = {
@@ -41,6 +42,8 @@ METHODS: dict[Any, str] = {
     sp.atanh: "atanh", sp.erf: "erf", sp.erfc: "erfc", sp.erfinv: "erfinv", sp.loggamma: "lgamma", sp.digamma: "digamma", sp.Abs: "abs",
     sp.sign: "sign", sp.floor: "floor", Floor: "floor", sp.ceiling: "ceil",
 }  # fmt: skip
+CALLS: dict[Any, str] = {erfcx: "torch.special.erfcx", log_ndtr: "torch.special.log_ndtr"}
+"""Functions that torch has no method for."""
 
 
 Fraction = tuple[list[Val], list[Val]]
@@ -620,6 +623,9 @@ class ScalarMixin(LowererBase):
         if e.func.__name__ == "LogcumsumexpBackward":
             g, x, out, j, _, sign = e.args
             return self.logcumsumexp_backward(g, x, out, cast("Index", j), sign)
+        if e.func in CALLS:
+            v = self.real(e.args[0])
+            return Val(tt.call(CALLS[e.func], v.t), v.axes)
         name = METHODS.get(e.func)
         if name is None or len(e.args) != 1:
             raise DerivationError(f"no torch form for {type(e).__name__}: {e}")

@@ -267,6 +267,8 @@ def _loggamma(x: Any) -> Any:
 
 
 _REAL["loggamma"] = _loggamma
+_REAL["erfcx"] = lambda x: mpmath.exp(x * x) * mpmath.erfc(x)
+_REAL["log_ndtr"] = lambda x: mpmath.log(mpmath.erfc(-x / mpmath.sqrt(2)) / 2)
 
 
 def _imaginary(z: Any) -> Any:

@@ -9,6 +9,7 @@ import sympy as sp
 import torch
 from sympy import Expr
 
+from engine import normal
 from engine.errors import TraceError
 from engine.notation import Equal, Less, LessEqual, Where
 from engine.ops.choice import magnitude
@@ -89,6 +90,16 @@ def i1e(x: Expr) -> Any:
 @elementwise("ndtr", probes=REALS)
 def ndtr(x: Expr) -> Any:
     return (1 + sp.erf(x / sp.sqrt(2))) / 2
+
+
+@elementwise("log_ndtr", targets=(SPECIAL.log_ndtr,), probes=REALS)
+def log_ndtr(x: Expr) -> Any:
+    return normal.log_ndtr(x)
+
+
+@elementwise("erfcx", targets=(SPECIAL.erfcx,), probes=REALS)
+def erfcx(x: Expr) -> Any:
+    return normal.erfcx(x)
 
 
 @elementwise("ndtri", probes=INSIDE)
