@@ -15,6 +15,7 @@ from codegen.triangles import is_of_indices, order_of
 from codegen.values import ELEMENTWISE, INFINITY, LowererBase, Val, broadcast, fits, scalar, to_axes
 from engine.errors import DerivationError
 from engine.indexed import Indexed
+from engine.normal import erfcx, log_ndtr
 from engine.notation import (
     BRACKETS,
     Delta,
@@ -33,7 +34,6 @@ from engine.notation import (
     fresh,
     name_of,
 )
-from engine.normal import erfcx, log_ndtr
 from engine.sizes import evaluate
 
 METHODS: dict[Any, str] = {

@@ -266,9 +266,15 @@ def _loggamma(x: Any) -> Any:
     return mpmath.loggamma(x).real
 
 
-_REAL["loggamma"] = _loggamma
-_REAL["erfcx"] = lambda x: mpmath.exp(x * x) * mpmath.erfc(x)
-_REAL["log_ndtr"] = lambda x: mpmath.log(mpmath.erfc(-x / mpmath.sqrt(2)) / 2)
+def _erfcx(x: Any) -> Any:
+    return mpmath.exp(x * x) * mpmath.erfc(x)
+
+
+def _log_ndtr(x: Any) -> Any:
+    return mpmath.log(mpmath.erfc(-x / mpmath.sqrt(2)) / 2)
+
+
+_REAL.update(loggamma=_loggamma, erfcx=_erfcx, log_ndtr=_log_ndtr)
 
 
 def _imaginary(z: Any) -> Any:

@@ -71,7 +71,7 @@ def slope_of(function: type[Normal]) -> tuple[sp.Dummy, Expr]:
     """A variable, and the derivative of a function at it."""
     x, u = sp.Dummy("x", real=True), sp.Dummy("u", real=True)
     outer: Any = function.defined(u).diff(u)
-    outer = sp.expand(outer.replace(sp.erfc, lambda v: erfcx(v) * sp.exp(-(v**2))))
+    outer = sp.expand(outer.xreplace({sp.erfc(u): erfcx(u) * sp.exp(-(u**2))}))
     return x, outer.xreplace({u: function.inner(x)}) * function.inner(x).diff(x)
 
 
