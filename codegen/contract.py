@@ -288,14 +288,14 @@ class ContractMixin(LowererBase):
 
     def _as_line(self, a: Val, b: Val, left: list[Index], s: Index) -> Val | None:
         """A matrix with one column, or one row with a matrix, where the result is such a matrix; None for anything else."""
-        if not self.fills or len(left) != 1 or None in a.axes or len(b.axes) != 2 or None not in b.axes:
+        if not self.fills or None in a.axes or len(b.axes) != 2 or None not in b.axes:
             return None
-        if self.result == (left[0], None):
+        if self.result == (*left, None) and (len(left) == 1 or a.axes == (*left, s)):
             x, y = (
                 permute(a.t, [a.axes.index(i) for i in (*left, s)]),
                 permute(b.t, [b.axes.index(i) for i in (s, None)]),
             )
-        elif self.result == (None, left[0]):
+        elif self.result == (None, *left) and len(left) == 1:
             x, y = (
                 permute(b.t, [b.axes.index(i) for i in (None, s)]),
                 permute(a.t, [a.axes.index(i) for i in (s, *left)]),
@@ -348,11 +348,15 @@ class ContractMixin(LowererBase):
             for v in values[1:]:
                 product = self.join("*", product, v)
             return self.reduce(product, summed)
-        values = [self.squeezed(v) for v in values]
-        letters = {i: chr(ord("a") + k) for k, i in enumerate(dict.fromkeys(i for v in values for i in v.indices))}
+        ones = [v for v in values if None in v.axes]
+        if not (self.fills and len(ones) == 1 == ones[0].axes.count(None) == self.result.count(None)):
+            values = [self.squeezed(v) for v in values]
+        letters = {i: chr(ord("a") + k) for k, i in enumerate(dict.fromkeys(i for v in values for i in v.axes))}
         ranks = {i: k for k, i in enumerate(outer)}
-        out = sorted((i for i in letters if i not in summed), key=lambda i: ranks.get(i, 99))
-        given = ",".join("".join(letters[i] for i in v.indices) for v in values)
+        out = sorted((i for i in letters if i not in summed), key=lambda i: 99 if i is None else ranks.get(i, 99))
+        if None in letters and {*out} == {*self.result}:
+            out = list(self.result)
+        given = ",".join("".join(letters[i] for i in v.axes) for v in values)
         spec = f'"{given}->{"".join(letters[i] for i in out)}"'
         return Val(tt.call("torch.einsum", spec, *[v.t for v in values]), tuple(out))
 

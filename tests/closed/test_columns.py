@@ -59,3 +59,17 @@ def test_numbers_are_multiplied_before_what_is_larger() -> None:
     y = torch.rand(6, 4, generator=G, dtype=torch.float64)
     source = emitted(lambda h, v, y: F.binary_cross_entropy_with_logits(h * v, y), drawn(6, 1), drawn(1, 4), y)
     assert "dy = -grad_out / (n0 * n1) * h * v\n" in source
+
+
+def pooled(x, w, v, u, y):
+    h = torch.tanh(x @ w)
+    a = torch.softmax(h @ v, 1)
+    return F.mse_loss((a * x).sum(1) @ u, y)
+
+
+def test_a_part_of_columns_alone_is_a_column_and_matrices_of_many_have_one_each() -> None:
+    source = emitted(pooled, drawn(4, 6, 5), drawn(5, 3), drawn(3, 1), drawn(5, 1), drawn(4, 1))
+    assert "h @ v\n" in source
+    assert "out_sub = out_matmul @ u - y\n" in source or "@ u - y\n" in source
+    assert "dy = -dout_sub\n" in source
+    assert 'dv = torch.einsum("abc,abd->cd", h, d' in source

@@ -663,12 +663,13 @@ class Builder:
         inside = bound(e)
         product = is_contraction(e)
         order = [i for i in owner.indices if i in e.free_symbols] if product else natural(e)
-        free = [cast("Index", i) for i in order if i in ranges and i not in inside]
+        free: list[Any] = [i for i in order if i in ranges and i not in inside]
         label = "matmul" if product else label
         copy = {i: fresh() for i in free}
         expr = instantiate(e, copy)
-        indices = tuple(copy[i] for i in free)
-        shape = tuple(ranges[i] for i in free)
+        layout = free if product else self.with_ones(e, free)
+        indices = tuple(copy.get(i, ZERO) for i in layout)
+        shape = tuple(ranges.get(i, sp.S.One) for i in layout)
         differentiable = owner.differentiable and self.depends(expr)
         kind, dtype = "float", owner.dtype
         if label == "index":
@@ -684,6 +685,17 @@ class Builder:
             self.cells[cell.name] = cell
         back = {j: i for i, j in copy.items()}
         return self.twin(key, tuple(back[i] for i in order), differentiable)
+
+    def with_ones(self, e: Any, free: list[Any]) -> list[Any]:
+        """The dimensions of a part: of tensors that all lie alike, also those of size one."""
+        found = {a.indices for a in accesses(e)}
+        if len(found) != 1:
+            return free
+        (read,) = found
+        ones = [k for k, i in enumerate(read) if i == 0]
+        shapes = [(self.cells.get(n) or self.graph[n]).shape for n in map(name_of, accesses(e))]
+        alike = len(read) > 1 and [i for i in read if i != 0] == free and all(s[k] == 1 for s in shapes for k in ones)
+        return list(read) if alike else free
 
     def root(self, owner: Cell) -> str:
         return owner.node.name if owner.node is not None else owner.name
