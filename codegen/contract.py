@@ -217,12 +217,13 @@ class ContractMixin(LowererBase):
         """`sum` or `amax` over dimensions. A sum over an index that no dimension has multiplies by its size."""
         present = [d for d, a in enumerate(v.axes) if a in summed]
         plain, minus = without_sign(v.t)
-        if minus and present and how == "sum" and v.kind == "float":
-            return self.negative(self.reduce(Val(plain, v.axes, v.kind, v.kept), summed))
+        if minus and present and v.kind == "float":
+            turned = {"sum": "sum", "amax": "amin", "amin": "amax"}[how]
+            return self.negative(self.reduce(Val(plain, v.axes, v.kind, v.kept), summed, turned))
         out = v
         if present:
             axes: Axes = tuple(a for a in v.axes if a not in summed)
-            whole = how == "sum" and not any(axes) and (not axes or (self.fills and None not in self.result))
+            whole = not any(axes) and (not axes or (self.fills and None not in self.result))
             kept: Axes | None = tuple(None if a in summed else a for a in v.axes)
             if whole and not (self.fills and kept == self.result):
                 present, axes, kept = [], (), None

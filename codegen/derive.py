@@ -22,6 +22,7 @@ from engine.notation import (
     Amax,
     Delta,
     Index,
+    Largest,
     Less,
     LessEqual,
     Sigma,
@@ -84,14 +85,17 @@ def partials(e: Expr, base: IndexedBase) -> Iterator[tuple[Expr, Indexed, tuple[
         if local != 0:
             yield local, access, ()
     for s, name in hidden.items():
-        if isinstance(s, Amax) or not any(a.base == base for a in accesses(s)):
+        if (isinstance(s, Amax) and not isinstance(s, Largest)) or not any(a.base == base for a in accesses(s)):
             continue
         outer = sp.diff(flat, name).xreplace(back)
         if outer == 0:
             continue
         copy = {i: fresh() for i, _ in s.limits}
         limits = tuple((copy[i], n) for i, n in s.limits)
-        for inner, access, deeper in partials(s.body.xreplace(copy), base):
+        body = s.body.xreplace(copy)
+        if isinstance(s, Largest):
+            outer = outer * s.shares(body)
+        for inner, access, deeper in partials(body, base):
             yield outer * inner, access, (*limits, *deeper)
 
 

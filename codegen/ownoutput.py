@@ -9,7 +9,7 @@ import sympy as sp
 from sympy import Expr
 
 from engine.indexed import Indexed
-from engine.notation import Head, Where, base, element, name_of
+from engine.notation import Head, Largest, Where, base, element, name_of
 from engine.positive import positive
 
 if TYPE_CHECKING:
@@ -57,9 +57,14 @@ def with_output(derivative: Expr, template: Definition, there: Mapping[Expr, Exp
     """A derivative by the op's output, at the output's own place and, where `there` is given, at the place it says, too.
 
     Of an output that is 0 under a condition and `d` elsewhere, a derivative that is 0 there, too, is taken by `d` if it has the
-    output as a factor then, and needs no condition of its own any more. That must be the same at both places.
+    output as a factor then, and needs no condition of its own any more. That must be the same at both places. What is compared with
+    the largest of all is compared with the output.
     """
     definition = template.expr
+    largest = next((x for x in (definition, -definition) if isinstance(x, Largest)), None)
+    if largest is not None:
+        out = element(base(OUT), template.indices)
+        return derivative.xreplace({definition: out, largest: out if largest is definition else -out})
     if isinstance(definition, Where) and definition.args[1] == 0:
         condition, zero, elsewhere = definition.args
         factors = sp.Mul.make_args(derivative)

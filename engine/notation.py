@@ -410,8 +410,7 @@ class Rem(Head):
 class Amax(Head):
     """`Amax(body, (i, n), ...)`: the largest value of `body` over the indices.
 
-    Only ever a shift or a comparison: what is differentiated is never an `Amax`, so that torch's rule for ties can be
-    written out.
+    Only ever a shift or a comparison: what is differentiated is a `Largest`.
     """
 
     body = Sigma.body
@@ -423,6 +422,23 @@ class Amax(Head):
     def _math(self, printer: Any) -> str:
         lower = ", ".join(printer._print(i) for i, _ in self.limits)
         return rf"\max_{{{lower}}} {printer._print(self.body)}"
+
+
+class Largest(Amax):
+    """`Largest(body, (i, n), ...)`: the largest value, with torch's derivative: ties share it evenly.
+
+    It is that of `Sum_i [body = m] body / Sum_i [body = m]` for the largest value m.
+    """
+
+    def shares(self, body: Expr) -> Expr:
+        """What `body`, which is that of other indices, has of the derivative: `[body = m] / Sum_i [body = m]`."""
+        copy = {i: fresh() for i, _ in self.limits}
+        limits = [(copy[i], n) for i, n in self.limits]
+        return self.equals(body) / sigma(self.equals(self.body.xreplace(copy)), *limits)
+
+    def equals(self, body: Expr) -> Expr:
+        """Whether `body` is as large; of the smallest of x, which is minus the largest of -x, whether x is as small."""
+        return Equal(-body, -self) if body.could_extract_minus_sign() else Equal(body, self)
 
 
 class Fixed(Amax):

@@ -8,7 +8,7 @@ import sympy as sp
 import torch
 from sympy import Expr
 
-from engine.notation import Amax, Equal, Where, fresh, instantiate, sigma
+from engine.notation import Largest
 from engine.ops.choice import maximum, minimum
 from engine.sizes import expression
 from engine.table import (
@@ -31,15 +31,12 @@ from engine.table import (
 
 
 def extreme(x: Operand, dim: Any, keepdim: bool, sign: int) -> Definition:
-    """The average of what is as large (sign 1) or small (-1) as it gets: ties share the derivative evenly."""
+    """What is largest (sign 1) or smallest (-1): ties share the derivative evenly."""
     shape, out, at, limits = reduced(x, dim, keepdim)
     e = x.element(*at)
     if not limits:
         return define(shape, out, e)
-    other = {i: fresh() for i, _ in limits}
-    found = sign * Amax(sign * e.xreplace(other), *[sp.Tuple(other[i], s) for i, s in limits])
-    chosen = Equal(e, found)
-    return define(shape, out, sigma(Where(chosen, e, 0), *limits) / instantiate(sigma(chosen, *limits), {}))
+    return define(shape, out, sign * Largest(sign * e, *[sp.Tuple(i, n) for i, n in limits]))
 
 
 @op("amax")
