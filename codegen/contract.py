@@ -12,7 +12,7 @@ from codegen.distances import NAME, rows
 from codegen.kernels import stable
 from codegen.pick import picked
 from codegen.values import INFINITY, Axes, LowererBase, Val, permute, to_axes
-from engine.notation import Amax, Delta, Index, Less, LessEqual, Sigma, Where
+from engine.notation import Amax, Delta, Index, Less, LessEqual, Sigma, Smallest, Where
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
@@ -104,11 +104,13 @@ class ContractMixin(LowererBase):
 
     def largest(self, e: Amax) -> Val:
         """A maximum over indices."""
-        known = self.largest_at_places(e)
+        known = None if isinstance(e, Smallest) else self.largest_at_places(e)
         if known is not None:
             return known
         with self.inside(e.body, e.limits):
-            return self.reduce(self.value(e.body), [i for i, _ in e.limits], "amax")
+            return self.reduce(
+                self.value(e.body), [i for i, _ in e.limits], "amin" if isinstance(e, Smallest) else "amax"
+            )
 
     def largest_at_places(self, e: Amax) -> Val | None:
         """The largest of what an integer tensor puts at each place, `max_j (f_j if i = at_j else -oo)`; None for any other maximum."""
@@ -217,9 +219,8 @@ class ContractMixin(LowererBase):
         """`sum` or `amax` over dimensions. A sum over an index that no dimension has multiplies by its size."""
         present = [d for d, a in enumerate(v.axes) if a in summed]
         plain, minus = without_sign(v.t)
-        if minus and present and v.kind == "float":
-            turned = {"sum": "sum", "amax": "amin", "amin": "amax"}[how]
-            return self.negative(self.reduce(Val(plain, v.axes, v.kind, v.kept), summed, turned))
+        if minus and present and how == "sum" and v.kind == "float":
+            return self.negative(self.reduce(Val(plain, v.axes, v.kind, v.kept), summed))
         out = v
         if present:
             axes: Axes = tuple(a for a in v.axes if a not in summed)

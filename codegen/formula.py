@@ -24,6 +24,7 @@ from engine.notation import (
     Quo,
     Rem,
     Sigma,
+    Smallest,
     Where,
     element,
     in_wholes,
@@ -124,7 +125,10 @@ class TextPrinter(StrPrinter):
         return f"Σ_{below} ({body})" if expr.body.is_Add else f"Σ_{below} {body}"
 
     def _print_Amax(self, expr: Amax) -> str:
-        return f"max_{','.join(str(i) for i, _ in expr.limits)} {self._print(expr.body)}"
+        name = "min" if isinstance(expr, Smallest) else "max"
+        return f"{name}_{','.join(str(i) for i, _ in expr.limits)} {self._print(expr.body)}"
+
+    _print_Largest = _print_Smallest = _print_Amax
 
     def _print_Delta(self, expr: Any) -> str:
         return f"[{self.said(expr)}]"

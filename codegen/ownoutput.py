@@ -61,10 +61,8 @@ def with_output(derivative: Expr, template: Definition, there: Mapping[Expr, Exp
     the largest of all is compared with the output.
     """
     definition = template.expr
-    largest = next((x for x in (definition, -definition) if isinstance(x, Largest)), None)
-    if largest is not None:
-        out = element(base(OUT), template.indices)
-        return derivative.xreplace({definition: out, largest: out if largest is definition else -out})
+    if isinstance(definition, Largest):
+        return derivative.xreplace({definition: element(base(OUT), template.indices)})
     if isinstance(definition, Where) and definition.args[1] == 0:
         condition, zero, elsewhere = definition.args
         factors = sp.Mul.make_args(derivative)

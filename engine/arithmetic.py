@@ -89,6 +89,16 @@ class Arithmetic:
             return _apply(_imaginary, a)
         return a.imag if a.dtype.kind == "c" else np.zeros_like(a)
 
+    def moved(self, real: Array, imag: Array) -> Array:
+        """Numbers of a real and an imaginary part; real ones where the latter is zero everywhere."""
+        if not np.any(imag != 0):
+            return real
+        if self.is_mp:
+            return _apply(mpmath.mpc, real, imag)
+        out = np.empty(np.broadcast_shapes(real.shape, imag.shape), dtype=np.clongdouble)
+        out.real, out.imag = real, imag
+        return out
+
     def to_float(self, a: Array) -> Array:
         """The real part rounded to float64; integers and truth values as they are."""
         return a if is_integral(a) else self.real(a).astype(np.float64)

@@ -23,12 +23,14 @@ from engine.notation import (
     Floor,
     Head,
     Index,
+    Largest,
     Less,
     LessEqual,
     Quo,
     Rem,
     Sigma,
     Sign,
+    Smallest,
     Where,
     name_of,
 )
@@ -287,16 +289,22 @@ class Interpreter:
         return np.asarray(np.einsum(*operands, out, optimize="greedy")[0])
 
     def of_amax(self, e: Amax) -> Field:
-        """The largest real part; of a limit of size zero it is minus infinity."""
-        largest = self._bind(e)
+        """The largest real part, or the smallest; of a limit of size zero it is minus infinity, or infinity."""
+        bound = self._bind(e)
         f = self.field(e.body)  # type: ignore[arg-type]
-        array = f.array if is_integral(f.array) else self.numbers.real(f.array)
-        axes = tuple(k for k, i in enumerate(f.at) if i in largest)
-        if any(array.shape[k] == 0 for k in axes):
-            array = np.full([1 if k in axes else n for k, n in enumerate(array.shape)], -np.inf)
-        return Field(
-            np.asarray(np.max(array, axis=axes)) if axes else array, tuple(i for i in f.at if i not in largest)
-        )
+        real = f.array if is_integral(f.array) else self.numbers.real(f.array)
+        axes = tuple(k for k, i in enumerate(f.at) if i in bound)
+        least = isinstance(e, Smallest)
+        if any(real.shape[k] == 0 for k in axes):
+            real = np.full([1 if k in axes else n for k, n in enumerate(real.shape)], np.inf if least else -np.inf)
+            return Field(np.max(real, axis=axes), tuple(i for i in f.at if i not in bound))
+        found = (np.min if least else np.max)(real, axis=axes, keepdims=True) if axes else real
+        out = found
+        if isinstance(e, Largest) and not is_integral(f.array):  # what moves it is shared by ties
+            moved = np.where(real == found, self.numbers.imag(f.array), 0)
+            number = np.maximum(np.sum(real == found, axis=axes, keepdims=True), 1)
+            out = self.numbers.moved(found, np.sum(moved, axis=axes, keepdims=True) / number)
+        return Field(np.asarray(np.squeeze(out, axes)), tuple(i for i in f.at if i not in bound))
 
     # -- conditions --------------------------------------------------------------------------------------------
 

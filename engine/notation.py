@@ -434,11 +434,14 @@ class Largest(Amax):
         """What `body`, which is that of other indices, has of the derivative: `[body = m] / Sum_i [body = m]`."""
         copy = {i: fresh() for i, _ in self.limits}
         limits = [(copy[i], n) for i, n in self.limits]
-        return self.equals(body) / sigma(self.equals(self.body.xreplace(copy)), *limits)
+        return Equal(body, self) / sigma(Equal(self.body.xreplace(copy), self), *limits)
 
-    def equals(self, body: Expr) -> Expr:
-        """Whether `body` is as large; of the smallest of x, which is minus the largest of -x, whether x is as small."""
-        return Equal(-body, -self) if body.could_extract_minus_sign() else Equal(body, self)
+
+class Smallest(Largest):
+    """`Smallest(body, (i, n), ...)`: the smallest value, whose derivative ties share evenly, too."""
+
+    def _math(self, printer: Any) -> str:
+        return super()._math(printer).replace(r"\max", r"\min", 1)
 
 
 class Fixed(Amax):

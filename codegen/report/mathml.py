@@ -23,6 +23,7 @@ from engine.notation import (
     Rem,
     Sigma,
     Sign,
+    Smallest,
     Where,
     in_wholes,
     name_of,
@@ -157,7 +158,8 @@ class MathML:
         if isinstance(e, Fixed):
             return f"<mover>{self.at(e.args[0], SUM)}<mo>¯</mo></mover>", ATOM
         lower = self._listed([i for i, _ in e.limits])
-        return f"<munder><mi>max</mi><mrow>{lower}</mrow></munder>{APPLY}{self.at(e.body, PRODUCT)}", PRODUCT
+        name = "min" if isinstance(e, Smallest) else "max"
+        return f"<munder><mi>{name}</mi><mrow>{lower}</mrow></munder>{APPLY}{self.at(e.body, PRODUCT)}", PRODUCT
 
     def of_delta(self, e: Delta) -> tuple[str, int]:
         return f"<msub><mi>δ</mi><mrow>{self._listed(e.args)}</mrow></msub>", ATOM

@@ -8,7 +8,7 @@ import sympy as sp
 import torch
 from sympy import Expr
 
-from engine.notation import Largest
+from engine.notation import Largest, Smallest
 from engine.ops.choice import maximum, minimum
 from engine.sizes import expression
 from engine.table import (
@@ -36,7 +36,7 @@ def extreme(x: Operand, dim: Any, keepdim: bool, sign: int) -> Definition:
     e = x.element(*at)
     if not limits:
         return define(shape, out, e)
-    return define(shape, out, sign * Largest(sign * e, *[sp.Tuple(i, n) for i, n in limits]))
+    return define(shape, out, (Largest if sign > 0 else Smallest)(e, *[sp.Tuple(i, n) for i, n in limits]))
 
 
 @op("amax")

@@ -10,7 +10,7 @@ import torch
 from sympy import Expr
 
 from engine.errors import TraceError
-from engine.notation import Equal, Largest, Where, sigma
+from engine.notation import Equal, Largest, Smallest, Where, sigma
 from engine.ops.choice import magnitude
 from engine.sizes import expression
 from engine.table import Definition, Operand, composite, define, each_of, op, reduced
@@ -38,7 +38,7 @@ def vector_norm(x: Operand, ord: Any, dim: Any, keepdim: bool) -> Definition:
 
 
 def _extreme_magnitude(e: Expr, limits: Any, sign: int) -> Expr:
-    return sign * Largest(sign * magnitude(e), *[sp.Tuple(i, n) for i, n in limits])
+    return (Largest if sign > 0 else Smallest)(magnitude(e), *[sp.Tuple(i, n) for i, n in limits])
 
 
 @op(targets=(linalg.vector_norm,))

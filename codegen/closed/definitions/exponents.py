@@ -21,7 +21,7 @@ from codegen.closed.definitions.shares import exponential, reduction
 from codegen.closed.regions.cells import Cell, at
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Amax, Index, Sigma, Where, fresh, name_of
+from engine.notation import Amax, Index, Sigma, Smallest, Where, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,7 +131,9 @@ def is_largest(e: Any, known: Mapping[str, Cell]) -> bool:
     """Whether an expression is a maximum over an axis, or the larger one of that and 0."""
     if isinstance(e, Indexed):
         return name_of(e) in known and is_largest(known[name_of(e)].expr, known)
-    return isinstance(e, Amax) or (isinstance(e, Where) and is_largest(e.args[2], known))
+    return (isinstance(e, Amax) and not isinstance(e, Smallest)) or (
+        isinstance(e, Where) and is_largest(e.args[2], known)
+    )
 
 
 def exponent_in(e: Any, known: Mapping[str, Cell]) -> Any:

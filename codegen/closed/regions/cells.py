@@ -36,7 +36,6 @@ from engine.notation import (
     Equal,
     Head,
     Index,
-    Largest,
     Less,
     Quo,
     Rem,
@@ -588,8 +587,6 @@ class Builder:
                 pass
             out = e.func(body, *e.args[1:])
             return out if top else self.part(out, owner, "max" if isinstance(e, Amax) else "sum")
-        if top and isinstance(-e, Largest):  # the smallest
-            return -self.exploded(-e, owner, top=True)
         if isinstance(e, sp.Mul) and top:
             factors = list(e.args)
             sums = [f for f in factors if isinstance(f, Sigma)]
