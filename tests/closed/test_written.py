@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 import codegen
 from codegen.closed.plan.planner import unsimplified
+from codegen.formula import latex_formula, lettered, text_formula
 from codegen.worked.story import SHARE, WHOLE, backward_story
 from engine.notation import accesses, name_of
 from tests.closed.test_forward_rules import emitted
@@ -252,3 +253,19 @@ def test_a_cotangent_that_no_statement_computes_is_told_before_what_follows_from
     told = [p.name for p in backward_story(program.writer)]
     assert "    dout_matmul = " not in program.source
     assert told.index("dout_add") < told.index("dout_matmul") < told.index("dq")
+
+
+@pytest.mark.parametrize(("dims", "call"), [((), "amax()"), ((1,), "amax(1)")])
+def test_the_largest_of_all_is_one_call_and_what_is_compared_with_it(dims, call) -> None:
+    source = emitted(lambda x: (x.amax(*dims) - x.mean()).square().sum(), drawn(4, 5))
+    assert f"out_amax = x.{call}\n" in source
+    assert "x == out_amax" in source
+    assert source.count("torch.where(") == 1, "nothing is added up at places in the forward"
+
+
+def test_the_smallest_of_all_is_said_to_be_that() -> None:
+    program = codegen.generate(lambda x: x.amin(1).sum(), drawn(4, 5), mode="steps")
+    indices, definition = program.graph["out_amin"].definition
+    assert text_formula(lettered(definition, indices)[0]) == "min_j x[i,j]"
+    assert r"\min_{j} x_{i,j}" in latex_formula(lettered(definition, indices)[0])
+    assert "= x.amin(1)\n" in program.source

@@ -276,6 +276,29 @@ def min_max(x):
     return (x - low) / (high - low)
 
 
+def min_max_hand(x, g):
+    low, high = x.aminmax(dim=1, keepdim=True)
+    width = high - low
+    o = (x - low) / width
+    dot = (g * o).sum(1, keepdim=True)
+    at_low, at_high = x == low, x == high
+    d = torch.where(at_low, (dot - g.sum(1, keepdim=True)) / at_low.sum(1, keepdim=True), 0)
+    return o, (d.add_(g).sub_(torch.where(at_high, dot / at_high.sum(1, keepdim=True), 0)).div_(width),)
+
+
+def by_largest_magnitude(x):
+    return x / x.abs().amax(1, keepdim=True)
+
+
+def by_largest_magnitude_hand(x, g):
+    a = x.abs()
+    m = a.amax(1, keepdim=True)
+    o = x / m
+    largest = a == m
+    share = (g * o).sum(1, keepdim=True) / largest.sum(1, keepdim=True)
+    return o, ((g - torch.where(largest, x.sign() * share, 0)) / m,)
+
+
 def xwb(d, n):
     return [d.normal(n, D), d.positive(D), d.normal(D)]
 
@@ -347,5 +370,12 @@ NORMALISATION = (
         weight_norm_hand,
     ),
     Form("centre", centre, lambda d, n: [d.normal(n, D)], centre_hand),
-    Form("min-max scaling", min_max, lambda d, n: [d.normal(n, D)], None, twice=False),
+    Form("min-max scaling", min_max, lambda d, n: [d.normal(n, D)], min_max_hand, twice=False),
+    Form(
+        "by the largest magnitude",
+        by_largest_magnitude,
+        lambda d, n: [d.normal(n, D)],
+        by_largest_magnitude_hand,
+        twice=False,
+    ),
 )
