@@ -5,6 +5,7 @@ from tests.closed.forms.attention import ATTENTION
 from tests.closed.forms.cells import CELLS
 from tests.closed.forms.channels import CHANNELS
 from tests.closed.forms.choices import CHOICES
+from tests.closed.forms.compositing import COMPOSITING
 from tests.closed.forms.contractions import CONTRACTIONS
 from tests.closed.forms.contrasts import CONTRASTS
 from tests.closed.forms.deviations import DEVIATIONS
@@ -81,6 +82,7 @@ FORMS: tuple[Form, ...] = (
     *CONTRASTS,
     *DIAGONALS,
     *POLICIES,
+    *COMPOSITING,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
