@@ -17,6 +17,7 @@ from tests.closed.forms.heads import HEADS
 from tests.closed.forms.labels import LABELS
 from tests.closed.forms.layers import LAYERS
 from tests.closed.forms.learning import LEARNING
+from tests.closed.forms.logistics import LOGISTICS
 from tests.closed.forms.losses import LOSSES
 from tests.closed.forms.means import MEANS
 from tests.closed.forms.multiples import MULTIPLES
@@ -83,6 +84,7 @@ FORMS: tuple[Form, ...] = (
     *DIAGONALS,
     *POLICIES,
     *COMPOSITING,
+    *LOGISTICS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]
