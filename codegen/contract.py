@@ -11,7 +11,8 @@ from codegen.convolve import convolution
 from codegen.distances import NAME, rows
 from codegen.kernels import stable
 from codegen.pick import picked
-from codegen.values import INFINITY, Axes, LowererBase, Val, permute, to_axes
+from codegen.runningproducts import RunningMixin
+from codegen.values import INFINITY, Axes, Val, permute, to_axes
 from engine.notation import Amax, Delta, Index, Less, LessEqual, Sigma, Smallest, Where
 from engine.sizes import evaluate
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from sympy import Expr
 
 
-class ContractMixin(LowererBase):
+class ContractMixin(RunningMixin):
     """Lowers `Sigma` and `Amax`."""
 
     def contraction(self, e: Sigma) -> Val:
         """A sum over products of tensors."""
-        known = self.kernel_sum(e) or self.running_sum(e) or self.distances(e)
+        known = self.kernel_sum(e) or self.running_sum(e) or self.of_running_product(e) or self.distances(e)
         if known is not None:
             return known
         summed, outer = [i for i, _ in e.limits], self.order
@@ -83,10 +84,10 @@ class ContractMixin(LowererBase):
         return Val(tt.call(NAME, one.t, other.t), (*shared, i, j))
 
     def running_sum(self, e: Sigma) -> Val | None:
-        """`Sum_j [j <= i] f_j` as the cumsum that it is, and `Sum_j [i <= j] f_j` as one from the end."""
+        """`Sum_j [j <= i] f_j` as the cumsum that it is, and `Sum_j [i <= j] f_j` as one from the end; without f_i for `<`."""
         j = e.limits[0][0]
         factors = sp.Mul.make_args(e.body)
-        brackets = [f for f in factors if isinstance(f, LessEqual) and j in f.args]
+        brackets = [f for f in factors if isinstance(f, Less) and j in f.args]
         if len(e.limits) != 1 or len(brackets) != 1:
             return None
         i = next((a for a in brackets[0].args if a != j), None)
@@ -100,7 +101,10 @@ class ContractMixin(LowererBase):
         d = v.axes.index(j)
         last_first = brackets[0].args[0] == i
         t = tt.method(tt.method(v.t, "flip", d) if last_first else v.t, "cumsum", d)
-        return Val(tt.method(t, "flip", d) if last_first else t, tuple(i if a == j else a for a in v.axes))
+        total = Val(tt.method(t, "flip", d) if last_first else t, tuple(i if a == j else a for a in v.axes))
+        if isinstance(brackets[0], LessEqual):
+            return total
+        return self.join("-", total, Val(v.t, total.axes, v.kind, v.kept))
 
     def largest(self, e: Amax) -> Val:
         """A maximum over indices."""

@@ -19,17 +19,21 @@ from codegen.ownoutput import with_output
 from codegen.ranges import simplified
 from engine.indexed import Indexed, IndexedBase
 from engine.notation import (
+    BINDERS,
     Amax,
     Delta,
     Index,
     Largest,
     Less,
     LessEqual,
+    Product,
     Sigma,
+    Where,
     accesses,
     bound,
     element,
     fresh,
+    instantiate,
     name_of,
     ordered,
     sigma,
@@ -66,11 +70,12 @@ def partials(e: Expr, base: IndexedBase) -> Iterator[tuple[Expr, Indexed, tuple[
     """d e / d base[...]: (coefficient, access, limits of the sums it stands under), one for each access.
 
     Sums are differentiated under the sign; what stands outside of a sum multiplies from outside: its indices are free.
+    A product is differentiated factor by factor, each derivative times the product of all other factors.
     """
-    hidden: dict[Sigma | Amax, sp.Dummy] = {}
+    hidden: dict[Sigma | Amax | Product, sp.Dummy] = {}
 
     def hide(x: Any) -> Any:
-        if isinstance(x, (Sigma, Amax)):
+        if isinstance(x, BINDERS):
             return hidden.setdefault(x, sp.Dummy(f"S{len(hidden)}", real=True, positive=x.is_positive))
         if isinstance(x, Indexed) or not x.args:
             return x
@@ -95,8 +100,16 @@ def partials(e: Expr, base: IndexedBase) -> Iterator[tuple[Expr, Indexed, tuple[
         body = s.body.xreplace(copy)
         if isinstance(s, Largest):
             outer = outer * s.shares(body)
+        if isinstance(s, Product):
+            outer = outer * without_factor(s, copy)
         for inner, access, deeper in partials(body, base):
             yield outer * inner, access, (*limits, *deeper)
+
+
+def without_factor(e: Product, at: Mapping[Index, Index]) -> Expr:
+    """A product without the factor at one place."""
+    same = Mul(*[Delta(i, k) for i, k in at.items()])
+    return instantiate(Product(Where(same, sp.S.One, e.body), *e.args[1:]), {})
 
 
 def finish(term: Term, ranges: Mapping[Index, Expr], sizes_of: Mapping[Expr, Expr]) -> tuple[Expr, bool]:

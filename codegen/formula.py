@@ -21,6 +21,7 @@ from engine.notation import (
     Index,
     Less,
     LessEqual,
+    Product,
     Quo,
     Rem,
     Sigma,
@@ -124,6 +125,12 @@ class TextPrinter(StrPrinter):
         below = indices if len(expr.limits) == 1 else f"{{{indices}}}"
         return f"Σ_{below} ({body})" if expr.body.is_Add else f"Σ_{below} {body}"
 
+    def _print_Product(self, expr: Product) -> str:
+        body = self._print(expr.body)
+        indices = ",".join(str(i) for i, _ in expr.limits)
+        below = indices if len(expr.limits) == 1 else f"{{{indices}}}"
+        return f"Π_{below} ({body})" if expr.body.is_Add else f"Π_{below} {body}"
+
     def _print_Amax(self, expr: Amax) -> str:
         name = "min" if isinstance(expr, Smallest) else "max"
         return f"{name}_{','.join(str(i) for i, _ in expr.limits)} {self._print(expr.body)}"
@@ -211,9 +218,10 @@ class TextPrinter(StrPrinter):
             if c.q != 1:
                 bottom.append(str(c.q))
         factors = sorted(
-            sp.Mul.make_args(rest), key=lambda f: (isinstance(f, Sigma), not f.is_Symbol, "_cot" not in str(f))
+            sp.Mul.make_args(rest),
+            key=lambda f: (isinstance(f, (Sigma, Product)), not f.is_Symbol, "_cot" not in str(f)),
         )
-        sigma = [f for f in factors if isinstance(f, Sigma)]
+        sigma = [f for f in factors if isinstance(f, (Sigma, Product))]
         for f in factors:
             if isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign():
                 root = f.exp == -sp.S.Half
@@ -350,7 +358,7 @@ class MathPrinter(LatexPrinter):
     def _print_Mul(self, expr: Any) -> str:
         """Sums among other factors stand in parentheses, so that it is plain where they end."""
         expr = sp.Mul(*minus_inside(*expr.as_coeff_Mul()))
-        sums = [f for f in expr.args if isinstance(f, Sigma)]
+        sums = [f for f in expr.args if isinstance(f, (Sigma, Product))]
         minus = "- " if expr.could_extract_minus_sign() else ""
         positive = sp.Mul.make_args(-expr if minus else expr)
         above = [f for f in positive if not (isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign())]

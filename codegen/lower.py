@@ -33,6 +33,7 @@ from engine.notation import (
     Index,
     Less,
     LessEqual,
+    Product,
     Quo,
     Rem,
     Sigma,
@@ -192,6 +193,8 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, StackMixin, BesselMixin
             return self.contraction(e)
         if isinstance(e, Amax):
             return self.largest(e)
+        if isinstance(e, Product):
+            return self.running_product(e)
         if isinstance(e, Where):
             return self.choice(e)
         if isinstance(e, LessEqual):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 from sympy import Expr
 
 from engine.indexed import Indexed
-from engine.notation import Head, Largest, Where, base, element, name_of
+from engine.notation import Delta, Equal, Head, Largest, Product, Where, base, element, name_of
 from engine.positive import positive
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def with_output(derivative: Expr, template: Definition, there: Mapping[Expr, Exp
     definition = template.expr
     if isinstance(definition, Largest):
         return derivative.xreplace({definition: element(base(OUT), template.indices)})
+    if isinstance(definition, Product):
+        return by_product(derivative, definition, template)
     if isinstance(definition, Where) and definition.args[1] == 0:
         condition, zero, elsewhere = definition.args
         factors = sp.Mul.make_args(derivative)
@@ -73,6 +75,24 @@ def with_output(derivative: Expr, template: Definition, there: Mapping[Expr, Exp
             if any(isinstance(f, Indexed) and name_of(f) == OUT for f in sp.Mul.make_args(found)):
                 return found
     return _at_places(derivative, template, there, bool(positive(definition)))
+
+
+def by_product(derivative: Expr, definition: Product, template: Definition) -> Expr:
+    """A product without one of its factors is the product over that factor, where the factor is not zero."""
+    others = [f for f in sp.Mul.make_args(derivative) if isinstance(f, Product)]
+    if len(others) != 1 or not isinstance(others[0].body, Where):
+        return derivative
+    left, (place, one, body) = others[0], others[0].body.args
+    own = {i: j for (i, _), (j, _) in zip(definition.limits, left.limits, strict=True)}
+    whole: Any = definition.body
+    if one != 1 or whole.xreplace(own) != body or not isinstance(place, Delta) or len(own) != 1:
+        return derivative
+    (j,) = own.values()
+    (k,) = {*place.args} - {j}
+    factor = whole.args[1] if isinstance(whole, Where) and whole.args[2] == 1 else whole
+    factor = factor.xreplace({i: k for i, _ in definition.limits})
+    out = element(base(OUT), template.indices)
+    return derivative / left * Where(Equal(factor, 0), left, out / factor)
 
 
 def _at_places(e: Expr, template: Definition, there: Mapping[Expr, Expr] | None, sign: bool) -> Expr:

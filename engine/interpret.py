@@ -26,6 +26,7 @@ from engine.notation import (
     Largest,
     Less,
     LessEqual,
+    Product,
     Quo,
     Rem,
     Sigma,
@@ -306,6 +307,21 @@ class Interpreter:
             out = self.numbers.moved(found, np.sum(moved, axis=axes, keepdims=True) / number)
         return Field(np.asarray(np.squeeze(out, axes)), tuple(i for i in f.at if i not in bound))
 
+    def of_product(self, e: Product) -> Field:
+        """All factors multiplied, one after the other; of none it is one."""
+        over = self._bind(e)
+        f = self.field(e.body)  # type: ignore[arg-type]
+        kept = tuple(i for i in f.at if i not in over)
+        moved = f.array.transpose([*[f.at.index(i) for i in kept], *[f.at.index(i) for i in over if i in f.at]])
+        factors = moved.reshape(*moved.shape[: len(kept)], -1)
+        factors = factors.astype(np.int64) if is_integral(factors) else self.numbers.lift(factors)
+        repeats = math.prod(self._extent[i] for i in over if i not in f.at)
+        total = np.broadcast_to(self.numbers.constant(sp.S.One), factors.shape[:-1])
+        for k in range(factors.shape[-1] * repeats):
+            factor = factors[..., k % factors.shape[-1]]
+            total = factor if k == 0 else self.numbers.times(total, factor)
+        return Field(np.asarray(total), kept)
+
     # -- conditions --------------------------------------------------------------------------------------------
 
     def _real(self, a: Array) -> Array:
@@ -370,6 +386,7 @@ _METHODS: tuple[tuple[Any, Callable[[Interpreter, Any], Field]], ...] = (
     (sp.Pow, Interpreter.of_pow),
     (Sigma, Interpreter.of_sigma),
     (Amax, Interpreter.of_amax),
+    (Product, Interpreter.of_product),
     (BRACKETS, Interpreter.of_compare),
     (Where, Interpreter.of_where),
     (Sign, Interpreter.of_sign),

@@ -444,6 +444,31 @@ class Smallest(Largest):
         return super()._math(printer).replace(r"\max", r"\min", 1)
 
 
+class Product(Head):
+    """`Product(body, (i, n), ...)`: the product of `body` over i < n, ... Bound indices are fresh.
+
+    Its derivative is a sum over its factors, each time of the product of all others: nothing is divided by a factor.
+    """
+
+    body = Sigma.body
+    limits = Sigma.limits
+
+    @classmethod
+    def eval(cls, *args: Any) -> None:
+        return None
+
+    def _eval_is_positive(self) -> bool | None:
+        return True if self.body.is_positive else None
+
+    def _eval_is_nonnegative(self) -> bool | None:
+        return True if self.body.is_nonnegative else None
+
+    def _math(self, printer: Any) -> str:
+        lower = ", ".join(printer._print(i) for i, _ in self.limits)
+        inner = printer._print(self.body)
+        return rf"\prod_{{{lower}}} " + (rf"\left({inner}\right)" if self.body.is_Add else inner)
+
+
 class Fixed(Amax):
     """`Fixed(e)`: the value of `e`, taken as a constant, as torch takes what it computes under `no_grad`.
 
@@ -461,7 +486,7 @@ class Fixed(Amax):
 BRACKETS = (Less, Equal, Delta)
 """What is 0 or 1 by itself."""
 
-BINDERS = (Sigma, Amax)
+BINDERS = (Sigma, Amax, Product)
 
 
 def sigma(body: Expr, *limits: tuple[Index, Expr]) -> Expr:

@@ -103,8 +103,10 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     start = start.by(diagonals.LESS, lambda cells: diagonals.less_diagonals(cells, kept))
     start = start.by(atplaces.RULE, lambda cells: atplaces.at_places(cells, kept))
     start = start.by(completed.RULE, lambda cells: completed.completed(cells, kept))
-    start = start.by(linear.RULE, lambda cells: linear.collected(cells, kept))
-    start = start.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
+
+    def together(careful: bool) -> Region:
+        whole = start.by(linear.RULE, lambda cells: linear.collected(cells, kept, careful))
+        return whole.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 
     def best(start: Region) -> RegionCode:
         plain = stabilized(start, kept)
@@ -115,9 +117,14 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
                 return code
         return passing(region, enriched(plain, kept), values)
 
-    code = best(start)
+    whole = together(careful=False)
+    code = best(whole)
+    if not code.simplified:  # numbers that are small beside others may have lost their digits to them
+        apart = together(careful=True)
+        other = code if len(apart.cells) == len(whole.cells) else best(apart)
+        whole, code = (apart, other) if other.simplified else (whole, code)
     left = overflowing(code, values) if code.statements else Counter[str]()
-    for careful in careful_starts(start, kept) if left else ():
+    for careful in careful_starts(whole, kept) if left else ():
         if left:
             finite = best(careful)
             still = overflowing(finite, values)

@@ -19,6 +19,7 @@ from engine.notation import (
     Floor,
     Less,
     LessEqual,
+    Product,
     Quo,
     Rem,
     Sigma,
@@ -122,7 +123,9 @@ class MathML:
             bottom.extend([f"<mn>{c.q}</mn>"] if c.q != 1 else [])
         above: list[Any] = []
         below: list[Any] = []
-        for f in sorted(sp.Mul.make_args(rest), key=lambda f: (isinstance(f, (Sigma, Where)), not f.is_Symbol)):
+        for f in sorted(
+            sp.Mul.make_args(rest), key=lambda f: (isinstance(f, (Sigma, Product, Where)), not f.is_Symbol)
+        ):
             inverse = isinstance(f, sp.Pow) and not isinstance(f, sp.exp) and f.exp.could_extract_minus_sign()
             (below if inverse else above).append(1 / f if inverse else f)
         top.extend(self._factors(above, alone=not top and len(above) == 1))
@@ -136,7 +139,9 @@ class MathML:
         """Factors side by side; a sum of many terms closes with a parenthesis unless it comes last."""
         last = len(factors) - 1
         return [
-            self.at(f, SUM if alone else PRODUCT) if not isinstance(f, Sigma) or k == last else self.at(f, ATOM)
+            self.at(f, SUM if alone else PRODUCT)
+            if not isinstance(f, (Sigma, Product)) or k == last
+            else self.at(f, ATOM)
             for k, f in enumerate(factors)
         ]
 
@@ -153,6 +158,11 @@ class MathML:
         lower = self._listed([i for i, _ in e.limits])
         body = self.at(e.body, PRODUCT)
         return f'<munder><mo movablelimits="false">∑</mo><mrow>{lower}</mrow></munder>{body}', PRODUCT
+
+    def of_product(self, e: Product) -> tuple[str, int]:
+        lower = self._listed([i for i, _ in e.limits])
+        body = self.at(e.body, ATOM)
+        return f'<munder><mo movablelimits="false">∏</mo><mrow>{lower}</mrow></munder>{body}', PRODUCT
 
     def of_amax(self, e: Amax) -> tuple[str, int]:
         if isinstance(e, Fixed):
@@ -213,6 +223,7 @@ _WRITERS: tuple[tuple[Any, Callable[[MathML, Any], tuple[str, int]]], ...] = (
     (sp.Pow, MathML.of_pow),
     (Sigma, MathML.of_sigma),
     (Amax, MathML.of_amax),
+    (Product, MathML.of_product),
     (Delta, MathML.of_delta),
     ((Less, Equal), MathML.of_bracket),
     (Where, MathML.of_where),

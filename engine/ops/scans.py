@@ -8,8 +8,8 @@ import sympy as sp
 import torch
 from sympy import Expr
 
-from engine.notation import Index, LessEqual, Where, fresh, sigma
-from engine.table import Definition, Operand, axis, composite, define, each_of, indices_of, op
+from engine.notation import Index, LessEqual, Product, Where, fresh, sigma
+from engine.table import Definition, Operand, axis, composite, define, each_of, indices_of, op, recorded_as, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,19 +38,27 @@ def logcumsumexp(x: Operand, dim: int) -> Definition:
     return define(x.shape, at, sp.log(total))
 
 
+@op(targets=(torch.cumprod,))
+def running_product(x: Operand, dim: int) -> Definition:
+    at = indices_of(x.shape)
+    if not x.rank or x.shape[axis(dim, x.rank)] == 1:
+        return define(x.shape, at, x.element(*at))
+    d = axis(dim, x.rank)
+    j: Index = fresh()
+    factor = Where(LessEqual(j, at[d]), x.element(*[j if k == d else i for k, i in enumerate(at)]), sp.S.One)
+    return define(x.shape, at, Product(factor, sp.Tuple(j, x.shape[d])))
+
+
+_running_product = row_of(torch.cumprod)
+
+
 @composite("cumprod")
 def cumprod(x: Any, dim: int, *, dtype: Any = None) -> Any:
-    """Each entry times the one 1, 2, 4, ... places before it. The size gets fixed."""
-    if dtype is not None or not x.dtype.is_floating_point:
-        x = x.to(dtype or torch.int64)
-    if x.dim() == 0:
-        return x
-    count, shift = int(x.shape[dim]), 1
-    while shift < count:
-        head, tail = x.narrow(dim, 0, shift), x.narrow(dim, shift, count - shift)
-        x = torch.cat([head, tail * x.narrow(dim, 0, count - shift)], dim)
-        shift *= 2
-    return x
+    """Integers are multiplied as int64."""
+    made = dtype or (x.dtype if x.dtype.is_floating_point else torch.int64)
+    x = x if x.dtype == made else x.to(made)
+    with recorded_as(_running_product):
+        return x.cumprod(dim)
 
 
 @composite("trapezoid", "trapz")

@@ -25,6 +25,22 @@ def test_products_that_are_added_are_made_in_one_call() -> None:
     assert line("y = x - x * (g / (2 * n0)) * b") == "y = torch.addcmul(x, x * (g / (2 * n0)), b, value=-1)"
 
 
+def test_numbers_in_products_that_are_added_are_given_to_the_call() -> None:
+    """But for one that a smaller factor has: there it costs less."""
+    line = Fuse({"x": (N, K), "b": (K,), "r": (N,), "g": ()}, frozenset({"n0"})).line
+    assert line("y = x + 2 * x * b") == "y = torch.addcmul(x, x, b, value=2)"
+    assert line("y = x - b * (x * n0)") == "y = torch.addcmul(x, b, x, value=-n0)"
+    assert line("y = x + 2 * b * x") == "y = torch.addcmul(x, 2 * b, x)"
+    assert line("y = x + x * g * b") == "y = torch.addcmul(x, x * g, b)"
+
+
+def test_dimensions_of_one_that_are_put_in() -> None:
+    line = Fuse({"x": (N, K), "b": (K,), "r": (N,)}, frozenset()).line
+    assert line("y = x * b + x * r[:, None]") == "y = torch.addcmul(x * b, x, r[:, None])"
+    for text in ("y = x * b + x[1:, None] * b", "y = x * b + x[0] * x"):
+        assert line(text) == text
+
+
 def test_what_is_no_tensor_of_floats_is_left() -> None:
     line = Fuse({"x": (N, K), "w": (K, K), "b": (K,), "c": (N, S.One)}, frozenset()).line
     for text in ("y = x + 2 * x", "y = x + mask * x", "y = 1 + x * x", "y = x + (x > 0) * x", "y = x + x[:, :1] * x"):

@@ -151,3 +151,28 @@ def test_a_wrong_twin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert RULE not in rules(nearest, x, c)
     program = codegen.generate(nearest, x, c)
     torch.testing.assert_close(program.function(x, c), nearest(x, c))
+
+
+def ordinal(f, theta, y):
+    below = torch.sigmoid(theta - f[:, None])
+    below = torch.cat([torch.zeros_like(below[:, :1]), below, torch.ones_like(below[:, :1])], 1)
+    return torch.log((below[:, 1:] - below[:, :-1])[torch.arange(len(y)), y]).sum()
+
+
+def test_differences_of_neighbours_are_picked_as_two_entries() -> None:
+    """Places may count from the end, as torch has it, and one that is none is refused; the first and the last have one neighbour."""
+    f, theta = torch.randn(40, dtype=torch.float64), torch.arange(8, dtype=torch.float64)
+    program = codegen.generate(ordinal, f, theta, torch.arange(40) % 9)
+    head = program.source[: program.source.index("class ")]
+    assert "torch.cat" not in head
+    assert "unsqueeze" not in head
+    for y in (torch.arange(40) % 9, torch.arange(40) % 9 - 9, torch.full((40,), 8)):
+        leaves = [f.clone().requires_grad_(), theta.clone().requires_grad_()]
+        out, saved = program.forward(f, theta, y)
+        torch.testing.assert_close(out, ordinal(*leaves, y))
+        for ours, true in zip(
+            program.backward(saved).values(), torch.autograd.grad(ordinal(*leaves, y), leaves), strict=True
+        ):
+            torch.testing.assert_close(ours, true)
+    with pytest.raises(IndexError):
+        program.forward(f, theta, torch.full((40,), 9))

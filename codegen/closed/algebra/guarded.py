@@ -37,15 +37,28 @@ def guarded(e: Expr, algebra: Algebra) -> Expr:
     for t in sp.Add.make_args(e):
         groups.setdefault(frozenset(guards(t)), []).append(t)
     out: list[Any] = []
-    for factors, terms in groups.items():
+    for factors, terms in elsewhere(groups).items():
         inside = sp.Add(*[Mul(*[f for f in Mul.make_args(t) if f not in factors]) for t in terms])
         new = resolved(inside, known_in(factors), algebra) if factors else inside
-        if new is inside:
-            out.extend(terms)
-        else:
+        if new is not inside:
             algebra.note(RULE)
-            out.extend(Mul(t, *factors) for t in sp.Add.make_args(new))
+            terms = [Mul(t, *factors) for t in sp.Add.make_args(new)]
+        out.extend(terms if factors in groups else map(expanded, terms))
     return cast("Expr", sp.Add(*out))
+
+
+def elsewhere(groups: dict[frozenset[Any], list[Any]]) -> dict[frozenset[Any], list[Any]]:
+    """The groups with `x - x [c]` as what stands in a choice, x where c does not hold: that is what relu passes back."""
+    plain = groups.get(frozenset(), [])
+    for factors in [k for k in groups if len(k) == 1 and isinstance(next(iter(k)), BRACKETS)]:
+        (c,) = factors
+        insides = [-t / c for t in groups[factors]]
+        if plain and all(x in plain for x in insides):
+            plain = [t for t in plain if t not in insides]
+            groups = {k: v for k, v in groups.items() if k and k != factors}
+            groups |= {frozenset[Any](): plain} if plain else {}
+            groups[frozenset({1 - c})] = [Mul(x, 1 - c) for x in insides]
+    return groups
 
 
 def chosen_again(e: Expr, naive: Expr, algebra: Algebra) -> Expr:

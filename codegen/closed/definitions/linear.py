@@ -22,15 +22,22 @@ if TYPE_CHECKING:
 RULE = "sums of multiples of the same come together"
 
 
-def collected(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
-    """The cells without sums and multiples that another sum alone reads, where terms come together. `kept` cells stay."""
+LEAST = 1e-3
+"""How much of a sum of numbers each of them is at least, so that a float of the sum has enough of its digits."""
+
+
+def collected(cells: list[Cell], kept: tuple[str, ...], careful: bool = False) -> list[Cell]:
+    """The cells without sums and multiples that another sum alone reads, where terms come together. `kept` cells stay.
+
+    Where that is `careful`, small numbers stay apart from large ones: 1 - h + 1e-7 is not 1.0000001 - h, which is rounded.
+    """
     readers = Counter(r for c in cells for r in c.reads)
     known = {c.name: c for c in cells}
     alone = {n for n, c in known.items() if readers[n] == 1 and n not in kept and is_linear(c)}
     gone: set[str] = set()
     for c in reversed(cells):
         if c.name not in gone and isinstance(c.expr, sp.Add) and is_linear(c):
-            terms, count, taken = written_out(c, alone, known)
+            terms, count, taken = written_out(c, alone, known, careful)
             if len(terms) < count and any(what.has(Indexed) for what in terms):
                 numbers = {what: sp.factor(number) for what, number in terms.items()}
                 known[c.name] = replace(c, expr=sp.Add(*[n * what for what, n in numbers.items()]), text=None)
@@ -54,9 +61,12 @@ def multiple(term: Any) -> tuple[Any, Any] | None:
     return what, term / what
 
 
-def written_out(c: Cell, alone: set[str], known: Mapping[str, Cell]) -> tuple[dict[Any, Any], int, set[str]]:
+def written_out(
+    c: Cell, alone: set[str], known: Mapping[str, Cell], careful: bool
+) -> tuple[dict[Any, Any], int, set[str]]:
     """A sum as what it is a multiple of, by what, with cells that are read `alone` as what they are; how many terms these were; and the cells."""
     terms: dict[Any, Any] = {}
+    numbers: list[Any] = []
     count, taken = 0, set[str]()
     stack = [(t, sp.S.One) for t in sp.Add.make_args(c.expr)]
     while stack:
@@ -68,8 +78,17 @@ def written_out(c: Cell, alone: set[str], known: Mapping[str, Cell]) -> tuple[di
             stack.extend((t, by * number) for t in sp.Add.make_args(at(d, cast("Any", what).indices)))
             continue
         count += 1
+        numbers += [by * number] if what == 1 else []
         terms[what] = sp.expand(terms.get(what, 0) + by * number)
+    if careful and is_lost(numbers):
+        return {}, 0, taken
     return {what: n for what, n in terms.items() if n != 0}, count, taken
+
+
+def is_lost(numbers: list[Any]) -> bool:
+    """Whether one of several numbers is so small beside all together that these would not have its digits: of 1 + 1e-7."""
+    total = sp.Add(*numbers)
+    return bool(total.is_number) and any(n != 0 and abs(n) < LEAST * abs(total) for n in numbers)
 
 
 __all__ = ["RULE", "collected"]

@@ -13,6 +13,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.algebra.matching import holding
+from codegen.closed.algebra.terms import gathered
 from codegen.closed.regions.cells import Cell, is_contraction, substituted
 from engine.indexed import Indexed
 from engine.naming import free_name
@@ -224,11 +225,25 @@ def unified(e: Any) -> Any:
     best = e
     for g in softplus_arguments(e):
         turned = added_up(e.xreplace({sp.log(1 + sp.exp(g)): sp.log(1 + sp.exp(-g)) + g}))
-        best = min((best, added_up(e), turned), key=length)
+        whole = added_up(e)
+        best = min((best, whole, turned, taken_once(whole), taken_once(turned)), key=length)
     for total, (f, g) in sums_of_two(best):
         turned = added_up(best.xreplace({total: sp.log(1 + sp.exp(g - f)) + f}))
         best = min((best, turned), key=lambda x: length(x)[:2])
     return best
+
+
+def taken_once(e: Any) -> Any:
+    """A sum with each logarithm in it taken once, times all that it is multiplied by, and what all terms have in front."""
+    rests: dict[Any, Any] = {}
+    for t in sp.Add.make_args(e):
+        taken = [f for f in sp.Mul.make_args(t) if isinstance(f, sp.log)]
+        key = taken[0] if len(taken) == 1 else sp.S.One
+        rests[key] = rests.get(key, 0) + t / key
+    if len(rests) < 2:
+        return e
+    terms = [f * gathered(r) for f, r in rests.items() if f != 1] + [*sp.Add.make_args(rests.get(sp.S.One, sp.S.Zero))]
+    return gathered(sp.Add(*terms))
 
 
 def added_up(e: Any) -> Any:

@@ -14,7 +14,7 @@ from sympy import Mul
 
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import LessEqual, Sigma, Where, accesses, name_of
+from engine.notation import Sigma, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ def by_its_own(origin: Cell, exponent: Any, top: str, body: list[Cell]) -> list[
     """Scaled cells after the larger of each exponent and 0, and after its negative's exponential, which others are multiplied by."""
     taken = {*(c.name for c in body), top}
     plain = replace(origin, node=None, text=None, named=False, positive=False)
-    held = replace(plain, name=top, expr=Where(LessEqual(exponent, 0), 0, exponent), differentiable=False)
+    held = replace(plain, name=top, expr=sp.log(1 + sp.exp(exponent)), differentiable=False)
     off = replace(
         held, name=free_name(f"{origin.name}_off", taken), expr=sp.exp(-held.element(held.indices)), positive=True
     )

@@ -11,7 +11,7 @@ from sympy import Expr
 from codegen.closed.algebra.matching import holding
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions import beside, completed, exponents, several, shift
-from codegen.closed.definitions.logistic import DEPTH, QUOTIENT, elementwise_cells, quotients
+from codegen.closed.definitions.logistic import DEPTH, QUOTIENT, elementwise_cells, quotients, softplus_argument
 from codegen.closed.definitions.shares import reduction
 from codegen.closed.kernels.cubicgate import gelu_tanh
 from codegen.closed.regions.cells import Cell, substituted
@@ -208,7 +208,11 @@ def kernel_form(cell: Cell, known: Mapping[str, Cell]) -> Expr:
     gelu = gelu_tanh(cell, known)
     if gelu is not None:
         return gelu
-    usable = {n: c for n, c in elementwise_cells(known).items() if piece(c, known)}
+    usable = {
+        n: c
+        for n, c in elementwise_cells(known).items()
+        if piece(c, known) or (is_scale(c) and is_exponential(e, known))
+    }
     inner: Any = e
     for _ in range(DEPTH):
         step = substituted(inner, usable)
@@ -218,6 +222,11 @@ def kernel_form(cell: Cell, known: Mapping[str, Cell]) -> Expr:
         if has_kernel(inner):
             return inner
     return e
+
+
+def is_scale(c: Cell) -> bool:
+    """Whether a cell is the logarithm of `1 + exp(f)` that exponentials are divided by: they are sigmoids then."""
+    return not c.differentiable and isinstance(c.expr, sp.log) and softplus_argument(c.expr.args[0]) is not None
 
 
 def piece(cell: Cell, known: Mapping[str, Cell]) -> bool:

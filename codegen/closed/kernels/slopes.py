@@ -368,7 +368,7 @@ def slope_of_mish(x: Any) -> Any:
 def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
     """An expression whose terms have their slopes of tanh and gelu in kernels."""
     if isinstance(e, sp.Add):
-        terms = [with_slopes(t, cells) for t in e.args]
+        terms = [with_slope_alone(with_slopes(t, cells), cells) for t in e.args]
         return e if all(x is y for x, y in zip(terms, e.args, strict=True)) else of_one_slope(terms)
     if isinstance(e, Where) and isinstance(e.args[0], Less) and e.args[1].has(Indexed):
         slope = chosen_slope(Where(e.args[0], 1, sp.cancel(e.args[2] / e.args[1])), cells)
@@ -395,7 +395,7 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
         if rest.has(Indexed) and not rest.has(*CHOICES) and running(rest) <= running(own[0]):
             return kernel(rest, *own)
     if e.has(Delta, Less, Equal, Where):
-        return e
+        return sp.Mul(*[with_slopes(f, cells) if isinstance(f, sp.Add) and f.has(Where) else f for f in e.args])
     slopes = [(f, h, sign) for f in e.args for sign in (1, -1) for h in [tanh_of(sign * f, cells)] if h is not None]
     rest = sp.Mul(
         *[sign for _, _, sign in slopes], *[with_slopes(f, cells) for f in e.args if f not in [s for s, _, _ in slopes]]
@@ -421,6 +421,15 @@ def with_slopes(e: Any, cells: Mapping[str, Cell]) -> Any:
             if gated is not None and running(gated[1]) == running(e / f / beside):
                 return gated[0](gated[2] * e / f / beside, gated[1])
     return e
+
+
+def with_slope_alone(t: Any, cells: Mapping[str, Cell]) -> Any:
+    """A term that is a multiple of the slope of softplus as the kernel, which multiplies that number: `s(x) - y` of targets y."""
+    number, f = t.as_coeff_Mul()
+    found = chosen_slope(f, cells)
+    if found is None or found[0] is not SoftplusBackward or not isinstance(found[1][0], Indexed):
+        return t
+    return found[0](number * found[2], *found[1])
 
 
 def is_gate_of(s: Any, cells: Mapping[str, Cell]) -> bool:

@@ -27,12 +27,14 @@ from codegen.closed.algebra.ties import chosen_together
 from codegen.closed.algebra.vanishing import where_divided, without_choices
 from codegen.closed.kernels.powerslopes import by_powers
 from codegen.closed.regions.cells import Cell, at, substituted
+from codegen.closed.regions.runningproducts import by_quotients
 from codegen.derive import COT, Contribution, pulled_back
 from codegen.ownoutput import OUT
 from engine.indexed import Indexed
 from engine.notation import (
     Delta,
     Index,
+    Product,
     Sigma,
     Sign,
     Where,
@@ -142,7 +144,8 @@ class Backward:
         """What a consumer passes back to an operand, over COT, OUT and cells."""
         c = self.cells[consumer]
         definition = Definition(c.shape, c.indices, cast("Expr", c.expr))
-        return passed_back(definition, operand, self.cells[operand].shape)
+        part = passed_back(definition, operand, self.cells[operand].shape)
+        return replace(part, expr=by_quotients(part.expr, self.cells)) if isinstance(c.expr, Product) else part
 
     def filled(self, e: Any, consumer: Cell, cot: Expr | None) -> Any:
         """A contribution with the consumer's own output, and its cotangent: a statement's element, or an expression."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from codegen.closed.regions import fromend, onerow, rows, runninglogs
+from codegen.closed.regions import fromend, onerow, rows, runninglogs, runningproducts
 from codegen.closed.regions.cells import Builder, Cell
 from codegen.closed.regions.indifferent import told, without_indifferent
 from codegen.closed.regions.largest import DETACHED, LARGEST, without_detached, without_places
@@ -50,7 +50,8 @@ class Structure:
         narrow = onerow.with_one_row(self.traced, graph.outputs)
         straight = fromend.from_the_end(narrow, graph.outputs)
         running = runninglogs.by_running_logarithms(straight, graph.outputs)
-        picks = picked.with_picks_apart(running, graph.outputs, builder.literal, graph.example)
+        factored = runningproducts.by_slopes(running, graph.outputs)
+        picks = picked.with_picks_apart(factored, graph.outputs, builder.literal, graph.example)
         added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
         paired = pairs.in_pairs(added, graph.outputs, builder.literal, graph.example)
         ordered = regrouped(paired, graph.outputs, builder.literal, graph.example)
@@ -63,7 +64,8 @@ class Structure:
             *compared(onerow.RULE, self.traced, narrow),
             *compared(fromend.RULE, narrow, straight),
             *compared(runninglogs.RULE, straight, running),
-            *compared(picked.RULE, running, picks),
+            *compared(runningproducts.RULE, running, factored),
+            *compared(picked.RULE, factored, picks),
             *compared(angles.RULE, picks, added),
             *compared(pairs.RULE, added, paired),
             *compared(ORDER, paired, ordered),

@@ -6,7 +6,8 @@ of the least is computed once more from the rows that it belongs to. No cotangen
 gathered and scattered rows. The whole stays what is compared; it is not made at all where nothing compares it.
 
 So it is with what is computed entry by entry and compared: the largest of `log(1 + relu(x))` is that of the entry that is largest, and
-one slope is needed for each of those, not for all of x.
+one slope is needed for each of those, not for all of x. And so it is with differences of neighbours, as the share of one class of an
+ordinal model is one: what they are made of is computed at two places then.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
+import torch
 
 from codegen.closed.algebra.terms import indices_of
 from codegen.closed.regions.cells import Cell, at, is_contraction
 from codegen.closed.regroup.accuracy import passes_gates
 from codegen.closed.regroup.among import Among, alive
+from codegen.closed.regroup.neighbours import by_places, shifts
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Index, Sigma, accesses, fresh, name_of
+from engine.notation import Index, Less, Sigma, Where, accesses, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -42,7 +45,11 @@ def with_picks_apart(
         return cells
     among = Among(cells, outputs, fixed, example)
     compared = {n for c in cells if c.expr is None and c.node is not None and c.call for n in c.node.operands}
-    for name in [c.name for c in reversed(cells) if c.expr is not None and (c.expr.has(Sigma) or c.name in compared)]:
+    for name in [
+        c.name
+        for c in reversed(cells)
+        if c.expr is not None and (c.expr.has(Sigma) or c.name in compared or shifts(c, among.known))
+    ]:
         if name not in among.known or name in {*outputs, *fixed}:
             continue
         trial = Picked(among.known[name], among)
@@ -63,6 +70,9 @@ class Picked:
         """What there is instead, by what it is of and where."""
         self.readers: dict[str, Cell] = {}
         """The cells that read it, as they were."""
+        self.sizes: dict[str, Expr] = {}
+        """How many places there are of those that whole numbers tell, counted from the first."""
+        self.shifts = shifts(whole, among.known)
 
     def made(self) -> bool:
         """Put what is picked in the place of picks; False where something else has a gradient, or where that costs more.
@@ -71,7 +81,7 @@ class Picked:
         """
         sums = cast("Expr", self.whole.expr).has(Sigma)
         above = self.above()
-        if above is None or not self.pays(above) or not (sums or self.bends(self.whole)):
+        if above is None or not self.pays(above) or not (sums or self.shifts or self.bends(self.whole)):
             return False
         for c in reversed(above):
             self.pick(c)
@@ -82,7 +92,8 @@ class Picked:
             if c.name in self.gone or not c.differentiable or c.kind != "float" or not self.placed(c):
                 continue
             small = self.among.size(c.shape) < self.among.size(self.whole.shape)
-            if self.may_go(c) and (sums or self.bends(c)) and not self.live(c, besides=True):
+            goes = sums or self.bends(c) or self.spreads(c)
+            if self.may_go(c) and goes and not self.live(c, besides=True):
                 self.pick(c)
                 below.extend(self.among.known[r] for r in c.reads)
             elif not sums:
@@ -133,6 +144,10 @@ class Picked:
             stack.extend(r for r in below if r.differentiable and r.name not in seen)
             seen.update(r.name for r in below)
         return False
+
+    def spreads(self, c: Cell) -> bool:
+        """Whether a cell has more entries than all that it is computed from, as a difference of all pairs."""
+        return self.among.size(c.shape) > sum(self.among.size(self.among.known[r].shape) for r in c.reads)
 
     def live(self, c: Cell, besides: bool = False) -> list[Cell]:
         """The cells with a gradient that read a cell; those alone that read it whole where they are asked for `besides` picks."""
@@ -201,7 +216,19 @@ class Picked:
             new = {i: fresh() for i in own}
             name = free_name(f"{c.name}_picked", {d.name for d in self.cells})
             places = [x.xreplace(new) for x in access.indices]
-            expr = cast("Expr", c.element(places) if c.name not in self.gone else at(c, places))
+            pairs = list(zip(places, c.shape, strict=True))
+            chosen = any(access in accesses(w) for w in cast("Any", reader.expr).atoms(Where))
+            if (
+                self.shifts and reader.name in self.among.known
+            ):  # beside them there are others, which are counted from the first
+                wrapped = [Where(Less(x, 0), x + n, x) for x, n in pairs]
+                found = [self.place(x, e, None, reader, new) for x, e in zip(places, wrapped, strict=True)]
+                self.sizes |= {name_of(x): n for x, n in zip(found, c.shape, strict=True) if isinstance(x, Indexed)}
+                places = found
+            elif self.shifts and chosen:  # what a choice leaves out, too
+                ends = [self.known_of(Where(Less(x, 0), 0, Where(Less(x, n), x, n - 1))) for x, n in pairs]
+                places = [self.place(x, e, c, reader, new) for x, e in zip(places, ends, strict=True)]
+            expr = cast("Expr", c.element(places) if c.name not in self.gone else self.told(at(c, places)))
             twin = replace(
                 c, name=name, indices=tuple(new.values()), shape=tuple(ranges[i] for i in own), expr=expr, node=None,
                 call=False, named=False, text=None,
@@ -210,10 +237,37 @@ class Picked:
             self.cells.insert(next(k for k, x in enumerate(self.cells) if x.name == reader.name), twin)
         return self.twins[key].element(own)
 
+    def place(self, x: Any, e: Any, of: Cell | None, reader: Cell, new: Mapping[Any, Any]) -> Any:
+        """What a place is as a cell before a reader, called after what is read there, or told it; a place that is an index as it is."""
+        if not x.has(Indexed) or isinstance(e, Indexed):
+            return e if x.has(Indexed) else x
+        back, sizes = {j: i for i, j in new.items()}, self.ranges(reader)
+        own = [i for i in in_order(x) if isinstance(i, Index)]
+        key = "", (e.xreplace({i: Index(f"_{k}") for k, i in enumerate(own)}),)
+        if key not in self.twins:
+            copy = {i: fresh() for i in own}
+            named = of.name if of is not None else name_of(accesses(x)[0])
+            name = free_name(f"{named}_place", {d.name for d in self.cells})
+            shape = tuple(sizes[back[i]] for i in own)
+            self.twins[key] = cell = Cell(name, (*copy.values(),), shape, e.xreplace(copy), "int", False, torch.int64)
+            self.cells.insert(next(k for k, d in enumerate(self.cells) if d.name == reader.name), cell)
+        return self.twins[key].element(own)
+
+    def told(self, e: Any) -> Any:
+        """A definition at places, without constants by name, and with what is known of the whole numbers that it compares."""
+        numbers = {a: self.among.known[name_of(a)].expr for a in accesses(e) if name_of(a) in self.among.known}
+        return self.known_of(e.xreplace({a: x for a, x in numbers.items() if x is not None and x.is_number}))
+
+    def known_of(self, e: Any) -> Any:
+        """An expression with what is known of places."""
+        return by_places(e, self.sizes)
+
     def passes_gates(self) -> bool:
         """Whether what reads the twins has the values that it had, at a random point and in float32 around several offsets."""
         own = {t.name for t in self.twins.values()}
-        old = sorted((*self.gone.values(), *self.readers.values()), key=lambda c: self.among.place[c.name])
+        told = {r for c in self.gone.values() for r in c.reads}
+        numbers = [c for r, c in self.among.known.items() if r in told and c.expr is not None and c.expr.is_number]
+        old = sorted((*numbers, *self.gone.values(), *self.readers.values()), key=lambda c: self.among.place[c.name])
         new = [c for c in self.cells if c.name in own or c.name in self.readers]
         return passes_gates(old, new, self.among)
 

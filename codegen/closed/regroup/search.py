@@ -22,7 +22,7 @@ from engine.indexed import Indexed
 from engine.notation import accesses, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 RULE = "products and sums in the order that moves least, (q kᵀ) v = q (kᵀ v)"
 
@@ -41,11 +41,19 @@ def regrouped(
         done.add(c.name)
         if not is_product(c, among):
             continue
-        trial = Without(c, among)
-        if trial.possible() and trial.made() and trial.cheaper() and trial.passes_gates():
+        trial = next((t for t in trials(c, among) if t.possible() and t.made() and t.cheaper()), None)
+        if trial is not None and trial.passes_gates():
             done -= {r for d in trial.new for r in d.reads} - {*outputs, *fixed}
             among = Among(among.with_instead(trial.added), outputs, fixed, example)
             left = iter(among.cells)
+
+
+def trials(c: Cell, among: Among) -> Iterator[Without]:
+    """A product left out, with products that differ in one factor as one, `(a + b) q`, and with each by itself, `a q + b q`."""
+    together = Without(c, among)
+    yield together
+    if together.joined:
+        yield Without(c, among, apart=True)
 
 
 def is_product(c: Cell, among: Among) -> bool:

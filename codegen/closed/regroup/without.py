@@ -31,8 +31,11 @@ GAIN = 0.8
 class Without:
     """The cells without one of them, which is a product, and without what is computed from it element by element."""
 
-    def __init__(self, product: Cell, among: Among) -> None:
-        self.product, self.among = product, among
+    def __init__(self, product: Cell, among: Among, apart: bool = False) -> None:
+        """Several products that differ in one factor stay `apart`, or are one."""
+        self.product, self.among, self.apart = product, among, apart
+        self.joined = False
+        """Whether several products became one."""
         self.affected: list[Cell] = []
         """What is computed from the product, up to the next sums, in order."""
         self.gone: dict[str, tuple[Product, ...]] = {product.name: terms(cast("Expr", product.expr)) or ()}
@@ -87,7 +90,7 @@ class Without:
             if found is None:
                 return False
             products, self.sums[c.name] = found
-            products = self.gathered(products, c)
+            products = products if self.apart else self.gathered(products, c)
             last: list[Cell] = []
             if self.passes(c):
                 self.gone[c.name] = products
@@ -152,6 +155,7 @@ class Without:
             if group is None:
                 return products
             terms_of.append(self.parts.value(p.number, group))
+        self.joined = True
         own = one.factors[place]
         put = self.parts.part(cast("Expr", sp.Add(own, *terms_of)), indices_of(own), "add")
         return (replace(one, factors=(*one.factors[:place], put, *one.factors[place + 1 :])),)

@@ -68,8 +68,8 @@ class Fuse(ast.NodeTransformer):
         return node
 
     def in_one(self, whole: ast.expr, product: ast.expr, minus: bool) -> ast.expr | None:
-        """`whole + product`, or less the product, as one call; None where there is none. A matrix product may have a number in front."""
-        front, product = self.without_number(product)
+        """`whole + product`, or less the product, as one call; None where there is none. The product may have a number in it."""
+        front, product = self.without_number(whole, product)
         if minus:
             front = minus_of(front)
         if not isinstance(product, ast.BinOp) or not isinstance(product.op, (ast.Mult, ast.MatMult)):
@@ -87,11 +87,23 @@ class Fuse(ast.NodeTransformer):
         fits = len(one) == len(other) == 2 and broadcast(given, (one[0], other[1])) == (one[0], other[1])
         return called("addmm", parts, "alpha", front) if fits else None
 
-    def without_number(self, product: ast.expr) -> tuple[ast.expr, ast.expr]:
-        """The number that a matrix product is multiplied with, and the product; for anything else one and what is given."""
+    def without_number(self, whole: ast.expr, product: ast.expr) -> tuple[ast.expr, ast.expr]:
+        """The number that a product is multiplied with, and the product; for anything else one and what is given.
+
+        A factor that is smaller than what is added up, or has one entry, has its number: it costs less there.
+        """
         one = ast.Constant(1)
         if not isinstance(product, ast.BinOp):
             return one, product
+        if isinstance(product.op, ast.Mult) and not is_matrix_product(product.right):
+            for side, other in (("left", product.right), ("right", product.left)):
+                scaled = cast("ast.expr", getattr(product, side))
+                if isinstance(scaled, ast.BinOp) and isinstance(scaled.op, ast.Mult) and not self.is_number(other):
+                    for number, rest in ((scaled.left, scaled.right), (scaled.right, scaled.left)):
+                        own = None if self.is_number(rest) else self.shape(rest)
+                        if self.is_number(number) and own == self.shape(whole) and {*(own or ())} - {S.One}:
+                            pair = (rest, other) if side == "left" else (other, rest)
+                            return number, ast.BinOp(pair[0], product.op, pair[1])
         if isinstance(product.op, ast.Mult) and is_matrix_product(product.right) and self.is_number(product.left):
             return product.left, product.right
         if isinstance(product.op, ast.Div) and is_matrix_product(product.left) and self.is_number(product.right):
@@ -106,10 +118,22 @@ class Fuse(ast.NodeTransformer):
             return self.shape(e.operand)
         if isinstance(e, ast.BinOp):
             return self.combined(e)
+        if isinstance(e, ast.Subscript):
+            return self.with_ones(e)
         if isinstance(e, ast.Attribute):
             own = self.shape(e.value)
             return own[::-1] if e.attr == "T" and own is not None and len(own) == 2 else None
         return self.of_call(e) if isinstance(e, ast.Call) and isinstance(e.func, ast.Attribute) else None
+
+    def with_ones(self, e: ast.Subscript) -> Shape | None:
+        """The shape of a tensor with dimensions of one put in, `x[:, None]`; None for any other part of it."""
+        own = self.shape(e.value)
+        items = e.slice.elts if isinstance(e.slice, ast.Tuple) else [e.slice]
+        whole = ["1" if ast.unparse(i) == "None" else "" if ast.unparse(i) == ":" else "?" for i in items]
+        if own is None or "?" in whole or whole.count("") > len(own):
+            return None
+        rest = iter(own)
+        return (*[S.One if w else next(rest) for w in whole], *rest)
 
     def combined(self, e: ast.BinOp) -> Shape | None:
         """The shape of what an operator gives."""

@@ -10,7 +10,7 @@ from sympy import Expr
 
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions import outer
-from codegen.closed.definitions.logistic import UNIFIED, unified
+from codegen.closed.definitions.logistic import DEPTH, UNIFIED, softplus_arguments, unified
 from codegen.closed.definitions.stabilize import KERNEL, kernel_form
 from codegen.closed.kernels import gathers, keptmasks, logshare, onceonly, scattered
 from codegen.closed.kernels.kinks import CLAMP, clamped
@@ -23,7 +23,7 @@ from codegen.closed.kernels.softmaxslope import with_softmax_slopes, without_ker
 from codegen.closed.kernels.wholeexponents import with_whole_exponents
 from codegen.closed.plan.backward import cot_name
 from codegen.closed.regions import copies
-from codegen.closed.regions.cells import Cell, substituted
+from codegen.closed.regions.cells import Cell, natural, substituted
 from codegen.closed.regions.code import RegionCode
 from codegen.closed.regions.rewrites import Rewrite, compared, rewritten
 from codegen.closed.write.line import LIKE, Line
@@ -31,7 +31,7 @@ from codegen.kernels import stable
 from codegen.lower import Lowerer
 from codegen.values import TensorInfo
 from engine.indexed import Indexed
-from engine.notation import Delta, Equal, Sigma, Where, accesses, name_of
+from engine.notation import Delta, Equal, Index, Sigma, Where, accesses, name_of
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
@@ -249,9 +249,43 @@ def inlines(
     gathers = any(isinstance(i, Indexed) for a in accesses(whole, cell.name) for i in a.indices)
     if gathers and not isinstance(cell.expr, Indexed) and elements(cell, values) < elements(reader, values):
         return False
-    if not cell.named or fills(whole, cell.name):
+    if not cell.named or fills(whole, cell.name) or unites(cell, reader, local):
         return True
     return gathers or isinstance(cell.expr, sp.exp)
+
+
+def unites(cell: Cell, reader: Cell, local: dict[str, Cell]) -> bool:
+    """Whether a reader adds a cell up with others that take the same softplus, or that of minus its argument: one serves them."""
+    others = [local[n] for n in reader.reads if n != cell.name and n in local and cell.shape == local[n].shape]
+    if not others or not adds(sums_apart(reader.expr), cell.name):
+        return False
+    mine = softplus_within(cell, local)
+    return bool(mine) and not mine.isdisjoint(g for c in others for g in softplus_within(c, local))
+
+
+def softplus_within(cell: Cell, local: dict[str, Cell]) -> set[Any]:
+    """The arguments of softplus in a cell, up to their sign, and in what it reads that has no name."""
+    e: Any = cell.expr
+    for _ in range(DEPTH):
+        unnamed = {n: local[n] for n in map(name_of, accesses(e)) if n in local and not local[n].named}
+        step = substituted(e, {n: c for n, c in unnamed.items() if not cast("Expr", c.expr).has(Sigma)})
+        if step == e:
+            break
+        e = step
+    return {canonical_argument(g) for g in softplus_arguments(e)}
+
+
+def sums_apart(e: Any) -> Any:
+    """What a sum over axes adds up, without the numbers in front."""
+    rest = sp.Mul(*[f for f in sp.Mul.make_args(e) if isinstance(f, Sigma)])
+    return rest.body if isinstance(rest, Sigma) else e
+
+
+def canonical_argument(g: Any) -> Any:
+    """An argument up to its sign, whatever the indices are called."""
+    own = {i: Index(f"_u{k}") for k, i in enumerate(natural(g))}
+    plain = g.xreplace(own)
+    return -plain if plain.could_extract_minus_sign() else plain
 
 
 def written_with(e: Any, inlined: dict[str, Cell]) -> Any:

@@ -5,6 +5,7 @@ from tests.closed.forms.attention import ATTENTION
 from tests.closed.forms.cells import CELLS
 from tests.closed.forms.channels import CHANNELS
 from tests.closed.forms.choices import CHOICES
+from tests.closed.forms.compositing import COMPOSITING
 from tests.closed.forms.contractions import CONTRACTIONS
 from tests.closed.forms.contrasts import CONTRASTS
 from tests.closed.forms.deviations import DEVIATIONS
@@ -16,6 +17,7 @@ from tests.closed.forms.heads import HEADS
 from tests.closed.forms.labels import LABELS
 from tests.closed.forms.layers import LAYERS
 from tests.closed.forms.learning import LEARNING
+from tests.closed.forms.logistics import LOGISTICS
 from tests.closed.forms.losses import LOSSES
 from tests.closed.forms.means import MEANS
 from tests.closed.forms.multiples import MULTIPLES
@@ -81,6 +83,8 @@ FORMS: tuple[Form, ...] = (
     *CONTRASTS,
     *DIAGONALS,
     *POLICIES,
+    *COMPOSITING,
+    *LOGISTICS,
 )
 
 __all__ = ["FORMS", "Draw", "Form"]

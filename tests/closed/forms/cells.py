@@ -107,6 +107,32 @@ def memory_hand(c, q, k, v, i, f, g):
     return out, (dc, dq, q * (i * vg), g * (i * kq), vg * kq, df)
 
 
+# Beck et al., xLSTM: extended long short-term memory, 2024
+def mlstm(c, m, q, k, v, i, f, o):
+    new = f[:, None, None] * c + i[:, None, None] * v[:, :, None] * k[:, None, :]
+    n = f[:, None] * m + i[:, None] * k
+    above = (new @ q[:, :, None]).squeeze(-1)
+    return o * above / (n * q).sum(1, keepdim=True).abs().clamp(min=1)
+
+
+def mlstm_hand(c, m, q, k, v, i, f, o, g):
+    i, f = i[:, None], f[:, None]
+    cq, kq, mq = (c @ q[:, :, None]).squeeze(-1), (k * q).sum(1, keepdim=True), (m * q).sum(1, keepdim=True)
+    ikq = i * kq
+    above, below = torch.addcmul(ikq * v, f, cq), torch.addcmul(ikq, f, mq)
+    length = below.abs()
+    bottom = length.clamp(min=1)
+    share = above / bottom
+    da = g * o / bottom
+    do = g * share
+    db = torch.where(length >= 1, (do * o).sum(1, keepdim=True) / bottom * -below.sign(), 0)
+    fd, t, fdb = f * da, (v * da).sum(1, keepdim=True) + db, f * db
+    it = i * t
+    dq = torch.addcmul(torch.addcmul((fd[:, None] @ c).squeeze(1), it, k), fdb, m)
+    df = (da * cq).sum(1) + (db * mq).squeeze(1)
+    return o * share, (fd[:, :, None] * q[:, None], fdb * q, dq, it * q, ikq * da, (kq * t).squeeze(1), df, do)
+
+
 CELLS = (
     Form(
         "sru",
@@ -140,5 +166,12 @@ CELLS = (
         memory,
         lambda d, n: [d.normal(n, 6, 6), *(d.normal(n, 6) for _ in range(3)), d.normal(n, 1), d.normal(n, 1)],
         memory_hand,
+    ),
+    Form(
+        "mlstm",
+        mlstm,
+        lambda d, n: [d.normal(n, K, K), *(d.normal(n, K) for _ in range(4)), d.positive(n), d.unit(n), d.unit(n, K)],
+        mlstm_hand,
+        twice=False,
     ),
 )

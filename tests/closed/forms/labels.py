@@ -120,7 +120,35 @@ def chosen_label(x, y):
     return -torch.where(torch.arange(x.shape[1]) == y[:, None], logp, torch.zeros_like(logp)).sum() / len(y)
 
 
+# McCullagh, Regression models for ordinal data, 1980
+def cumulative_link(f, theta, y):
+    below = torch.sigmoid(theta - f[:, None])
+    below = torch.cat([torch.zeros_like(below[:, :1]), below, torch.ones_like(below[:, :1])], 1)
+    share = below[:, 1:] - below[:, :-1]
+    return -torch.log(share[torch.arange(len(y)), y]).mean()
+
+
+def cumulative_link_hand(f, theta, y, g):
+    n, beyond = len(f), torch.full((1,), torch.inf, dtype=f.dtype)
+    bounds = torch.cat([-beyond, theta, beyond])
+    a, b = torch.sigmoid(bounds[y] - f), torch.sigmoid(bounds[y + 1] - f)
+    p = b - a
+    d = -g / n / p
+    da, db = torch.ops.aten.sigmoid_backward(-d, a), torch.ops.aten.sigmoid_backward(d, b)
+    dt = torch.zeros(len(bounds), dtype=f.dtype).index_add_(0, y, da).index_add_(0, y + 1, db)
+    return -p.log().mean(), (-(da + db), dt[1:-1])
+
+
 LABELS = (
+    Form(
+        "cumulative link",
+        cumulative_link,
+        lambda d, n: [d.normal(n), torch.arange(K, dtype=d.dtype), d.classes(K + 1, n)],
+        cumulative_link_hand,
+        batches=(5,),
+        large=128,
+        ratio=2.05,
+    ),
     Form(
         "cross-entropy of a chosen label",
         chosen_label,
