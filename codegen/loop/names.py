@@ -301,6 +301,8 @@ class Names:
         if n.op in ("t", "transpose", "permute"):
             last = list(range(len(n.shape)))
             last[-2:] = reversed(last[-2:])
+            if permutation(n) == last and base.endswith("_T"):
+                return base.removesuffix("_T")
             return f"{base}_{'T' if permutation(n) == last else 'permuted'}"
         if n.op == "select":
             return f"{base}_{n.args[2]}"
