@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OPERATORS = frozenset(
-    ["tanh_backward", "sigmoid_backward", "threshold_backward", "softplus_backward", "silu_backward", "elu_backward",
-     "mish", "softplus", "silu", "elu"]
+    ["tanh_backward", "sigmoid_backward", "threshold_backward", "softplus_backward", "silu_backward", "elu_backward", "mish",
+     "softplus", "silu", "elu", "leaky_relu", "leaky_relu_backward", "hardtanh", "hardtanh_backward", "hardsigmoid",
+     "hardsigmoid_backward", "hardswish", "softshrink", "softshrink_backward", "hardshrink", "hardshrink_backward"]
 )  # fmt: skip
 """Elementwise calls that torch has with `out=` or `grad_input=` as operators only, and not as methods that change a tensor."""
 
 ELEMENTWISE = frozenset(
     ["add", "sub", "mul", "div", "sqrt", "rsqrt", "exp", "log", "tanh", "sigmoid", "neg", "reciprocal", "abs", "log1p",
      "expm1", "square", "pow", "sin", "cos", "erf", "addcmul", "addcdiv", "maximum", "minimum", "sign", "floor",
-     "clamp_min", "clamp_max", "lerp", *OPERATORS]
+     "clamp_min", "clamp_max", "lerp", "bracket", *OPERATORS]
 )  # fmt: skip
 """Calls that may write over an operand of the same shape."""
 
@@ -34,7 +35,7 @@ NAMED = frozenset(
         "addmm",
         "addmv",
         "index_select",
-        *ELEMENTWISE - OPERATORS,
+        *ELEMENTWISE - OPERATORS - {"bracket"},
     ]
 )
 """Calls `torch.NAME(*args, out=...)` with the arguments they were recorded with."""
@@ -87,7 +88,7 @@ def elementwise(n: Node) -> bool:
     return n.op in ELEMENTWISE and not n.write
 
 
-WITHOUT_METHOD = frozenset(("maximum", "minimum", *OPERATORS))
+WITHOUT_METHOD = frozenset(("maximum", "minimum", "bracket", *OPERATORS))
 
 
 def in_place(n: Node, over: Node) -> bool:
@@ -147,10 +148,14 @@ def approximation(n: Node) -> str:
     return f", approximate={n.kwargs['approximate']!r}" if "approximate" in n.kwargs else ""
 
 
+def into(name: str) -> str:
+    """How an operator calls the tensor that it fills."""
+    return "grad_input" if name.endswith("_backward") else "out"
+
+
 def operator(name: str) -> Callable[[Node, Any, str], str]:
     """`NAME(*args, out=...)`, or `grad_input=` for a backward."""
-    keyword = "grad_input" if name.endswith("_backward") else "out"
-    return lambda n, f, out: f"{name}({', '.join(map(f, n.args))}, {keyword}={out})"
+    return lambda n, f, out: f"{name}({', '.join(map(f, n.args))}, {into(name)}={out})"
 
 
 OUT: dict[str, Callable[[Node, Any, str], str]] = {
@@ -172,6 +177,7 @@ OUT: dict[str, Callable[[Node, Any, str], str]] = {
     "gelu_backward": lambda n, f, out: (
         f"gelu_backward({f(n.args[0])}, {f(n.args[1])}{approximation(n)}, grad_input={out})"
     ),
+    "bracket": lambda n, f, out: f"torch.{n.args[2]}({f(n.args[0])}, {f(n.args[1])}, out={out})",
     "where": lambda n, f, out: f"torch.where({f(n.args[0])}, {f(n.args[1])}, {f(n.args[2])}, out={out})",
     "cat": lambda n, f, out: f"torch.cat({f(n.args[0])}, {n.args[1] if len(n.args) > 1 else 0}, out={out})",
     "clone": lambda n, f, out: f"{out}.copy_({f(n.args[0])})",

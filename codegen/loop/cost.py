@@ -19,6 +19,8 @@ CALL = 1.0
 CACHE = 90_000.0  # bytes a microsecond while everything fits into the second-level cache
 MEMORY = 18_000.0  # beyond it
 FITS = 4 << 20
+THREE = 3
+"""How many values of the size of the largest are to fit: of all calls on values of a size the same, or one more operand would count for more than a call."""
 FLOPS = {4: 90_000.0, 8: 45_000.0}  # a microsecond, for matrix products
 BLOCK = {4: 16}
 """Columns of a product that are computed together, at four bytes; a rest of more than half of them costs two blocks."""
@@ -41,6 +43,7 @@ KERNELS = {("gelu", 4): 0.5, ("gelu_backward", 4): 1.3, ("gelu", 8): 19.0, ("gel
 FIXED = {
     "native_batch_norm": 4.5, "native_batch_norm_backward": 4.5, "mean": 3.0, "sum": 1.0, "index_put": 8.0, "index": 4.0, "mm": 1.0, "bmm": 3.0,
     "logsumexp": 6.0, "addmm": 2.0, "mv": 0.1, "native_layer_norm": 1.5, "native_layer_norm_backward": 3.7,
+    "threshold_backward": 0.5, "hardtanh_backward": 0.5,
 }  # fmt: skip
 EACH = {
     ("native_layer_norm", 4): 0.028, ("native_layer_norm", 8): 0.028,
@@ -87,7 +90,8 @@ def cost(n: Node) -> float:
     parts = [r.numel for r in n.reads]
     elements = n.numel if n.dtype is not None else max(parts, default=1)
     moved = (sum(parts) + elements) * width
-    time = CALL + FIXED.get(n.op, 0.0) + moved / (CACHE if moved < FITS else MEMORY)
+    fits = THREE * max([elements, *parts]) * width < FITS
+    time = CALL + FIXED.get(n.op, 0.0) + moved / (CACHE if fits else MEMORY)
     time += EXTRA.get(n.op, 0.0) * max([elements, *parts]) * 1e-3 * (2 if width == 8 else 1)
     if n.kwargs.get("approximate", "none") == "none":
         time += KERNELS.get((n.op, width), 0.0) * elements * 1e-3

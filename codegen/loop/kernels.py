@@ -18,6 +18,7 @@ from codegen.loop.activations import (
 )
 from codegen.loop.bags import counted_products, sorted_sums, summed_rows
 from codegen.loop.batchnorm import batch_norm, batch_norm_backward, by_columns
+from codegen.loop.choices import by_selection
 from codegen.loop.columns import by_vectors
 from codegen.loop.copies import copied_into_place, copied_once
 from codegen.loop.gelus import by_error_function, with_kernels
@@ -25,7 +26,9 @@ from codegen.loop.graph import Node, Sized, alike, call, constant, equal, lies_i
 from codegen.loop.images import convolved_back, pooled_by_channels, product_apart
 from codegen.loop.layernorm import layer_norm
 from codegen.loop.masks import masked
+from codegen.loop.mixtures import interpolated, rest_of_product
 from codegen.loop.multiples import numbers_together
+from codegen.loop.pieces import by_pieces
 from codegen.loop.rules import Match, Rule, depends_on, near
 from codegen.loop.softmax import softmax_backward
 from codegen.loop.tables import looked_up
@@ -455,6 +458,12 @@ RULES: tuple[Rule, ...] = (
         "where(m, -inf, x) = x + z and where(m, 0, x) = x z, with z known from m, which is the same in every step",
         masked,
     ),
+    Rule("pieces", "a function in pieces of z = hardswish(z) or hardsigmoid(z), and its derivative", by_pieces),
+    Rule(
+        "choice",
+        "where(m, a, b) = a where m holds and 0 elsewhere + b where it does not and 0 elsewhere, each by a threshold",
+        by_selection,
+    ),
     Rule("copied once", "a copy of xT in a product = the copy of x there is, turned", copied_once),
     Rule("copied into place", "copies side by side = views that are copied side by side", copied_into_place),
     Rule(
@@ -499,6 +508,8 @@ RULES: tuple[Rule, ...] = (
     Rule("elu by exp", "elu(z) = max(z, a exp(b min(z, 0)) - a)", elu_by_exp),
     Rule("tanh by sigmoid", "tanh(z) = 2 sigmoid(2 z) - 1", tanh_by_sigmoid),
     Rule("square", "x^2 = x x", squares, always=True),
+    Rule("mixture", "(1 - s) a + s b = lerp(a, b, s)", interpolated),
+    Rule("rest of a product", "(1 - s) g = g - s g", rest_of_product),
     Rule("numbers", "a (c x + d) + b = (a c) x + (a d + b)", numbers_together),
     Rule("addcmul", "c + a b = addcmul(c, a, b)", multiply_add),
     Rule("product apart", "addcmul(c, a, b) = c + a b", product_apart, always=True),

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from codegen.loop.calls import in_place
+from codegen.loop.calls import OPERATORS as POINTWISE
+from codegen.loop.calls import in_place, into
 from codegen.loop.constants import constant_name
 from codegen.loop.folds import Update
 from codegen.loop.graph import Node, contiguous
@@ -30,20 +31,11 @@ if TYPE_CHECKING:
     from codegen.loop.layout import Layout
 
 OPERATORS = {
-    "threshold_backward": "torch.ops.aten.threshold_backward.grad_input._op",
     "moments": "torch.ops.aten.batch_norm_update_stats.default._op",
     "bag": "torch.ops.aten._embedding_bag_forward_only.default._op",
-    "tanh_backward": "torch.ops.aten.tanh_backward.grad_input._op",
     "gelu": "torch.ops.aten.gelu.out._op",
     "gelu_backward": "torch.ops.aten.gelu_backward.grad_input._op",
-    "sigmoid_backward": "torch.ops.aten.sigmoid_backward.grad_input._op",
-    "softplus": "torch.ops.aten.softplus.out._op",
-    "softplus_backward": "torch.ops.aten.softplus_backward.grad_input._op",
-    "silu": "torch.ops.aten.silu.out._op",
-    "silu_backward": "torch.ops.aten.silu_backward.grad_input._op",
-    "elu": "torch.ops.aten.elu.out._op",
-    "elu_backward": "torch.ops.aten.elu_backward.grad_input._op",
-    "mish": "torch.ops.aten.mish.out._op",
+    **{op: f"torch.ops.aten.{op}.{into(op)}._op" for op in sorted(POINTWISE)},
     "native_batch_norm_backward": "torch.ops.aten.native_batch_norm_backward.default._op",
     "native_layer_norm_backward": "torch.ops.aten.native_layer_norm_backward.default._op",
     "softmax_backward": "torch.ops.aten._softmax_backward_data.out._op",
@@ -247,7 +239,7 @@ class Names:
         if own and len(own) <= LONG:
             return own
         goal = self.goal(n)
-        noun = NOUNS.get(n.op, "mask" if n.op in MASKS else n.op.strip("_"))
+        noun = NOUNS.get(n.op, "mask" if n.op in (*MASKS, "bracket") else n.op.strip("_"))
         return f"{goal}_{noun}" if goal else own or noun
 
     def own_label(self, n: Node) -> str:
@@ -309,6 +301,8 @@ class Names:
         if n.op in ("t", "transpose", "permute"):
             last = list(range(len(n.shape)))
             last[-2:] = reversed(last[-2:])
+            if permutation(n) == last and base.endswith("_T"):
+                return base.removesuffix("_T")
             return f"{base}_{'T' if permutation(n) == last else 'permuted'}"
         if n.op == "select":
             return f"{base}_{n.args[2]}"

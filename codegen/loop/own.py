@@ -70,6 +70,11 @@ def begins(at: Tensor, count: int) -> Tensor:
     return torch.searchsorted(torch.sort(at).values, torch.arange(count))
 
 
+def bracket(x: Tensor, y: Any, comparison: str) -> Tensor:
+    """Iverson's bracket: 1 where a comparison holds and 0 elsewhere, in the dtype of what is compared."""
+    return packet(comparison)(x, y).to(x.dtype)
+
+
 def repeated(x: Tensor, kernel: Sequence[int], stride: Sequence[int], sizes: Sequence[int]) -> Tensor:
     """Every entry at each place of its window, in planes of these sizes; where windows overlap, they are added."""
     out = x.new_zeros((*x.shape[:-2], *sizes))
@@ -95,6 +100,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "bag": bag,
     "moments": moments,
     "repeated": repeated,
+    "bracket": bracket,
 }
 """Calls that are no operators of torch."""
 

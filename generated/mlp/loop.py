@@ -86,6 +86,8 @@ def trainer(params):
     w2_b2_head = w2_b2[:200]
     w2_b2_head_T = w2_b2_head.t()
     h_one_T = h_one.t()
+    w1_T = w1.t()
+    demb = demb_T.t()
     demb_T_2d = demb_T.view(10, 96)
 
     def take(data, steps, lr, generator=None, watch=None):
@@ -127,8 +129,7 @@ def trainer(params):
                 )
                 bnw.add_(dbnw, alpha=2 * rate)
                 bnb.add_(dbnb, alpha=2 * rate)
-                dhpreact_T = dhpreact.t()
-                torch.mm(w1, dhpreact_T, out=demb_T)
+                torch.mm(dhpreact, w1_T, out=demb)
                 C.addmm_(demb_T_2d, x_turned_onehot, alpha=0.5 * rate)
                 w1.addmm_(emb_T, dhpreact, alpha=0.5 * rate)
             hpreact_mean_of = hpreact_mean_all[:count]

@@ -1,6 +1,7 @@
 """The table of kernels: each entry is used only where it is equal to what was derived; a wrong one is refused."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,3 +99,11 @@ def test_what_two_heads_pass_back_is_one_product_added_to_another() -> None:
     trainer.run((x, y), steps=1)
     assert "torch.addmm(dh" in trainer.source
     assert "dh.add_(" not in trainer.source
+
+
+def test_no_view_is_made_in_a_step_of_what_a_call_made_where_the_product_can_be_turned() -> None:
+    """A B = (BT AT)T: the gradient of BatchNorm is new memory in every step, what it is multiplied with is not."""
+    source = (Path(__file__).parent.parent.parent / "generated" / "mlp" / "loop.py").read_text()
+    steps = source[source.index("while done < steps") : source.index("_of = ")]
+    assert "torch.mm(dhpreact, w1_T, out=demb)" in steps
+    assert ".t()" not in steps
