@@ -11,7 +11,8 @@ from codegen.convolve import convolution
 from codegen.distances import NAME, rows
 from codegen.kernels import stable
 from codegen.pick import picked
-from codegen.values import INFINITY, Axes, LowererBase, Val, permute, to_axes
+from codegen.values import INFINITY, Axes, Val, permute, to_axes
+from codegen.vectors import VectorMixin
 from engine.notation import Amax, Delta, Index, Less, LessEqual, Sigma, Where
 from engine.sizes import evaluate
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from sympy import Expr
 
 
-class ContractMixin(LowererBase):
+class ContractMixin(VectorMixin):
     """Lowers `Sigma` and `Amax`."""
 
     def contraction(self, e: Sigma) -> Val:
         """A sum over products of tensors."""
-        known = self.kernel_sum(e) or self.running_sum(e) or self.distances(e)
+        known = self.kernel_sum(e) or self.running_sum(e) or self.distances(e) or self.vector_product(e)
         if known is not None:
             return known
         summed, outer = [i for i, _ in e.limits], self.order

@@ -25,6 +25,7 @@ from engine.notation import (
     Index,
     Less,
     LessEqual,
+    Parity,
     Quo,
     Rem,
     Sigma,
@@ -333,6 +334,10 @@ class Interpreter:
 
         return self._map(floor, e.args[0])
 
+    def of_parity(self, e: Parity) -> Field:
+        i, j, k = cast("Any", e.args)
+        return self._map(lambda a, b, c: (a - b) * (b - c) * (c - a) // 2, i, j, k)
+
     def of_quo(self, e: Quo) -> Field:
         return self._map(np.floor_divide, *cast("Any", e.args))
 
@@ -366,6 +371,7 @@ _METHODS: tuple[tuple[Any, Callable[[Interpreter, Any], Field]], ...] = (
     (Where, Interpreter.of_where),
     (Sign, Interpreter.of_sign),
     (Floor, Interpreter.of_floor),
+    (Parity, Interpreter.of_parity),
     (Quo, Interpreter.of_quo),
     (Rem, Interpreter.of_rem),
 )

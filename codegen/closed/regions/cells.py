@@ -37,6 +37,7 @@ from engine.notation import (
     Head,
     Index,
     Less,
+    Parity,
     Quo,
     Rem,
     Sigma,
@@ -140,6 +141,8 @@ def is_contraction(e: Expr) -> bool:
         sets = [s for s in sets if s & summed]
         if len(sets) < 2 or adds_weights(f.body):
             continue
+        if any(isinstance(g, Parity) for g in sp.Mul.make_args(f.body)):
+            return True
         union = frozenset().union(*sets)
         outer = union - summed
         if all(outer - s for s in sets) and len(set(sets)) > 1:
