@@ -185,12 +185,28 @@ class ScalarMixin(LowererBase):
             v = self.value(-t if minus else t)
             negated, v = self.unsigned(self.floated(v) if minus else v)
             values.append((minus != negated, v))
+        values = self.small_ones_first(values) if self.fills else values
         values.sort(key=lambda v: (v[0], v[1].kind == "bool"))  # torch adds truth values to floats, not to one another
         all_minus, total = values[0][0], self.floated(values[0][1])
         for minus, v in values[1:]:
             v = v if total.kind == "float" else self.floated(v)
             total = self.join("-" if minus and not all_minus else "+", total, v)
         return self.negative(total) if all_minus else total
+
+    def small_ones_first(self, values: list[tuple[bool, Val]]) -> list[tuple[bool, Val]]:
+        """Terms with their signs, of which those over the same indices, fewer than all, are one: the large ones meet them once."""
+        whole = {i for _, v in values for i in v.indices}
+        groups: dict[Any, list[tuple[bool, Val]]] = {}
+        for n, (minus, v) in enumerate(values):
+            small = v.kind == "float" and {*v.indices} < whole
+            groups.setdefault(frozenset(v.indices) if small else n, []).append((minus, v))
+        out: list[tuple[bool, Val]] = []
+        for group in groups.values():
+            (all_minus, total), *rest = sorted(group, key=lambda t: t[0])
+            for minus, v in rest:
+                total = self.join("-" if minus and not all_minus else "+", total, v)
+            out.append((all_minus, total))
+        return out
 
     def log_softmax(self, e: Expr, one: Expr, other: Expr, share: tuple[Any, ...]) -> Val | None:
         """A sum with `f - log(sum(exp f))` in it, read along the axis or at one place per row; None where it is neither."""

@@ -14,7 +14,7 @@ from codegen.closed.regions.region import AGAIN, grouped, near_readers
 from codegen.closed.regions.rewrites import compared
 from codegen.closed.regions.symmetric import symmetric_among
 from codegen.closed.regroup import RULE as ORDER
-from codegen.closed.regroup import angles, pairs, picked, regrouped
+from codegen.closed.regroup import angles, ondiagonal, outerpowers, pairs, picked, regrouped
 from codegen.values import TensorInfo
 
 if TYPE_CHECKING:
@@ -52,9 +52,11 @@ class Structure:
         running = runninglogs.by_running_logarithms(straight, graph.outputs)
         picks = picked.with_picks_apart(running, graph.outputs, builder.literal, graph.example)
         added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
-        paired = pairs.in_pairs(added, graph.outputs, builder.literal, graph.example)
+        outer = outerpowers.with_powers_apart(added, graph.outputs, builder.literal, graph.example)
+        paired = pairs.in_pairs(outer, graph.outputs, builder.literal, graph.example)
         ordered = regrouped(paired, graph.outputs, builder.literal, graph.example)
-        shared = rows.with_shares_in_products(ordered, graph.outputs)
+        diagonal = ondiagonal.with_diagonals(ordered, graph.outputs, builder.literal)
+        shared = rows.with_shares_in_products(diagonal, graph.outputs)
         attached = without_detached(shared, graph.outputs)
         stilled = without_indifferent(attached, graph.outputs)
         values = without_places(stilled, graph)
@@ -65,9 +67,11 @@ class Structure:
             *compared(runninglogs.RULE, straight, running),
             *compared(picked.RULE, running, picks),
             *compared(angles.RULE, picks, added),
-            *compared(pairs.RULE, added, paired),
+            *compared(outerpowers.RULE, added, outer),
+            *compared(pairs.RULE, outer, paired),
             *compared(ORDER, paired, ordered),
-            *compared(rows.RULE, ordered, shared),
+            *compared(ondiagonal.RULE, ordered, diagonal),
+            *compared(rows.RULE, diagonal, shared),
             *compared(DETACHED, shared, attached),
             *told(attached, stilled),
             *compared(LARGEST, stilled, values),

@@ -52,17 +52,18 @@ def is_product(c: Cell, among: Among) -> bool:
     """Whether a cell is a product of tensors that do not share all indices, summed or entry by entry.
 
     Entry by entry it is none of exponentials, which have to become shares, nor of a tensor that is computed entry by entry
-    itself: that is scaled as it is computed.
+    itself and read here alone: that is scaled as it is computed.
     """
     if c.expr is None or is_contraction(c.expr):
         return c.expr is not None
     products = terms(c.expr) if isinstance(c.expr, Mul) and len(c.indices) > 1 else None
-    if products is None or len(products) != 1 or not all(isinstance(f, Indexed) for f in products[0].factors):
+    if products is None or len(products) != 1 or not all(isinstance(f.as_base_exp()[0], Indexed) for f in products[0].factors):
         return False
     read = {a: among.known[name_of(a)].expr for a in accesses(cast("Any", c.expr))}
     exponentials = any(isinstance(e, sp.exp) for e in read.values())
-    whole = [e for a, e in read.items() if indices_of(a) == frozenset(c.ranges)]
-    made = any(e is not None and not is_contraction(e) for e in whole)
+    whole = [(a, e) for a, e in read.items() if indices_of(a) == frozenset(c.ranges)]
+    alone = (e for a, e in whole if len(among.readers[name_of(a)]) == 1)
+    made = any(e is not None and not is_contraction(e) for e in alone)
     return len({indices_of(f) for f in products[0].factors}) > 1 and not exponentials and not made
 
 
