@@ -21,7 +21,7 @@ from codegen.closed.algebra.sums import rebuilt, resum
 from codegen.closed.regions.called import addition_name
 from codegen.closed.regions.constants import chosen
 from codegen.closed.regions.counted import picked
-from codegen.closed.regions.literal import literal_nodes
+from codegen.closed.regions.literal import exact_nodes, literal_nodes
 from codegen.closed.regions.ones import of_ones
 from codegen.closed.regions.random import random_nodes
 from codegen.closed.regions.roots import with_roots
@@ -84,6 +84,8 @@ class Cell:
     named: bool = False
     text: str | None = None
     after: tuple[str, ...] = ()
+    exact: bool = False
+    """Whether its statement has to be the definition as it stands: the last bit decides."""
 
     @property
     def ranges(self) -> dict[Index, Expr]:
@@ -267,7 +269,9 @@ class Builder:
         self.namer = Namer([*(n.name for n in graph.nodes), *map(str, graph.sizes)])
         self.same: dict[Any, tuple[str, tuple[Any, ...]]] = {}
         self.contracted: dict[str, Cell] = {}
-        self.literal = literal_nodes(graph)
+        literal = literal_nodes(graph)
+        self.exact = exact_nodes(graph, literal)
+        self.literal = literal - self.exact
         self.stopped = stopped_nodes(graph)
 
     def build(self) -> list[Cell]:
@@ -349,6 +353,14 @@ class Builder:
             self.cells[n.name] = replace(cell, expr=raw, text=n.forward_text())
             return
         inlined = self.inline(raw, n)
+        if n.name in self.exact and inlined is raw:
+            self.keep(replace(cell, expr=raw, call=False, exact=True))
+            return
+        if n.name in self.exact:
+            for o in n.operands:
+                self.resolved(o)
+            self.cells[n.name] = replace(cell, expr=raw, text=n.forward_text())
+            return
         expr = raw if inlined is raw else of_ones(simplified(resum(inlined, ranges), ranges))
         if inlined is not raw and isinstance(raw, Indexed) and self.cuts_ones(raw, cell, inlined):
             self.resolved(n.operands[0])
