@@ -215,8 +215,8 @@ def plain_layout(cell: Cell) -> bool:
 
 
 def is_table(e: Expr) -> bool:
-    """Whether a constant is a table of functions or quotients of positions, as sines of them or points at equal distances."""
-    positions = (f for f in e.atoms(sp.exp, sp.sin, sp.cos, sp.log) if f.has(Index))
+    """Whether a constant is a table of functions or quotients of positions, as sines or powers by them or points at equal distances."""
+    positions = (f for f in e.atoms(sp.exp, sp.sin, sp.cos, sp.log, sp.Pow) if (f.exp if f.is_Pow else f).has(Index))
     return any(positions) or (
         e.has(Index) and any(p.exp.is_negative for p in e.atoms(sp.Pow)) and not e.has(*BRACKETS, Delta)
     )
