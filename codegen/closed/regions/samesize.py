@@ -16,18 +16,24 @@ from engine.spelling import SizeArg, is_slice, with_bounds
 from engine.table import Definition
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.graph import Graph, Node
 
 
-def with_equal_sizes(graph: Graph) -> Graph:
+def with_equal_sizes(graph: Graph, fixed: Mapping[Any, str] | None = None, number: int = 0) -> Graph:
     """The graph with the second of two sizes read as the first where a guard says that they are equal.
 
+    Sizes that are `fixed` at a number, with where this is, get a guard that says so.
     Products of sizes are compared by what they are made of: a template in which they stand has one name for each size.
     """
     guards = (*graph.guards, *(g for n in graph.nodes for g in met(n, graph)))
     shares, guards = without_shares(guards, graph)
     graph = replace(graph, guards=tuple(g for guard in guards for g in factor_by_factor(guard, graph)))
-    same = {**equal_sizes(graph), **shares}
+    whole: dict[Expr, Expr] = {s: cast("Expr", sp.Integer(number)) for s in fixed or ()}
+    same = {**{e: k.xreplace(whole) for e, k in equal_sizes(graph).items()}, **shares, **whole}
+    if fixed:
+        graph = replace(graph, guards=(*graph.guards, *(Guard(s, number, where) for s, where in fixed.items())))
     parts = {p for e in same.values() for p in e.atoms(Part)}
     example = {**graph.example, **{p: graph.example[p.whole] // p.count for p in parts}}
     nodes = tuple(recalled(renamed(n, same), same) if same or multiplies(n) else n for n in graph.nodes)

@@ -14,7 +14,7 @@ from codegen.closed.regions.region import AGAIN, grouped, near_readers
 from codegen.closed.regions.rewrites import compared
 from codegen.closed.regions.symmetric import symmetric_among
 from codegen.closed.regroup import RULE as ORDER
-from codegen.closed.regroup import angles, ondiagonal, outerpowers, pairs, picked, regrouped
+from codegen.closed.regroup import angles, ondiagonal, outerpowers, pairs, picked, regrouped, vectorproducts
 from codegen.values import TensorInfo
 
 if TYPE_CHECKING:
@@ -48,7 +48,10 @@ class Structure:
         self.traced = builder.build()
         """The forward's own tensors."""
         narrow = onerow.with_one_row(self.traced, graph.outputs)
-        straight = fromend.from_the_end(narrow, graph.outputs)
+        self.vector_sizes = vectorproducts.vector_sizes(narrow, builder.literal, graph.example)
+        """Sizes of which a vector product is made where they are fixed at three, with where it is."""
+        vectors = vectorproducts.with_vector_products(narrow, graph.outputs, builder.literal)
+        straight = fromend.from_the_end(vectors, graph.outputs)
         running = runninglogs.by_running_logarithms(straight, graph.outputs)
         picks = picked.with_picks_apart(running, graph.outputs, builder.literal, graph.example)
         added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
@@ -63,7 +66,8 @@ class Structure:
         self.cells = near_readers(values, graph.outputs)
         self.notes = (
             *compared(onerow.RULE, self.traced, narrow),
-            *compared(fromend.RULE, narrow, straight),
+            *compared(vectorproducts.RULE, narrow, vectors),
+            *compared(fromend.RULE, vectors, straight),
             *compared(runninglogs.RULE, straight, running),
             *compared(picked.RULE, running, picks),
             *compared(angles.RULE, picks, added),
