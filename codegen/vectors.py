@@ -59,7 +59,9 @@ class VectorMixin(LowererBase):
             for v, a in ((one, j), (other, k)):
                 at = [a if d == place else b for d, b in enumerate(axes)]
                 v = to_axes(v, at)
-                operands.append(v.t if len(v.axes) == len(at) else tt.item(v.t, *["None"] * (len(at) - len(v.axes)), "..."))
+                operands.append(
+                    v.t if len(v.axes) == len(at) else tt.item(v.t, *["None"] * (len(at) - len(v.axes)), "...")
+                )
             keywords = {} if place == len(axes) - 1 else {"dim": place}
             out: Axes = tuple(i if d == place else a for d, a in enumerate(axes))
             product = Val(tt.call("torch.linalg.cross", *operands, **keywords), out)

@@ -61,11 +61,18 @@ def without_factors(cells: list[Cell], kept: tuple[str, ...], copies: set[str]) 
         if c.name in copies:
             gone[c.name] = c
             continue
-        factors = [f.as_base_exp() for f in sp.Mul.make_args(c.expr)] if c.kind == "float" and c.expr is not None else []
+        factors = (
+            [f.as_base_exp() for f in sp.Mul.make_args(c.expr)] if c.kind == "float" and c.expr is not None else []
+        )
         if c.name not in kept and len(factors) == 2 and {p for _, p in factors} == {1, -1}:
             ((over, _), (under, _)) = sorted(factors, key=lambda f: -f[1])
             whole = known.get(name_of(over)) if isinstance(over, Indexed) else None
-            if whole is not None and isinstance(whole.expr, sp.Mul) and under.is_positive and isinstance(under, Indexed):
+            if (
+                whole is not None
+                and isinstance(whole.expr, sp.Mul)
+                and under.is_positive
+                and isinstance(under, Indexed)
+            ):
                 rest = at(whole, over.indices) / under
                 if isinstance(rest, Indexed):
                     gone[c.name] = replace(c, expr=rest)

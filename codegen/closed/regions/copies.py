@@ -84,7 +84,9 @@ def straight_through(c: Cell, same: Twins, sums: dict[str, Cell]) -> tuple[str, 
     terms = sp.Add.make_args(c.expr)
     if len(terms) < 2 or not all(isinstance(abs_of(t), Indexed) for t in terms):
         return None
-    plain = sp.Add(*[t.xreplace({a: first_of(a, same)}) if name_of(a) in same else t for t in terms for a in accesses(t)])
+    plain = sp.Add(
+        *[t.xreplace({a: first_of(a, same)}) if name_of(a) in same else t for t in terms for a in accesses(t)]
+    )
     whole = sp.Add(*[t.xreplace({a: at(sums[name_of(a)], a.indices)}) if name_of(a) in sums else t
                      for t in sp.Add.make_args(plain) for a in accesses(t)])  # fmt: skip
     sums[c.name] = replace(c, expr=cast("Any", whole))

@@ -61,7 +61,10 @@ def exact_nodes(graph: Graph, literal: frozenset[str]) -> frozenset[str]:
     return frozenset(
         n.name
         for n in known
-        if n.differentiable and n.template is not None and is_one_operation(n.template.expr) and not has_inexact_factor(n)
+        if n.differentiable
+        and n.template is not None
+        and is_one_operation(n.template.expr)
+        and not has_inexact_factor(n)
     )
 
 

@@ -194,7 +194,9 @@ def without_shares(guards: tuple[Guard, ...], graph: Graph) -> tuple[dict[Expr, 
                 shares[q] = cast("Expr", sp.Integer(graph.example[whole] // graph.example[own]))
     if not shares:
         return {}, guards
-    return shares, tuple(replace(g, expr=undivided(g.expr.xreplace(shares))) if g.expr.has(*shares) else g for g in guards)
+    return shares, tuple(
+        replace(g, expr=undivided(g.expr.xreplace(shares))) if g.expr.has(*shares) else g for g in guards
+    )
 
 
 def product_by_product(one: Mul, other: Mul, order: list[Expr]) -> dict[Expr, Expr]:

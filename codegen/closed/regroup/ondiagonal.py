@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 
-from codegen.closed.regions.cells import Cell, is_contraction, signature
+from codegen.closed.regions.cells import Cell, at, is_contraction, signature
+from codegen.closed.regroup.among import alive
 from codegen.closed.regroup.products import product_terms
+from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 RULE = "a sum on the diagonal of a product that is there is read there"
 
@@ -31,25 +33,43 @@ def with_diagonals(cells: list[Cell], outputs: Collection[str], fixed: Collectio
     for c in cells:
         for r in c.reads if not c.call else (*c.reads, *cast("Any", c.node).operands):
             readers.setdefault(r, []).append(c)
+    known = {c.name: c for c in cells}
     out = list(cells)
     for c in cells:
         whole = sp.sympify(c.expr) if c.expr is not None and c.kind == "float" and c.name not in fixed else sp.S.Zero
         sums = [f for f in sp.Mul.make_args(whole) if isinstance(f, Sigma)]
-        found = products.get(key_of(sums[0], c)) if len(sums) == 1 and len(c.indices) == 1 and c.indices[0] != 0 else None
+        before = sums
+        sums = [written_out(s, readers, outputs, known) for s in sums]
+        found = (
+            products.get(key_of(sums[0], c)) if len(sums) == 1 and len(c.indices) == 1 and c.indices[0] != 0 else None
+        )
         if found is None or found.name == c.name or found.dtype != c.dtype:
             continue
         read = {*map(name_of, accesses(sums[0]))}
-        others = [r for n in read for r in readers.get(n, []) if r.name != c.name]
+        mine = {c.name, *(r for r in c.reads if r not in read)}
+        others = [r for n in read for r in readers.get(n, []) if r.name not in mine]
         if read & {*outputs} or not all(r.expr is not None and is_contraction(r.expr) for r in others):
             continue
         number = sp.Mul(*[f for f in sp.Mul.make_args(cast("Any", found.expr)) if not isinstance(f, Sigma)])
-        expr = whole / sums[0] * found.element([c.indices[0]] * 2) / number
+        expr = whole / before[0] * found.element([c.indices[0]] * 2) / number
         place = out.index(c)
         out[place] = replace(c, expr=expr, call=False, text=None)
         if out.index(found) > place:
             out.remove(found)
             out.insert(place, found)
-    return out
+    return alive(out, outputs)
+
+
+def written_out(
+    s: Sigma, readers: Mapping[str, list[Cell]], outputs: Collection[str], known: Mapping[str, Cell]
+) -> Sigma:
+    """A sum with the product in it that nothing else reads."""
+    a: Any = s.body
+    inner = known.get(name_of(a)) if isinstance(a, Indexed) else None
+    if inner is None or inner.name in outputs or len(readers[inner.name]) > 1 or inner.kind != "float":
+        return s
+    square = isinstance(inner.expr, sp.Pow) and inner.expr.exp == 2
+    return cast("Sigma", s.func(at(inner, a.indices), *s.args[1:])) if square or isinstance(inner.expr, sp.Mul) else s
 
 
 def of_diagonal(c: Cell) -> Any:

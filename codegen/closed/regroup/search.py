@@ -57,7 +57,11 @@ def is_product(c: Cell, among: Among) -> bool:
     if c.expr is None or is_contraction(c.expr):
         return c.expr is not None
     products = terms(c.expr) if isinstance(c.expr, Mul) and len(c.indices) > 1 else None
-    if products is None or len(products) != 1 or not all(isinstance(f.as_base_exp()[0], Indexed) for f in products[0].factors):
+    if (
+        products is None
+        or len(products) != 1
+        or not all(isinstance(f.as_base_exp()[0], Indexed) for f in products[0].factors)
+    ):
         return False
     read = {a: among.known[name_of(a)].expr for a in accesses(cast("Any", c.expr))}
     exponentials = any(isinstance(e, sp.exp) for e in read.values())
