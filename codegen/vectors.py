@@ -33,7 +33,7 @@ def vector_factors(e: Sigma) -> tuple[Index, Index, Index, Expr, Expr, Expr] | N
     for f in factors:
         if f is not signs[0]:
             own = frozenset(x for x in (j, k) if f.has(x))
-            parts[own] = cast("Expr", parts.get(own, sp.S.One) * f)
+            parts[own] = parts.get(own, sp.S.One) * f
     x, y = (parts.get(frozenset((a,)), sp.S.One) for a in (j, k))
     both = frozenset((j, k)) in parts or not accesses(x) or not accesses(y) or x.has(i) or y.has(i)
     return None if both else (i, j, k, x, y, parts.get(frozenset(), sp.S.One))

@@ -335,8 +335,10 @@ class Interpreter:
         return self._map(floor, e.args[0])
 
     def of_parity(self, e: Parity) -> Field:
-        i, j, k = cast("Any", e.args)
-        return self._map(lambda a, b, c: (a - b) * (b - c) * (c - a) // 2, i, j, k)
+        def sign(i: Array, j: Array, k: Array) -> Array:
+            return (i - j) * (j - k) * (k - i) // 2
+
+        return self._map(sign, *cast("Any", e.args))
 
     def of_quo(self, e: Quo) -> Field:
         return self._map(np.floor_divide, *cast("Any", e.args))

@@ -197,7 +197,7 @@ def linalg_cross(x: Operand, y: Operand, *, dim: int = -1) -> Definition:
 @composite("cross")
 def cross(x: Any, y: Any, dim: int | None = None) -> Any:
     """The vector product along a dimension of size three: the first one, as the example has it, where none is named."""
-    shape = torch.broadcast_shapes(x.shape, y.shape) if dim is None else ()
+    shape: Any = cast("Any", torch).broadcast_shapes(x.shape, y.shape) if dim is None else ()
     return linalg.cross(x, y, dim=next(k for k, n in enumerate(shape) if n == 3) if dim is None else dim)
 
 

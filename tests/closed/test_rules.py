@@ -451,7 +451,7 @@ def test_terms_over_fewer_indices_are_added_first() -> None:
     infos = {"m": TensorInfo(shape), "a": TensorInfo(shape[:1]), "b": TensorInfo(shape[:1])}
     low = Lowerer(infos, {}, fills=True).lower(m - a + 2 * b, (i, j), shape)
     assert low.dense is not None
-    assert tt.text(low.dense.t) == "m + (2 * b - a).unsqueeze(-1)"
+    assert tt.text(low.dense.t) == "(2 * b - a).unsqueeze(-1) + m"
 
 
 def test_a_sample_less_its_mean_is_what_was_added() -> None:

@@ -72,7 +72,7 @@ def exact_nodes(graph: Graph, literal: frozenset[str]) -> frozenset[str]:
 def is_one_operation(e: Expr) -> bool:
     """Whether a definition is a product or a quotient of two entries, or an entry within bounds that are whole numbers."""
     if isinstance(e, Where):
-        bounds = {x for x in e.atoms(sp.Number)}
+        bounds: set[Any] = e.atoms(sp.Number)
         return len(accesses(e)) == 1 and not e.has(sp.Add, sp.Mul) and all(b.is_Integer for b in bounds)
     factors = [f.as_base_exp() for f in sp.Mul.make_args(e)]
     return len(factors) == 2 and all(isinstance(b, Indexed) and p in (1, -1) for b, p in factors)

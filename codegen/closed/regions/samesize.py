@@ -186,12 +186,13 @@ def without_shares(guards: tuple[Guard, ...], graph: Graph) -> tuple[dict[Expr, 
     The guards then say that h is so many times g. What is repeated and what is split in groups fit each other so.
     """
     shares: dict[Expr, Expr] = {}
+    sizes = cast("dict[Any, int]", graph.example)
     for guard in guards:
         for q in sorted(guard.expr.atoms(Quo), key=str):
             whole, own = cast("tuple[Expr, Expr]", q.args)
             known = whole.is_Symbol and own.is_Symbol and guard.value == 0 and guard.equal is None
             if known and guard.expr in (whole - own * q, own * q - whole):
-                shares[q] = cast("Expr", sp.Integer(graph.example[whole] // graph.example[own]))
+                shares[q] = cast("Expr", sp.Integer(sizes[whole] // sizes[own]))
     if not shares:
         return {}, guards
     return shares, tuple(

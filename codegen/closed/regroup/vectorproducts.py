@@ -105,7 +105,7 @@ def written_out(e: Any, known: Mapping[str, Cell]) -> Any:
         reads = accesses(e)
         if len(reads) > MOST:
             return None
-        inner = [a for a in reads if not any(i.is_Integer and i != 0 or is_first(a, i, known) for i in a.indices)]
+        inner = [a for a in reads if not any((i.is_Integer and i != 0) or is_first(a, i, known) for i in a.indices)]
         if not inner:
             return e
         change: dict[Any, Any] = {}
