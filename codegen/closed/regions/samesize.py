@@ -177,7 +177,7 @@ def equal_sizes(graph: Graph) -> dict[Expr, Expr]:
 
 def undivided(e: Expr) -> Expr:
     """A difference of sizes without a number that both are multiplied with."""
-    return cast("Expr", sp.primitive(sp.expand(e))[1])
+    return cast("Expr", cast("Any", sp.expand(e)).primitive()[1])
 
 
 def without_shares(guards: tuple[Guard, ...], graph: Graph) -> tuple[dict[Expr, Expr], tuple[Guard, ...]]:

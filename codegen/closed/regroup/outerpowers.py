@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 RULE = "a power of an outer product is the product of the powers"
 NONNEGATIVE = frozenset(("relu", "abs", "softplus", "sigmoid", "softmax"))
 """Kernels whose results are never negative."""
+MOST = 64
+"""Cells whose definitions are looked at for a sign, at most."""
 
 
 def with_powers_apart(
@@ -96,11 +98,11 @@ def never_negative(e: Any, known: Mapping[str, Cell], signs: dict[str, bool]) ->
         return True
     if isinstance(e, Indexed):
         name = name_of(e)
-        if name not in signs:
+        if name not in signs and len(signs) < MOST:
             cell = known.get(name)
             signs[name] = False
             signs[name] = cell is not None and cell.expr is not None and never_negative(cell.expr, known, signs)
-        return signs[name]
+        return signs.get(name, False)
     if isinstance(e, Sigma):
         return never_negative(e.body, known, signs)
     if isinstance(e, (sp.Add, sp.Mul)):
