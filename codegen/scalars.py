@@ -457,7 +457,7 @@ class ScalarMixin(LowererBase):
         single = scale.has(Indexed) and not scale.atoms(Index)
         if not single or len(large) != 1 or abs(cast("Any", large[0]).as_coeff_Mul()[0]) == 1 or len(own) < 2:
             return None
-        return self.sum_of(cast("sp.Add", sp.Add(*[scale * t for t in sums[0].args])))
+        return self.sum_of(sp.Add(*[scale * t for t in sums[0].args]))
 
     def scaled_first(self, e: Expr) -> Val | None:
         """`c a @ b` for a number c as `(c a) @ b`, where a has less than half as many elements as the product."""
