@@ -13,6 +13,7 @@ from codegen.kernels import stable
 from codegen.pick import picked
 from codegen.runningproducts import RunningMixin
 from codegen.values import INFINITY, Axes, Val, permute, to_axes
+from codegen.vectors import VectorMixin
 from engine.notation import Amax, Delta, Index, Less, LessEqual, Sigma, Smallest, Where
 from engine.sizes import evaluate
 
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
     from sympy import Expr
 
 
-class ContractMixin(RunningMixin):
+class ContractMixin(RunningMixin, VectorMixin):
     """Lowers `Sigma` and `Amax`."""
 
     def contraction(self, e: Sigma) -> Val:
         """A sum over products of tensors."""
-        known = self.kernel_sum(e) or self.running_sum(e) or self.of_running_product(e) or self.distances(e)
+        known = (
+            self.kernel_sum(e)
+            or self.running_sum(e)
+            or self.of_running_product(e)
+            or self.distances(e)
+            or self.vector_product(e)
+        )
         if known is not None:
             return known
         summed, outer = [i for i, _ in e.limits], self.order

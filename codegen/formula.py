@@ -155,6 +155,9 @@ class TextPrinter(StrPrinter):
             left, right = right, left
         return f"{self._print(left)} {sign} {self._print(right)}"
 
+    def _print_Parity(self, expr: Any) -> str:
+        return f"ε[{','.join(self._print(i) for i in expr.args)}]"
+
     def _print_Quo(self, expr: Any) -> str:
         return f"{self.whole(expr.args[0])}//{self.whole(expr.args[1])}"
 

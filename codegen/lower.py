@@ -33,6 +33,7 @@ from engine.notation import (
     Index,
     Less,
     LessEqual,
+    Parity,
     Product,
     Quo,
     Rem,
@@ -207,6 +208,8 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, StackMixin, BesselMixin
             over, under = sp.fraction(sp.together(e.args[1]))
             divisor = e.args[1] if under == 1 else Quo(over, under)
             return self.join("//" if isinstance(e, Quo) else "%", self.value(e.args[0]), self.value(divisor))
+        if isinstance(e, Parity):
+            return self.sign_of_permutation(e)
         if isinstance(e, Sign):
             return self.map_method("sign", e.args[0])
         if isinstance(e, (sp.Function, sp.exp)):

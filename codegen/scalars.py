@@ -188,12 +188,28 @@ class ScalarMixin(LowererBase):
             v = self.value(-t if minus else t)
             negated, v = self.unsigned(self.floated(v) if minus else v)
             values.append((minus != negated, v))
+        values = self.small_ones_first(values) if self.fills else values
         values.sort(key=lambda v: (v[0], v[1].kind == "bool"))  # torch adds truth values to floats, not to one another
         all_minus, total = values[0][0], self.floated(values[0][1])
         for minus, v in values[1:]:
             v = v if total.kind == "float" else self.floated(v)
             total = self.join("-" if minus and not all_minus else "+", total, v)
         return self.negative(total) if all_minus else total
+
+    def small_ones_first(self, values: list[tuple[bool, Val]]) -> list[tuple[bool, Val]]:
+        """Terms with their signs, of which those over the same indices, fewer than all, are one: the large ones meet them once."""
+        whole = {i for _, v in values for i in v.indices}
+        groups: dict[Any, list[tuple[bool, Val]]] = {}
+        for n, (minus, v) in enumerate(values):
+            small = v.kind == "float" and {*v.indices} < whole
+            groups.setdefault(frozenset(v.indices) if small else n, []).append((minus, v))
+        out: list[tuple[bool, Val]] = []
+        for group in groups.values():
+            (all_minus, total), *rest = sorted(group, key=lambda t: t[0])
+            for minus, v in rest:
+                total = self.join("-" if minus and not all_minus else "+", total, v)
+            out.append((all_minus, total))
+        return out
 
     def log_softmax(self, e: Expr, one: Expr, other: Expr, share: tuple[Any, ...]) -> Val | None:
         """A sum with `f - log(sum(exp f))` in it, read along the axis or at one place per row; None where it is neither."""
@@ -229,6 +245,7 @@ class ScalarMixin(LowererBase):
             self.one_root,
             self.mean_of,
             self.scaled_first,
+            self.scaled_inside,
             self.chosen_multiple,
         ):
             found = shortcut(e)
@@ -431,6 +448,20 @@ class ScalarMixin(LowererBase):
             return number, sides[0], sides[1], [*values[:k], mean, *values[k + 1 :]]
         return None
 
+    def scaled_inside(self, e: Expr) -> Val | None:
+        """`c (2 a - w)` for a single number c as `2 c a - c w`, where w is smaller than a: a is multiplied with one number, once."""
+        sums = [f for f in e.args if isinstance(f, sp.Add)]
+        if not self.fills or len(sums) != 1:
+            return None
+        scale = sp.Mul(*[f for f in e.args if f is not sums[0]])
+        own = [frozenset(i for i in t.free_symbols if isinstance(i, Index) and i in self.ranges) for t in sums[0].args]
+        every = frozenset[Any]().union(*own)
+        large = [t for t, indices in zip(sums[0].args, own, strict=True) if indices == every]
+        single = scale.has(Indexed) and not scale.atoms(Index)
+        if not single or len(large) != 1 or abs(cast("Any", large[0]).as_coeff_Mul()[0]) == 1 or len(own) < 2:
+            return None
+        return self.sum_of(sp.Add(*[scale * t for t in sums[0].args]))
+
     def scaled_first(self, e: Expr) -> Val | None:
         """`c a @ b` for a number c as `(c a) @ b`, where a has less than half as many elements as the product."""
         sums = [f for f in e.args if isinstance(f, Sigma)]
@@ -501,7 +532,8 @@ class ScalarMixin(LowererBase):
             groups.setdefault(frozenset(v.indices), ([], []))[0].append(v)
         for v in bottom:
             groups.setdefault(frozenset(v.indices), ([], []))[1].append(v)
-        ordered = sorted(groups.items(), key=lambda g: len(g[0]))
+        single = self.fills and (frozenset() in groups or bool(up) or bool(down))  # it goes into the smallest tensor
+        ordered = sorted(groups.items(), key=lambda g: (len(g[0]), self.elements(g[0]) if single else 0))
         scalars = [self.value(x) for x in up], [self.value(x) for x in down]
         if not ordered:
             return self._ratio(*scalars)
@@ -520,7 +552,7 @@ class ScalarMixin(LowererBase):
                 if result is not None and result.kind == other.kind == "bool":
                     result = self.floated(result)
                 several = other.t.kind == "binary" and other.t.head == "*"
-                first = self.fills and result is not None and several and self._broadcasts(other, result)
+                first = self.fills and result is not None and several and leads(other, result)
                 pair = (other, result) if first else (result, other)  # `a * (2 * g)` is written without parentheses
                 result = other if result is None else self.join("*", *pair)  # pyright: ignore[reportArgumentType]
             if under is not None:
@@ -528,10 +560,6 @@ class ScalarMixin(LowererBase):
         if result is None:
             result = scalar(1)
         return result if divisor is None else self.join("/", result, divisor)
-
-    def _broadcasts(self, v: Val, other: Val) -> bool:
-        """Whether a tensor meets another one as it is, without dimensions put in or turned around."""
-        return fits(v.kept or v.axes, other.axes) or fits(v.axes, self.target(v, other))
 
     def _small_ones_first(self, groups: list[tuple[frozenset[Any], Fraction]]) -> list[Fraction]:
         """Factors and divisors by their indices, those over few with those over more, as long as these are not over all."""
@@ -818,3 +846,11 @@ class ScalarMixin(LowererBase):
             a, kind = self.typed(a), "float"  # torch would make integers of integers, and float32 of other numbers
             b = b if b.is_number else self.typed(b)
         return Val(tt.call("torch.where", condition.t, a.t, b.t), axes, kind)
+
+
+def leads(product: Val, other: Val) -> bool:
+    """Whether a product is written before another factor: as it lies beside that, or with an index of its own.
+
+    Behind the other one its factors would be multiplied one by one, from left to right.
+    """
+    return fits(product.kept or product.axes, other.axes) or not {*product.indices} <= {*other.indices}

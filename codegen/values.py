@@ -168,6 +168,10 @@ class LowererBase:
         """An expression as a tensor over the indices it depends on."""
         raise NotImplementedError(type(self).__name__)
 
+    def elements(self, indices: Iterable[Index]) -> int:
+        """The number of elements over indices at the sizes of the example; 0 where there is none."""
+        raise NotImplementedError(type(self).__name__)
+
     def kernel(self, k: tuple[str, tuple[Any, ...]]) -> Val:
         """A stable kernel found by `kernels.stable`."""
         raise NotImplementedError(type(self).__name__)

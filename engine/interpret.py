@@ -26,6 +26,7 @@ from engine.notation import (
     Largest,
     Less,
     LessEqual,
+    Parity,
     Product,
     Quo,
     Rem,
@@ -357,6 +358,12 @@ class Interpreter:
 
         return self._map(floor, e.args[0])
 
+    def of_parity(self, e: Parity) -> Field:
+        def sign(i: Array, j: Array, k: Array) -> Array:
+            return (i - j) * (j - k) * (k - i) // 2
+
+        return self._map(sign, *cast("Any", e.args))
+
     def of_quo(self, e: Quo) -> Field:
         return self._map(np.floor_divide, *cast("Any", e.args))
 
@@ -391,6 +398,7 @@ _METHODS: tuple[tuple[Any, Callable[[Interpreter, Any], Field]], ...] = (
     (Where, Interpreter.of_where),
     (Sign, Interpreter.of_sign),
     (Floor, Interpreter.of_floor),
+    (Parity, Interpreter.of_parity),
     (Quo, Interpreter.of_quo),
     (Rem, Interpreter.of_rem),
 )

@@ -195,6 +195,28 @@ class Delta(Head):
         return rf"\delta_{{{a},\,{b}}}"
 
 
+class Parity(Head):
+    """The sign of the permutation (i, j, k) of (0, 1, 2), 0 where two of them are equal: Levi-Civita's symbol of a vector product."""
+
+    @classmethod
+    def eval(cls, *args: Any) -> Expr | None:
+        i, j, k = args
+        if i in (j, k) or j == k:
+            return sp.S.Zero
+        return cls.polynomial(i, j, k) if all(x.is_Integer for x in args) else None
+
+    @staticmethod
+    def polynomial(i: Any, j: Any, k: Any) -> Expr:
+        """The sign by arithmetic with the positions."""
+        return cast("Expr", (i - j) * (j - k) * (k - i) / 2)
+
+    def fdiff(self, argindex: int = 1) -> Expr:
+        return sp.S.Zero
+
+    def _math(self, printer: Any) -> str:
+        return rf"\varepsilon_{{{', '.join(printer._print(x) for x in self.args)}}}"
+
+
 def counts(e: Any) -> bool:
     """Whether an expression is about indices and sizes only.
 

@@ -251,6 +251,10 @@ def judged(region: Region, code: RegionCode, values: dict[Any, int], simplified:
     twice = [name for name, k in Counter(c.name for c in code.cells).items() if k > 1]
     if twice:
         return Verdict(False, f"two tensors are called {twice[0]}")
+    lines = {line.name: line.expr for line in code.forward}
+    changed = [c.name for c in region.cells if c.exact and lines.get(c.name) != c.expr]
+    if changed:
+        return Verdict(False, f"{changed[0]} is rounded later, and is not computed as the forward does")
     try:
         if proven:
             verdict = equal(region, code.cells, code.statements, code.gradients, values)

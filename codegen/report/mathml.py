@@ -19,6 +19,7 @@ from engine.notation import (
     Floor,
     Less,
     LessEqual,
+    Parity,
     Product,
     Quo,
     Rem,
@@ -174,6 +175,9 @@ class MathML:
     def of_delta(self, e: Delta) -> tuple[str, int]:
         return f"<msub><mi>δ</mi><mrow>{self._listed(e.args)}</mrow></msub>", ATOM
 
+    def of_parity(self, e: Parity) -> tuple[str, int]:
+        return f"<msub><mi>ε</mi><mrow>{self._listed(e.args)}</mrow></msub>", ATOM
+
     def of_bracket(self, e: Any) -> tuple[str, int]:
         sign = "=" if isinstance(e, Equal) else "≤" if isinstance(e, LessEqual) else "&lt;"
         a, b = (self.at(x, SUM) for x in e.args)
@@ -225,6 +229,7 @@ _WRITERS: tuple[tuple[Any, Callable[[MathML, Any], tuple[str, int]]], ...] = (
     (Amax, MathML.of_amax),
     (Product, MathML.of_product),
     (Delta, MathML.of_delta),
+    (Parity, MathML.of_parity),
     ((Less, Equal), MathML.of_bracket),
     (Where, MathML.of_where),
     (Quo, MathML.of_quo),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+import sympy as sp
 import torch
 
 from engine.errors import TraceError
-from engine.notation import Index, fresh, sigma
+from engine.notation import Index, Parity, fresh, sigma
 from engine.sizes import expression
 from engine.table import (
     Definition,
@@ -179,12 +180,25 @@ def kron(x: Any, y: Any) -> Any:
     return out.reshape([out.shape[2 * d] * out.shape[2 * d + 1] for d in range(rank)])
 
 
-@composite("cross", targets=(linalg.cross,))
-def cross(x: Any, y: Any, dim: Any = -1) -> Any:
+@op(targets=(linalg.cross,))
+def linalg_cross(x: Operand, y: Operand, *, dim: int = -1) -> Definition:
     """The vector product along a dimension of size three."""
-    x, y = cast("Any", torch).broadcast_tensors(x, y)
-    d = next(k for k, n in enumerate(x.shape) if n == 3) if dim is None else dim
-    return x.roll(-1, d) * y.roll(-2, d) - x.roll(-2, d) * y.roll(-1, d)
+    shape = broadcast_shape(x.shape, y.shape)
+    d = axis(dim, len(shape))
+    equal(shape[d], sp.Integer(3))
+    at = list(indices_of(shape))
+    j, k = fresh(), fresh()
+    left, right = (aligned(t, [*at[:d], i, *at[d + 1 :]]) for t, i in ((x, j), (y, k)))
+    three = sp.Integer(3)
+    body = Parity(at[d], j, k) * left * right
+    return define((*shape[:d], three, *shape[d + 1 :]), at, sigma(body, (j, three), (k, three)))
+
+
+@composite("cross")
+def cross(x: Any, y: Any, dim: int | None = None) -> Any:
+    """The vector product along a dimension of size three: the first one, as the example has it, where none is named."""
+    shape: Any = cast("Any", torch).broadcast_shapes(x.shape, y.shape) if dim is None else ()
+    return linalg.cross(x, y, dim=next(k for k, n in enumerate(shape) if n == 3) if dim is None else dim)
 
 
 @op("einsum")

@@ -55,10 +55,10 @@ def test_a_logarithm_is_not_written_out_where_no_exponential_cancels() -> None:
 
 
 def test_numbers_are_multiplied_before_what_is_larger() -> None:
-    """`v * (-g / n * h)` without its parentheses would be one more pass over v."""
+    """`h * (-g / n * v)` without its parentheses would be one more pass over h."""
     y = torch.rand(6, 4, generator=G, dtype=torch.float64)
     source = emitted(lambda h, v, y: F.binary_cross_entropy_with_logits(h * v, y), drawn(6, 1), drawn(1, 4), y)
-    assert "dy = -grad_out / (n0 * n1) * h * v\n" in source
+    assert "dy = -grad_out / (n0 * n1) * v * h\n" in source
 
 
 def pooled(x, w, v, u, y):

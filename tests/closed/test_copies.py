@@ -36,7 +36,7 @@ def gated_twice(z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
 
 
 def straight_through(z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """What would cancel if the held tensor were read as what it is: nothing is changed."""
+    """What is added and taken away again, once held: the values are those of c, and z gets a gradient all the same."""
     return (c - z.detach() + z).tanh()
 
 
@@ -72,6 +72,26 @@ def test_they_are_computed_once(forward: Callable[..., torch.Tensor], op: str, t
     program = codegen.generate(forward, z, c)
     log = count(lambda: program.forward(z, c)).log
     assert [name for name, _ in log].count(op) == times
+
+
+def commitment(z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """The codebook's two losses, of which one has the opposite sign inside of the square."""
+    return ((c - z.detach()) ** 2).mean() + 0.25 * ((z - c.detach()) ** 2).mean()
+
+
+def test_what_is_the_opposite_of_another_is_read_with_a_minus() -> None:
+    z, c = torch.randn(5, 7), torch.randn(5, 7)
+    program = codegen.generate(commitment, z, c)
+    assert program.source.count(" - z") + program.source.count(" - c") == 1
+    assert codegen.check(program, z.double(), c.double()).ok
+
+
+def test_what_is_added_and_taken_away_again_is_left_out() -> None:
+    z, c = torch.randn(5, 7), torch.randn(5, 7)
+    program = codegen.generate(straight_through, z, c)
+    forward = program.source[program.source.index("def forward") : program.source.index("def backward")]
+    assert "c.tanh()" in forward
+    assert "+ z" not in forward
 
 
 def test_what_is_read_as_another_tensor_is_held_to_its_values() -> None:

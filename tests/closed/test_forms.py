@@ -87,7 +87,7 @@ def test_the_hand_derived_versions_are_right(form: Form) -> None:
         torch.testing.assert_close(mine, true)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
+@pytest.mark.parametrize("form", [f for f in FORMS if not f.straight], ids=lambda f: f.name)
 def test_the_function_can_be_differentiated_again(form: Form) -> None:
     n = form.batches[-1]
     program = program_of(form, form.large)

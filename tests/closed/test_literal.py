@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 import codegen
+from codegen.closed.code import judged
+from codegen.closed.regions.code import RegionCode
+from codegen.closed.regions.region import Region
+from codegen.closed.regions.structure import Structure
+from codegen.closed.write.line import Line
+from codegen.lower import Lowered
+from engine import trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +31,8 @@ FORWARDS: dict[str, Callable[..., Any]] = {
     "floor division": lambda x: (x.detach() * 3 // 0.3) * x,
     "frac": lambda x: (x / 0.1).frac(),
     "straight through": lambda x: x / 0.1 + ((x / 0.1).round() - x / 0.1).detach(),
+    "quotient": lambda x: (x / x[0]).clamp(-8, 20).round() * x + ((x / x[0]).clamp(-8, 20) * x).sum(),
+    "product": lambda x: torch.floor(x * x[2]) * x + (x * x[2]).exp(),
     "grid": lambda x: torch.floor((torch.arange(10, dtype=x.dtype) + 0.5) * 1.4 - 0.5) * x[:10],
     "single grid": lambda x: torch.floor((torch.arange(10) + 0.5) * 1.4 - 0.7) * x[:10],
     "linspace": lambda x: torch.floor(torch.linspace(0, 1, 11, dtype=x.dtype) * 10) * x[:11],
@@ -74,3 +83,31 @@ def test_multiples_of_two_signs_may_be_told_by_the_tensor() -> None:
         sources.append(program.source)
     assert "x.sign()" in sources[0]
     assert "x.sign()" not in sources[1]
+
+
+def test_what_a_rounding_reads_is_computed_as_the_forward_does() -> None:
+    """Its quotient is known to the algebra, which divides by s nothing that was multiplied with it; the statement stays."""
+
+    def quantised(x, s):
+        c = torch.clamp(x / s, -8, 7)
+        return (c + (torch.round(c) - c).detach()) * s
+
+    x, s = torch.randn(6, 5), torch.tensor(0.3)
+    program = codegen.generate(quantised, x, s)
+    forward = program.source[program.source.index("def forward") : program.source.index("def backward")]
+    assert "x / s" in forward
+    assert "clamp(-8, 7)" in forward
+
+
+def test_a_form_that_computes_it_otherwise_is_refused() -> None:
+    def rounded(x, s):
+        u = x / s
+        return u.round() * x + u.exp()
+
+    graph = trace(rounded, torch.randn(6, 5), torch.tensor(0.3))
+    (unit,) = [u for u in Structure(graph, ("x", "s")).units if any(c.exact for c in u.cells)]
+    exact = next(c for c in unit.cells if c.exact)
+    region = Region(unit.cells, (), (), tuple(c.name for c in unit.cells))
+    line = Line(exact.name, exact.indices, exact.shape, 2 * cast("Any", exact.expr), Lowered(None, ()))
+    code = RegionCode(unit.cells, (line,), (), (), (), ())
+    assert "rounded later" in judged(region, code, {}, simplified=True).reason

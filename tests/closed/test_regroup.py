@@ -259,3 +259,51 @@ def test_products_of_the_same_tensor_and_at_one_place_twice_are_right() -> None:
     emitted(lambda a, b, c: torch.einsum("i,ij,j->", a, b, c), randn(4), randn(4, 3), randn(3))
     emitted(lambda a, b, c: torch.einsum("ij,jk,kl->il", a, b, c), randn(1, 3), randn(3, 1), randn(1, 2))
     emitted(lambda a, b, y: torch.einsum("ij,jk,ik->k", a, b, y.to(a.dtype)), randn(4, 3), randn(3, 5), randn(4, 5) > 0)
+
+
+def test_rows_are_scaled_where_a_matrix_is_scaled_from_both_sides() -> None:
+    """`A / sqrt(d d')` is no matrix: rows of what it is multiplied with are divided by roots, and rows of the product."""
+
+    def normalised(a: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        a = a.exp() + torch.eye(a.shape[0], dtype=a.dtype)
+        d = a.sum(1)
+        return (a / torch.sqrt(d[:, None] * d[None, :])) @ x
+
+    source = emitted(normalised, randn(12, 12), randn(12, 2))
+    assert source.count(".sqrt()") == 1
+    assert "x / d_sqrt.unsqueeze(-1)" in source
+
+
+def test_roots_of_what_may_be_negative_are_those_of_sizes() -> None:
+    def correlation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        a, b = x.sum(1), y.sum(1)
+        return (x @ y.T) / torch.sqrt(a[:, None] * b[None, :])
+
+    x, y = -randn(5, 3).abs(), -randn(4, 3).abs()
+    program = codegen.generate(correlation, x, y)
+    out, _ = program.forward(x, y)
+    torch.testing.assert_close(out, correlation(x, y))
+    assert codegen.check(program, x, y).ok
+    assert ".abs()" in program.source
+
+
+def test_sums_on_the_diagonal_of_a_product_are_read_there() -> None:
+    def spread(x: torch.Tensor) -> torch.Tensor:
+        u = x - x.mean(0)
+        c = u.T @ u
+        return (c**3).sum() + torch.sqrt((u * u).sum(0) + 1).sum()
+
+    source = emitted(spread, X)
+    assert "diagonal()" in source
+    assert source.count("** 2") == 0 or "u ** 2" not in source
+
+
+def test_what_is_read_entry_by_entry_too_keeps_its_sum() -> None:
+    """What follows of a standardised tensor follows of its sum of squares."""
+
+    def standardised(x: torch.Tensor) -> torch.Tensor:
+        u = x - x.mean(0)
+        c = u.T @ u
+        return (c**3).sum() + (u / torch.sqrt((u * u).sum(0) + 1)).tanh().sum()
+
+    assert "c.diagonal()" not in emitted(standardised, X)

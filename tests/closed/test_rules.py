@@ -7,10 +7,13 @@ import torch
 import torch.nn.functional as F
 
 import codegen
+from codegen import tensors as tt
 from codegen.closed.algebra.commonfactor import by_common_factors
 from codegen.closed.algebra.matching import fact_key
 from codegen.derive import only_places
-from engine.notation import Index, Less, LessEqual, Sigma, base
+from codegen.lower import Lowerer
+from codegen.values import TensorInfo
+from engine.notation import Index, Less, LessEqual, Sigma, base, element, fresh, size_symbol
 from tests.closed.test_forward_rules import emitted
 
 N = sp.Symbol("n", positive=True, integer=True)
@@ -439,3 +442,40 @@ def test_a_logarithm_below_zero_is_subtracted() -> None:
     text = closed(mixed, torch.randn(6, dtype=torch.float64), torch.randn(6, dtype=torch.float64))
     assert " - 0.1053605156578263" in text
     assert "+ -" not in text
+
+
+def test_terms_over_fewer_indices_are_added_first() -> None:
+    i, j = fresh(), fresh()
+    shape = (size_symbol("n"), size_symbol("k"))
+    m, a, b = element(base("m"), (i, j)), element(base("a"), (i,)), element(base("b"), (i,))
+    infos = {"m": TensorInfo(shape), "a": TensorInfo(shape[:1]), "b": TensorInfo(shape[:1])}
+    low = Lowerer(infos, {}, fills=True).lower(m - a + 2 * b, (i, j), shape)
+    assert low.dense is not None
+    assert tt.text(low.dense.t) == "(2 * b - a).unsqueeze(-1) + m"
+
+
+def test_a_sample_less_its_mean_is_what_was_added() -> None:
+    """Of `u - m` with u = m + t, which others read as well, t is left, and of t = e s over s the noise e."""
+
+    def forward(m, g, e):
+        s = g.exp()
+        u = m + s * e
+        return (((u - m) / s) ** 2).sum() + u.tanh().sum()
+
+    x = torch.randn(4, 3, dtype=torch.float64)
+    program = codegen.generate(forward, x, x + 1, x - 1, wrt=("m", "g"))
+    assert "/ s" not in program.source
+    assert " - m" not in program.source
+    assert codegen.check(program, x, x + 1, x - 1).ok
+
+
+def test_powers_by_positions_are_one_table() -> None:
+    def retained(q, k, v):
+        i = torch.arange(q.shape[0])
+        decay = torch.tril(0.9 ** (i[:, None] - i[None, :]).to(q.dtype))
+        return (q @ k.T * decay).softmax(1) @ v
+
+    q, k, v = (torch.randn(6, 4, dtype=torch.float64) for _ in range(3))
+    program = codegen.generate(retained, q, k, v)
+    assert "arange" not in program.source[program.source.index("def backward") :]
+    assert codegen.check(program, q, k, v).ok

@@ -66,19 +66,29 @@ def in_units(parts: list[Any]) -> bool:
 
 
 def complements(terms: list[Any]) -> list[Any]:
-    """The terms with `t - t s` as `t (1 - s)`, which keeps its digits where s is almost one."""
+    """The terms with `t - t s` as `t (1 - s)`, which keeps its digits where s is almost one, and `t - t s^2` as `t (1 - s^2)`."""
     factors = {t: parts_of(t) for t in terms}
     left = {key: t for t, key in factors.items()}
     out: list[Any] = []
     for other in terms:
         number, own = factors[other]
-        for share in [f for f in sp.Mul.make_args(other) if isinstance(f, Indexed)] if (number, own) in left else ():
-            key = -number, own - {share}
+        for f, share in shares_of(other) if (number, own) in left else ():
+            key = -number, (own - {f}) | ({f / share} - {sp.S.One})
             if key[1] and key in left:  # a number in front of a difference is put into it
                 out.append(left.pop(key) * (1 - share))
                 del left[number, own]
                 break
     return [*out, *left.values()] if out else terms
+
+
+def shares_of(term: Any) -> list[tuple[Any, Any]]:
+    """The factors of a product that are a tensor or a power of one, each with the tensor, or its square, that is taken out."""
+    found: list[tuple[Any, Any]] = []
+    for f in sp.Mul.make_args(term):
+        base, power = f.as_base_exp()
+        if isinstance(base, Indexed) and power.is_Integer and power > 0:
+            found.append((f, base if power == 1 else base**2))
+    return found
 
 
 def parts_of(term: Any) -> tuple[Expr, frozenset[Expr]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 
-from codegen.closed.regions.cells import Cell, at
+from codegen.closed.regions.cells import Cell, at, substituted
 from engine.indexed import Indexed
 from engine.notation import Index, name_of
 
@@ -29,11 +29,13 @@ LEAST = 1e-3
 def collected(cells: list[Cell], kept: tuple[str, ...], careful: bool = False) -> list[Cell]:
     """The cells without sums and multiples that another sum alone reads, where terms come together. `kept` cells stay.
 
-    Where that is `careful`, small numbers stay apart from large ones: 1 - h + 1e-7 is not 1.0000001 - h, which is rounded.
+    What others read, too, is written out where one term is left: with `u = m + t`, `u - m` is t. Where that is `careful`, small
+    numbers stay apart from large ones: 1 - h + 1e-7 is not 1.0000001 - h, which is rounded.
     """
     readers = Counter(r for c in cells for r in c.reads)
     known = {c.name: c for c in cells}
-    alone = {n for n, c in known.items() if readers[n] == 1 and n not in kept and is_linear(c)}
+    linear = {n for n, c in known.items() if is_linear(c)}
+    alone = {n for n, c in known.items() if readers[n] == 1 and n not in kept and n in linear}
     gone: set[str] = set()
     for c in reversed(cells):
         if c.name not in gone and isinstance(c.expr, sp.Add) and is_linear(c):
@@ -42,7 +44,46 @@ def collected(cells: list[Cell], kept: tuple[str, ...], careful: bool = False) -
                 numbers = {what: sp.factor(number) for what, number in terms.items()}
                 known[c.name] = replace(c, expr=sp.Add(*[n * what for what, n in numbers.items()]), text=None)
                 gone |= taken
-    return [known[c.name] for c in cells if c.name not in gone] if gone else cells
+                continue
+            single, _, others = written_out(c, linear, known, careful)
+            if len(single) == 1 and all(what.has(Indexed) for what in single) and others.isdisjoint(alone):
+                ((what, number),) = single.items()
+                known[c.name] = replace(c, expr=sp.factor(number) * what, text=None)
+    changed = any(known[c.name] is not c for c in cells)
+    copies = {c.name for c in cells if known[c.name] is not c and isinstance(known[c.name].expr, Indexed)} - {*kept}
+    left = [known[c.name] for c in cells if c.name not in gone]
+    return without_factors(left, kept, copies) if copies else left if changed else cells
+
+
+def without_factors(cells: list[Cell], kept: tuple[str, ...], copies: set[str]) -> list[Cell]:
+    """The cells without copies, and without those that are a product over one of its factors, which is positive: of `(e s) / s` e is left."""
+    known = {c.name: c for c in cells}
+    gone: dict[str, Cell] = {}
+    out: list[Cell] = []
+    for c in cells:
+        if any(n in gone for n in c.reads):
+            c = replace(c, expr=substituted(c.expr, gone), text=None)
+        if c.name in copies:
+            gone[c.name] = c
+            continue
+        factors = (
+            [f.as_base_exp() for f in sp.Mul.make_args(c.expr)] if c.kind == "float" and c.expr is not None else []
+        )
+        if c.name not in kept and len(factors) == 2 and {p for _, p in factors} == {1, -1}:
+            ((over, _), (under, _)) = sorted(factors, key=lambda f: -f[1])
+            whole = known.get(name_of(over)) if isinstance(over, Indexed) else None
+            if (
+                whole is not None
+                and isinstance(whole.expr, sp.Mul)
+                and under.is_positive
+                and isinstance(under, Indexed)
+            ):
+                rest = at(whole, over.indices) / under
+                if isinstance(rest, Indexed):
+                    gone[c.name] = replace(c, expr=rest)
+                    continue
+        out.append(c)
+    return out
 
 
 def is_linear(c: Cell) -> bool:

@@ -21,7 +21,7 @@ from codegen.closed.algebra.sums import rebuilt, resum
 from codegen.closed.regions.called import addition_name
 from codegen.closed.regions.constants import chosen
 from codegen.closed.regions.counted import picked
-from codegen.closed.regions.literal import literal_nodes
+from codegen.closed.regions.literal import exact_nodes, literal_nodes
 from codegen.closed.regions.ones import of_ones
 from codegen.closed.regions.random import random_nodes
 from codegen.closed.regions.roots import with_roots
@@ -37,6 +37,7 @@ from engine.notation import (
     Head,
     Index,
     Less,
+    Parity,
     Quo,
     Rem,
     Sigma,
@@ -83,6 +84,8 @@ class Cell:
     named: bool = False
     text: str | None = None
     after: tuple[str, ...] = ()
+    exact: bool = False
+    """Whether its statement has to be the definition as it stands: the last bit decides."""
 
     @property
     def ranges(self) -> dict[Index, Expr]:
@@ -140,6 +143,8 @@ def is_contraction(e: Expr) -> bool:
         sets = [s for s in sets if s & summed]
         if len(sets) < 2 or adds_weights(f.body):
             continue
+        if any(isinstance(g, Parity) for g in sp.Mul.make_args(f.body)):
+            return True
         union = frozenset().union(*sets)
         outer = union - summed
         if all(outer - s for s in sets) and len(set(sets)) > 1:
@@ -210,8 +215,8 @@ def plain_layout(cell: Cell) -> bool:
 
 
 def is_table(e: Expr) -> bool:
-    """Whether a constant is a table of functions or quotients of positions, as sines of them or points at equal distances."""
-    positions = (f for f in e.atoms(sp.exp, sp.sin, sp.cos, sp.log) if f.has(Index))
+    """Whether a constant is a table of functions or quotients of positions, as sines or powers by them or points at equal distances."""
+    positions = (f for f in e.atoms(sp.exp, sp.sin, sp.cos, sp.log, sp.Pow) if (f.exp if f.is_Pow else f).has(Index))
     return any(positions) or (
         e.has(Index) and any(p.exp.is_negative for p in e.atoms(sp.Pow)) and not e.has(*BRACKETS, Delta)
     )
@@ -264,7 +269,9 @@ class Builder:
         self.namer = Namer([*(n.name for n in graph.nodes), *map(str, graph.sizes)])
         self.same: dict[Any, tuple[str, tuple[Any, ...]]] = {}
         self.contracted: dict[str, Cell] = {}
-        self.literal = literal_nodes(graph)
+        literal = literal_nodes(graph)
+        self.exact = exact_nodes(graph, literal)
+        self.literal = literal - self.exact
         self.stopped = stopped_nodes(graph)
 
     def build(self) -> list[Cell]:
@@ -346,6 +353,14 @@ class Builder:
             self.cells[n.name] = replace(cell, expr=raw, text=n.forward_text())
             return
         inlined = self.inline(raw, n)
+        if n.name in self.exact and inlined is raw:
+            self.keep(replace(cell, expr=raw, call=False, exact=True))
+            return
+        if n.name in self.exact:
+            for o in n.operands:
+                self.resolved(o)
+            self.cells[n.name] = replace(cell, expr=raw, text=n.forward_text())
+            return
         expr = raw if inlined is raw else of_ones(simplified(resum(inlined, ranges), ranges))
         if inlined is not raw and isinstance(raw, Indexed) and self.cuts_ones(raw, cell, inlined):
             self.resolved(n.operands[0])

@@ -51,6 +51,33 @@ def literal_nodes(graph: Graph) -> frozenset[str]:
     return frozenset(n for n in found if graph[n].call is not None and graph[n].output is None)
 
 
+def exact_nodes(graph: Graph, literal: frozenset[str]) -> frozenset[str]:
+    """Those of the literal nodes whose definition, as it stands, is one operation of torch: the algebra may know it.
+
+    They are products and quotients of tensors, and bounds of one: no number in them is rounded, and nothing is added, which
+    might be put together with a product. Their statements stay what the definition says.
+    """
+    known = (graph[n] for n in literal)
+    return frozenset(
+        n.name
+        for n in known
+        if n.differentiable
+        and n.template is not None
+        and is_one_operation(n.template.expr)
+        and not has_inexact_factor(n)
+    )
+
+
+@lru_cache(maxsize=2**12)
+def is_one_operation(e: Expr) -> bool:
+    """Whether a definition is a product or a quotient of two entries, or an entry within bounds that are whole numbers."""
+    if isinstance(e, Where):
+        bounds: set[Any] = e.atoms(sp.Number)
+        return len(accesses(e)) == 1 and not e.has(sp.Add, sp.Mul) and all(b.is_Integer for b in bounds)
+    factors = [f.as_base_exp() for f in sp.Mul.make_args(e)]
+    return len(factors) == 2 and all(isinstance(b, Indexed) and p in (1, -1) for b, p in factors)
+
+
 def chain(graph: Graph, operands: tuple[str, ...], fixed: set[str]) -> set[str]:
     """The arithmetic that leads to these tensors, themselves included."""
     found: set[str] = set()
@@ -181,4 +208,4 @@ def is_inexact(value: float) -> bool:
     return bool(exact.q & (exact.q - 1)) if exact else False
 
 
-__all__ = ["literal_nodes"]
+__all__ = ["exact_nodes", "literal_nodes"]

@@ -233,9 +233,10 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
                 c.positive,
                 c.named,
                 text,
+                exact=c.exact,
             )
         )
-        key.append((expr, c.shape, c.kind, c.differentiable, c.positive, c.named, text, str(c.dtype)))
+        key.append((expr, c.shape, c.kind, c.differentiable, c.positive, c.named, text, str(c.dtype), c.exact))
     both: dict[Any, Any] = dict(names) | {f"d_{k}": f"d_{v}" for k, v in names.items()}
     relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))

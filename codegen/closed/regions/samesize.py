@@ -16,17 +16,24 @@ from engine.spelling import SizeArg, is_slice, with_bounds
 from engine.table import Definition
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.graph import Graph, Node
 
 
-def with_equal_sizes(graph: Graph) -> Graph:
+def with_equal_sizes(graph: Graph, fixed: Mapping[Any, str] | None = None, number: int = 0) -> Graph:
     """The graph with the second of two sizes read as the first where a guard says that they are equal.
 
+    Sizes that are `fixed` at a number, with where this is, get a guard that says so.
     Products of sizes are compared by what they are made of: a template in which they stand has one name for each size.
     """
     guards = (*graph.guards, *(g for n in graph.nodes for g in met(n, graph)))
+    shares, guards = without_shares(guards, graph)
     graph = replace(graph, guards=tuple(g for guard in guards for g in factor_by_factor(guard, graph)))
-    same = equal_sizes(graph)
+    whole: dict[Expr, Expr] = {s: cast("Expr", sp.Integer(number)) for s in fixed or ()}
+    same = {**{e: k.xreplace(whole) for e, k in equal_sizes(graph).items()}, **shares, **whole}
+    if fixed:
+        graph = replace(graph, guards=(*graph.guards, *(Guard(s, number, where) for s, where in fixed.items())))
     parts = {p for e in same.values() for p in e.atoms(Part)}
     example = {**graph.example, **{p: graph.example[p.whole] // p.count for p in parts}}
     nodes = tuple(recalled(renamed(n, same), same) if same or multiplies(n) else n for n in graph.nodes)
@@ -58,6 +65,7 @@ def renamed(node: Node, same: dict[Expr, Expr]) -> Node:
             first[value] = unit = size_symbol(f"unit{len(sizes)}")
             sizes[unit] = value
     there: dict[Any, Any] = {a: first[value] for a, value in values.items() if a != first[value]}
+    there |= {a: value for a, value in values.items() if value.is_Integer}
     names = {value: a for value, a in first.items() if value.is_Symbol}
     for a, value in values.items():  # a size that is a product of others that the template has
         if isinstance(value, Mul) and value.free_symbols <= {*names}:
@@ -140,7 +148,7 @@ def equal_sizes(graph: Graph) -> dict[Expr, Expr]:
     order: list[Expr] = list(graph.sizes)
     same: dict[Expr, Expr] = {}
     for g in graph.guards:
-        one, *others = sp.Add.make_args(sp.expand(g.expr.xreplace(same)))
+        one, *others = sp.Add.make_args(undivided(g.expr.xreplace(same)))
         if g.value != 0 or g.equal is not None or len(others) != 1:
             continue
         pair = [abs(e) for e in (one, *others)]
@@ -165,6 +173,31 @@ def equal_sizes(graph: Graph) -> dict[Expr, Expr]:
             )
             same = {**{e: k.xreplace({dropped: kept}) for e, k in same.items()}, dropped: kept}
     return same
+
+
+def undivided(e: Expr) -> Expr:
+    """A difference of sizes without a number that both are multiplied with."""
+    return cast("Expr", cast("Any", sp.expand(e)).primitive()[1])
+
+
+def without_shares(guards: tuple[Guard, ...], graph: Graph) -> tuple[dict[Expr, Expr], tuple[Guard, ...]]:
+    """`h // g` as the number that it is in the example, where a guard says that g of them are h: heads that share keys.
+
+    The guards then say that h is so many times g. What is repeated and what is split in groups fit each other so.
+    """
+    shares: dict[Expr, Expr] = {}
+    sizes = cast("dict[Any, int]", graph.example)
+    for guard in guards:
+        for q in sorted(guard.expr.atoms(Quo), key=str):
+            whole, own = cast("tuple[Expr, Expr]", q.args)
+            known = whole.is_Symbol and own.is_Symbol and guard.value == 0 and guard.equal is None
+            if known and guard.expr in (whole - own * q, own * q - whole):
+                shares[q] = cast("Expr", sp.Integer(sizes[whole] // sizes[own]))
+    if not shares:
+        return {}, guards
+    return shares, tuple(
+        replace(g, expr=undivided(g.expr.xreplace(shares))) if g.expr.has(*shares) else g for g in guards
+    )
 
 
 def product_by_product(one: Mul, other: Mul, order: list[Expr]) -> dict[Expr, Expr]:

@@ -14,7 +14,7 @@ from codegen.closed.regions.region import AGAIN, grouped, near_readers
 from codegen.closed.regions.rewrites import compared
 from codegen.closed.regions.symmetric import symmetric_among
 from codegen.closed.regroup import RULE as ORDER
-from codegen.closed.regroup import angles, pairs, picked, regrouped
+from codegen.closed.regroup import angles, ondiagonal, outerpowers, pairs, picked, regrouped, vectorproducts
 from codegen.values import TensorInfo
 
 if TYPE_CHECKING:
@@ -48,28 +48,36 @@ class Structure:
         self.traced = builder.build()
         """The forward's own tensors."""
         narrow = onerow.with_one_row(self.traced, graph.outputs)
-        straight = fromend.from_the_end(narrow, graph.outputs)
+        self.vector_sizes = vectorproducts.vector_sizes(narrow, builder.literal, graph.example)
+        """Sizes of which a vector product is made where they are fixed at three, with where it is."""
+        vectors = vectorproducts.with_vector_products(narrow, graph.outputs, builder.literal)
+        straight = fromend.from_the_end(vectors, graph.outputs)
         running = runninglogs.by_running_logarithms(straight, graph.outputs)
         factored = runningproducts.by_slopes(running, graph.outputs)
         picks = picked.with_picks_apart(factored, graph.outputs, builder.literal, graph.example)
         added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
-        paired = pairs.in_pairs(added, graph.outputs, builder.literal, graph.example)
+        outer = outerpowers.with_powers_apart(added, graph.outputs, builder.literal, graph.example)
+        paired = pairs.in_pairs(outer, graph.outputs, builder.literal, graph.example)
         ordered = regrouped(paired, graph.outputs, builder.literal, graph.example)
-        shared = rows.with_shares_in_products(ordered, graph.outputs)
+        diagonal = ondiagonal.with_diagonals(ordered, graph.outputs, builder.literal)
+        shared = rows.with_shares_in_products(diagonal, graph.outputs)
         attached = without_detached(shared, graph.outputs)
         stilled = without_indifferent(attached, graph.outputs)
         values = without_places(stilled, graph)
         self.cells = near_readers(values, graph.outputs)
         self.notes = (
             *compared(onerow.RULE, self.traced, narrow),
-            *compared(fromend.RULE, narrow, straight),
+            *compared(vectorproducts.RULE, narrow, vectors),
+            *compared(fromend.RULE, vectors, straight),
             *compared(runninglogs.RULE, straight, running),
             *compared(runningproducts.RULE, running, factored),
             *compared(picked.RULE, factored, picks),
             *compared(angles.RULE, picks, added),
-            *compared(pairs.RULE, added, paired),
+            *compared(outerpowers.RULE, added, outer),
+            *compared(pairs.RULE, outer, paired),
             *compared(ORDER, paired, ordered),
-            *compared(rows.RULE, ordered, shared),
+            *compared(ondiagonal.RULE, ordered, diagonal),
+            *compared(rows.RULE, diagonal, shared),
             *compared(DETACHED, shared, attached),
             *told(attached, stilled),
             *compared(LARGEST, stilled, values),

@@ -11,7 +11,7 @@ from sympy import Expr
 from codegen.closed.algebra.matching import fact_key
 from codegen.closed.algebra.sums import rebuilt
 from engine.indexed import Indexed
-from engine.notation import Delta, Index, Sigma, name_of
+from engine.notation import Delta, Index, Sigma, Where, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -46,7 +46,7 @@ def ordered(e: Any, known: Collection[str]) -> Any:
         return e.func(*sorted(e.args, key=sp.default_sort_key))
     if not e.args:
         return e
-    out = rebuilt(e, lambda a: ordered(a, known))
+    out = on_places(rebuilt(e, lambda a: ordered(a, known)))
     for d in [f for f in sp.Mul.make_args(out) if isinstance(f, Delta) and all(isinstance(i, Index) for i in f.args)]:
         one, other = d.args  # a diagonal is that of the transpose, too
         out = d * (out / d).xreplace({other: one})
@@ -54,6 +54,15 @@ def ordered(e: Any, known: Collection[str]) -> Any:
         key, free = fact_key(out)
         return cast("Any", sp.Function("sum_of"))(key, sp.Tuple(*free))
     return out
+
+
+def on_places(e: Any) -> Any:
+    """A choice between zero and what is on a diagonal alone as that diagonal, of the choice."""
+    if not isinstance(e, Where) or 0 not in e.args[1:]:
+        return e
+    condition, one, other = e.args
+    places = sp.Mul(*[f for f in sp.Mul.make_args(one + other) if isinstance(f, Delta)])
+    return places * Where(condition, one / places, other / places)
 
 
 def joined(e: Expr, cot: str) -> Expr:

@@ -60,18 +60,42 @@ def is_product(c: Cell, among: Among) -> bool:
     """Whether a cell is a product of tensors that do not share all indices, summed or entry by entry.
 
     Entry by entry it is none of exponentials, which have to become shares, nor of a tensor that is computed entry by entry
-    itself: that is scaled as it is computed.
+    itself: that is scaled as it is computed, unless others read it, too, and it is scaled from both sides here.
     """
     if c.expr is None or is_contraction(c.expr):
         return c.expr is not None
     products = terms(c.expr) if isinstance(c.expr, Mul) and len(c.indices) > 1 else None
-    if products is None or len(products) != 1 or not all(isinstance(f, Indexed) for f in products[0].factors):
+    if (
+        products is None
+        or len(products) != 1
+        or not all(isinstance(f.as_base_exp()[0], Indexed) for f in products[0].factors)
+    ):
         return False
     read = {a: among.known[name_of(a)].expr for a in accesses(cast("Any", c.expr))}
     exponentials = any(isinstance(e, sp.exp) for e in read.values())
-    whole = [e for a, e in read.items() if indices_of(a) == frozenset(c.ranges)]
-    made = any(e is not None and not is_contraction(e) for e in whole)
+    whole = [(a, e) for a, e in read.items() if indices_of(a) == frozenset(c.ranges)]
+    made = any(e is not None and not is_contraction(e) for _, e in whole)
+    made = made and not (all(len(among.readers[name_of(a)]) > 1 for a, _ in whole) and len(sides(c, among)) > 1)
     return len({indices_of(f) for f in products[0].factors}) > 1 and not exponentials and not made
+
+
+def sides(c: Cell, among: Among) -> set[frozenset[Any]]:
+    """The indices, fewer than all, of what a matrix is multiplied with, one factor after the other: rows, columns or both."""
+    found: set[frozenset[Any]] = set()
+    at: Cell | None = c
+    turned = dict[Any, Any]()
+    while at is not None:
+        products = terms(cast("Any", at.expr)) if isinstance(at.expr, Mul) else None
+        if products is None or len(products) != 1 or products[0].limits:
+            return found
+        own = [frozenset(turned.get(i, i) for i in indices_of(f)) for f in products[0].factors]
+        found |= {o for o in own if len(o) < len(c.indices)}
+        readers = among.readers.get(at.name, [])
+        before, at = at, readers[0] if len(readers) == 1 and readers[0].expr is not None else None
+        read = [] if at is None else accesses(cast("Any", at.expr), before.name)
+        if len(read) == 1:
+            turned = {j: turned.get(i, i) for i, j in zip(before.indices, read[0].indices, strict=True)}
+    return found
 
 
 __all__ = ["RULE", "regrouped"]

@@ -125,7 +125,7 @@ def forward_lines(
     def local_form(c: Cell) -> Cell:
         first = {c.name: same[c.name]} if c.name in same else same
         own = c.element(c.indices) if c.name in same else cast("Expr", c.expr)
-        c = step(copies.RULE, c, copies.renamed(own, first))
+        c = c if c.exact else step(copies.RULE, c, copies.renamed(own, first))
         c = step(KERNEL, c, kernel_form(c, known))
         c = step(CLAMP, c, clamped(c.expr, known))
         c = step(NORM, c, length_in_whole(c, known, needed))

@@ -30,6 +30,9 @@ class ClosedWriter:
         self.graph = graph = with_equal_sizes(graph)
         self.wanted = wanted
         self.structure = Structure(graph, wanted)
+        if self.structure.vector_sizes:
+            self.graph = graph = with_equal_sizes(graph, self.structure.vector_sizes, 3)
+            self.structure = Structure(graph, wanted)
         self.cells, self.by_name = self.structure.cells, self.structure.by_name
         self.live, self.units = self.structure.live, self.structure.units
         self.ranks = {c.name: len(c.shape) for c in self.cells}

@@ -12,6 +12,7 @@ from tests.closed.forms.deviations import DEVIATIONS
 from tests.closed.forms.diagonals import DIAGONALS
 from tests.closed.forms.distances import DISTANCES
 from tests.closed.forms.form import Draw, Form
+from tests.closed.forms.geometry import GEOMETRY
 from tests.closed.forms.graphs import GRAPHS
 from tests.closed.forms.heads import HEADS
 from tests.closed.forms.labels import LABELS
@@ -38,6 +39,7 @@ from tests.closed.forms.scores import SCORES
 from tests.closed.forms.sequences import SEQUENCES
 from tests.closed.forms.shares import SHARES
 from tests.closed.forms.slopes import SLOPES
+from tests.closed.forms.straight import STRAIGHT
 from tests.closed.forms.tables import TABLES
 from tests.closed.forms.targets import TARGETS
 from tests.closed.forms.thresholds import THRESHOLDS
@@ -83,6 +85,8 @@ FORMS: tuple[Form, ...] = (
     *CONTRASTS,
     *DIAGONALS,
     *POLICIES,
+    *GEOMETRY,
+    *STRAIGHT,
     *COMPOSITING,
     *LOGISTICS,
 )

@@ -51,6 +51,7 @@ class Form:
         batches: the batch sizes for which the forward makes sense.
         large: the batch size at which operations are counted.
         twice: whether second derivatives are checked (a kink or a max makes no sense of finite differences).
+        straight: whether gradients pass what is rounded or picked as if it were not, which differences do not show.
         exact_zero: names of inputs whose gradient is exactly zero.
         ratio: what is allowed beyond 1.25 times the elements of the hand-derived version.
         extreme: whether the result and gradients stay finite with the first input multiplied by 1e4.
@@ -65,6 +66,7 @@ class Form:
     batches: tuple[int, ...] = (1, 5)
     large: int = 64
     twice: bool = True
+    straight: bool = False
     exact_zero: tuple[str, ...] = ()
     ratio: float = 1.25
     extreme: bool = False

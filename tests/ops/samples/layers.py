@@ -31,6 +31,9 @@ SAMPLES: dict[str, list[Call]] = {
     "tensordot": [call(t(2, 3, 4), t(3, 4, 5)), call(t(2, 3), t(4, 2), dims=([0], [1])), call(t(2), t(3), dims=0)],
     "kron": [call(t(2, 3), t(1, 2)), call(t(2), t(3)), call(t(2, 1, 2), t(3, 2))],
     "cross": [call(t(4, 3), t(4, 3), dim=1), call(t(3, 2), t(3, 1), dim=0)],
+    "linalg_cross": [
+        call(t(4, 3), t(4, 3)), call(t(3, 2), t(3, 1), dim=0), call(t(2, 1, 3), t(1, 4, 3)), call(t(3), t(3)),
+    ],
     "einsum": [
         call("ij,jk->ik", t(2, 3), t(3, 4)), call("bij,bkj->bik", t(2, 3, 4), t(2, 5, 4)), call("ii->i", t(3, 3)),
         call("...i,i->...", t(2, 3, 4), t(4)),
