@@ -73,6 +73,8 @@ def by_gates(e: Any, cells: Mapping[str, Cell]) -> Iterator[tuple[Any, Any]]:
     for argument in gates_of(e, usable):
         for a, k in roots_of(argument, usable):
             whole = written(e, {n: c for n, c in usable.items() if n != name_of(a)})
+            if {*accesses(whole)} != {a}:
+                continue
             gates = {f: value(f) for f in whole.atoms(sp.tanh, sp.Pow) if is_gate_of(f, k * a)}
             yield k * a, sp.expand(whole.xreplace(gates))
 
@@ -125,7 +127,10 @@ def roots_of(argument: Any, usable: Mapping[str, Cell]) -> Iterator[tuple[Indexe
     inner = argument
     for _ in range(DEPTH + 1):
         for a in sorted(accesses(inner), key=str):
-            plain = sp.expand(written(argument, {n: c for n, c in usable.items() if n != name_of(a)}))
+            whole = written(argument, {n: c for n, c in usable.items() if n != name_of(a)})
+            if {*accesses(whole)} != {a}:  # what else is read is no part of a cubic of this
+                continue
+            plain = sp.expand(whole)
             k = sp.cancel(plain.coeff(a) / sp.sqrt(2 / sp.pi))
             if k.is_number and k != 0 and sp.expand(plain - cubic(k * a)) == 0:
                 yield a, k
