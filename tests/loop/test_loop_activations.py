@@ -34,8 +34,8 @@ FUNCTIONS = {
     ),
     "between": (
         "({0}) * F.hardsigmoid({0})",
-        ["threshold_backward(dh_add_quotient, h_add, -3"],
-        ["where", "bitwise"],
+        ["hardswish(h_add", "hardswish_backward("],
+        ["where", "bitwise", "hardtanh"],
     ),
     "pieces": (
         "torch.where(({0}) > 1, ({0}) ** 2, torch.where(({0}) <= -1, 0.5, ({0}) * 3))",
