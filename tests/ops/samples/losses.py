@@ -36,7 +36,7 @@ SAMPLES: dict[str, list[Call]] = {
     "binary_cross_entropy_with_logits": [
         *reduced(t(3, 4), p(3, 4)), call(t(1), p(1)), weighted(t(3, 4), p(3, 4), p(4)),
         weighted(t(3, 4), p(3, 4), pos_weight=p(4)),
-        call(t(3) * 300, p(3)),
+        call(torch.tensor([70.0, -290.0, 310.0], dtype=torch.float64), p(3)),
     ],
     "kl_div": [
         *reduced(t(3, 4), p(3, 4)), call(t(3, 4), t(3, 4), log_target=True),
