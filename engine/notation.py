@@ -137,11 +137,8 @@ class Head(sp.Function):
         return rf"\operatorname{{{type(self).__name__.lower()}}}\left({inner}\right)"
 
 
-class Sigma(Head):
-    """`Sigma(body, (i, n), (j, m), ...)`: the finite sum of `body` over i < n, j < m, ... Bound indices are fresh.
-
-    sympy's own `Sum` turns deltas into Piecewise when it is evaluated, so it is not used.
-    """
+class Bounded(Head):
+    """What is made of `body` over bound indices, `(body, (i, n), (j, m), ...)`, and has the sign that all of it has."""
 
     @classmethod
     def eval(cls, *args: Any) -> None:
@@ -160,6 +157,13 @@ class Sigma(Head):
 
     def _eval_is_nonnegative(self) -> bool | None:
         return True if self.body.is_nonnegative else None
+
+
+class Sigma(Bounded):
+    """`Sigma(body, (i, n), (j, m), ...)`: the finite sum of `body` over i < n, j < m, ... Bound indices are fresh.
+
+    sympy's own `Sum` turns deltas into Piecewise when it is evaluated, so it is not used.
+    """
 
     def _math(self, printer: Any) -> str:
         lower = ", ".join(printer._print(i) for i, _ in self.limits)
@@ -466,24 +470,11 @@ class Smallest(Largest):
         return super()._math(printer).replace(r"\max", r"\min", 1)
 
 
-class Product(Head):
+class Product(Bounded):
     """`Product(body, (i, n), ...)`: the product of `body` over i < n, ... Bound indices are fresh.
 
     Its derivative is a sum over its factors, each time of the product of all others: nothing is divided by a factor.
     """
-
-    body = Sigma.body
-    limits = Sigma.limits
-
-    @classmethod
-    def eval(cls, *args: Any) -> None:
-        return None
-
-    def _eval_is_positive(self) -> bool | None:
-        return True if self.body.is_positive else None
-
-    def _eval_is_nonnegative(self) -> bool | None:
-        return True if self.body.is_nonnegative else None
 
     def _math(self, printer: Any) -> str:
         lower = ", ".join(printer._print(i) for i, _ in self.limits)
