@@ -2,7 +2,8 @@
 
     python benchmarks/whole_run.py --rounds 5
 
-Both are run in turn; printed are seconds on the clock and of the processor, and the ratio of each pair.
+Both are run in turn; printed are seconds on the clock and of the processor, and the ratio of each pair. With `--threads 0`
+torch has as many threads as it takes by itself.
 """
 
 import argparse
@@ -19,9 +20,11 @@ TRAIN = "from codegen.cli import main; main()"
 Seconds = tuple[float, float]
 
 
-def took(command: list[str], folder: str) -> Seconds:
+def took(command: list[str], folder: str, threads: int) -> Seconds:
     """Seconds of a process, on the clock and of the processor."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
     before, started = os.times(), time.perf_counter()
     subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     after = os.times()
@@ -29,14 +32,15 @@ def took(command: list[str], folder: str) -> Seconds:
     return time.perf_counter() - started, processor
 
 
-def main(rounds: int, compile: bool) -> None:
+def main(rounds: int, compile: bool, threads: int) -> None:
     """Take turns and print a line for each, then medians of the ratios."""
     pairs: list[tuple[Seconds, Seconds]] = []
     with tempfile.TemporaryDirectory() as folder:
         for k in range(rounds):
             emitted = [sys.executable, "-c", TRAIN, "train", "mlp", "--samples", "0", "--out", f"run{k}"]
             emitted += ["--compile"] if compile else []
-            pairs.append((took(emitted, folder), took([sys.executable, str(HERE / "manual_loop.py")], folder)))
+            by_hand = [sys.executable, str(HERE / "manual_loop.py")]
+            pairs.append((took(emitted, folder, threads), took(by_hand, folder, threads)))
             (a, b), (c, d) = pairs[-1]
             print(f"codegen train mlp {a:.2f} s ({b:.2f} s processor), manual_loop.py {c:.2f} s ({d:.2f} s processor)")
     for which, name in ((0, "clock"), (1, "processor")):
@@ -48,5 +52,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="hand the steps to torch's compiler")
+    parser.add_argument("--threads", type=int, default=1, help="OMP_NUM_THREADS of both; 0 leaves it unset")
     given = parser.parse_args()
-    main(given.rounds, given.compile)
+    main(given.rounds, given.compile, given.threads)

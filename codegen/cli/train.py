@@ -60,7 +60,7 @@ def train(
 
     Every --log-every steps it prints the mean training loss since the line before and the loss of the whole validation
     split, and saves a checkpoint (safetensors and JSON) and metrics.jsonl to --out. Ctrl-C or SIGTERM finishes
-    the step, saves, and says how to go on.
+    the step, saves, and says how to go on. A model of small calls gets one thread, unless OMP_NUM_THREADS is set.
 
         codegen train mlp --curve loss.png
 

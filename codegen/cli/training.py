@@ -20,6 +20,7 @@ from codegen.train.loop import run
 from codegen.train.recipe import RowKind
 from codegen.train.sample import sample_names
 from codegen.train.session import open_training
+from codegen.train.threads import fitting_threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +62,8 @@ def run_training(request: TrainingRequest, team: Team | None = None) -> None:
         if team is not None:
             team.wait()  # everybody has seen the folder as it was
         _announce(console, training, request.resume)
-        stopped = _run(console, training, folder, team)
+        with fitting_threads(training) as threads:
+            stopped = _run(console, training, folder, team, threads)
         if stopped is not None:
             if team is None:  # whoever started a team says so
                 say(console, f"Interrupted. {folder.describe()}")
@@ -87,7 +89,7 @@ def _announce(console: Console, training: Training, resume: bool) -> None:
         say(console, "no checkpoint to resume: starting at step 0")
 
 
-def _run(console: Console, training: Training, folder: RunFolder, team: Team | None) -> int | None:
+def _run(console: Console, training: Training, folder: RunFolder, team: Team | None, threads: int) -> int | None:
     """Train; the exit code if Ctrl-C or SIGTERM came before the last step."""
     lockstep = training.twin is not None
     stop = Interrupt(patient=team is not None)
@@ -99,9 +101,10 @@ def _run(console: Console, training: Training, folder: RunFolder, team: Team | N
         return stop.code
     if outcome.steps_taken:
         rate = outcome.steps_taken / outcome.seconds
+        shared = "one thread" if threads == 1 else f"{threads} threads"
         say(
             console,
-            f"{outcome.steps_taken:,} steps in {outcome.seconds:.1f} s ({rate:,.0f} a second) by {training.trainer.path}",
+            f"{outcome.steps_taken:,} steps in {outcome.seconds:.1f} s ({rate:,.0f} a second) by {training.trainer.path}, {shared}",
         )
     return stop.code if outcome.interrupted else None
 
