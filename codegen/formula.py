@@ -66,12 +66,13 @@ _GREEK = (
 GREEK = {chr(0x3B1 + k): "\\" + name for k, name in enumerate(_GREEK) if name}
 MARK = "\x00"
 LETTERS = ("i", "j", "k", "l", "m", "p", "q", "r", "s", "t", "u", "v", "w")
+NUMBERED = [Index(f"{c}{n}") for n in range(1, 9) for c in LETTERS]
 
 
 def lettered(e: Expr, indices: Sequence[Expr], avoid: Iterable[str] = ()) -> tuple[Expr, tuple[Expr, ...]]:
     """An expression and its output indices with i, j, k, ... for its indices, outputs first, then as they are met."""
     taken = avoid if isinstance(avoid, AbstractSet) else {*avoid}
-    letters = [Index(c) for c in LETTERS if c not in taken] + [Index(f"{c}{n}") for n in range(1, 9) for c in LETTERS]
+    letters = [*(Index(c) for c in LETTERS if c not in taken), *NUMBERED]
     bound_in = {i for b in e.atoms(*BINDERS) for i, _ in cast("Any", b).limits}
     mapping: dict[Any, Any] = {}
     for i in [*indices, *(x for x in sp.preorder_traversal(e) if isinstance(x, Index) and x not in bound_in)]:

@@ -29,9 +29,14 @@ class Index(Symbol):
     __slots__ = ()
 
     def __new__(cls, name: str) -> Self:
-        return Symbol.__new__(cls, name, integer=True, nonnegative=True)
+        known = _NAMED.get(name)
+        if known is None:
+            known = _NAMED[name] = Symbol.__new__(cls, name, integer=True, nonnegative=True)
+        return cast("Self", known)
 
 
+_NAMED: dict[str, Index] = {}
+"""Those that were made by a name. There are few names, and what sympy looks up for a symbol takes longer than this."""
 _ANY = Index("any")
 _ASSUMED = [s for s in ("_assumptions", "_assumptions_orig", "_assumptions0") if hasattr(_ANY, s)]
 
