@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.closed.forms import Form
 
 RATIO = 1.25
+pytestmark = pytest.mark.sampled("form")
 COUNTED = [f for f in FORMS if f.hand is not None]
 EXTREME = [f for f in FORMS if f.extreme]
 ALONE = [f for f in FORMS if 1 in f.batches][::3]

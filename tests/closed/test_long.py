@@ -52,6 +52,7 @@ def test_gradients_of_more_lines_are_those_of_autograd(
 
 
 @table
+@pytest.mark.sampled("forward")
 def test_work_grows_with_the_lines(
     forward: Callable[[int], Any], shapes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def compare(forward: Callable[..., Any], program: codegen.Program, n: int) -> No
 
 @pytest.mark.parametrize("mode", ["steps", "closed"])
 @pytest.mark.parametrize("name", DENSITIES)
+@pytest.mark.sampled("name")
 def test_densities(name: str, mode: str) -> None:
     program = codegen.generate(DENSITIES[name], *inputs(4), mode=mode)
     for n in (4, 2, 7):

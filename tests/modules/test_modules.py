@@ -8,7 +8,8 @@ from tests.modules.layers import LAYERS, Case
 from tests.modules.losses import CASES as LOSSES
 from tests.modules.networks import NETWORKS
 
-pytestmark = [  # what torch itself says of these layers
+pytestmark = [  # the last two are what torch itself says of these layers
+    pytest.mark.sampled("case"),
     pytest.mark.filterwarnings("ignore:reduction. 'mean' divides the total loss"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
 ]

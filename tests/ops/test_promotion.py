@@ -134,6 +134,7 @@ MODES = pytest.mark.parametrize("mode", ["steps", "closed"])
 
 @MODES
 @pytest.mark.parametrize("name", BINARY)
+@pytest.mark.sampled("name")
 def test_two_tensors(name: str, mode: str) -> None:
     """A float beside every kind, whole tensors and 0-dim ones, on either side."""
     for floating, other in product((F32, F64), OTHERS):
@@ -151,6 +152,7 @@ def test_two_tensors(name: str, mode: str) -> None:
 @MODES
 @pytest.mark.parametrize("dtype", [F32, F64])
 @pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.sampled("name")
 def test_a_tensor_and_numbers(name: str, dtype: torch.dtype, mode: str) -> None:
     check(NUMBERS[name], tensor(dtype, 3), mode=mode)
     if name not in ("arange", "arange floats", "index", "one-hot", "prod", "softmax", "cumsum", "count"):
@@ -161,6 +163,7 @@ def test_a_tensor_and_numbers(name: str, dtype: torch.dtype, mode: str) -> None:
 @MODES
 @pytest.mark.parametrize("dtype", [I64, I32, I16, I8, U8, BOOL])
 @pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.sampled("name")
 def test_whole_numbers_beside_a_float(name: str, dtype: torch.dtype, mode: str) -> None:
     """What integers give by themselves, as a result and times a float."""
     forward = WHOLE[name]
