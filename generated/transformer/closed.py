@@ -7,15 +7,15 @@ x (n, t); y (n, t); wte (n2, d); wpe (t, d); n11w (d,); n11b (d,); wqkv1 (3, d, 
 
 Saved for the backward: x (n, t), y (n, t), wte (n2, d), n11w (d,), wqkv1 (3, d, d), wo1 (d, d), n12w (d,),
     up1 (d, n5), down1 (n5, d), n21w (d,), wqkv2 (3, d, d), wo2 (d, d), n22w (d,), up2 (d, n7), down2 (n7, d),
-    nw (d,), h_centred (n, t, d), h_var_eps (n, t), x_1 (n, t, d), w_1 (d, d), w_2 (d, d),
-    q_view (n, t, 4, d // 4), k_view (n, t, 4, d // 4), v_view (n, t, 4, d // 4), weights (n, 4, t, t),
-    x_2_matmul (n, 4, t, d // 4), x_2_view (n, t, d), x_2_centred (n, t, d), x_2_var_eps (n, t),
-    h1_layer_norm (n, t, d), h1_add (n, t, n5), h1_gelu (n, t, n5), h1_centred (n, t, d), h1_var_eps (n, t),
-    x_3 (n, t, d), w_4 (d, d), w_5 (d, d), q_1_view (n, t, 4, d // 4), k_1_view (n, t, 4, d // 4),
-    v_1_view (n, t, 4, d // 4), weights_1 (n, 4, t, t), x_4_matmul (n, 4, t, d // 4), x_4_view (n, t, d),
-    x_4_centred (n, t, d), x_4_var_eps (n, t), h2_layer_norm (n, t, d), h2_add (n, t, n7), h2_gelu (n, t, n7),
-    h2_centred (n, t, d), h2_var_eps (n, t), logits_layer_norm (n, t, d), logits_getitem (n2 - 1, d),
-    inside (n, t), loss_sum_1 (), logits_softmax (n, t, n2 - 1).
+    nw (d,), x_1 (n, t, d), w_1 (d, d), w_2 (d, d), q_view (n, t, 4, d // 4), k_view (n, t, 4, d // 4),
+    v_view (n, t, 4, d // 4), weights (n, 4, t, t), x_2_matmul (n, 4, t, d // 4), x_2_view (n, t, d),
+    h1_layer_norm (n, t, d), h1_add (n, t, n5), h1_gelu (n, t, n5), x_3 (n, t, d), w_4 (d, d), w_5 (d, d),
+    q_1_view (n, t, 4, d // 4), k_1_view (n, t, 4, d // 4), v_1_view (n, t, 4, d // 4),
+    weights_1 (n, 4, t, t), x_4_matmul (n, 4, t, d // 4), x_4_view (n, t, d), h2_layer_norm (n, t, d),
+    h2_add (n, t, n7), h2_gelu (n, t, n7), logits_layer_norm (n, t, d), logits_getitem (n2 - 1, d),
+    inside (n, t), loss_sum_1 (), h_rstd (n, t), h_hat (n, t, d), x_2_rstd (n, t), x_2_hat (n, t, d),
+    h1_rstd (n, t), h1_hat (n, t, d), x_4_rstd (n, t), x_4_hat (n, t, d), h2_rstd (n, t), h2_hat (n, t, d),
+    logits_softmax (n, t, n2 - 1).
 """
 
 import torch
@@ -39,8 +39,9 @@ def forward(
     h = wte[x] + wpe
     h_centred_rounded = h - h.mean(2, keepdim=True)
     h_centred = h_centred_rounded - h_centred_rounded.mean(2, keepdim=True)
-    h_var_eps = (h_centred ** 2).mean(2) + 1e-05
-    x_1 = h_centred * n11w / h_var_eps.sqrt().unsqueeze(-1) + n11b
+    h_rstd = ((h_centred ** 2).mean(2) + 1e-05).rsqrt()
+    h_hat = h_centred * h_rstd.unsqueeze(-1)
+    x_1 = torch.addcmul(n11b, h_hat, n11w)
     w_1 = wqkv1[1]
     w_2 = wqkv1[2]
     q_view = (x_1 @ wqkv1[0]).view(n, t, 4, d // 4)
@@ -56,15 +57,17 @@ def forward(
     x_2 = h + x_2_view @ wo1
     x_2_centred_rounded = x_2 - x_2.mean(2, keepdim=True)
     x_2_centred = x_2_centred_rounded - x_2_centred_rounded.mean(2, keepdim=True)
-    x_2_var_eps = (x_2_centred ** 2).mean(2) + 1e-05
-    h1_layer_norm = x_2_centred * n12w / x_2_var_eps.sqrt().unsqueeze(-1) + n12b
+    x_2_rstd = ((x_2_centred ** 2).mean(2) + 1e-05).rsqrt()
+    x_2_hat = x_2_centred * x_2_rstd.unsqueeze(-1)
+    h1_layer_norm = torch.addcmul(n12b, x_2_hat, n12w)
     h1_add = h1_layer_norm @ up1 + upb1
     h1_gelu = torch.nn.functional.gelu(h1_add)
     h1 = h1_gelu @ down1 + x_2
     h1_centred_rounded = h1 - h1.mean(2, keepdim=True)
     h1_centred = h1_centred_rounded - h1_centred_rounded.mean(2, keepdim=True)
-    h1_var_eps = (h1_centred ** 2).mean(2) + 1e-05
-    x_3 = h1_centred * n21w / h1_var_eps.sqrt().unsqueeze(-1) + n21b
+    h1_rstd = ((h1_centred ** 2).mean(2) + 1e-05).rsqrt()
+    h1_hat = h1_centred * h1_rstd.unsqueeze(-1)
+    x_3 = torch.addcmul(n21b, h1_hat, n21w)
     w_4 = wqkv2[1]
     w_5 = wqkv2[2]
     q_1_view = (x_3 @ wqkv2[0]).view(n, t, 4, d // 4)
@@ -80,15 +83,17 @@ def forward(
     x_4 = h1 + x_4_view @ wo2
     x_4_centred_rounded = x_4 - x_4.mean(2, keepdim=True)
     x_4_centred = x_4_centred_rounded - x_4_centred_rounded.mean(2, keepdim=True)
-    x_4_var_eps = (x_4_centred ** 2).mean(2) + 1e-05
-    h2_layer_norm = x_4_centred * n22w / x_4_var_eps.sqrt().unsqueeze(-1) + n22b
+    x_4_rstd = ((x_4_centred ** 2).mean(2) + 1e-05).rsqrt()
+    x_4_hat = x_4_centred * x_4_rstd.unsqueeze(-1)
+    h2_layer_norm = torch.addcmul(n22b, x_4_hat, n22w)
     h2_add = h2_layer_norm @ up2 + upb2
     h2_gelu = torch.nn.functional.gelu(h2_add)
     h2 = h2_gelu @ down2 + x_4
     h2_centred_rounded = h2 - h2.mean(2, keepdim=True)
     h2_centred = h2_centred_rounded - h2_centred_rounded.mean(2, keepdim=True)
-    h2_var_eps = (h2_centred ** 2).mean(2) + 1e-05
-    logits_layer_norm = h2_centred * nw / h2_var_eps.sqrt().unsqueeze(-1) + nb
+    h2_rstd = ((h2_centred ** 2).mean(2) + 1e-05).rsqrt()
+    h2_hat = h2_centred * h2_rstd.unsqueeze(-1)
+    logits_layer_norm = torch.addcmul(nb, h2_hat, nw)
     logits_getitem = wte[:-1]
     logits = logits_layer_norm @ logits_getitem.T
     inside = (x < n2 - 1).to(wte.dtype)
@@ -98,22 +103,22 @@ def forward(
     nll = -logp[torch.arange(n).unsqueeze(-1), torch.arange(t), y]
     loss = (inside * nll).sum() / loss_sum_1
     return loss, (
-        x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
-        x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm,
-        h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul,
-        x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred, h2_var_eps, logits_layer_norm,
-        logits_getitem, inside, loss_sum_1, logits_softmax,
+        x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1, w_1, w_2, q_view,
+        k_view, v_view, weights, x_2_matmul, x_2_view, h1_layer_norm, h1_add, h1_gelu, x_3, w_4, w_5, q_1_view,
+        k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, h2_layer_norm, h2_add, h2_gelu, logits_layer_norm,
+        logits_getitem, inside, loss_sum_1, h_rstd, h_hat, x_2_rstd, x_2_hat, h1_rstd, h1_hat, x_4_rstd, x_4_hat,
+        h2_rstd, h2_hat, logits_softmax,
     )
 
 
 def backward(saved, grad_out=None):
     """Gradients by name for the cotangent `grad_out` of the result (default: ones)."""
     (
-        x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
-        x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm,
-        h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul,
-        x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred, h2_var_eps, logits_layer_norm,
-        logits_getitem, inside, loss_sum_1, logits_softmax,
+        x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1, w_1, w_2, q_view,
+        k_view, v_view, weights, x_2_matmul, x_2_view, h1_layer_norm, h1_add, h1_gelu, x_3, w_4, w_5, q_1_view,
+        k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, h2_layer_norm, h2_add, h2_gelu, logits_layer_norm,
+        logits_getitem, inside, loss_sum_1, h_rstd, h_hat, x_2_rstd, x_2_hat, h1_rstd, h1_hat, x_4_rstd, x_4_hat,
+        h2_rstd, h2_hat, logits_softmax,
     ) = saved
     n = x.shape[0]
     t = x.shape[1]
@@ -134,19 +139,21 @@ def backward(saved, grad_out=None):
     # dlogits_layer_norm[i,j,k] = Σ_l dlogits[i,j,l] logits_getitem[l,k]
     dlogits_layer_norm = dlogits @ logits_getitem
 
-    # dh2_centred[i,j,k] = (nw[k] dlogits_layer_norm[i,j,k]
-    #     - h2_centred[i,j,k] (Σ_l nw[l] h2_centred[i,j,l] dlogits_layer_norm[i,j,l]) / (d h2_var_eps[i,j])) /
-    #     sqrt(h2_var_eps[i,j])
-    dh2_centred = (
-        (dlogits_layer_norm * nw - h2_centred * (h2_centred * dlogits_layer_norm @ nw / (d * h2_var_eps)).unsqueeze(-1))
-        / h2_var_eps.sqrt().unsqueeze(-1)
+    # dh2_hat[i,j,k] = nw[k] dlogits_layer_norm[i,j,k]
+    dh2_hat = dlogits_layer_norm * nw
+
+    # dh2[i,j,k] = (dh2_hat[i,j,k] - h2_hat[i,j,k] (Σ_l h2_hat[i,j,l] dh2_hat[i,j,l]) / d - (Σ_l dh2_hat[i,j,l]) / d)
+    #     h2_rstd[i,j]
+    dh2 = (
+        (
+            torch.addcmul(dh2_hat, h2_hat, (h2_hat * dh2_hat).mean(2, keepdim=True), value=-1)
+            - dh2_hat.mean(2, keepdim=True)
+        )
+        * h2_rstd.unsqueeze(-1)
     )
 
-    # dh2[i,j,k] = dh2_centred[i,j,k] - (Σ_l dh2_centred[i,j,l]) / d
-    dh2 = dh2_centred - dh2_centred.mean(2, keepdim=True)
-
-    # dnw[i] = Σ_{j,k} h2_centred[j,k,i] dlogits_layer_norm[j,k,i] / sqrt(h2_var_eps[j,k])
-    dnw = torch.einsum("abc,ab->c", h2_centred * dlogits_layer_norm, h2_var_eps.rsqrt())
+    # dnw[i] = Σ_{j,k} h2_hat[j,k,i] dlogits_layer_norm[j,k,i]
+    dnw = (h2_hat * dlogits_layer_norm).sum((0, 1))
 
     # dnb[i] = Σ_{j,k} dlogits_layer_norm[j,k,i]
     dnb = dlogits_layer_norm.sum((0, 1))
@@ -164,19 +171,20 @@ def backward(saved, grad_out=None):
     # dh2_layer_norm[i,j,k] = Σ_l dh2_add[i,j,l] up2[k,l]
     dh2_layer_norm = dh2_add @ up2.T
 
-    # dx_4_centred[i,j,k] = (n22w[k] dh2_layer_norm[i,j,k]
-    #     - x_4_centred[i,j,k] (Σ_l n22w[l] x_4_centred[i,j,l] dh2_layer_norm[i,j,l]) / (d x_4_var_eps[i,j])) /
-    #     sqrt(x_4_var_eps[i,j])
+    # dx_4_hat[i,j,k] = n22w[k] dh2_layer_norm[i,j,k]
+    dx_4_hat = dh2_layer_norm * n22w
+
+    # dx_4_centred[i,j,k] = (dx_4_hat[i,j,k] - x_4_hat[i,j,k] (Σ_l x_4_hat[i,j,l] dx_4_hat[i,j,l]) / d) x_4_rstd[i,j]
     dx_4_centred = (
-        (dh2_layer_norm * n22w - x_4_centred * (x_4_centred * dh2_layer_norm @ n22w / (d * x_4_var_eps)).unsqueeze(-1))
-        / x_4_var_eps.sqrt().unsqueeze(-1)
+        torch.addcmul(dx_4_hat, x_4_hat, (x_4_hat * dx_4_hat).mean(2, keepdim=True), value=-1)
+        * x_4_rstd.unsqueeze(-1)
     )
 
     # dx_4[i,j,k] = dh2[i,j,k] + dx_4_centred[i,j,k] - (Σ_l dx_4_centred[i,j,l]) / d
     dx_4 = dh2 + dx_4_centred - dx_4_centred.mean(2, keepdim=True)
 
-    # dn22w[i] = Σ_{j,k} x_4_centred[j,k,i] dh2_layer_norm[j,k,i] / sqrt(x_4_var_eps[j,k])
-    dn22w = torch.einsum("abc,ab->c", x_4_centred * dh2_layer_norm, x_4_var_eps.rsqrt())
+    # dn22w[i] = Σ_{j,k} x_4_hat[j,k,i] dh2_layer_norm[j,k,i]
+    dn22w = (x_4_hat * dh2_layer_norm).sum((0, 1))
 
     # dn22b[i] = Σ_{j,k} dh2_layer_norm[j,k,i]
     dn22b = dh2_layer_norm.sum((0, 1))
@@ -222,19 +230,20 @@ def backward(saved, grad_out=None):
     #     + Σ_l dq_1_matmul[i,j,l] wqkv2[0,k,l]
     dx_3 = dv_1_matmul @ w_5.T + dk_1_matmul @ w_4.T + dq_1_matmul @ wqkv2[0].T
 
-    # dh1_centred[i,j,k] = (n21w[k] dx_3[i,j,k]
-    #     - h1_centred[i,j,k] (Σ_l n21w[l] h1_centred[i,j,l] dx_3[i,j,l]) / (d h1_var_eps[i,j])) /
-    #     sqrt(h1_var_eps[i,j])
+    # dh1_hat[i,j,k] = n21w[k] dx_3[i,j,k]
+    dh1_hat = dx_3 * n21w
+
+    # dh1_centred[i,j,k] = (dh1_hat[i,j,k] - h1_hat[i,j,k] (Σ_l h1_hat[i,j,l] dh1_hat[i,j,l]) / d) h1_rstd[i,j]
     dh1_centred = (
-        (dx_3 * n21w - h1_centred * (h1_centred * dx_3 @ n21w / (d * h1_var_eps)).unsqueeze(-1))
-        / h1_var_eps.sqrt().unsqueeze(-1)
+        torch.addcmul(dh1_hat, h1_hat, (h1_hat * dh1_hat).mean(2, keepdim=True), value=-1)
+        * h1_rstd.unsqueeze(-1)
     )
 
     # dh1[i,j,k] = dx_4[i,j,k] + dh1_centred[i,j,k] - (Σ_l dh1_centred[i,j,l]) / d
     dh1 = dx_4 + dh1_centred - dh1_centred.mean(2, keepdim=True)
 
-    # dn21w[i] = Σ_{j,k} h1_centred[j,k,i] dx_3[j,k,i] / sqrt(h1_var_eps[j,k])
-    dn21w = torch.einsum("abc,ab->c", h1_centred * dx_3, h1_var_eps.rsqrt())
+    # dn21w[i] = Σ_{j,k} h1_hat[j,k,i] dx_3[j,k,i]
+    dn21w = (h1_hat * dx_3).sum((0, 1))
 
     # dn21b[i] = Σ_{j,k} dx_3[j,k,i]
     dn21b = dx_3.sum((0, 1))
@@ -252,19 +261,20 @@ def backward(saved, grad_out=None):
     # dh1_layer_norm[i,j,k] = Σ_l dh1_add[i,j,l] up1[k,l]
     dh1_layer_norm = dh1_add @ up1.T
 
-    # dx_2_centred[i,j,k] = (n12w[k] dh1_layer_norm[i,j,k]
-    #     - x_2_centred[i,j,k] (Σ_l n12w[l] x_2_centred[i,j,l] dh1_layer_norm[i,j,l]) / (d x_2_var_eps[i,j])) /
-    #     sqrt(x_2_var_eps[i,j])
+    # dx_2_hat[i,j,k] = n12w[k] dh1_layer_norm[i,j,k]
+    dx_2_hat = dh1_layer_norm * n12w
+
+    # dx_2_centred[i,j,k] = (dx_2_hat[i,j,k] - x_2_hat[i,j,k] (Σ_l x_2_hat[i,j,l] dx_2_hat[i,j,l]) / d) x_2_rstd[i,j]
     dx_2_centred = (
-        (dh1_layer_norm * n12w - x_2_centred * (x_2_centred * dh1_layer_norm @ n12w / (d * x_2_var_eps)).unsqueeze(-1))
-        / x_2_var_eps.sqrt().unsqueeze(-1)
+        torch.addcmul(dx_2_hat, x_2_hat, (x_2_hat * dx_2_hat).mean(2, keepdim=True), value=-1)
+        * x_2_rstd.unsqueeze(-1)
     )
 
     # dx_2[i,j,k] = dh1[i,j,k] + dx_2_centred[i,j,k] - (Σ_l dx_2_centred[i,j,l]) / d
     dx_2 = dh1 + dx_2_centred - dx_2_centred.mean(2, keepdim=True)
 
-    # dn12w[i] = Σ_{j,k} x_2_centred[j,k,i] dh1_layer_norm[j,k,i] / sqrt(x_2_var_eps[j,k])
-    dn12w = torch.einsum("abc,ab->c", x_2_centred * dh1_layer_norm, x_2_var_eps.rsqrt())
+    # dn12w[i] = Σ_{j,k} x_2_hat[j,k,i] dh1_layer_norm[j,k,i]
+    dn12w = (x_2_hat * dh1_layer_norm).sum((0, 1))
 
     # dn12b[i] = Σ_{j,k} dh1_layer_norm[j,k,i]
     dn12b = dh1_layer_norm.sum((0, 1))
@@ -309,18 +319,17 @@ def backward(saved, grad_out=None):
     # dx_1[i,j,k] = Σ_l dv_matmul[i,j,l] w_2[k,l] + Σ_l dk_matmul[i,j,l] w_1[k,l] + Σ_l dq_matmul[i,j,l] wqkv1[0,k,l]
     dx_1 = dv_matmul @ w_2.T + dk_matmul @ w_1.T + dq_matmul @ wqkv1[0].T
 
-    # dh_centred[i,j,k] = (n11w[k] dx_1[i,j,k]
-    #     - h_centred[i,j,k] (Σ_l n11w[l] h_centred[i,j,l] dx_1[i,j,l]) / (d h_var_eps[i,j])) / sqrt(h_var_eps[i,j])
-    dh_centred = (
-        (dx_1 * n11w - h_centred * (h_centred * dx_1 @ n11w / (d * h_var_eps)).unsqueeze(-1))
-        / h_var_eps.sqrt().unsqueeze(-1)
-    )
+    # dh_hat[i,j,k] = n11w[k] dx_1[i,j,k]
+    dh_hat = dx_1 * n11w
+
+    # dh_centred[i,j,k] = (dh_hat[i,j,k] - h_hat[i,j,k] (Σ_l h_hat[i,j,l] dh_hat[i,j,l]) / d) h_rstd[i,j]
+    dh_centred = torch.addcmul(dh_hat, h_hat, (h_hat * dh_hat).mean(2, keepdim=True), value=-1) * h_rstd.unsqueeze(-1)
 
     # dh[i,j,k] = dx_2[i,j,k] + dh_centred[i,j,k] - (Σ_l dh_centred[i,j,l]) / d
     dh = dx_2 + dh_centred - dh_centred.mean(2, keepdim=True)
 
-    # dn11w[i] = Σ_{j,k} h_centred[j,k,i] dx_1[j,k,i] / sqrt(h_var_eps[j,k])
-    dn11w = torch.einsum("abc,ab->c", h_centred * dx_1, h_var_eps.rsqrt())
+    # dn11w[i] = Σ_{j,k} h_hat[j,k,i] dx_1[j,k,i]
+    dn11w = (h_hat * dx_1).sum((0, 1))
 
     # dn11b[i] = Σ_{j,k} dx_1[j,k,i]
     dn11b = dx_1.sum((0, 1))
@@ -453,17 +462,17 @@ class Function(torch.autograd.Function):
             up2, upb2, down2, nw, nb,
         )
         (
-            x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
-            x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps,
-            h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view,
-            weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred,
-            h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1, logits_softmax,
+            x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1, w_1, w_2,
+            q_view, k_view, v_view, weights, x_2_matmul, x_2_view, h1_layer_norm, h1_add, h1_gelu, x_3, w_4, w_5,
+            q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, h2_layer_norm, h2_add, h2_gelu,
+            logits_layer_norm, logits_getitem, inside, loss_sum_1, h_rstd, h_hat, x_2_rstd, x_2_hat, h1_rstd, h1_hat,
+            x_4_rstd, x_4_hat, h2_rstd, h2_hat, logits_softmax,
         ) = saved
         return (
-            loss, h_centred, h_var_eps, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view,
-            x_2_centred, x_2_var_eps, h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view,
-            k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add,
-            h2_gelu, h2_centred, h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1, logits_softmax,
+            loss, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, h1_layer_norm, h1_add, h1_gelu,
+            x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, h2_layer_norm, h2_add,
+            h2_gelu, logits_layer_norm, logits_getitem, inside, loss_sum_1, h_rstd, h_hat, x_2_rstd, x_2_hat, h1_rstd,
+            h1_hat, x_4_rstd, x_4_hat, h2_rstd, h2_hat, logits_softmax,
         )
 
     @staticmethod
@@ -479,18 +488,17 @@ class Function(torch.autograd.Function):
             return (None,) * 24
         (
             x, y, wte, wpe, n11w, n11b, wqkv1, wo1, n12w, n12b, up1, upb1, down1, n21w, n21b, wqkv2, wo2, n22w, n22b,
-            up2, upb2, down2, nw, nb, h_centred, h_var_eps, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul,
-            x_2_view, x_2_centred, x_2_var_eps, h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5,
-            q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm,
-            h2_add, h2_gelu, h2_centred, h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1,
-            logits_softmax,
+            up2, upb2, down2, nw, nb, x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view,
+            h1_layer_norm, h1_add, h1_gelu, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul,
+            x_4_view, h2_layer_norm, h2_add, h2_gelu, logits_layer_norm, logits_getitem, inside, loss_sum_1, h_rstd,
+            h_hat, x_2_rstd, x_2_hat, h1_rstd, h1_hat, x_4_rstd, x_4_hat, h2_rstd, h2_hat, logits_softmax,
         ) = ctx.saved_tensors
         saved = (
-            x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, h_centred, h_var_eps,
-            x_1, w_1, w_2, q_view, k_view, v_view, weights, x_2_matmul, x_2_view, x_2_centred, x_2_var_eps,
-            h1_layer_norm, h1_add, h1_gelu, h1_centred, h1_var_eps, x_3, w_4, w_5, q_1_view, k_1_view, v_1_view,
-            weights_1, x_4_matmul, x_4_view, x_4_centred, x_4_var_eps, h2_layer_norm, h2_add, h2_gelu, h2_centred,
-            h2_var_eps, logits_layer_norm, logits_getitem, inside, loss_sum_1, logits_softmax,
+            x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1, w_1, w_2,
+            q_view, k_view, v_view, weights, x_2_matmul, x_2_view, h1_layer_norm, h1_add, h1_gelu, x_3, w_4, w_5,
+            q_1_view, k_1_view, v_1_view, weights_1, x_4_matmul, x_4_view, h2_layer_norm, h2_add, h2_gelu,
+            logits_layer_norm, logits_getitem, inside, loss_sum_1, h_rstd, h_hat, x_2_rstd, x_2_hat, h1_rstd, h1_hat,
+            x_4_rstd, x_4_hat, h2_rstd, h2_hat, logits_softmax,
         )
         with torch.autocast(kind_of(grad_given), enabled=False):
             if torch.is_grad_enabled():

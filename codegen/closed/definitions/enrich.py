@@ -12,7 +12,17 @@ from sympy import Expr, Mul
 from codegen.closed.algebra.matching import holding, matched
 from codegen.closed.algebra.sums import summed_term
 from codegen.closed.algebra.terms import expanded
-from codegen.closed.definitions import knownsums, multiples, oncecentred, onesum, several, sharesofsums, signs, turned
+from codegen.closed.definitions import (
+    knownsums,
+    multiples,
+    normalised,
+    oncecentred,
+    onesum,
+    several,
+    sharesofsums,
+    signs,
+    turned,
+)
 from codegen.closed.definitions.logistic import DEPTH, elementwise_cells, gate_argument, softplus_arguments
 from codegen.closed.definitions.outer import ORIGINS, with_origins
 from codegen.closed.definitions.stabilize import is_exponential
@@ -37,6 +47,7 @@ def enriched(region: Region, kept: tuple[str, ...] = ()) -> Region:
     Cells that are `kept` are read from outside of it.
     """
     region = region.by(oncecentred.RULE, lambda cells: oncecentred.without_second_mean(cells, kept))
+    region = region.by(normalised.RULE, normalised.with_normalised)
     region = region.by(onesum.RULE, lambda cells: onesum.with_one_sum(cells, kept))
     region = region.by(SHARES_BY_LOGS, shares_by_logs).by(
         knownsums.RULE, lambda cells: knownsums.by_known_sums(cells, kept)
