@@ -400,20 +400,24 @@ def _same_up_to_indices(inner: Expr, total: Sigma) -> tuple[Index, ...] | None:
     return None
 
 
-def log_share(e: Expr) -> tuple[Expr, Expr, tuple[Any, ...]] | None:
-    """`f - log(sum(exp f))` among the terms of a sum: the two terms, and (f, index, size, where f is on that axis)."""
+def log_share(e: Expr) -> tuple[Expr, Expr, Expr, tuple[Any, ...]] | None:
+    """`c (f - log(sum(exp f)))` among the terms of a sum: the two terms, the number c, and (f, index, size, where f is on that axis).
+
+    Apart, the two terms are as large as f, and their difference has lost its digits where f is large.
+    """
     terms = sp.Add.make_args(e)
     for t in terms:
-        total = (-t).args[0] if isinstance(-t, sp.log) else t.args[0] if isinstance(t, sp.log) else None
-        if not isinstance(total, Sigma) or len(total.limits) != 1 or _exponent(total.body) is None:
+        logs = [x for x in sp.Mul.make_args(t) if isinstance(x, sp.log)]
+        total, c = (logs[0].args[0], -t / logs[0]) if len(logs) == 1 else (t, t)
+        if not isinstance(total, Sigma) or len(total.limits) != 1 or _exponent(total.body) is None or not c.is_number:
             continue
         ((j, n),) = total.limits
         f = total.body.args[0]
         for u in terms:
-            share = u if isinstance(-t, sp.log) else -u
+            share = u / c
             for where in _places(share):
                 if where not in total.free_symbols and canonical(f.xreplace({j: where})) == canonical(share):
-                    return u, t, (f, j, n, where)
+                    return u, t, c, (f, j, n, where)
     return None
 
 

@@ -118,6 +118,11 @@ def numbers_out(e: Any) -> tuple[Any, list[Any]]:
     return number, out
 
 
+def is_inverse(f: Any) -> bool:
+    """Whether a factor is one that others are divided by."""
+    return isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign() and not isinstance(f.base, sp.exp)
+
+
 def vanishes_with(choice: Any, divisor: Any) -> bool:
     """Whether a divisor may be 0 where a choice between something and 0 is 0: a count, or one made of the same choice."""
     if divisor.is_integer and divisor.has(Indexed) and not divisor.is_positive:
@@ -211,8 +216,8 @@ class ScalarMixin(LowererBase):
             out.append((all_minus, total))
         return out
 
-    def log_softmax(self, e: Expr, one: Expr, other: Expr, share: tuple[Any, ...]) -> Val | None:
-        """A sum with `f - log(sum(exp f))` in it, read along the axis or at one place per row; None where it is neither."""
+    def log_softmax(self, e: Expr, one: Expr, other: Expr, c: Expr, share: tuple[Any, ...]) -> Val | None:
+        """A sum with `c (f - log(sum(exp f)))` in it, read along the axis or at one place per row; None where it is neither."""
         f, j, n, where = share
         self.ranges[j] = n
         outer = self.order
@@ -232,7 +237,8 @@ class ScalarMixin(LowererBase):
         rest = e - one - other
         if whole is None:
             return None
-        minus = isinstance(other, sp.log)
+        minus = bool(c.is_negative)
+        whole = whole if abs(c) == 1 else self.join("*", self.value(abs(c)), whole)
         if rest == 0:
             return self.negative(whole) if minus else whole
         return self.join("-" if minus else "+", self.value(rest), whole)
@@ -265,12 +271,14 @@ class ScalarMixin(LowererBase):
         scale_up: list[Expr] = []
         scale_down: list[Expr] = []
         for f in factors:
-            inverse = isinstance(f, sp.Pow) and f.exp.could_extract_minus_sign() and not isinstance(f.base, sp.exp)
+            inverse = is_inverse(f)
             if not f.atoms(Indexed, Index):
                 (scale_down if inverse else scale_up).append(1 / f if inverse else f)
             else:
                 (bottom if inverse else top).append(1 / f if inverse else f)
         masks, top = self._unmasked(top, bottom)
+        bottom += [1 / f for f in top if is_inverse(f)]  # what is chosen beside 0
+        top = [f for f in top if not is_inverse(f)]
         numbers = [f for f in top if f.is_number and f.is_finite]
         if numbers:  # what is chosen beside 0
             chosen = sp.Mul(*numbers)

@@ -34,6 +34,23 @@ def test_numbers_in_products_that_are_added_are_given_to_the_call() -> None:
     assert line("y = x + x * g * b") == "y = torch.addcmul(x, x * g, b)"
 
 
+def test_choices_are_factors_like_others() -> None:
+    line = Fuse({"x": (N, K), "b": (K,), "r": (N,), "m": (N, S.One)}, frozenset({"n0"})).line
+    chosen = "torch.where(r >= 1, r / n0, 0).unsqueeze(-1)"
+    assert line(f"y = x - x * {chosen}") == f"y = torch.addcmul(x, x, {chosen}, value=-1)"
+    kept = "torch.where((m > 0) & ~(m == 1), x, 0)"
+    assert line(f"y = x + {kept} * b") == f"y = torch.addcmul(x, {kept}, b)"
+    row = "torch.where((m > 0).squeeze(1), r, 0)"
+    assert line(f"y = r + {row} * r") == f"y = torch.addcmul(r, {row}, r)"
+    for unknown in (
+        "torch.where(k, x, 0)",
+        "torch.where(x > k, x, 0)",
+        "torch.where(x > 0, k, 0)",
+        "torch.where(x > 0, 1, 0)",
+    ):
+        assert line(f"y = x + {unknown} * b") == f"y = x + {unknown} * b"
+
+
 def test_dimensions_of_one_that_are_put_in() -> None:
     line = Fuse({"x": (N, K), "b": (K,), "r": (N,)}, frozenset()).line
     assert line("y = x * b + x * r[:, None]") == "y = torch.addcmul(x * b, x, r[:, None])"

@@ -175,3 +175,24 @@ def test_shares_keep_their_logarithm_where_their_targets_come_later() -> None:
         torch.testing.assert_close(out, true.detach())
         for name, slope in zip(grads, torch.autograd.grad(true, leaves), strict=True):
             torch.testing.assert_close(grads[name], slope)
+
+
+def smoothed(x: Tensor, y: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(x, y, label_smoothing=0.1)
+
+
+def weighted(x: Tensor, y: Tensor) -> Tensor:
+    return (0.3 * x.logsumexp(1) - 0.3 * x[torch.arange(len(x)), y]).mean()
+
+
+@pytest.mark.parametrize("forward", [smoothed, weighted])
+@pytest.mark.parametrize("offset", [0.0, 1000.0, 10000.0])
+def test_a_multiple_of_a_logarithm_of_shares_keeps_its_digits(forward: Any, offset: float) -> None:
+    """`0.9 log(sum(exp x)) - 0.9 x[y]` are both as large as x."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(64, 10, generator=g), torch.randint(0, 10, (64,), generator=g)
+    program = codegen.generate(forward, x, y)
+    logp = (x + offset).double().log_softmax(1)
+    picked = -logp[torch.arange(64), y]
+    true = 0.9 * picked - 0.1 * logp.mean(1) if forward is smoothed else 0.3 * picked
+    assert abs(program.forward(x + offset, y)[0].double() - true.mean()) < 1e-6

@@ -80,12 +80,10 @@ def read_as(e: Any, exponent: Any, cell: Cell, log: Expr) -> Any:
         return e
     found = log_share(e) if isinstance(e, sp.Add) else None
     if found is not None:
-        share, total, _ = found
-        minus = not isinstance(-total, sp.log)
-        mapping = determined(exponent[0], -share if minus else share, cell.indices)
-        if mapping is not None and sums_the_same(total, exponent, mapping):
-            rest = read_as(e - share - total, exponent, cell, log)
-            return rest - log.xreplace(mapping) if minus else rest + log.xreplace(mapping)
+        share, total, c, _ = found
+        mapping = determined(exponent[0], share / c, cell.indices)
+        if mapping is not None and sums_the_same(-total / c, exponent, mapping):
+            return read_as(e - share - total, exponent, cell, log) + c * log.xreplace(mapping)
     return rebuilt(e, lambda a: read_as(a, exponent, cell, log))
 
 
@@ -93,8 +91,7 @@ def sums_the_same(total: Any, exponent: Any, mapping: dict[Any, Any]) -> bool:
     """Whether the logarithm's sum runs over the axes that the shares are divided over: x may be shared out along several."""
     inner, (names, limits) = exponent
     own = Sigma(sp.exp(inner.xreplace(dict(names))), *limits)
-    logarithm = total if isinstance(total, sp.log) else -total
-    return canonical(own.xreplace(mapping)) == canonical(logarithm.args[0])
+    return canonical(own.xreplace(mapping)) == canonical(total.args[0])
 
 
 __all__ = ["RULE", "with_log_shares"]

@@ -22,7 +22,7 @@ from codegen.closed.plan.byproducts import by_products
 from codegen.closed.plan.byresult import by_results
 from codegen.closed.plan.bysums import by_sums
 from codegen.closed.plan.naming import Naming
-from codegen.closed.plan.negatives import by_negatives
+from codegen.closed.plan.negatives import by_negatives, turned_round
 from codegen.closed.plan.prices import Prices, sums_of
 from codegen.closed.plan.scatters import with_scatters_apart
 from codegen.closed.plan.sharedsigns import with_signs_once
@@ -155,7 +155,7 @@ def finished(best: Choice, naming: Naming, region: Region) -> Planned:
     gradients = tuple(best.plan.gradients.items())
     wanted = {name for _, name in gradients}
     statements = without_diagonals(statements, wanted, lambda e, s: ranges_of(e, s, algebra))
-    statements = by_negatives(statements)
+    statements = turned_round(by_negatives(statements), wanted)
     sums = sums_of_cells(region.needed, algebra)
     return Planned(tuple(share(statements, algebra)), gradients, best.cost, unshared=tuple(statements), sums=sums)
 

@@ -164,6 +164,8 @@ class Fuse(ast.NodeTransformer):
                 return None
             inner = broadcast(two, three) if function.attr == "addcmul" else (two[0], three[1])
             return None if inner is None else broadcast(one, inner)
+        if ast.unparse(function) == "torch.where":
+            return self.chosen(e)
         own = self.shape(function.value)
         numbers = [n for a in e.args for n in [whole_number(a)] if n is not None]
         if own is None:
@@ -171,10 +173,35 @@ class Fuse(ast.NodeTransformer):
         if function.attr in ENTRY_BY_ENTRY:
             return own
         if function.attr == "unsqueeze" and len(numbers) == 1:
-            at = numbers[0] if numbers[0] >= 0 else len(own) + 1 + numbers[0]
-            return (*own[:at], S.One, *own[at:])
+            return unsqueezed(own, numbers[0])
+        if function.attr == "squeeze" and len(numbers) == 1:
+            return squeezed(own, numbers[0])
         if function.attr in ("sum", "mean"):
             return self.reduced(own, e, numbers)
+        return None
+
+    def chosen(self, e: ast.Call) -> Shape | None:
+        """The shape of a choice between tensors of floats, or one and a number."""
+        if len(e.args) != 3 or all(self.shape(a) is None for a in e.args[1:]):
+            return None
+        parts = [self.of_mask(e.args[0]), *(() if self.is_number(a) else self.shape(a) for a in e.args[1:])]
+        return None if None in parts else together(cast("list[Shape]", parts))
+
+    def of_mask(self, e: ast.expr) -> Shape | None:
+        """The shape of what comparisons of tensors of floats give."""
+        if isinstance(e, ast.Compare):
+            parts = [() if self.is_number(x) else self.shape(x) for x in (e.left, *e.comparators)]
+            return None if None in parts else together(cast("list[Shape]", parts))
+        if isinstance(e, ast.BinOp) and isinstance(e.op, (ast.BitAnd, ast.BitOr)):
+            parts = [self.of_mask(e.left), self.of_mask(e.right)]
+            return None if None in parts else together(cast("list[Shape]", parts))
+        if isinstance(e, ast.UnaryOp) and isinstance(e.op, ast.Invert):
+            return self.of_mask(e.operand)
+        if isinstance(e, ast.Call) and isinstance(e.func, ast.Attribute) and e.func.attr in ("squeeze", "unsqueeze"):
+            own, numbers = self.of_mask(e.func.value), [whole_number(a) for a in e.args]
+            if own is None or len(numbers) != 1 or numbers[0] is None:
+                return None
+            return squeezed(own, numbers[0]) if e.func.attr == "squeeze" else unsqueezed(own, numbers[0])
         return None
 
     def reduced(self, own: Shape, e: ast.Call, numbers: list[int]) -> Shape | None:
@@ -185,6 +212,26 @@ class Fuse(ast.NodeTransformer):
             return None
         kept = (S.One,) if e.keywords else ()
         return (*own[: numbers[0]], *kept, *own[numbers[0] + 1 :])
+
+
+def squeezed(own: Shape, dim: int) -> Shape | None:
+    """A shape without a dimension of one; None where the dimension is no such."""
+    at = dim if dim >= 0 else len(own) + dim
+    return (*own[:at], *own[at + 1 :]) if 0 <= at < len(own) and own[at] == 1 else None
+
+
+def unsqueezed(own: Shape, dim: int) -> Shape:
+    """A shape with a dimension of one put in."""
+    at = dim if dim >= 0 else len(own) + 1 + dim
+    return (*own[:at], S.One, *own[at:])
+
+
+def together(shapes: Sequence[Shape]) -> Shape | None:
+    """The shape that several tensors have together; None where they are not known to fit."""
+    whole: Shape | None = ()
+    for s in shapes:
+        whole = None if whole is None else broadcast(whole, s)
+    return whole
 
 
 def minus_of(number: ast.expr) -> ast.expr:
