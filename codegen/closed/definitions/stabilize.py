@@ -132,11 +132,18 @@ def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:
             inner = step
             new = opened(inner)
             if new is not None and not (isinstance(direct, sp.log) and only_written_out(direct, new)):
-                return new
+                return besides_ones(new, known)
         return e if direct is None else direct
     if isinstance(e, Indexed) or not e.args:
         return e
     return rebuilt(e, lambda a: log_parts(a, known))
+
+
+def besides_ones(e: Any, known: Mapping[str, Cell]) -> Any:
+    """An expression with its logarithms of one and an element of a cell that is an exponential as the kernel that computes these."""
+    ones = (x for x in e.atoms(sp.log) if isinstance(x.args[0] - 1, Indexed))
+    there = {x: log_parts(x, known) for x in ones if is_exponential(x.args[0] - 1, known)}
+    return e.xreplace(there) if there else e
 
 
 def only_written_out(direct: Expr, new: Expr) -> bool:
