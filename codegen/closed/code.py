@@ -24,6 +24,7 @@ from codegen.closed.definitions import (
     oncemultiplied,
     pieces,
 )
+from codegen.closed.definitions.differences import in_factors
 from codegen.closed.definitions.enrich import enriched
 from codegen.closed.definitions.inlogarithms import in_logarithms
 from codegen.closed.definitions.outer import among_rows, outer_differences
@@ -135,7 +136,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
 
 def careful_starts(start: Region, kept: tuple[str, ...]) -> Iterator[Region]:
     """A region in other forms that exponentials overflow in less, the simplest first."""
-    yield from (r for r in (scaled(start, kept), in_logarithms(start, kept)) if r is not None)
+    yield from (r for r in (scaled(start, kept), in_logarithms(start, kept), in_factors(start, kept)) if r is not None)
     exponents = masked.by_masked_exponents(start, kept)
     if exponents is not None:
         yield exponents
