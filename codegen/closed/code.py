@@ -11,6 +11,7 @@ import sympy as sp
 from codegen.closed.algebra.algebra import Algebra
 from codegen.closed.definitions import (
     atplaces,
+    attruths,
     boundedslopes,
     bymasks,
     centredgate,
@@ -18,6 +19,7 @@ from codegen.closed.definitions import (
     chosenslope,
     completed,
     diagonals,
+    joinedsums,
     linear,
     masked,
     moments,
@@ -92,7 +94,8 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     kept = (*region.needed, *region.seeds)
     region = replace(region, wanted=reached(region))
     start = (
-        region.by(bymasks.RULE, lambda cells: bymasks.by_masks(cells, kept))
+        region.by(attruths.RULE, lambda cells: attruths.by_truths(cells, kept))
+        .by(bymasks.RULE, lambda cells: bymasks.by_masks(cells, kept))
         .by(chosengate.RULE, chosengate.with_chosen_gates)
         .by(pieces.RULE, pieces.by_pieces)
         .by(boundedslopes.RULE, boundedslopes.with_bounded_slopes)
@@ -107,6 +110,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
 
     def together(careful: bool) -> Region:
         whole = start.by(linear.RULE, lambda cells: linear.collected(cells, kept, careful))
+        whole = whole.by(joinedsums.RULE, lambda cells: joinedsums.joined(cells, kept))
         return whole.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 
     def best(start: Region) -> RegionCode:
