@@ -269,17 +269,17 @@ class Names:
                 indices = [i.xreplace(mapping) for i in pattern.product.indices]
                 named = pattern.cell.element(indices)
                 new = quotient(e, at(pattern.product, indices), exponent) * named**exponent
-                if pattern.masked and not (exponent == 1 and self.needs_no_mask(new / named, pattern)):
+                if pattern.masked and not (exponent == 1 and self.needs_no_mask(new / named, indices_of(named))):
                     continue
                 if not self.divides_by_more(new, e):
                     out.append(new)
         return out
 
-    def needs_no_mask(self, rest: Expr, pattern: Pattern) -> bool:
+    def needs_no_mask(self, rest: Expr, own: frozenset[Index]) -> bool:
         """Whether what a masked cell is multiplied with, along all of its axes, is a number wherever it is zero; no truth is divided by."""
         for b, x in powers(rest).items():
             truth = mask_of(b)[1] is not None
-            if (truth and x < 0) or (not truth and indices_of(b) >= pattern.free and not (x > 0 and self.is_finite(b))):
+            if (truth and x < 0) or (not truth and indices_of(b) >= own and not (x > 0 and self.is_finite(b))):
                 return False
         return True
 
@@ -287,7 +287,9 @@ class Names:
         """Whether a factor is made of what is given by sums and products alone, so that it is no number only where that is none."""
         if isinstance(b, Indexed):
             cell = self.algebra.cells.get(name_of(b))
-            return cell is None or cell.expr is None or (depth > 0 and self.is_finite(cell.expr, depth - 1))
+            if cell is None:  # a cotangent, as good as given where it comes from elsewhere
+                return name_of(b).removeprefix("d_") in self.algebra.kept
+            return cell.expr is None or (depth > 0 and self.is_finite(cell.expr, depth - 1))
         if isinstance(b, sp.Pow):
             return bool(b.exp.is_Integer and b.exp.is_positive) and self.is_finite(b.base, depth)
         return b.is_number or (
