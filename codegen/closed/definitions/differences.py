@@ -22,7 +22,7 @@ from codegen.closed.definitions.logistic import (
     of_exponentials,
     softplus_arguments,
 )
-from codegen.closed.regions.cells import Cell, substituted
+from codegen.closed.regions.cells import Cell, at, substituted
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Index, Less, Sigma, Where, accesses, fresh, name_of
@@ -114,10 +114,9 @@ def odds(e: Any, c: Cell, known: Mapping[str, Cell], taken: set[str]) -> Iterato
         taken.add(made.name)
         return made, made.element([i for i in c.indices if i != 0 and i in expr.free_symbols])
 
-    sums = {n: d for n, d in known.items() if isinstance(d.expr, sp.Add) and d.kind == "float" and not d.call}
     for log in sorted((x for x in e.atoms(sp.log) if is_difference(x.args[0])), key=str):
-        g: Any = fewest(cast("Any", 1 - log.args[0]).args[0], sums)
-        number, rest = g.as_coeff_Mul()
+        g: Any = fewest(cast("Any", 1 - log.args[0]).args[0], known)
+        number, rest = multiple_of(g, known).as_coeff_Mul()
         beyond: Any = sp.S.Zero
         if isinstance(rest, sp.exp) and number.is_negative:
             low, high = BOUNDS
@@ -134,15 +133,30 @@ def odds(e: Any, c: Cell, known: Mapping[str, Cell], taken: set[str]) -> Iterato
         yield made, log, beyond - sp.log(1 + q)
 
 
+def multiple_of(e: Any, known: Mapping[str, Cell]) -> Any:
+    """A number times an element of a cell as a number times what that is a multiple of, as far as such go."""
+    number, rest = e.as_coeff_Mul()
+    cell = known.get(name_of(rest)) if isinstance(rest, Indexed) else None
+    if cell is None or cell.expr is None or cell.call or cell.kind != "float":
+        return e
+    inner: Any = at(cell, rest.indices)
+    plain = isinstance(inner.as_coeff_Mul()[1], (Indexed, sp.exp))
+    return multiple_of(number * inner, known) if plain else e
+
+
 def is_infinite(c: Cell | None) -> bool:
     """Whether a cell chooses oo or -oo somewhere."""
     return c is not None and c.expr is not None and c.expr.has(sp.oo, -sp.oo)
 
 
-def fewest(e: Any, sums: Mapping[str, Cell]) -> Any:
-    """A sum with the sums that it reads written out, where it does not read more then."""
-    new = sp.expand(substituted(e, sums))
-    return new if len(new.atoms(Indexed)) <= len(e.atoms(Indexed)) else e
+def fewest(e: Any, known: Mapping[str, Cell]) -> Any:
+    """A difference with the sums, and products of such, that it reads written out, where what both have cancels: (h - x) r - (l - x) r is (h - l) r."""
+    sums = {n: d for n, d in known.items() if isinstance(d.expr, sp.Add) and d.kind == "float" and not d.call}
+    products = {n: d for n, d in known.items() if isinstance(d.expr, sp.Mul) and any(r in sums for r in d.reads)}
+    whole = sp.expand(substituted(substituted(e, {**products, **sums}), sums))
+    new = sp.factor_terms(whole)
+    apart = len(sp.Add.make_args(whole)) <= len(sp.Add.make_args(sp.expand(e)))
+    return new if apart and len(new.atoms(Indexed)) <= len(e.atoms(Indexed)) + 1 else e
 
 
 def is_difference(e: Any) -> bool:
@@ -161,9 +175,10 @@ def apart(e: Any, known: Mapping[str, Cell]) -> Any:
 
 
 def written_out(e: Any, usable: Mapping[str, Cell]) -> Any:
-    """An expression with the definitions of these cells in it, and in them, as far as it stays short."""
+    """An expression with the definitions of these cells in it, and in them, as far as it stays short; exponents are left as they are."""
     for _ in range(LEVELS):
-        step = substituted(e, usable)
+        exponentials = {x: sp.Dummy(positive=True) for x in e.atoms(sp.exp)}
+        step = substituted(e.xreplace(exponentials), usable).xreplace({d: x for x, d in exponentials.items()})
         if step == e or len(step.args) > SHORT or sp.count_ops(step) > SHORT**2:
             break
         e = step

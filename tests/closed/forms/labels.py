@@ -177,7 +177,29 @@ def guessing_hand(t, a, b, c, y, g):
     return out, (dd.sum(1), (d * dz).sum(0), -dd.sum(0), dc)
 
 
+# Salimans et al., PixelCNN++, 2017: the share of a logistic distribution between two bounds
+def discretised_logistic(x, lower, upper, s):
+    inverse = torch.exp(-s)
+    return -torch.log(torch.sigmoid((upper - x) * inverse) - torch.sigmoid((lower - x) * inverse)).mean()
+
+
+def discretised_logistic_hand(x, lower, upper, s, g):
+    inverse, a, b, width = torch.exp(-s), lower - x, upper - x, upper - lower
+    p, r, q = a * inverse, b * inverse, 1 / (width * inverse).expm1()
+    out = (F.softplus(p, threshold=40) + q.log1p() - F.logsigmoid(r)).mean()
+    w, p, r = inverse * (g / len(x)), p.sigmoid(), r.sigmoid()
+    return out, ((1 - p - r) * w, torch.addcmul(torch.addcmul(width * q, 1 - r, b), a, p, value=-1) * w)
+
+
 LABELS = (
+    Form(
+        "discretised logistic",
+        discretised_logistic,
+        lambda d, n: [d.normal(n), d.unit(n), d.unit(n) + 1, d.normal(n)],
+        discretised_logistic_hand,
+        ("x", "s"),
+        extreme=True,
+    ),
     Form(
         "cumulative link",
         cumulative_link,
