@@ -25,7 +25,7 @@ from codegen.closed.definitions.logistic import (
 from codegen.closed.regions.cells import Cell, at, substituted
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Index, Less, Sigma, Where, accesses, fresh, name_of
+from engine.notation import Index, Less, Where, accesses, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -195,12 +195,7 @@ def logarithm(e: Any) -> Any:
         units.setdefault(g, sp.Dummy(f"E{len(units)}", positive=True))
         there[x] = units[g] if g == f else 1 / units[g]
     plain = e.xreplace(there)
-    if (
-        not isinstance(plain, sp.Add)
-        or not 0 < len(units) <= MOST
-        or plain.has(Indexed, Sigma, Where)
-        or plain.atoms(Index)
-    ):
+    if not isinstance(plain, sp.Add) or not len(units) <= MOST or not {*plain.free_symbols} <= {*units.values()}:
         return None
     top, bottom = sp.fraction(sp.cancel(plain))
     (number, found), (below, others) = (sp.factor_list(f) if f.free_symbols else (f, []) for f in (top, bottom))
