@@ -156,6 +156,11 @@ class TextPrinter(StrPrinter):
             left, right = right, left
         return f"{self._print(left)} {sign} {self._print(right)}"
 
+    def _print_Sign(self, expr: Any) -> str:
+        return f"{type(expr).__name__.lower()}({self._print(expr.args[0])})"
+
+    _print_Floor = _print_Sign
+
     def _print_Parity(self, expr: Any) -> str:
         return f"ε[{','.join(self._print(i) for i in expr.args)}]"
 

@@ -11,6 +11,7 @@ import sympy as sp
 from codegen.closed.algebra.algebra import Algebra
 from codegen.closed.definitions import (
     atplaces,
+    attruths,
     boundedslopes,
     bymasks,
     centredgate,
@@ -18,12 +19,14 @@ from codegen.closed.definitions import (
     chosenslope,
     completed,
     diagonals,
+    joinedsums,
     linear,
     masked,
     moments,
     oncemultiplied,
     pieces,
 )
+from codegen.closed.definitions.differences import in_factors
 from codegen.closed.definitions.enrich import enriched
 from codegen.closed.definitions.inlogarithms import in_logarithms
 from codegen.closed.definitions.outer import among_rows, outer_differences
@@ -91,7 +94,8 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
     kept = (*region.needed, *region.seeds)
     region = replace(region, wanted=reached(region))
     start = (
-        region.by(bymasks.RULE, lambda cells: bymasks.by_masks(cells, kept))
+        region.by(attruths.RULE, lambda cells: attruths.by_truths(cells, kept))
+        .by(bymasks.RULE, lambda cells: bymasks.by_masks(cells, kept))
         .by(chosengate.RULE, chosengate.with_chosen_gates)
         .by(pieces.RULE, pieces.by_pieces)
         .by(boundedslopes.RULE, boundedslopes.with_bounded_slopes)
@@ -106,6 +110,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
 
     def together(careful: bool) -> Region:
         whole = start.by(linear.RULE, lambda cells: linear.collected(cells, kept, careful))
+        whole = whole.by(joinedsums.RULE, lambda cells: joinedsums.joined(cells, kept))
         return whole.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 
     def best(start: Region) -> RegionCode:
@@ -135,7 +140,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
 
 def careful_starts(start: Region, kept: tuple[str, ...]) -> Iterator[Region]:
     """A region in other forms that exponentials overflow in less, the simplest first."""
-    yield from (r for r in (scaled(start, kept), in_logarithms(start, kept)) if r is not None)
+    yield from (r for r in (scaled(start, kept), in_logarithms(start, kept), in_factors(start, kept)) if r is not None)
     exponents = masked.by_masked_exponents(start, kept)
     if exponents is not None:
         yield exponents

@@ -196,3 +196,27 @@ def test_a_multiple_of_a_logarithm_of_shares_keeps_its_digits(forward: Any, offs
     picked = -logp[torch.arange(64), y]
     true = 0.9 * picked - 0.1 * logp.mean(1) if forward is smoothed else 0.3 * picked
     assert abs(program.forward(x + offset, y)[0].double() - true.mean()) < 1e-6
+
+
+def step(a: Tensor, t: Tensor) -> Tensor:
+    """Of the forward algorithm of a hidden Markov model."""
+    return torch.log(torch.exp(a) @ torch.exp(t))
+
+
+def test_a_product_of_exponentials_under_a_logarithm_is_a_logsumexp() -> None:
+    a, t = Draw(0).normal(5, 4), Draw(1).normal(4, 3)
+    program = codegen.generate(step, a, t)
+    for large in ((1e4 * a, t), (a, 1e4 * t), (1e4 * a, 1e4 * t), (-1e4 * a, t)):
+        leaves = [x.clone().requires_grad_() for x in large]
+        true = (leaves[0][:, :, None] + leaves[1]).logsumexp(1)
+        out, saved = program.forward(*large)
+        torch.testing.assert_close(out, true.detach())
+        found = program.backward(saved)
+        for ours, theirs in zip(found.values(), torch.autograd.grad(true.sum(), leaves), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_matrices_are_multiplied_where_there_are_too_many_sums() -> None:
+    program = codegen.generate(step, Draw(0).normal(64, 64), Draw(1).normal(64, 64))
+    assert "logsumexp" not in program.source
+    assert "@" in program.source[program.source.index("def forward") : program.source.index("def backward")]

@@ -159,8 +159,35 @@ def test_two_values_of_one_tensor_are_two_masks() -> None:
 
     def forward(x, y):
         y = y % 3
-        p = x * torch.where(y == 1, x, 0)
-        return (p * torch.where(y == 2, x.exp(), 0) + torch.where(y == 2, x.sin(), p)).sum()
+        p = x * torch.where(y == 1, x.cos(), 0)
+        return (p * torch.where(y == 2, x.sin(), 0) + torch.where(y == 2, x.sin(), p)).sum()
 
     source = checked(forward, drawn(6), torch.arange(6)).source
     assert source.count(" == 1\n") == source.count(" == 2\n") == 1
+
+
+def test_what_is_chosen_or_zero_names_what_its_mask_leaves_of_a_product() -> None:
+    """Of exp(x) under a mask the slope is itself, and so it is in a product with what needs no mask of its own."""
+
+    def forward(x, y, w):
+        return (torch.where(y < 0, torch.exp(x * w), 0).sum(1) ** 2).sum()
+
+    source = checked(forward, drawn(6, 7), rows(), torch.tensor(0.3, dtype=torch.float64)).source
+    text = source[source.index("def forward") : source.index("def step")]
+    assert text.count("where(") == text.count("exp()") == 1
+
+
+def test_a_mask_stays_beside_what_may_be_no_number() -> None:
+    """Of log(y) nothing is left where the mask is zero, whatever it is there."""
+
+    def forward(x, y, w):
+        return (torch.where(y > 0, torch.exp(x * w), 0) * torch.log(y)).sum()
+
+    x, y, w = drawn(6, 7), rows(), torch.tensor(0.3, dtype=torch.float64)
+    program = codegen.generate(forward, x, y, w)
+    assert program.writer is not None
+    assert all(r.code.simplified for r in program.writer.regions.values() if r.code.backward)
+    grads = program.backward(program.forward(x, y, w)[1])
+    leaves = [t.clone().requires_grad_() for t in (x, w)]
+    true = torch.autograd.grad(forward(leaves[0], y, leaves[1]), leaves)
+    torch.testing.assert_close([grads["x"], grads["w"]], [*true])

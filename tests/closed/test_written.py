@@ -269,3 +269,17 @@ def test_the_smallest_of_all_is_said_to_be_that() -> None:
     assert text_formula(lettered(definition, indices)[0]) == "min_j x[i,j]"
     assert r"\min_{j} x_{i,j}" in latex_formula(lettered(definition, indices)[0])
     assert "= x.amin(1)\n" in program.source
+
+
+def test_sizes_in_front_of_a_sum_and_in_its_terms_cancel() -> None:
+    """The slope of a variance over n - 1 has an n - 1 above, and so has that of the covariances beside it."""
+
+    def spread(x: torch.Tensor) -> torch.Tensor:
+        z = x - x.mean(0)
+        c = (z.T @ z) / (len(x) - 1)
+        off = c - torch.diag(torch.diag(c))
+        return torch.relu(1 - x.var(0).sqrt()).mean() + (off**2).sum() / x.shape[1]
+
+    program = codegen.generate(spread, torch.randn(5, 3, dtype=torch.float64))
+    formulas = [line for line in program.source.splitlines() if line.lstrip().startswith("#")]
+    assert not any("/ 2 - 1/2" in line for line in formulas)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from codegen import generate
 from codegen.formula import lettered, text_formula
 from codegen.steps import wrapped
-from engine.notation import Index, Less, LessEqual, Quo, Sigma, Where, base, element
+from engine.notation import Index, Less, LessEqual, Quo, Sigma, Sign, Where, base, element
 
 A, B, C = Index("a"), Index("b"), Index("c")
 D = sp.Symbol("d", integer=True, positive=True)
@@ -32,6 +32,7 @@ FORMULAS = [
     (1 / sp.sqrt(X + 1), "1/sqrt(x[a] + 1)"),
     (element(base("x"), [Quo(A, Quo(D, sp.Integer(4)))]), "x[a//(d//4)]"),
     (B * Quo(D, sp.Integer(4)), "b (d//4)"),
+    (Sign(X) * B, "b sign(x[a])"),
     (Where(LessEqual(X, 0), 0, X), "0 if x[a] ≤ 0 else x[a]"),
     (
         Where(Less(A + B - 1, D), Where(LessEqual(0, A + B - 1), X, 0), 0),

@@ -29,7 +29,7 @@ from codegen.closed.algebra.facts import (
     summed_together,
 )
 from codegen.closed.algebra.gated import gated, sigmoid_cells
-from codegen.closed.algebra.masks import at_places, unmasked, within_choice
+from codegen.closed.algebra.masks import at_places, masked_product, unmasked, within_choice
 from codegen.closed.algebra.matching import by_shape, holding
 from codegen.closed.algebra.mirrored import parities
 from codegen.closed.algebra.sums import PUT, gathered_up, rebuilt, summed_term
@@ -82,6 +82,8 @@ class Algebra:
         """Cells that are products of powers, by what they are in generators."""
         self.ups: list[Cell] = []
         """The same cells as they are defined: they name products."""
+        self.masked: dict[str, Cell] = {}
+        """Cells that are such products where a truth holds, else zero, as the products with the truth that they name."""
         self.rules: list[str] = []
         self.memo: dict[Any, Expr] = {}
         self.interned: dict[Any, Sigma] = {}
@@ -114,6 +116,10 @@ class Algebra:
             lowered = self.lowered(e)
             if not isinstance(e, sp.exp) or lowered != e or cell.name in self.written:
                 self.down[cell.name] = replace(cell, expr=lowered)
+            self.ups.append(cell)
+        product = masked_product(e)
+        if product is not None:
+            self.masked[cell.name] = replace(cell, expr=self.lowered(product))
             self.ups.append(cell)
         if isinstance(e, Indexed) and any(isinstance(i, Indexed) for i in e.indices):
             self.down[cell.name] = replace(cell, expr=self.lowered(e))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.algebra.terms import powers
+from codegen.closed.algebra.terms import is_monomial, powers
 from codegen.closed.regions.cells import at
 from engine.indexed import Indexed
 from engine.notation import BRACKETS, Delta, Index, Less, Where, name_of
@@ -53,6 +53,15 @@ def unmasked(term: Any, algebra: Algebra) -> Any:
             factors[factors.index(f)] = number
             algebra.note(MASKED)
     return Mul(*factors)
+
+
+def masked_product(e: Any) -> Any:
+    """[c] p of a choice between a product p of powers and zero; None for anything else."""
+    if not isinstance(e, Where) or ZERO not in e.args[1:] or not isinstance(e.args[0], BRACKETS):
+        return None
+    condition, chosen, other = cast("Any", e.args)
+    product = chosen if other == 0 else other
+    return (condition if other == 0 else 1 - condition) * product if is_monomial(product) else None
 
 
 def rooted(f: Any) -> Any:
@@ -124,4 +133,4 @@ def agree(one: Any, other: Any, algebra: Algebra) -> bool:
     return bool(one == other) or bool(algebra.lowered(one) == algebra.lowered(other))
 
 
-__all__ = ["MASKED", "at_places", "unmasked", "within_choice"]
+__all__ = ["MASKED", "at_places", "masked_product", "unmasked", "within_choice"]

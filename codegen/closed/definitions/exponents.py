@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Mul
 
-from codegen.closed.definitions.several import divides, exponent_of
+from codegen.closed.definitions.several import divides, exponent_of, exponent_of_term
 from codegen.closed.definitions.shares import exponential, reduction
 from codegen.closed.regions.cells import Cell, at
 from engine.indexed import Indexed
@@ -100,7 +100,7 @@ def added(c: Cell, cells: list[Cell], known: Mapping[str, Cell]) -> list[Any]:
             left += at(cell, e.indices).args
         else:
             terms.append(e)
-    others = [e for e in terms if exponent_of(e, known) is None]
+    others = [e for e in terms if exponent_of_term(e, known) is None]
     return others if len(others) < len(terms) or all(is_power(e, known) for e in terms) else []
 
 

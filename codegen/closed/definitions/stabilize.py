@@ -43,18 +43,26 @@ def stabilized(region: Region, kept: tuple[str, ...] = ()) -> Region:
     region = (
         region.by(MEANS, means_apart).by(shift.RULE, lambda cells: shift.unshifted(cells, kept)).by(QUOTIENT, quotients)
     )
-    return region.by(LOGARITHMS, logs_apart).by(UNREAD, lambda cells: read_ones(cells, kept))
+    return region.by(LOGARITHMS, lambda cells: logs_apart(cells, kept)).by(UNREAD, lambda cells: read_ones(cells, kept))
 
 
-def logs_apart(cells: list[Cell]) -> list[Cell]:
-    """The cells with their logarithms expanded where something is gained."""
+def logs_apart(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
+    """The cells with their logarithms expanded where something is gained. What is another tensor then is read as that, but for `kept` ones."""
     known: dict[str, Cell] = {}
     out: list[Cell] = []
+    gone: dict[str, Cell] = {}
     for cell in cells:
+        if cell.expr is not None and any(r in gone for r in cell.reads):
+            cell = replace(cell, expr=substituted(cell.expr, gone), text=None)
         if cell.expr is not None and not cell.call and cell.expr.has(sp.log):
             new = by_cells(log_parts(cell.expr, known), known)
             if new != cell.expr:
                 cell = replace(cell, expr=new)
+            other = known.get(name_of(new)) if isinstance(new, Indexed) and cell.name not in kept else None
+            same = other is not None and (other.dtype, other.differentiable) == (cell.dtype, cell.differentiable)
+            if same and new.indices == cell.indices and not cell.named:
+                gone[cell.name] = cell
+                continue
         known[cell.name] = cell
         out.append(cell)
     return out
@@ -132,11 +140,18 @@ def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:
             inner = step
             new = opened(inner)
             if new is not None and not (isinstance(direct, sp.log) and only_written_out(direct, new)):
-                return new
+                return besides_ones(new, known)
         return e if direct is None else direct
     if isinstance(e, Indexed) or not e.args:
         return e
     return rebuilt(e, lambda a: log_parts(a, known))
+
+
+def besides_ones(e: Any, known: Mapping[str, Cell]) -> Any:
+    """An expression with its logarithms of one and an element of a cell that is an exponential as the kernel that computes these."""
+    ones = (x for x in e.atoms(sp.log) if isinstance(x.args[0] - 1, Indexed))
+    there = {x: log_parts(x, known) for x in ones if is_exponential(x.args[0] - 1, known)}
+    return e.xreplace(there) if there else e
 
 
 def only_written_out(direct: Expr, new: Expr) -> bool:

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 import torch
 
 from codegen.closed.gates.errors import inputs_at
+from codegen.closed.gates.points import SEEDS
 from codegen.closed.gates.sizes import shape_at
 from codegen.closed.plan.backward import cot_name
+from engine.indexed import Indexed
 from engine.notation import accesses, name_of
 
 if TYPE_CHECKING:
@@ -27,16 +29,39 @@ HUGE = 1e4
 def not_finite(trial: Trial) -> Counter[str]:
     """How many numbers of a plan's results and gradients are not finite, by the input that alone is so large that exponentials of it are not.
 
-    Such inputs have both signs then, and all others are positive; "" stands for all of them at once, of any sign.
+    Such inputs have both signs then, and all others are positive; "" stands for all of them at once, of any sign. Where the
+    logarithm of a difference is not finite, they are drawn anew.
     """
-    region, cells, sizes = trial.region, trial.cells, trial.sizes
-    wide = in_exponents(region.cells)
-    values = inputs_at(region, cells, sizes, 0.0, kind=1)
-    any_sign = inputs_at(region, cells, sizes, 0.0)
+    wide = in_exponents(trial.region.cells)
+    any_sign = defined(trial, 0)
+    values = defined(trial, 1)
     values |= beyond(trial, values)
     large = {k: v * HUGE for k, v in any_sign.items() if k in wide and v.is_floating_point()}
     found = {k: lost(trial, values | {k: v}) for k, v in large.items()} | {"": lost(trial, values | large)}
     return +Counter(found)
+
+
+def defined(trial: Trial, kind: int) -> dict[str, torch.Tensor]:
+    """Inputs of a kind, or of the first one for which all results are finite where the logarithm of a difference is taken."""
+    drawn = inputs_at(trial.region, trial.cells, trial.sizes, 0.0, kind=kind)
+    values = drawn
+    for other in range(SEEDS) if logarithm_of_difference(trial.region.cells) else ():
+        if not lost(trial, values | beyond(trial, values)):
+            return values
+        values = inputs_at(trial.region, trial.cells, trial.sizes, 0.0, other, other)
+    return drawn
+
+
+def logarithm_of_difference(cells: Sequence[Cell]) -> bool:
+    """Whether a logarithm is taken of what something is subtracted in."""
+    known = {c.name: c.expr for c in cells}
+    for x in (x for c in cells if c.expr is not None for x in c.expr.atoms(sp.log)):
+        e: Any = x.args[0]
+        while isinstance(e, Indexed) and known.get(name_of(e)) is not None:
+            e = known[name_of(e)]
+        if isinstance(e, sp.Add) and any(t.could_extract_minus_sign() for t in e.args):
+            return True
+    return False
 
 
 def beyond(trial: Trial, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -13,9 +13,10 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.closed.algebra.facts import divisors
+from codegen.closed.algebra.masks import mask_of
 from codegen.closed.algebra.matching import matched
 from codegen.closed.algebra.sums import rebuilt
-from codegen.closed.algebra.terms import powers, scalar_part
+from codegen.closed.algebra.terms import indices_of, powers, scalar_part
 from codegen.closed.regions.cells import Cell, at
 from codegen.derive import distribute
 from engine.indexed import Indexed
@@ -46,6 +47,8 @@ class Pattern:
     free: frozenset[Index]
     tensors: frozenset[str]
     heads: frozenset[str]
+    masked: bool
+    """Whether it is zero where a truth does not hold."""
     single: bool
     """Whether the cell may pay where it stands for one factor: for a root, or for what is no tensor."""
 
@@ -61,13 +64,13 @@ def pattern_of(cell: Cell, product: Cell | None) -> Pattern | None:
     if product is None or product.expr is None:
         return None
     table = powers(product.expr)
-    head = max(table, key=lambda b: len(b.free_symbols))
+    head = max((b for b in table if mask_of(b)[1] is None), key=lambda b: len(b.free_symbols))
     free = frozenset(cast("Index", i) for i in product.indices if i != 0)
     plain = all(isinstance(b, Indexed) and x.is_Integer for b, x in table.items())
     distinct = len({name_of(b) for b in table if isinstance(b, Indexed)}) == len(table)
-    return Pattern(
-        cell, product, table, head, free, tensors_of(product.expr), tensors_of(head), not (plain and distinct)
-    )
+    masked = any(mask_of(b)[1] is not None for b in table)
+    tensors, heads = tensors_of(product.expr), tensors_of(head)
+    return Pattern(cell, product, table, head, free, tensors, heads, masked, not (plain and distinct))
 
 
 def tensors_of(e: Expr) -> frozenset[str]:
@@ -80,7 +83,7 @@ class Names:
 
     def __init__(self, algebra: Algebra) -> None:
         self.algebra = algebra
-        found = ((c, pattern_of(c, algebra.down.get(c.name))) for c in algebra.ups)
+        found = ((c, pattern_of(c, algebra.down.get(c.name) or algebra.masked.get(c.name))) for c in algebra.ups)
         self.patterns = {c.name: p for c, p in found if p is not None}
         self.ups = frozenset(c.name for c in algebra.ups)
         self.known: dict[Any, tuple[Expr, tuple[str, ...]]] = {}
@@ -266,9 +269,37 @@ class Names:
                 indices = [i.xreplace(mapping) for i in pattern.product.indices]
                 named = pattern.cell.element(indices)
                 new = quotient(e, at(pattern.product, indices), exponent) * named**exponent
+                if pattern.masked and not (exponent == 1 and self.needs_no_mask(new / named, indices_of(named))):
+                    continue
                 if not self.divides_by_more(new, e):
                     out.append(new)
         return out
+
+    def needs_no_mask(self, rest: Expr, own: frozenset[Index]) -> bool:
+        """Whether what a masked cell is multiplied with, along all of its axes, is a number wherever it is zero; no truth is divided by."""
+        for b, x in powers(rest).items():
+            truth = mask_of(b)[1] is not None
+            if (truth and x < 0) or (not truth and indices_of(b) >= own and not (x > 0 and self.is_finite(b))):
+                return False
+        return True
+
+    def is_finite(self, b: Expr, depth: int = 4) -> bool:
+        """Whether a factor is made of what is given by sums and products alone, so that it is no number only where that is none."""
+        if isinstance(b, Indexed):
+            cell = self.algebra.cells.get(name_of(b))
+            if cell is None:  # a cotangent, as good as given where it comes from elsewhere
+                return name_of(b).removeprefix("d_") in self.algebra.kept
+            return cell.expr is None or (depth > 0 and self.is_finite(cell.expr, depth - 1))
+        if isinstance(b, sp.Pow):
+            return bool(b.exp.is_Integer and b.exp.is_positive) and self.is_finite(b.base, depth)
+        return b.is_number or (
+            isinstance(b, (sp.Add, Mul, Sigma)) and all(self.is_finite(a, depth) for a in parts_of(b))
+        )
+
+
+def parts_of(e: Any) -> tuple[Any, ...]:
+    """What a sum or a product is of."""
+    return (e.body,) if isinstance(e, Sigma) else e.args
 
 
 def quotient(e: Expr, product: Expr, power: Any) -> Expr:

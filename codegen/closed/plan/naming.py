@@ -16,6 +16,7 @@ from sympy import Expr, Mul
 from codegen.closed.algebra.branches import branched
 from codegen.closed.algebra.onequotient import RULE as ONE_QUOTIENT
 from codegen.closed.algebra.onequotient import over_one
+from codegen.closed.algebra.sizes import without_sizes
 from codegen.closed.kernels.kinks import clamped, unbounded
 from codegen.closed.plan.backward import Statement, settled
 from codegen.closed.plan.names import Names
@@ -147,7 +148,7 @@ def arranged(e: Expr, algebra: Algebra) -> Expr:
     whole = over_one(e)
     if whole is not e:
         algebra.note(ONE_QUOTIENT)
-    return unbounded(settled(clamped(branched(whole), algebra.cells)), algebra.cells)
+    return without_sizes(unbounded(settled(clamped(branched(whole), algebra.cells)), algebra.cells))
 
 
 def at_gathers(e: Expr, indices: tuple[Expr, ...]) -> Expr:

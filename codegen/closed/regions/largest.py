@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import sympy as sp
+
 from engine.indexed import Indexed
-from engine.notation import Amax, accesses, fresh, name_of
+from engine.notation import BRACKETS, Amax, accesses, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -24,19 +26,31 @@ LARGEST = "the largest value that nothing is passed back to needs no place"
 
 
 def without_detached(cells: list[Cell], outputs: Collection[str]) -> list[Cell]:
-    """The cells, without the detached copies of tensors that are read for them alone, or have no gradient anyway."""
+    """The cells, without the detached copies of tensors that are read for them alone, or have no gradient anyway.
+
+    Nothing is passed back to what is compared, detached or not.
+    """
     known = {c.name: c for c in cells}
     gone: dict[str, str] = {}
+    compared: dict[str, str] = {}
     for d in cells:
         if d.node is None or d.node.op != "detach" or d.expr is not None or d.name in outputs or d.after:
             continue
         x = known.get(d.node.operands[0])
-        if x is None or x.expr is None or x.name in outputs or x.dtype != d.dtype or d.kind != "float":
+        if x is None or x.dtype != d.dtype or d.kind != "float":
             continue
-        if any(r.expr is None for r in readers(d, cells)):
+        mine = readers(d, cells)
+        if any(r.expr is None for r in mine):
+            continue
+        if mine and all(only_compared(d.name, r) for r in mine):
+            compared[d.name] = x.name
+            continue
+        if x.expr is None or x.name in outputs:
             continue
         if not x.differentiable or [r.name for r in readers(x, cells)] == [d.name]:
             gone[d.name] = x.name
+    if compared:
+        cells = [reading_instead(c, compared, known) for c in cells if c.name not in compared]
     if not gone:
         return cells
     out = [reading_instead(c, gone, known) for c in cells if c.name not in gone]
@@ -46,6 +60,12 @@ def without_detached(cells: list[Cell], outputs: Collection[str]) -> list[Cell]:
         if c.name in still or (c.differentiable and c.expr is not None and not mine and c.name not in outputs):
             out[k] = replace(c, differentiable=False)
     return out
+
+
+def only_compared(name: str, c: Cell) -> bool:
+    """Whether all that a cell reads of a tensor is compared."""
+    e = cast("Any", c.expr)
+    return not c.call and not accesses(e.xreplace({b: sp.Dummy() for b in e.atoms(*BRACKETS)}), name)
 
 
 def reading_instead(c: Cell, gone: dict[str, str], known: dict[str, Cell]) -> Cell:

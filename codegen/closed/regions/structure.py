@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from codegen.closed.regions import fromend, onerow, rows, runninglogs, runningproducts
+from codegen.closed.regions import fromend, onerow, productlogs, rows, runninglogs, runningproducts
 from codegen.closed.regions.cells import Builder, Cell
 from codegen.closed.regions.indifferent import told, without_indifferent
 from codegen.closed.regions.largest import DETACHED, LARGEST, without_detached, without_places
@@ -53,7 +53,8 @@ class Structure:
         vectors = vectorproducts.with_vector_products(narrow, graph.outputs, builder.literal)
         straight = fromend.from_the_end(vectors, graph.outputs)
         running = runninglogs.by_running_logarithms(straight, graph.outputs)
-        factored = runningproducts.by_slopes(running, graph.outputs)
+        summed = productlogs.by_logarithms(running, {*graph.outputs, *builder.literal}, graph.example)
+        factored = runningproducts.by_slopes(summed, graph.outputs)
         picks = picked.with_picks_apart(factored, graph.outputs, builder.literal, graph.example)
         added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
         outer = outerpowers.with_powers_apart(added, graph.outputs, builder.literal, graph.example)
@@ -70,7 +71,8 @@ class Structure:
             *compared(vectorproducts.RULE, narrow, vectors),
             *compared(fromend.RULE, vectors, straight),
             *compared(runninglogs.RULE, straight, running),
-            *compared(runningproducts.RULE, running, factored),
+            *compared(productlogs.RULE, running, summed),
+            *compared(runningproducts.RULE, summed, factored),
             *compared(picked.RULE, factored, picks),
             *compared(angles.RULE, picks, added),
             *compared(outerpowers.RULE, added, outer),

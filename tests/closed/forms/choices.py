@@ -163,7 +163,7 @@ def quantile_huber_hand(p, t, g):
     tau = (torch.arange(k, dtype=p.dtype) + 0.5) / k
     u = t[:, None, :] - p[:, :, None]
     c = u.clamp(-1, 1)
-    w = (tau[:, None] - (u < 0).to(p.dtype)).abs() * c
+    w = torch.where(u < 0, 1 - tau[:, None], tau[:, None]) * c
     return (w * (u - 0.5 * c)).sum() / (n * m), (w.sum(2) * (-g / (n * m)),)
 
 

@@ -129,17 +129,77 @@ def cumulative_link(f, theta, y):
 
 
 def cumulative_link_hand(f, theta, y, g):
+    """log(sigmoid(b) - sigmoid(a)) as log sigmoid(b) + log sigmoid(-a) + log(1 - exp(a - b)), which no large f takes to log 0."""
     n, beyond = len(f), torch.full((1,), torch.inf, dtype=f.dtype)
     bounds = torch.cat([-beyond, theta, beyond])
-    a, b = torch.sigmoid(bounds[y] - f), torch.sigmoid(bounds[y + 1] - f)
-    p = b - a
-    d = -g / n / p
-    da, db = torch.ops.aten.sigmoid_backward(-d, a), torch.ops.aten.sigmoid_backward(d, b)
+    a, b = bounds[y] - f, bounds[y + 1] - f
+    q = 1 / (b - a).expm1()
+    p, r = torch.sigmoid(a), torch.sigmoid(b)
+    out = (F.softplus(a, threshold=40) + q.log1p() - F.logsigmoid(b)).mean()
+    da, db = (q + p) * (g / n), (r - 1 - q) * (g / n)
     dt = torch.zeros(len(bounds), dtype=f.dtype).index_add_(0, y, da).index_add_(0, y + 1, db)
-    return -p.log().mean(), (-(da + db), dt[1:-1])
+    return out, (-(da + db), dt[1:-1])
+
+
+# McFadden, Conditional logit analysis of qualitative choice behavior, 1974; who chooses nothing has utility 0
+def outside_option(v, y):
+    e = torch.exp(v)
+    share = e / (1 + e.sum(1, keepdim=True))
+    return -torch.log(share[torch.arange(len(y)), y]).mean()
+
+
+def outside_option_hand(v, y, g):
+    n = len(y)
+    z = F.softplus(v.logsumexp(1), threshold=40)
+    dv = (v - z[:, None]).exp() * (g / n)
+    dv[torch.arange(n), y] -= g / n
+    return (z - v[torch.arange(n), y]).mean(), (dv,)
+
+
+# Birnbaum, Some latent trait models, 1968; the chance to guess right is learned as well
+def guessing(t, a, b, c, y):
+    g = torch.sigmoid(c)
+    p = g + (1 - g) * torch.sigmoid(a * (t[:, None] - b))
+    return -(y * torch.log(p) + (1 - y) * torch.log(1 - p)).mean()
+
+
+def guessing_hand(t, a, b, c, y, g):
+    d = t[:, None] - b
+    z = a * d
+    r, s, w = torch.sigmoid(c), torch.sigmoid(z), 1 - y
+    p = torch.addcmul(r, s, 1 - r)
+    out = (w * (F.softplus(c, threshold=40) + F.softplus(z, threshold=40)) - y * p.log()).mean()
+    u, v = y / p * (-g / y.numel()), w * (-g / y.numel())
+    k = 1 - s
+    dz = (u * k * (1 - r) - v) * s
+    dc = ((u * k).sum(0) * (1 - r) - v.sum(0)) * r
+    dd = dz * a
+    return out, (dd.sum(1), (d * dz).sum(0), -dd.sum(0), dc)
+
+
+# Salimans et al., PixelCNN++, 2017: the share of a logistic distribution between two bounds
+def discretised_logistic(x, lower, upper, s):
+    inverse = torch.exp(-s)
+    return -torch.log(torch.sigmoid((upper - x) * inverse) - torch.sigmoid((lower - x) * inverse)).mean()
+
+
+def discretised_logistic_hand(x, lower, upper, s, g):
+    inverse, a, b, width = torch.exp(-s), lower - x, upper - x, upper - lower
+    p, r, q = a * inverse, b * inverse, 1 / (width * inverse).expm1()
+    out = (F.softplus(p, threshold=40) + q.log1p() - F.logsigmoid(r)).mean()
+    w, p, r = inverse * (g / len(x)), p.sigmoid(), r.sigmoid()
+    return out, ((1 - p - r) * w, torch.addcmul(torch.addcmul(width * q, 1 - r, b), a, p, value=-1) * w)
 
 
 LABELS = (
+    Form(
+        "discretised logistic",
+        discretised_logistic,
+        lambda d, n: [d.normal(n), d.unit(n), d.unit(n) + 1, d.normal(n)],
+        discretised_logistic_hand,
+        ("x", "s"),
+        extreme=True,
+    ),
     Form(
         "cumulative link",
         cumulative_link,
@@ -147,7 +207,24 @@ LABELS = (
         cumulative_link_hand,
         batches=(5,),
         large=128,
-        ratio=2.05,
+        ratio=1.75,
+        extreme=True,
+    ),
+    Form(
+        "outside option",
+        outside_option,
+        lambda d, n: [d.normal(n, K), d.classes(K, n)],
+        outside_option_hand,
+        ("v",),
+        extreme=True,
+    ),
+    Form(
+        "guessing learned",
+        guessing,
+        lambda d, n: [d.normal(n), d.positive(K), d.normal(K), d.normal(K), d.classes(2, n, K).to(d.dtype)],
+        guessing_hand,
+        ("t", "a", "b", "c"),
+        extreme=True,
     ),
     Form(
         "cross-entropy of a chosen label",

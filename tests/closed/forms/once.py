@@ -130,7 +130,59 @@ def capsules_hand(s, y, g):
     return lost.sum(1).mean(), (s * (2 * dq).unsqueeze(-1),)
 
 
+# Hawkes, Spectra of some self-exciting and mutually exciting point processes, 1971
+def self_exciting(t, mu, a, b, end):
+    d = t[:, None] - t[None]
+    k = torch.where(d > 0, torch.exp(-b * d), torch.zeros_like(d))
+    rate = mu + a * b * k.sum(1)
+    return mu * end + a * (1 - torch.exp(-b * (end - t))).sum() - torch.log(rate).sum()
+
+
+def self_exciting_hand(t, mu, a, b, end, g):
+    d = t[:, None] - t
+    k = torch.where(d > 0, torch.exp(-b * d), 0)
+    s, left = k.sum(1), end - t
+    rate = mu + a * b * s
+    e = torch.exp(-b * left)
+    over = len(t) - e.sum()
+    c = -g / rate
+    cs = c @ s
+    db = a * (cs - b * (c @ (k * d).sum(1)) + g * (e @ left))
+    return mu * end + a * over - rate.log().sum(), (c.sum() + g * end, b * cs + g * over, db)
+
+
+# Rendle et al., BPR: Bayesian personalized ranking from implicit feedback, 2009
+def personal_ranking(users, items, u, i, j):
+    a = users[u]
+    better = (a * items[i]).sum(1) - (a * items[j]).sum(1)
+    return -torch.log(torch.sigmoid(better)).mean()
+
+
+def personal_ranking_hand(users, items, u, i, j, g):
+    a, d = users[u], items[i] - items[j]
+    x = (a * d).sum(1)
+    s = torch.sigmoid(-x) * (-g / len(x))
+    di = a * s[:, None]
+    du = torch.zeros_like(users).index_add_(0, u, d * s[:, None])
+    dv = torch.zeros_like(items).index_add_(0, i, di).index_add_(0, j, di, alpha=-1)
+    return -torch.nn.functional.logsigmoid(x).mean(), (du, dv)
+
+
 ONCE = (
+    Form(
+        "self-exciting",
+        self_exciting,
+        lambda d, n: [d.unit(n).cumsum(0), d.positive(), d.unit(), d.positive(), d.positive() + n],
+        self_exciting_hand,
+        ("mu", "a", "b"),
+    ),
+    Form(
+        "personal ranking",
+        personal_ranking,
+        lambda d, n: [d.normal(9, 6), d.normal(9, 6), d.classes(9, n), d.classes(9, n), d.classes(9, n)],
+        personal_ranking_hand,
+        ("users", "items"),
+    ),
     Form("biweight", biweight, pairs, biweight_hand, wrt=("p",), twice=False),
     Form("truncated squares", truncated_squares, pairs, truncated_squares_hand, wrt=("p",), twice=False),
     Form("filter response", filter_response, channels, filter_response_hand, large=16),

@@ -22,6 +22,13 @@ def crf(e, t):
     return torch.logsumexp(a, 1).mean()
 
 
+def crf_by_products(e, t):
+    a = e[:, 0]
+    for i in range(1, 4):
+        a = torch.log(torch.exp(a) @ torch.exp(t)) + e[:, i]
+    return torch.log(torch.exp(a).sum(1)).mean()
+
+
 def crf_hand(e, t, g):
     n = e.shape[0]
     al = [e[:, 0]]
@@ -283,6 +290,14 @@ SEQUENCES = (
         hmm_scaled_hand,
     ),
     Form("crf forward", crf, lambda d, n: [d.normal(n, 4, 5), d.normal(5, 5)], crf_hand, large=16),
+    Form(
+        "crf by products",
+        crf_by_products,
+        lambda d, n: [d.normal(n, 4, 5), d.normal(5, 5)],
+        crf_hand,
+        large=16,
+        extreme=True,
+    ),
     Form("hmm forward exp", crf_exp, lambda d, n: [d.normal(n, 4, 5), d.normal(5, 5)], crf_exp_hand, large=16),
     Form("sinkhorn log 3", sinkhorn_log, lambda d, n: [d.positive(n, n + 1)], sinkhorn_log_hand),
     Form(
