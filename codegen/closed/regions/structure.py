@@ -15,9 +15,9 @@ from codegen.closed.regions.rewrites import compared
 from codegen.closed.regions.symmetric import symmetric_among
 from codegen.closed.regroup import RULE as ORDER
 from codegen.closed.regroup import angles, ondiagonal, outerpowers, pairs, picked, regrouped, vectorproducts
-from codegen.values import TensorInfo
 
 if TYPE_CHECKING:
+    from codegen.values import TensorInfo
     from engine.graph import Graph
 
 
@@ -147,7 +147,7 @@ class Structure:
     @property
     def infos(self) -> dict[str, TensorInfo]:
         """Shape and kind of every cell."""
-        return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
+        return {c.name: c.info for c in self.cells}
 
 
 def reads(c: Cell) -> tuple[str, ...]:
