@@ -8,6 +8,7 @@ import inspect
 import linecache
 import sys
 import types
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -118,14 +119,17 @@ class Program:
             given += [held[self.graph.key(n)] for n in self.graph.parameters]
         if len(given) != len(self.graph.inputs):
             names = ", ".join(self.graph.inputs)
+            others = [type(v).__name__ for v in pytree.tree_leaves(list(inputs)) if type(v).__module__ == "numpy"]
+            beside = f" beside {others[0]} of numpy: give torch.as_tensor(...)" if others else ""
             raise InputError(
-                f"{self.graph.name} takes {len(self.graph.inputs)} tensors ({names}) and was given {len(given)}"
+                f"{self.graph.name} takes {len(self.graph.inputs)} tensors ({names}) and was given {len(given)}{beside}"
             )
         for name, t in zip(self.graph.inputs, given, strict=True):
             node = self.graph[name]
             if t.dim() != len(node.shape):
                 raise InputError(f"{self.graph.name}: {name} has {t.dim()} dimensions, the trace had {len(node.shape)}")
-            if t.is_floating_point() != node.dtype.is_floating_point:
+            truths = (t.dtype == torch.bool) != (node.dtype == torch.bool)  # a mask in brackets is no place
+            if t.is_floating_point() != node.dtype.is_floating_point or truths:
                 raise InputError(f"{self.graph.name}: {name} is {t.dtype}, the trace had {node.dtype}")
             for d, size in enumerate(node.shape):
                 if size.is_Integer and t.shape[d] != int(size):
@@ -442,6 +446,8 @@ def generate(
     if mode not in MODES:
         raise InputError(f"mode={mode!r} is none of {', '.join(MODES)}")
     wrt = (wrt,) if isinstance(wrt, str) else wrt
+    if wrt is not None and not (isinstance(cast("Any", wrt), Collection) and wrt):
+        raise InputError(f"wrt={wrt!r} names no input; give names, or leave it out for all of floating point")
     check_arguments(forward, inputs)
     graph = forward if isinstance(forward, Graph) else trace(forward, *inputs)
     known = [graph.key(n) for n in graph.inputs if graph[n].differentiable]
