@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+import sympy as sp
 
 from codegen.closed.regions import fromend, onerow, rows, runninglogs, runningproducts
 from codegen.closed.regions.cells import Builder, Cell
@@ -15,8 +17,11 @@ from codegen.closed.regions.rewrites import compared
 from codegen.closed.regions.symmetric import symmetric_among
 from codegen.closed.regroup import RULE as ORDER
 from codegen.closed.regroup import angles, ondiagonal, outerpowers, pairs, picked, regrouped, vectorproducts
+from engine.notation import BRACKETS, accesses, name_of
 
 if TYPE_CHECKING:
+    from sympy import Expr
+
     from codegen.values import TensorInfo
     from engine.graph import Graph
 
@@ -105,7 +110,7 @@ class Structure:
         up: set[str] = set(self.graph.outputs)
         for c in reversed(self.cells):
             if c.name in up:
-                up.update(reads(c))
+                up.update(moved_by(c))
         return down & up
 
     def _units(self) -> list[Unit]:
@@ -148,6 +153,14 @@ class Structure:
     def infos(self) -> dict[str, TensorInfo]:
         """Shape and kind of every cell."""
         return {c.name: c.info for c in self.cells}
+
+
+def moved_by(c: Cell) -> tuple[str, ...]:
+    """What a cell may have a derivative to: not what it only compares."""
+    if c.expr is None or c.call or not c.expr.has(*BRACKETS):
+        return reads(c)
+    compared_in = {b: sp.Dummy() for b in c.expr.atoms(*BRACKETS)}
+    return tuple(dict.fromkeys(name_of(a) for a in accesses(cast("Expr", c.expr.xreplace(compared_in)))))
 
 
 def reads(c: Cell) -> tuple[str, ...]:
