@@ -8,6 +8,7 @@ from codegen import tensors as tt
 from codegen.closed.plan.apart import WITHOUT
 from codegen.closed.plan.backward import cot_name
 from codegen.closed.plan.recentre import PART
+from codegen.closed.plan.rowsonce import ROWS
 from codegen.closed.plan.scatters import PLACED
 from codegen.closed.plan.sharedsigns import SIGN
 from codegen.closed.regions.symmetric import is_symmetric, symmetric_among
@@ -165,6 +166,9 @@ class Through:
             return f"{first or 'weights'}_off"
         if line.name.startswith(SIGN):
             return f"{first or 'difference'}_sign"
+        if line.name.startswith(ROWS):
+            cot = min((label for n, label in self.local.items() if n.startswith("d_") and n in read), default=first)
+            return f"{cot}_rows"
         if line.name.startswith(PLACED) and not any(n.startswith("d_") for n in read):
             return f"{first}_sum" if first else "counts"
         cots = sorted(label for n, label in self.local.items() if n.startswith("d_") and n in read)
