@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import sympy as sp
 
@@ -20,8 +20,6 @@ from codegen.closed.regroup import angles, ondiagonal, outerpowers, pairs, picke
 from engine.notation import BRACKETS, accesses, name_of
 
 if TYPE_CHECKING:
-    from sympy import Expr
-
     from codegen.values import TensorInfo
     from engine.graph import Graph
 
@@ -160,7 +158,7 @@ def moved_by(c: Cell) -> tuple[str, ...]:
     if c.expr is None or c.call or not c.expr.has(*BRACKETS):
         return reads(c)
     compared_in = {b: sp.Dummy() for b in c.expr.atoms(*BRACKETS)}
-    return tuple(dict.fromkeys(name_of(a) for a in accesses(cast("Expr", c.expr.xreplace(compared_in)))))
+    return tuple(dict.fromkeys(name_of(a) for a in accesses(c.expr.xreplace(compared_in))))
 
 
 def reads(c: Cell) -> tuple[str, ...]:
