@@ -789,6 +789,8 @@ class ScalarMixin(LowererBase):
             return Val(t, tuple(a for d, a in enumerate(v.axes) if d not in dims), "float", kept)
         if name == "scaled":
             kernel, factors = self.kernel(args[0]), sp.Mul.make_args(args[1])
+            if args[1] == -1:
+                return self.negative(kernel)
             few = sp.Mul(*[f for f in factors if free_indices(f) <= {*kernel.indices}])
             rest = [f for f in (few, sp.Mul(args[1], 1 / few)) if f != 1]
             return self._times([kernel, *[self.value(f) for f in rest]])
