@@ -11,10 +11,13 @@ from sympy import Expr
 from codegen import tensors as tt
 from codegen.ranges import digit_of, extreme, nonnegative, radix, shift_of
 from codegen.values import LowererBase, Val, permute, to_axes
+from engine.fromstart import from_start
 from engine.indexed import Indexed
 from engine.notation import Index, Quo, Rem, free_indices, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from codegen.ranges import Digit
     from codegen.tensors import T
 
@@ -263,8 +266,54 @@ class AccessMixin(LowererBase):
             axes = [a for d, a in enumerate(axes) if d not in (first, second)] + [i]
         return Val(t, tuple(axes), kind)
 
+    def _picked(self, t: T, dims: list[Dim], kind: str) -> Val | None:
+        """One dimension read at places that torch refuses below zero, by a call that does; None for anything else."""
+        placed = [k for k, d in enumerate(dims) if not self._whole(d)]
+        if len(placed) != 1 or not from_start(dims[placed[0]].at, lambda n: self.tensors[n].from_start):
+            return None
+        (p,) = placed
+        at = dims[p].at
+        own = self.ranked(free_indices(at))
+        others = [cast("Index", d.at) for k, d in enumerate(dims) if k != p]
+        extra = [i for i in own if i not in others]
+        if len(set(others)) < len(others):
+            return None
+        if not own:
+            return Val(tt.method(tt.method(t, "index_select", p, self.value(at).t), "squeeze", p), tuple(others), kind)
+        if len(extra) < len(own):
+            return self._gathered_along(t, p, at, others, extra, kind) if len(extra) < 2 else None
+        v = to_axes(self.value(at), own).t
+        if len(own) == 1:
+            t = tt.method(t, "index_select", p, v)
+        elif p == 0 and len(dims) == 2:
+            t = tt.call("torch.nn.functional.embedding", v, t)
+        else:
+            t = tt.method(tt.method(t, "index_select", p, tt.method(v, "flatten")), "unflatten", p, self._sizes(own))
+        return Val(t, (*others[:p], *own, *others[p:]), kind)
+
+    def _gathered_along(self, t: T, p: int, at: Expr, others: list[Index], extra: list[Index], kind: str) -> Val:
+        """`gather` along a dimension, with places that differ along others."""
+        along = [*others[:p], *(extra or [None]), *others[p:]]
+        v = to_axes(self.value(at), along)
+        index = v.t
+        for _ in range(len(along) - len(v.axes)):
+            index = tt.method(index, "unsqueeze", 0)
+        if not set(others) <= {*v.axes}:
+            index = tt.method(index, "expand", *[tt.size(self.ranges[i]) if i else tt.number(-1) for i in along])
+        t = tt.method(t, "gather", p, index)
+        if not extra:
+            t = tt.method(t, "squeeze", p)
+        return Val(t, (*others[:p], *extra, *others[p:]), kind)
+
+    def _sizes(self, indices: Sequence[Index]) -> tuple[T, ...]:
+        """The sizes of indices, as arguments."""
+        return tuple(tt.size(self.ranges[i]) for i in indices)
+
     def _gathered(self, t: T, dims: list[Dim], kind: str) -> Val:
         """Integer tensors as indices. Dimensions whose index a gather also uses are gathered along with it."""
+        picked = self._picked(t, dims, kind)
+        if picked is not None:
+            return picked
         gathers = [k for k, d in enumerate(dims) if not self._whole(d)]
         joint: list[Index] = []
         for k in gathers:

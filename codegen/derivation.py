@@ -13,6 +13,7 @@ from codegen.derive import COT, Contribution
 from codegen.formula import latex_formula, left_side, lettered, lettered_sides, named, text_formula
 from codegen.implicit import helper_of, law_of, moved, passed
 from codegen.ownoutput import OUT
+from engine.errors import InputError
 from engine.implicit import DETERMINANT, Expansion
 from engine.naming import Namer
 from engine.notation import Delta, accesses, base, element, fresh, sigma
@@ -241,12 +242,18 @@ class Derivation:
         right, indices = lettered(known[1], known[0], self.taken)
         return left_side(name, indices), right
 
+    def cotangent(self, name: str) -> Cotangent:
+        """The cotangent of a node. Raises InputError for a name that has none."""
+        if name not in self.cotangents:
+            raise InputError(f"{name!r} has no cotangent; those that have one are {', '.join(self.cotangents)}")
+        return self.cotangents[name]
+
     def text(self, name: str) -> str:
         """The cotangent of a node as one line: `dw1[i,j] = Σ_k emb[k,i] dhpreact[k,j]`."""
         proof = self.closed(name)
         if proof is not None:
             return proof.text()
-        c = self.cotangents[name]
+        c = self.cotangent(name)
         if c.seeded and not c.parts:
             return f"{c.name} = grad_out"
         left, right = self.equation(name)
@@ -258,7 +265,7 @@ class Derivation:
         proof = self.closed(name)
         if proof is not None:
             return proof.latex()
-        c = self.cotangents[name]
+        c = self.cotangent(name)
         if c.seeded and not c.parts:
             return rf"{latex_formula(left_side(c.name, ()), {c.name: 0})} = \mathrm{{grad\_out}}"
         left, right = self.equation(name)

@@ -8,6 +8,7 @@ import inspect
 import linecache
 import sys
 import types
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +21,7 @@ from torch.utils import _pytree as pytree
 from codegen.closed.write.emit import closed_source
 from codegen.derivation import derive, steps_of
 from codegen.emit import steps_source
-from codegen.fromstart import refuse_below_zero
+from codegen.fromstart import Refused, ignored, refused
 from codegen.function import differentiable
 from codegen.modulestate import module_state
 from codegen.operator import custom_op
@@ -88,7 +89,7 @@ class Program:
         self.owner = module
         self.original: Callable[..., Any] | None = None
         self.wrt = wrt
-        self.from_start: dict[str, str] = {}
+        self.refused: dict[str, Refused] = {}
         self.second: Program | None = None
         self.writer: ClosedWriter | None = None
         self._selection: Selection | None = None
@@ -118,14 +119,17 @@ class Program:
             given += [held[self.graph.key(n)] for n in self.graph.parameters]
         if len(given) != len(self.graph.inputs):
             names = ", ".join(self.graph.inputs)
+            others = [type(v).__name__ for v in pytree.tree_leaves(list(inputs)) if type(v).__module__ == "numpy"]
+            beside = f" beside {others[0]} of numpy: give torch.as_tensor(...)" if others else ""
             raise InputError(
-                f"{self.graph.name} takes {len(self.graph.inputs)} tensors ({names}) and was given {len(given)}"
+                f"{self.graph.name} takes {len(self.graph.inputs)} tensors ({names}) and was given {len(given)}{beside}"
             )
         for name, t in zip(self.graph.inputs, given, strict=True):
             node = self.graph[name]
             if t.dim() != len(node.shape):
                 raise InputError(f"{self.graph.name}: {name} has {t.dim()} dimensions, the trace had {len(node.shape)}")
-            if t.is_floating_point() != node.dtype.is_floating_point:
+            truths = (t.dtype == torch.bool) != (node.dtype == torch.bool)  # a mask in brackets is no place
+            if t.is_floating_point() != node.dtype.is_floating_point or truths:
                 raise InputError(f"{self.graph.name}: {name} is {t.dtype}, the trace had {node.dtype}")
             for d, size in enumerate(node.shape):
                 if size.is_Integer and t.shape[d] != int(size):
@@ -135,12 +139,8 @@ class Program:
                     )
         check_equal_sizes(self.graph, given)
         for name, t in zip(self.graph.inputs, given, strict=True):
-            if name in self.from_start:
-                refuse_below_zero(
-                    t,
-                    f"{self.graph.name}: {name} has places below zero, which count from the end; the example had none, and "
-                    f"what is written at {self.from_start[name]} was derived without: generate again with an example that has one.",
-                )
+            if name in self.refused:
+                self.refused[name].check(t)
         return given
 
     def _why_fixed(self, name: str, d: int, size: int) -> str:
@@ -154,7 +154,7 @@ class Program:
     def forward(self, *inputs: Any) -> tuple[Any, Any]:
         """(out, saved) for the arguments of the user's forward; no autograd graph is built."""
         given = self.tensors(inputs)
-        with torch.no_grad(), told(lambda: mixed_dtypes(self.graph, given)):
+        with torch.no_grad(), told(lambda: mixed_dtypes(self.graph, given) or ignored(self.graph, given)):
             if self.mode == "closed" and self.graph.buffers:
                 renewed: dict[str, Tensor] = {}
                 out, saved = self.module.forward(*given, buffers=renewed)
@@ -334,7 +334,7 @@ def told(why: Callable[[], str]) -> Generator[None]:
     """Where torch refuses to run what was emitted, what it was given that does not fit, if that is known."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, IndexError) as error:
         reason = why()
         if reason:
             raise InputError(f"{reason} (torch: {error})") from error
@@ -395,24 +395,6 @@ def check_equal_sizes(graph: Graph, tensors: Sequence[Tensor]) -> None:
         raise InputError(f"{graph.name}: dimension {d} of {name} is {n}; the forward needs it to be {size}, for {told}")
 
 
-def from_start(graph: Graph, tensors: Sequence[Tensor]) -> dict[str, str]:
-    """The integer inputs without a number below zero that tell where something is written, and where that is.
-
-    What is written there hides what was there before, by a comparison with these numbers. A gather's derivative is a scatter
-    by torch, which counts from the end as the gather does.
-    """
-    whole = {n: t for n, t in zip(graph.inputs, tensors, strict=True) if not (t.is_floating_point() or t.is_meta)}
-    found: dict[str, str] = {}
-    for put in (n for n in graph.nodes if n.op in ("index_put", "index_fill")):
-        stack = [o for o in put.operands if not graph[o].dtype.is_floating_point]
-        while stack:
-            name = stack.pop()
-            if name in whole and whole[name].dtype != torch.bool and not bool((whole[name] < 0).any()):
-                found.setdefault(name, str(put.source))
-            stack.extend(o for o in graph[name].operands if not graph[o].dtype.is_floating_point)
-    return found
-
-
 def check_arguments(forward: Any, inputs: Sequence[Any]) -> None:
     """Refuse what is no forward, and examples that hold no tensor. Raises InputError."""
     if inspect.isclass(forward) and issubclass(forward, nn.Module):
@@ -464,6 +446,8 @@ def generate(
     if mode not in MODES:
         raise InputError(f"mode={mode!r} is none of {', '.join(MODES)}")
     wrt = (wrt,) if isinstance(wrt, str) else wrt
+    if wrt is not None and not (isinstance(cast("Any", wrt), Collection) and wrt):
+        raise InputError(f"wrt={wrt!r} names no input; give names, or leave it out for all of floating point")
     check_arguments(forward, inputs)
     graph = forward if isinstance(forward, Graph) else trace(forward, *inputs)
     known = [graph.key(n) for n in graph.inputs if graph[n].differentiable]
@@ -492,7 +476,8 @@ def generate(
             source = steps_source(derivation, name or graph.name)
     program = Program(graph, derivation, source, mode, module, None if wrt is None else tuple(wrt))
     program.writer = writer
-    program.from_start = {} if isinstance(forward, Graph) else from_start(graph, program.tensors(inputs))
+    if not isinstance(forward, Graph):
+        program.refused = refused(graph, program.tensors(inputs), mode == "closed")
     program.original = None if isinstance(forward, Graph) else forward
     if order == 2:
         if isinstance(forward, Graph):

@@ -14,6 +14,7 @@ from codegen.tensors import T
 from codegen.triangles import is_of_indices, order_of
 from codegen.values import ELEMENTWISE, INFINITY, LowererBase, Val, broadcast, fits, scalar, to_axes
 from engine.errors import DerivationError
+from engine.fromstart import from_start
 from engine.indexed import Indexed
 from engine.normal import erfcx, log_ndtr
 from engine.notation import (
@@ -75,6 +76,23 @@ WHOLE = ("abs", "sign", "floor", "ceil")
 def has_functions(e: Expr) -> bool:
     """Whether an expression in sizes is more than Python's arithmetic: torch takes it, in the precision of the result."""
     return any(not isinstance(f, (Quo, Rem)) for f in e.atoms(sp.Function, sp.exp))
+
+
+def put_into(values: list[tuple[bool, Val]]) -> list[tuple[bool, Val]]:
+    """Terms with their signs, of which one that puts values into zeros puts them into another one of its shape instead."""
+    put = next((v for minus, v in values if not minus and tt.puts_into_zeros(v.t) and None not in v.axes), None)
+    if put is None:
+        return values
+    for k, (minus, v) in enumerate(values):
+        if (
+            v is not put
+            and not minus
+            and v.kind == put.kind == "float"
+            and sorted(map(str, v.axes)) == sorted(map(str, put.axes))
+        ):
+            whole = Val(tt.method(to_axes(v, put.axes).t, "scatter_add", *put.t.args[1:]), put.axes)
+            return [(m, whole if n == k else w) for n, (m, w) in enumerate(values) if w is not put]
+    return values
 
 
 def long_number(c: Any) -> bool:
@@ -195,6 +213,7 @@ class ScalarMixin(LowererBase):
             values.append((minus != negated, v))
         values = self.small_ones_first(values) if self.fills else values
         values.sort(key=lambda v: (v[0], v[1].kind == "bool"))  # torch adds truth values to floats, not to one another
+        values = put_into(values)
         all_minus, total = values[0][0], self.floated(values[0][1])
         for minus, v in values[1:]:
             v = v if total.kind == "float" else self.floated(v)
@@ -231,7 +250,7 @@ class ScalarMixin(LowererBase):
             whole = Val(t, tuple(where if a == j else a for a in v.axes))
         elif v.axes == (*where.indices, j):
             at = [tt.call("torch.arange", self.ranges[i]) for i in where.indices]
-            whole = Val(tt.item(t, *at, self.value(where).t), tuple(where.indices)) if len(at) == 1 else None
+            whole = Val(self.read_at(t, at[0], where), tuple(where.indices)) if len(at) == 1 else None
         else:
             whole = None
         rest = e - one - other
@@ -242,6 +261,13 @@ class ScalarMixin(LowererBase):
         if rest == 0:
             return self.negative(whole) if minus else whole
         return self.join("-" if minus else "+", self.value(rest), whole)
+
+    def read_at(self, t: T, rows: T, where: Indexed) -> T:
+        """One element of every row of a matrix, where an integer tensor says."""
+        places = self.value(where).t
+        if not from_start(where, lambda n: self.tensors[n].from_start):
+            return tt.item(t, rows, places)
+        return tt.method(tt.method(t, "gather", 1, tt.method(places, "unsqueeze", 1)), "squeeze", 1)
 
     def product_of(self, e: Expr) -> Val:
         """A product: numbers first, factors over few indices before they meet the large ones, then divisions."""
@@ -771,6 +797,8 @@ class ScalarMixin(LowererBase):
             return Val(t, tuple(a for d, a in enumerate(v.axes) if d not in dims), "float", kept)
         if name == "scaled":
             kernel, factors = self.kernel(args[0]), sp.Mul.make_args(args[1])
+            if args[1] == -1:
+                return self.negative(kernel)
             few = sp.Mul(*[f for f in factors if free_indices(f) <= {*kernel.indices}])
             rest = [f for f in (few, sp.Mul(args[1], 1 / few)) if f != 1]
             return self._times([kernel, *[self.value(f) for f in rest]])

@@ -151,6 +151,13 @@ def unsigned(t: T) -> tuple[bool, T]:
     return left != right, binary(t.head, a, b) if a is not t.args[0] or b is not t.args[1] else t
 
 
+def puts_into_zeros(t: T) -> bool:
+    """Whether an expression is values put into zeros, as they can be put into something else of its shape."""
+    return (
+        t.kind == "method" and t.head == "scatter_add" and t.args[0].kind == "method" and t.args[0].head == "new_zeros"
+    )
+
+
 def argument(value: Any) -> str:
     """An argument as Python text."""
     if isinstance(value, T):

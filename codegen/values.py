@@ -359,10 +359,11 @@ def broadcast(a: Axes, b: Axes) -> Axes:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What lowering knows of a named tensor: its shape, whether it holds floats, integers or truth values, and what it is
-    computed from, as far as that is known.
+    """What lowering knows of a named tensor: its shape, whether it holds floats, integers or truth values, what it is
+    computed from, as far as that is known, and whether its integers are places that are refused below zero.
     """
 
     shape: tuple[Expr, ...]
     kind: str = "float"
     sources: frozenset[str] = frozenset()
+    from_start: bool = False

@@ -25,6 +25,16 @@ def without_values(v: Any) -> Any:
     return torch.empty(v.shape, dtype=v.dtype, device="meta") if isinstance(v, torch.Tensor) else v
 
 
+def is_bool(v: Any) -> bool:
+    """Whether something is a tensor of truth values."""
+    return isinstance(v, torch.Tensor) and v.dtype == torch.bool
+
+
+def one_of(v: Any) -> Any:
+    """A tensor's dtype and dimensions with one element; anything else as it is."""
+    return torch.ones([1] * v.dim(), dtype=v.dtype) if isinstance(v, torch.Tensor) else v
+
+
 def as_tuple(v: Any) -> Any:
     """An argument with every `SymbolicShape` in it as a plain tuple, whose entries pytree finds."""
     if v is None or isinstance(v, (torch.Tensor, int, float, str)):

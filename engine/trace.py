@@ -69,6 +69,8 @@ def trace(forward: Callable[..., Any] | nn.Module, *inputs: Any, **static: Any) 
         TraceError: an unknown op, control flow on a tensor's value, a tensor that is not an input; with file and line.
         ShapeError: shapes that do not fit.
     """
+    if not callable(cast("Any", forward)):
+        raise TraceError(f"{forward!r} is a {type(forward).__name__}; a forward is a function or an nn.Module")
     fixed: dict[tuple[int, int], str] = {}
     before = snapshot(forward)
     while True:

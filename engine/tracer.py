@@ -22,6 +22,8 @@ from engine.arguments import (
     fixed,
     form,
     hashable,
+    is_bool,
+    one_of,
     out_of_place,
     with_values,
     without_devices,
@@ -638,6 +640,9 @@ class Tracer(TorchFunctionMode):
             kwargs = {**kwargs, "device": "meta"}
         with without_modes():
             result = func(*args, **kwargs) if row.bundled else self._own(func, args, kwargs)
+            if row.kind == "elementwise" and row.bundled and any(map(is_bool, leaves)):
+                args, kwargs = pytree.tree_unflatten([one_of(x) for x in leaves], spec)
+                func(*args, **kwargs)  # no meta kernel refuses a truth value that is subtracted
         made = [cast("Any", result)] if isinstance(result, torch.Tensor) else pytree.tree_leaves(result)
         given = [x for x in leaves if isinstance(x, torch.Tensor)]
         shown = any(memory(t) == memory(x) and t is not x for t in made if isinstance(t, torch.Tensor) for x in given)

@@ -47,6 +47,26 @@ APART = {torch.ops.aten.addmm.default: torch.mm, torch.ops.aten.addcmul.default:
 """Calls that add a product, and how the product is made."""
 
 
+def rows_of_table(table: Tensor, places: Tensor, *_: Any) -> Tensor:
+    """An embedding in brackets."""
+    return table[places]
+
+
+def one_along(x: Tensor, d: int, places: Tensor) -> Tensor | None:
+    """A gather of one number along a dimension in brackets; None for any other."""
+    d %= max(x.dim(), 1)
+    if x.dim() < 2 or places.shape != (*x.shape[:d], 1, *x.shape[d + 1 :]):
+        return None
+    last = x.dim() - 2
+    counts = [torch.arange(n) for k, n in enumerate(x.shape) if k != d]
+    every = [c if k == last else c[(slice(None), *[None] * (last - k))] for k, c in enumerate(counts)]
+    return x[(*every[:d], places.squeeze(d), *every[d:])].unsqueeze(d)
+
+
+PICKED = {torch.ops.aten.embedding.default: rows_of_table, torch.ops.aten.gather.default: one_along}
+"""Reads at places that refuse those below zero, as the brackets that the loop's rules are for: the data are looked at before."""
+
+
 class RecordError(SymgradError):
     """A closed program that cannot be written down as a list of calls."""
 
@@ -104,6 +124,11 @@ class Recorder(TorchDispatchMode):
             with self:  # the loop's own rules put such calls in, once the sums and products are joined in other ways
                 product = APART[func](*factors)
                 return first - product if kwargs else first + product
+        if func in PICKED and not kwargs:
+            with self:
+                picked = PICKED[func](*args)
+            if picked is not None:
+                return picked
         schema = func._schema
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise RecordError(f"{schema.name} draws random numbers, others in every step")

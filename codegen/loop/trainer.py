@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
+    from codegen.fromstart import Refused
     from codegen.program import Program
 
 Watch = "Callable[[int, dict[str, Tensor]], None]"
@@ -47,10 +48,11 @@ class LoopTrainer:
         ready: Callable[[Sequence[Tensor]], ModuleType | None] | None = None,
         fits: Callable[[Sequence[Tensor]], object] | None = None,
         mixed: Callable[[Sequence[Tensor]], str] | None = None,
+        refused: Mapping[str, Refused] | None = None,
     ) -> None:
         """`keys` gives an input's name in `params` where it has another one; `ready` finds a loop that was emitted before;
         `fits` raises InputError for inputs that the forward was not traced for; `mixed` says which two of them differ in
-        dtype and did not in the trace.
+        dtype and did not in the trace; `refused` are batch inputs of which all data are looked at before any step.
         """
         batch_size = whole("trainer: batch_size", batch_size, 1)
         lr, momentum = real("trainer: lr", lr), real("trainer: momentum", momentum)
@@ -58,7 +60,7 @@ class LoopTrainer:
         self.plan = plan or Plan()
         self.name = name
         self.keys = dict(keys or {})
-        self.ready, self.fits, self.mixed = ready, fits, mixed
+        self.ready, self.fits, self.mixed, self.refused = ready, fits, mixed, dict(refused or {})
         self.inputs = inputs_of(module)
         only_tensors("trainer", params)
         held = {n: self.keys.get(n, n) for n in self.inputs if self.keys.get(n, n) in params}
@@ -105,7 +107,7 @@ class LoopTrainer:
 
         Raises:
             InputError: another number of tensors than the forward has batch inputs, or of unequal lengths; dtypes that do not
-                fit each other; `steps` is no whole number or below zero; a parameter was replaced by one of another shape.
+                fit each other; places outside of what is read at them; `steps` is no whole number or below zero; a parameter was replaced by one of another shape.
         """
         tensors = tuple(data)
         if len(tensors) != len(self.batch):
@@ -120,6 +122,9 @@ class LoopTrainer:
         steps = whole("run: steps", steps, 0)
         if not steps:
             return torch.empty(0, dtype=next(iter(self.params.values())).dtype)
+        for name, t in zip(self.batch, tensors, strict=True):
+            if name in self.refused:
+                self.refused[name].check(t)
         rate = self.lr if lr is None else real("run: lr", lr)
         self.take_over()
         try:
@@ -287,6 +292,7 @@ def program_trainer(
     program: Program, params: Mapping[str, Tensor], batch_size: int, lr: float, momentum: float, compile: bool
 ) -> LoopTrainer:
     """See `Program.trainer`."""
+    from codegen.fromstart import of_data
     from codegen.program import mixed_dtypes
     from codegen.reference import values_of
 
@@ -321,7 +327,19 @@ def program_trainer(
         return mixed_dtypes(graph, tensors)
 
     return LoopTrainer(
-        program.module, given, batch_size, lr, momentum, compile, plan, graph.name, keys, None, program.tensors, mixed
+        program.module,
+        given,
+        batch_size,
+        lr,
+        momentum,
+        compile,
+        plan,
+        graph.name,
+        keys,
+        None,
+        program.tensors,
+        mixed,
+        of_data(graph),
     )
 
 

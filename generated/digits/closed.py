@@ -27,7 +27,6 @@ def forward(x, y, c1, b1, c2, b2, w, b):
         raise ValueError("the forward fixed c2.shape[2] = 3 at examples/digits.py:13")
     if c2.shape[3] != 3:
         raise ValueError("the forward fixed c2.shape[3] = 3 at examples/digits.py:13")
-    n0 = x.shape[0]
     h1_relu = torch.conv2d(x, c1, b1, padding=1).relu()
     h1, h1_indices = torch.nn.functional.max_pool2d(h1_relu, 2, return_indices=True)
     h2_relu = torch.conv2d(h1, c2, b2, padding=1).relu()
@@ -36,7 +35,7 @@ def forward(x, y, c1, b1, c2, b2, w, b):
     logits = torch.addmm(b, logits_flatten, w)
     logits_softmax_log = logits.log_softmax(1)
     logits_softmax = logits_softmax_log.exp()
-    loss = -logits_softmax_log[torch.arange(n0), y].mean()
+    loss = -logits_softmax_log.gather(1, y.unsqueeze(-1)).squeeze(1).mean()
     return loss, (x, y, c1, c2, w, h1_relu, h1_indices, h1, h2_relu, h2_indices, logits_flatten, logits_softmax)
 
 

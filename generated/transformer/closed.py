@@ -100,7 +100,7 @@ def forward(
     loss_sum_1 = inside.sum()
     logp = logits.log_softmax(2)
     logits_softmax = logp.exp()
-    nll = -logp[torch.arange(n).unsqueeze(-1), torch.arange(t), y]
+    nll = -logp.gather(2, y.unsqueeze(-1)).squeeze(2)
     loss = (inside * nll).sum() / loss_sum_1
     return loss, (
         x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1, w_1, w_2, q_view,

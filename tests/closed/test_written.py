@@ -11,6 +11,7 @@ from codegen.closed.plan.planner import unsimplified
 from codegen.formula import latex_formula, lettered, text_formula
 from codegen.worked.story import SHARE, WHOLE, backward_story
 from engine.notation import accesses, name_of
+from tests.closed.forms.thresholds import sparsemax
 from tests.closed.test_forward_rules import emitted
 
 G = torch.Generator().manual_seed(0)
@@ -283,3 +284,16 @@ def test_sizes_in_front_of_a_sum_and_in_its_terms_cancel() -> None:
     program = codegen.generate(spread, torch.randn(5, 3, dtype=torch.float64))
     formulas = [line for line in program.source.splitlines() if line.lstrip().startswith("#")]
     assert not any("/ 2 - 1/2" in line for line in formulas)
+
+
+def test_minus_a_kernel_is_written_so() -> None:
+    program = codegen.generate(lambda x, y: (-(x[:, :, None] - y[:, None]).abs()).softmax(2), drawn(4, 5), drawn(4, 6))
+    assert "out = (-out_sub.abs()).softmax(2)" in program.source
+
+
+def test_values_at_places_are_put_into_what_they_are_added_to() -> None:
+    """There is no tensor of zeros for them, and none for the cotangent of what is only compared."""
+    source = codegen.generate(sparsemax, drawn(4, 6)).source
+    assert "dz = dout_sub.scatter_add(-1, ordered_indices, dordered)" in source
+    assert "new_zeros" not in source
+    assert "dsupport" not in source

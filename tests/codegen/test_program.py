@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import engine
 from codegen import generate
-from engine.errors import InputError
+from engine.errors import InputError, TraceError
 from tests.codegen.compare import assert_matches
 
 
@@ -125,3 +126,20 @@ def test_the_name_of_one_input_is_enough() -> None:
     assert set(generate(lambda first, second: (first @ second).sum(), x, w, wrt="second").value_and_grad(x, w)[1]) == {
         "second"
     }
+
+
+def test_what_is_no_input_is_said() -> None:
+    """Masks in the place of places, arrays, names of nothing: in an error of the project's, with what to do."""
+    x, i = torch.randn(4, 3), torch.tensor([0, 2, 1])
+    program = generate(lambda x, i: x[i].square().sum(), x, i)
+    with pytest.raises(InputError, match=r"i is torch.bool, the trace had torch.int64"):
+        program.forward(x, torch.tensor([True, False, True, True]))
+    with pytest.raises(InputError, match=r"was given 1 beside ndarray of numpy: give torch.as_tensor"):
+        program.forward(x.numpy(), i)
+    with pytest.raises(InputError, match="'nothing' has no cotangent; those that have one are .*x"):
+        program.derivation.text("nothing")
+    for wrt in ([], 3):
+        with pytest.raises(InputError, match="names no input; give names"):
+            generate(lambda x: x.sum(), x, wrt=wrt)
+    with pytest.raises(TraceError, match="3 is a int; a forward is a function or an nn.Module"):
+        engine.trace(3, x)

@@ -330,6 +330,18 @@ def test_control_flow_on_a_size_is_fine() -> None:
     assert len(trace(forward, RANDN(3, 1)).nodes) == 2
 
 
+@pytest.mark.parametrize(
+    "forward", [lambda x, m: (m - x).sum(), lambda x, m: (x * (1 - m)).sum()], ids=["m - x", "1 - m"]
+)
+def test_truth_values_are_not_subtracted(forward: Any) -> None:
+    """torch's meta kernels let it pass."""
+    x, m = torch.randn(3, 2), torch.ones(3, 2) > 0
+    with pytest.raises(RuntimeError, match="bool tensor"):
+        forward(x, m)
+    with pytest.raises(ShapeError, match=r"sub on shapes .*test_trace.py:\d+: Subtraction.*bool tensor"):
+        trace(forward, x, m)
+
+
 def test_shapes_that_do_not_fit() -> None:
     def forward(x, w):
         return x @ w

@@ -16,7 +16,6 @@ from codegen.closed.gates.sizes import shape_at
 from codegen.closed.write.line import LIKE, Line
 from codegen.helpers import FUNCTIONS
 from codegen.lower import Lowerer
-from codegen.values import TensorInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from codegen.closed.regions.cells import Cell
     from codegen.closed.regions.region import Region
+    from codegen.values import TensorInfo
 
 DTYPES = {"int": torch.int64, "bool": torch.bool}
 """Of cells that are no floats."""
@@ -79,7 +79,7 @@ def called(text: str, everything: Mapping[str, Any], dtype: torch.dtype) -> Any:
 @lru_cache(maxsize=1)
 def definitions(cells: tuple[Cell, ...]) -> Definitions:
     """The definitions of cells. Those of the last cells are remembered: every gate asks for them at every draw."""
-    return Definitions({c.name: TensorInfo(c.shape, c.kind) for c in cells}, {})
+    return Definitions({c.name: c.info for c in cells}, {})
 
 
 @dataclass(frozen=True)

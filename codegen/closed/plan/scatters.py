@@ -41,17 +41,42 @@ def with_scatters_apart(
             continue
         sizes = ranges(s.expr, s)
         found: dict[Any, Any] = {}
+        apart: dict[Any, tuple[Any, ...]] = {}
         for x in inside(s.expr):
-            free = [i for i in s.indices if i != 0 and i in x.free_symbols - bound(x)]
+            free = tuple(i for i in s.indices if i != 0 and i in x.free_symbols - bound(x))
             shape = tuple(sizes[i] for i in free if i in sizes)
             rows = tuple(n for _, n in x.limits) + tuple(sizes[i] for i in free if i in sizes and not placed(x, i))
             if len(shape) == len(free) and count(shape) <= count(rows):
-                name = f"{PLACED}{made}"
-                made += 1
-                found[x] = element(base(name), free)
-                out.append(Statement(name, tuple(free), shape, x, "", x, (RULE,)))
-        out.append(replace(s, expr=cast("Expr", s.expr.xreplace(found))) if found else s)
+                apart[x] = free
+        expr, totals = alike_together(s.expr, apart)
+        for x in totals:
+            free = apart[Add.make_args(x)[0]]
+            name = f"{PLACED}{made}"
+            made += 1
+            found[x] = element(base(name), list(free))
+            out.append(Statement(name, free, tuple(sizes[i] for i in free), x, "", x, (RULE,)))
+        out.append(replace(s, expr=cast("Expr", expr.xreplace(found))) if found else s)
     return out
+
+
+def alike_together(e: Expr, apart: dict[Any, tuple[Any, ...]]) -> tuple[Expr, list[Expr]]:
+    """An expression with such sums over the same indices that are added with the same factor as one, and all that are left.
+
+    Then the values of each are put into one tensor.
+    """
+    terms: dict[Any, list[Any]] = {}
+    for t in Add.make_args(e):
+        x = next((f for f in Mul.make_args(t) if f in apart), None)
+        terms.setdefault((t, None) if x is None else (t / x, apart[x]), []).append(t if x is None else x)
+    totals = [Add(*found) for (_, free), found in terms.items() if free is not None and len(found) > 1]
+    if not totals:
+        return e, list(apart)
+    whole = Add(*[t if free is None else Mul(t, Add(*found), evaluate=False) for (t, free), found in terms.items()])
+    joined = {x for total in totals for x in total.args}
+    return whole, [
+        *totals,
+        *[x for x in apart if x not in joined or whole.xreplace(dict.fromkeys(totals, base("_"))).has(x)],
+    ]
 
 
 def inside(e: Any) -> list[Sigma]:

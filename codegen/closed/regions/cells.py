@@ -26,6 +26,8 @@ from codegen.closed.regions.ones import of_ones
 from codegen.closed.regions.random import random_nodes
 from codegen.closed.regions.roots import with_roots
 from codegen.ranges import simplified
+from codegen.values import TensorInfo
+from engine.fromstart import from_start, places_from_start
 from engine.indexed import Indexed
 from engine.naming import Namer
 from engine.notation import (
@@ -86,6 +88,13 @@ class Cell:
     after: tuple[str, ...] = ()
     exact: bool = False
     """Whether its statement has to be the definition as it stands: the last bit decides."""
+    from_start: bool = False
+    """Whether its integers are places that torch refuses below zero."""
+
+    @property
+    def info(self) -> TensorInfo:
+        """What lowering knows of it."""
+        return TensorInfo(self.shape, self.kind, from_start=self.from_start)
 
     @property
     def ranges(self) -> dict[Index, Expr]:
@@ -273,6 +282,7 @@ class Builder:
         self.exact = exact_nodes(graph, literal)
         self.literal = literal - self.exact
         self.stopped = stopped_nodes(graph)
+        self.places = places_from_start(graph).alone
 
     def build(self) -> list[Cell]:
         """All cells that the outputs depend on, in order."""
@@ -334,6 +344,7 @@ class Builder:
             True,
             n.positive,
             n.named,
+            from_start=n.name in self.places,
         )
         if known is None or n.name in self.stopped:
             for o in n.operands:
@@ -692,7 +703,8 @@ class Builder:
             kind, dtype = "int", next(dtypes, torch.int64)
         name = f"{self.root(owner)}_{label}"
         name = addition_name(expr, self.root(owner), self.cells) if label == "add" else name
-        cell = Cell(name, indices, shape, expr, kind, differentiable, dtype)
+        strict = label == "index" and from_start(expr, self.places.__contains__)
+        cell = Cell(name, indices, shape, expr, kind, differentiable, dtype, from_start=strict)
         key, order = signature(cell)
         if key not in self.same:
             cell = replace(cell, name=self.namer(cell.name), positive=is_positive(key[0]))

@@ -234,9 +234,12 @@ def normalized(region: Region) -> tuple[Any, Region, dict[str, str], dict[Any, E
                 c.named,
                 text,
                 exact=c.exact,
+                from_start=c.from_start,
             )
         )
-        key.append((expr, c.shape, c.kind, c.differentiable, c.positive, c.named, text, str(c.dtype), c.exact))
+        key.append(
+            (expr, c.shape, c.kind, c.differentiable, c.positive, c.named, text, str(c.dtype), c.exact, c.from_start)
+        )
     both: dict[Any, Any] = dict(names) | {f"d_{k}": f"d_{v}" for k, v in names.items()}
     relations = tuple((related(a, both), related(b, both)) for a, b in region.relations)
     flags = tuple(tuple(names[n] for n in group) for group in (region.seeds, region.wanted, region.needed))

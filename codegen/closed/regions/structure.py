@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import sympy as sp
+
 from codegen.closed.regions import fromend, onerow, productlogs, rows, runninglogs, runningproducts
 from codegen.closed.regions.cells import Builder, Cell
 from codegen.closed.regions.indifferent import told, without_indifferent
@@ -15,9 +17,10 @@ from codegen.closed.regions.rewrites import compared
 from codegen.closed.regions.symmetric import symmetric_among
 from codegen.closed.regroup import RULE as ORDER
 from codegen.closed.regroup import angles, ondiagonal, outerpowers, pairs, picked, regrouped, vectorproducts
-from codegen.values import TensorInfo
+from engine.notation import BRACKETS, accesses, name_of
 
 if TYPE_CHECKING:
+    from codegen.values import TensorInfo
     from engine.graph import Graph
 
 
@@ -107,7 +110,7 @@ class Structure:
         up: set[str] = set(self.graph.outputs)
         for c in reversed(self.cells):
             if c.name in up:
-                up.update(reads(c))
+                up.update(moved_by(c))
         return down & up
 
     def _units(self) -> list[Unit]:
@@ -149,7 +152,15 @@ class Structure:
     @property
     def infos(self) -> dict[str, TensorInfo]:
         """Shape and kind of every cell."""
-        return {c.name: TensorInfo(c.shape, c.kind) for c in self.cells}
+        return {c.name: c.info for c in self.cells}
+
+
+def moved_by(c: Cell) -> tuple[str, ...]:
+    """What a cell may have a derivative to: not what it only compares."""
+    if c.expr is None or c.call or not c.expr.has(*BRACKETS):
+        return reads(c)
+    compared_in = {b: sp.Dummy() for b in c.expr.atoms(*BRACKETS)}
+    return tuple(dict.fromkeys(name_of(a) for a in accesses(c.expr.xreplace(compared_in))))
 
 
 def reads(c: Cell) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from codegen.closed.regions.symmetric import joined as with_symmetric
 from codegen.closed.regroup.products import terms
 from codegen.closed.write.blocks import LONGEST, Block, Term
 from codegen.closed.write.likes import covers, expanded
-from codegen.closed.write.places import begun, concatenated, disjoint
+from codegen.closed.write.places import begun, concatenated, disjoint, put_into
 from codegen.closed.write.sidebyside import side_by_side
 from codegen.derive import COT, vjp
 from codegen.formula import equation_text, lettered_sides
@@ -273,7 +273,7 @@ class Cotangents:
     def summed(self, target: str, c: Cell, pieces: list[Piece]) -> list[str]:
         """The statements that add up the pieces of a cell's cotangent: dense ones first, then places."""
         lines: list[str] = []
-        dense = [p.dense for p in pieces if p.dense is not None]
+        dense = put_into([(p.dense, p.full and not p.number) for p in pieces if p.dense is not None])
         full = any(p.full for p in pieces if p.dense is not None)
         scatters = [s for p in pieces for s in p.scatters]
         joined = concatenated(scatters)

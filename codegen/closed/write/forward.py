@@ -12,7 +12,7 @@ from codegen.closed.write.line import LIKE
 from codegen.closed.write.places import begun
 from codegen.lower import Lowered, Lowerer
 from codegen.steps import Used, forward_text
-from codegen.values import TensorInfo, is_scalar
+from codegen.values import is_scalar
 from engine.own import reachable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Forward:
                 continue
             like = self.likes.precision(cell)
             if like is None and any(x == tt.name(LIKE) for t in low.texts() for x in tt.walk(t)):
-                infos = {c.name: TensorInfo(c.shape, c.kind) for c in code.cells}
+                infos = {c.name: c.info for c in code.cells}
                 low = Lowerer(infos, {}).lower(line.expr, line.indices, line.shape)
             made = self.made(name, cell, low, names if like is None else {**names, LIKE: like})
             self.blocks.append(self.labels.block(name, made, Term(line.indices, line.expr, names)))

@@ -11,6 +11,8 @@ from codegen.steps import starts_negative, without_minus
 from codegen.values import is_scalar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from codegen.lower import Scatter
     from codegen.tensors import T
 
@@ -115,6 +117,17 @@ def begun(t: T, scatters: list[Scatter]) -> tuple[T, list[Scatter]]:
     return tt.method(t.args[0], "index_put", first.items, first.value, accumulate="True"), scatters[1:]
 
 
+def put_into(terms: Sequence[tuple[T, bool]]) -> list[T]:
+    """Terms, and whether each has the whole shape, of which one that puts values into zeros puts them into another one instead."""
+    whole = [t for t, full in terms if full]
+    into = next((t for t in whole if tt.puts_into_zeros(t)), None)
+    other = next((t for t in whole if t is not into and not starts_negative(t)), None)
+    if into is None or other is None:
+        return [t for t, _ in terms]
+    made = tt.method(other, "scatter_add", *into.args[1:])
+    return [made if t is other else t for t, _ in terms if t is not into]
+
+
 def accumulated(target: str, items: tuple[Any, ...], value: T) -> str:
     """Values added where integer tensors say; what is fixed by a number is selected first, `index_put_` takes tensors only."""
     fixed = [is_scalar(i) for i in items]
@@ -126,4 +139,4 @@ def accumulated(target: str, items: tuple[Any, ...], value: T) -> str:
     return f"{target}{f'[{selected}]' if selected else ''}.index_put_({where}, {tt.text(value)}, accumulate=True)"
 
 
-__all__ = ["begun", "concatenated", "disjoint", "put"]
+__all__ = ["begun", "concatenated", "disjoint", "put", "put_into"]

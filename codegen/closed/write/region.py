@@ -63,7 +63,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
         by_name = {c.name: c for c in cells}
     reads = {name_of(a) for e in slopes.values() for a in accesses(e)}
     read_back = [c.name for c in cells if c.name in reads]
-    infos = {c.name: TensorInfo(c.shape, c.kind) for c in cells}
+    infos = {c.name: c.info for c in cells}
     for c in cells:
         infos[cot_name(c.name)] = infos[f"{cot_name(c.name)}_out"] = TensorInfo(c.shape)
     for s in plan.statements:
@@ -72,7 +72,7 @@ def written(region: Region, plan: Planned, values: dict[Any, int], literal: bool
     cells = tuple({c.name: c for c in (*cells, *by_name.values())}.values())
     for c in cells:
         sources = frozenset(c.reads).union(*[infos[r].sources for r in c.reads if r in infos])
-        infos[c.name] = TensorInfo(c.shape, c.kind, sources)
+        infos[c.name] = replace(c.info, sources=sources)
     backward: list[Line] = []
     for s in plan.statements:
         expr = scattered.scattered_apart(with_kernels(slopes[s.name], by_name), s.indices)
@@ -176,7 +176,7 @@ def forward_lines(
             told += compared(rule, *([replace(c, expr=e) for c, e in x] for x in (before, written_out)))
     lines: list[Line] = []
     for c, e in written_out:
-        infos[c.name] = TensorInfo(c.shape, c.kind)
+        infos[c.name] = c.info
         like = LIKE if c.kind == "float" else None
         value = Lowerer(
             infos, {}, like, fills=c.kind == "float" and not literal, example=None if literal else values

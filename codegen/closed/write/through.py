@@ -8,6 +8,7 @@ from codegen import tensors as tt
 from codegen.closed.plan.apart import WITHOUT
 from codegen.closed.plan.backward import cot_name
 from codegen.closed.plan.recentre import PART
+from codegen.closed.plan.rowsonce import ROWS
 from codegen.closed.plan.scatters import PLACED
 from codegen.closed.plan.sharedsigns import SIGN
 from codegen.closed.regions.symmetric import is_symmetric, symmetric_among
@@ -108,6 +109,8 @@ class Through:
         if end is not None and others and is_part(line, self.code):
             scatters = tuple(s.renamed(self.local) for s in line.value.scatters)
             self.cots.add(end, Piece(None, False, scatters, self.term(line)))
+        elif end is not None and others and is_put(line, self.code):
+            self.cots.add(end, Piece(self.dense(line, end), True, formula=self.term(line)))
         else:
             self.cots.write(self.labels.block(label, tuple(self.statements(line, label, actual)), self.term(line)))
             if end is not None:
@@ -163,6 +166,9 @@ class Through:
             return f"{first or 'weights'}_off"
         if line.name.startswith(SIGN):
             return f"{first or 'difference'}_sign"
+        if line.name.startswith(ROWS):
+            cot = min((label for n, label in self.local.items() if n.startswith("d_") and n in read), default=first)
+            return f"{cot}_rows"
         if line.name.startswith(PLACED) and not any(n.startswith("d_") for n in read):
             return f"{first}_sum" if first else "counts"
         cots = sorted(label for n, label in self.local.items() if n.startswith("d_") and n in read)
@@ -241,8 +247,18 @@ def is_read(line: Line, c: Cell) -> bool:
 def is_part(line: Line, code: RegionCode) -> bool:
     """Whether a gradient fills only slices of its tensor and nothing of the region reads it."""
     low = line.value
-    alone = all(line.name not in {name_of(a) for a in accesses(other.expr)} for other in code.backward)
-    return alone and low.dense is None and bool(low.scatters) and all(s.covers for s in low.scatters)
+    return read_by_none(line, code) and low.dense is None and bool(low.scatters) and all(s.covers for s in low.scatters)
+
+
+def is_put(line: Line, code: RegionCode) -> bool:
+    """Whether a gradient is values put into zeros and nothing of the region reads it: they may be put into the rest of it."""
+    low = line.value
+    return low.dense is not None and not low.scatters and tt.puts_into_zeros(low.dense.t) and read_by_none(line, code)
+
+
+def read_by_none(line: Line, code: RegionCode) -> bool:
+    """Whether no line of a region reads another one."""
+    return all(line.name not in {name_of(a) for a in accesses(other.expr)} for other in code.backward)
 
 
 __all__ = ["Through"]

@@ -47,7 +47,31 @@ def nce_hand(c, o, neg, g):
     return out, (dc, dp * c, dn[:, :, None] * c[:, None])
 
 
+def personalised_ranking(U, V, u, i, j):
+    liked, other = (U[u] * V[i]).sum(1), (U[u] * V[j]).sum(1)
+    penalty = U[u].pow(2).sum() + V[i].pow(2).sum() + V[j].pow(2).sum()
+    return -torch.log(torch.sigmoid(liked - other)).mean() + 0.01 * penalty / u.shape[0]
+
+
+def personalised_ranking_hand(U, V, u, i, j, g):
+    n, a, b, c = len(u), U[u], V[i], V[j]
+    d = b - c
+    z = (a * d).sum(1)
+    out = F.softplus(-z).mean() + 0.01 * (a.square().sum() + b.square().sum() + c.square().sum()) / n
+    w = (-torch.sigmoid(-z) * (g / n))[:, None]
+    k = 0.02 * g / n
+    dU = torch.zeros_like(U).index_add_(0, u, torch.addcmul(k * a, w, d))
+    wa = w * a
+    return out, (dU, torch.zeros_like(V).index_add_(0, i, wa + k * b).index_add_(0, j, k * c - wa))
+
+
 TABLES = (
+    Form(
+        "bayesian personalised ranking",
+        personalised_ranking,
+        lambda d, n: [d.normal(20, 8), d.normal(30, 8), d.classes(20, n), d.classes(30, n), d.classes(30, n)],
+        personalised_ranking_hand,
+    ),
     Form(
         "proxy nca",
         proxy_nca,

@@ -133,7 +133,27 @@ def multi_similarity_hand(s, y, g):
     return out, (ds,)
 
 
+def sparsemax(z):
+    ordered, _ = torch.sort(z, 1, descending=True)
+    count = torch.arange(1, z.shape[1] + 1, dtype=z.dtype)
+    support = 1 + count * ordered > ordered.cumsum(1)
+    tau = ((ordered * support).sum(1, keepdim=True) - 1) / support.sum(1, keepdim=True)
+    return torch.relu(z - tau)
+
+
+def sparsemax_hand(z, g):
+    ordered = z.sort(1, descending=True).values
+    count = torch.arange(1, z.shape[1] + 1, dtype=z.dtype)
+    support = 1 + count * ordered > ordered.cumsum(1)
+    size = support.sum(1, keepdim=True)
+    p = torch.relu(z - ((ordered * support).sum(1, keepdim=True) - 1) / size)
+    inside = p > 0
+    d = g * inside
+    return p, (d - inside * (d.sum(1, keepdim=True) / size),)
+
+
 THRESHOLDS = (
+    Form("sparsemax", sparsemax, lambda d, n: [d.normal(n, 10)], sparsemax_hand, twice=False),
     Form("soft threshold", soft_threshold, lambda d, n: [d.normal(n, K)], soft_threshold_hand, twice=False),
     Form(
         "soft threshold learned",
