@@ -223,6 +223,20 @@ def difference_of_squares(c: Cell, known: dict[str, Cell], planted: list[str]) -
     return c.expr / total * (Sigma(x**2, *total.args[1:]) - count * m**2)
 
 
+def test_a_result_that_loses_its_digits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`|4096 + e| - 4096` is e, and has three digits left of it in float32; the gradients are right."""
+    shares = logshare.with_log_shares
+
+    def rounded(lines: list[Any]) -> list[Any]:
+        return [(c, e if c.shape else sp.Abs(e + 4096) - 4096) for c, e in shares(lines)]
+
+    monkeypatch.setattr(logshare, "with_log_shares", rounded)
+    (x,) = inputs_of(entropy)
+    program = codegen.generate(entropy, x)
+    assert any(r.startswith("the value of") and "float32 error" in r for r in refusals(program))
+    check_right(program, entropy)
+
+
 def test_a_gate_that_raises_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("the gate itself is broken")

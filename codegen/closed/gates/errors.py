@@ -36,6 +36,8 @@ ZEROS = 0.3
 """The share of zeros among the inputs that show what divides by one: a product's factor is not its value by the other."""
 SEEN = 1e-6
 """The float32 error from which on it is asked whether the truth is one."""
+VALUE = "the value of"
+"""What errors of results are called, before the tensor's name."""
 READERS = 16
 """How many tensors a gradient is summed against, so that luck averages out."""
 
@@ -65,9 +67,12 @@ class Trial:
 
 
 def errors(
-    trial: Trial, offset: float | None, draw: int, kind: int = 0, with_values: bool = False
+    trial: Trial, offset: float | None, draw: int, kind: int = 0, digits: bool = True
 ) -> list[tuple[str, float, float]]:
-    """(what, our error, autograd's) of every gradient where its truth is finite, at one draw, and `with_values` of every result."""
+    """(what, our error, autograd's) of every gradient and every result where its truth is finite, at one draw.
+
+    With `digits`, many of them say what the truth of a gradient is where that is in doubt.
+    """
     region, cells, sizes, gradients = trial.region, trial.cells, trial.sizes, trial.gradients
     values = inputs_at(region, cells, sizes, offset, draw, kind)
     scope = scope_of(sizes)
@@ -80,16 +85,15 @@ def errors(
     def found(truth: Mapping[str, Any]) -> list[tuple[str, float, float]]:
         """Errors of gradients whose truth is given."""
         pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
-        if with_values:
-            made = [cell for cell in region.seeds if cell in ours]
-            pairs += [(f"the value of {cell}", exact_values[cell], their_values[cell], ours[cell]) for cell in made]
+        made = [cell for cell in region.seeds if cell in ours]
+        pairs += [(f"{VALUE} {cell}", exact_values[cell], their_values[cell], ours[cell]) for cell in made]
         pairs += [
             p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)
         ]
         return [e for what, *tensors in pairs for e in relative(what, *tensors)]
 
     out = found(truth)
-    if with_values or not any(mine > max(other, SEEN) for _, mine, other in out):
+    if not digits or not any(mine > max(other, SEEN) for what, mine, other in out if not what.startswith(VALUE)):
         return out
     wide = trial.run(values, torch.float64)
     if not any(apart(truth[cell], torch.as_tensor(wide[name]).expand(truth[cell].shape)) for cell, name in gradients):
