@@ -31,6 +31,7 @@ RULE = "a product of powers of exponentials is the exponential of a sum"
 
 def with_exponents(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     """The cells, with each such product as an exponential; none of those `kept`, which are read as they are."""
+    cells = with_sums(cells, kept)
     known = {c.name: c for c in cells}
     found: dict[str, tuple[Cell, ...]] = {}
     read = {r for c in cells for r in c.reads}.difference(kept)
@@ -51,6 +52,45 @@ def with_exponents(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
                 found[cell.name] = as_exponential(cell, sp.factor_terms(exponent), {*known, *found})
                 known[cell.name] = found[cell.name][-1]
     return [d for c in cells for d in found.get(c.name, (c,))]
+
+
+def with_sums(cells: list[Cell], kept: tuple[str, ...]) -> list[Cell]:
+    """The cells, with a number beside such a product as a cell before the logarithm that is taken of the sum, as log1p does."""
+    known = {c.name: c for c in cells}
+    out: list[Cell] = []
+    for c in cells:
+        for x in sorted(c.expr.atoms(sp.log), key=str) if c.expr is not None and not c.call else ():
+            moving = [t for t in sp.Add.make_args(x.args[0]) if not t.is_positive or t.has(Indexed)]
+            product = known.get(name_of(moving[0])) if len(moving) == 1 and isinstance(moving[0], Indexed) else None
+            if product is None or product.name in kept or x.args[0] == moving[0] or not is_product(product, known):
+                continue
+            name = free_name(f"{c.name}_sum", known)
+            order = [i for i in moving[0].indices if i != 0]
+            ranges = dict(zip(moving[0].indices, product.shape, strict=True))
+            own = {i: fresh() for i in order}
+            known[name] = replace(
+                product,
+                name=name,
+                indices=tuple(own.values()),
+                shape=tuple(ranges[i] for i in order),
+                expr=x.args[0].xreplace(own),
+                node=None,
+                text=None,
+                named=False,
+                positive=True,
+            )
+            out.append(known[name])
+            c = replace(c, expr=cast("Any", c.expr).xreplace({x: sp.log(known[name].element(order))}))
+        known[c.name] = c
+        out.append(c)
+    return out
+
+
+def is_product(cell: Cell, known: Mapping[str, Cell]) -> bool:
+    """Whether a cell is a product of powers of exponentials that is an exponential as well."""
+    if cell.expr is None or cell.call or not isinstance(cell.expr, (Mul, sp.Pow)) or total_in(cell, known) is not None:
+        return False
+    return exponent_in(cell.expr, known) is not None and spans(cell.expr, {*cell.ranges}, known)
 
 
 def as_exponential(cell: Cell, exponent: Any, taken: set[str]) -> tuple[Cell, ...]:

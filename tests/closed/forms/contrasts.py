@@ -140,7 +140,24 @@ def quotients(z, w, c):
     return -torch.log(torch.diag(f) / f.sum(1)).mean()
 
 
+# Sun and others, Circle loss, 2020: weights that pass nothing back
+def circle(sp, sn):
+    ap, an = torch.relu(1.25 - sp).detach(), torch.relu(sn + 0.25).detach()
+    positive = torch.exp(-32 * ap * (sp - 0.75)).sum(1)
+    negative = torch.exp(32 * an * (sn - 0.25)).sum(1)
+    return torch.log1p(negative * positive).mean()
+
+
+def circle_hand(sp, sn, g):
+    ap, an = torch.relu(1.25 - sp), torch.relu(sn + 0.25)
+    lp, ln = (sp - 0.75).mul(-32).mul_(ap), (sn - 0.25).mul(32).mul_(an)
+    z = lp.logsumexp(1) + ln.logsumexp(1)
+    d = 32 * torch.sigmoid(z) * g / len(sp)
+    return F.softplus(z).mean(), (lp.softmax(1).mul_(ap).mul_(-d[:, None]), ln.softmax(1).mul_(an).mul_(d[:, None]))
+
+
 CONTRASTS = [
+    Form("circle loss", circle, lambda d, n: [d.unit(n, 8), d.unit(n, 24)], circle_hand, extreme=True, straight=True),
     Form("identity masks", identity_masks, lambda d, n: [d.normal(n, 16) / 2, d.normal(n, 16) / 2], identity_masks_hand, extreme=True),
     Form("complementary masks", two_masks, lambda d, n: [d.normal(n, 16) / 2, d.normal(n, 16) / 2, d.unit(n, n)], two_masks_hand, wrt=("a", "b")),
     Form("mutual information", mutual_information, lambda d, n: [d.normal(n, n)], mutual_information_hand, batches=(3, 5)),
