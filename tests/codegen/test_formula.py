@@ -69,7 +69,7 @@ def test_parts_are_named_after_what_they_are_of() -> None:
 
     source = generate(forward, torch.randn(4, 5), torch.ones(5), torch.zeros(5)).source
     assert re.search(r"\bx_centred = x - x\.mean\(1, keepdim=True\)", source)
-    assert "x_var_eps = (x_centred ** 2).mean(1) + 1e-05" in source
+    assert "x_rstd = ((x_centred ** 2).mean(1) + 1e-05).rsqrt()" in source
 
 
 def test_numbers_of_names_grow_with_the_order_of_execution() -> None:

@@ -78,6 +78,8 @@ class Fuse(ast.NodeTransformer):
         given, one, other = map(self.shape, parts)
         if given is None or one is None or other is None:
             return None
+        if minus and is_chosen_product(whole):
+            return None
         if isinstance(product.op, ast.Mult):
             result = broadcast(one, other)
             whole_result = broadcast(given, result) if result else None
@@ -244,6 +246,13 @@ def minus_of(number: ast.expr) -> ast.expr:
 def is_matrix_product(e: ast.expr) -> bool:
     """Whether an expression is `x @ w`."""
     return isinstance(e, ast.BinOp) and isinstance(e.op, ast.MatMult)
+
+
+def is_chosen_product(e: ast.expr) -> bool:
+    """Whether an expression is a product where a condition holds: less an equal one, it is zero if both are rounded alike."""
+    chosen = isinstance(e, ast.Call) and ast.unparse(e.func) == "torch.where"
+    branches = cast("ast.Call", e).args[1:] if chosen else []
+    return any(isinstance(b, ast.BinOp) and isinstance(b.op, ast.Mult) for b in branches)
 
 
 def alike_along_rows(parts: Sequence[Shape], result: Shape) -> bool:
