@@ -44,6 +44,7 @@ def assert_gradients(program: Program, forward: Callable[..., Any], inputs: list
 
 
 @pytest.mark.parametrize(("forward", "shapes"), LONGER, ids=[f.__name__ for f, _ in LONGER])
+@pytest.mark.sampled("forward")
 def test_gradients_of_more_lines_are_those_of_autograd(
     forward: Callable[[int], Any], shapes: list[tuple[int, ...]]
 ) -> None:

@@ -16,7 +16,7 @@ from codegen.closed.gates.domains import within_domains
 from codegen.closed.gates.execute import DTYPES, by_the_forward, execute, scope_of
 from codegen.closed.gates.points import DRAWN, counts, covering, of_kind, relate, stilled, whole
 from codegen.closed.gates.sizes import shape_at
-from codegen.closed.gates.truth import apart, in_many_digits
+from codegen.closed.gates.truth import VALUE, apart, in_many_digits
 from codegen.closed.plan.backward import cot_name
 from engine.arithmetic import arithmetic
 from engine.notation import accesses, name_of
@@ -36,8 +36,6 @@ ZEROS = 0.3
 """The share of zeros among the inputs that show what divides by one: a product's factor is not its value by the other."""
 SEEN = 1e-6
 """The float32 error from which on it is asked whether the truth is one."""
-VALUE = "the value of"
-"""What errors of results are called, before the tensor's name."""
 READERS = 16
 """How many tensors a gradient is summed against, so that luck averages out."""
 
@@ -71,7 +69,7 @@ def errors(
 ) -> list[tuple[str, float, float]]:
     """(what, our error, autograd's) of every gradient and every result where its truth is finite, at one draw.
 
-    With `digits`, many of them say what the truth of a gradient is where that is in doubt.
+    With `digits`, many of them say what the truth is where that is in doubt.
     """
     region, cells, sizes, gradients = trial.region, trial.cells, trial.sizes, trial.gradients
     values = inputs_at(region, cells, sizes, offset, draw, kind)
@@ -82,21 +80,24 @@ def errors(
     theirs, their_values = autograd(region, values, scope, sizes, torch.float32)
     ours = trial.run(values, torch.float32)
 
+    made = [cell for cell in region.seeds if cell in ours]
+    truth |= {f"{VALUE} {cell}": exact_values[cell] for cell in made}
+
     def found(truth: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-        """Errors of gradients whose truth is given."""
+        """Errors of gradients and results whose truth is given."""
         pairs = [(f"the cotangent of {cell}", truth[cell], theirs[cell], ours[name]) for cell, name in gradients]
-        made = [cell for cell in region.seeds if cell in ours]
-        pairs += [(f"{VALUE} {cell}", exact_values[cell], their_values[cell], ours[cell]) for cell in made]
+        pairs += [(what, truth[what], their_values[cell], ours[cell]) for cell in made for what in [f"{VALUE} {cell}"]]
         pairs += [
             p for cell, name in gradients for p in read_on(region, cell, truth[cell], theirs[cell], ours[name], offset)
         ]
         return [e for what, *tensors in pairs for e in relative(what, *tensors)]
 
     out = found(truth)
-    if not digits or not any(mine > max(other, SEEN) for what, mine, other in out if not what.startswith(VALUE)):
+    if not digits or not any(mine > max(other, SEEN) for _, mine, other in out):
         return out
     wide = trial.run(values, torch.float64)
-    if not any(apart(truth[cell], torch.as_tensor(wide[name]).expand(truth[cell].shape)) for cell, name in gradients):
+    both = [*gradients, *((f"{VALUE} {cell}", cell) for cell in made)]
+    if not any(apart(truth[what], torch.as_tensor(wide[name]).expand(truth[what].shape)) for what, name in both):
         return out
     exact = in_many_digits(region, values, sizes)
     return out if exact is None else found(truth | exact)

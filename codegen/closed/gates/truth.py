@@ -33,6 +33,10 @@ LARGEST = 1 << 14
 """How many numbers there are at most in a tensor of a region that is evaluated so."""
 
 
+VALUE = "the value of"
+"""What stands before the name of a result, where a cotangent has the name alone."""
+
+
 def apart(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors that are equal but for rounding are not, where both are finite."""
     told = one.isfinite() & other.isfinite()
@@ -43,7 +47,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> bool:
 def in_many_digits(
     region: Region, values: Mapping[str, torch.Tensor], sizes: dict[Symbol, int]
 ) -> dict[str, torch.Tensor] | None:
-    """The gradients of the unsimplified cells, rounded to float64; None where they cannot be told."""
+    """The gradients of the unsimplified cells, and their results under `VALUE`, rounded to float64; None where they cannot be told."""
     if any(np.prod(shape_at(c.shape, sizes), dtype=int) > LARGEST for c in region.cells):
         return None
     numbers = arithmetic(MANY_DIGITS)
@@ -61,9 +65,10 @@ def in_many_digits(
         chain = Backward(list(region.cells), region.seeds, region.wanted, cast("Any", None)).chain()
         run(chain, tensors, sizes, MANY_DIGITS)
         found = {n: tensors.get(cot_name(n)) for n in region.wanted}
+        found |= {f"{VALUE} {n}": tensors[n] for n in region.seeds}
     if any(v is None or any(isinstance(x, mpmath.mpc) for x in v.flat) for v in found.values()):
         return None
     return {n: torch.from_numpy(cast("Any", v).astype(np.float64)) for n, v in found.items()}
 
 
-__all__ = ["apart", "in_many_digits"]
+__all__ = ["VALUE", "apart", "in_many_digits"]
