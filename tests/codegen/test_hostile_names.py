@@ -83,7 +83,7 @@ def chain(length: int, elementwise: bool) -> Callable[[Tensor, Tensor], Tensor]:
 def test_twice_the_chain_takes_twice_the_calls(elementwise: bool, mode: str) -> None:
     inputs: tuple[Any, ...] = (torch.randn(2, 2, dtype=torch.float64), torch.eye(2, dtype=torch.float64) * 0.3)
     calls: list[int] = []
-    for length in (30, 60, 120):  # the first fills what is remembered
+    for length in (50, 100, 200):  # the first fills what is remembered
         forward = chain(length, elementwise)
         profile = cProfile.Profile()
         with profile:

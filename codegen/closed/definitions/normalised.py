@@ -48,12 +48,8 @@ def with_normalised(cells: list[Cell]) -> list[Cell]:
 def source(u: Any, known: Mapping[str, Cell]) -> str:
     """The tensor that a deviation is one of, by name; of what is none, its own."""
     cell = known[name_of(u)]
-    first = (
-        [t for t in terms(cell.expr) if isinstance(t, Indexed) and axes(t) == axes(cell)]
-        if cell.expr is not None
-        else []
-    )
-    return name_of(first[0]) if isinstance(cell.expr, sp.Add) and first else cell.name
+    whole = terms(cell.expr) if isinstance(cell.expr, sp.Add) else ()
+    return next((name_of(t) for t in whole if isinstance(t, Indexed) and axes(t) == axes(cell)), cell.name)
 
 
 def named(c: Cell, e: Any, name: str, known: dict[str, Cell], taken: set[str]) -> Indexed:
@@ -108,13 +104,13 @@ def axes(a: Any) -> set[Any]:
     return {i for i in a.indices if i != 0}
 
 
-def made_of(name: str, source: str, known: Mapping[str, Cell]) -> bool:
+def made_of(name: str, operand: str, known: Mapping[str, Cell]) -> bool:
     """Whether a cell is computed from another one."""
     left, seen = [name], {name}
     while left:
         cell = known.get(left.pop())
         for r in cell.reads if cell is not None else ():
-            if r == source:
+            if r == operand:
                 return True
             if r not in seen:
                 seen.add(r)
