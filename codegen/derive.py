@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.deltas import Solver
+from codegen.lowering.deltas import Solver
+from codegen.lowering.ranges import simplified
 from codegen.ownoutput import with_output
-from codegen.ranges import simplified
 from engine.indexed import Indexed, IndexedBase
 from engine.notation import (
     BINDERS,

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import sympy as sp
 from sympy import Expr
 
-from codegen import tensors as tt
 from codegen.derive import COT
-from codegen.kernels import stable
-from codegen.lower import Lowerer
+from codegen.lowering import tensors as tt
+from codegen.lowering.kernels import stable
+from codegen.lowering.lower import Lowerer
+from codegen.lowering.values import Val
 from codegen.ownoutput import OUT
-from codegen.values import Val
 from engine.indexed import Indexed
 from engine.notation import BRACKETS, Amax, Floor, Sigma, Sign, Where, name_of
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen import tensors as tt
 from codegen.derive import COT, Contribution, partials, pulled_back, vjp
 from codegen.formula import named
+from codegen.lowering import tensors as tt
 from codegen.ownoutput import OUT
 from engine.errors import DerivationError
 from engine.implicit import DETERMINANT, UNKNOWN, Equation, Expansion
@@ -26,7 +26,7 @@ from engine.notation import Delta, Sigma, accesses, base, canonical, element, fr
 from engine.table import Definition, indices_of
 
 if TYPE_CHECKING:
-    from codegen.tensors import T
+    from codegen.lowering.tensors import T
     from engine.graph import Graph, Node
     from engine.implicit import Implicit
     from engine.naming import Namer

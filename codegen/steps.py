@@ -10,17 +10,17 @@ import torch
 from sympy import Add, Expr, Symbol
 from torch.utils import _pytree as pytree
 
-from codegen import tensors as tt
 from codegen.derive import COT
 from codegen.devices import on_device, tensor_in
 from codegen.exact import ExactLowerer, is_elementwise
 from codegen.formula import equation_text
 from codegen.implicit import ADJOINT, INVERSE, law_of, passed
-from codegen.lower import Lowered, Lowerer, Scatter
+from codegen.lowering import tensors as tt
+from codegen.lowering.lower import Lowered, Lowerer, Scatter
+from codegen.lowering.repeats import Repeats
+from codegen.lowering.values import TensorInfo
 from codegen.ownoutput import OUT
-from codegen.repeats import Repeats
 from codegen.stops import without_gradient
-from codegen.values import TensorInfo
 from codegen.wrapping import WIDTH, broken
 from engine.bounds import checked
 from engine.errors import DerivationError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from codegen.derivation import Cotangent, Derivation, Part
     from codegen.implicit import Helper
-    from codegen.tensors import T
+    from codegen.lowering.tensors import T
     from engine.graph import Graph, Node
     from engine.implicit import Implicit
 

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from codegen import tensors as tt
 from codegen.closed.regions.rewrites import Rewrite
 from codegen.derivation import Rewritten, Step
 from codegen.formula import left_side, lettered, named, text_formula
-from codegen.kernels import IDENTITIES
+from codegen.lowering import tensors as tt
+from codegen.lowering.kernels import IDENTITIES
 from codegen.worked.told import ToldStage
 from engine.notation import Index, accesses, canonical, name_of
 

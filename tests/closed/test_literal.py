@@ -14,7 +14,7 @@ from codegen.closed.regions.code import RegionCode
 from codegen.closed.regions.region import Region
 from codegen.closed.regions.structure import Structure
 from codegen.closed.write.line import Line
-from codegen.lower import Lowered
+from codegen.lowering.lower import Lowered
 from engine import trace
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 
 import codegen
-from codegen import tensors as tt
 from codegen.closed.algebra.commonfactor import by_common_factors
 from codegen.closed.algebra.matching import fact_key
 from codegen.derive import only_places
-from codegen.lower import Lowerer
-from codegen.values import TensorInfo
+from codegen.lowering import tensors as tt
+from codegen.lowering.lower import Lowerer
+from codegen.lowering.values import TensorInfo
 from engine.notation import Index, Less, LessEqual, Sigma, base, element, fresh, size_symbol
 from tests.closed.test_forward_rules import emitted
 

@@ -11,8 +11,8 @@ import torch
 
 import codegen
 from codegen import implicit
-from codegen import tensors as tt
 from codegen.derivation_md import derivation_markdown
+from codegen.lowering import tensors as tt
 from engine import trace
 from engine.errors import InputError
 from engine.evaluate import evaluate, truth_gradient

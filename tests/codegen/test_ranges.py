@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sympy import Expr
 
-from codegen.ranges import digit_of, digits, extreme, holds, nonnegative, radix, simplified
+from codegen.lowering.ranges import digit_of, digits, extreme, holds, nonnegative, radix, simplified
 from engine.notation import Delta, Index, Less, LessEqual, Quo, Rem, Where, size_symbol
 
 P, Q, R = Index("p"), Index("q"), Index("r")

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import codegen
-from codegen import tensors as tt
-from codegen.repeats import Repeats
+from codegen.lowering import tensors as tt
+from codegen.lowering.repeats import Repeats
 
 
 def normalised(x: Tensor, w: Tensor) -> Tensor:

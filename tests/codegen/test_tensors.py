@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sympy import Integer
 
-from codegen import tensors as tt
-from codegen.tensors import T
+from codegen.lowering import tensors as tt
+from codegen.lowering.tensors import T
 from engine.notation import Quo, Rem, size_symbol
 
 N, M = size_symbol("n"), size_symbol("m")

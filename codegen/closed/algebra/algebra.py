@@ -40,7 +40,7 @@ from codegen.closed.definitions.outer import outer_differences, taken_apart
 from codegen.closed.definitions.shares import Shares, exponential, reduction
 from codegen.closed.regions.cells import Cell, at
 from codegen.closed.regions.constants import learn
-from codegen.ranges import simplified
+from codegen.lowering.ranges import simplified
 from engine.indexed import Indexed
 from engine.notation import BRACKETS, Amax, Delta, Equal, Head, Index, Less, Sigma, Sign, Where, name_of
 

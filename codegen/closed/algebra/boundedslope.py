@@ -13,7 +13,7 @@ from sympy import Expr, Mul
 
 from codegen.closed.algebra.matching import holding
 from codegen.closed.definitions.pieces import affine_between, bounded, pieces, written
-from codegen.kernels import stable
+from codegen.lowering.kernels import stable
 from engine.indexed import Indexed
 from engine.notation import BRACKETS, Where, accesses, name_of
 

@@ -9,7 +9,7 @@ import sympy as sp
 from sympy import Expr, Mul
 
 from codegen.derive import Solver, distribute, only_places
-from codegen.ranges import simplified
+from codegen.lowering.ranges import simplified
 from engine.notation import Amax, Delta, Index, Less, Sigma
 
 if TYPE_CHECKING:

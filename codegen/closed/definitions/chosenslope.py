@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from codegen.closed.regions.cells import Cell, at
-from codegen.kernels import stable
+from codegen.lowering.kernels import stable
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Where, fresh, name_of

@@ -17,7 +17,7 @@ from codegen.closed.algebra.matching import determined
 from codegen.closed.algebra.sums import rebuilt, summed_term
 from codegen.closed.algebra.terms import expanded, indices_of
 from codegen.closed.regions.cells import Cell, at, substituted
-from codegen.distances import is_distance
+from codegen.lowering.distances import is_distance
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Delta, Index, Sigma, Where, accesses, fresh, name_of

@@ -17,7 +17,7 @@ import sympy as sp
 from sympy import Expr
 
 from codegen.closed.regions.cells import Cell, is_contraction, substituted
-from codegen.kernels import clamp_between, stable
+from codegen.lowering.kernels import clamp_between, stable
 from engine.indexed import Indexed
 from engine.notation import BINDERS, BRACKETS, Delta, Equal, Head, Less, LessEqual, Sign, Where, accesses, name_of
 

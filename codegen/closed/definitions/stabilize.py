@@ -15,7 +15,7 @@ from codegen.closed.definitions.logistic import DEPTH, QUOTIENT, elementwise_cel
 from codegen.closed.definitions.shares import reduction
 from codegen.closed.kernels.cubicgate import gelu_tanh
 from codegen.closed.regions.cells import Cell, substituted
-from codegen.kernels import stable
+from codegen.lowering.kernels import stable
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Sigma, Where, fresh, instantiate, name_of

@@ -12,8 +12,8 @@ import torch
 
 from codegen.closed.gates.execute import definitions, execute, one_by_the_forward, scope_of
 from codegen.closed.write.line import LIKE, Line
-from codegen.lower import Lowerer
-from codegen.values import TensorInfo
+from codegen.lowering.lower import Lowerer
+from codegen.lowering.values import TensorInfo
 from engine.indexed import Indexed
 from engine.notation import BINDERS
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from codegen import tensors as tt
 from codegen.closed.gates.sizes import shape_at
 from codegen.closed.write.line import LIKE, Line
 from codegen.helpers import FUNCTIONS
-from codegen.lower import Lowerer
+from codegen.lowering import tensors as tt
+from codegen.lowering.lower import Lowerer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from codegen.closed.regions.cells import Cell
     from codegen.closed.regions.region import Region
-    from codegen.values import TensorInfo
+    from codegen.lowering.values import TensorInfo
 
 DTYPES = {"int": torch.int64, "bool": torch.bool}
 """Of cells that are no floats."""

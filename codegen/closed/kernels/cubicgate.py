@@ -15,7 +15,7 @@ from sympy.core.numbers import Pi
 from codegen.closed.algebra.matching import holding
 from codegen.closed.definitions.logistic import DEPTH, elementwise_cells, gate_argument
 from codegen.closed.regions.cells import substituted
-from codegen.kernels import cubic
+from codegen.lowering.kernels import cubic
 from engine.indexed import Indexed
 from engine.notation import Sigma, accesses, holds, name_of
 

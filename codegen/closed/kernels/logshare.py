@@ -11,7 +11,7 @@ from sympy import Expr
 
 from codegen.closed.algebra.matching import determined
 from codegen.closed.algebra.sums import rebuilt
-from codegen.kernels import log_share, stable
+from codegen.lowering.kernels import log_share, stable
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Index, Sigma, base, canonical, element, instantiate, name_of

@@ -17,7 +17,7 @@ from codegen.closed.definitions.scaled import indicates
 from codegen.closed.definitions.several import logarithm_of
 from codegen.closed.regions.cells import at
 from codegen.derive import distribute
-from codegen.scalars import running_mask
+from codegen.lowering.stable import running_mask
 from engine.indexed import Indexed
 from engine.notation import Index, LessEqual, Sigma, fresh, name_of
 

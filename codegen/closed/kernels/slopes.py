@@ -18,7 +18,7 @@ from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions.logistic import DEPTH, gate_argument
 from codegen.closed.kernels.cubicgate import gelu_tanh_of, slope_of_gelu_tanh
 from codegen.closed.regions.cells import at, substituted
-from codegen.kernels import three_pieces
+from codegen.lowering.kernels import three_pieces
 from engine.indexed import Indexed
 from engine.notation import BRACKETS, Delta, Equal, Index, Less, LessEqual, Sigma, Sign, Where, accesses, bound, name_of
 

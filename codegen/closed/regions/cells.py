@@ -25,8 +25,8 @@ from codegen.closed.regions.literal import exact_nodes, literal_nodes
 from codegen.closed.regions.ones import of_ones
 from codegen.closed.regions.random import random_nodes
 from codegen.closed.regions.roots import with_roots
-from codegen.ranges import simplified
-from codegen.values import TensorInfo
+from codegen.lowering.ranges import simplified
+from codegen.lowering.values import TensorInfo
 from engine.fromstart import from_start, places_from_start
 from engine.indexed import Indexed
 from engine.naming import Namer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from codegen import tensors as tt
+from codegen.lowering import tensors as tt
 
 if TYPE_CHECKING:
     from sympy import Expr

@@ -16,7 +16,7 @@ from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions.logistic import DEPTH, elementwise_cells, gate_argument, moebius
 from codegen.closed.regions.cells import Cell, at, substituted
 from codegen.derive import distribute
-from codegen.runningproducts import running_factor
+from codegen.lowering.runningproducts import running_factor
 from engine.indexed import Indexed
 from engine.notation import BINDERS, Index, Less, LessEqual, Product, Sigma, Where, accesses, fresh, name_of
 

@@ -20,7 +20,7 @@ from codegen.closed.regroup import angles, ondiagonal, outerpowers, pairs, picke
 from engine.notation import BRACKETS, accesses, name_of
 
 if TYPE_CHECKING:
-    from codegen.values import TensorInfo
+    from codegen.lowering.values import TensorInfo
     from engine.graph import Graph
 
 

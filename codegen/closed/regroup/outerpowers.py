@@ -16,7 +16,7 @@ from codegen.closed.algebra.terms import indices_of
 from codegen.closed.regions.cells import Cell, substituted
 from codegen.closed.regroup.among import Among, alive
 from codegen.closed.regroup.parts import Parts
-from codegen.kernels import stable
+from codegen.lowering.kernels import stable
 from engine.indexed import Indexed
 from engine.notation import Delta, Less, Sigma, Sign, Where, accesses, name_of
 

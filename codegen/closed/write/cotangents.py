@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sympy import Add, Expr, Mul, S
 
-from codegen import tensors as tt
 from codegen.closed.algebra.together import moves, together, written
 from codegen.closed.plan.backward import passed_back
 from codegen.closed.regions.cells import is_contraction
@@ -21,10 +20,11 @@ from codegen.closed.write.sidebyside import side_by_side
 from codegen.derive import COT, vjp
 from codegen.formula import equation_text, lettered_sides
 from codegen.implicit import helper_of, law_of, passed
-from codegen.lower import Lowerer
+from codegen.lowering import tensors as tt
+from codegen.lowering.lower import Lowerer
+from codegen.lowering.values import TensorInfo
 from codegen.ownoutput import OUT
 from codegen.steps import Used, added, kind_of, lowered, mixes, wrapped
-from codegen.values import TensorInfo
 from engine.notation import Less, accesses, base, element, fresh
 from engine.sizes import evaluate
 from engine.table import Definition
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from codegen.closed.regroup.products import Product
     from codegen.closed.write.blocks import Labels
     from codegen.closed.write.likes import Likes
-    from codegen.lower import Lowered, Scatter
-    from codegen.tensors import T
+    from codegen.lowering.lower import Lowered, Scatter
+    from codegen.lowering.tensors import T
     from engine.graph import Node
 
 

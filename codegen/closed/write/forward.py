@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from codegen import tensors as tt
 from codegen.closed.write.blocks import Block, Term
 from codegen.closed.write.likes import covers, expanded, may_be_view
 from codegen.closed.write.line import LIKE
 from codegen.closed.write.places import begun
-from codegen.lower import Lowered, Lowerer
+from codegen.lowering import tensors as tt
+from codegen.lowering.lower import Lowered, Lowerer
+from codegen.lowering.values import is_scalar
 from codegen.steps import Used, forward_text
-from codegen.values import is_scalar
 from engine.own import reachable
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from codegen.closed.regions.structure import Structure
     from codegen.closed.write.blocks import Labels
     from codegen.closed.write.likes import Likes
-    from codegen.lower import Scatter
+    from codegen.lowering.lower import Scatter
 
 
 class Forward:

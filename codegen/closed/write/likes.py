@@ -6,9 +6,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from codegen import tensors as tt
 from codegen.closed.write.places import put
-from codegen.values import Val, is_scalar
+from codegen.lowering import tensors as tt
+from codegen.lowering.values import Val, is_scalar
 from engine.sizes import evaluate
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from codegen.closed.regions.cells import Cell
     from codegen.closed.regions.structure import Structure
-    from codegen.lower import Scatter
+    from codegen.lowering.lower import Scatter
+    from codegen.lowering.tensors import T
     from codegen.steps import Used
-    from codegen.tensors import T
 
 
 VIEWS = frozenset(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sympy import Expr
 
-    from codegen.lower import Lowered
+    from codegen.lowering.lower import Lowered
 
 
 LIKE = "_like"  # in a line's value: a tensor that has its precision, for lines that read no floats

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from sympy import Integer, S
 
-from codegen import tensors as tt
+from codegen.lowering import tensors as tt
+from codegen.lowering.values import is_scalar
 from codegen.steps import starts_negative, without_minus
-from codegen.values import is_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from codegen.lower import Scatter
-    from codegen.tensors import T
+    from codegen.lowering.lower import Scatter
+    from codegen.lowering.tensors import T
 
 ZERO = S.Zero
 

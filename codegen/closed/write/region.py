@@ -27,9 +27,9 @@ from codegen.closed.regions.cells import Cell, natural, substituted
 from codegen.closed.regions.code import RegionCode
 from codegen.closed.regions.rewrites import Rewrite, compared, rewritten
 from codegen.closed.write.line import LIKE, Line
-from codegen.kernels import stable
-from codegen.lower import Lowerer
-from codegen.values import TensorInfo
+from codegen.lowering.kernels import stable
+from codegen.lowering.lower import Lowerer
+from codegen.lowering.values import TensorInfo
 from engine.indexed import Indexed
 from engine.notation import Delta, Equal, Index, Sigma, Where, accesses, name_of
 from engine.sizes import evaluate

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from codegen import tensors as tt
 from codegen.closed.plan.apart import WITHOUT
 from codegen.closed.plan.backward import cot_name
 from codegen.closed.plan.recentre import PART
@@ -18,6 +17,7 @@ from codegen.closed.write.likes import covers, expanded, may_be_view
 from codegen.closed.write.line import LIKE, Line
 from codegen.closed.write.places import begun, disjoint
 from codegen.derivation import Origin, Proof
+from codegen.lowering import tensors as tt
 from engine.indexed import Indexed
 from engine.notation import Index, accesses, base, element, name_of
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, cast
 
-from codegen import tensors as tt
-from codegen.tensors import T
+from codegen.lowering import tensors as tt
+from codegen.lowering.tensors import T
 from engine.naming import Namer
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sympy as sp
 from sympy import Expr
 
-from codegen import tensors as tt
-from codegen.values import LowererBase, Val
+from codegen.lowering import tensors as tt
+from codegen.lowering.values import LowererBase, Val
 from engine.notation import Sign
 
 

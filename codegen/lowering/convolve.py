@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen import tensors as tt
-from codegen.values import Val
+from codegen.lowering import tensors as tt
+from codegen.lowering.values import Val
 from engine.indexed import Indexed
 from engine.notation import Delta, Index, Less, LessEqual, Quo, Rem, Sigma, Where, free_indices, name_of
 from engine.ops.layout import steps
@@ -33,8 +33,8 @@ from engine.ops.layout import steps
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from codegen.tensors import T
-    from codegen.values import TensorInfo
+    from codegen.lowering.tensors import T
+    from codegen.lowering.values import TensorInfo
 
 Slots = tuple[Expr, ...]
 

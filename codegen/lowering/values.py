@@ -6,14 +6,14 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from codegen import tensors as tt
-from codegen.tensors import T
+from codegen.lowering import tensors as tt
+from codegen.lowering.tensors import T
 from engine.notation import ordered
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
 
-    from sympy import Expr
+    from sympy import Add, Expr
 
     from engine.notation import Index, Where
 
@@ -166,6 +166,10 @@ class LowererBase:
 
     def value(self, e: Expr) -> Val:
         """An expression as a tensor over the indices it depends on."""
+        raise NotImplementedError(type(self).__name__)
+
+    def sum_of(self, e: Add) -> Val:
+        """Terms added up."""
         raise NotImplementedError(type(self).__name__)
 
     def elements(self, indices: Iterable[Index]) -> int:

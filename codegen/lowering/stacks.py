@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from sympy import Integer
 
-from codegen import tensors as tt
-from codegen.values import LowererBase, Val, to_axes
+from codegen.lowering import tensors as tt
+from codegen.lowering.values import LowererBase, Val, to_axes
 from engine.notation import Index, Less, Where
 
 if TYPE_CHECKING:

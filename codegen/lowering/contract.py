@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 
-from codegen import tensors as tt
-from codegen.convolve import convolution
-from codegen.distances import NAME, rows
-from codegen.kernels import stable
-from codegen.pick import picked
-from codegen.runningproducts import RunningMixin
-from codegen.values import INFINITY, Axes, Val, permute, to_axes
-from codegen.vectors import VectorMixin
+from codegen.lowering import tensors as tt
+from codegen.lowering.convolve import convolution
+from codegen.lowering.distances import NAME, rows
+from codegen.lowering.kernels import stable
+from codegen.lowering.pick import picked
+from codegen.lowering.runningproducts import RunningMixin
+from codegen.lowering.values import INFINITY, Axes, Val, permute, to_axes
+from codegen.lowering.vectors import VectorMixin
 from engine.notation import Amax, Delta, Index, Less, LessEqual, Sigma, Smallest, Where
 from engine.sizes import evaluate
 

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import sympy as sp
 
-from codegen import tensors as tt
-from codegen.values import LowererBase, Val, broadcast, to_axes
+from codegen.lowering import tensors as tt
+from codegen.lowering.values import LowererBase, Val, broadcast, to_axes
 from engine.errors import DerivationError
 from engine.indexed import Indexed
 from engine.notation import Equal, Index, Less, LessEqual, Product, Sigma, Where

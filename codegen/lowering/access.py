@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen import tensors as tt
-from codegen.ranges import digit_of, extreme, nonnegative, radix, shift_of
-from codegen.values import LowererBase, Val, permute, to_axes
+from codegen.lowering import tensors as tt
+from codegen.lowering.ranges import digit_of, extreme, nonnegative, radix, shift_of
+from codegen.lowering.values import LowererBase, Val, permute, to_axes
 from engine.fromstart import from_start
 from engine.indexed import Indexed
 from engine.notation import Index, Quo, Rem, free_indices, name_of
@@ -18,8 +18,8 @@ from engine.notation import Index, Quo, Rem, free_indices, name_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from codegen.ranges import Digit
-    from codegen.tensors import T
+    from codegen.lowering.ranges import Digit
+    from codegen.lowering.tensors import T
 
 
 @dataclass

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 import torch
 
-from codegen import tensors as tt
-from codegen.values import LowererBase, Val, to_axes
+from codegen.lowering import tensors as tt
+from codegen.lowering.values import LowererBase, Val, to_axes
 from engine.indexed import Indexed
 from engine.notation import BRACKETS, Index, Less, LessEqual, Where
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import sympy as sp
 
-from codegen import tensors as tt
-from codegen.values import Axes, LowererBase, Val, to_axes
+from codegen.lowering import tensors as tt
+from codegen.lowering.values import Axes, LowererBase, Val, to_axes
 from engine.notation import Index, Parity, Sigma, accesses
 
 if TYPE_CHECKING:

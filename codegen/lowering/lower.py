@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen import tensors as tt
-from codegen.access import AccessMixin
-from codegen.bessel import BesselMixin
-from codegen.contract import ContractMixin
 from codegen.derive import distribute
-from codegen.kernels import stable, with_share
-from codegen.ranges import nonnegative, without_wholes
-from codegen.scalars import ScalarMixin, has_functions
-from codegen.stacks import StackMixin
-from codegen.triangles import TriangleMixin
-from codegen.values import Axes, TensorInfo, Val
+from codegen.lowering import tensors as tt
+from codegen.lowering.access import AccessMixin
+from codegen.lowering.bessel import BesselMixin
+from codegen.lowering.choices import ChoiceMixin
+from codegen.lowering.contract import ContractMixin
+from codegen.lowering.kernels import stable, with_share
+from codegen.lowering.products import ProductMixin, has_functions
+from codegen.lowering.ranges import nonnegative, without_wholes
+from codegen.lowering.stable import KernelMixin
+from codegen.lowering.stacks import StackMixin
+from codegen.lowering.sums import SumMixin
+from codegen.lowering.triangles import TriangleMixin
+from codegen.lowering.values import Axes, TensorInfo, Val
 from engine.errors import DerivationError
 from engine.indexed import Indexed
 from engine.notation import (
@@ -48,7 +51,7 @@ from engine.notation import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from codegen.tensors import T
+    from codegen.lowering.tensors import T
 
 Shape = tuple[Expr, ...]
 
@@ -103,7 +106,9 @@ class Lowered:
         return [*([] if self.dense is None else [self.dense.t]), *(s.value for s in self.scatters)]
 
 
-class Lowerer(AccessMixin, ContractMixin, TriangleMixin, StackMixin, BesselMixin, ScalarMixin):
+class Lowerer(
+    AccessMixin, ContractMixin, TriangleMixin, StackMixin, BesselMixin, SumMixin, ProductMixin, KernelMixin, ChoiceMixin
+):
     """Lowers expressions over tensors of known shapes. `ranges` grows with every sum that is entered.
 
     `like` is a tensor whose precision an expression has that reads no floats. With `fills`, what is a number at some places of

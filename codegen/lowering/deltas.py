@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen.ranges import Digit, digit_of, extreme, nonnegative, radix, shift_of, simplified
+from codegen.lowering.ranges import Digit, digit_of, extreme, nonnegative, radix, shift_of, simplified
 from engine.indexed import Indexed
 from engine.notation import Index, Quo, Rem, fresh, ordered
 

@@ -1,0 +1,1 @@
+"""From index notation to torch: expressions of elements as expressions of tensors."""
