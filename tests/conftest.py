@@ -1,7 +1,7 @@
 """Settings of the whole suite: the same examples in every run, and no deadline on a busy machine.
 
 `SUITE_SEED=1 pytest` runs it on other random numbers. Tests that are `sampled` repeat over hundreds of cases of a kind: a run
-of everything takes every third case of them, `SUITE=all pytest` all. Where tests are named (a file, `-k`), all of these are run.
+of everything takes every fifth case of them, `SUITE=all pytest` all. Where tests are named (a file, `-k`), all of these are run.
 """
 
 import gc
@@ -17,8 +17,8 @@ from hypothesis import settings
 settings.register_profile("suite", deadline=None, derandomize=True)
 settings.load_profile("suite")
 
-SHARE = 3
-SAMPLED = "sampled(argument): a run of everything takes every third case, told by this argument of the test"
+SHARE = 5
+SAMPLED = "sampled(argument): a run of everything takes every fifth case, told by this argument of the test"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,7 +42,7 @@ def everything(config: pytest.Config) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out two of three cases of sampled tests, the same ones in every run."""
+    """Leave out four of five cases of sampled tests, the same ones in every run."""
     if not everything(config) or os.environ.get("SUITE") == "all":
         return
     left = [item for item in items if not in_sample(item)]

@@ -137,6 +137,7 @@ PASSES = 3.2
 """Over the first tensor: to add the bias, which reads and writes it, and to sum the gradient."""
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.parametrize("row", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_form_behind_a_bias_is_the_form_and_the_bias(name, row) -> None:

@@ -8,6 +8,7 @@ from tests.codegen.compare import assert_matches
 from tests.codegen.forwards import TABLE, Forward
 
 
+@pytest.mark.sampled("case")
 @pytest.mark.parametrize("case", TABLE, ids=lambda c: c.name)
 def test_gradients_are_those_of_autograd(case: Forward) -> None:
     program = generate(case.function, *case.inputs(torch.float32, 6))

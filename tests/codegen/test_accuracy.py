@@ -20,6 +20,7 @@ JITTER = 0.01
 PROGRAMS: dict[str, Program] = {}
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.parametrize("offset", OFFSETS)
 @pytest.mark.parametrize("name", default_targets())
 def test_closed_gradients_are_as_accurate_as_autograds(name: str, offset: float) -> None:

@@ -50,6 +50,7 @@ PLACES: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.parametrize("mode", ["steps", "closed"])
 @pytest.mark.parametrize("write", [written, added])
 @pytest.mark.parametrize("name", PLACES)
@@ -182,6 +183,7 @@ VIEWS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.parametrize("mode", ["steps", "closed"])
 @pytest.mark.parametrize("name", VIEWS)
 def test_writes_through_views(name: str, mode: str) -> None:

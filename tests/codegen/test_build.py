@@ -64,13 +64,13 @@ print(digest.hexdigest())
 """
 
 
-def test_six_hash_seeds_give_the_same_bytes() -> None:
+def test_hash_seeds_give_the_same_bytes() -> None:
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", BYTES],
             cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": str(ROOT)},
         )
-        for seed in (0, 1, 2, 3, 42, 4_294_967_295)
+        for seed in (0, 42, 4_294_967_295)
     ]  # fmt: skip
     digests = [run.communicate()[0].strip() for run in runs]
     assert all(run.returncode == 0 for run in runs)

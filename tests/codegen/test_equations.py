@@ -100,6 +100,7 @@ def autograd(forward: Callable[..., Tensor], given: tuple[Tensor, ...]) -> tuple
     return out.detach(), torch.autograd.grad(out, leaves)
 
 
+@pytest.mark.sampled("forward")
 @pytest.mark.parametrize("mode", ["steps", "closed"])
 @pytest.mark.parametrize("forward", FORWARDS)
 def test_gradients_equal_autograds_at_every_size(forward: Callable[..., Tensor], mode: str) -> None:
@@ -114,6 +115,7 @@ def test_gradients_equal_autograds_at_every_size(forward: Callable[..., Tensor],
             torch.testing.assert_close(grads[name], g, rtol=1e-7, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.sampled("forward")
 @pytest.mark.parametrize("mode", ["steps", "closed"])
 @pytest.mark.parametrize("forward", FORWARDS)
 def test_check_holds_them_against_the_truth(forward: Callable[..., Tensor], mode: str) -> None:

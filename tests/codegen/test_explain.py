@@ -80,6 +80,7 @@ def lettered(latex: str) -> str:
     return re.sub(r"\\mathrm\{([^{}]*)\}", lambda m: r"\mathrm{" + letters[m[1]] + "}", latex)
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.parametrize("name", default_targets())
 def test_the_mathematics_parses(name: str) -> None:
     parser = MathTextParser("path")

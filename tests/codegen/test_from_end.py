@@ -74,6 +74,7 @@ FORWARDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled("forward")
 @pytest.mark.parametrize("mode", ["steps", "closed"])
 @pytest.mark.parametrize("places", PLACES, ids=str)
 @pytest.mark.parametrize("forward", FORWARDS, ids=lambda f: f.__name__)

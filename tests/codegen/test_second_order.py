@@ -72,6 +72,7 @@ def wanted(forward: Callable[..., Any], inputs: tuple[Tensor, ...], vectors: lis
     return list(torch.func.jvp(gradient, tuple(inputs[k] for k in floats), tuple(vectors))[1])
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.parametrize("mode", ["steps", "closed"])
 @pytest.mark.parametrize("name", FORWARDS)
 def test_products_equal_torch_func(name: str, mode: str) -> None:

@@ -148,6 +148,7 @@ def inputs(n: int, seed: int) -> list[Tensor]:
     return [x, w, y, m]
 
 
+@pytest.mark.sampled("forward")
 @pytest.mark.parametrize("mode", ["steps", "closed"])
 @pytest.mark.parametrize("forward", FORWARDS)
 def test_a_mask_chooses(forward: Callable[..., Any], mode: str) -> None:

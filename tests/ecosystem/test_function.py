@@ -85,6 +85,7 @@ def reference(program: codegen.Program, forward: Any, inputs: tuple[Any, ...]) -
     return function
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.parametrize("mode", ["closed", "steps"])
 @pytest.mark.parametrize("name", CASES)
 def test_results_and_gradients_are_the_forwards(name: str, mode: str) -> None:
@@ -220,6 +221,7 @@ def test_places_below_zero_are_refused_wherever_they_come_in(mode: str) -> None:
         compiled(x, i - 6, v)
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.parametrize("mode", ["closed", "steps"])
 @pytest.mark.parametrize("name", EXACT)
 def test_compiled_without_a_break(name: str, mode: str) -> None:

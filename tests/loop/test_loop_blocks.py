@@ -75,6 +75,7 @@ WHOLE = ("convolved", "by column", "in context", "embedded")
 no sum."""
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("name", [*NAMES, *more()])
 def test_blocks_change_nothing(name: str, momentum: float, blocked: None) -> None:

@@ -53,6 +53,7 @@ def kernels(given: Network) -> tuple[int, int]:
     return ops.count("native_layer_norm"), ops.count("native_layer_norm_backward")
 
 
+@pytest.mark.sampled("text")
 @pytest.mark.parametrize(
     "text",
     [
@@ -76,6 +77,7 @@ def test_it_is_found_in_any_spelling(text: str) -> None:
     assert compared(given) == "the same"
 
 
+@pytest.mark.sampled("text")
 @pytest.mark.parametrize(
     "text",
     [

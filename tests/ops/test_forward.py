@@ -27,6 +27,7 @@ def compare(found: np.ndarray[Any, Any], wanted: torch.Tensor, dtype: torch.dtyp
         np.testing.assert_allclose(found, given.numpy(), rtol=tolerance, atol=tolerance / 100, err_msg=what)
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.filterwarnings("ignore:.*")  # torch's own about old spellings
 @pytest.mark.parametrize("name", rows())
 def test_definition_equals_torch(name: str) -> None:

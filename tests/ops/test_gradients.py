@@ -63,6 +63,7 @@ def check(target: Callable[..., Any], sample: Call, what: str) -> None:
         assert_equal(mine, gradient, tolerance, f"{what}, {name}", program.source)
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.filterwarnings("ignore:.*")  # torch's own about old spellings
 @pytest.mark.parametrize("name", [n for n in rows() if n in SAMPLES])
 def test_gradient_equals_autograd(name: str) -> None:

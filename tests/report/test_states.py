@@ -153,6 +153,7 @@ def test_equal_layers_are_told_once() -> None:
     assert all(p.equation is not None and not p.stages for p in alike)
 
 
+@pytest.mark.sampled("name")
 @pytest.mark.parametrize("name", TOLD)
 def test_markdown_as_github_renders_it(name: str) -> None:
     text = derivation_text(program_of(load_target(name), name), name)

@@ -11,6 +11,7 @@ from sympy import Expr
 from torch.utils import _pytree as pytree
 
 from codegen.closed.definitions.outer import operands, taken_in
+from codegen.closed.definitions.shares import reduction
 from codegen.closed.regions.cells import Cell
 from codegen.closed.regions.rewrites import compared
 from engine.indexed import Indexed
@@ -79,7 +80,8 @@ def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
 
     So are outer differences, for what reads them may do without them, and functions of one tensor, which is kept as well as
     they are: of exponentials that are added up there is a logarithm then that does not overflow. The logarithm of a sum stays
-    where the sum does, so that both are one logsumexp, and that of shares where they are divided by their sum.
+    where the sum does, so that both are one logsumexp, and that of shares where they are divided by their sum. The sum of a mask,
+    or of an input, goes to where it is read beside that.
     """
     by_name, readers, first = {c.name: c for c in cells}, readers_of(cells), dict(depth)
     passed: dict[str, int] = {}
@@ -89,7 +91,11 @@ def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
         passed[c.name] = max((passed[r] for r in reads if r in passed), default=0) + own
     for c in reversed(cells):
         mine = readers.get(c.name, [])
-        if not mine or not c.is_local or not c.differentiable or not all(by_name[r].is_local for r in mine):
+        if not mine or not c.is_local or not all(by_name[r].is_local for r in mine):
+            continue
+        if not c.differentiable or all(by_name[r].expr is None for r in c.reads):
+            depth[c.name] = beside_reader(c, mine, readers, depth)
+        if not c.differentiable:
             continue
         near = all(passed[r] == passed[c.name] for r in mine)
         together = len({depth[r] for r in mine}) == 1 and of_one(c, by_name)
@@ -101,6 +107,15 @@ def sunk(cells: list[Cell], depth: dict[str, int]) -> dict[str, int]:
         if depth[c.name] != first[c.name] and any(depth[n] == first[c.name] for n in logarithms(c, by_name)):
             depth[c.name] = first[c.name]
     return depth
+
+
+def beside_reader(c: Cell, mine: list[str], readers: dict[str, list[str]], depth: dict[str, int]) -> int:
+    """The depth of a cell: of a sum that of all of its readers, where what it sums is read there, too."""
+    there = {depth[r] for r in mine}
+    _, total = reduction(c.expr)
+    body = None if total is None else total.body
+    near = readers.get(name_of(body), []) if isinstance(body, Indexed) else []
+    return max(there) if len(there) == 1 and any(depth[r] in there for r in near if r != c.name) else depth[c.name]
 
 
 def logarithms(c: Cell, by_name: dict[str, Cell]) -> list[str]:
