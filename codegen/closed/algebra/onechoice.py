@@ -15,6 +15,8 @@ from engine.indexed import Indexed
 from engine.notation import Delta, Where, name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from codegen.closed.algebra.algebra import Algebra
 
 RULE = "what one condition chooses is chosen once"
@@ -22,7 +24,7 @@ RULE = "what one condition chooses is chosen once"
 
 def by_one_choice(e: Expr, algebra: Algebra) -> Expr:
     """A sum with such terms as one choice, for every condition by which one of them is chosen, and every tensor of truths."""
-    terms = list[Any](sp.Add.make_args(e))
+    terms = [with_place_in_front(t) for t in sp.Add.make_args(e)] if e.has(Delta) else list[Any](sp.Add.make_args(e))
     chosen = {w.args[0] for w in e.atoms(Where)} if len(terms) > 1 and e.has(Where) else set[Any]()
     given = {a for a in e.atoms(Indexed) if is_truth(a, algebra)} if len(terms) > 1 else set[Any]()
     for condition in sorted(chosen | given, key=str):
@@ -66,9 +68,16 @@ def put(e: Any, factor: Any) -> Any:
     return factor * e
 
 
-def in_front(e: Any) -> Any:
-    """A choice with what all of its branches that are not zero are products of in front."""
-    common = [f for f in shared(e) if not f.is_number]
+def with_place_in_front(e: Any) -> Any:
+    """A term with the place that a choice's values are put to before it: they are put there once, whichever is chosen."""
+    choices = [f for f in Mul.make_args(e) if isinstance(f, Where) and f.has(Delta)]
+    placed: dict[Any, Any] = {f: in_front(f, lambda g: isinstance(g, Delta)) for f in choices}
+    return e.xreplace(placed) if placed else e
+
+
+def in_front(e: Any, kind: Callable[[Any], bool] = lambda f: not f.is_number) -> Any:
+    """A choice with what all of its branches that are not zero are products of in front, if it is of a `kind`."""
+    common = [f for f in shared(e) if kind(f)]
     for f in common:
         e = divided(e, f)
     return Mul(*common, e)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
-from codegen.closed.algebra.matching import holding, matched
+from codegen.closed.algebra.matching import matched
 from codegen.closed.algebra.sums import summed_term
 from codegen.closed.algebra.terms import expanded
 from codegen.closed.definitions import (
@@ -25,6 +25,7 @@ from codegen.closed.definitions import (
 )
 from codegen.closed.definitions.logistic import DEPTH, elementwise_cells, gate_argument, softplus_arguments
 from codegen.closed.definitions.outer import ORIGINS, with_origins
+from codegen.closed.definitions.shares import held
 from codegen.closed.definitions.stabilize import is_exponential
 from codegen.closed.kernels.kinks import CLAMP, with_clamps
 from codegen.closed.regions.cells import Cell, at, natural, substituted
@@ -110,18 +111,6 @@ def share_within(c: Cell, known: dict[str, Cell], usable: dict[str, Cell]) -> Ex
         if step == inner:
             return None
         inner = step
-    return None
-
-
-def held(total: Sigma, known: dict[str, Cell]) -> Indexed | None:
-    """The element of a cell that is a sum."""
-    exponentials = {n: c for n, c in known.items() if isinstance(c.expr, sp.exp)}
-    written = substituted(total, exponentials)
-    for cell in known.values():
-        whole = substituted(cell.expr, exponentials) if isinstance(cell.expr, Sigma) else None
-        own = None if whole is None else holding(cell, whole, written)
-        if own is not None:
-            return own
     return None
 
 

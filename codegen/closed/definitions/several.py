@@ -118,8 +118,10 @@ def flattened(cells: list[Cell]) -> list[Cell]:
 
 
 def with_sums(cells: list[Cell]) -> list[Cell]:
-    """The cells, with every such sum that a logarithm is taken of as a cell of its own."""
+    """The cells, with every such sum that a logarithm is taken of as a cell of its own, if none of those before it is that sum."""
     known = {c.name: c for c in cells}
+    exponentials = {n: c for n, c in known.items() if isinstance(c.expr, sp.exp)}
+    before: dict[str, Cell] = {}
     out: list[Cell] = []
     for c in cells:
         for x in (
@@ -131,10 +133,16 @@ def with_sums(cells: list[Cell]) -> list[Cell]:
             fits = all(i in sizes for i in inside.free_symbols if isinstance(i, Index))
             z = replace(c, indices=tuple(free), shape=tuple(sizes[cast("Any", i)] for i in free), expr=inside)
             if fits and terms_of(z, known):
-                name = free_name(f"{c.name}_sum", known)
-                known[name] = made(z, name, inside, positive=True)
-                out.append(known[name])
-                c = replace(c, expr=cast("Any", c.expr).xreplace({inside: known[name].element(free)}), text=None)
+                own = found(substituted(inside, exponentials), before)
+                if own is None:
+                    name = free_name(f"{c.name}_sum", known)
+                    known[name] = made(z, name, inside, positive=True)
+                    before[name] = replace(known[name], expr=substituted(known[name].expr, exponentials))
+                    out.append(known[name])
+                    own = known[name].element(free)
+                c = replace(c, expr=cast("Any", c.expr).xreplace({inside: own}), text=None)
+        if terms_of(c, known):
+            before[c.name] = replace(c, expr=substituted(c.expr, exponentials))
         known[c.name] = c
         out.append(c)
     return out

@@ -13,7 +13,7 @@ from sympy import Expr, Mul
 
 from codegen.closed.algebra.matching import determined, holding, matched
 from codegen.closed.algebra.terms import is_monomial, powers, scalar_part
-from codegen.closed.regions.cells import Cell, at
+from codegen.closed.regions.cells import Cell, at, substituted
 from engine.indexed import Indexed
 from engine.notation import Index, Sigma, accesses, instantiate, name_of
 
@@ -140,6 +140,18 @@ def exponential(e: Expr, cells: Mapping[str, Cell]) -> bool:
     return cell is not None and isinstance(cell.expr, sp.exp)
 
 
+def held(total: Sigma, known: dict[str, Cell]) -> Indexed | None:
+    """The element of a cell that is a sum."""
+    exponentials = {n: c for n, c in known.items() if isinstance(c.expr, sp.exp)}
+    written = substituted(total, exponentials)
+    for cell in known.values():
+        whole = substituted(cell.expr, exponentials) if isinstance(cell.expr, Sigma) else None
+        own = None if whole is None else holding(cell, whole, written)
+        if own is not None:
+            return own
+    return None
+
+
 def reduction(e: Any) -> tuple[Expr, Sigma | None]:
     """(c, sum) of a definition c * sum."""
     sums = [f for f in Mul.make_args(e) if isinstance(f, Sigma)]
@@ -148,4 +160,4 @@ def reduction(e: Any) -> tuple[Expr, Sigma | None]:
     return (rest, sums[0]) if len(sums) == 1 and fixed else (sp.S.One, None)
 
 
-__all__ = ["Shares", "exponential", "reduction"]
+__all__ = ["Shares", "exponential", "held", "reduction"]

@@ -20,7 +20,7 @@ from codegen.closed.plan.apart import without_diagonals
 from codegen.closed.plan.backward import Backward, Plan, Statement
 from codegen.closed.plan.byproducts import by_products
 from codegen.closed.plan.byresult import by_results
-from codegen.closed.plan.bysums import by_sums
+from codegen.closed.plan.bysums import by_sums, by_sums_of_products
 from codegen.closed.plan.naming import Naming
 from codegen.closed.plan.negatives import by_negatives, turned_round
 from codegen.closed.plan.prices import Prices, sums_of
@@ -149,6 +149,7 @@ def plans(region: Region, algebra: Algebra, simplify: bool = True) -> Iterator[P
 def finished(best: Choice, naming: Naming, region: Region) -> Planned:
     """A choice with its products named by cells and its sums shared."""
     algebra = naming.algebra
+    best = with_sums_read(best, naming, region)
     named = [naming.refolded(s, best.allowed) for s in best.plan.statements]
     named = without_aliases(named, {*best.plan.gradients.values()})
     statements = by_results([replace(s, expr=chosen_first(s.expr)) for s in named], region)
@@ -159,6 +160,16 @@ def finished(best: Choice, naming: Naming, region: Region) -> Planned:
     statements = turned_round(by_negatives(statements), wanted)
     sums = sums_of_cells(region.needed, algebra)
     return Planned(tuple(share(statements, algebra)), gradients, best.cost, unshared=tuple(statements), sums=sums)
+
+
+def with_sums_read(best: Choice, naming: Naming, region: Region) -> Choice:
+    """A choice whose statements read the sums of products that are there anyway, where that does not cost more."""
+    read = by_sums_of_products(best.plan.statements, region, naming.algebra)
+    if all(s is t for s, t in zip(read, best.plan.statements, strict=True)):
+        return best
+    cost, allowed = naming.chosen(read)
+    other = Choice(best.cuts, replace(best.plan, statements=read), cost, allowed)
+    return other if other.cheaper(best) else best
 
 
 def without_aliases(statements: list[Statement], wanted: Collection[str]) -> list[Statement]:

@@ -12,7 +12,7 @@ from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions import outer
 from codegen.closed.definitions.logistic import DEPTH, UNIFIED, softplus_arguments, unified
 from codegen.closed.definitions.stabilize import KERNEL, kernel_form
-from codegen.closed.kernels import gathers, keptmasks, logshare, onceonly, scattered
+from codegen.closed.kernels import gathers, keptmasks, logshare, onceonly, scattered, sumsonce
 from codegen.closed.kernels.kinks import CLAMP, clamped
 from codegen.closed.kernels.namedsums import with_named_sums
 from codegen.closed.kernels.norms import NORM, by_lengths, length_in_whole
@@ -170,6 +170,7 @@ def forward_lines(
     if not literal:
         for rule, change in (
             (logshare.RULE, logshare.with_log_shares),
+            (sumsonce.RULE, sumsonce.with_sums_by_name),
             (onceonly.RULE, onceonly.with_shared_functions),
         ):
             before, written_out = written_out, change(written_out)
