@@ -14,6 +14,7 @@ from codegen.closed.definitions import (
     attruths,
     boundedslopes,
     bymasks,
+    cancelled,
     centredgate,
     chosengate,
     chosenslope,
@@ -110,6 +111,7 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
 
     def together(careful: bool) -> Region:
         whole = start.by(linear.RULE, lambda cells: linear.collected(cells, kept, careful))
+        whole = whole.by(cancelled.RULE, cancelled.without_cancelling)
         whole = whole.by(joinedsums.RULE, lambda cells: joinedsums.joined(cells, kept))
         return whole.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 

@@ -97,10 +97,10 @@ def forward(
     logits_getitem = wte[:-1]
     logits = logits_layer_norm @ logits_getitem.T
     inside = (x < n2 - 1).to(wte.dtype)
-    loss_sum_1 = inside.sum()
     logp = logits.log_softmax(2)
     logits_softmax = logp.exp()
     nll = -logp.gather(2, y.unsqueeze(-1)).squeeze(2)
+    loss_sum_1 = inside.sum()
     loss = (inside * nll).sum() / loss_sum_1
     return loss, (
         x, y, wte, n11w, wqkv1, wo1, n12w, up1, down1, n21w, wqkv2, wo2, n22w, up2, down2, nw, x_1, w_1, w_2, q_view,

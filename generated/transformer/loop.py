@@ -360,8 +360,8 @@ def trainer(params):
                 torch.mm(logits_layer_norm, logits_getitem_T, out=logits)
                 torch.lt(x, 27, out=inside_mask)
                 inside.copy_(inside_mask)
-                torch.sum(inside, (0, 1), out=loss_sum_1)
                 torch.softmax(logits, 1, out=logits_softmax)
+                torch.sum(inside, (0, 1), out=loss_sum_1)
                 torch.div(grad_out_, loss_sum_1, out=dlogits_quotient)
                 torch.mul(dlogits_quotient, inside, out=dlogits_quotient_times_inside)
                 logits_softmax.mul_(dlogits_quotient_times_inside_column)  # dlogits_product from here on

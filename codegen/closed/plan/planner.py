@@ -72,7 +72,12 @@ def unsimplified(region: Region) -> Planned:
 
 def read_in(statements: Sequence[Statement], wanted: Collection[str]) -> list[Statement]:
     """The statements that the gradients of some cells are computed from: not what is zero, and passes nothing back."""
-    live = {s.name for s in statements if s.cell in wanted}
+    return unread_left_out(statements, {s.name for s in statements if s.cell in wanted})
+
+
+def unread_left_out(statements: Sequence[Statement], wanted: Collection[str]) -> list[Statement]:
+    """The statements that some of them are computed from, and these."""
+    live = {*wanted}
     for s in reversed(statements):
         if s.name in live:
             live.update(name_of(a) for a in accesses(s.expr))
@@ -159,7 +164,8 @@ def finished(best: Choice, naming: Naming, region: Region) -> Planned:
     statements = without_diagonals(statements, wanted, lambda e, s: ranges_of(e, s, algebra))
     statements = turned_round(by_negatives(statements), wanted)
     sums = sums_of_cells(region.needed, algebra)
-    return Planned(tuple(share(statements, algebra)), gradients, best.cost, unshared=tuple(statements), sums=sums)
+    shared = unread_left_out(share(statements, algebra), wanted)
+    return Planned(tuple(shared), gradients, best.cost, unshared=tuple(statements), sums=sums)
 
 
 def with_sums_read(best: Choice, naming: Naming, region: Region) -> Choice:
