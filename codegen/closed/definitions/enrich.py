@@ -18,6 +18,7 @@ from codegen.closed.definitions import (
     normalised,
     oncecentred,
     onesum,
+    oppositegates,
     several,
     sharesofsums,
     signs,
@@ -48,6 +49,7 @@ def enriched(region: Region, kept: tuple[str, ...] = ()) -> Region:
     Cells that are `kept` are read from outside of it.
     """
     region = region.by(oncecentred.RULE, lambda cells: oncecentred.without_second_mean(cells, kept))
+    region = region.by(oppositegates.RULE, oppositegates.by_opposite_gates)
     region = region.by(normalised.RULE, normalised.with_normalised)
     region = region.by(onesum.RULE, lambda cells: onesum.with_one_sum(cells, kept))
     region = region.by(SHARES_BY_LOGS, shares_by_logs).by(
