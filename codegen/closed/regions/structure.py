@@ -62,10 +62,10 @@ class Structure:
         added = angles.with_angles_apart(picks, graph.outputs, builder.literal, graph.example)
         outer = outerpowers.with_powers_apart(added, graph.outputs, builder.literal, graph.example)
         paired = pairs.in_pairs(outer, graph.outputs, builder.literal, graph.example)
-        ordered = regrouped(paired, graph.outputs, builder.literal, graph.example)
+        divided = rows.with_shares_in_products(paired, graph.outputs)
+        ordered = regrouped(divided, graph.outputs, builder.literal, graph.example)
         diagonal = ondiagonal.with_diagonals(ordered, graph.outputs, builder.literal)
-        shared = rows.with_shares_in_products(diagonal, graph.outputs)
-        attached = without_detached(shared, graph.outputs)
+        attached = without_detached(diagonal, graph.outputs)
         stilled = without_indifferent(attached, graph.outputs)
         values = without_places(stilled, graph)
         self.cells = near_readers(values, graph.outputs)
@@ -80,10 +80,10 @@ class Structure:
             *compared(angles.RULE, picks, added),
             *compared(outerpowers.RULE, added, outer),
             *compared(pairs.RULE, outer, paired),
-            *compared(ORDER, paired, ordered),
+            *compared(rows.RULE, paired, divided),
+            *compared(ORDER, divided, ordered),
             *compared(ondiagonal.RULE, ordered, diagonal),
-            *compared(rows.RULE, diagonal, shared),
-            *compared(DETACHED, shared, attached),
+            *compared(DETACHED, diagonal, attached),
             *told(attached, stilled),
             *compared(LARGEST, stilled, values),
             *compared(AGAIN, values, self.cells),
