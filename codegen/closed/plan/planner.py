@@ -24,6 +24,7 @@ from codegen.closed.plan.bysums import by_sums, by_sums_of_products
 from codegen.closed.plan.naming import Naming
 from codegen.closed.plan.negatives import by_negatives, turned_round
 from codegen.closed.plan.prices import Prices, sums_of
+from codegen.closed.plan.productsonce import with_products_once
 from codegen.closed.plan.rowsonce import with_rows_once
 from codegen.closed.plan.scatters import with_scatters_apart
 from codegen.closed.plan.sharedsigns import with_signs_once
@@ -251,6 +252,7 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
 
         out.append(replace(s, expr=replaced(s.expr)))
     out = with_scatters_apart(out, lambda e, s: ranges_of(e, s, algebra), Prices(algebra).size)
+    out = with_products_once(out, lambda e, s: ranges_of(e, s, algebra))
     out = with_rows_once(out, lambda e, s: ranges_of(e, s, algebra))
     out = with_signs_once(out, lambda e, s: ranges_of(e, s, algebra))
     return ordered_statements(by_products(alike_by_name(out), Prices(algebra)))

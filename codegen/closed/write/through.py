@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from codegen.closed.plan.apart import WITHOUT
 from codegen.closed.plan.backward import cot_name
+from codegen.closed.plan.productsonce import PRODUCT
 from codegen.closed.plan.recentre import PART
 from codegen.closed.plan.rowsonce import ROWS
 from codegen.closed.plan.scatters import PLACED
@@ -169,6 +170,9 @@ class Through:
         if line.name.startswith(ROWS):
             cot = min((label for n, label in self.local.items() if n.startswith("d_") and n in read), default=first)
             return f"{cot}_rows"
+        if line.name.startswith(PRODUCT):
+            factors = sorted((n.startswith("d_"), self.local[n]) for n in read if n in self.local)
+            return "_".join(label for _, label in factors)
         if line.name.startswith(PLACED) and not any(n.startswith("d_") for n in read):
             return f"{first}_sum" if first else "counts"
         cots = sorted(label for n, label in self.local.items() if n.startswith("d_") and n in read)
