@@ -260,9 +260,10 @@ class Lowerer(
             if place is None or not whole.has(Indexed):
                 continue
             low = self.lower(whole, indices, shape)
-            if low.dense is not None and low.dense.kind == "float":
+            dense = self.typed(low.dense) if low.dense is not None and low.dense.kind == "bool" else low.dense
+            if dense is not None and dense.kind == "float":
                 value = self.value(sp.sympify(number)).t
-                return Lowered(low.dense, (*low.scatters, replace(place, value=value, kind="number", fills=True)))
+                return Lowered(dense, (*low.scatters, replace(place, value=value, kind="number", fills=True)))
         return None
 
     def _place_of(self, d: Any, indices: Sequence[Expr], shape: Shape, outputs: list[Index]) -> Scatter | None:

@@ -7,7 +7,7 @@ So `p x - p (p x + q y + r z)` is `p (x - o)`, where o = p x + q y + r z is a su
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy as sp
 
@@ -41,13 +41,8 @@ def by_sums(statements: Sequence[Statement], region: Region) -> list[Statement]:
 
 
 def by_sums_of_products(statements: Sequence[Statement], region: Region, algebra: Algebra) -> list[Statement]:
-    """Statements in generators, before their products are named, that read a cell where they add up the products that it adds up.
-
-    The cell is there in any case: for others, or for another statement.
-    """
-    read = {name_of(a) for s in statements for a in accesses(s.expr)}
-    there = (c for c in region.cells if c.name in {*region.needed, *region.seeds, *read})
-    sums = [(c, terms) for c in there for terms in [products_of(c, algebra)] if terms]
+    """Statements in generators, before their products are named, that read a cell where they add up the products that it adds up."""
+    sums = [(c, terms) for c in region.cells for terms in [products_of(c, algebra)] if terms]
     out: list[Statement] = []
     for s in statements:
         e: Any = s.expr
@@ -71,7 +66,7 @@ def products_of(c: Cell, algebra: Algebra) -> list[Any]:
 
 def whole(e: Any, c: Cell, terms: list[Any]) -> Any:
     """An expression with a cell for the sum of its terms, times whatever stands before all of it; the same object without it."""
-    names = {name_of(a) for a in accesses(c.expr)}
+    names = {name_of(a) for a in accesses(cast("Any", c.expr))}
     if not {name_of(a) for t in terms for a in accesses(t)} - names <= {name_of(a) for a in accesses(e)}:
         return e
     parts = list(sp.Add.make_args(expanded(e)))

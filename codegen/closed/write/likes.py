@@ -141,6 +141,11 @@ def covers(v: Val, shape: tuple[Expr, ...]) -> bool:
 
 def may_be_view(t: T) -> bool:
     """Whether an expression may be the memory of a tensor that is there, so that a copy of it is written into."""
+    if (
+        t.kind == "method" and t.head == "to"
+    ):  # a copy of what is computed here, whether it has that type already or not
+        inner: Any = t.args[0]
+        return may_be_view(inner)
     return t.kind in ("name", "attribute", "item") or (t.kind == "method" and t.head in VIEWS)
 
 

@@ -42,6 +42,7 @@ from tests.closed.forms.slopes import SLOPES
 from tests.closed.forms.straight import STRAIGHT
 from tests.closed.forms.tables import TABLES
 from tests.closed.forms.targets import TARGETS
+from tests.closed.forms.therealready import THERE_ALREADY
 from tests.closed.forms.thresholds import THRESHOLDS
 from tests.closed.forms.unequal import UNEQUAL
 
@@ -68,6 +69,7 @@ FORMS: tuple[Form, ...] = (
     *SHARES,
     *RANKINGS,
     *ONCE,
+    *THERE_ALREADY,
     *PAIRS,
     *SCORES,
     *ROWS,
