@@ -9,7 +9,7 @@ import sympy as sp
 import torch
 
 from engine.indexed import Indexed
-from engine.notation import Delta, Equal, Where, accesses, name_of
+from engine.notation import Delta, Equal, Index, Where, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,12 +76,13 @@ def places_of(n: Node, graph: Graph) -> Iterator[Place]:
         return
     indices, e = n.definition
     sizes = dict(zip(indices, n.shape, strict=True))
-    left_out = {m.args[0] for m in e.atoms(Equal) if m.args[1] == -1}
+    brackets = e.atoms(Delta, Equal)
+    left_out = {m.args[0] for m in brackets if isinstance(m, Equal) and m.args[1] == -1}
     for a in accesses(e):
         for at, size in zip(a.indices, graph[name_of(a)].shape, strict=False):
-            for inner in at.atoms(Indexed):
+            for inner in () if isinstance(at, (Index, sp.Integer)) else at.atoms(Indexed):
                 yield Place(name_of(inner), n, size, None if inner != at else -1 if at in left_out else 0)
-    for d in e.atoms(Delta):
+    for d in (d for d in brackets if isinstance(d, Delta)):
         for k, at in (d.args, d.args[::-1]):
             if isinstance(at, Indexed):
                 yield Place(name_of(at), n, sizes.get(k, sp.oo), 0)

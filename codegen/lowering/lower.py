@@ -148,7 +148,7 @@ class Lowerer(
             return filled
         dense: list[Expr] = []
         scatters: list[Scatter] = []
-        for term in sp.Add.make_args(e):
+        for term in sp.Add.make_args(places_apart(e)):
             found = self._scatter(term, indices, shape, outputs)
             if found is None:
                 dense.append(term)
@@ -449,6 +449,22 @@ def but_where(f: Any) -> tuple[Any, Any]:
         if number.is_Rational and f == number - number * d:
             return number, d
     return sp.S.One, None
+
+
+def places_apart(e: Any) -> Any:
+    """Products with a sum of places, `([i = 1] - [i = 0]) h`, as a sum of what is put at each; not where that would be added up again."""
+    if isinstance(e, sp.Add):
+        return sp.Add(*[places_apart(t) for t in e.args]) if e.has(Delta) else e
+    f = places_in(e)
+    return e if f is None or (e / f).has(Sigma) else sp.Add(*[t * (e / f) for t in f.args])
+
+
+def places_in(e: Any) -> Any:
+    """The factor of a product that is a sum of places; None where there is none."""
+    for f in e.args if isinstance(e, sp.Mul) and e.has(Delta) else ():
+        if isinstance(f, sp.Add) and all(any(isinstance(d, Delta) for d in sp.Mul.make_args(t)) for t in f.args):
+            return f
+    return None
 
 
 def guards(e: Expr) -> set[Expr]:

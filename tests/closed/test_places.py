@@ -487,3 +487,15 @@ def test_an_infinity_on_a_diagonal() -> None:
         return ((x + torch.diag(torch.full((x.shape[0],), -float("inf"), dtype=x.dtype))).softmax(1) * x).sum()
 
     assert 'sub_(float("inf"))' in agrees(forward, torch.randn(4, 4, dtype=torch.float64))
+
+
+def test_differences_of_fixed_places_are_put_there() -> None:
+    """Not as two rows of truth values over all places; what is summed for all of them is summed once."""
+
+    def forward(x, w):
+        step, bend = x[1] - x[0], x[3] - 2 * x[2]
+        return (w * step * bend).sum()
+
+    source = agrees(forward, torch.randn(7, dtype=torch.float64), torch.randn(4, dtype=torch.float64))
+    assert "arange" not in source
+    assert source.count("w.sum()") == 1

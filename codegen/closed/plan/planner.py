@@ -31,6 +31,7 @@ from codegen.closed.plan.sharedsigns import with_signs_once
 from codegen.closed.plan.sumsofwholes import by_wholes
 from codegen.closed.regions.constants import sums_of_cells
 from codegen.derive import distribute
+from codegen.lowering.lower import places_in
 from engine.indexed import Indexed
 from engine.notation import Delta, Index, Sigma, accesses, base, bound, canonical, element, fresh, name_of
 
@@ -208,8 +209,9 @@ def share(statements: list[Statement], algebra: Algebra) -> list[Statement]:
     shared: dict[Any, tuple[str, tuple[Any, ...], tuple[Expr, ...]]] = {}
     numbers: dict[Any, int] = {}
     for s in statements:
+        several = {x for t in sp.Add.make_args(s.expr) if places_in(t) is not None for x in sums_of(t)}
         for x in sums_of(s.expr):
-            numbers[fact_key(x)[0]] = numbers.get(fact_key(x)[0], 0) + 1
+            numbers[fact_key(x)[0]] = numbers.get(fact_key(x)[0], 0) + (2 if x in several else 1)
     pulled: list[Statement] = []
     held = sums_held(algebra)
     for s in statements:

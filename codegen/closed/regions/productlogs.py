@@ -34,10 +34,7 @@ def by_logarithms(cells: list[Cell], kept: Collection[str], example: Mapping[Any
     out: list[Cell] = []
     for c in cells:
         total = sum_of_exponentials(c, known, example) if c.name not in kept and c.kind == "float" else None
-        readers = [
-            d for d in cells if c.name in d.reads or (d.call and d.node is not None and c.name in d.node.operands)
-        ]
-        if total is not None and readers and all(takes_logarithm(d, c.name) for d in readers):
+        if total is not None and takes_logarithms([d for d in cells if c.name in d.reads or is_operand(c.name, d)], c):
             plain = replace(c, node=None, call=False, text=None, named=False)
             inner = exponent_of_sum(total, plain, free_name(f"{c.name}_add", known))
             known[inner.name] = inner
@@ -54,6 +51,16 @@ def exponent_of_sum(total: Any, c: Cell, name: str) -> Cell:
     sizes: dict[Any, Any] = {**c.ranges, **dict(total.limits)}
     shape, expr = tuple(sizes[i] for i in own), total.body.args[0].xreplace(own)
     return replace(c, name=name, indices=tuple(own.values()), shape=shape, expr=expr, positive=False)
+
+
+def is_operand(name: str, c: Cell) -> bool:
+    """Whether a call is of a tensor."""
+    return c.call and c.node is not None and name in c.node.operands
+
+
+def takes_logarithms(readers: list[Cell], c: Cell) -> bool:
+    """Whether all that reads a cell, and something does, takes its logarithm."""
+    return bool(readers) and all(takes_logarithm(d, c.name) for d in readers)
 
 
 def takes_logarithm(c: Cell, name: str) -> bool:
