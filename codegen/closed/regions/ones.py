@@ -12,7 +12,7 @@ import sympy as sp
 
 from codegen.closed.algebra.sums import rebuilt
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Head, Sigma, Where
+from engine.notation import BRACKETS, Delta, Equal, Head, Index, Sigma, Where
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -46,8 +46,14 @@ def two_values(e: Any) -> tuple[Any, Any, Any] | None:
         return None
     (place,) = places
     there, elsewhere = (sp.sympify(e.xreplace({place: sp.Integer(k)})) for k in (1, 0))
-    plain = all(v.is_number and v.is_real and not v.has(*BRACKETS, Where) for v in (there, elsewhere))
-    return (there, elsewhere, place) if plain else None
+    return (there, elsewhere, place) if all(map(is_plain_number, (there, elsewhere))) else None
+
+
+def is_plain_number(v: Any) -> bool:
+    """Whether a value is a real number, or one that sizes decide."""
+    if v.has(*BRACKETS, Where, Indexed) or any(isinstance(s, Index) for s in v.free_symbols):
+        return False
+    return bool(v.is_real) if v.is_number else v.is_finite is not False and v.is_real is not False
 
 
 __all__ = ["of_ones"]
