@@ -417,14 +417,15 @@ class ScalarMixin(LowererBase):
 
     def one_root(self, e: Expr) -> Val | None:
         """sqrt(a)/sqrt(n) as sqrt(a/n): sympy takes roots of products of positive factors apart."""
-        roots = [f for f in e.args if isinstance(f, sp.Pow) and f.exp in (sp.S.Half, -sp.S.Half)]
-        loose = [f for f in roots if not f.atoms(Indexed)]
+        roots = [f for f in e.args if isinstance(f, sp.Pow) and f.exp.is_Rational and not f.exp.is_Integer]
         tied = [f for f in roots if f.atoms(Indexed)]
+        roots = [f for f in roots if tied and abs(f.exp) == abs(tied[0].exp)]
+        loose = [f for f in roots if not f.atoms(Indexed)]
         if len(tied) != 1 or not loose or ((loose[0].exp * tied[0].exp).is_positive and len(loose) > 1):
             return None
         exponent = tied[0].exp
         v = self.value(sp.Mul(*[f.base if f.exp == exponent else 1 / f.base for f in (*loose, *tied)]))
-        root = Val(tt.method(v.t, "sqrt" if exponent == sp.S.Half else "rsqrt"), v.axes, "float", v.kept)
+        root = self.root(v, exponent)
         rest = sp.Mul(*[f for f in e.args if f not in roots])
         return root if rest == 1 else self.join("*", self.value(rest), root)
 
@@ -636,12 +637,19 @@ class ScalarMixin(LowererBase):
         if v.is_number and not x.atoms(Indexed, Index):
             return Val(tt.binary("**", v.t, self.value(x).t), (), "number")
         if x in (sp.S.Half, -sp.S.Half):
-            v = self.typed(v)
-            return Val(tt.method(v.t, "sqrt" if x == sp.S.Half else "rsqrt"), v.axes, "float", v.kept)
+            return self.root(self.typed(v), x)
         if x == -1:
             return self.join("/", scalar(1), v, "float")
         if x.could_extract_minus_sign():
             return self.join("/", scalar(1), self.value(1 / e), "float")
+        return self.join("**", v, self.value(x))
+
+    def root(self, v: Val, x: Expr) -> Val:
+        """A tensor to the power of a fraction; those of two have names."""
+        if x in (sp.S.Half, -sp.S.Half):
+            return Val(tt.method(v.t, "sqrt" if x == sp.S.Half else "rsqrt"), v.axes, "float", v.kept)
+        if x.is_negative:
+            return self.join("/", scalar(1), self.root(v, -x), "float")
         return self.join("**", v, self.value(x))
 
     def map_method(self, name: str, argument: Expr) -> Val:
