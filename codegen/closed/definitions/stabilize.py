@@ -132,13 +132,21 @@ def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:
         argument = e.args[0]
         direct = opened(argument)
         for inner in written_out(argument, {n: c for n, c in elementwise_cells(known).items() if c.expr is not None}):
-            new = opened(inner)
+            new = of_choice(inner, known) if isinstance(inner, Where) else opened(inner)
             if new is not None and not (isinstance(direct, sp.log) and only_written_out(direct, new)):
                 return besides_ones(new, known)
         return e if direct is None else direct
     if isinstance(e, Indexed) or not e.args:
         return e
     return rebuilt(e, lambda a: log_parts(a, known))
+
+
+def of_choice(e: Where, known: Mapping[str, Cell]) -> Any:
+    """The logarithm of a choice as a choice between logarithms; None where neither of them is taken apart."""
+    condition, *both = e.args
+    logs = [sp.log(b) if b.is_number else log_parts(sp.log(b), known) for b in both]
+    gained = any(isinstance(b, Indexed) and x != sp.log(b) for b, x in zip(both, logs, strict=True))
+    return Where(condition, *logs) if gained else None
 
 
 def written_out(e: Any, usable: Mapping[str, Cell]) -> Iterator[Any]:
