@@ -439,8 +439,10 @@ class ScalarMixin(LowererBase):
             return None
         condition, a, b = choices[0].args
         factor = self._cot_first([*plain])[0]
-        multiple = Where(condition, a * factor, b * factor)
-        return self.value(sp.Mul(multiple, *[f for f in e.args if f not in (choices[0], factor)]))
+        single = [f for f in e.args if not f.has(Index)]
+        chosen = single if factor in single else [factor]  # single numbers are multiplied before one of them is chosen
+        multiple = Where(condition, a * sp.Mul(*chosen), b * sp.Mul(*chosen))
+        return self.value(sp.Mul(multiple, *[f for f in e.args if f not in (choices[0], *chosen)]))
 
     def mean_of(self, e: Expr) -> Val | None:
         """A sum divided by its count is `mean`."""
