@@ -3,10 +3,11 @@
 import hashlib
 import random
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -71,15 +72,21 @@ def made_dataset(recipe: Recipe, seed: int, dtype: torch.dtype, path: Path) -> D
     """What a recipe's own `data` makes; floating-point tensors have the run's dtype. Raises DataError for something else."""
     make = recipe.data
     assert make is not None
-    made = make(torch.Generator().manual_seed(seed))
+    made: Any = make(torch.Generator().manual_seed(seed))
     parts: list[Split] = []
     digest = hashlib.sha256()
+    if not isinstance(made, Mapping):
+        raise DataError(
+            f"{recipe.name}: data must give a dict of {', '.join(SPLITS)}, each a pair of tensors; it gives a {type(made).__name__}."
+        )
     for name in SPLITS:
-        pair = made.get(name)
-        if pair is None or len(pair) != 2 or not len(pair[0]) or len(pair[0]) != len(pair[1]):
+        pair: Any = made.get(name)
+        if not is_pair(pair):
+            tensors = isinstance(pair, (tuple, list)) and all(isinstance(t, torch.Tensor) for t in pair)
+            found = [tuple(t.shape) for t in pair] if tensors else pair if pair is None else f"a {type(pair).__name__}"
             raise DataError(
                 f"{recipe.name}: data must give {', '.join(SPLITS)}, each a pair of tensors with equally many rows, and not "
-                f"none; {name} is {None if pair is None else [tuple(t.shape) for t in pair]}."
+                f"none; {name} is {found}."
             )
         for t in pair:
             digest.update(t.contiguous().view(-1).numpy().tobytes())
@@ -87,6 +94,16 @@ def made_dataset(recipe: Recipe, seed: int, dtype: torch.dtype, path: Path) -> D
     train, val, test = parts
     rows = sum(len(p.x) for p in parts)
     return Dataset(path, digest.hexdigest(), f"{recipe.name}: {rows:,} rows", Vocabulary(()), train, val, test)
+
+
+def is_pair(made: object) -> bool:
+    """Whether this is two tensors with equally many rows, and not none."""
+    if not isinstance(made, (tuple, list)) or len(cast("tuple[object, ...]", made)) != 2:
+        return False
+    x, y = cast("tuple[object, object]", made)
+    if not isinstance(x, torch.Tensor) or not isinstance(y, torch.Tensor):
+        return False
+    return x.dim() > 0 and y.dim() > 0 and 0 < len(x) == len(y)
 
 
 def load_dataset(

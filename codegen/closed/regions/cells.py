@@ -437,6 +437,9 @@ class Builder:
         ):
             self.keep(cell)
             return
+        if not n.named and not is_output and self.multiplies(n, cell):
+            self.aliases[n.name] = cell
+            return
         cell = replace(cell, expr=self.exploded(with_roots(expr), cell, top=True), call=False)
         order = tuple(i for i in natural(cell.expr) if i in cell.indices)
         if (
@@ -454,6 +457,19 @@ class Builder:
             self.keep_as(replace(cell, named=flat.named), flat.name, tuple(i for i in cell.indices if i != 0))
             return
         self.keep(cell)
+
+    def multiplies(self, n: Node, cell: Cell) -> bool:
+        """Whether a product is of two tensors that are copied along each other, and a sum, its one reader, makes a matrix product of it."""
+        factors = sp.Mul.make_args(cast("Expr", cell.expr))
+        if sum(isinstance(f, Indexed) for f in factors) < 2 or cast("Expr", cell.expr).has(*BINDERS):
+            return False
+        readers = [m for m in self.graph.nodes if n.name in m.operands]
+        if len(readers) != 1 or readers[0].op not in ("sum", "mean") or readers[0].name in self.literal:
+            return False
+        (m,) = readers
+        if m.definition is None or m.dtype != n.dtype:
+            return False
+        return is_contraction(cast("Expr", substituted(m.definition[1], {n.name: cell})))
 
     def keep_as(self, cell: Cell, name: str, order: tuple[Expr, ...]) -> None:
         """A cell with its dimensions in another order, or without those of size one, by another name; its own is an alias."""
