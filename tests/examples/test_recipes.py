@@ -135,7 +135,7 @@ def metrics(x, y, params, buffers, batch_stats):
 @pytest.mark.parametrize(
     ("data", "metrics", "code", "text"),
     [
-        ("{'train': pair, 'val': pair, 'test': pair}", "'loss'", 0, "final validation loss 0.0000"),
+        ("{'train': pair, 'val': pair, 'test': pair}", "'loss'", 0, "final validation loss 0.0000 over 60 rows\n"),
         ("{'train': pair, 'val': pair}", "'loss'", 2, "data must give train, val, test"),
         ("{'train': pair, 'val': pair, 'test': (x, x[:3])}", "'loss'", 2, "equally many rows"),
         ("{'train': pair, 'val': pair, 'test': x}", "'loss'", 2, "test is a Tensor"),
