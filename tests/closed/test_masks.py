@@ -224,3 +224,20 @@ def test_the_logarithm_of_a_choice_does_not_overflow(scale: float) -> None:
     true = torch.where(leaves[0][:, :1] > leaves[1][:, :1], leaves[0].log_softmax(1), leaves[1].log_softmax(1)).mean()
     torch.testing.assert_close(out, true.detach())
     torch.testing.assert_close([grads["x"], grads["y"]], [*torch.autograd.grad(true, leaves)])
+
+
+def test_constants_of_another_precision_that_hold_theirs_are_ones_and_numbers() -> None:
+    """`torch.eye(n)` is of the default dtype, whatever the logits are; so is a choice between numbers, unless it rounds them."""
+
+    def forward(x, y, a, b):
+        p = torch.softmax(x, 1)
+        weight = torch.where(y == 1, a, b)
+        return -(weight[:, None] * torch.eye(3)[y] * torch.log(p)).sum()
+
+    x, y = drawn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+    for a, b, tolerance in ((0.25, 0.75, 1e-12), (0.1, 0.9, 1e-6)):
+        program = codegen.generate(lambda x, y, a=a, b=b: forward(x, y, a, b), x, y)
+        leaf = x.clone().requires_grad_()
+        (true,) = torch.autograd.grad(forward(leaf, y, a, b), leaf)
+        torch.testing.assert_close(program.value_and_grad(x, y)[1]["x"], true, rtol=tolerance, atol=1e-13)
+        assert a != 0.25 or all(t.isfinite().all() for t in program.value_and_grad(1e3 * x, y)[1].values())
