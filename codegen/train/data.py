@@ -72,7 +72,7 @@ def made_dataset(recipe: Recipe, seed: int, dtype: torch.dtype, path: Path) -> D
     """What a recipe's own `data` makes; floating-point tensors have the run's dtype. Raises DataError for something else."""
     make = recipe.data
     assert make is not None
-    made: object = make(torch.Generator().manual_seed(seed))
+    made = cast("object", make(torch.Generator().manual_seed(seed)))
     if not isinstance(made, Mapping):
         raise DataError(
             f"{recipe.name}: data must give a dict of {', '.join(SPLITS)}, each a pair of tensors; it gives a {type(made).__name__}."

@@ -50,7 +50,7 @@ def cancelled(known: Mapping[str, Cell], before: Mapping[str, Cell], name: str) 
         if isinstance(c.expr, sp.Add) and not c.call and {*c.reads} & {*picks, *sums}:
             new = sp.expand(substituted(substituted(c.expr, picks), sums))
             if len(sp.Add.make_args(new)) <= len(c.expr.args):
-                out[c.name] = replace(c, expr=cast("Expr", new), text=None)
+                out[c.name] = replace(c, expr=new, text=None)
     return out
 
 

@@ -33,8 +33,8 @@ def values_of(e: Any, graph: Graph, depth: int) -> frozenset[Any] | None:
     if isinstance(e, Indexed):
         return few_values(graph[name_of(e)].definition, graph, depth - 1) if depth else None
     parts = e.args[1:] if isinstance(e, Where) else e.args if isinstance(e, (sp.Add, sp.Mul)) else ()
-    found = [values_of(a, graph, depth) for a in parts]
-    if not found or any(f is None for f in found):
+    found = [f for a in parts if (f := values_of(a, graph, depth)) is not None]
+    if not found or len(found) != len(parts):
         return None
     every = frozenset().union(*found) if isinstance(e, Where) else {e.func(*chosen) for chosen in product(*found)}
     return frozenset(every) if len(every) <= MOST else None
