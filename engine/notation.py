@@ -196,6 +196,10 @@ class Delta(Head):
     def _eval_is_nonnegative(self) -> bool:
         return True
 
+    def _eval_power(self, exponent: Any) -> Expr | None:
+        """Itself: zero and one are their own powers."""
+        return self if exponent.is_Integer and exponent.is_positive else None
+
     def fdiff(self, argindex: int = 1) -> Expr:
         return sp.S.Zero
 

@@ -11,6 +11,7 @@ import builtins
 import contextlib
 import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from numbers import Number
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, cast
 
@@ -26,9 +27,15 @@ from engine.texts import is_only_said
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
+DIGITS, SMALL = 12, 1000
+"""A numerator with more digits is no decimal that somebody typed; denominators of quotients that are read as such."""
+
 
 def exact(value: float) -> Expr:
-    """A Python number as the exact rational that its shortest decimal text names: 0.1 is 1/10."""
+    """A Python number as the exact rational that its shortest decimal text names: 0.1 is 1/10.
+
+    One with more digits than anybody types is a quotient of small whole numbers where none is nearer to that: 0.1 / 9 is 1/90.
+    """
     if isinstance(value, complex):
         raise TraceError(
             f"the complex number {value} is outside of what is derived; keep real and imaginary parts apart"
@@ -41,7 +48,11 @@ def exact(value: float) -> Expr:
         return sp.S.Infinity if value > 0 else sp.S.NegativeInfinity
     if math.isnan(value):
         return sp.S.NaN
-    return sp.Rational(repr(float(value)))
+    named = Fraction(repr(float(value)))
+    if len(str(named.numerator)) > DIGITS:
+        near = named.limit_denominator(SMALL)
+        named = near if float(near) == value else named
+    return sp.Rational(named.numerator, named.denominator)
 
 
 def evaluate(e: Expr, values: Mapping[Symbol, int]) -> int:

@@ -130,5 +130,6 @@ def _conclude(console: Console, training: Training, folder: RunFolder, curve: Pa
     val = training.dataset.val
     found = means(training.recipe, val, trainer.params, trainer.buffers, settings.eval)
     kind = "pairs" if training.recipe.data is None and training.recipe.rows is RowKind.characters else "rows"
+    by = f" ({settings.eval} statistics)" if trainer.buffers else ""
     for name, value in found.items():
-        say(console, f"final validation {name} {value:.4f} over {len(val.x):,} {kind} ({settings.eval} statistics)")
+        say(console, f"final validation {name} {value:.4f} over {len(val.x):,} {kind}{by}")

@@ -195,10 +195,10 @@ def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Fo
     """Forms from the most to the least simplified; one that cannot be made is passed over."""
 
     def closing(
-        folds: bool, simplify: bool, apart: bool = False, masked: bool = False, signs: bool = True
+        folds: bool, simplify: bool, apart: bool = False, masked: bool = False, signs: bool = True, before: bool = False
     ) -> Iterator[tuple[Region, Planned, Algebra | None]]:
         algebra = knowledge(closed, values, folds, apart, masked, signs)
-        return ((closed, plan, algebra) for plan in plans(closed, algebra, simplify))
+        return ((closed, plan, algebra) for plan in plans(closed, algebra, simplify, before))
 
     outer = outer_differences({c.name: c for c in closed.cells})
     attempts = (
@@ -207,6 +207,7 @@ def forms(region: Region, closed: Region, values: dict[Any, int]) -> Iterator[Fo
         lambda: closing(folds=True, simplify=True),
         lambda: closing(folds=False, simplify=True),
         *((lambda: closing(folds=True, simplify=True, signs=False),) if by_size(closed) else ()),
+        lambda: closing(folds=True, simplify=True, before=True),
         lambda: closing(folds=True, simplify=False),
         lambda: iter([(region, unsimplified(region), None)]),
     )

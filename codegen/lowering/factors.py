@@ -142,6 +142,14 @@ class FactorMixin(LowererBase):
             left[wider] = (theirs, both)
         return out
 
+    def root(self, v: Val, x: Expr) -> Val:
+        """A tensor to the power of a fraction; those of two have names."""
+        if x in (sp.S.Half, -sp.S.Half):
+            return Val(tt.method(v.t, "sqrt" if x == sp.S.Half else "rsqrt"), v.axes, "float", v.kept)
+        if x.is_negative:
+            return self.join("/", scalar(1), self.root(v, -x), "float")
+        return self.join("**", v, self.value(x))
+
     def _inverted(self, v: Val) -> Val:
         if v.t.kind == "binary" and v.t.head in ("==", "!="):
             return Val(tt.binary("!=" if v.t.head == "==" else "==", *v.t.args), v.axes, "bool")

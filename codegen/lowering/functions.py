@@ -70,8 +70,7 @@ class FunctionMixin(FactorMixin):
         if v.is_number and not x.atoms(Indexed, Index):
             return Val(tt.binary("**", v.t, self.value(x).t), (), "number")
         if x in (sp.S.Half, -sp.S.Half):
-            v = self.typed(v)
-            return Val(tt.method(v.t, "sqrt" if x == sp.S.Half else "rsqrt"), v.axes, "float", v.kept)
+            return self.root(self.typed(v), x)
         if x == -1:
             return self.join("/", scalar(1), v, "float")
         if x.could_extract_minus_sign():

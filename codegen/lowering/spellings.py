@@ -7,7 +7,6 @@ from typing import Any, cast
 import sympy as sp
 from sympy import Expr
 
-from codegen.lowering import tensors as tt
 from codegen.lowering.factors import FactorMixin
 from codegen.lowering.tensors import T
 from codegen.lowering.values import Val
@@ -33,14 +32,15 @@ class SpellingMixin(FactorMixin):
 
     def one_root(self, e: Expr) -> Val | None:
         """sqrt(a)/sqrt(n) as sqrt(a/n): sympy takes roots of products of positive factors apart."""
-        roots = [f for f in e.args if isinstance(f, sp.Pow) and f.exp in (sp.S.Half, -sp.S.Half)]
-        loose = [f for f in roots if not f.atoms(Indexed)]
+        roots = [f for f in e.args if isinstance(f, sp.Pow) and f.exp.is_Rational and not f.exp.is_Integer]
         tied = [f for f in roots if f.atoms(Indexed)]
+        roots = [f for f in roots if tied and abs(f.exp) == abs(tied[0].exp)]
+        loose = [f for f in roots if not f.atoms(Indexed)]
         if len(tied) != 1 or not loose or ((loose[0].exp * tied[0].exp).is_positive and len(loose) > 1):
             return None
         exponent = tied[0].exp
         v = self.value(sp.Mul(*[f.base if f.exp == exponent else 1 / f.base for f in (*loose, *tied)]))
-        root = Val(tt.method(v.t, "sqrt" if exponent == sp.S.Half else "rsqrt"), v.axes, "float", v.kept)
+        root = self.root(v, exponent)
         rest = sp.Mul(*[f for f in e.args if f not in roots])
         return root if rest == 1 else self.join("*", self.value(rest), root)
 
@@ -54,8 +54,10 @@ class SpellingMixin(FactorMixin):
             return None
         condition, a, b = choices[0].args
         factor = self._cot_first([*plain])[0]
-        multiple = Where(condition, a * factor, b * factor)
-        return self.value(sp.Mul(multiple, *[f for f in e.args if f not in (choices[0], factor)]))
+        single = [f for f in e.args if not f.has(Index)]
+        chosen = single if factor in single else [factor]  # single numbers are multiplied before one of them is chosen
+        multiple = Where(condition, a * sp.Mul(*chosen), b * sp.Mul(*chosen))
+        return self.value(sp.Mul(multiple, *[f for f in e.args if f not in (choices[0], *chosen)]))
 
     def mean_of(self, e: Expr) -> Val | None:
         """A sum divided by its count is `mean`."""

@@ -3,10 +3,11 @@
 import hashlib
 import random
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -71,15 +72,19 @@ def made_dataset(recipe: Recipe, seed: int, dtype: torch.dtype, path: Path) -> D
     """What a recipe's own `data` makes; floating-point tensors have the run's dtype. Raises DataError for something else."""
     make = recipe.data
     assert make is not None
-    made = make(torch.Generator().manual_seed(seed))
+    made = cast("object", make(torch.Generator().manual_seed(seed)))
+    if not isinstance(made, Mapping):
+        raise DataError(
+            f"{recipe.name}: data must give a dict of {', '.join(SPLITS)}, each a pair of tensors; it gives a {type(made).__name__}."
+        )
     parts: list[Split] = []
     digest = hashlib.sha256()
     for name in SPLITS:
-        pair = made.get(name)
-        if pair is None or len(pair) != 2 or not len(pair[0]) or len(pair[0]) != len(pair[1]):
+        pair = pair_of(cast("Mapping[str, object]", made).get(name))
+        if isinstance(pair, str):
             raise DataError(
                 f"{recipe.name}: data must give {', '.join(SPLITS)}, each a pair of tensors with equally many rows, and not "
-                f"none; {name} is {None if pair is None else [tuple(t.shape) for t in pair]}."
+                f"none; {name} is {pair}."
             )
         for t in pair:
             digest.update(t.contiguous().view(-1).numpy().tobytes())
@@ -87,6 +92,19 @@ def made_dataset(recipe: Recipe, seed: int, dtype: torch.dtype, path: Path) -> D
     train, val, test = parts
     rows = sum(len(p.x) for p in parts)
     return Dataset(path, digest.hexdigest(), f"{recipe.name}: {rows:,} rows", Vocabulary(()), train, val, test)
+
+
+def pair_of(made: object) -> tuple[Tensor, Tensor] | str:
+    """Two tensors with equally many rows, and not none; of anything else what it is."""
+    if not isinstance(made, (tuple, list)):
+        return "None" if made is None else f"a {type(made).__name__}"
+    parts = cast("tuple[object, ...]", made)
+    tensors = [t for t in parts if isinstance(t, Tensor)]
+    if len(tensors) != len(parts):
+        return f"a {type(parts).__name__} of {', '.join(type(t).__name__ for t in parts)}"
+    if len(tensors) != 2 or not all(t.dim() for t in tensors) or not len(tensors[0]) == len(tensors[1]) > 0:
+        return str([tuple(t.shape) for t in tensors])
+    return tensors[0], tensors[1]
 
 
 def load_dataset(

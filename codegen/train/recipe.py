@@ -53,6 +53,14 @@ class Recipe:
     metrics: Callable[[Tensor, Tensor, Tensors, Tensors, bool], Tensors]
 
 
+ARGUMENTS = {
+    "data": ("generator",),
+    "logits": ("x", "params", "buffers", "batch_stats"),
+    "metrics": ("x", "y", "params", "buffers", "batch_stats"),
+}
+"""What functions of a recipe are called with, in this order."""
+
+
 def recipe_of(target: Target) -> Recipe:
     """The recipe in a target's module. Raises TargetError, naming what is missing, for one that only has a forward."""
     where = str(target.path or target.name)
@@ -68,6 +76,9 @@ def recipe_of(target: Target) -> Recipe:
         return getattr(module, name)
 
     data = getattr(module, "data", None)
+    sized = ("generator", "dtype") if data is not None else ("generator", "vocab_size", "dtype")
+    for name, arguments in {**ARGUMENTS, "init": sized}.items():
+        _check_takes(where, name, getattr(module, name, None), arguments)
     context, rows = _names_of(where, member, getattr(module, "rows", "characters")) if data is None else (0, "words")
     if not inspect.isfunction(inspect.unwrap(target.forward)):
         raise TargetError(f"{where}: the forward to train must be a function, not a {type(target.forward).__name__}.")
@@ -94,6 +105,18 @@ def recipe_of(target: Target) -> Recipe:
         if data is not None
         else getattr(module, "metrics", None) or _likelihood(member("logits")),
     )
+
+
+def _check_takes(where: str, name: str, function: Any, arguments: tuple[str, ...]) -> None:
+    """Raise TargetError for a function of a recipe that cannot be called with these arguments."""
+    if not inspect.isfunction(function):
+        return
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "nothing"
+        raise TargetError(f"{where}: {name} is called with ({', '.join(arguments)}), and takes ({takes}).") from error
 
 
 def _names_of(where: str, member: Callable[[str], Any], rows: str) -> tuple[int, str]:

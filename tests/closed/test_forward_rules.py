@@ -90,6 +90,19 @@ def test_ones_at_places_are_no_tensor(forward: Any, inputs: Any, places: str) ->
     assert "==" not in source[source.index("def forward(") : source.index("def backward(")].replace("!=", "")
 
 
+def smoothed(x, y):
+    k = x.shape[1]
+    q = torch.full_like(x, 0.1 / (k - 1)).scatter(1, y[:, None], 0.9)
+    return (q * (q.log() - x.log_softmax(1))).sum()
+
+
+def test_targets_of_a_divergence_are_two_numbers() -> None:
+    """What sizes decide is a number, too, and what the targets sum to is one."""
+    source = emitted(smoothed, X, Y)
+    assert "==" not in source[source.index("def forward(") : source.index("def backward(")].replace("!=", "")
+    assert "dx = (x_softmax - 1 / (10 * (k - 1))) * grad_out\n" in source
+
+
 def test_a_choice_by_place_adds_the_difference() -> None:
     source = emitted(margin_by_choice, X, torch.rand(5, generator=G, dtype=torch.float64), Y)
     assert "torch.where" not in source
@@ -269,3 +282,36 @@ def test_a_sum_that_is_the_result_is_not_added_up_again() -> None:
     source = codegen.generate(weighed_by_gates, *inputs).source
     assert "(h - out) * grad_out" in source
     assert "(x - out) * grad_out" in source
+
+
+def shifted_margin(x, y):
+    z = x - x.amax(1, keepdim=True)
+    return (z.exp().sum(1).log() - z[torch.arange(4), y]).sum()
+
+
+def shifted_shares(x):
+    z = x - x.amax(1, keepdim=True)
+    return z - z.exp().sum(1, keepdim=True).log()
+
+
+def test_what_is_subtracted_from_logits_is_left_out_of_differences() -> None:
+    """So is what is subtracted where one of them is picked; what something else reads is computed all the same."""
+    assert "max(" not in emitted(shifted_margin, X, Y).replace("softmax(", "")
+    source = emitted(shifted_shares, X)
+    assert ".log_softmax(1)" in source
+    assert "max(" not in source.replace("softmax(", "")
+    emitted(lambda x, y: shifted_margin(x, y) + (x - x.amax(1, keepdim=True)).square().mean(), X, Y)
+
+
+def zero_inflated(x, a):
+    p = 1 / (1 + torch.exp(-a))
+    return torch.log(p + (1 - p) * torch.exp(-x.exp())).sum()
+
+
+def test_what_stands_in_an_exponent_is_read_there() -> None:
+    """A mixture of a gate's two sides is one gate over another, and an exponential in an exponent is computed once."""
+    source = emitted(zero_inflated, X, S[:, :1])
+    assert source.count("x.exp()") == 1
+    program = codegen.generate(zero_inflated, X, S[:, :1])
+    out, grads = program.value_and_grad(X, 1e4 * S[:, :1])
+    assert all(t.isfinite().all() for t in (out, *grads.values()))

@@ -273,3 +273,23 @@ def test_a_rounded_mean_in_front_of_a_contraction_is_refused() -> None:
     exact = [t.double().requires_grad_() for t in inputs]
     (true,) = torch.autograd.grad(layer(*exact), exact[1], given.double())
     assert float((found - true).norm() / true.norm()) < 1e-3
+
+
+def test_of_a_plan_that_is_refused_the_one_before_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is passed back to the scaled logits is a statement again, and closed all the same: not everything is as it was derived."""
+
+    def scaled(z: Any, t: Any, y: Any) -> Any:
+        z = z * torch.exp(-t)
+        p = torch.exp(z) / torch.exp(z).sum(1, keepdim=True)
+        return -torch.log(p[torch.arange(len(y)), y]).mean()
+
+    def strict(region: Any, made: Any, *rest: Any, **named: Any) -> Any:
+        return (
+            closed_code.Verdict(False, "too few") if len(made.statements) < 3 else judged(region, made, *rest, **named)
+        )
+
+    judged = closed_code.judged
+    monkeypatch.setattr(closed_code, "judged", strict)
+    source = codegen.generate(scaled, torch.randn(8, 3), torch.randn(()), torch.randint(0, 3, (8,))).source
+    assert "dz_1 = p * (grad_out / n0)\n" in source
+    assert "dt = -z_1_exp * (z * dz_1).sum()\n" in source

@@ -191,3 +191,53 @@ def test_a_mask_stays_beside_what_may_be_no_number() -> None:
     leaves = [t.clone().requires_grad_() for t in (x, w)]
     true = torch.autograd.grad(forward(leaves[0], y, leaves[1]), leaves)
     torch.testing.assert_close([grads["x"], grads["w"]], [*true])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_large_under_a_mask_takes_no_digits_of_what_is_not(dtype: torch.dtype) -> None:
+    """`s - 1e10 (1 - m)` is s where the mask holds, to the last bit, and not s + 1e10 - 1e10."""
+
+    def forward(x, v):
+        m = torch.tril(torch.ones(x.shape[0], x.shape[0], dtype=x.dtype))
+        return torch.softmax(x * m - 1e10 * (1 - m), -1) @ v
+
+    x, v = drawn(6, 6).to(dtype), drawn(6, 3).to(dtype)
+    program = codegen.generate(forward, x, v)
+    leaves = [t.clone().requires_grad_() for t in (x, v)]
+    out = forward(*leaves)
+    torch.testing.assert_close(program.forward(x, v)[0], out.detach())
+    own = program.backward(program.forward(x, v)[1], torch.ones_like(out) * v)
+    torch.testing.assert_close([own["x"], own["v"]], [*torch.autograd.grad(out, leaves, torch.ones_like(out) * v)])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_the_logarithm_of_a_choice_does_not_overflow(scale: float) -> None:
+    """Whichever of several shares is chosen: log(p if m else q) is log(p) if m else log(q)."""
+
+    def forward(x, y):
+        p, q = torch.softmax(x, 1), torch.softmax(y, 1)
+        return torch.log(torch.where(x[:, :1] > y[:, :1], p, q)).mean()
+
+    x, y = scale * drawn(5, 4), scale * drawn(6, 4)[1:]
+    out, grads = codegen.generate(forward, x, y).value_and_grad(x, y)
+    leaves = [t.clone().requires_grad_() for t in (x, y)]
+    true = torch.where(leaves[0][:, :1] > leaves[1][:, :1], leaves[0].log_softmax(1), leaves[1].log_softmax(1)).mean()
+    torch.testing.assert_close(out, true.detach())
+    torch.testing.assert_close([grads["x"], grads["y"]], [*torch.autograd.grad(true, leaves)])
+
+
+def test_constants_of_another_precision_that_hold_theirs_are_ones_and_numbers() -> None:
+    """`torch.eye(n)` is of the default dtype, whatever the logits are; so is a choice between numbers, unless it rounds them."""
+
+    def forward(x, y, a, b):
+        p = torch.softmax(x, 1)
+        weight = torch.where(y == 1, a, b)
+        return -(weight[:, None] * torch.eye(3)[y] * torch.log(p)).sum()
+
+    x, y = drawn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+    for a, b, tolerance in ((0.25, 0.75, 1e-12), (0.1, 0.9, 1e-6)):
+        program = codegen.generate(lambda x, y, a=a, b=b: forward(x, y, a, b), x, y)
+        leaf = x.clone().requires_grad_()
+        (true,) = torch.autograd.grad(forward(leaf, y, a, b), leaf)
+        torch.testing.assert_close(program.value_and_grad(x, y)[1]["x"], true, rtol=tolerance, atol=1e-13)
+        assert a != 0.25 or all(t.isfinite().all() for t in program.value_and_grad(1e3 * x, y)[1].values())

@@ -286,6 +286,12 @@ def test_sizes_in_front_of_a_sum_and_in_its_terms_cancel() -> None:
     assert not any("/ 2 - 1/2" in line for line in formulas)
 
 
+def test_a_root_of_a_mean_is_one_whatever_root_it_is() -> None:
+    source = codegen.generate(lambda x: x.abs().pow(3).mean(1) ** (1 / 3), drawn(4, 5)).source
+    assert ".mean(1) ** (1 / 3)\n" in source
+    assert "0.333" not in source
+
+
 def test_minus_a_kernel_is_written_so() -> None:
     program = codegen.generate(lambda x, y: (-(x[:, :, None] - y[:, None]).abs()).softmax(2), drawn(4, 5), drawn(4, 6))
     assert "out = (-out_sub.abs()).softmax(2)" in program.source

@@ -172,6 +172,17 @@ def test_numbers_are_exact(number: float, expected: Any) -> None:
     assert exact(number) == expected
 
 
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(0.1 / 9, sp.Rational(1, 90)), (1 / 3, sp.Rational(1, 3)), (-2 / 7, sp.Rational(-2, 7))]
+    + [(x, sp.Rational(repr(x))) for x in (math.sqrt(2), 0.123456789012345, 1.0507009873554805, 1 / 1237)],
+)
+def test_quotients_of_small_numbers_are_these(number: float, expected: Any) -> None:
+    """And no others: a number with as many digits that is none is the decimal that it is written as."""
+    assert exact(number) == expected
+    assert float(expected) == number
+
+
 def test_infinities_and_complex_numbers() -> None:
     assert exact(math.inf) == sp.oo
     assert exact(-math.inf) == -sp.oo

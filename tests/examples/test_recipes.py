@@ -135,9 +135,12 @@ def metrics(x, y, params, buffers, batch_stats):
 @pytest.mark.parametrize(
     ("data", "metrics", "code", "text"),
     [
-        ("{'train': pair, 'val': pair, 'test': pair}", "'loss'", 0, "final validation loss 0.0000"),
+        ("{'train': pair, 'val': pair, 'test': pair}", "'loss'", 0, "final validation loss 0.0000 over 60 rows\n"),
         ("{'train': pair, 'val': pair}", "'loss'", 2, "data must give train, val, test"),
         ("{'train': pair, 'val': pair, 'test': (x, x[:3])}", "'loss'", 2, "equally many rows"),
+        ("{'train': pair, 'val': pair, 'test': x}", "'loss'", 2, "test is a Tensor"),
+        ("{'train': pair, 'val': pair, 'test': (x, 3)}", "'loss'", 2, "test is a tuple"),
+        ("(pair, pair, pair)", "'loss'", 2, "a dict of train, val, test"),
         ("{'train': pair, 'val': pair, 'test': pair}", "'error'", 2, "and 'loss' must be among it"),
         ("1 / 0", "'loss'", 2, "ZeroDivisionError"),
     ],
@@ -149,4 +152,22 @@ def test_a_file_of_ones_own_brings_its_data(
     path.write_text(OWN.format(data=data, metrics=metrics))
     found, printed = command("train", path, "--steps", 60, "--batch", 8, "--lr", 0.2, "--out", tmp_path / "run")
     assert (found, text in printed) == (code, True), printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    "name", ["init(generator, dtype)", "data(generator)", "metrics(x, y, params, buffers, batch_stats)"]
+)
+def test_what_a_function_is_called_with_is_said_where_it_takes_something_else(
+    command: Command, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "own.py"
+    text = OWN.format(data="{'train': pair, 'val': pair, 'test': pair}", metrics="'loss'")
+    path.write_text(text.replace(f"def {name}", f"def {name[: name.index('(')]}(seed, *, verbose)"))
+    found, printed = command("train", path, "--steps", 60, "--out", tmp_path / "run")
+    assert found == 2, printed
+    assert (
+        f"{name[: name.index('(')]} is called with ({name[name.index('(') + 1 : -1]}), and takes (seed, verbose)."
+        in printed.replace("\n", " ")
+    )
     assert "Traceback" not in printed

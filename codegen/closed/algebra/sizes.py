@@ -9,7 +9,7 @@ import sympy as sp
 from sympy import Mul
 
 from codegen.closed.algebra.sums import rebuilt
-from codegen.closed.algebra.terms import scalar_part
+from codegen.closed.algebra.terms import operations, scalar_part
 from engine.indexed import Indexed
 
 if TYPE_CHECKING:
@@ -35,11 +35,6 @@ def without_sizes(e: Any) -> Any:
     ):
         return e
     return e / (front * total) * sp.Add(*[n * (t / s) for n, s, t in zip(inside, scalars, terms, strict=True)])
-
-
-def operations(*numbers: Any) -> int:
-    """What several numbers take to compute."""
-    return sum(int(sp.count_ops(n)) for n in numbers)
 
 
 def of_sizes(e: Any) -> bool:

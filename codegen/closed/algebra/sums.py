@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import sympy as sp
 from sympy import Expr, Mul
 
+from codegen.closed.algebra.terms import like_terms
 from codegen.derive import Solver, distribute, only_places
 from codegen.lowering.ranges import simplified
 from engine.notation import Amax, Delta, Index, Less, Sigma
@@ -116,7 +117,7 @@ def resum(e: Any, ranges: Mapping[Index, Expr]) -> Any:
     if isinstance(e, Sigma):
         inner = {**ranges, **dict(e.limits)}
         body = resum(e.body, inner)
-        whole = sp.expand(body) if body.has(Delta) else body
+        whole = like_terms(sp.expand(body)) if body.has(Delta) else body
         return (
             sp.Add(*[summed_term(t, list(e.limits), inner) for t in sp.Add.make_args(whole)])
             if whole.has(Delta) or (whole.is_Add and body.has(Delta))

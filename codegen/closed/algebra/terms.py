@@ -44,6 +44,32 @@ def scalar_part(term: Expr) -> Expr:
     return cast("Expr", Mul(*[f for f in Mul.make_args(term) if not holds(f, Indexed, Index)]))
 
 
+def like_terms(e: Any) -> Any:
+    """A sum in which what stands before the same tensors is added up: `n a / (n - 1) - a / (n - 1)` is `a`.
+
+    Each group of such terms is one where that takes no more operations, with those that add the terms up.
+    """
+    if not isinstance(e, sp.Add):
+        return e
+    groups: dict[Any, list[Any]] = {}
+    for t in e.args:
+        tensors = Mul(*[f for f in Mul.make_args(t) if holds(f, Indexed, Index)])
+        groups.setdefault(tensors, []).append(scalar_part(cast("Expr", t)))
+    if len(groups) == len(e.args):
+        return e
+    out: list[Any] = []
+    for tensors, numbers in groups.items():
+        whole = sp.factor(sp.cancel(sp.Add(*numbers))) if len(numbers) > 1 else numbers[0]
+        less = operations(whole) < operations(*numbers) + len(numbers)
+        out += [whole * tensors] if less else [n * tensors for n in numbers]
+    return sp.Add(*out)
+
+
+def operations(*numbers: Any) -> int:
+    """What several numbers take to compute."""
+    return sum(int(sp.count_ops(n)) for n in numbers)
+
+
 WAVES = (sp.sin, sp.cos)
 """Functions whose slopes are one another: what holds one of them is read where the slope of the other is meant."""
 
@@ -144,4 +170,4 @@ def undivided(scale: Expr, terms: list[Expr]) -> Expr:
     return cast("Expr", scale * Mul(*[s ** (shared[s] - x) for s, x in sizes.items()]))
 
 
-__all__ = ["expanded", "gathered", "indices_of", "is_monomial", "powers", "scalar_part"]
+__all__ = ["expanded", "gathered", "indices_of", "is_monomial", "like_terms", "operations", "powers", "scalar_part"]

@@ -59,7 +59,7 @@ def chosen_argument(e: Any, known: Mapping[str, Cell]) -> Expr | None:
 def argument(e: Any, known: Mapping[str, Cell]) -> Expr | None:
     """g of an expression that is sigmoid(g), or one less sigmoid(-g), with what it reads of single tensors written out."""
     written = e
-    for _ in range(DEPTH):
+    for _ in range(DEPTH + 2):
         for gate, sign in ((written, 1), (1 - written, -1)):
             found = gate_argument(gate)
             if found is not None:

@@ -1,7 +1,7 @@
 """Shares do not change when every exponent is shifted: exp(f - m) / Sum exp(f - m) is exp(f) / Sum exp(f), so m is dropped.
 
 People subtract the largest logit so that nothing overflows; the stable kernels do that by themselves, and what is not there
-needs no gradient. log Sum exp(f - m) becomes log Sum exp(f) - m.
+needs no gradient. log Sum exp(f - m) becomes log Sum exp(f) - m, and the difference of that and f - m has no m at all.
 """
 
 from __future__ import annotations
@@ -30,8 +30,28 @@ def unshifted(cells: list[Cell], kept: tuple[str, ...] = ()) -> list[Cell]:
     for name in [c.name for c in cells if isinstance(c.expr, sp.exp) and c.name not in kept]:
         change = shifted(known, name, kept)
         if change is not None:
+            before = known
             known = {new.name: new for c in known.values() for new in [change.get(c.name, c)]}
+            known = cancelled(known, before, name)
     return list(known.values())
+
+
+def cancelled(known: Mapping[str, Cell], before: Mapping[str, Cell], name: str) -> dict[str, Cell]:
+    """The cells with the shift of the exponential `name` left out of sums in which it stands twice, with opposite signs.
+
+    Such a sum reads a logarithm that the shift was taken out of, and what the exponential was of, or what is picked from that.
+    """
+    moved = {c.name for c in known.values() if c.name in before and c.expr != before[c.name].expr}
+    moved |= {r for r in before[name].reads if r in known and isinstance(known[r].expr, sp.Add)}
+    picks = {c.name: c for c in known.values() if isinstance(c.expr, Indexed) and name_of(c.expr) in moved}
+    sums = {n: known[n] for n in known if n in moved and isinstance(known[n].expr, sp.Add)}
+    out = dict(known)
+    for c in known.values():
+        if isinstance(c.expr, sp.Add) and not c.call and {*c.reads} & {*picks, *sums}:
+            new = sp.expand(substituted(substituted(c.expr, picks), sums))
+            if len(sp.Add.make_args(new)) <= len(c.expr.args):
+                out[c.name] = replace(c, expr=new, text=None)
+    return out
 
 
 def shifted(known: Mapping[str, Cell], name: str, kept: tuple[str, ...]) -> dict[str, Cell] | None:

@@ -21,7 +21,7 @@ from engine.naming import free_name
 from engine.notation import Sigma, Where, fresh, instantiate, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from codegen.closed.regions.region import Region
 
@@ -131,20 +131,40 @@ def log_parts(e: Any, known: Mapping[str, Cell]) -> Any:
     if isinstance(e, sp.log):
         argument = e.args[0]
         direct = opened(argument)
-        usable = elementwise_cells(known)
-        inner: Any = argument
-        for _ in range(DEPTH):
-            step = substituted(inner, {n: c for n, c in usable.items() if c.expr is not None})
-            if step == inner:
-                break
-            inner = step
-            new = opened(inner)
+        for inner in written_out(argument, {n: c for n, c in elementwise_cells(known).items() if c.expr is not None}):
+            new = of_choice(inner, known) if isinstance(inner, Where) else opened(inner)
             if new is not None and not (isinstance(direct, sp.log) and only_written_out(direct, new)):
                 return besides_ones(new, known)
         return e if direct is None else direct
     if isinstance(e, Indexed) or not e.args:
         return e
     return rebuilt(e, lambda a: log_parts(a, known))
+
+
+def of_choice(e: Where, known: Mapping[str, Cell]) -> Any:
+    """The logarithm of a choice as a choice between logarithms; None where neither of them is taken apart."""
+    condition, *both = e.args
+    logs = [sp.log(b) if b.is_number else log_parts(sp.log(b), known) for b in both]
+    gained = any(isinstance(b, Indexed) and x != sp.log(b) for b, x in zip(both, logs, strict=True))
+    return Where(condition, *logs) if gained else None
+
+
+def written_out(e: Any, usable: Mapping[str, Cell]) -> Iterator[Any]:
+    """An expression with more and more cells written out: first those that stand in no exponent, then all of them."""
+    seen = {e}
+    for exponents_too in (False, True):
+        inner = e
+        for _ in range(DEPTH):
+            kept = (
+                {} if exponents_too else {x: sp.Dummy("e", positive=True) for x in sorted(inner.atoms(sp.exp), key=str)}
+            )
+            step = substituted(inner.xreplace(kept), usable).xreplace({d: x for x, d in kept.items()})
+            if step == inner:
+                break
+            inner = step
+            if inner not in seen:
+                seen.add(inner)
+                yield inner
 
 
 def besides_ones(e: Any, known: Mapping[str, Cell]) -> Any:
@@ -200,7 +220,7 @@ def plainer(f: Any) -> Any:
     """A sum without the exponentials that cancel in it: what a mixture `c + (1 - c) sigmoid(z)` lacks of one is (1 - c) sigmoid(-z)."""
     if not isinstance(f, sp.Add) or not f.has(sp.exp) or f.has(Sigma):
         return f
-    new = sp.factor_terms(sp.expand(f))
+    new = sp.powsimp(sp.factor_terms(sp.expand(f)), combine="exp")
     return new if len(new.atoms(sp.exp)) < len(f.atoms(sp.exp)) else f
 
 

@@ -23,14 +23,19 @@ RULE = "a sum with ones at places is what stands at these places"
 
 
 def at_places(e: Expr, c: Cell, cells: Mapping[str, Cell]) -> Expr:
-    """`Sum_j ([j = y_i] + a) x_ij` as `x_{i,y_i} + a Sum_j x_ij`, also where what is summed is a cell of its own."""
+    """`Sum_j ([j = y_i] + a) x_ij` as `x_{i,y_i} + a Sum_j x_ij`, also where what is summed is a cell of its own, or a factor of it is."""
     if not e.has(Sigma):
         return e
-    products = {n: d for n, d in cells.items() if d.expr is not None and (placed(d.expr) or added_at_places(d, e))}
-    whole = substituted(e, products) if products and any(name_of(a) in products for a in accesses(e)) else e
+    whole = written_out(written_out(e, cells), cells)
     if any(all_but_some(s.body, cells) for s in whole.atoms(Sigma)):
         return e
     return cast("Expr", resum(whole, c.ranges)) if whole.has(Delta) else e
+
+
+def written_out(e: Expr, cells: Mapping[str, Cell]) -> Expr:
+    """An expression with the products and sums that have ones at places in them in the place of the cells that these are."""
+    products = {n: d for n, d in cells.items() if d.expr is not None and (placed(d.expr) or added_at_places(d, e))}
+    return substituted(e, products) if products and any(name_of(a) in products for a in accesses(e)) else e
 
 
 def all_but_some(body: Expr, cells: Mapping[str, Cell]) -> bool:

@@ -22,7 +22,7 @@ from codegen.closed.algebra.opposites import RULE as OPPOSITES
 from codegen.closed.algebra.opposites import without_opposites
 from codegen.closed.algebra.parts import without_parts
 from codegen.closed.algebra.sums import rebuilt
-from codegen.closed.algebra.terms import expanded, gathered, indices_of, powers, scalar_part
+from codegen.closed.algebra.terms import expanded, gathered, indices_of, like_terms, powers, scalar_part
 from codegen.closed.algebra.ties import chosen_together
 from codegen.closed.algebra.vanishing import where_divided, without_choices
 from codegen.closed.kernels.powerslopes import by_powers
@@ -249,7 +249,7 @@ class Backward:
         self.algebra.rules = []
         opened = by_floors(without_choices(total, self.algebra), self.algebra)
         normal = by_powers(where_divided(self.algebra.normal(opened, ranges), self.algebra), self.algebra)
-        normal = without_parts(cancelled(guarded(normal, self.algebra), self.algebra), self.algebra)
+        normal = without_parts(like_terms(cancelled(guarded(normal, self.algebra), self.algebra)), self.algebra)
         normal = chosen_again(by_one_comparison(normal, self.algebra), total, self.algebra)
         if not self.algebra.signs:
             normal = chosen_together(normal)

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from codegen.closed.regions.region import Region
 
 
+EARLIER = 3
+"""How many choices before the cheapest are tried."""
 ROUNDING = 1e-9
 """Costs that differ by no more of them are one: they are sums of the same numbers in another order."""
 
@@ -113,8 +115,11 @@ class Choice:
         return self.cost < other.cost * (1 - ROUNDING)
 
 
-def plans(region: Region, algebra: Algebra, simplify: bool = True) -> Iterator[Planned]:
+def plans(region: Region, algebra: Algebra, simplify: bool = True, before: bool = False) -> Iterator[Planned]:
     """The cheapest backward found, and where it sums what cancels in a gradient, the one that does not, which costs more.
+
+    With `before` it is those that were the cheapest before more cuts were dropped, the last one first: a cotangent that was put
+    into its readers is a statement again, which gradients that would lose their digits without it read.
 
     Of cuts it is the cheapest choice: cuts are dropped while that does not cost more, then the cells that name things are chosen.
 
@@ -129,6 +134,7 @@ def plans(region: Region, algebra: Algebra, simplify: bool = True) -> Iterator[P
         return Choice(cuts, plan, *naming.chosen(plan.statements))
 
     best = tried(frozenset(candidates))
+    dropped: list[Choice] = []
     changed = simplify
     while changed:  # a cut that paid may not pay any more once others are gone
         changed = False
@@ -136,6 +142,10 @@ def plans(region: Region, algebra: Algebra, simplify: bool = True) -> Iterator[P
             trial = tried(best.cuts - {name})
             if not best.cheaper(trial):
                 best, changed = trial, True
+                dropped.append(best)
+    if before:
+        yield from (finished(choice, naming, region) for choice in dropped[-2 : -2 - EARLIER : -1])
+        return
     for name in [n for n in candidates if simplify and n in best.cuts]:  # what a kernel's mask hides closes before it
         for other in backward.choosing_before(name):
             trial = tried(best.cuts - {name} | {other})

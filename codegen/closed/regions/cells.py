@@ -21,6 +21,7 @@ from codegen.closed.algebra.sums import rebuilt, resum
 from codegen.closed.regions.called import addition_name
 from codegen.closed.regions.constants import chosen
 from codegen.closed.regions.counted import picked
+from codegen.closed.regions.fewvalues import few_values, short
 from codegen.closed.regions.literal import exact_nodes, literal_nodes
 from codegen.closed.regions.ones import of_ones
 from codegen.closed.regions.random import random_nodes
@@ -354,6 +355,8 @@ class Builder:
         ranges = cell.ranges
         raw = known[1]
         floats = {self.graph[o].dtype for o in n.operands if self.graph[o].dtype.is_floating_point}
+        if floats - {n.dtype}:
+            floats = {self.graph[o].dtype for o in n.operands if not self.is_short(o)} & floats
         widened = bool(n.operands) and not floats and n.dtype.itemsize > self.main_dtype(n.dtype).itemsize
         changes = kind == "float" and (floats - {n.dtype} or widened) and n.call is not None and n.output is None
         if (
@@ -437,6 +440,9 @@ class Builder:
         ):
             self.keep(cell)
             return
+        if not n.named and not is_output and self.multiplies(n, cell):
+            self.aliases[n.name] = cell
+            return
         cell = replace(cell, expr=self.exploded(with_roots(expr), cell, top=True), call=False)
         order = tuple(i for i in natural(cell.expr) if i in cell.indices)
         if (
@@ -454,6 +460,19 @@ class Builder:
             self.keep_as(replace(cell, named=flat.named), flat.name, tuple(i for i in cell.indices if i != 0))
             return
         self.keep(cell)
+
+    def multiplies(self, n: Node, cell: Cell) -> bool:
+        """Whether a product is of two tensors that are copied along each other, and a sum, its one reader, makes a matrix product of it."""
+        factors = sp.Mul.make_args(cast("Expr", cell.expr))
+        if sum(isinstance(f, Indexed) for f in factors) < 2 or cast("Expr", cell.expr).has(*BINDERS):
+            return False
+        readers = [m for m in self.graph.nodes if n.name in m.operands]
+        if len(readers) != 1 or readers[0].op not in ("sum", "mean") or readers[0].name in self.literal:
+            return False
+        (m,) = readers
+        if m.definition is None or m.dtype != n.dtype:
+            return False
+        return is_contraction(cast("Expr", substituted(m.definition[1], {n.name: cell})))
 
     def keep_as(self, cell: Cell, name: str, order: tuple[Expr, ...]) -> None:
         """A cell with its dimensions in another order, or without those of size one, by another name; its own is an alias."""
@@ -535,6 +554,11 @@ class Builder:
         source = zip(read.indices, self.graph[name_of(read)].shape, strict=False)
         sizes = cell.ranges
         return any(sp.expand(sizes[i] - n) != 0 for x, n in source for i in x.atoms(Index) & named)
+
+    def is_short(self, name: str) -> bool:
+        """Whether a tensor has values that floats of every precision hold: ones at places, choices between numbers like 1/4."""
+        found = few_values(self.graph[name].definition, self.graph)
+        return found is not None and all(short(v) for v in found)
 
     def same_dtype(self, cell: Cell) -> bool:
         """Whether an alias has the dtype of what it reads."""

@@ -12,7 +12,7 @@ import sympy as sp
 
 from codegen.closed.algebra.sums import rebuilt
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Head, Sigma, Where
+from engine.notation import BRACKETS, Delta, Equal, Head, Index, Sigma, Where
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -20,9 +20,33 @@ if TYPE_CHECKING:
 PLACES = (Delta, Equal)
 
 
+LARGE = 100
+"""A number that is added and taken away again costs what it is added to two digits."""
+
+
 def of_ones(e: Expr) -> Expr:
-    """An expression with functions of one equality of whole numbers as what they are where it holds and where it does not."""
+    """An expression with functions of one equality of whole numbers as what they are where it holds and where it does not.
+
+    What is large and cancels where a truth holds is a choice: `x - c + c [j <= i]` is x and a choice between 0 and -c.
+    """
+    if e.has(*BRACKETS):
+        e = cast("Expr", apart(e))
     return cast("Expr", rewritten(e)) if e.has(*PLACES) else e
+
+
+def apart(e: Any) -> Any:
+    """An expression with large numbers in sums that a multiple of a truth takes away as choices by that truth."""
+    if isinstance(e, (Indexed, *BRACKETS)) or not e.args or not e.has(*BRACKETS):
+        return e
+    e = rebuilt(e, apart)
+    number, rest = e.as_coeff_Add() if isinstance(e, sp.Add) else (sp.S.Zero, e)
+    if abs(number) < LARGE or not rest.has(Indexed):
+        return e
+    for t in sp.Add.make_args(rest):
+        factor, truth = t.as_coeff_Mul()
+        if factor == -number and isinstance(truth, BRACKETS):
+            return rest - t + Where(truth, 0, number)
+    return e
 
 
 def rewritten(e: Any) -> Any:
@@ -46,8 +70,14 @@ def two_values(e: Any) -> tuple[Any, Any, Any] | None:
         return None
     (place,) = places
     there, elsewhere = (sp.sympify(e.xreplace({place: sp.Integer(k)})) for k in (1, 0))
-    plain = all(v.is_number and v.is_real and not v.has(*BRACKETS, Where) for v in (there, elsewhere))
-    return (there, elsewhere, place) if plain else None
+    return (there, elsewhere, place) if all(map(is_plain_number, (there, elsewhere))) else None
+
+
+def is_plain_number(v: Any) -> bool:
+    """Whether a value is a real number, or one that sizes decide."""
+    if v.has(*BRACKETS, Where, Indexed) or any(isinstance(s, Index) for s in v.free_symbols):
+        return False
+    return bool(v.is_real) if v.is_number else v.is_finite is not False and v.is_real is not False
 
 
 __all__ = ["of_ones"]

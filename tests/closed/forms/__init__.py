@@ -38,6 +38,7 @@ from tests.closed.forms.running import RUNNING
 from tests.closed.forms.scores import SCORES
 from tests.closed.forms.sequences import SEQUENCES
 from tests.closed.forms.shares import SHARES
+from tests.closed.forms.shifted import SHIFTED
 from tests.closed.forms.slopes import SLOPES
 from tests.closed.forms.straight import STRAIGHT
 from tests.closed.forms.tables import TABLES
@@ -67,6 +68,7 @@ FORMS: tuple[Form, ...] = (
     *LABELS,
     *SLOPES,
     *SHARES,
+    *SHIFTED,
     *RANKINGS,
     *ONCE,
     *THERE_ALREADY,

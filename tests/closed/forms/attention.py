@@ -31,6 +31,11 @@ def attention_unscaled(q, k, v):
     return (q @ k.T).softmax(1) @ v
 
 
+def attention_broadcast(q, k, v):
+    e = (q[:, None, :] * k[None, :, :]).sum(-1).exp()
+    return (e[:, :, None] * v[None, :, :]).sum(1) / e.sum(-1, keepdim=True)
+
+
 def attention_unscaled_hand(q, k, v, g):
     p = (q @ k.T).softmax(1)
     out = p @ v
@@ -195,6 +200,7 @@ ATTENTION = (
     ),
     Form("attention", attention, flat_qkv, attention_hand, extreme=True),
     Form("attention unscaled", attention_unscaled, flat_qkv, attention_unscaled_hand),
+    Form("attention by broadcasting", attention_broadcast, flat_qkv, attention_unscaled_hand),
     Form("attention divided last", attention_divided_last, flat_qkv, attention_hand, extreme=True),
     Form("attention beside one", attention_beside_one, flat_qkv, attention_beside_one_hand, extreme=True),
     Form("attention batched", attention_batched, qkv, attention_hand, batches=(1, 2), large=8),

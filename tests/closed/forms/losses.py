@@ -257,6 +257,23 @@ def focal_hand(x, y, g):
     return loss, (d,)
 
 
+def focal_choice(x, y):
+    p = 1 / (1 + torch.exp(-x))
+    pt = torch.where(y == 1, p, 1 - p)
+    return (-torch.where(y == 1, 0.25, 0.75) * (1 - pt) ** 2 * torch.log(pt)).mean()
+
+
+def focal_choice_hand(x, y, g):
+    """Lin et al. 2017, "Focal loss", appendix B: by the logit of what came out, x or -x."""
+    m = y == 1
+    lp = F.logsigmoid(torch.where(m, x, -x))
+    p = lp.exp()
+    q = 1 - p
+    aq = torch.where(m, 0.25, 0.75) * q
+    d = aq * q * (2 * p * lp - q) * (g / x.numel())
+    return -(aq * q * lp).mean(), (torch.where(m, d, -d),)
+
+
 def triplet(a, p, n):
     dp = ((a - p) ** 2).sum(1)
     dn = ((a - n) ** 2).sum(1)
@@ -398,6 +415,14 @@ LOSSES = (
     ),
     Form("vae kl", vae_kl, pair, vae_kl_hand),
     Form("focal", focal, xy, focal_hand),
+    Form(
+        "focal by choice",
+        focal_choice,
+        lambda d, n: [d.normal(n, 4), (d.unit(n, 4) < 0.5).to(d.dtype)],
+        focal_choice_hand,
+        wrt=("x",),
+        extreme=True,
+    ),
     Form("triplet", triplet, lambda d, n: [d.normal(n, K) for _ in range(3)], triplet_hand, twice=False),
     Form("infonce", infonce, pair, infonce_hand, extreme=True),
     Form("clip", clip, pair, None),

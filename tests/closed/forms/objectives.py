@@ -248,6 +248,21 @@ def negbin_hand(x, w, y, g):
     return (((y + 3) * F.softplus(t) - y * t).mean(), (x.T @ (((y + 3) * t.sigmoid() - y) * (g / n)),))
 
 
+def zero_inflated(x, a, y):
+    rate, none = torch.exp(x), 1 / (1 + torch.exp(-a))
+    zero = torch.log(none + (1 - none) * torch.exp(-rate))
+    return -torch.where(y == 0, zero, torch.log(1 - none) - rate + y * x - torch.lgamma(y + 1)).mean()
+
+
+def zero_inflated_hand(x, a, y, g):
+    """Lambert 1992, "Zero-inflated Poisson regression": zeros of either kind are as likely as log(e^a + e^-rate) - softplus(a) says."""
+    rate, zero = x.exp(), y == 0
+    out = torch.where(zero, torch.logaddexp(a, -rate), y * x - rate - torch.lgamma(y + 1)) - F.softplus(a)
+    c, q = g / x.numel(), torch.sigmoid(a + rate)
+    da = (torch.sigmoid(a) - torch.where(zero, q, 0.0)) * c
+    return -out.mean(), (torch.where(zero, rate * (1 - q), rate - y) * c, da)
+
+
 def invgauss(x, w, y):
     mu = torch.exp(x @ w)
     return ((y - mu) ** 2 / (2 * mu**2 * y)).mean()
@@ -327,6 +342,13 @@ OBJECTIVES = (
         lambda d, n: [d.normal(n, K), d.normal(K) * 0.2, d.positive(n)],
         gamma_hand,
         wrt=("w",),
+    ),
+    Form(
+        "zero-inflated Poisson",
+        zero_inflated,
+        lambda d, n: [d.normal(n), d.normal(n), d.classes(3, n).to(d.dtype)],
+        zero_inflated_hand,
+        wrt=("x", "a"),
     ),
     Form(
         "negative binomial",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from tests.closed.forms.form import Form
@@ -38,6 +40,24 @@ def smoothed_scatter_hand(x, y, g):
     d = ((x - lse).exp() - a) * (g / n)
     d[r, y] -= (0.9 - a) * g / n
     return loss, (d,)
+
+
+def smoothed_divergence(x, y):
+    k = x.shape[1]
+    q = torch.full_like(x, 0.1 / (k - 1)).scatter(1, y[:, None], 0.9)
+    lp = x - torch.log(torch.exp(x).sum(1, keepdim=True))
+    return (q * (q.log() - lp)).sum(1).mean()
+
+
+def smoothed_divergence_hand(x, y, g):
+    """Müller et al. 2019, "When does label smoothing help?", as the divergence that it is: less the entropy of the targets."""
+    n, k = x.shape
+    at, a = y[:, None], 0.1 / (k - 1)
+    lp = x.log_softmax(1)
+    entropy = 0.1 * math.log(a) + 0.9 * math.log(0.9)
+    loss = entropy - (a * lp.sum() + (0.9 - a) * lp.gather(1, at).sum()) / n
+    d = (lp.exp() - a) * (g / n)
+    return loss, (d.scatter_add_(1, at, ((a - 0.9) * g / n).expand(n, 1)),)
 
 
 def sequence_gather(x, y):
@@ -98,6 +118,13 @@ TARGETS = (
         smoothed_scatter,
         lambda d, n: [d.normal(n, 20), d.classes(20, n)],
         smoothed_scatter_hand,
+    ),
+    Form(
+        "smoothed divergence",
+        smoothed_divergence,
+        lambda d, n: [d.normal(n, 20), d.classes(20, n)],
+        smoothed_divergence_hand,
+        extreme=True,
     ),
     Form(
         "sequences of targets",
