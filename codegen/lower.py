@@ -127,6 +127,7 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, StackMixin, BesselMixin
         self.like: str | None = None
         self.counting = False
         self.guarded = False
+        self.losses = False
 
     # -- entry points --------------------------------------------------------------------------------------------
 
@@ -158,6 +159,7 @@ class Lowerer(AccessMixin, ContractMixin, TriangleMixin, StackMixin, BesselMixin
             whole = sp.Add(*dense)
             self.order = self.natural_order(whole, outputs)
             value = self.arranged(self.whole(whole), indices)
+            value = replace(value, t=tt.reduced_inside(value.t)) if self.losses else value
         return Lowered(value, tuple(scatters))
 
     def _float_in(self, e: Expr) -> str | None:

@@ -814,6 +814,8 @@ class ScalarMixin(LowererBase):
                 a, b = to_axes(first, target), to_axes(v, target)
                 first = Val(tt.call(f"torch.{name}", a.t, b.t), broadcast(a.axes, b.axes))
             return first
+        if name == "huber":
+            return self.huber_loss(*args)
         if name == "share":
             return self.map_method("sigmoid", args[0] - args[1])
         position = name == "clamp" and not args[0].has(Indexed) and all(x is None or x.is_Integer for x in args[1:])
@@ -842,6 +844,17 @@ class ScalarMixin(LowererBase):
             own = {} if threshold == 20 else {"threshold": threshold}
             return Val(tt.call("torch.nn.functional.softplus", v.t, **own), v.axes)
         return Val(tt.method(v.t, name), v.axes)
+
+    def huber_loss(self, one: Expr, other: Expr, bound: Expr) -> Val:
+        """Huber's loss entry by entry, of two tensors that have to be equally large for torch."""
+        a, b = self.value(one), self.value(other)
+        target = self.target(a, b)
+        a, b = to_axes(a, target), to_axes(b, target)
+        pair = [T("starred", "", (tt.call("torch.broadcast_tensors", a.t, b.t),))] if a.axes != b.axes else [a.t, b.t]
+        own = {} if bound == 1 else {"delta": self.value(bound).t}
+        t = tt.call("torch.nn.functional.huber_loss", *pair, reduction=tt.EACH, **own)
+        self.losses = True
+        return Val(t, broadcast(a.axes, b.axes))
 
     def compare(self, symbol: str, e: Any) -> Val:
         """A bracket as a tensor of truth values; `i + 1 <= j` of whole numbers is `i < j`, `i < j + 1` is `i <= j`."""

@@ -163,6 +163,8 @@ class LowererBase:
     """Sizes at which the smallest tensor of a product is looked for."""
     guarded: bool
     """Whether what is lowered now is read under a condition, and may lie outside of its tensor elsewhere."""
+    losses: bool
+    """Whether a loss of torch is among what was lowered, which may be asked for its sum."""
 
     def value(self, e: Expr) -> Val:
         """An expression as a tensor over the indices it depends on."""
