@@ -12,7 +12,7 @@ from codegen.formula import LONG
 from codegen.kernels import log_share, stable
 from codegen.tensors import T
 from codegen.triangles import is_of_indices, order_of
-from codegen.values import ELEMENTWISE, INFINITY, LowererBase, Val, broadcast, fits, scalar, to_axes
+from codegen.values import ELEMENTWISE, INFINITY, LowererBase, Val, broadcast, fits, integral, scalar, to_axes
 from engine.errors import DerivationError
 from engine.fromstart import from_start
 from engine.indexed import Indexed
@@ -891,7 +891,11 @@ class ScalarMixin(LowererBase):
             if not v.is_number:
                 axes = broadcast(axes, v.axes)
         kind = "float" if "float" in (a.kind, b.kind) else "int"
-        if not any(v.kind == "float" for v in (a, b)) and not self.counting:
+        sides = [v for v in (a, b) if not v.is_number]
+        whole = (
+            bool(sides) and all(v.kind == "int" for v in sides) and all(integral(v.t) for v in (a, b) if v.is_number)
+        )
+        if not any(v.kind == "float" for v in (a, b)) and not self.counting and not (whole and self.like is None):
             a, kind = self.typed(a), "float"  # torch would make integers of integers, and float32 of other numbers
             b = b if b.is_number else self.typed(b)
         return Val(tt.call("torch.where", condition.t, a.t, b.t), axes, kind)

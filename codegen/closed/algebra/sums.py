@@ -111,12 +111,17 @@ def gathered_up(term: Any, limits: list[tuple[Index, Expr]]) -> tuple[Any, list[
     return term, limits
 
 
+def single(e: Any) -> Any:
+    """An expression in which an equality is multiplied with itself nowhere: it is zero or one."""
+    return e.xreplace({p: p.base for p in e.atoms(sp.Pow) if isinstance(p.base, Delta) and p.exp.is_positive})
+
+
 def resum(e: Any, ranges: Mapping[Index, Expr]) -> Any:
     """Every sum of an expression with its deltas summed out; a sum over an addition is taken apart where that helps."""
     if isinstance(e, Sigma):
         inner = {**ranges, **dict(e.limits)}
         body = resum(e.body, inner)
-        whole = sp.expand(body) if body.has(Delta) else body
+        whole = single(sp.expand(body)) if body.has(Delta) else body
         return (
             sp.Add(*[summed_term(t, list(e.limits), inner) for t in sp.Add.make_args(whole)])
             if whole.has(Delta) or (whole.is_Add and body.has(Delta))

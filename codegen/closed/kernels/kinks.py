@@ -123,7 +123,7 @@ def is_of_two(e: Expr, cells: Mapping[str, Cell], like: Cell) -> bool:
     terms = [t.as_coeff_Mul() for t in sp.Add.make_args(e)]
     if sorted(number for number, _ in terms) != [-1, 1] or not all(isinstance(t, Indexed) for _, t in terms):
         return False
-    sources = [cells.get(name_of(t)) for _, t in terms]
+    sources = [cells.get(name_of(cast("Indexed", t))) for _, t in terms]
     return all(c is not None and c.kind == "float" and c.dtype == like.dtype for c in sources)
 
 

@@ -12,7 +12,7 @@ import sympy as sp
 
 from codegen.closed.algebra.sums import rebuilt
 from engine.indexed import Indexed
-from engine.notation import BRACKETS, Delta, Equal, Head, Sigma, Where
+from engine.notation import BRACKETS, Delta, Equal, Head, Index, Sigma, Where
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -41,13 +41,24 @@ def two_values(e: Any) -> tuple[Any, Any, Any] | None:
     nonlinear = isinstance(e, (Where, sp.Pow, sp.exp)) or (isinstance(e, sp.Function) and not isinstance(e, Head))
     if not nonlinear or e.has(Sigma):
         return None
-    places = {p for p in e.atoms(*PLACES) if p.free_symbols}
+    places = {p for p in e.atoms(*PLACES) if p.free_symbols and not any(a.has(*PLACES) for a in p.args)}
     if len(places) != 1:
         return None
     (place,) = places
-    there, elsewhere = (sp.sympify(e.xreplace({place: sp.Integer(k)})) for k in (1, 0))
-    plain = all(v.is_number and v.is_real and not v.has(*BRACKETS, Where) for v in (there, elsewhere))
-    return (there, elsewhere, place) if plain else None
+    there, elsewhere = (settled(sp.sympify(e.xreplace({place: sp.Integer(k)}))) for k in (1, 0))
+    return (there, elsewhere, place) if is_value(there) and is_value(elsewhere) else None
+
+
+def settled(e: Any) -> Any:
+    """An expression without the question whether something made of sizes is zero that cannot be, as 1 / (n - 1)."""
+    known = {x: sp.S.Zero for x in e.atoms(Equal) if x.args[1] == 0 and x.args[0].is_zero is False}
+    return e.xreplace(known) if known else e
+
+
+def is_value(e: Any) -> bool:
+    """Whether an expression is one real number, of sizes perhaps."""
+    made = not e.has(Indexed, sp.zoo, sp.nan, *BRACKETS, Where) and not e.atoms(Index)
+    return made and (bool(e.is_real) if e.is_number else e.is_real is not False)
 
 
 __all__ = ["of_ones"]
