@@ -21,6 +21,7 @@ from codegen.closed.definitions import (
     diagonals,
     joinedsums,
     linear,
+    logpowers,
     masked,
     moments,
     oncemultiplied,
@@ -115,7 +116,12 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         return whole.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 
     def best(start: Region) -> RegionCode:
-        return of_stable(stabilized(start, kept))
+        stable = stabilized(start, kept)
+        code = of_stable(stable)
+        if code.simplified or all(n.rule != logpowers.RULE for n in stable.notes):
+            return code
+        other = of_stable(stabilized(start, kept, powers=False))  # torch has a slope of its own for 0 to the power of 0
+        return other if other.simplified else code
 
     def of_stable(plain: Region) -> RegionCode:
         centred = plain.by(centredgate.RULE, lambda cells: centredgate.with_centred_gates(cells, kept))

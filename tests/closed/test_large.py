@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -222,10 +223,10 @@ def test_matrices_are_multiplied_where_there_are_too_many_sums() -> None:
     assert "@" in program.source[program.source.index("def forward") : program.source.index("def backward")]
 
 
-def between(x: Tensor, start: Tensor, width: Tensor) -> Tensor:
-    """An event of rate exp(x) that is known to be within an interval."""
+def between(x: Tensor, start: Tensor) -> Tensor:
+    """An event of rate exp(x) that is known to be within one of equal intervals."""
     rate = torch.exp(x)
-    return -torch.log(torch.exp(-rate * start) - torch.exp(-rate * (start + width)))
+    return -torch.log(torch.exp(-rate * start) - torch.exp(-rate * (start + 0.5)))
 
 
 def before_or_not(x: Tensor, y: Tensor) -> Tensor:
@@ -235,17 +236,18 @@ def before_or_not(x: Tensor, y: Tensor) -> Tensor:
 
 
 def test_a_difference_of_exponentials_of_small_rates_keeps_its_logarithm() -> None:
-    """log(1 - exp(-w exp(x))) is log(w) + x where exp(x) is nothing, which autograd takes for the logarithm of zero."""
+    """log(1 - exp(-exp(x) / 2)) is x - log(2) where exp(x) is nothing, which autograd takes for the logarithm of zero."""
     draw = Draw(0)
-    start, width = draw.positive(6), draw.positive(6)
-    program = codegen.generate(between, draw.normal(6), start, width, wrt=("x",))
+    start = draw.positive(6)
+    program = codegen.generate(between, draw.normal(6), start, wrt=("x",))
     x = torch.tensor([-1e4, -800.0, -60.0, -39.0, -3.0, 2.0], dtype=torch.float64)
-    out, grads = program.value_and_grad(x, start, width)
-    rate = x.exp()
-    small = torch.where(x < -30, width.log() + x - rate * width / 2, (-(-rate * width).expm1()).log())
+    out, grads = program.value_and_grad(x, start)
+    rate, half = x.exp(), x.exp() / 2
+    small = torch.where(x < -30, x - math.log(2) - half / 2, (-(-half).expm1()).log())
     torch.testing.assert_close(out, rate * start - small, rtol=1e-12, atol=0)
-    slope = torch.where(rate * width == 0, 1, rate * width / (rate * width).expm1())
-    torch.testing.assert_close(grads["x"], rate * start - slope, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        grads["x"], rate * start - torch.where(half == 0, 1, half / half.expm1()), rtol=1e-12, atol=0
+    )
 
 
 def test_an_exponential_with_a_weight_of_zero_is_none() -> None:

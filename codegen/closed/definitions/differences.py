@@ -26,7 +26,7 @@ from codegen.closed.definitions.logistic import (
 from codegen.closed.regions.cells import Cell, at, substituted
 from engine.indexed import Indexed
 from engine.naming import free_name
-from engine.notation import Index, Less, Sign, Where, accesses, fresh, name_of
+from engine.notation import Index, Less, Where, accesses, fresh, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -117,17 +117,16 @@ def odds(e: Any, c: Cell, known: Mapping[str, Cell], taken: set[str]) -> Iterato
 
     for log in sorted((x for x in e.atoms(sp.log) if is_difference(x.args[0])), key=str):
         g: Any = fewest(cast("Any", 1 - log.args[0]).args[0], known)
-        size = size_of(g, known)
+        f = size_of(g, known)
         beyond: Any = sp.S.Zero
-        if size is not None:
+        if f is not None:
             low, high = BOUNDS
-            f, sign = size
             if isinstance(f, (sp.Add, sp.log)):  # compared and bounded, it is computed once
                 larger, f = cell(f, "size")
                 yield larger, log, log
             inner, f_within = cell(Where(Less(f, low), low, Where(Less(high, f), high, f)), "within")
             yield inner, log, log
-            beyond, g = Where(Less(f, low), f - low, 0), -sign * sp.exp(f_within)
+            beyond, g = Where(Less(f, low), f - low, 0), -sp.exp(f_within)
         whole: Any = 1 / (sp.exp(-g) - 1)
         if beyond != 0 or any(is_infinite(known.get(name_of(a))) for a in accesses(g)):
             gap, g = cell(g, "gap")
@@ -137,8 +136,8 @@ def odds(e: Any, c: Cell, known: Mapping[str, Cell], taken: set[str]) -> Iterato
         yield made, log, beyond - sp.log(1 + q)
 
 
-def size_of(g: Any, known: Mapping[str, Cell]) -> tuple[Any, Any] | None:
-    """log |g| and the sign of -g of a product of exponentials and sums of such, which may overflow; None where there are none."""
+def size_of(g: Any, known: Mapping[str, Cell]) -> Any:
+    """log(-g) of minus a multiple of exponentials and sums of such, which may overflow; None for anything else."""
     exponent, others = sp.S.Zero, list[Any]()
     left = list(sp.Mul.make_args(g))
     while left:
@@ -152,12 +151,8 @@ def size_of(g: Any, known: Mapping[str, Cell]) -> tuple[Any, Any] | None:
             exponent += sp.log(f)
         else:
             left.extend(sp.Mul.make_args(at(cell, cast("Indexed", f).indices)))
-    rest = -sp.Mul(*others)
-    if exponent == 0 or rest.has(sp.exp):
-        return None
-    if rest.is_positive or rest.is_negative:
-        return exponent + sp.log(abs(rest)), sp.S.One if rest.is_positive else -sp.S.One
-    return exponent + sp.log(Sign(rest) * rest), Sign(rest)
+    number = -sp.Mul(*others)  # what else is a tensor makes nothing overflow, and its logarithm costs more than is lost
+    return exponent + sp.log(number) if exponent != 0 and number.is_number and number.is_positive else None
 
 
 def of_exponentials_alone(e: Any, known: Mapping[str, Cell]) -> bool:

@@ -1,7 +1,7 @@
 # pyright: basic
-"""Exponentials with a weight that may be zero, as one where that is: `(1 - y) exp(f)` is `(1 - y) exp(f if y != 1 else 0)`.
+"""Exponentials with a label's complement for a weight, as one where that is zero: `(1 - y) exp(f)` is `(1 - y) exp(f if y != 1 else 0)`.
 
-Labels and masks are such weights. Zero times what has overflown is undefined in floats, and so is all that it is added to.
+Of `y a + (1 - y) b` one may be meant alone. Zero times what has overflown is undefined in floats, and so is what it is added to.
 """
 
 from __future__ import annotations
@@ -36,8 +36,20 @@ def by_zero_weights(region: Region, kept: tuple[str, ...]) -> Region | None:
     for c in before:
         moving |= {c.name} if c.differentiable and moving & {*c.reads} else set()
     taken = {*known}
+    moving |= {n for n in known if n not in labels(before)}
     cells = [d for c in before for d in weighted(c, known, moving, taken)]
     return region.by(RULE, lambda _: without(cells, before, kept)) if len(cells) > len(before) else None
+
+
+def labels(cells: list[Cell]) -> set[str]:
+    """The cells whose complement, `1 - y`, is a cell or a factor of one, and the cells that are such complements."""
+    found: set[str] = set()
+    for c in cells:
+        for e in Mul.make_args(c.expr) if c.expr is not None and not c.call else ():
+            y = 1 - e
+            if isinstance(y, Indexed):
+                found |= {name_of(y), c.name}
+    return found
 
 
 def weighted(c: Cell, known: Mapping[str, Cell], moving: set[str], taken: set[str]) -> tuple[Cell, ...]:
