@@ -274,3 +274,20 @@ def test_one_less_an_exponential_of_a_sum_of_exponentials() -> None:
     torch.testing.assert_close(out, torch.stack([0 * z, -lost, -(-(-z).expm1()).log()]))
     slopes = torch.stack([0 * x[0], -x[1].softmax(0), -x[2].exp() / z.expm1()])
     torch.testing.assert_close(grads["x"], slopes)
+
+
+def weibull(x: Tensor, k: Tensor, t: Tensor) -> Tensor:
+    scale = torch.exp(x)
+    return -torch.log(k / scale * (t / scale) ** (k - 1) * torch.exp(-((t / scale) ** k)))
+
+
+def test_the_logarithm_of_a_power_of_exponentials_is_that_of_the_exponents() -> None:
+    draw = Draw(0)
+    program = codegen.generate(weibull, draw.normal(4), draw.positive(4), draw.positive(4), wrt=("x", "k"))
+    x, k, t = torch.tensor([[1e4, 800.0, 0.0, 0.5], [0.7, 2.0, 1.0, 1.5], [1.0, 0.5, 0.0, 2.0]], dtype=torch.float64)
+    out, grads = program.value_and_grad(x, k, t)
+    log = t.log() - x  # 0 to the power of 0 is one, and its slope 0
+    u, power = torch.where(t == 0, 0, log), torch.where(t == 0, 0, (k * log).exp())
+    torch.testing.assert_close(out, power + x - k.log() - (k - 1) * u)
+    torch.testing.assert_close(grads["x"], (1 - power) * k)
+    torch.testing.assert_close(grads["k"], (power - 1) * u - 1 / k)

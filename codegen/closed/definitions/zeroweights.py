@@ -36,7 +36,7 @@ def by_zero_weights(region: Region, kept: tuple[str, ...]) -> Region | None:
     for c in before:
         moving |= {c.name} if c.differentiable and moving & {*c.reads} else set()
     taken = {*known}
-    moving |= {n for n in known if n not in labels(before)}
+    moving |= {*known} - labels(before)
     cells = [d for c in before for d in weighted(c, known, moving, taken)]
     return region.by(RULE, lambda _: without(cells, before, kept)) if len(cells) > len(before) else None
 
