@@ -308,9 +308,23 @@ def bare(text: str) -> str:
     return text
 
 
+def told(e: Any) -> Any:
+    """An expression as it is printed: sizes as wholes, and `1 - [a < b]` as what it asks, `[b <= a]`."""
+    e = in_wholes(e)
+    asked: dict[Any, Any] = {}
+    for x in e.atoms(sp.Add):
+        bracket = 1 - x
+        if isinstance(bracket, Less):
+            a, b = cast("Any", bracket.args)
+            beyond = a.is_integer and b.is_integer and a.as_coeff_Add()[0].is_positive  # of whole numbers, [k + 1 <= l]
+            strict = isinstance(bracket, LessEqual)
+            asked[x] = LessEqual(b, a - 1) if strict and beyond else Less(b, a) if strict else LessEqual(b, a)
+    return e.xreplace(asked) if asked else e
+
+
 def text_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
     """An expression as one line of text."""
-    return bare(TextPrinter(ranks or {}).doprint(in_wholes(e)))
+    return bare(TextPrinter(ranks or {}).doprint(told(e)))
 
 
 @lru_cache(maxsize=2**12)
@@ -322,7 +336,7 @@ def text_template(
     `scalars` are the tensors of rank 0, `avoid` the letters that are no index.
     """
     names = sorted({str(b.label) for b in e.atoms(sp.IndexedBase)})
-    right, at = lettered(named(in_wholes(e), {n: f"{MARK}{n}{MARK}" for n in names}), indices, avoid)
+    right, at = lettered(named(told(e), {n: f"{MARK}{n}{MARK}" for n in names}), indices, avoid)
     printer = TextPrinter({f"{MARK}{n}{MARK}": 0 for n in scalars})
     return ",".join(map(str, at)), printer.doprint(right)
 
@@ -410,7 +424,7 @@ def tex_name(name: str) -> str:
 
 def latex_formula(e: Expr, ranks: Mapping[str, int] | None = None) -> str:
     r"""An expression as LaTeX, without `\operatorname`, which GitHub refuses."""
-    return MathPrinter(ranks or {}).doprint(in_wholes(e)).replace(r"\operatorname", r"\mathrm")
+    return MathPrinter(ranks or {}).doprint(told(e)).replace(r"\operatorname", r"\mathrm")
 
 
 def left_side(name: str, indices: Sequence[Expr]) -> Expr:

@@ -22,10 +22,12 @@ from codegen.closed.definitions import (
     diagonals,
     joinedsums,
     linear,
+    logpowers,
     masked,
     moments,
     oncemultiplied,
     pieces,
+    zeroweights,
 )
 from codegen.closed.definitions.differences import in_factors
 from codegen.closed.definitions.enrich import enriched
@@ -116,7 +118,14 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         return whole.by(oncemultiplied.RULE, lambda cells: oncemultiplied.multiplied_once(cells, kept))
 
     def best(start: Region) -> RegionCode:
-        plain = stabilized(start, kept)
+        stable = stabilized(start, kept)
+        code = of_stable(stable)
+        if code.simplified or all(n.rule != logpowers.RULE for n in stable.notes):
+            return code
+        other = of_stable(stabilized(start, kept, powers=False))  # torch has a slope of its own for 0 to the power of 0
+        return other if other.simplified else code
+
+    def of_stable(plain: Region) -> RegionCode:
         centred = plain.by(centredgate.RULE, lambda cells: centredgate.with_centred_gates(cells, kept))
         if centred.cells != plain.cells:
             code = passing(region, enriched(centred, kept), values)
@@ -131,12 +140,21 @@ def make(region: Region, values: dict[Any, int]) -> RegionCode:
         other = code if len(apart.cells) == len(whole.cells) else best(apart)
         whole, code = (apart, other) if other.simplified else (whole, code)
     left = overflowing(code, values) if code.statements else Counter[str]()
+
+    def take(finite: RegionCode) -> bool:
+        nonlocal code, left
+        still = overflowing(finite, values)
+        if still < left:
+            code, left = replace(finite, refused=(*code.refused, *finite.refused)), still
+            return True
+        return False
+
     for careful in careful_starts(whole, kept) if left else ():
-        if left:
-            finite = best(careful)
-            still = overflowing(finite, values)
-            if still < left:
-                code, left = replace(finite, refused=(*code.refused, *finite.refused)), still
+        if left and take(best(careful)):
+            whole = careful
+    weighted = zeroweights.by_zero_weights(stabilized(whole, kept), kept) if left else None
+    if weighted is not None:
+        take(of_stable(weighted))
     return code
 
 

@@ -9,7 +9,7 @@ import sympy as sp
 from codegen.lowering import tensors as tt
 from codegen.lowering.functions import FunctionMixin
 from codegen.lowering.triangles import is_of_indices, order_of
-from codegen.lowering.values import Val, broadcast, scalar, to_axes
+from codegen.lowering.values import Val, broadcast, integral, scalar, to_axes
 from engine.notation import (
     Equal,
     Index,
@@ -57,7 +57,11 @@ class ChoiceMixin(FunctionMixin):
             if not v.is_number:
                 axes = broadcast(axes, v.axes)
         kind = "float" if "float" in (a.kind, b.kind) else "int"
-        if not any(v.kind == "float" for v in (a, b)) and not self.counting:
+        sides = [v for v in (a, b) if not v.is_number]
+        whole = (
+            bool(sides) and all(v.kind == "int" for v in sides) and all(integral(v.t) for v in (a, b) if v.is_number)
+        )
+        if not any(v.kind == "float" for v in (a, b)) and not self.counting and not (whole and self.like is None):
             a, kind = self.typed(a), "float"  # torch would make integers of integers, and float32 of other numbers
             b = b if b.is_number else self.typed(b)
         return Val(tt.call("torch.where", condition.t, a.t, b.t), axes, kind)

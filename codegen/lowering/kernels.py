@@ -48,6 +48,7 @@ IDENTITIES = {
     "softshrink": "f less a number beyond it, else 0, by `softshrink`",
     "hardshrink": "f beyond a number, else 0, by `hardshrink`",
     "power": "f^g by `**`, which is 0 or 1 where f is 0",
+    "huber": "(f - g)^2 / 2 up to a distance, and linear beyond, by `huber_loss`",
     "hardswish": "f (f + 3) / 6 between -3 and 3, else relu(f), by `hardswish`",
 }
 """What torch's kernels compute, by their names in emitted statements, for those who wonder where one comes from."""
@@ -79,7 +80,7 @@ def _choice(e: Where) -> Kernel | None:
     below = condition in (LessEqual(other, 0), Less(other, 0))
     if (below and one == 0) or (condition == LessEqual(0, one) and other == 0):
         return "relu", (other if one == 0 else one,)
-    pieces = _elu(e) or _shrunk(e) or _hardswish(e) or _hardtanh(e)
+    pieces = _huber(e) or _elu(e) or _shrunk(e) or _hardswish(e) or _hardtanh(e)
     if pieces is not None:
         return pieces
     if condition != Less(0, one):
@@ -173,6 +174,25 @@ def _shrunk(e: Where) -> Kernel | None:
     if (below, above) == (x, x):
         return ("hardshrink", (x, d)) if three_pieces(e) else None
     return ("softshrink", (x, d)) if (sp.expand(below - x - d), sp.expand(above - x + d)) == (0, 0) else None
+
+
+def huber(difference: Expr, bound: Expr) -> Where:
+    """Huber's loss of a difference: half its square up to the bound, linear beyond."""
+    size = Sign(difference) * difference
+    return Where(LessEqual(size, bound), difference**2 / 2, bound * size - bound**2 / 2)
+
+
+def _huber(e: Where) -> Kernel | None:
+    """Huber's loss of a - b: ("huber", (a, b, bound))."""
+    condition, small, _ = e.args
+    bound: Any = condition.args[1] if isinstance(condition, LessEqual) else None
+    difference: Any = (2 * small).base if isinstance(2 * small, sp.Pow) else None
+    if bound is None or not bound.is_positive or not isinstance(difference, sp.Add) or len(difference.args) != 2:
+        return None
+    if e != huber(difference, bound):
+        return None
+    one, other = sorted(difference.args, key=lambda t: cast("Any", t).could_extract_minus_sign())
+    return "huber", (one, -other, bound)
 
 
 def _hardswish(e: Where) -> Kernel | None:

@@ -132,6 +132,7 @@ class Lowerer(
         self.like: str | None = None
         self.counting = False
         self.guarded = False
+        self.losses = False
 
     # -- entry points --------------------------------------------------------------------------------------------
 
@@ -163,6 +164,7 @@ class Lowerer(
             whole = sp.Add(*dense)
             self.order = self.natural_order(whole, outputs)
             value = self.arranged(self.whole(whole), indices)
+            value = replace(value, t=tt.reduced_inside(value.t)) if self.losses else value
         return Lowered(value, tuple(scatters))
 
     def _float_in(self, e: Expr) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import sympy as sp
 from sympy import Expr
 
 from codegen.lowering import tensors as tt
 from codegen.lowering.functions import BY_TANH, FunctionMixin
+from codegen.lowering.tensors import T
 from codegen.lowering.values import Val, broadcast, to_axes
 from engine.indexed import Indexed
 from engine.notation import (
@@ -18,10 +19,6 @@ from engine.notation import (
     Where,
     free_indices,
 )
-
-if TYPE_CHECKING:
-    from codegen.lowering.tensors import T
-
 
 FUNCTIONAL = "torch.nn.functional"
 PLAIN = frozenset(
@@ -70,6 +67,8 @@ class KernelMixin(FunctionMixin):
             return self.negative(self.kernel(args[0]))
         if name in ("logaddexp", "maximum", "minimum"):
             return self._of_several(f"torch.{name}", args)
+        if name == "huber":
+            return self._huber_loss(*args)
         if name == "share":
             return self.map_method("sigmoid", args[0] - args[1])
         if name == "clamp":
@@ -129,6 +128,17 @@ class KernelMixin(FunctionMixin):
             a, b = to_axes(first, target), to_axes(v, target)
             first = Val(tt.call(function, a.t, b.t), broadcast(a.axes, b.axes))
         return first
+
+    def _huber_loss(self, one: Expr, other: Expr, bound: Expr) -> Val:
+        """Huber's loss entry by entry, of two tensors that have to be equally large for torch."""
+        a, b = self.value(one), self.value(other)
+        target = self.target(a, b)
+        a, b = to_axes(a, target), to_axes(b, target)
+        pair = [T("starred", "", (tt.call("torch.broadcast_tensors", a.t, b.t),))] if a.axes != b.axes else [a.t, b.t]
+        own = {} if bound == 1 else {"delta": self.value(bound).t}
+        t = tt.call("torch.nn.functional.huber_loss", *pair, reduction=tt.EACH, **own)
+        self.losses = True
+        return Val(t, broadcast(a.axes, b.axes))
 
     def _clamped(self, e: Expr, *bounds: Expr | None) -> Val:
         """A tensor between two bounds, of which one may be missing; positions stay whole numbers between such."""

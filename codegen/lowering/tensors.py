@@ -31,7 +31,7 @@ SYMBOLS: dict[type[ast.operator], str] = {
 
 @dataclass(frozen=True)
 class T:
-    """One torch (or size) expression: `kind` is name, number, size, binary, unary, call, method, attribute or item."""
+    """One torch (or size) expression: `kind` is name, number, size, binary, unary, starred, call, method, attribute or item."""
 
     kind: str
     head: str
@@ -80,6 +80,8 @@ def slice_(start: Expr | None, stop: Expr | None, step: Expr | None = None) -> T
     return T("slice", "", (start, stop, step))
 
 
+EACH = name('"none"')
+"""How a loss of torch is told that every entry is wanted."""
 EVERYTHING = slice_(None, None)
 
 
@@ -158,6 +160,20 @@ def puts_into_zeros(t: T) -> bool:
     )
 
 
+def reduced_inside(t: Any) -> Any:
+    """An expression in which a loss that torch adds up or averages itself is asked to do so, `loss(a, b, reduction="none").mean()`."""
+    if not isinstance(t, T):
+        return tuple(map(reduced_inside, cast("tuple[Any, ...]", t))) if isinstance(t, tuple) else t
+    args = tuple(map(reduced_inside, t.args))
+    keywords = tuple((k, reduced_inside(v)) for k, v in t.keywords)
+    whole = t.kind == "method" and t.head in ("sum", "mean") and len(args) == 1 and not keywords
+    inner = dict(args[0].keywords) if whole and args[0].kind == "call" else {}
+    if inner.get("reduction") != EACH:
+        return T(t.kind, t.head, args, keywords)
+    own = {k: name('"sum"') if k == "reduction" else v for k, v in inner.items() if k != "reduction" or t.head == "sum"}
+    return T("call", args[0].head, args[0].args, tuple(own.items()))
+
+
 def argument(value: Any) -> str:
     """An argument as Python text."""
     if isinstance(value, T):
@@ -182,6 +198,8 @@ def text(t: T) -> str:
         return f"{_operand(t.args[0], left)} {t.head} {_operand(t.args[1], right)}"
     if t.kind == "unary":
         return f"{'-' if t.head == 'neg' else t.head}{_operand(t.args[0], PRECEDENCE[t.head])}"
+    if t.kind == "starred":
+        return f"*{text(t.args[0])}"
     if t.kind == "slice":
         start, stop, step = ("" if a is None else size_text(a) for a in t.args)
         return f"{start}:{stop}" + (f":{step}" if step else "")

@@ -163,6 +163,8 @@ class LowererBase:
     """Sizes at which the smallest tensor of a product is looked for."""
     guarded: bool
     """Whether what is lowered now is read under a condition, and may lie outside of its tensor elsewhere."""
+    losses: bool
+    """Whether a loss of torch is among what was lowered, which may be asked for its sum."""
 
     def value(self, e: Expr) -> Val:
         """An expression as a tensor over the indices it depends on."""
@@ -303,7 +305,14 @@ class LowererBase:
             lined_up = all(fits(w.axes if w is not v else v.kept, merged) or w.is_number for w in values)
             if lined_up and distinct(merged):
                 return list(merged)
-        return list(self.sorted_indices(*values))
+        whole: list[Index | None] = [*self.sorted_indices(*values)]
+        for v in values:  # what lies as the result does is not flattened, to be unflattened where it meets that
+            placed = len(v.axes) == len(self.result) and all(
+                a in (None, r) for a, r in zip(v.axes, self.result, strict=True)
+            )
+            if placed and None in v.axes and [a for a in v.axes if a is not None] == whole:
+                return list(v.axes)
+        return whole
 
     @staticmethod
     def merged(a: Axes, b: Axes) -> Axes:

@@ -99,7 +99,7 @@ def backward(saved, grad_out=None):
         -1, h2_indices.flatten(-2), dh2.flatten(-2)
     ).unflatten(-1, (n1 // 2, n2 // 2))
 
-    # dh2_conv2d[i,j,k,l] = (1 - [h2_conv2d[i,j,k,l] ≤ 0]) dh2_relu[i,j,k,l]
+    # dh2_conv2d[i,j,k,l] = dh2_relu[i,j,k,l] [0 < h2_conv2d[i,j,k,l]]
     dh2_conv2d = torch.where(h2_conv2d <= 0, 0, dh2_relu)
 
     # db2[i] = Σ_{j,k,l} dh2_conv2d[j,i,k,l]
@@ -119,7 +119,7 @@ def backward(saved, grad_out=None):
         -1, h1_indices.flatten(-2), dh1.flatten(-2)
     ).unflatten(-1, (n1, n2))
 
-    # dh1_conv2d[i,j,k,l] = (1 - [h1_conv2d[i,j,k,l] ≤ 0]) dh1_relu[i,j,k,l]
+    # dh1_conv2d[i,j,k,l] = dh1_relu[i,j,k,l] [0 < h1_conv2d[i,j,k,l]]
     dh1_conv2d = torch.where(h1_conv2d <= 0, 0, dh1_relu)
 
     # db1[i] = Σ_{j,k,l} dh1_conv2d[j,i,k,l]

@@ -148,7 +148,7 @@ def backward(saved, grad_out=None):
     # dhinge_relu[i] = dhinge / n0
     dhinge_relu = (dhinge / n0).expand_as(hinge_relu)
 
-    # dhinge_rsub[i] = (1 - [hinge_rsub[i] ≤ 0]) dhinge_relu[i]
+    # dhinge_rsub[i] = dhinge_relu[i] [0 < hinge_rsub[i]]
     dhinge_rsub = torch.where(hinge_rsub <= 0, 0, dhinge_relu)
 
     # dhinge_mul[i] = -dhinge_rsub[i]
@@ -181,7 +181,7 @@ def backward(saved, grad_out=None):
     dh2 = w3.T * dscore_matmul
 
     # h2 = (h1 @ w2 + b2).relu()  (line 135)
-    # dh2_add[i,j] = (1 - [h2_add[i,j] ≤ 0]) dh2[i,j]
+    # dh2_add[i,j] = dh2[i,j] [0 < h2_add[i,j]]
     dh2_add = torch.where(h2_add <= 0, 0, dh2)
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)
@@ -201,7 +201,7 @@ def backward(saved, grad_out=None):
     dh1 = dh2_matmul @ w2.T
 
     # h1 = (x @ w1 + b1).relu()  (line 134)
-    # dh1_add[i,j] = (1 - [h1_add[i,j] ≤ 0]) dh1[i,j]
+    # dh1_add[i,j] = dh1[i,j] [0 < h1_add[i,j]]
     dh1_add = torch.where(h1_add <= 0, 0, dh1)
 
     # weights = sum(p.square().sum() for p in (w1, b1, w2, b2, w3, b3))  (line 138)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -220,3 +221,73 @@ def test_matrices_are_multiplied_where_there_are_too_many_sums() -> None:
     program = codegen.generate(step, Draw(0).normal(64, 64), Draw(1).normal(64, 64))
     assert "logsumexp" not in program.source
     assert "@" in program.source[program.source.index("def forward") : program.source.index("def backward")]
+
+
+def between(x: Tensor, start: Tensor) -> Tensor:
+    """An event of rate exp(x) that is known to be within one of equal intervals."""
+    rate = torch.exp(x)
+    return -torch.log(torch.exp(-rate * start) - torch.exp(-rate * (start + 0.5)))
+
+
+def before_or_not(x: Tensor, y: Tensor) -> Tensor:
+    """A truth with the probability 1 - exp(-exp(x)), the complementary log-log link."""
+    p = 1 - torch.exp(-torch.exp(x))
+    return -(y * torch.log(p) + (1 - y) * torch.log(1 - p))
+
+
+def test_a_difference_of_exponentials_of_small_rates_keeps_its_logarithm() -> None:
+    """log(1 - exp(-exp(x) / 2)) is x - log(2) where exp(x) is nothing, which autograd takes for the logarithm of zero."""
+    draw = Draw(0)
+    start = draw.positive(6)
+    program = codegen.generate(between, draw.normal(6), start, wrt=("x",))
+    x = torch.tensor([-1e4, -800.0, -60.0, -39.0, -3.0, 2.0], dtype=torch.float64)
+    out, grads = program.value_and_grad(x, start)
+    rate, half = x.exp(), x.exp() / 2
+    small = torch.where(x < -30, x - math.log(2) - half / 2, (-(-half).expm1()).log())
+    torch.testing.assert_close(out, rate * start - small, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        grads["x"], rate * start - torch.where(half == 0, 1, half / half.expm1()), rtol=1e-12, atol=0
+    )
+
+
+def test_an_exponential_with_a_weight_of_zero_is_none() -> None:
+    draw = Draw(0)
+    y = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0], dtype=torch.float64)
+    program = codegen.generate(before_or_not, draw.normal(5), y, wrt=("x",))
+    x = torch.tensor([1e4, -1e4, 2.0, -1e4, 2.0], dtype=torch.float64)
+    out, grads = program.value_and_grad(x, y)
+    e = x[2].exp()
+    zero = torch.zeros((), dtype=torch.float64)
+    torch.testing.assert_close(out, torch.stack([zero, -x[1], -(-(-e).expm1()).log(), zero, e]))
+    torch.testing.assert_close(grads["x"], torch.stack([zero, zero - 1, -e / e.expm1(), zero, e]))
+    moving = codegen.generate(before_or_not, draw.normal(5), y)  # the slope by a weight is not zero where the weight is
+    torch.testing.assert_close(moving.value_and_grad(x[2:4], y[[2, 4]])[1]["y"][0], (-(-e).expm1()).log().neg() - e)
+
+
+def test_one_less_an_exponential_of_a_sum_of_exponentials() -> None:
+    """That any of several events occurs, whose rates are exponentials: with no rate left, it is the logarithm of their sum."""
+    program = codegen.generate(lambda x: -torch.log(1 - torch.exp(-torch.exp(x).sum(1))), Draw(0).normal(4, 3))
+    x = torch.tensor([[-1e4, 1e4, 3.0], [-900.0, -901.0, -1e4], [0.5, -0.5, 0.0]], dtype=torch.float64)
+    out, grads = program.value_and_grad(x)
+    z = x[2].exp().sum()
+    lost = x[1].logsumexp(0)
+    torch.testing.assert_close(out, torch.stack([0 * z, -lost, -(-(-z).expm1()).log()]))
+    slopes = torch.stack([0 * x[0], -x[1].softmax(0), -x[2].exp() / z.expm1()])
+    torch.testing.assert_close(grads["x"], slopes)
+
+
+def weibull(x: Tensor, k: Tensor, t: Tensor) -> Tensor:
+    scale = torch.exp(x)
+    return -torch.log(k / scale * (t / scale) ** (k - 1) * torch.exp(-((t / scale) ** k)))
+
+
+def test_the_logarithm_of_a_power_of_exponentials_is_that_of_the_exponents() -> None:
+    draw = Draw(0)
+    program = codegen.generate(weibull, draw.normal(4), draw.positive(4), draw.positive(4), wrt=("x", "k"))
+    x, k, t = torch.tensor([[1e4, 800.0, 0.0, 0.5], [0.7, 2.0, 1.0, 1.5], [1.0, 0.5, 0.0, 2.0]], dtype=torch.float64)
+    out, grads = program.value_and_grad(x, k, t)
+    log = t.log() - x  # 0 to the power of 0 is one, and its slope 0
+    u, power = torch.where(t == 0, 0, log), torch.where(t == 0, 0, (k * log).exp())
+    torch.testing.assert_close(out, power + x - k.log() - (k - 1) * u)
+    torch.testing.assert_close(grads["x"], (1 - power) * k)
+    torch.testing.assert_close(grads["k"], (power - 1) * u - 1 / k)

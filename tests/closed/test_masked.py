@@ -130,3 +130,21 @@ def test_the_places_that_zeros_are_put_at_are_read() -> None:
 def test_zeros_are_not_put_into_what_the_caller_gives(turn: Callable[..., Any]) -> None:
     emitted(lambda s: turn(s * (1 - torch.eye(len(s), dtype=s.dtype))), S)
     emitted(lambda s, w: turn(s * (1 - torch.eye(len(s), dtype=s.dtype)) + w * torch.eye(len(s), dtype=s.dtype)), S, W)
+
+
+def test_a_choice_of_whole_numbers_is_one() -> None:
+    def forward(x, y):
+        picked = x.log_softmax(1).gather(1, torch.where(y == -100, 0, y)[:, None]).squeeze(1)
+        return (picked * (y != -100)).sum()
+
+    y = torch.tensor([1, -100, 0])
+    assert "torch.where(y == -100, 0, y)\n" in codegen.generate(forward, torch.randn(3, 4), y).source
+
+
+def test_what_lies_as_the_result_does_is_not_flattened() -> None:
+    """The norms of rows are kept with a dimension of one, and meet only what the result is made of."""
+    x, y = torch.randn(4, 3), torch.randn(4, 3)
+    source = codegen.generate(lambda x, y: F.cosine_similarity(x, y).sum(), x, y).source
+    masks = [line for line in source.splitlines() if "torch.where(" in line]
+    assert masks
+    assert not any("squeeze(1)" in line for line in masks)

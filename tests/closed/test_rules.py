@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import sympy as sp
 import torch
 import torch.nn.functional as F
@@ -156,6 +157,23 @@ def test_a_difference_in_a_loss_of_torch_is_one_tensor_with_its_size_and_sign() 
             torch.testing.assert_close(found[name], wanted)
         assert f".clamp(-{bound}, {bound})" in program.source
         assert ".sign()" not in program.source
+        assert "huber_loss(x, y" in program.source
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_loss_of_a_difference_is_torchs_and_so_is_its_sum(reduction: str) -> None:
+    x, y = torch.randn(6, 1, 3, dtype=torch.float64) * 4, torch.randn(5, 3, dtype=torch.float64)
+
+    def naive(x, y):
+        d = (y - x).abs()
+        return getattr(torch.where(d > 2, 4 * d - 4, d**2), reduction)()
+
+    program = codegen.generate(naive, x, y)
+    said = ', reduction="sum"' if reduction == "sum" else ""
+    assert f"huber_loss(*torch.broadcast_tensors(y, x){said}, delta=2)" in program.source
+    assert codegen.check(program, x, y).ok
+    given = codegen.generate(lambda d, w: (torch.where(d.abs() > 2, 4 * d.abs() - 4, d**2) * w).sum(), y, y)
+    assert "huber_loss" not in given.source
 
 
 def softmax_by_log(x):

@@ -33,6 +33,9 @@ FORMULAS = [
     (element(base("x"), [Quo(A, Quo(D, sp.Integer(4)))]), "x[a//(d//4)]"),
     (B * Quo(D, sp.Integer(4)), "b (d//4)"),
     (Sign(X) * B, "b sign(x[a])"),
+    ((1 - LessEqual(X, 0)) * B, "b [0 < x[a]]"),
+    ((1 - Less(7, X)) * B, "b [x[a] ≤ 7]"),
+    (1 - LessEqual(B + 1, A), "[a ≤ b]"),
     (Where(LessEqual(X, 0), 0, X), "0 if x[a] ≤ 0 else x[a]"),
     (
         Where(Less(A + B - 1, D), Where(LessEqual(0, A + B - 1), X, 0), 0),

@@ -15,6 +15,7 @@ import sympy as sp
 
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions.completed import without
+from codegen.closed.definitions.exponents import total_in
 from codegen.closed.definitions.logistic import (
     added_up,
     elementwise_cells,
@@ -116,11 +117,13 @@ def odds(e: Any, c: Cell, known: Mapping[str, Cell], taken: set[str]) -> Iterato
 
     for log in sorted((x for x in e.atoms(sp.log) if is_difference(x.args[0])), key=str):
         g: Any = fewest(cast("Any", 1 - log.args[0]).args[0], known)
-        number, rest = multiple_of(g, known).as_coeff_Mul()
+        f = size_of(g, known)
         beyond: Any = sp.S.Zero
-        if isinstance(rest, sp.exp) and number.is_negative:
+        if f is not None:
             low, high = BOUNDS
-            f = rest.args[0] + sp.log(-number)
+            if isinstance(f, (sp.Add, sp.log)):  # compared and bounded, it is computed once
+                larger, f = cell(f, "size")
+                yield larger, log, log
             inner, f_within = cell(Where(Less(f, low), low, Where(Less(high, f), high, f)), "within")
             yield inner, log, log
             beyond, g = Where(Less(f, low), f - low, 0), -sp.exp(f_within)
@@ -133,15 +136,35 @@ def odds(e: Any, c: Cell, known: Mapping[str, Cell], taken: set[str]) -> Iterato
         yield made, log, beyond - sp.log(1 + q)
 
 
-def multiple_of(e: Any, known: Mapping[str, Cell]) -> Any:
-    """A number times an element of a cell as a number times what that is a multiple of, as far as such go."""
-    number, rest = e.as_coeff_Mul()
-    cell = known.get(name_of(rest)) if isinstance(rest, Indexed) else None
-    if cell is None or cell.expr is None or cell.call or cell.kind != "float":
-        return e
-    inner: Any = at(cell, rest.indices)
-    plain = isinstance(inner.as_coeff_Mul()[1], (Indexed, sp.exp))
-    return multiple_of(number * inner, known) if plain else e
+def size_of(g: Any, known: Mapping[str, Cell]) -> Any:
+    """log(-g) of minus a multiple of exponentials and sums of such, which may overflow; None for anything else."""
+    exponent, others = sp.S.Zero, list[Any]()
+    left = list(sp.Mul.make_args(g))
+    while left:
+        f = left.pop()
+        cell = known.get(name_of(f)) if isinstance(f, Indexed) else None
+        if isinstance(f, sp.exp):
+            exponent += f.args[0]
+        elif cell is None or not of_exponentials_alone(f, known):
+            others.append(f)
+        elif total_in(cell, known) is not None:
+            exponent += sp.log(f)
+        else:
+            left.extend(sp.Mul.make_args(at(cell, cast("Indexed", f).indices)))
+    number = -sp.Mul(*others)  # what else is a tensor makes nothing overflow, and its logarithm costs more than is lost
+    return exponent + sp.log(number) if exponent != 0 and number.is_number and number.is_positive else None
+
+
+def of_exponentials_alone(e: Any, known: Mapping[str, Cell]) -> bool:
+    """Whether a product has an exponential, or a sum of such, among its factors, which may be cells."""
+    for f in sp.Mul.make_args(e):
+        cell = known.get(name_of(f)) if isinstance(f, Indexed) else None
+        own = cell is not None and cell.expr is not None and not cell.call and cell.kind == "float"
+        if isinstance(f, sp.exp):
+            return True
+        if cell is not None and own and (total_in(cell, known) is not None or of_exponentials_alone(cell.expr, known)):
+            return True
+    return False
 
 
 def is_infinite(c: Cell | None) -> bool:
@@ -152,7 +175,9 @@ def is_infinite(c: Cell | None) -> bool:
 def fewest(e: Any, known: Mapping[str, Cell]) -> Any:
     """A difference with the sums, and products of such, that it reads written out, where what both have cancels: (h - x) r - (l - x) r is (h - l) r."""
     sums = {n: d for n, d in known.items() if isinstance(d.expr, sp.Add) and d.kind == "float" and not d.call}
-    products = {n: d for n, d in known.items() if isinstance(d.expr, sp.Mul) and any(r in sums for r in d.reads)}
+    products = {n: d for n, d in known.items() if isinstance(d.expr, sp.Mul) and d.kind == "float" and not d.call}
+    if not isinstance(e, sp.Add):  # one product, which reads no sum, is nothing that cancels
+        products = {n: d for n, d in products.items() if any(r in sums for r in d.reads)}
     whole = sp.expand(substituted(substituted(e, {**products, **sums}), sums))
     new = sp.factor_terms(whole)
     apart = len(sp.Add.make_args(whole)) <= len(sp.Add.make_args(sp.expand(e)))

@@ -14,7 +14,7 @@ import sympy as sp
 
 from codegen.closed.regions.cells import Cell, at, substituted
 from engine.indexed import Indexed
-from engine.notation import Index, name_of
+from engine.notation import Index, accesses, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,8 @@ def collected(cells: list[Cell], kept: tuple[str, ...], careful: bool = False) -
     readers = Counter(r for c in cells for r in c.reads)
     known = {c.name: c for c in cells}
     linear = {n for n, c in known.items() if is_linear(c)}
-    alone = {n for n, c in known.items() if readers[n] == 1 and n not in kept and n in linear}
+    within = {r for n in linear for r in within_terms(known[n])}  # which is read there even if all else is written out
+    alone = {n for n, c in known.items() if readers[n] == 1 and n not in kept and n in linear} - within
     gone: set[str] = set()
     for c in reversed(cells):
         if c.name not in gone and isinstance(c.expr, sp.Add) and is_linear(c):
@@ -91,6 +92,12 @@ def is_linear(c: Cell) -> bool:
     if c.expr is None or c.call or c.kind != "float" or isinstance(c.expr, Indexed):
         return False
     return all(multiple(t) is not None for t in sp.Add.make_args(c.expr))
+
+
+def within_terms(c: Cell) -> set[str]:
+    """What a sum reads elsewhere than as a term: inside of functions, and in sums over an axis."""
+    terms = [cast("Any", multiple(t))[0] for t in sp.Add.make_args(cast("Any", c.expr))]
+    return {name_of(a) for what in terms if not isinstance(what, Indexed) for a in accesses(what)}
 
 
 def multiple(term: Any) -> tuple[Any, Any] | None:

@@ -10,7 +10,7 @@ from sympy import Expr
 
 from codegen.closed.algebra.matching import holding
 from codegen.closed.algebra.sums import rebuilt
-from codegen.closed.definitions import beside, completed, exponents, several, shift
+from codegen.closed.definitions import beside, completed, exponents, logpowers, several, shift
 from codegen.closed.definitions.logistic import DEPTH, QUOTIENT, elementwise_cells, quotients, softplus_argument
 from codegen.closed.definitions.shares import reduction
 from codegen.closed.kernels.cubicgate import gelu_tanh
@@ -32,11 +32,14 @@ KERNEL = "definitions are written out until a kernel of torch is met that does n
 """The rules of the forward, as its trail names them."""
 
 
-def stabilized(region: Region, kept: tuple[str, ...] = ()) -> Region:
+def stabilized(region: Region, kept: tuple[str, ...] = (), powers: bool = True) -> Region:
     """Every logarithm of a product of exponentials and every quotient of linear functions of an exponential rewritten.
 
-    Exponentials that nothing reads any more are left out, except for those in `kept`.
+    Exponentials that nothing reads any more are left out, except for those in `kept`. Without `powers`, the logarithm of a power
+    of a tensor stays one.
     """
+    if powers:
+        region = region.by(logpowers.RULE, lambda cells: logpowers.with_log_powers(cells, kept, log_parts))
     region = region.by(exponents.RULE, lambda cells: exponents.with_exponents(cells, kept))
     region = region.by(completed.RULE, lambda cells: completed.completed(cells, kept))
     region = region.by(beside.RULE, lambda cells: beside.beside_one(cells, kept))

@@ -120,7 +120,8 @@ def execute(
         everything["_items"] = eval(  # noqa: S307
             f"_Keep[{', '.join(tt.argument(i) for i in s.items) or '...'}]", {**everything, "_Keep": _Keep()}
         )
-        everything["_new"] = torch.as_tensor(eval(compiled(tt.text(s.value), kind), everything), dtype=dtype)  # noqa: S307
+        new = eval(compiled(tt.text(s.value), kind), everything)  # noqa: S307
+        everything["_new"] = torch.as_tensor(new, dtype=dtype)  # a number would be one of float32 first
         if s.diagonal and s.fills:
             value.diagonal(0, *s.diagonal).fill_(float(everything["_new"]))
         elif s.diagonal:

@@ -30,7 +30,7 @@ def not_finite(trial: Trial) -> Counter[str]:
     """How many numbers of a plan's results and gradients are not finite, by the input that alone is so large that exponentials of it are not.
 
     Such inputs have both signs then, and all others are positive; "" stands for all of them at once, of any sign. Where the
-    logarithm of a difference is not finite, they are drawn anew.
+    logarithm of a difference is not finite, they are drawn anew. What gets no gradient is zeros and ones, too, where all is finite then.
     """
     wide = in_exponents(trial.region.cells)
     any_sign = defined(trial, 0)
@@ -38,7 +38,17 @@ def not_finite(trial: Trial) -> Counter[str]:
     values |= beyond(trial, values)
     large = {k: v * HUGE for k, v in any_sign.items() if k in wide and v.is_floating_point()}
     found = {k: lost(trial, values | {k: v}) for k, v in large.items()} | {"": lost(trial, values | large)}
+    labels = truths(trial, values, wide)
+    if labels and not lost(trial, values | labels):
+        found |= {f"{k} beside labels": lost(trial, values | labels | {k: v}) for k, v in large.items()}
     return +Counter(found)
+
+
+def truths(trial: Trial, values: Mapping[str, torch.Tensor], wide: set[str]) -> dict[str, torch.Tensor]:
+    """Zeros and ones for the inputs that get no gradient, and that no exponent is made of: they may be labels or masks."""
+    given = (c for c in trial.region.cells if c.expr is None and c.kind == "float" and c.name in values)
+    weights = (c.name for c in given if c.name not in trial.region.wanted and c.name not in wide)
+    return {n: (values[n] > values[n].mean()).to(values[n].dtype) for n in weights}
 
 
 def defined(trial: Trial, kind: int) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from codegen.closed.algebra.matching import holding
 from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.algebra.terms import gathered
 from codegen.closed.regions.cells import Cell, at, substituted
+from codegen.lowering.kernels import huber
 from engine.indexed import Indexed
 from engine.naming import free_name
 from engine.notation import Less, LessEqual, Sign, Where, accesses, fresh, name_of
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 CLAMP = "a choice by the size of x is a polynomial in x and its clamp"
 """The rule of the forward, as its trail names it."""
+HUBER = "Huber's loss of a difference is that of two tensors, which torch has a kernel for"
+"""The rule of `with_huber`."""
 DEEPEST = 8
 """Through how many cells a polynomial is written out at most."""
 CONSTANTS = 3
@@ -77,6 +80,51 @@ def clamped(e: Any, cells: Mapping[str, Cell]) -> Any:
         if new is not None:
             return new
     return e if isinstance(e, Indexed) or not e.args else rebuilt(e, lambda a: clamped(a, cells))
+
+
+def with_huber(e: Any, cells: Mapping[str, Cell]) -> Any:
+    """An expression with every multiple of Huber's loss of a difference of two tensors by these two, which torch has a kernel for.
+
+    The difference need not be a tensor then; where it is one, the polynomial would read it and its clamp, and write twice.
+    """
+    if not e.has(Where):
+        return e
+    if isinstance(e, Where):
+        loss = huber_of(e, cells)
+        return e if loss is None else loss
+    return e if isinstance(e, Indexed) or not e.args else rebuilt(e, lambda a: with_huber(a, cells))
+
+
+def huber_of(e: Where, cells: Mapping[str, Cell]) -> Expr | None:
+    """A choice as a number times Huber's loss of a - b; None where it is none, or no such difference is chosen by."""
+    found = split(e, cells)
+    if found is None:
+        return None
+    x, bound, small, large = found
+    inside = by_sign(small, x)  # the square of a sign is one
+    if inside is None or any(odd for _, odd in inside):
+        return None
+    front = sp.cancel(2 * sp.Add(*[t for t, _ in inside]) / x**2)
+    if (
+        not front.is_number
+        or not front.is_positive
+        or sp.expand(large - front * bound * (Sign(x) * x - bound / 2)) != 0
+    ):
+        return None
+    cell = cells[name_of(x)]
+    difference = None if cell.expr is None else at(cell, x.indices)
+    if difference is None or not is_of_two(difference, cells, cell):
+        return None
+    return cast("Expr", front * huber(difference, bound))
+
+
+def is_of_two(e: Expr, cells: Mapping[str, Cell], like: Cell) -> bool:
+    """Whether an expression is a tensor less another one, of floats of one kind."""
+    terms = [t.as_coeff_Mul() for t in sp.Add.make_args(e)]
+    if sorted(number for number, _ in terms) != [-1, 1] or not all(isinstance(t, Indexed) for _, t in terms):
+        return False
+    sources = [cells.get(name_of(cast("Indexed", t))) for _, t in terms]
+    return all(c is not None and c.kind == "float" and c.dtype == like.dtype for c in sources)
 
 
 def unbounded(e: Any, cells: Mapping[str, Cell]) -> Any:
@@ -228,4 +276,4 @@ def clamp_of(x: Indexed, bound: Expr, cells: Iterable[Cell]) -> Indexed | None:
     return None
 
 
-__all__ = ["CLAMP", "clamped", "unbounded", "with_clamps"]
+__all__ = ["CLAMP", "HUBER", "clamped", "unbounded", "with_clamps", "with_huber"]

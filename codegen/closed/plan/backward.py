@@ -50,7 +50,7 @@ from engine.notation import (
 from engine.table import Definition
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container, Mapping, Sequence
 
     from codegen.closed.algebra.algebra import Algebra
 
@@ -372,13 +372,20 @@ def settled(e: Expr) -> Expr:
 
 
 def collected(e: Expr) -> Expr:
-    """A sum in which the same large tensors are multiplied once: `a x + b x` is `(a + b) x` for a and b over fewer indices."""
+    """A sum in which the same large tensors are multiplied once: `a x + b x` is `(a + b) x` for a and b over fewer indices.
+
+    What is put at places likewise, and with what both are multiplied by in front: `a p + b p - a [j = y] - b [j = y]` is
+    `(a + b) (p - [j = y])`.
+    """
     terms = sp.Add.make_args(e)
     over = [indices_of(t) for t in terms]
     every = frozenset[Index]().union(*over)
     if len(terms) < 3 or not every:
         return e
     scattered = [t for t in terms if holds(t, Delta)]
+    both = at_places_alike(terms, every) if 1 < len(scattered) < len(terms) else None
+    if both is not None:
+        return both
     groups: dict[Expr, list[Any]] = {}
     for t in terms:
         if holds(t, Delta):
@@ -401,6 +408,23 @@ def collected(e: Expr) -> Expr:
         for large, rests in groups.items()
     ]
     return cast("Expr", sp.Add(*scattered, *parts))
+
+
+def at_places_alike(terms: Sequence[Any], every: frozenset[Index]) -> Expr | None:
+    """A sum in which tensors, and ones at places, are all multiplied by the same sum of several terms; None for any other."""
+    groups: dict[Any, list[Any]] = {}
+    for t in terms:
+        factors = sp.Mul.make_args(t)
+        own = [f for f in factors if isinstance(f, Delta) or indices_of(f) == every]
+        groups.setdefault(sp.Mul(*own), []).append(sp.Mul(*[f for f in factors if f not in own]))
+    parts: dict[Any, Any] = {own: sp.Add(*rests) for own, rests in groups.items()}
+    first, *others = parts.values()
+    if len(sp.Add.make_args(first)) < 2 or not others or sp.S.One in parts:
+        return None
+    if any(part not in (first, -first) for part in others):
+        return None
+    front = -first if first.could_extract_minus_sign() else first
+    return settled(front) * sp.Add(*[own if part == front else -own for own, part in parts.items()])
 
 
 def in_scale(terms: list[Any]) -> bool:

@@ -148,7 +148,12 @@ def arranged(e: Expr, algebra: Algebra) -> Expr:
     whole = over_one(e)
     if whole is not e:
         algebra.note(ONE_QUOTIENT)
-    return without_sizes(unbounded(settled(clamped(branched(whole), algebra.cells)), algebra.cells))
+    plain = unbounded(settled(clamped(branched(whole), algebra.cells)), algebra.cells)
+    new = without_sizes(plain)
+    if new is plain:
+        return new
+    again = settled(new)  # terms may have a factor in common only now
+    return min(new, again, key=lambda e: int(sp.count_ops(e)))
 
 
 def at_gathers(e: Expr, indices: tuple[Expr, ...]) -> Expr:

@@ -65,12 +65,18 @@ def two_values(e: Any) -> tuple[Any, Any, Any] | None:
     nonlinear = isinstance(e, (Where, sp.Pow, sp.exp)) or (isinstance(e, sp.Function) and not isinstance(e, Head))
     if not nonlinear or e.has(Sigma):
         return None
-    places = {p for p in e.atoms(*PLACES) if p.free_symbols}
+    places = {p for p in e.atoms(*PLACES) if p.free_symbols and not any(a.has(*PLACES) for a in p.args)}
     if len(places) != 1:
         return None
     (place,) = places
-    there, elsewhere = (sp.sympify(e.xreplace({place: sp.Integer(k)})) for k in (1, 0))
+    there, elsewhere = (settled(sp.sympify(e.xreplace({place: sp.Integer(k)}))) for k in (1, 0))
     return (there, elsewhere, place) if all(map(is_plain_number, (there, elsewhere))) else None
+
+
+def settled(e: Any) -> Any:
+    """An expression without the question whether something made of sizes is zero that cannot be, as 1 / (n - 1)."""
+    known = {x: sp.S.Zero for x in e.atoms(Equal) if x.args[1] == 0 and x.args[0].is_zero is False}
+    return e.xreplace(known) if known else e
 
 
 def is_plain_number(v: Any) -> bool:

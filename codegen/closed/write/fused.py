@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Shape = tuple[Expr, ...]
 
 ENTRY_BY_ENTRY = frozenset(
-    ["exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "relu", "abs", "sign", "sin", "cos", "square", "reciprocal", "clamp"]
+    ["exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "relu", "abs", "sign", "sin", "cos", "square", "reciprocal", "clamp", "detach"]
 )  # fmt: skip
 """Methods of one tensor that keep its shape."""
 

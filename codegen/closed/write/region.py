@@ -13,7 +13,7 @@ from codegen.closed.definitions import outer
 from codegen.closed.definitions.logistic import DEPTH, UNIFIED, softplus_arguments, unified
 from codegen.closed.definitions.stabilize import KERNEL, kernel_form
 from codegen.closed.kernels import gathers, keptmasks, logshare, onceonly, scattered, sumsonce
-from codegen.closed.kernels.kinks import CLAMP, clamped
+from codegen.closed.kernels.kinks import CLAMP, HUBER, clamped, with_huber
 from codegen.closed.kernels.namedsums import with_named_sums
 from codegen.closed.kernels.norms import NORM, by_lengths, length_in_whole
 from codegen.closed.kernels.powerslopes import slopes_alone
@@ -127,6 +127,7 @@ def forward_lines(
         own = c.element(c.indices) if c.name in same else cast("Expr", c.expr)
         c = c if c.exact else step(copies.RULE, c, copies.renamed(own, first))
         c = step(KERNEL, c, kernel_form(c, known))
+        c = step(HUBER, c, c.expr if c.exact else with_huber(c.expr, known))
         c = step(CLAMP, c, clamped(c.expr, known))
         c = step(NORM, c, length_in_whole(c, known, needed))
         c = step(ROOT, c, root_alone(c.expr))

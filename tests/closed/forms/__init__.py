@@ -8,6 +8,7 @@ from tests.closed.forms.choices import CHOICES
 from tests.closed.forms.compositing import COMPOSITING
 from tests.closed.forms.contractions import CONTRACTIONS
 from tests.closed.forms.contrasts import CONTRASTS
+from tests.closed.forms.densities import DENSITIES
 from tests.closed.forms.deviations import DEVIATIONS
 from tests.closed.forms.diagonals import DIAGONALS
 from tests.closed.forms.distances import DISTANCES
@@ -83,6 +84,7 @@ FORMS: tuple[Form, ...] = (
     *NEAREST,
     *RUNNING,
     *THRESHOLDS,
+    *DENSITIES,
     *DEVIATIONS,
     *UNEQUAL,
     *PIECEWISE,

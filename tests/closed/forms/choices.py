@@ -162,9 +162,9 @@ def quantile_huber_hand(p, t, g):
     m = t.shape[1]
     tau = (torch.arange(k, dtype=p.dtype) + 0.5) / k
     u = t[:, None, :] - p[:, :, None]
-    c = u.clamp(-1, 1)
-    w = torch.where(u < 0, 1 - tau[:, None], tau[:, None]) * c
-    return (w * (u - 0.5 * c)).sum() / (n * m), (w.sum(2) * (-g / (n * m)),)
+    w = torch.where(u < 0, 1 - tau[:, None], tau[:, None])
+    h = torch.nn.functional.huber_loss(*torch.broadcast_tensors(t[:, None], p[:, :, None]), reduction="none")
+    return (w * h).sum() / (n * m), ((w * u.clamp(-1, 1)).sum(2) * (-g / (n * m)),)
 
 
 def soft_f1(x, y):

@@ -121,6 +121,39 @@ def kl_smoothed_hand(x, y, g):
     return out, (d,)
 
 
+# the same by torch's divergence of a tensor that ones are put into, as in The annotated transformer, 2018
+def smoothing(x, y):
+    k = x.shape[1]
+    t = torch.full_like(x, 0.1 / (k - 1)).scatter_(1, y[:, None], 0.9)
+    return F.kl_div(x.log_softmax(1), t, reduction="batchmean")
+
+
+def smoothing_hand(x, y, g):
+    q = F.log_softmax(x, 1)
+    n, k = x.shape
+    i, b = torch.arange(n), 0.1 / (k - 1)
+    out = 0.9 * math.log(0.9) + 0.1 * math.log(b) - (0.9 - b) * q[i, y].mean() - b * q.sum() / n
+    d = (q.exp() - b) * (g / n)
+    d[i, y] -= (0.9 - b) * g / n
+    return out, (d,)
+
+
+# Leng et al., PolyLoss, 2022: cross-entropy and what the labels' shares lack of one
+def poly_loss(x, y):
+    q = F.log_softmax(x, 1).gather(1, y[:, None]).squeeze(1)
+    return (1 - q - q.exp()).mean()
+
+
+def poly_loss_hand(x, y, g):
+    q, n, i = F.log_softmax(x, 1), len(y), torch.arange(len(y))
+    picked = q[i, y]
+    share = picked.exp()
+    w = (share + 1) * (g / n)
+    d = q.exp() * w[:, None]
+    d[i, y] -= w
+    return (1 - picked - share).mean(), (d,)
+
+
 # Xia et al., Listwise approach to learning to rank, 2008
 def listmle(s):
     m = s.max(dim=1, keepdim=True).values
@@ -195,6 +228,7 @@ MULTIPLES = (
         kl_smoothed,
         lambda d, n: [d.normal(n, C), d.classes(C, n)],
         kl_smoothed_hand,
-        ratio=1.65,
     ),
+    Form("poly loss by places", poly_loss, lambda d, n: [d.normal(n, C), d.classes(C, n)], poly_loss_hand),
+    Form("label smoothing by kl_div", smoothing, lambda d, n: [d.normal(n, C), d.classes(C, n)], smoothing_hand),
 )

@@ -45,8 +45,18 @@ def smooth_l1(x, y):
 
 def smooth_l1_hand(x, y, g):
     r = x - y
-    d = r.clamp(-0.5, 0.5)
-    return ((d * (r - 0.5 * d)).mean() * 2, (d * (2 * g / r.numel()), -(d * (2 * g / r.numel()))))
+    d = r.clamp(-0.5, 0.5) * (2 * g / r.numel())
+    return torch.nn.functional.smooth_l1_loss(x, y, beta=0.5), (d, -d)
+
+
+# Fujimoto et al., Addressing function approximation error in actor-critic methods, 2018
+def twin_critics(q1, q2, t):
+    return torch.nn.functional.smooth_l1_loss(q1, t) + torch.nn.functional.smooth_l1_loss(q2, t)
+
+
+def twin_critics_hand(q1, q2, t, g):
+    huber, c = torch.nn.functional.huber_loss, g / t.numel()
+    return huber(q1, t) + huber(q2, t), ((q1 - t).clamp(-1, 1) * c, (q2 - t).clamp(-1, 1) * c)
 
 
 def laplace_nll(m, s, y):
@@ -214,6 +224,7 @@ ROBUST = (
     Form("huber where", huber, pair, huber_hand, twice=False),
     Form("huber delta abs", huber_d, pair, huber_d_hand, twice=False),
     Form("smooth l1", smooth_l1, pair, smooth_l1_hand, twice=False),
+    Form("twin critics", twin_critics, several(3), twin_critics_hand, wrt=("q1", "q2"), twice=False),
     Form("laplace nll", laplace_nll, several(3, K), laplace_nll_hand, twice=False),
     Form("student t", student_t, pair, student_t_hand),
     Form("charbonnier", charbonnier, pair, charbonnier_hand),
