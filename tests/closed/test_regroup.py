@@ -11,7 +11,7 @@ from sympy import Tuple
 import codegen
 import codegen.closed.definitions.balanced as balanced_module
 import codegen.closed.regroup.without as without_module
-from codegen.closed.regions.cells import Builder
+from codegen.closed.regions.builder import Builder
 from codegen.closed.regroup.accuracy import as_accurate
 from codegen.closed.regroup.order import Group, Order
 from codegen.closed.regroup.products import Product

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import sympy as sp
 
 from codegen.closed.regions import fromend, onerow, productlogs, rows, runninglogs, runningproducts
-from codegen.closed.regions.cells import Builder, Cell
+from codegen.closed.regions.builder import Builder
 from codegen.closed.regions.indifferent import told, without_indifferent
 from codegen.closed.regions.largest import DETACHED, LARGEST, without_detached, without_places
 from codegen.closed.regions.region import AGAIN, grouped, near_readers
@@ -20,6 +20,7 @@ from codegen.closed.regroup import angles, ondiagonal, outerpowers, pairs, picke
 from engine.notation import BRACKETS, accesses, name_of
 
 if TYPE_CHECKING:
+    from codegen.closed.regions.cells import Cell
     from codegen.lowering.values import TensorInfo
     from engine.graph import Graph
 
