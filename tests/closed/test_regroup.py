@@ -11,6 +11,7 @@ from sympy import Tuple
 import codegen
 import codegen.closed.definitions.balanced as balanced_module
 import codegen.closed.regroup.without as without_module
+from codegen.closed.regions import region
 from codegen.closed.regions.builder import Builder
 from codegen.closed.regroup.accuracy import as_accurate
 from codegen.closed.regroup.order import Group, Order
@@ -307,3 +308,16 @@ def test_what_is_read_entry_by_entry_too_keeps_its_sum() -> None:
         return (c**3).sum() + (u / torch.sqrt((u * u).sum(0) + 1)).tanh().sum()
 
     assert "c.diagonal()" not in emitted(standardised, X)
+
+
+def test_a_region_that_reads_itself_through_others_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever depths say: here that all is at one, so that what stands between two products is a region with the first one's readers."""
+    monkeypatch.setattr(region, "depths", lambda cells: dict.fromkeys((c.name for c in cells), 0))
+    x, w = (torch.randn(4, 4, dtype=torch.float64) for _ in range(2))
+
+    def forward(x, w):
+        h = (x @ w).tanh()
+        return (h * (h @ w)).sum()
+
+    program = codegen.generate(forward, x, w)
+    assert codegen.check(program, x, w).ok

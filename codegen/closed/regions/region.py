@@ -61,17 +61,22 @@ class Region:
 def depths(cells: list[Cell]) -> dict[str, int]:
     """How many contractions and other calls lie on the longest way to each cell.
 
-    What has no gradient and needs no region to be computed (positions, masks) is there before all of them.
+    What has no gradient and needs no region to be computed (positions, masks) is there before all of them. So lies what is of
+    another dtype, if it is itself made of what has the cell's: no region is before and after another one.
     """
     depth: dict[str, int] = {}
     given: set[str] = set()
+    by_name = {c.name: c for c in cells}
+    above: dict[str, frozenset[Any]] = {}
     for c in cells:
         reads = [*c.reads, *c.after, *(c.node.operands if c.node is not None and c.call else ())]
         local = c.is_local
         if not local and not (c.differentiable and reads) and given.issuperset(reads):
             given.add(c.name)
+        between = any(c.dtype != by_name[r].dtype and c.dtype in above[r] for r in reads if r in above)
+        above[c.name] = frozenset().union(*(above[r] for r in reads if r in above), {c.dtype} if local else ())
         before = max((depth[r] for r in reads if r in depth), default=0)
-        depth[c.name] = before + (0 if local or c.name in given else 1)
+        depth[c.name] = before + int(between if local or c.name in given else True)
     return sunk(cells, depth)
 
 

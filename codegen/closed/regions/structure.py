@@ -115,12 +115,21 @@ class Structure:
         return down & up
 
     def _units(self) -> list[Unit]:
-        """Regions, contractions and calls, each after what it reads."""
-        groups = [Unit(tuple(g), True) for g in grouped(self.cells)]
-        owner = {c.name: u for u in groups for c in u.cells}
+        """Regions, contractions and calls, each after what it reads. Of a region that reads itself through others, every cell is one."""
+        groups = grouped(self.cells)
+        while True:
+            found, torn = self._in_order([Unit(tuple(g), True) for g in groups])
+            if torn is None:
+                return found
+            groups = [part for g in groups for part in ([[c] for c in g] if g[0] in torn.cells else [g])]
+
+    def _in_order(self, regions: list[Unit]) -> tuple[list[Unit], Unit | None]:
+        """Regions and what lies between them in order; a region for which there is no place."""
+        owner = {c.name: u for u in regions for c in u.cells}
         units = dict.fromkeys(owner.get(c.name) or Unit((c,), False) for c in self.cells)
         of = {c.name: u for u in units for c in u.cells}
         done: dict[Unit, None] = {}
+        begun: set[Unit] = set()
         for unit in units:
             stack: list[tuple[Unit, bool]] = [(unit, False)]
             while stack:
@@ -130,10 +139,13 @@ class Structure:
                 if ready:
                     done[u] = None
                     continue
+                if u in begun:
+                    return [], u if len(u.cells) > 1 else next(v for v in begun if v not in done and len(v.cells) > 1)
+                begun.add(u)
                 stack.append((u, True))
                 needs = dict.fromkeys(of[r] for c in u.cells for r in (*reads(c), *c.after) if of[r] is not u)
                 stack.extend((n, False) for n in reversed(list(needs)) if n not in done)
-        return list(done)
+        return list(done), None
 
     def outside(self, u: Unit) -> dict[str, list[Cell]]:
         """The cells of a unit that are read from outside of it, with who reads them."""
