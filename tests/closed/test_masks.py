@@ -241,3 +241,14 @@ def test_constants_of_another_precision_that_hold_theirs_are_ones_and_numbers() 
         (true,) = torch.autograd.grad(forward(leaf, y, a, b), leaf)
         torch.testing.assert_close(program.value_and_grad(x, y)[1]["x"], true, rtol=tolerance, atol=1e-13)
         assert a != 0.25 or all(t.isfinite().all() for t in program.value_and_grad(1e3 * x, y)[1].values())
+
+
+def test_a_mask_of_another_precision_that_is_a_tensor_is_converted() -> None:
+    """Its numbers are what they are in any, but a product of matrices takes one precision."""
+    x, y = torch.randn(6, 3, dtype=torch.float64), torch.tensor([0, 1, 0, 2, 1, 0])
+
+    def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        m = torch.where(y[:, None] == y, 1 - torch.eye(len(y)), 0.0)
+        return ((m[:, :, None] * x[None]).sum(1) ** 2).mean() + ((x @ x.T) * m.to(x.dtype)).sum()
+
+    assert codegen.check(codegen.generate(forward, x, y), x, y).ok

@@ -179,7 +179,7 @@ class Builder(Exploding):
         raw = known[1]
         floats = {self.graph[o].dtype for o in n.operands if self.graph[o].dtype.is_floating_point}
         if floats - {n.dtype}:
-            floats = {self.graph[o].dtype for o in n.operands if not self.is_short(o)} & floats
+            floats = {self.graph[o].dtype for o in n.operands if not (o in self.aliases and self.is_short(o))} & floats
         widened = bool(n.operands) and not floats and n.dtype.itemsize > self.main_dtype(n.dtype).itemsize
         changes = kind == "float" and (floats - {n.dtype} or widened) and n.call is not None and n.output is None
         if (
