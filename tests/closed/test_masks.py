@@ -249,6 +249,8 @@ def test_a_mask_of_another_precision_that_is_a_tensor_is_converted() -> None:
 
     def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         m = torch.where(y[:, None] == y, 1 - torch.eye(len(y)), 0.0)
-        return ((m[:, :, None] * x[None]).sum(1) ** 2).mean() + ((x @ x.T) * m.to(x.dtype)).sum()
+        k = torch.where(y[:, None] == y, 0.5, 0.25)
+        products = ((m[:, :, None] * x[None]).sum(1) ** 2).mean() + ((k[:, :, None] * x[None]).sum(1) ** 2).mean()
+        return products + ((x @ x.T) * m.to(x.dtype)).sum() + ((x @ x.T) * k).sum()
 
     assert codegen.check(codegen.generate(forward, x, y), x, y).ok

@@ -179,7 +179,7 @@ class Builder(Exploding):
         raw = known[1]
         floats = {self.graph[o].dtype for o in n.operands if self.graph[o].dtype.is_floating_point}
         if floats - {n.dtype}:
-            floats = {self.graph[o].dtype for o in n.operands if not (o in self.aliases and self.is_short(o))} & floats
+            floats = {self.graph[o].dtype for o in n.operands if not self.is_short(o)} & floats
         widened = bool(n.operands) and not floats and n.dtype.itemsize > self.main_dtype(n.dtype).itemsize
         changes = kind == "float" and (floats - {n.dtype} or widened) and n.call is not None and n.output is None
         if (
@@ -379,7 +379,12 @@ class Builder(Exploding):
         return any(sp.expand(sizes[i] - n) != 0 for x, n in source for i in x.atoms(Index) & named)
 
     def is_short(self, name: str) -> bool:
-        """Whether a tensor has values that floats of every precision hold: ones at places, choices between numbers like 1/4."""
+        """Whether a tensor has values that floats of every precision hold, and is written out where it is read: ones at places,
+        choices between numbers like 1/4. What reads another tensor of floats is a tensor of that one's precision.
+        """
+        alias = self.aliases.get(name)
+        if alias is None or any(r in self.cells and self.cells[r].kind == "float" for r in alias.reads):
+            return False
         found = few_values(self.graph[name].definition, self.graph)
         return found is not None and all(short(v) for v in found)
 

@@ -22,7 +22,7 @@ from engine.indexed import Indexed
 from engine.notation import accesses, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 RULE = "products and sums in the order that moves least, (q kᵀ) v = q (kᵀ v)"
 
@@ -41,11 +41,19 @@ def regrouped(
         done.add(c.name)
         if not is_product(c, among):
             continue
-        trial = next((t for t in trials(c, among) if t.possible() and t.made() and t.cheaper()), None)
+        made = (t for t in trials(c, among) if t.possible() and t.made() and of_one_precision(t.new, among))
+        trial = next((t for t in made if t.cheaper()), None)
         if trial is not None and trial.passes_gates():
             done -= {r for d in trial.new for r in d.reads} - {*outputs, *fixed}
             among = Among(among.with_instead(trial.added), outputs, fixed, example)
             left = iter(among.cells)
+
+
+def of_one_precision(new: Iterable[Cell], among: Among) -> bool:
+    """Whether products have factors of their own precision, as torch asks of matrices."""
+    known = {**among.known, **{c.name: c for c in new}}
+    products = [c for c in new if c.expr is not None and is_contraction(c.expr)]
+    return all(known[r].dtype == c.dtype for c in products for r in c.reads if known[r].kind == "float")
 
 
 def trials(c: Cell, among: Among) -> Iterator[Without]:
