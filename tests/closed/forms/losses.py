@@ -260,7 +260,8 @@ def focal_hand(x, y, g):
 def focal_choice(x, y):
     p = 1 / (1 + torch.exp(-x))
     pt = torch.where(y == 1, p, 1 - p)
-    return (-torch.where(y == 1, 0.25, 0.75) * (1 - pt) ** 2 * torch.log(pt)).mean()
+    weight = torch.where(y == 1, 0.25, 0.75).to(x.dtype)
+    return (-weight * (1 - pt) ** 2 * torch.log(pt)).mean()
 
 
 def focal_choice_hand(x, y, g):
