@@ -13,7 +13,7 @@ import sympy as sp
 
 from codegen.closed.regions.cells import substituted
 from engine.indexed import Indexed
-from engine.notation import BINDERS
+from engine.notation import BINDERS, accesses, name_of
 
 if TYPE_CHECKING:
     from codegen.closed.regions.cells import Cell
@@ -44,7 +44,7 @@ def left_of(c: Cell, known: dict[str, Cell]) -> Any:
     """What is left of a product that is divided by an exponential, where no exponential is; None for any other."""
     e: Any = c.expr
     for _ in range(DEPTH):
-        if not any(r in known for r in reads(e)):
+        if not any(name_of(a) in known for a in accesses(e)):
             break
         e = substituted(e, known)
     plain = not e.has(sp.exp) and all(
@@ -53,16 +53,12 @@ def left_of(c: Cell, known: dict[str, Cell]) -> Any:
     return e if plain and e.has(Indexed) and cancels(c, known) else None
 
 
-def reads(e: Any) -> set[str]:
-    """The names of the tensors in an expression."""
-    return {str(a.base.label) for a in e.atoms(Indexed)}
-
-
 def cancels(c: Cell, known: dict[str, Cell]) -> bool:
     """Whether an exponential is among what a product is divided by."""
     below = [f.as_base_exp() for f in sp.Mul.make_args(c.expr)]
     return any(
-        p.could_extract_minus_sign() and any(isinstance(known[r].expr, sp.exp) for r in reads(b) if r in known)
+        p.could_extract_minus_sign()
+        and any(isinstance(known[r].expr, sp.exp) for r in map(name_of, accesses(b)) if r in known)
         for b, p in below
     )
 

@@ -15,7 +15,7 @@ from codegen.closed.algebra.sums import rebuilt
 from codegen.closed.definitions.shares import held
 from codegen.closed.regions.cells import Cell, at
 from engine.indexed import Indexed
-from engine.notation import Amax, Sigma, Where, name_of
+from engine.notation import Amax, Sigma, Where, canonical, name_of
 
 if TYPE_CHECKING:
     from sympy import Expr
@@ -47,7 +47,7 @@ def read_in(e: Any, there: dict[str, Cell], known: dict[str, Cell]) -> Any:
 
 
 def is_bounded(total: Sigma, known: dict[str, Cell]) -> bool:
-    """Whether what is summed is no exponential, or one whose largest exponent over the sum's axes is zero."""
+    """Whether what is summed is no exponential, or one whose largest exponent over the sum's axes was taken out."""
     body = total.body
     if isinstance(body, Indexed) and isinstance(definition(body, known), sp.exp):
         body = definition(body, known)
@@ -55,14 +55,15 @@ def is_bounded(total: Sigma, known: dict[str, Cell]) -> bool:
         return True
     exponent: Any = cast("Any", body).args[0]
     exponent = definition(exponent, known) if isinstance(exponent, Indexed) else exponent
-    return any(is_largest(-t, known) for t in sp.Add.make_args(exponent))
+    return any(is_largest(-t, exponent - t, total, known) for t in sp.Add.make_args(exponent))
 
 
-def is_largest(e: Any, known: dict[str, Cell]) -> bool:
-    """Whether an expression is the largest of several, or zero in the place of an infinite one."""
+def is_largest(e: Any, f: Any, total: Sigma, known: dict[str, Cell]) -> bool:
+    """Whether an expression is the largest f over a sum's axes, or zero in the place of an infinite one."""
     if isinstance(e, Where) and e.args[1] == 0:
         e = e.args[2]
-    return isinstance(definition(e, known) if isinstance(e, Indexed) else e, Amax)
+    m = definition(e, known) if isinstance(e, Indexed) else e
+    return type(m) is Amax and canonical(m) == canonical(Amax(f, *total.limits))
 
 
 def definition(e: Any, known: dict[str, Cell]) -> Any:

@@ -55,7 +55,11 @@ def product_in(x: Any) -> list[Any]:
     """The factors of what a sum adds up that are over all indices there, if they are several tensors; [] elsewhere."""
     factors = Mul.make_args(x.body)
     every = {i for f in factors for i in f.atoms(Index)}
-    whole = [f for f in factors if isinstance(f, Indexed) and {*f.indices} - {0} == every]
+    whole = [
+        f
+        for f in factors
+        if isinstance(f, Indexed) and sorted(map(str, every)) == sorted(str(i) for i in f.indices if i != 0)
+    ]
     return sorted(whole, key=name_of) if len(whole) > 1 and len(every) > 1 and not x.body.has(Delta) else []
 
 
